@@ -1,13 +1,12 @@
-//! Small files that survive a crash: keys, certificates, books.
+//! Small files that survive a crash: keys, certificates, registries.
 //!
-//! A file is replaced as a whole: written beside its place under a temporary name, synced, renamed
-//! over the old one, and the directory synced, so that after a crash there is the old content or
-//! the new one and never a mix. What a process that was killed has left under a temporary name, the
-//! next that writes the same file removes. Directories are for their owner alone (0700), files too
-//! (0600).
+//! A file is replaced as a whole: the new content is written under a temporary name, synced,
+//! renamed over the old file, and the directory synced. After a crash the file has the old content
+//! or the new, never a mix. The next writer of a file removes the temporary files that killed
+//! processes left. Directories and files are accessible to their owner alone (0700 and 0600).
 //!
-//! An error of the system does not say which file it is about. Every error from here does: see
-//! [`named`].
+//! Errors of the operating system do not say which file they are about. Every error of this module
+//! does: see [`named`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -20,22 +19,21 @@ use rustix::process::Pid;
 
 use crate::platform::{self, PowerCut};
 
-/// Longest file that [`read`] reads, in bytes.
+/// Longest file that [`read`] accepts, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// End of the temporary name of a file, after the id of the process that writes it.
+/// Suffix of temporary file names, after the id of the writing process.
 const TEMPORARY: &str = ".new";
-/// The file that says that a process uses a directory.
+/// Name of the lock file of a directory that a process uses.
 pub const LOCK: &str = "lock";
-/// What may be in a directory whoever it belongs to.
-const NOBODYS: [&str; 2] = [LOCK, "lost+found"];
-/// How often a file is written anew whose temporary file somebody has removed.
+/// Entries that do not show whose a directory is.
+const NEUTRAL: [&str; 2] = [LOCK, "lost+found"];
+/// How often a file is written anew after another process removed its temporary file.
 const REPLACE_TRIES: usize = 3;
 
-/// An error of the system about a file, with the file's name in its text and of the same kind as
-/// before.
+/// Adds the name of a file to an error about it. The kind stays the same.
 ///
-/// Of an error that has been through here, this one or another file's name is not added again.
+/// An error that names a file already is returned as it is.
 pub fn named(path: &Path, error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Named>()) {
         return error;
@@ -43,7 +41,7 @@ pub fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), Named { path: path.to_owned(), error })
 }
 
-/// An error about that file.
+/// An error that names its file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", .path.display())]
 struct Named {
@@ -51,9 +49,12 @@ struct Named {
     error: io::Error,
 }
 
-/// Makes a directory, and those above it, that only its owner may enter.
+/// Creates a directory, and its missing ancestors, that only the owner may enter.
 ///
-/// A directory that exists already is narrowed to its owner.
+/// An existing directory is restricted to its owner.
+///
+/// # Errors
+/// The error of the operating system; also if the path is a dangling link or not a directory.
 pub fn create_dir(path: &Path) -> io::Result<()> {
     create_and_sync_dir(path).map_err(|error| named(path, error))
 }
@@ -73,22 +74,25 @@ fn create_and_sync_dir(path: &Path) -> io::Result<()> {
     sync_dir(Some(path))
 }
 
-/// The directories that [`create_dir`] would make for `path`, the deepest first.
+/// The directories that [`create_dir`] would create for `path`, the deepest first.
 pub fn missing_dirs(path: &Path) -> Vec<PathBuf> {
     let above = path.ancestors().take_while(|above| !above.as_os_str().is_empty());
     above.take_while(|above| !above.exists()).map(Path::to_owned).collect()
 }
 
-/// Whether a file or directory is there; that it cannot be told is an error, not a no.
+/// Whether a file or directory exists.
+///
+/// # Errors
+/// If that cannot be determined.
 pub fn exists(path: &Path) -> io::Result<bool> {
     path.try_exists().map_err(|error| named(path, error))
 }
 
-/// Refuses a symbolic link whose target does not exist: whoever made it meant something that is not
-/// there, such as a disk that is not mounted, and nothing may take its place.
+/// Refuses a symbolic link whose target does not exist. Such a link stands for something that is
+/// missing, such as a disk that is not mounted, and nothing may take its place.
 ///
 /// # Errors
-/// `InvalidInput` if it is one, or whatever the system reports.
+/// `InvalidInput` if the path is such a link, or the error of the operating system.
 pub fn refuse_dangling(path: &Path) -> io::Result<()> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     if !is_link || path.try_exists().map_err(|error| named(path, error))? {
@@ -99,7 +103,7 @@ pub fn refuse_dangling(path: &Path) -> io::Result<()> {
     Err(named(path, io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
 
-/// Names of what is in a directory. There is nothing in one that does not exist.
+/// The names of the entries of a directory; none if the directory does not exist.
 fn names(path: &Path) -> io::Result<Vec<OsString>> {
     let listed = match fs::read_dir(path) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
@@ -109,29 +113,39 @@ fn names(path: &Path) -> io::Result<Vec<OsString>> {
     listed.map_err(|error| named(path, error))
 }
 
-/// Whether there is anything in a directory. There is nothing in one that does not exist.
+/// Whether a directory exists and has entries.
+///
+/// # Errors
+/// If it cannot be read.
 pub fn has_entries(path: &Path) -> io::Result<bool> {
     Ok(!names(path)?.is_empty())
 }
 
-/// The same, beside what says nothing of whose it is: the lock of a process, and what a file system
-/// has in its root.
+/// Whether a directory has entries other than a lock file and `lost+found`, which do not show whose
+/// it is.
+///
+/// # Errors
+/// If it cannot be read.
 pub fn has_content(path: &Path) -> io::Result<bool> {
-    Ok(names(path)?.iter().any(|name| !NOBODYS.iter().any(|nobodys| name == nobodys)))
+    Ok(names(path)?.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
 }
 
-/// Whether a directory has something in it, and nothing under any of `ours`.
+/// Whether a directory has [content](has_content) but none of the names in `ours`: whether it
+/// belongs to another program.
+///
+/// # Errors
+/// If it cannot be read or is a dangling link.
 pub fn is_foreign(path: &Path, ours: &[&str]) -> io::Result<bool> {
     refuse_dangling(path).map_err(|error| named(path, error))?;
     let is_ours = names(path)?.iter().any(|name| ours.iter().any(|ours| name == ours));
     Ok(!is_ours && has_content(path)?)
 }
 
-/// Refuses what belongs to another user: a process that goes on with it leaves files in it that its
-/// owner cannot read, and trusts what that user writes.
+/// Refuses a file or directory of another user. A process that went on would leave files there that
+/// the owner cannot read, and would trust what that user writes.
 ///
 /// # Errors
-/// `PermissionDenied` if it does, or whatever the system reports.
+/// `PermissionDenied` if it belongs to another user, or the error of the operating system.
 pub fn require_own(path: &Path) -> io::Result<()> {
     let owner = fs::metadata(path).map_err(|error| named(path, error))?.uid();
     let me = rustix::process::geteuid().as_raw();
@@ -145,8 +159,11 @@ pub fn require_own(path: &Path) -> io::Result<()> {
     Err(named(path, io::Error::new(io::ErrorKind::PermissionDenied, why)))
 }
 
-/// Takes a file or directory of this user, with all that is in it, away from everybody else: 0600
-/// and 0700. Says whether others could read any of it.
+/// Restricts a file, or a directory with all its contents, to its owner (0600 and 0700). Returns
+/// whether other users could access any of it.
+///
+/// # Errors
+/// The error of the operating system.
 pub fn narrow(path: &Path) -> io::Result<bool> {
     let at = |error| named(path, error);
     let metadata = fs::symlink_metadata(path).map_err(at)?;
@@ -157,7 +174,7 @@ pub fn narrow(path: &Path) -> io::Result<bool> {
     if was_open {
         let mode = fs::Permissions::from_mode(metadata.mode() & 0o700);
         match fs::set_permissions(path, mode) {
-            // Removed meanwhile, or a directory that belongs to the system, such as lost+found.
+            // Removed meanwhile, or a directory of the system, such as lost+found.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -177,12 +194,16 @@ pub fn narrow(path: &Path) -> io::Result<bool> {
     Ok(was_open)
 }
 
-/// From now on, files and directories of this process are for its user alone, whoever makes them.
+/// Sets the umask so that all files and directories that this process creates are private to its
+/// user.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Replaces the file at `path`, durably and as a whole.
+/// Replaces the file at `path`, atomically and durably.
+///
+/// # Errors
+/// The error of the operating system. The old content is then still in place.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     replace(path, content).map_err(|error| named(path, error))
 }
@@ -200,21 +221,21 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut written = Ok(());
     for _ in 0..REPLACE_TRIES {
         written = write_synced(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-        // Nobody else has reason to remove it, but a process that cannot see this one: in another
-        // container.
+        // Only a process in another container, which cannot see this one, takes it for dead and
+        // removes its temporary file.
         if !written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             break;
         }
     }
     if written.is_err() {
-        // Best effort: the error that matters is the one that is returned.
+        // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     written?;
     sync_dir(directory)
 }
 
-/// Removes the temporary files of this name whose writers are dead, as far as that can be done.
+/// Removes the temporary files of this name whose writers are dead, on a best-effort basis.
 fn remove_leftovers(directory: Option<&Path>, name: &OsStr) {
     let directory = directory.unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -231,12 +252,12 @@ fn remove_leftovers(directory: Option<&Path>, name: &OsStr) {
     }
 }
 
-/// Whether there is no such process. One of another user is there.
+/// Whether the process does not exist. A process of another user does.
 fn is_dead(process: Pid) -> bool {
     rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH)
 }
 
-/// Leaves the files of a simulated machine as they are when its power has failed so far into a
+/// Leaves the files of a simulated machine in the state in which the power failure interrupts a
 /// write.
 fn lose_power(cut: PowerCut, temporary: &Path, path: &Path, content: &[u8]) -> io::Error {
     let part = if cut == PowerCut::Begun { &content[..content.len() / 2] } else { content };
@@ -257,11 +278,12 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Reads a file, or `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 ///
 /// # Errors
-/// Also for a link to nothing, which is not the same as no file; see [`refuse_dangling`]. Also for
-/// a file over [`FILE_BYTES_MAX`]: it is none of ours.
+/// The error of the operating system; also for a dangling link, which is not the same as no file
+/// (see [`refuse_dangling`]), and for a file of more than [`FILE_BYTES_MAX`] bytes, which is not
+/// one of ours.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     read_bounded(path).map_err(|error| named(path, error))
 }
@@ -285,7 +307,28 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Removes a file if it is there, durably.
+/// Copies a directory with everything in it to a new directory. The copy is not synced.
+///
+/// # Errors
+/// Those of the system, such as that the new directory exists already.
+pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file if it exists, durably.
+///
+/// # Errors
+/// The error of the operating system.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty())),
@@ -294,16 +337,19 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the names in a directory durable; `None` is the working directory.
+/// Syncs a directory, so that the names in it are durable. `None` stands for the working directory.
+///
+/// # Errors
+/// The error of the operating system.
 pub fn sync_dir(path: Option<&Path>) -> io::Result<()> {
     let path = path.unwrap_or(Path::new("."));
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| named(path, error))
 }
 
-/// Takes a directory for this process alone, until the returned file is dropped.
+/// Locks a directory for this process until the returned file is dropped.
 ///
 /// # Errors
-/// `WouldBlock` if another process has it.
+/// `WouldBlock` if another process holds the lock, or the error of the operating system.
 pub fn lock_dir(path: &Path) -> io::Result<File> {
     let path = path.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);

@@ -1,9 +1,9 @@
-//! Environment variables as files and charts write them: one that is set to nothing, or to white
-//! space, is not set.
+//! Environment variables, of which blank ones count as not set: that is how unit files and charts
+//! leave one out.
 
 use std::ffi::{OsStr, OsString};
 
-/// The value of a variable, if it is set to something.
+/// The value of a variable, unless it is unset or blank.
 pub fn value(name: impl AsRef<OsStr>) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !is_blank(value))
 }
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_is_nothing() {
+    fn white_space_is_blank() {
         for (value, blank) in [("", true), (" ", true), ("\t\n", true), (" a", false)] {
             assert_eq!(is_blank(OsStr::new(value)), blank, "{value:?}");
         }

@@ -1,35 +1,36 @@
-//! How often something took how long, for whoever watches a process from outside.
+//! A histogram of durations, for the metrics of a process.
 //!
-//! Adding costs two relaxed additions and no lock. A reader may see the one and not yet the other.
+//! Recording a duration costs two relaxed additions and no lock. A reader may see one of them
+//! before the other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in microseconds. One more bucket has what is above.
+/// Upper bounds of the buckets, in microseconds. One more bucket holds what is above the last.
 pub const BOUNDS_US: [u64; 16] = [
     50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
 const BUCKETS: usize = BOUNDS_US.len() + 1;
 
-/// A histogram of times.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     sum_us: AtomicU64,
 }
 
-/// What a histogram has at one moment.
+/// The contents of a histogram at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// How many were in each bucket alone.
+    /// Number of durations in each bucket; not cumulative.
     pub buckets: [u64; BUCKETS],
-    /// All times together, in microseconds.
+    /// Sum of all durations, in microseconds.
     pub sum_us: u64,
 }
 
 impl Histogram {
-    /// Adds a time.
+    /// Records a duration.
     pub fn add(&self, time: Duration) {
         let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < time_us);
@@ -37,7 +38,7 @@ impl Histogram {
         self.sum_us.fetch_add(time_us, Ordering::Relaxed);
     }
 
-    /// What it has now.
+    /// The current contents.
     pub fn times(&self) -> Times {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Times { buckets: self.buckets.each_ref().map(load), sum_us: load(&self.sum_us) }
@@ -45,7 +46,7 @@ impl Histogram {
 }
 
 impl Times {
-    /// How many there were.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }

@@ -1,8 +1,8 @@
-//! Ids and positions, each a type of its own.
+//! Ids and positions, each as a newtype.
 //!
-//! A bare integer says nothing about what it counts, and two bare integers can be exchanged by
-//! mistake. So every id and every position that crosses a process boundary is a newtype here, with
-//! one `Display` form that logs, files and certificates share.
+//! A bare integer does not say what it counts, and two of them are easily swapped. So every id and
+//! every position in a message or a file is a newtype, with one `Display` form that logs, files and
+//! certificates share.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use crate::platform;
 
-/// How far a term may be past the one that is known, in terms. Somebody who was away meets a later
-/// one: an election every second for half a year is less than this.
+/// How far a term may be ahead of the known one, in terms. A node that was away for long meets a
+/// later term: an election every second for half a year stays below this.
 pub const TERMS_AHEAD_MAX: u64 = 1 << 24;
-/// Highest term that is taken by somebody who knows none: an election a millisecond for 34 years.
+/// Highest term that is accepted where none is known: one election per millisecond for 34 years.
 pub const FIRST_TERM_MAX: u64 = 1 << 40;
 
 const _: () = {
-    // Whoever begins can follow whoever has been there.
+    // Where no term is known, all terms are acceptable that are where one is known.
     assert!(TERMS_AHEAD_MAX < FIRST_TERM_MAX);
 };
 
@@ -35,7 +35,7 @@ macro_rules! uuid_id {
                 Self(platform::random_uuid())
             }
 
-            /// The first eight hexadecimal digits, enough for a person to tell ids apart.
+            /// The first eight hexadecimal digits, enough for people to tell ids apart.
             pub fn short(&self) -> String {
                 let mut text = self.0.simple().to_string();
                 text.truncate(8);
@@ -66,19 +66,20 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// A network: everything that one registration server admits.
+    /// Names a network: everything that one registration server admits.
     NetworkId
 }
 uuid_id! {
-    /// A node. It lives and dies with the node's data directory and is never given out twice.
+    /// Names a node. It lives and dies with the node's data directory and is never given out twice.
     NodeId
 }
 uuid_id! {
-    /// The holder of a certificate that is not a node: a client, an administrator, a server.
+    /// Names the holder of a certificate or bearer token: a node, a client, an administrator, a
+    /// server.
     HolderId
 }
 uuid_id! {
-    /// One run of a client. Its serials are counted from one; see [`Serial`].
+    /// Names a session: one run of a client. Its [`Serial`]s are counted from one.
     SessionId
 }
 
@@ -105,11 +106,11 @@ macro_rules! number {
 }
 
 number! {
-    /// A Raft group of a network: [`GroupId::CONTROL`], or one for each shard.
+    /// Names a Raft group of a network: [`GroupId::CONTROL`], or the group of a shard.
     GroupId(u32)
 }
 number! {
-    /// A Raft term: at most one leader each, never going back.
+    /// A Raft term. Each has at most one leader, and terms never go back.
     Term(u64)
 }
 number! {
@@ -117,12 +118,12 @@ number! {
     Revision(u64)
 }
 number! {
-    /// A moment of the network's clock; see [`hlc`](crate::hlc). Zero: before all of them.
+    /// A moment of the network's clock; see [`hlc`](crate::hlc). Zero is before every moment.
     Stamp(u64)
 }
 number! {
-    /// The number that a node's outbox gives an eventual write of a shard, from one; together with
-    /// the node it names the write.
+    /// The number that a node's outbox gives an eventual write of a shard, from one. Together with
+    /// the node it identifies the write.
     Number(u64)
 }
 number! {
@@ -131,11 +132,10 @@ number! {
 }
 
 impl Term {
-    /// Whether a message may speak of this term to somebody who knows of `known`, or of none.
+    /// Whether this term is plausible to a node that knows the term `known`, or none.
     ///
-    /// Terms only grow, so one that is taken once rules all lower ones out for good. By what it
-    /// takes to be elected they grow by one at a time; a leap is a lie or damage, and is to be
-    /// refused.
+    /// Terms only grow, so accepting one rules out all lower ones for good. Elections raise them by
+    /// one at a time; a leap is a forgery or damage, and must be refused.
     pub fn may_follow(self, known: Option<Self>) -> bool {
         match known {
             Some(known) => self.0 <= known.0.saturating_add(TERMS_AHEAD_MAX),
@@ -148,20 +148,20 @@ impl GroupId {
     /// The group whose state is the directory and whose leader is the coordinator.
     pub const CONTROL: Self = Self(0);
 
-    /// Numbers from here on are those of no group: a node's log has its outboxes under them.
+    /// Numbers from here on name no group: a node's log keeps its outboxes under them.
     const OUTBOXES: u32 = 1 << 31;
 
-    /// Whether this group holds keys, that is, whether it is a shard.
+    /// Whether this group holds keys: whether it is a shard.
     pub fn is_shard(self) -> bool {
         self != Self::CONTROL && self.0 < Self::OUTBOXES
     }
 
-    /// What the outbox of this shard goes by in a node's log.
+    /// The number under which a node's log keeps the outbox of this shard.
     pub fn outbox(self) -> Self {
         Self(self.0 | Self::OUTBOXES)
     }
 
-    /// The shard whose outbox goes by this in a node's log.
+    /// The shard whose outbox a node's log keeps under this number, if it is one of an outbox.
     pub fn outbox_shard(self) -> Option<Self> {
         let shard = Self(self.0 & !Self::OUTBOXES);
         (self.0 >= Self::OUTBOXES && shard.is_shard()).then_some(shard)

@@ -3,8 +3,8 @@
 //!
 //! The line between this crate and `dkv-wire` is one question: does it cross between processes?
 //! Messages, frames, certificates and connections do, and live there. What is here stays within one
-//! process and its data directory. Ids and stamps are the exception: they are in every message and in
-//! every file, so they belong to neither.
+//! process and its data directory. Ids and stamps are the exception: they are in every message and
+//! in every file, so they belong to neither.
 //!
 //! Deliberately missing: any other crate of dkv. This one imports none of them.
 #![forbid(unsafe_code)]
@@ -18,7 +18,7 @@ pub mod sync;
 pub mod mutants;
 
 pub mod histogram;
-pub mod places;
+pub mod slots;
 
 pub mod environment;
 #[cfg(feature = "clap")]

@@ -1,4 +1,4 @@
-//! What a process logs, and where: to standard error, as far as `DKV_LOG` asks for it.
+//! The log of a process: to standard error, filtered by the variable `DKV_LOG`.
 
 use std::io::{self, IsTerminal};
 
@@ -7,10 +7,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::output::Log;
 
-/// Environment variable that says what is logged, e.g. `debug` or `dkv_node=debug,info`.
+/// Environment variable that filters the log, such as `debug` or `dkv_node=debug,info`.
 pub const LOG_VARIABLE: &str = "DKV_LOG";
 
-/// The crates of dkv that log.
+/// The crates of dkv, whose names are valid log targets.
 const CRATES: &[&str] = &[
     "dkv",
     "dkv_api",
@@ -24,31 +24,31 @@ const CRATES: &[&str] = &[
     "dkv_wire",
 ];
 
-/// Why nothing can be logged.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The variable does not say what to log.
+    /// A part of the variable is neither a level nor a filter.
     #[error(
         "{LOG_VARIABLE}: cannot use \"{part}\": write a level (off, error, warn, info, debug, trace), or \
          MODULE=LEVEL as in \"dkv_node=debug,info\""
     )]
     Filter {
-        /// The part of it that does not.
+        /// That part.
         part: String,
     },
-    /// A module of dkv that there is not.
+    /// The variable names a crate of dkv that does not exist.
     #[error("{LOG_VARIABLE}: there is no module {own}: use one of {}", CRATES.join(", "))]
     Crate {
-        /// What is written for one.
+        /// The name in the variable.
         own: String,
     },
-    /// There is no thread to write it.
+    /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log: {0}")]
     Thread(io::Error),
 }
 
-/// The log of this process. Dropped, it waits a moment for its last lines to be written.
-#[must_use = "dropped, it takes the last lines to be written now"]
+/// Guard of the log of this process. Dropping it waits up to 250 ms for the last lines.
+#[must_use = "dropping it flushes the log, once"]
 pub struct Logging(Option<Log>);
 
 impl Drop for Logging {
@@ -59,21 +59,22 @@ impl Drop for Logging {
     }
 }
 
-/// How lines look.
+/// Whether log lines name their modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Targets {
-    /// Each names the module that it is from.
+    /// Each line names its module.
     Shown,
-    /// None does.
+    /// No line does.
     Hidden,
 }
 
-/// Begins to log; what, is said by [`LOG_VARIABLE`], or by `default` if that is not set or empty.
+/// Starts logging, filtered by [`LOG_VARIABLE`], or by `default` if that is blank or not set.
 ///
-/// Whoever embeds a part of dkv may log in a way of its own, and then this changes nothing.
+/// A program that embeds a part of dkv may have installed a subscriber of its own; this call then
+/// changes nothing.
 ///
 /// # Errors
-/// If the variable cannot be understood: who misspells it is not to find out by missing lines.
+/// If the variable is misspelt, since silently missing lines would be the only sign of it.
 pub fn start(default: &str, targets: Targets) -> Result<Logging, LoggingError> {
     let wanted = std::env::var_os(LOG_VARIABLE).unwrap_or_default();
     let filter = filter(&wanted.to_string_lossy(), default)?;
@@ -83,7 +84,7 @@ pub fn start(default: &str, targets: Targets) -> Result<Logging, LoggingError> {
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_target(targets == Targets::Shown)
-        // It would be told with `eprintln!`, which panics where a log cannot be written.
+        // It would be reported with `eprintln!`, which panics where a log cannot be written.
         .log_internal_errors(false)
         .with_writer(move || writer.clone())
         .finish();
@@ -91,7 +92,8 @@ pub fn start(default: &str, targets: Targets) -> Result<Logging, LoggingError> {
     Ok(Logging(is_first.then_some(log)))
 }
 
-/// Checked part by part: the parser takes whatever is no level for the name of a module.
+/// Parses the filter. Checks each part first, as the parser would take any misspelt level for the
+/// name of a module.
 fn filter(wanted: &str, default: &str) -> Result<EnvFilter, LoggingError> {
     if wanted.trim().is_empty() {
         return Ok(EnvFilter::new(default));
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_neither_a_level_nor_a_module_is_refused() {
+    fn a_part_that_is_neither_a_level_nor_a_module_is_refused() {
         for wanted in ["", " ", "debug", "INFO", "dkv_node=debug,info", "off", "quinn=error, warn"]
         {
             assert!(filter(wanted, "info").is_ok(), "{wanted}");

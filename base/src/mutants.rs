@@ -1,43 +1,45 @@
-//! Bugs that are planted to see whether the tests find them, **never part of a release**.
+//! Known bugs that can be planted to test the tests: mutants, in the term of mutation testing. They
+//! are **never part of a release**.
 //!
-//! With the feature `mutants` one bug can be planted in a thread, which then runs a simulation.
-//! Without it, [`planted`] is a constant, and nothing of this is left.
+//! With the feature `mutants` one bug can be planted in the current thread, which then runs a
+//! simulation. Without it [`planted`] is the constant `false`, and the compiler removes every
+//! trace.
 
-/// A known bug, each one against a promise.
+/// A known bug. Each one breaks a promise of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Entries are acknowledged before they are synced.
+    /// A node acknowledges entries before it has synced them.
     AnswerBeforeSync,
-    /// A strong read is answered without asking a quorum who leads.
+    /// A primary answers a strong read without confirming its leadership with a quorum.
     ReadWithoutQuorum,
-    /// A write that was executed before is executed again.
+    /// A shard executes a write again that it has executed before.
     SkipSessions,
-    /// A vote is given and not put on disk.
+    /// A node grants a vote without writing it to disk.
     ForgetVote,
-    /// A snapshot is installed although half of it is missing.
+    /// A replica installs a snapshot of which half is missing.
     HalfSnapshot,
-    /// The server confirms a coordinator of an older term.
+    /// The registration server confirms a coordinator of an older term.
     OlderCoordinator,
-    /// Of eventual writes the one stays that arrives last, not the latest.
+    /// The eventual write that arrives last wins, instead of the one with the latest stamp.
     LastArrivalWins,
     /// A page of a scan begins one key too late.
     SkipInScan,
-    /// A replica does not know of one that was deleted in its place.
+    /// A new replica forgets that an earlier one was deleted on the same node.
     ForgetFormer,
-    /// That a node may be switched off is said without asking it.
+    /// The coordinator says that a node may be switched off without asking the node.
     PromiseWithoutAsking,
-    /// A late acknowledgement of an entry confirms a leader to who asked only afterwards.
+    /// A late acknowledgement of an entry confirms the leader for a read that began after it.
     TrustLateAcknowledgements,
-    /// Who votes by the newest configuration that it knows is all that counts for who stands.
+    /// A candidate counts only the voters of the newest configuration that it knows.
     ElectByNewest,
-    /// A directory that is older than what is known of its node is believed.
+    /// A stale copy of a data directory is accepted as the node's.
     BelieveCopies,
-    /// That a task has ended which a process cannot be without is noticed by nobody.
+    /// The end of an essential task of a process goes unnoticed.
     OverlookDeadTasks,
 }
 
 impl Mutant {
-    /// All of them.
+    /// All mutants.
     pub const ALL: [Self; 14] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
@@ -66,12 +68,12 @@ mod chosen {
         static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// Plants a bug in what this thread runs, or none.
+    /// Plants a bug in this thread, or none.
     pub fn plant(mutant: Option<Mutant>) {
         PLANTED.set(mutant);
     }
 
-    /// Whether a bug is planted here.
+    /// Whether this bug is planted in this thread.
     pub fn planted(mutant: Mutant) -> bool {
         PLANTED.get() == Some(mutant)
     }
@@ -80,7 +82,7 @@ mod chosen {
 #[cfg(feature = "mutants")]
 pub use chosen::{plant, planted};
 
-/// Whether a bug is planted here: never, without the feature.
+/// Whether this bug is planted in this thread. Without the feature `mutants`, never.
 #[cfg(not(feature = "mutants"))]
 pub const fn planted(_: Mutant) -> bool {
     false

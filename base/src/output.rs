@@ -1,15 +1,15 @@
-//! What a process prints, and what becomes of it when it cannot be written.
+//! Standard output, standard error and the log, written without panics.
 //!
-//! A disk may be full, a reader may have gone or may not read. `println!` and `eprintln!` panic
-//! then, which ends a task or the whole process. Nothing here panics:
+//! The disk may be full, the reader of a pipe may be gone or not reading. `println!` and
+//! `eprintln!` panic then, which ends a task or the whole process. Nothing in this module panics:
 //!
-//! - [`complain`] writes a line to standard error, if that takes one.
+//! - [`complain`] writes a line to standard error, on a best-effort basis.
 //! - [`say!`](crate::say) writes a line to standard output. If that fails, the process has not done
-//!   what it was asked for: the first failure is told on standard error, and [`failed`] says so for
-//!   the exit status.
-//! - [`Log`] takes a process's log. It is written by a thread of its own, so that no other waits
-//!   for whoever should read it; lines that cannot be written are counted, and the count is logged
-//!   when they can be again.
+//!   its job: the first failure is reported on standard error, and [`failed`] tells it for the exit
+//!   status.
+//! - [`Log`] takes the log of a process. A separate thread writes it, so that no other thread waits
+//!   for a slow reader. Lines that cannot be written are counted, and the count is logged once
+//!   writing works again.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
-/// Lines of a log that may wait to be written; later ones are lost, and counted.
+/// Lines of a log that may wait to be written; more are dropped and counted.
 const LOG_LINES_MAX: usize = 4096;
-/// Time that the last lines have to be written when a process ends.
+/// Time for writing the last lines when a process ends.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
-/// Whether something could not be written to standard output.
+/// Whether a write to standard output has failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Writes a line to standard output, as `println!` does; see [`output`](crate::output).
@@ -38,7 +38,7 @@ macro_rules! complain {
     ($($part:tt)*) => { $crate::output::complain(format_args!($($part)*)) };
 }
 
-/// Writes a line to standard output. The first failure is told on standard error; see [`failed`].
+/// Writes a line to standard output. Reports the first failure on standard error; see [`failed`].
 pub fn say(line: impl fmt::Display) {
     if let Err(error) = write_line(&mut io::stdout(), &line)
         && !FAILED.swap(true, Ordering::Relaxed)
@@ -47,14 +47,12 @@ pub fn say(line: impl fmt::Display) {
     }
 }
 
-/// Whether a line could not be written to standard output: the exit status should then be a
-/// failure.
+/// Whether a write to standard output has failed. The exit status should then be a failure.
 pub fn failed() -> bool {
     FAILED.load(Ordering::Relaxed)
 }
 
-/// Writes a line to standard error. There is nobody to tell if that fails, and nobody waits long
-/// for it.
+/// Writes a line to standard error. Ignores failures, and waits for 250 ms at most.
 pub fn complain(line: impl fmt::Display) {
     let line = line.to_string();
     within(LAST_WORDS, move || {
@@ -62,7 +60,7 @@ pub fn complain(line: impl fmt::Display) {
     });
 }
 
-/// Runs what may block for ever, and waits for it for so long.
+/// Runs `work`, which may block for ever, on a separate thread and waits for it for at most `time`.
 fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let started = std::thread::Builder::new().name("output".into()).spawn(move || {
@@ -75,12 +73,12 @@ fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
 }
 
 fn write_line(to: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
-    // In one piece, so that lines of several processes do not mix.
+    // In one write, so that lines of several processes do not mix.
     to.write_all(format!("{line}\n").as_bytes())?;
     to.flush()
 }
 
-/// A log, as whoever logs sees it: writing to it neither fails nor waits. Clones write to the same.
+/// A log whose writes neither fail nor block. Clones write to the same log.
 #[derive(Clone)]
 pub struct Log {
     lines: SyncSender<Line>,
@@ -89,15 +87,15 @@ pub struct Log {
 
 enum Line {
     Text(Vec<u8>),
-    /// Everything before has been written, or counted as lost.
+    /// Asks for a signal once all earlier lines are written or counted as lost.
     Flushed(mpsc::Sender<()>),
 }
 
 impl Log {
-    /// A log on standard error, and the thread that writes it.
+    /// Opens a log on standard error and starts the thread that writes it.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the thread cannot be started.
     pub fn to_stderr() -> io::Result<Self> {
         Self::to(io::stderr())
     }
@@ -111,12 +109,12 @@ impl Log {
         Ok(Self { lines, lost })
     }
 
-    /// Lines that could not be written and that the log has not mentioned yet.
+    /// Number of lines that were lost and that the log has not reported yet.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until what was logged so far is written, but not for long.
+    /// Waits until all lines so far are written, for 250 ms at most.
     pub fn flush(&self) {
         let (flushed, done) = mpsc::channel();
         if self.lines.try_send(Line::Flushed(flushed)).is_ok() {

@@ -1,12 +1,12 @@
-//! The signals that a process of a network obeys.
+//! The signals that a process of a network handles.
 //!
-//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a terminal that closes, or
-//! a tool that means "read your configuration again", must not end a process that others count on;
-//! there is no file that it could open anew, for logs go to standard error. SIGUSR1, SIGUSR2,
-//! SIGALRM and SIGIO are ignored too, for the same reason: see [`ignore_strays`].
+//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a closing terminal, or a
+//! tool that means "reload your configuration", must not end a process that others depend on, and
+//! there is no log file to reopen, as logs go to standard error. SIGUSR1, SIGUSR2, SIGALRM and
+//! SIGIO are ignored for the same reason: see [`ignore_strays`].
 //!
-//! They are obeyed from the beginning of the start on, also while that reads a file that does not
-//! come to an end, such as a pipe that nobody writes to: see [`Starting`].
+//! Signals are handled from the beginning of the start-up on, even while it blocks on a file that
+//! never ends, such as a pipe without a writer: see [`Starting`].
 
 use std::io;
 use std::sync::mpsc;
@@ -16,14 +16,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
 
-/// Time that a start has to end by itself once it was told to stop.
+/// Time for a start-up to end by itself after a signal to stop.
 const START_ENDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// From now on, signals by which this process is told nothing do nothing, where the system would
-/// end it. Within a runtime, and for good.
+/// Ignores the signals that mean nothing to this process and would end it by default. Must be
+/// called within a runtime, and lasts for the life of the process.
 ///
 /// # Errors
-/// Whatever the system reports.
+/// The error of the operating system.
 pub fn ignore_strays() -> io::Result<()> {
     let kinds = [
         SignalKind::user_defined1(),
@@ -31,11 +31,11 @@ pub fn ignore_strays() -> io::Result<()> {
         SignalKind::alarm(),
         SignalKind::io(),
     ];
-    // A handler stays where it is, though nobody waits for it.
+    // Tokio's handler stays installed although its stream is dropped.
     kinds.into_iter().try_for_each(|kind| signal(kind).map(drop))
 }
 
-/// The signals of this process, noticed from when this was made.
+/// The signals that arrive from its creation on.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -43,10 +43,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Watches for them from now on. Within a runtime.
+    /// Starts to watch for signals. Must be called within a runtime.
     ///
     /// # Errors
-    /// Whatever the system reports.
+    /// The error of the operating system.
     pub fn watch() -> io::Result<Self> {
         ignore_strays()?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Signals {
         })
     }
 
-    /// Completes when the process is to stop.
+    /// Completes when a signal asks the process to stop.
     pub async fn stop(&mut self) {
         loop {
             tokio::select! {
@@ -72,20 +72,21 @@ impl Signals {
     }
 }
 
-/// A start that is under way, until this is dropped.
+/// Guard of a start-up that is under way, until it is dropped.
 ///
-/// A start reads files, and waits for each on the thread that would otherwise obey a signal. If it
-/// is told to stop and does not end by itself, the process ends here, as after any stop: nobody has
-/// been served by then, and what it has on disk is as whole as after a crash.
+/// A start-up reads files, and blocks the thread that would otherwise handle signals. If a signal
+/// asks it to stop and it does not end by itself, this guard exits the process with status 0, as
+/// after any stop: the process has served no request yet, and its files are as consistent as after
+/// a crash.
 pub struct Starting {
     _over: oneshot::Sender<()>,
 }
 
 impl Starting {
-    /// Watches for signals on a thread of its own from now on.
+    /// Starts to watch for signals on a separate thread.
     ///
     /// # Errors
-    /// Whatever the system reports.
+    /// The error of the operating system.
     pub fn begin() -> io::Result<Self> {
         let (sender, over) = oneshot::channel();
         let (begun, watching) = mpsc::channel();

@@ -1,11 +1,11 @@
-//! Tasks whose end must not pass unnoticed.
+//! Supervision of tasks whose end must not pass unnoticed.
 //!
-//! A task that panics is gone, and tokio tells only whoever waits for it. A task that runs for the
-//! life of a process has nobody who waits: what it did is not done any more, and everything else
-//! looks as before. [`caught`] makes a panic a value, and [`caught_in_silence`] that of a library
-//! whose panics are answers; [`again`] is for those that can begin anew without harm. A [`Failure`]
-//! is for those that a process cannot be without: their end ends it, with a sentence, and whoever
-//! started it starts it again.
+//! When a task panics, tokio reports it only to the task that joins it. A task that runs for the
+//! life of a process is never joined: its work would stop silently while everything else goes on.
+//! [`caught`] turns a panic into a value, and [`caught_in_silence`] does so for libraries whose
+//! panics are expected. [`again`] restarts a task that can begin anew without harm. A [`Failure`]
+//! is for the tasks that a process cannot do without: when one of them ends, the process ends with
+//! an explanation, and its supervisor starts it again.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -20,21 +20,21 @@ use tracing::error;
 
 use crate::mutants::{Mutant, planted};
 
-/// Time between the panic of a task and its next beginning.
+/// Time between the panic of a task and its restart.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// Whether a panic of this thread is told by whoever catches it.
+    /// Whether the panic hook stays silent on this thread, as the caller reports panics itself.
     static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Something has panicked, with this message.
+/// A panic, with its message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("panicked: {0}")]
 pub struct Panicked(pub String);
 
 impl Panicked {
-    /// From what a thread or a task has left.
+    /// The panic whose payload a thread or a task left behind.
     pub fn new(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
@@ -42,14 +42,14 @@ impl Panicked {
     }
 }
 
-/// Runs a task to its end, or to its panic.
+/// Runs a task until it ends or panics.
 ///
 /// # Errors
-/// If it panicked. It is dropped then, and with it what it held.
+/// If it panicked. The task and all that it owns are dropped then.
 pub async fn caught<F: Future>(task: F) -> Result<F::Output, Panicked> {
     let mut task = pin!(task);
     std::future::poll_fn(move |context| {
-        // It is not polled again, so nobody sees what a panic has left half done in it.
+        // Unwind safe: after a panic the task is never polled again.
         match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Ok(Poll::Pending) => Poll::Pending,
@@ -59,7 +59,8 @@ pub async fn caught<F: Future>(task: F) -> Result<F::Output, Panicked> {
     .await
 }
 
-/// Calls what may panic and says nothing of it: whoever calls says what it means.
+/// Calls a function that may panic, without the usual message on standard error: the caller reports
+/// what the panic means.
 ///
 /// # Errors
 /// If it panicked.
@@ -79,21 +80,20 @@ pub fn caught_in_silence<T>(call: impl FnOnce() -> T + UnwindSafe) -> Result<T, 
     called.map_err(|payload| Panicked::new(&*payload))
 }
 
-/// Runs a task that may begin anew: after a panic, which is logged, it does so within a second or
-/// two.
+/// Runs a task and restarts it a second after each panic, which is logged.
 pub async fn again<F: Future>(what: &str, mut task: impl FnMut() -> F) -> F::Output {
     loop {
         match caught(task()).await {
             Ok(output) => return output,
             Err(panicked) => {
-                error!("{what} {panicked}; it is started again; this is a fault in dkv");
+                error!("{what} {panicked}; it is restarted; this is a bug in dkv");
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
         }
     }
 }
 
-/// Why a process must not go on, once something says so. Clones are of the same process.
+/// The reason why a process must stop, once there is one. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Failure {
     why: watch::Sender<Option<String>>,
@@ -106,7 +106,7 @@ impl Default for Failure {
 }
 
 impl Failure {
-    /// Says why. The first one counts.
+    /// Fails the process, for this reason. The first call counts.
     pub fn fail(&self, why: String) {
         self.why.send_if_modified(|first| {
             let is_first = first.is_none();
@@ -115,20 +115,20 @@ impl Failure {
         });
     }
 
-    /// Follows it: what is watched is why, once something has said so.
+    /// Watches for the reason.
     pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
         self.why.subscribe()
     }
 
-    /// Completes once something has said why, with that.
+    /// Waits for a failure and returns its reason.
     pub async fn happened(&self) -> String {
         let mut seen = self.subscribe();
         let why = seen.wait_for(Option::is_some).await;
-        // The sender is here, so the channel is open.
+        // `self` holds the sender, so the channel is open.
         why.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 
-    /// A task whose end, however it comes, is a failure. One that is aborted has not ended.
+    /// Wraps a task whose end or panic is a failure. Aborting it is neither.
     pub fn if_ended(
         &self,
         what: &'static str,
@@ -140,12 +140,12 @@ impl Failure {
             if planted(Mutant::OverlookDeadTasks) {
                 return;
             }
-            // As it does when the process stops; nobody listens then.
+            // Tasks also end when the process stops, but then no one watches for a failure.
             failure.fail(format!("{what} has ended"));
         }
     }
 
-    /// A task whose panic is a failure.
+    /// Wraps a task whose panic is a failure; it may end.
     pub fn if_panicked(
         &self,
         what: &'static str,
@@ -158,7 +158,7 @@ impl Failure {
                 if planted(Mutant::OverlookDeadTasks) {
                     return;
                 }
-                failure.fail(format!("{what} {panicked}; this is a fault in dkv"));
+                failure.fail(format!("{what} {panicked}; this is a bug in dkv"));
             }
         }
     }
@@ -174,7 +174,7 @@ mod tests {
         tokio::spawn(failure.if_ended("the one that runs", std::future::pending()));
         tokio::spawn(failure.if_ended("the one", async { panic!("planted") }));
         let why = failure.happened().await;
-        assert_eq!(why, "the one panicked: planted; this is a fault in dkv");
+        assert_eq!(why, "the one panicked: planted; this is a bug in dkv");
         // The first one counts.
         failure.if_ended("another", async {}).await;
         assert_eq!(failure.happened().await, why);

@@ -1,9 +1,9 @@
 //! Locks that survive a panic.
 //!
-//! The standard library poisons a lock when a thread panics while it holds it. Our critical sections
-//! leave their data whole at every step that can panic, and a process that cannot go on ends by
-//! [`Failure`](crate::supervise::Failure), so poisoning would only turn one panic into many. These
-//! functions ignore it, in one place.
+//! The standard library poisons a lock when a thread panics while it holds it. Our critical
+//! sections leave their data whole at every step that can panic, and a process that cannot go on
+//! ends by [`Failure`](crate::supervise::Failure), so poisoning would only turn one panic into
+//! many. These functions ignore it, in one place.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

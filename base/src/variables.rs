@@ -1,6 +1,7 @@
-//! Environment variables of the options of a program: one that is set to nothing is not set (see
-//! `environment`), and what is wrong with one is said of the variable, for nobody has typed the
-//! option.
+//! Environment variables of command-line options.
+//!
+//! A blank variable counts as not set (see [`environment`](crate::environment)). An error caused by
+//! a variable names the variable, because the user has not typed the option.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,16 +10,15 @@ use clap::{Arg, Command, CommandFactory, Error, Parser};
 
 pub use crate::environment::value;
 
-/// Reads the arguments of this process, and ends it where they ask for help or cannot be
-/// understood.
+/// Parses the arguments of this process. Exits if they ask for help or are wrong.
 pub fn parse<P: Parser>() -> P {
     parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
 }
 
-/// Reads arguments, the first of which is the name of the program.
+/// Parses arguments, the first of which is the name of the program.
 ///
 /// # Errors
-/// What is wrong with them, or the help that they ask for.
+/// If the arguments are wrong, or ask for help.
 pub fn parse_from<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<P, Error> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut command = without_empty(P::command());
@@ -29,13 +29,13 @@ pub fn parse_from<P: Parser>(arguments: impl IntoIterator<Item = OsString>) -> R
     P::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
-/// A command whose options do not look at variables that are set to nothing.
+/// A command whose options ignore blank variables.
 pub fn without_empty(command: Command) -> Command {
     without(command, &|name| value(name).is_none())
 }
 
-/// What to call an option, as in `--region`, in a message: its variable, if that and nothing else
-/// says it.
+/// The name of an option, such as `--region`, for an error message: its variable, if the value
+/// comes from there.
 pub fn name_of<P: CommandFactory>(option: &str) -> String {
     let typed = std::env::args_os()
         .any(|argument| argument.to_str().is_some_and(|it| it.split('=').next() == Some(option)));
@@ -56,10 +56,11 @@ fn without(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) -> Command {
     command.mut_subcommands(|inner| without(inner, is_empty))
 }
 
-/// The error of arguments, said of the variable without which it would be none or another one.
+/// The error, worded for the variable that causes it: the one without which it would be another
+/// error or none.
 fn blamed(error: Error, command: &Command, arguments: &[OsString]) -> Error {
     let told = error.to_string();
-    // Only then an option can be shown.
+    // An argument can be displayed only after the command is built.
     let mut built = command.clone();
     built.build();
     for (name, option) in variables(&built) {
@@ -81,7 +82,7 @@ fn blamed(error: Error, command: &Command, arguments: &[OsString]) -> Error {
     error
 }
 
-/// The variables that are set and that options look at, each with how the option is shown.
+/// The variables that are set and read by options, each with the displayed form of its option.
 fn variables(command: &Command) -> Vec<(OsString, String)> {
     let own = command.get_arguments().filter_map(|argument| {
         let name = argument.get_env()?;
@@ -112,15 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_set_to_nothing_is_not_looked_at() {
+    fn a_blank_variable_is_ignored() {
         let command = without(Example::command(), &|name| name == "DKV_TEST_PORT");
         let serve = command.find_subcommand("serve").unwrap();
         let variables: Vec<_> = serve.get_arguments().filter_map(|it| it.get_env()).collect();
         assert_eq!(variables, ["DKV_TEST_NAME"]);
     }
 
-    /// A variable of every test run, so that no test has to change the environment, which others
-    /// read.
+    /// Reads a variable that Cargo sets for every test, so that no test changes the environment,
+    /// which others read.
     #[derive(Debug, Parser)]
     struct Blamed {
         #[arg(long, env = "CARGO_PKG_NAME", requires = "other")]
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_variable_is_not_said_of_an_option_that_nobody_typed() {
+    fn an_error_names_the_variable_and_not_the_option_that_was_not_typed() {
         let read = |words: &[&str]| {
             let words = ["program"].iter().chain(words).map(OsString::from);
             parse_from::<Blamed>(words).unwrap_err().to_string()

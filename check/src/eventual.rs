@@ -1,21 +1,20 @@
-//! What eventual writes promise, of the keys that have some.
+//! Checks the promises of eventual writes, for the keys that have some.
 //!
-//! - The last strong read of a key, if it began after all eventual writes of it had been accepted
-//!   and delivered, shows the one with the latest stamp: none that was accepted vanishes.
-//! - What was written once is stored once: no value is read at two revisions. (So values must
-//!   differ.)
-//! - A session's read does not show what is older than an eventual write of its own client that was
-//!   accepted before it began.
+//! - The last strong read of a key, if it began after all eventual writes of the key were accepted
+//!   and delivered, shows the one with the latest stamp: no accepted write is lost.
+//! - A write takes effect once: no value is read at two revisions. (So all values must differ.)
+//! - A session read shows nothing older than an eventual write of its own client that was accepted
+//!   before it began.
 //!
-//! A write with an unknown outcome has an unknown stamp, and a strong write of the same key one
-//! that is not recorded; both may be the latest.
+//! A write with an unknown outcome has an unknown stamp, and the stamp of a strong write is not
+//! recorded; either may be the latest.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::finding::{Finding, Kind};
 use crate::history::{Action, History, Level, Operation, Outcome};
 
-/// Looks for what contradicts the promises.
+/// Finds the contradictions to the promises of eventual writes.
 pub fn check(history: &History) -> Vec<Finding> {
     let mut keys: BTreeMap<&str, Key<'_>> = BTreeMap::new();
     for operation in &history.operations {
@@ -35,13 +34,13 @@ pub fn check(history: &History) -> Vec<Finding> {
     findings
 }
 
-/// All that was done with one key.
+/// All operations on one key.
 #[derive(Default)]
 struct Key<'a> {
-    /// Stamp, place, and value of each accepted write; no value of a delete.
+    /// Stamp, index and value of each accepted write; a delete has no value.
     accepted: Vec<(u64, usize, Option<&'a str>)>,
     stamps: HashMap<&'a str, u64>,
-    /// Writes of which the stamp is not known, by value.
+    /// Writes with an unknown stamp, by value.
     others: HashMap<Option<&'a str>, usize>,
     reads: Vec<usize>,
     revisions: HashMap<&'a str, (u64, usize)>,
@@ -62,7 +61,7 @@ impl<'a> Key<'a> {
                     self.stamps.insert(value, stamp);
                 }
             }
-            // A delete of what is not there keeps what is earlier from coming, as any other.
+            // The delete of an absent key suppresses earlier writes, as any delete does.
             Outcome::Unknown | Outcome::Written { .. } | Outcome::Absent { .. } => {
                 self.others.insert(value, place);
             }
@@ -89,7 +88,7 @@ impl<'a> Key<'a> {
         self.check_sessions(operations, findings);
     }
 
-    /// Whether the last read shows the latest write.
+    /// Checks that the last read shows the latest write.
     fn check_last(&self, operations: &[Operation], findings: &mut Vec<Finding>) {
         let strong = |place: &&usize| operations[**place].action == Action::Get(Level::Strong);
         let answered = |place: &&usize| {
@@ -116,7 +115,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Whether reads of a session show what its client had written.
+    /// Checks that session reads show what their client had written.
     fn check_sessions(&self, operations: &[Operation], findings: &mut Vec<Finding>) {
         for &place in &self.reads {
             let read = &operations[place];

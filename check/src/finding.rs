@@ -8,39 +8,39 @@ use crate::history::{Action, Condition, Current, Level, Operation, Outcome};
 /// Operations of a finding that are shown.
 const SHOWN_MAX: usize = 24;
 
-/// What contradicts the promises.
+/// The kind of a contradiction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// No order of a key's operations explains what was seen.
     NotLinearizable,
     /// A revision was given to two writes.
     Reused,
-    /// What was read at a revision is not what was written at it.
+    /// A read at a revision did not return what was written at it.
     Mismatch,
-    /// What was read was not written by anybody.
+    /// A read returned a value that no client wrote.
     NeverWritten,
     /// A later write has an earlier revision.
     OutOfOrder,
     /// A read does not show what was known before it began.
     Stale,
-    /// The same, and its own client knew.
+    /// A read does not show what its own client knew before.
     WentBack,
-    /// An acknowledged write is not shown by the last read of its key.
+    /// The last read of a key does not show an acknowledged write.
     Lost,
-    /// A write was done twice.
+    /// A write took effect twice.
     Twice,
 }
 
 /// One contradiction, with the operations that make it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is wrong.
+    /// The kind.
     pub kind: Kind,
     /// The key.
     pub key: Arc<str>,
-    /// What is wrong, in words.
+    /// The contradiction in words.
     pub text: String,
-    /// The operations, by their beginning.
+    /// The operations, by their start.
     pub operations: Vec<Operation>,
 }
 
@@ -107,7 +107,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A condition behind the word that it belongs to.
+/// The condition, as a suffix to its operation.
 fn suffix(condition: Condition) -> String {
     match condition {
         Condition::Always => String::new(),

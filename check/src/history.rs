@@ -1,4 +1,4 @@
-//! What clients did, when, and what they were told.
+//! Histories: what clients asked of a store, when, and what it answered.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -7,69 +7,69 @@ use serde::{Deserialize, Serialize};
 
 mod line;
 
-pub use line::{HistoryError, Line};
+pub use line::{HistoryError, Line, LineError};
 
-/// All operations of a run, in any order.
+/// All operations of a test run, in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The operations.
     pub operations: Vec<Operation>,
 }
 
-/// One call of one client.
+/// One call of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Who called. A client may have several calls under way.
+    /// The client. It may have several calls in progress.
     pub client: u64,
-    /// The shard of the key: revisions are compared within a shard.
+    /// The shard of the key. Revisions are compared within a shard only.
     pub shard: u32,
     /// The key.
     pub key: Arc<str>,
-    /// When it began, in nanoseconds of a clock that all clients share.
+    /// When the call began, in nanoseconds of a clock that all clients share.
     pub start_ns: u64,
-    /// When its answer came, by the same clock. It counts for nothing if the outcome is
+    /// When the answer came, by the same clock. Without meaning if the outcome is
     /// [`Outcome::Unknown`].
     pub end_ns: u64,
-    /// What was asked.
+    /// The request.
     pub action: Action,
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What was asked.
+/// The request of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The value of a key.
+    /// Reads a key.
     Get(Level),
-    /// To store a value.
+    /// Stores a value.
     Put {
         /// The value, or a hash of it.
         value: Arc<str>,
-        /// When to do it.
+        /// The condition under which to store it.
         condition: Condition,
     },
-    /// To remove the key.
+    /// Removes the key.
     Delete(Condition),
 }
 
-/// What a read must guarantee.
+/// The guarantee of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Not older than anything that was finished before it began.
+    /// Not older than anything that ended before the read began.
     #[default]
     Strong,
-    /// Anything that was true once. Only what it says of a revision is checked.
+    /// Any state that the key once had. Only the revision is checked.
     Eventual,
-    /// The same, and not older than what its own client had written or read before it began.
+    /// Eventual, and not older than what the same client had written or read before it began.
     Session,
 }
 
-/// When a write is done; otherwise it is a conflict.
+/// The condition of a write. If it does not hold, the write is a conflict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
-    /// Whatever is there.
+    /// No condition.
     #[default]
     Always,
     /// Only if the key does not exist.
@@ -80,14 +80,14 @@ pub enum Condition {
     Revision(u64),
 }
 
-/// What an operation came to. Revisions and what existed are `None` where the store does not tell.
+/// The outcome of an operation. Fields are `None` where the store does not tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A write was done. A delete removed something.
+    /// A write was executed; a delete removed the key.
     Written {
-        /// Its revision.
+        /// The revision of the write.
         revision: Option<u64>,
-        /// Whether the key was there before.
+        /// Whether the key existed before.
         existed: Option<bool>,
     },
     /// A read found a value.
@@ -97,29 +97,29 @@ pub enum Outcome {
         /// Revision of the write that stored it.
         revision: Option<u64>,
     },
-    /// The key was not there for a read or a delete.
+    /// A read or a delete did not find the key.
     Absent {
         /// Latest revision of the shard at that moment.
         revision: Option<u64>,
     },
-    /// The condition did not hold, and nothing was done.
+    /// The condition did not hold, and the write had no effect.
     Conflict {
-        /// What the key was instead, where the store tells.
+        /// The state of the key, where the store tells.
         current: Option<Current>,
     },
-    /// It had no effect and will have none.
+    /// The operation failed: it had no effect and will have none.
     Failed,
     /// An eventual write was taken, and has its effect in the order of its stamp.
     Accepted {
         /// Its stamp.
         stamp: u64,
     },
-    /// Nobody knows: it may have had its effect at any time since it began, may have it later, or
+    /// Unknown: the operation may have taken effect at any time since it began, may do so later, or
     /// never.
     Unknown,
 }
 
-/// What a key was when a condition did not hold.
+/// The state of a key when a condition did not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Current {
@@ -130,24 +130,24 @@ pub enum Current {
 }
 
 impl Operation {
-    /// Whether it may have changed something at a time that is not known.
+    /// Whether it may have taken effect at an unknown time.
     pub fn is_open(&self) -> bool {
         let open = matches!(self.outcome, Outcome::Unknown | Outcome::Accepted { .. });
         open && !matches!(self.action, Action::Get(_))
     }
 
-    /// Whether it tells or does anything at the moment it happens.
+    /// Whether it reveals or changes anything.
     pub(crate) fn counts(&self) -> bool {
         !matches!(self.outcome, Outcome::Failed | Outcome::Unknown) || self.is_open()
     }
 }
 
 impl History {
-    /// Reads a history: one operation a line, as docs/reliability.md describes it. Blank lines
-    /// count for nothing.
+    /// Reads a history: one operation a line, in the format of docs/reliability.md. Blank lines are
+    /// skipped.
     ///
     /// # Errors
-    /// The first line that is not an operation, and why.
+    /// If the input cannot be read, or for the first line that is not an operation.
     pub fn read(mut input: impl BufRead) -> Result<Self, HistoryError> {
         let mut history = Self::default();
         let mut by_id = std::collections::HashMap::new();
@@ -161,13 +161,14 @@ impl History {
                 continue;
             }
             let wrong = |problem| HistoryError::Line { number, problem };
-            let line: Line = serde_json::from_slice(&text)
-                .map_err(|error| wrong(format!("is not an operation: {error}")))?;
+            let line: Line =
+                serde_json::from_slice(&text).map_err(|error| wrong(LineError::Json(error)))?;
             let id = line.id;
             let operation = line.into_operation().map_err(wrong)?;
             let place = history.operations.len();
             match id.map(|id| *by_id.entry(id).or_insert(place)) {
-                // What was noted before it was sent is known better by now.
+                // The earlier line was noted before the request was sent; this one knows its
+                // outcome.
                 Some(earlier) if earlier < place => history.operations[earlier] = operation,
                 _ => history.operations.push(operation),
             }
@@ -175,10 +176,10 @@ impl History {
         Ok(history)
     }
 
-    /// Writes it as [`read`](Self::read) takes it.
+    /// Writes the history in the format that [`read`](Self::read) takes.
     ///
     /// # Errors
-    /// Of the writer.
+    /// The error of the writer.
     pub fn write(&self, mut output: impl Write) -> std::io::Result<()> {
         for operation in &self.operations {
             serde_json::to_writer(&mut output, &Line::from(operation))?;
@@ -188,7 +189,7 @@ impl History {
     }
 }
 
-/// Takes down operations from many tasks at once.
+/// Records operations of many tasks. Clones record into the same history.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder(Arc<std::sync::Mutex<Vec<Operation>>>);
 
@@ -208,13 +209,13 @@ impl Recorder {
         self.len() == 0
     }
 
-    /// What was taken down so far.
+    /// The history so far.
     pub fn history(&self) -> History {
         History { operations: self.operations().clone() }
     }
 
     fn operations(&self) -> std::sync::MutexGuard<'_, Vec<Operation>> {
-        // A panic elsewhere leaves the list whole: a push is all that happens under the lock.
+        // A panic under the lock cannot leave the list inconsistent: all that happens is a push.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

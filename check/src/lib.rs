@@ -1,19 +1,20 @@
 //! Checks what clients of a key-value store saw against what a linearizable store may show.
 //!
-//! A *history* is a list of operations, each with when it began, when it was answered and with
-//! what. The checkers know nothing of the store itself: they take the word of its clients and look
-//! for an explanation. Two of them read the same history:
+//! A *history* is a list of operations, each with its start, its end and its answer. The checkers
+//! know nothing of the store itself: they take what its clients report and look for an explanation.
+//! Three checkers read the same history:
 //!
 //! - [`linear`] searches, for each key, an order of its operations that agrees with the times at
-//!   which they ran and in which each answer is the right one. It is complete: where it finds none,
-//!   there is none.
-//! - [`revisions`] looks at each operation once, and only at what revisions tell: that none was
-//!   given twice, that a read returns what the write of its revision stored, that nothing is older
-//!   than what was known before it began. It misses what a search would find, and takes an hour's
-//!   history in seconds.
+//!   which they ran and in which every answer is right. It is complete: if it finds no order, there
+//!   is none.
+//! - [`revisions`] looks at each operation once, and only at its revision: none was given twice, a
+//!   read returns what the write of its revision stored, and nothing is older than what was known
+//!   before it began. It misses some violations that a search finds, and checks an hour's history
+//!   in seconds.
+//! - [`eventual`] checks the promises of eventual writes, for the keys that have some.
 //!
-//! An operation whose outcome is not known may have had its effect at any time after it began, or
-//! never. Operations that failed had none.
+//! An operation with an unknown outcome may have taken effect at any time after it began, or never.
+//! Operations that failed had no effect.
 //!
 //! ```
 //! use dkv_check::{History, Options, check};
@@ -42,7 +43,8 @@ mod report;
 
 pub use finding::{Finding, Kind};
 pub use history::{
-    Action, Condition, Current, History, HistoryError, Level, Line, Operation, Outcome, Recorder,
+    Action, Condition, Current, History, HistoryError, Level, Line, LineError, Operation, Outcome,
+    Recorder,
 };
 pub use options::Options;
 pub use report::{Report, check};

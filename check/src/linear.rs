@@ -1,20 +1,21 @@
 //! Linearizability, a key at a time (Herlihy and Wing, 1990: a history is linearizable if that of
 //! each object is).
 //!
-//! The search is that of Wing and Gong (1993) with Lowe's memo (2017): take any operation that
-//! began before the first answer that is still outstanding, see whether it can be next, go on from
-//! there, and come back if that leads nowhere. A set of taken operations together with the register
-//! that they leave is never tried twice.
+//! The search is that of Wing and Gong (1993) with Lowe's memoisation (2017): take any operation
+//! that began before the first outstanding answer, check whether it can be next, continue from
+//! there, and backtrack if that leads nowhere. The same set of taken operations with the same
+//! register is never tried twice.
 //!
-//! Operations with an unknown outcome have no answer that could be outstanding: they may be taken
-//! at any time after they began, or never. To try each of them at each moment would take forever
-//! after an outage with many of them, and is not needed: one that is taken matters only if what
-//! comes right after it could not have come without it. Whatever else is skipped, for the same
-//! operations are also tried without it.
+//! Operations with an unknown outcome have no outstanding answer: they may be taken at any time
+//! after they began, or never. Trying each of them at each moment would take forever after an
+//! outage with many of them, and is not needed: taking one matters only if the operation right
+//! after it could not follow without it. All other cases are skipped, as the same operations are
+//! also tried without it.
 //!
-//! Revisions only grow, so an operation that tells one cannot come after a later one. A path on
-//! which one of these was left behind is left at once. And answered operations are tried first and
-//! by revision, since that is nearly always how it was: mostly the first path is the right one.
+//! Revisions only grow, so an operation that reports one cannot come after a later one. A path that
+//! leaves such an operation behind is abandoned at once. Answered operations are tried first and in
+//! the order of their revisions, which is nearly always the true order: mostly the first path
+//! succeeds.
 
 mod explain;
 
@@ -25,17 +26,17 @@ pub(crate) use explain::contradiction;
 use crate::history::Current;
 use crate::register::{Register, Step};
 
-/// Sets that are tried for one key before the search is given up.
+/// Sets of taken operations that are tried for one key before the search gives up.
 pub const CONFIGURATIONS_MAX: usize = 2_000_000;
 
-/// What the search came to.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is an order that explains everything.
+    /// Some order explains all operations.
     Explained,
-    /// There is none.
+    /// No order explains all operations.
     Unexplained,
-    /// The search was given up.
+    /// The search gave up.
     Undecided,
 }
 
@@ -43,13 +44,13 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) start_ns: u64,
-    /// None: it may happen at any time after its start, or never.
+    /// `None` if it may take effect at any time after its start, or never.
     pub(crate) end_ns: Option<u64>,
     pub(crate) step: Step,
 }
 
 impl Call {
-    /// What to try first.
+    /// The order in which operations are tried.
     fn rank(&self) -> (bool, u64, u64) {
         let revision = match self.step {
             Step::Found(_, revision) | Step::Wrote { revision, .. } => revision,
@@ -60,7 +61,7 @@ impl Call {
         (self.end_ns.is_none(), revision.unwrap_or(u64::MAX), end_ns)
     }
 
-    /// The latest floor of a register at which it can happen.
+    /// The latest floor of a register at which it can take effect.
     fn limit(&self) -> u64 {
         match self.step {
             Step::Wrote { revision: Some(revision), .. } => revision.saturating_sub(1),
@@ -73,7 +74,7 @@ impl Call {
     }
 }
 
-/// Searches for an order of the operations of one key, which is `first` before them.
+/// Searches for an order of the operations of one key, whose register is `first` before them.
 pub(crate) fn search(calls: &[Call], first: Register) -> Verdict {
     let (mut answered, mut open): (Vec<Call>, Vec<Call>) =
         calls.iter().copied().partition(|call| call.end_ns.is_some());
@@ -83,25 +84,25 @@ pub(crate) fn search(calls: &[Call], first: Register) -> Verdict {
 }
 
 struct Search {
-    /// Those with an answer, by their beginning.
+    /// The answered operations, by their start.
     answered: Vec<Call>,
-    /// Those without, by their beginning.
+    /// The open operations, by their start.
     open: Vec<Call>,
     taken: Taken,
 }
 
-/// An operation by its place in one of the two lists.
+/// An operation, by its index in one of the two lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Answered(usize),
     Open(usize),
 }
 
-/// One operation that was taken, and what may be taken after it.
+/// An operation that was taken, and those that may be taken after it.
 struct Frame {
     name: Option<Name>,
     register: Register,
-    /// Before it, if it was open.
+    /// The register before it, if it is an open operation.
     before: Option<Register>,
     candidates: Vec<Name>,
     next: usize,
@@ -164,8 +165,8 @@ impl Search {
         Frame { name, register, before, candidates: self.candidates(), next: 0 }
     }
 
-    /// All that began before the first outstanding answer came. What began at the same moment is
-    /// taken to have begun before.
+    /// All operations that began before the first outstanding answer. Those that began at the same
+    /// moment count as earlier.
     fn candidates(&self) -> Vec<Name> {
         let mut until = u64::MAX;
         let mut candidates = Vec::new();
@@ -178,7 +179,7 @@ impl Search {
                 candidates.push(Name::Answered(place));
             }
         }
-        // An answer that came before another began was found only after that one was noted.
+        // The bound may have fallen after a candidate was added.
         candidates.retain(|name| self.call(*name).start_ns <= until);
         let begun = self.open.iter().take_while(|call| call.start_ns <= until).enumerate();
         candidates.extend(
@@ -189,19 +190,19 @@ impl Search {
     }
 }
 
-/// Which operations were taken.
+/// The set of operations that were taken.
 struct Taken {
     answered: Vec<u64>,
     open: Vec<u64>,
-    /// Answered operations before this one are all taken.
+    /// All answered operations before this index are taken.
     frontier: usize,
     count: usize,
     total: usize,
-    /// Answered operations by their limits, with these.
+    /// The answered operations as (limit, index), ascending.
     by_limit: Vec<(u64, usize)>,
-    /// Where each answered operation is in that list.
+    /// The index of each answered operation in `by_limit`.
     rank: Vec<usize>,
-    /// Before this place in that list all are taken.
+    /// All operations before this index of `by_limit` are taken.
     lowest: usize,
 }
 
@@ -270,7 +271,7 @@ impl Taken {
         }
     }
 
-    /// The set in few words: all before the frontier is taken, and little after it.
+    /// The set in compact form: everything before the frontier is taken, and little after it.
     fn key(&self) -> Box<[u64]> {
         let first = self.frontier / 64;
         let last = self.answered.iter().rposition(|word| *word != 0).map_or(first, |last| last + 1);

@@ -1,4 +1,4 @@
-//! `dkv-check HISTORY`: whether what clients saw can be.
+//! `dkv-check HISTORY`: checks whether a correct store could have given the answers in a history.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use dkv_check::{History, Options, check};
 
-/// Exit status for a history that contradicts what a linearizable store may show.
+/// Exit status for a history that violates linearizability.
 const VIOLATED: u8 = 1;
-/// Exit status for what is no history.
+/// Exit status for an input that is not a history.
 const UNREADABLE: u8 = 2;
-/// Exit status if the search for an explanation was given up.
+/// Exit status if the search for an explanation gave up.
 const UNDECIDED: u8 = 3;
 
 /// Checks a recorded history: is it linearizable, and do its revisions agree?
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         }
     };
     let report = check(&history, Options { any_start: args.any_start });
-    // Whoever reads only the beginning wants no more of it.
+    // A reader that closes the pipe early wants no more.
     let _ = write!(std::io::stdout(), "{report}");
     match (report.findings.is_empty(), report.undecided.is_empty()) {
         (false, _) => ExitCode::from(VIOLATED),

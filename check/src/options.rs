@@ -1,6 +1,6 @@
-//! What a check assumes.
+//! The assumptions of a check.
 
-/// How to check.
+/// The assumptions of a check.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Whether keys may have had values before the history began.

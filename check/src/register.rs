@@ -1,50 +1,50 @@
-//! One key as its clients may know it: what an operation may find and what it leaves behind.
+//! The model of one key: what an operation may find, and what it leaves behind.
 //!
-//! Not everything about a key is known at each moment. A write whose outcome is not known has no
-//! revision that anybody was told, and a history may begin in the middle. So what is unknown is
-//! left open, and the first operation that tells it settles it: a register stands for all contents
-//! that agree with what was seen. One thing is forgotten: that an unknown revision is not a certain
-//! one, which is all that a conflict says whose store does not tell what was there instead.
+//! Not everything about a key is known at every moment: a write with an unknown outcome has an
+//! unknown revision, and a history may begin in the middle. So a register stands for all contents
+//! that agree with the operations so far, and the first operation that reveals an unknown settles
+//! it. One fact is not represented: that an unknown revision differs from a certain one. That is
+//! all that a conflict reveals if the store does not report what it found.
 
 use crate::history::{Condition, Current};
 
-/// What one operation did and saw. Values are numbers that stand for them.
+/// What one operation did and saw. Numbers stand for the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A read found this, at this revision.
+    /// A read found this value at this revision.
     Found(u32, Option<u64>),
-    /// A read or a delete found nothing, while this was the latest revision of the shard.
+    /// A read or a delete did not find the key, while this was the latest revision of the shard.
     Missing(Option<u64>),
-    /// A delete under a condition found nothing.
+    /// A delete under a condition did not find the key.
     MissingOn(Condition, Option<u64>),
     /// A write stored a value, or removed the key.
     Wrote {
-        /// What it stored.
+        /// The value that it stored; `None` for a delete.
         value: Option<u32>,
-        /// Under which condition.
+        /// Its condition.
         condition: Condition,
         /// Its revision.
         revision: Option<u64>,
-        /// Whether the key was there.
+        /// Whether the key existed.
         existed: Option<bool>,
     },
     /// A write whose condition did not hold.
     Conflicted(Condition, Option<Current>),
-    /// A write that was sent and not answered: what it does, if it happens.
+    /// A write without an answer, which may take effect.
     Open {
-        /// What it stores.
+        /// The value that it stores; `None` for a delete.
         value: Option<u32>,
-        /// Under which condition.
+        /// Its condition.
         condition: Condition,
     },
 }
 
-/// A key.
+/// The state of a key, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Register {
     content: Content,
-    /// Every write from here on has a later revision than this. A value whose revision is not known
-    /// has this one or a later one.
+    /// Every write from here on has a later revision than this. A value of unknown revision has
+    /// this revision or a later one.
     floor: u64,
 }
 
@@ -53,7 +53,7 @@ enum Content {
     /// Nothing is known.
     Any,
     Absent,
-    /// There is a value, of which value and revision are known or not.
+    /// The key exists; its value and revision may be known.
     Present(Option<u32>, Option<u64>),
 }
 
@@ -63,8 +63,8 @@ impl Register {
     /// A key of which nothing is known.
     pub(crate) const ANY: Self = Self { content: Content::Any, floor: 0 };
 
-    /// The key after a step, or nothing if the step cannot have happened here. An open step that
-    /// would have no effect is taken not to have happened.
+    /// The register after a step; `None` if the step is impossible here. An open step without an
+    /// effect counts as impossible.
     pub(crate) fn after(self, step: Step) -> Option<Self> {
         match step {
             Step::Found(value, revision) => self.present(Some(value), revision),
@@ -92,17 +92,17 @@ impl Register {
         }
     }
 
-    /// What comes after has a revision that is not earlier than this.
+    /// A lower bound of all later revisions.
     pub(crate) fn floor(self) -> u64 {
         self.floor
     }
 
-    /// Whether everything that may follow on the other may follow on this one.
+    /// Whether every step that is possible on `other` is possible on this register.
     pub(crate) fn allows_all_of(self, other: Self) -> bool {
         self.content == other.content && self.floor <= other.floor
     }
 
-    /// This register, if the key is absent in it.
+    /// This register with the key absent, if that is possible.
     fn absent(self) -> Option<Self> {
         match self.content {
             Content::Any | Content::Absent => Some(Self { content: Content::Absent, ..self }),
@@ -110,7 +110,7 @@ impl Register {
         }
     }
 
-    /// This register, if the key has that value and that revision, where they are given.
+    /// This register with this value and revision of the key, where given, if that is possible.
     fn present(self, value: Option<u32>, revision: Option<u64>) -> Option<Self> {
         let (known_value, known_revision) = match self.content {
             Content::Any => (None, None),
@@ -131,7 +131,7 @@ impl Register {
         Some(Self { content: Content::Present(value, settled), floor })
     }
 
-    /// This register at a moment at which the shard had come to a revision.
+    /// This register when the shard was at `revision`, if that is possible.
     fn raised(self, revision: Option<u64>) -> Option<Self> {
         match revision {
             Some(revision) if revision < self.floor => None,
@@ -140,7 +140,7 @@ impl Register {
         }
     }
 
-    /// This register, if the condition holds in it.
+    /// This register with the condition true, if that is possible.
     fn meeting(self, condition: Condition) -> Option<Self> {
         match condition {
             Condition::Always => Some(self),
@@ -163,7 +163,7 @@ impl Register {
             (Condition::Absent, None) => self.present(None, None),
             (Condition::Revision(wanted), None) => match self.content {
                 Content::Present(_, Some(revision)) if revision == wanted => None,
-                // Here it is forgotten.
+                // The fact that is not represented: the revision is not `wanted`.
                 _ => Some(self),
             },
         }
@@ -183,7 +183,7 @@ impl Register {
     }
 }
 
-/// What two sides know together, or nothing if they contradict each other.
+/// The union of two pieces of knowledge; `None` if they contradict each other.
 fn agree<T: Copy + PartialEq>(one: Option<T>, other: Option<T>) -> Option<Option<T>> {
     match (one, other) {
         (Some(one), Some(other)) if one != other => None,

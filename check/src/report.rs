@@ -12,25 +12,25 @@ use crate::options::Options;
 use crate::register::{Register, Step};
 use crate::{eventual, revisions};
 
-/// What became of a history.
+/// The result of checking a history.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Operations that were looked at.
+    /// Number of operations.
     pub operations: usize,
-    /// Those with an unknown outcome.
+    /// Number of operations with an unknown outcome.
     pub unknown: usize,
-    /// Those that failed without an effect.
+    /// Number of operations that failed without an effect.
     pub failed: usize,
-    /// Keys that were looked at.
+    /// Number of keys.
     pub keys: usize,
     /// All contradictions.
     pub findings: Vec<Finding>,
-    /// Keys whose search was given up.
+    /// Keys on which the search gave up.
     pub undecided: Vec<Arc<str>>,
 }
 
 impl Report {
-    /// Whether there is no contradiction, and no key without a verdict.
+    /// Whether there is no contradiction and no undecided key.
     pub fn holds(&self) -> bool {
         self.findings.is_empty() && self.undecided.is_empty()
     }
@@ -41,7 +41,7 @@ impl Report {
     }
 }
 
-/// Runs both checkers over a history.
+/// Runs all checkers over a history.
 pub fn check(history: &History, options: Options) -> Report {
     let mut findings = revisions::check(history, options);
     findings.extend(eventual::check(history));
@@ -61,7 +61,7 @@ pub fn check(history: &History, options: Options) -> Report {
     report.keys = keys.len();
     let first = if options.any_start { Register::ANY } else { Register::ABSENT };
     for places in keys.into_values() {
-        // The order of these is that of their stamps, and judged by it.
+        // Eventual writes are ordered by their stamps and checked by `eventual`.
         let accepted =
             |place: &usize| matches!(history.operations[*place].outcome, Outcome::Accepted { .. });
         if places.iter().any(accepted) {
@@ -90,7 +90,7 @@ pub fn check(history: &History, options: Options) -> Report {
     report
 }
 
-/// The operations of one key that tell or do something, and where they are in the history.
+/// The operations of one key that reveal or change something, with their indices in the history.
 fn calls(operations: &[Operation], places: &[usize]) -> (Vec<usize>, Vec<Call>) {
     let mut values: HashMap<&str, u32> = HashMap::new();
     let mut number = |value| {

@@ -1,15 +1,15 @@
-//! What revisions alone tell of a history, in one pass over it by time.
+//! Checks the revisions of a history in one pass over it, in order of time.
 //!
 //! - No revision of a shard belongs to two writes.
-//! - What is read at a revision is what the write of that revision stored.
-//! - A write that began after another was answered has a later revision, if both are in a shard.
-//! - A strong read that began after a write of its key was answered, or after a read of it, shows
-//!   nothing older. If the later read was of the same client, that one went back in time. Of a
-//!   session's read the same is asked for what its own client was told, at whatever level.
-//! - A key that was written is there until something deletes it.
+//! - A read at a revision returns what the write of that revision stored.
+//! - A write that began after another one of the same shard was answered has a later revision.
+//! - A strong read that began after a write or read of its key was answered shows nothing older. If
+//!   the same client made both, it went back in time. A session read shows nothing older than any
+//!   answer to its own client, at whatever level.
+//! - A key that was written exists until something deletes it.
 //!
-//! A read that shows too little is *stale*; if it is the last one of its key, the write that it
-//! does not know counts as *lost*.
+//! A read that shows too little is *stale*. If it is the last read of its key, the write that it
+//! does not show counts as *lost*.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,7 +18,7 @@ use crate::finding::{Finding, Kind};
 use crate::history::{Action, History, Level, Operation, Outcome};
 use crate::options::Options;
 
-/// Looks for what contradicts the revisions of a history.
+/// Finds the contradictions between the revisions of a history.
 pub fn check(history: &History, options: Options) -> Vec<Finding> {
     let mut pass = Pass { operations: &history.operations, ..Pass::default() };
     pass.note_written();
@@ -30,9 +30,9 @@ pub fn check(history: &History, options: Options) -> Vec<Finding> {
 #[derive(Default)]
 struct Pass<'a> {
     operations: &'a [Operation],
-    /// What each revision of each shard was: the operation that told first.
+    /// The first operation that reported each revision, by shard and revision.
     written: HashMap<(u32, u64), usize>,
-    /// Values that may have been stored without anybody being told.
+    /// Values that may have been stored without an acknowledgement, with the earliest start.
     open: HashMap<(&'a str, &'a str), u64>,
     deletes: HashMap<&'a str, Deletes>,
     findings: Vec<Finding>,
@@ -42,16 +42,16 @@ struct Pass<'a> {
 #[derive(Default)]
 struct Deletes {
     revisions: Vec<u64>,
-    /// Beginning of the first whose outcome or revision is not known.
+    /// Start of the first delete with an unknown outcome or revision.
     open_from_ns: Option<u64>,
 }
 
 /// What is known of a key at one moment.
 #[derive(Clone, Copy, Default)]
 struct Known {
-    /// The latest revision, and who was told.
+    /// The latest revision, and the operation that reported it.
     latest: Latest,
-    /// The same of values only.
+    /// The same without deletes.
     put: Latest,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Pass<'a> {
                     (Kind::Mismatch, "a revision does not hold what was written", Some(*other))
                 }
                 None if is_open || options.any_start => {
-                    // From here on this is what the revision is.
+                    // From here on the revision stands for this value.
                     told.map(|told| self.written.insert(told, place));
                     continue;
                 }
@@ -115,12 +115,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Goes through all beginnings and answers by time.
+    /// Goes through all starts and ends in order of time.
     fn sweep(&mut self) {
         let mut events = Vec::new();
         for (place, operation) in self.operations.iter().enumerate() {
             if operation.counts() && !operation.is_open() {
-                // Beginnings first: what begins at the moment of an answer may not know of it.
+                // Starts first: an operation that starts at the moment of an answer need not know
+                // it.
                 events.push((operation.start_ns, false, place));
                 events.push((operation.end_ns, true, place));
             }
@@ -150,7 +151,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether a write has a later revision than all that was answered before it began.
+    /// Checks that a write has a later revision than all that was answered before it began.
     fn check_write(&mut self, operation: &Operation, place: usize, before: &Before) {
         let (latest, who) = before.shard;
         if told_revision(operation).is_some_and(|revision| revision <= latest) {
@@ -160,7 +161,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whether a strong read shows what was known before it began.
+    /// Checks that a read shows what was known before it began.
     fn check_read(
         &self,
         operation: &'a Operation,
@@ -214,22 +215,22 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// A revision, and the operation that told it.
+/// A revision, and the operation that reported it.
 type Latest = (u64, Option<usize>);
 
-/// What was known at the moment at which an operation began.
+/// What was known when an operation began.
 #[derive(Clone, Copy, Default)]
 struct Before {
     key: Known,
     shard: Latest,
-    /// To its own client, of its key.
+    /// What its own client knew of its key.
     own: Known,
 }
 
 /// A read that does not show what was known before it began.
 struct Behind {
     read: usize,
-    /// What told of something newer.
+    /// The operation that reported something newer.
     newer: usize,
     /// Whether its own client knew.
     is_own: bool,
@@ -241,7 +242,7 @@ struct Sweep<'a> {
     keys: HashMap<&'a str, Known>,
     shards: HashMap<u32, Latest>,
     own: HashMap<(u64, &'a str), Known>,
-    /// What was known when those began that are not answered yet.
+    /// What was known at the start of each operation without an answer yet.
     begun: HashMap<usize, Before>,
     last_read: HashMap<&'a str, usize>,
     behind: Vec<Behind>,
@@ -258,7 +259,7 @@ impl<'a> Sweep<'a> {
         self.begun.insert(place, before);
     }
 
-    /// Takes in what an answer tells.
+    /// Takes in the revision that an answer reports.
     fn learn(&mut self, operation: &'a Operation, place: usize) {
         let (written, read) = match &operation.outcome {
             Outcome::Value { revision, .. } => (None, *revision),
@@ -292,7 +293,7 @@ fn raise(latest: &mut Latest, revision: u64, place: usize) {
     }
 }
 
-/// The revision that a write was told to be.
+/// The revision that the answer to a write reports.
 fn told_revision(operation: &Operation) -> Option<u64> {
     match (&operation.action, &operation.outcome) {
         (Action::Get(_), _) => None,
@@ -301,7 +302,7 @@ fn told_revision(operation: &Operation) -> Option<u64> {
     }
 }
 
-/// Whether an operation says that this value was stored under this key.
+/// Whether an operation shows that this value was stored under this key.
 fn stores(operation: &Operation, key: &str, expected: &str) -> bool {
     let stored = match (&operation.action, &operation.outcome) {
         (Action::Put { value, .. }, _) | (Action::Get(_), Outcome::Value { value, .. }) => value,

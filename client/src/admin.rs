@@ -1,27 +1,28 @@
-//! Managing a network: tokens, nodes, certificates.
+//! Administration of a network: tokens and nodes.
 
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use dkv_api::{BearerLife, Client, Error, NodeInfo, Rights, Role, RunChoice, TokenInfo};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Effect, Failure, Problem};
+use dkv_console::units::{self, timestamp};
 use dkv_wire::limits::BEARER_LIFE;
 use dkv_wire::token::Token;
 use serde_json::json;
 
+use crate::api_problems::request_problem;
 use crate::cli::TokenAction;
-use crate::documents;
 use crate::holders;
-use crate::human::{self, moment};
-use crate::problem::{Effect, Failure, Problem, Stop, request_problem};
-use crate::screen::Screen;
+use crate::json_results;
 
-/// Does something with tokens.
+/// Carries out a subcommand of `token`.
 pub(crate) async fn token(
     action: &TokenAction,
     client: &Client,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
+    console: &mut Console,
+) -> Result<(), Abort> {
     match action {
         TokenAction::Create { http: true, read_only, life, never_expires, name, .. } => {
             let rights = if *read_only { Rights::Read } else { Rights::Write };
@@ -37,7 +38,7 @@ pub(crate) async fn token(
                 BearerLife::Seconds(seconds) => Some(Duration::from_secs(seconds)),
                 BearerLife::Usual => Some(BEARER_LIFE),
             };
-            let told = screen.result(&token, || {
+            let told = console.result(&token, || {
                 json!({
                     "command": "token create",
                     "token": token,
@@ -51,13 +52,13 @@ pub(crate) async fn token(
             if let Err(error) = told {
                 return Err(lost(error, "bearer token", &holder, client.revoke(holder).await));
             }
-            screen.note(&format!(
-                "send it as Authorization: Bearer TOKEN; its bearer may {} values {}. It is shown only \
-                 once; revoke it with dkv revoke {holder}",
+            console.note(&format!(
+                "send it as Authorization: Bearer TOKEN; it allows its bearer to {} values {}. It \
+                 is shown only once; dkv revoke {holder} revokes it",
                 if *read_only { "read" } else { "read and write" },
                 lasts.map_or("until it is revoked".into(), |life| format!(
                     "for {}",
-                    human::time(life)
+                    units::duration(life)
                 )),
             ));
         }
@@ -67,7 +68,7 @@ pub(crate) async fn token(
                 (role, false) => role,
                 (role, true) => {
                     let problem = format!(
-                        "--read-only is for clients and for --http: there is no {role} that only reads"
+                        "--read-only applies to clients and to --http: a {role} cannot be read-only"
                     );
                     return Err(Problem::usage(problem).into());
                 }
@@ -75,7 +76,7 @@ pub(crate) async fn token(
             let created = client.create_named_token(role, *life, *uses, name.clone()).await;
             let token = created.map_err(|error| request_problem(&error))?;
             let id = token.parse::<Token>().ok().map(|token| token.id);
-            let told = screen.result(&token, || {
+            let told = console.result(&token, || {
                 let id = id.map(|id| id.to_string());
                 json!({
                     "command": "token create",
@@ -93,66 +94,70 @@ pub(crate) async fn token(
                 return Err(lost(error, "join token", &id, client.revoke_token(id).await));
             }
             told?;
-            screen.note(&format!(
-                "a {role} token; keep it in a file that only its bearer can read, and name that file \
-                 with --token-file"
+            console.note(&format!(
+                "this is a {role} token; keep it in a file that only its bearer can read, and \
+                 pass that file with --token-file"
             ));
         }
         TokenAction::List { .. } => {
             let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
-            screen.result(&list(&tokens), || {
-                let all: Vec<_> = tokens.iter().map(documents::token).collect();
+            console.result(&list(&tokens), || {
+                let all: Vec<_> = tokens.iter().map(json_results::token).collect();
                 json!({ "command": "token list", "tokens": all })
             })?;
         }
         TokenAction::Revoke { id, with_holders, .. } => {
-            holders::revoke_token(id, *with_holders, client, screen).await?;
+            holders::revoke_token(id, *with_holders, client, console).await?;
         }
     }
     Ok(())
 }
 
-/// What becomes of a token whose text could not be told: nobody will ever know it.
-fn lost(error: io::Error, what: &str, id: &impl Display, revoked: Result<(), Error>) -> Stop {
+/// Explains what became of a token whose text could not be printed, and so is lost.
+fn lost(error: io::Error, what: &str, id: &impl Display, revoked: Result<(), Error>) -> Abort {
     let problem = match revoked {
         Ok(()) => Problem::failed(format!(
-            "cannot write to standard output: {error}; the new {what} {id} was revoked, for nobody was \
-             told its text"
+            "cannot write to standard output: {error}; the new {what} {id} was revoked, because \
+             its text is lost"
         )),
         Err(why) => Problem::failed(format!(
-            "cannot write to standard output: {error}; a {what} was created, and nobody was told its \
-             text: revoke {id} ({why})"
+            "cannot write to standard output: {error}; a {what} was created, but its text is lost: \
+             revoke {id} ({why})"
         ))
-        .having(Effect::Done),
+        .with_effect(Effect::Done),
     };
     problem.with("id", id.to_string()).into()
 }
 
-/// Removes a node.
-pub(crate) async fn remove(node: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Removes a node from the network.
+pub(crate) async fn remove(
+    node: &str,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), Abort> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    let found = find(node, &view.nodes).map_err(not_found)?;
+    let found = find(node, &view.nodes)?;
     client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
     let text = format!(
-        "node {} ({}) is leaving: others take over its replicas, and then it is refused for good; see \
-         status",
+        "node {} ({}) is leaving: its replicas move to other nodes, then it is refused \
+         permanently; see status",
         found.name, found.id
     );
-    screen.changed(
+    console.changed(
         &text,
         || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
     )?;
     Ok(())
 }
 
-/// Says which run of a node goes on.
+/// Chooses the run of a node that continues.
 pub(crate) async fn keep(
     node: &str,
     run: RunChoice,
     client: &Client,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
-    // The server's books: a node that is alone and held back has nobody else to speak for it.
+    console: &mut Console,
+) -> Result<(), Abort> {
+    // Only the server knows a node that is held back and has no other nodes beside it.
     let server = client.status().await.server.map_err(|error| {
         Problem::new(Failure::Unavailable, format!("the server does not answer: {error}"))
     })?;
@@ -164,7 +169,7 @@ pub(crate) async fn keep(
         state: node.state,
     });
     let registered: Vec<NodeInfo> = registered.collect();
-    let found = find(node, &registered).map_err(not_found)?;
+    let found = find(node, &registered)?;
     client.keep_run(found.id, run).await.map_err(|error| request_problem(&error))?;
     let (which, value) = match run {
         RunChoice::Address(address) => {
@@ -172,8 +177,9 @@ pub(crate) async fn keep(
         }
         RunChoice::Start(start) => (format!("start {start}"), json!({ "start": start })),
     };
-    let text = format!("{which} of node {} goes on; any other process of it ends", found.name);
-    screen.changed(&text, || {
+    let text =
+        format!("{which} of node {} continues; every other process of this node ends", found.name);
+    console.changed(&text, || {
         json!({
             "command": "keep",
             "node": found.id.to_string(),
@@ -184,13 +190,12 @@ pub(crate) async fn keep(
     Ok(())
 }
 
-/// There is no such node.
-pub(crate) fn not_found(why: String) -> Problem {
-    Problem::new(Failure::NotFound, why)
-}
-
-/// The node of that name or id, or whose id alone begins so.
-pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, String> {
+/// Finds a node by its name, its id, or a beginning that only its id has.
+///
+/// # Errors
+/// No node matches, or several do.
+pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeInfo, Problem> {
+    let not_found = |why: String| Problem::new(Failure::NotFound, why);
     let exact = nodes.iter().find(|node| node.name == wanted || node.id.to_string() == wanted);
     if let Some(node) = exact {
         return Ok(node);
@@ -202,12 +207,12 @@ pub(crate) fn find<'a>(wanted: &str, nodes: &'a [NodeInfo]) -> Result<&'a NodeIn
     match (beginning.next(), beginning.next()) {
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => {
-            Err(format!("more than one node id begins with {wanted}; give more of it"))
+            Err(not_found(format!("more than one node id begins with {wanted}; give more of it")))
         }
         (None, _) => {
             let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             names.sort_by_key(|name| (name.len(), *name));
-            Err(format!("there is no node {wanted}; the nodes are {}", names.join(", ")))
+            Err(not_found(format!("there is no node {wanted}; the nodes are {}", names.join(", "))))
         }
     }
 }
@@ -224,7 +229,7 @@ fn list(tokens: &[TokenInfo]) -> String {
         };
         let uses = token.uses.map(|uses| format!(" of {uses}")).unwrap_or_default();
         let ends = match token.expires_ms {
-            Some(at) => format!("expires {}", moment(at)),
+            Some(at) => format!("expires {}", timestamp(at)),
             None => "never expires".into(),
         };
         let name = token.name.as_deref().unwrap_or("-");
@@ -253,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_found_by_name_id_and_beginning() {
+    fn a_node_is_found_by_name_id_and_beginning_of_its_id() {
         let nodes = [node("n1", 0xabcd_0001), node("n2", 0xabcd_0002), node("abcd", 0x1234_5678)];
         assert_eq!(find("n2", &nodes).unwrap().name, "n2");
         assert_eq!(find("ABCD0001", &nodes).unwrap().name, "n1");
         assert_eq!(find("abcd", &nodes).unwrap().name, "abcd");
         assert_eq!(find(&nodes[1].id.to_string(), &nodes).unwrap().name, "n2");
-        assert!(find("abcd0", &nodes).unwrap_err().contains("more than one"));
-        assert!(find("123", &nodes).unwrap_err().contains("the nodes are n1, n2, abcd"));
+        assert!(find("abcd0", &nodes).unwrap_err().message.contains("more than one"));
+        assert!(find("123", &nodes).unwrap_err().message.contains("the nodes are n1, n2, abcd"));
     }
 
     #[test]

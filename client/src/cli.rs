@@ -1,63 +1,63 @@
-//! The command line: what may be written, and its help.
+//! The command line and its help.
 //!
-//! An address may come first, and then commands: one by its word with operands and options, as in
-//! `get color`, or several, each in one argument, as in `W,color,blue R,color`. [`Word`] has all
-//! words; `word` says what each needs, `address` what an address is and which is the usual one,
-//! `choices` which operands a shell can complete.
+//! An optional address comes first, then commands: one subcommand with operands and options, as in
+//! `get color`, or several commands, each in one argument, as in `W,color,blue R,color`.
+//! [`Subcommand`] has all subcommands; `subcommand` says what each needs, `address` parses
+//! addresses and finds the default one, and `choices` lists the operands that a shell can complete.
 
 mod address;
 mod choices;
+mod connect;
 mod data;
 mod local;
-mod word;
+mod subcommand;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use dkv_api::{Level, Region, RunChoice};
+use clap::{Args, CommandFactory, Parser, ValueHint};
+use dkv_api::RunChoice;
 use dkv_base::variables;
 
 use self::address::addresses;
-use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, LEVELS, TOPICS};
-use crate::human::parse_time;
+use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, TOPICS};
 
-pub(crate) use address::{Addresses, usual};
-pub(crate) use word::is_network_word;
+pub(crate) use address::{Addresses, default_addresses};
+pub(crate) use connect::{Connect, Output};
+pub(crate) use subcommand::is_network_word;
 
-pub(crate) use data::{Format, Load, Token, TokenAction, Transfer};
-pub(crate) use local::{Drill, Fault, Local, Rehearse};
+pub(crate) use data::{Format, LoadArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 
 const EXAMPLES: &str = "\
-Commands, upper case; several are run in order:
+Commands in upper case; several run in order:
   R,<key>          print the value of a key
-  W,<key>,<value>  store a value, which may hold commas
+  W,<key>,<value>  store a value, which may contain commas
   D,<key>          remove a key
   T,<ms>           wait
-or in words, as in: get KEY, put KEY VALUE [if-absent]; several, each in quotes: \"put a 1\" \"get a\"
+or in words: get KEY, put KEY VALUE [if-absent]; several, each in quotes: \"put a 1\" \"get a\"
 
 Examples:
   dkv local --nodes 3                             a network on this machine
   dkv W,color,blue R,color                        write, then read
-  dkv                                             a prompt; from a pipe, commands line by line
-  dkv put \"a key\" @FILE                           store a file; - stores standard input
-  dkv 10.0.0.1:4400 status                        how another network is
+  dkv                                             a prompt; from a pipe, one command per line
+  dkv put \"a key\" @FILE                           store a file; - means standard input
+  dkv 10.0.0.1:4400 status                        the state of another network
   dkv scan user/ --limit 10 --output json         keys in order, for programs
-  dkv load words.txt --verify                     store the records of a file, and compare
+  dkv load words.txt --verify                     store the records of a file, then verify them
   dkv help token create                           the help of a command
 
-ADDRESS is that of the registration server: HOST or HOST:PORT, or several with commas between them.
-By default it is in the variable DKV_SERVER, or else that of the server this user runs on this machine.
+ADDRESS is HOST or HOST:PORT of the registration server, or several, separated by commas.
+The default is the variable DKV_SERVER, or the server that this user runs on this machine.
 
 Exit status (the most serious of several commands):
   0  done                      5  unavailable; nothing was changed
   1  failed                    6  outcome unknown: a change may have happened
   2  wrong command line        7  denied
   3  key not found             8  written, but not on every replica (level all)
-  4  conflict: a condition does not hold";
+  4  conflict: a condition was not met";
 
 /// A replicated key-value store: its client, server, nodes and local networks
 ///
@@ -85,42 +85,42 @@ pub(crate) struct Cli {
     pub(crate) connect: Connect,
 
     #[command(subcommand)]
-    pub(crate) word: Option<Word>,
+    pub(crate) subcommand: Option<Subcommand>,
 }
 
-/// One command of the command line by itself.
+/// A subcommand alone, as a prompt reads it.
 #[derive(Debug, Parser)]
 #[command(name = "dkv", no_binary_name = true, disable_help_subcommand = true)]
-pub(crate) struct OneWord {
+pub(crate) struct SingleSubcommand {
     #[command(subcommand)]
-    pub(crate) word: Word,
+    pub(crate) subcommand: Subcommand,
 }
 
-/// A command line that was understood.
+/// A parsed command line.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Where the server is, if that was said.
+    /// Address of the server, if given.
     pub(crate) address: Option<Addresses>,
     /// Commands to run in order.
     pub(crate) commands: Vec<OsString>,
     /// How to connect.
     pub(crate) connect: Connect,
-    /// A command by its word, which comes after the others.
-    pub(crate) word: Option<Word>,
+    /// A subcommand, which runs after the other commands.
+    pub(crate) subcommand: Option<Subcommand>,
 }
 
 impl Line {
-    /// Reads the arguments of the process, the first of which is its own name.
+    /// Parses the arguments of the process, of which the first is its name.
     ///
     /// # Errors
-    /// What is wrong with them, or the help that they ask for.
+    /// A mistake in them, or the help that they ask for.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let parsed = variables::parse_from(arguments.clone());
-        let Cli { address, mut commands, connect, word } =
+        let Cli { address, mut commands, connect, subcommand } =
             parsed.map_err(|error| address::before_alone(&arguments).unwrap_or(error))?;
         let address = match address {
-            // The first word may be a command as well as an address.
+            // The first argument may be a command or an address.
             Some(first) if address::is_command(first.as_bytes()) => {
                 commands.insert(0, first);
                 None
@@ -132,92 +132,13 @@ impl Line {
             }
             None => None,
         };
-        Ok(Self { address, commands, connect, word })
+        Ok(Self { address, commands, connect, subcommand })
     }
 }
 
-/// How to connect.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Connect {
-    /// What requests guarantee: strong (every finished write is seen), session (the nearest
-    /// replica, and at least what these commands have written and read), eventual (the nearest
-    /// replica) or all (strong, and every replica has it) [default: strong]
-    #[arg(long, value_parser = LEVELS, hide_possible_values = true, visible_alias = "consistency")]
-    pub(crate) level: Option<Level>,
-
-    /// Time limit of each request, as in 500ms or 5s; a number alone is in seconds [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = parse_time, value_hint = ValueHint::Other)]
-    pub(crate) timeout: Option<Duration>,
-
-    /// Region of this client: eventual reads are answered there if possible [default: the replica
-    /// that answers soonest]
-    #[arg(long, env = "DKV_REGION", value_hint = ValueHint::Other)]
-    pub(crate) region: Option<Region>,
-
-    /// File with a join token [default: the one that a server on this machine left for this user]
-    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) token_file: Option<PathBuf>,
-
-    /// Results as text for people, or as JSON for programs [default: text]
-    #[arg(long, value_name = "FORM", value_enum)]
-    pub(crate) output: Option<Output>,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    Text,
-    /// One JSON object a line, and errors as JSON on standard error
-    Json,
-}
-
-impl Connect {
-    /// These options, and where they are silent those of the other.
-    pub(crate) fn or(self, other: Self) -> Self {
-        Self {
-            level: self.level.or(other.level),
-            timeout: self.timeout.or(other.timeout),
-            region: self.region.or(other.region),
-            token_file: self.token_file.or(other.token_file),
-            output: self.output.or(other.output),
-        }
-    }
-
-    /// Whether results are documents.
-    pub(crate) fn is_json(&self) -> bool {
-        self.output == Some(Output::Json)
-    }
-
-    /// An option that says how to connect, and so comes too late for a single command. What a
-    /// variable says is for every command, and none of its options.
-    pub(crate) fn of_connection(&self) -> Option<&'static str> {
-        self.typed(&["--level", "--timeout", "--region", "--token-file"])
-    }
-
-    /// The first of these options that was typed.
-    pub(crate) fn typed(&self, options: &[&str]) -> Option<&'static str> {
-        let region = self.region.as_ref().map(|region| OsStr::new(region.as_str()));
-        let token_file = self.token_file.as_ref().map(|file| file.as_os_str());
-        let typed = |value: Option<&OsStr>, variable: &str| {
-            value.is_some_and(|value| Some(value) != variables::value(variable).as_deref())
-        };
-        let given = [
-            (self.level.is_some(), "--level"),
-            (self.timeout.is_some(), "--timeout"),
-            (typed(region, "DKV_REGION"), "--region"),
-            (typed(token_file, "DKV_TOKEN_FILE"), "--token-file"),
-        ];
-        given
-            .into_iter()
-            .find(|(given, name)| *given && options.contains(name))
-            .map(|(_, name)| name)
-    }
-}
-
-/// A command with its operands and options.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Word {
+/// A subcommand with its operands and options.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Subcommand {
     /// Print the value of a key
     #[command(
         override_usage = "dkv [ADDRESS] get <KEY> [LEVEL] [max-staleness MS] [at-least REVISION]"
@@ -226,7 +147,7 @@ pub(crate) enum Word {
         /// The key
         #[arg(value_hint = ValueHint::Other)]
         key: OsString,
-        /// A level, and bounds of an eventual read
+        /// A level, and bounds for an eventual read
         #[arg(value_name = "HOW", value_parser = HOW_TO_READ)]
         how: Vec<OsString>,
         #[command(flatten)]
@@ -235,13 +156,13 @@ pub(crate) enum Word {
     /// Store a value
     #[command(override_usage = "dkv [ADDRESS] put <KEY> <VALUE> [LEVEL] \
         [if-absent|if-present|if-revision N]")]
-    Put(Put),
+    Put(PutArgs),
     /// Store a value if the key does not exist
     #[command(override_usage = "dkv [ADDRESS] insert <KEY> <VALUE> [LEVEL]")]
-    Insert(Put),
+    Insert(PutArgs),
     /// Store a value if the key exists
     #[command(override_usage = "dkv [ADDRESS] update <KEY> <VALUE> [LEVEL]")]
-    Update(Put),
+    Update(PutArgs),
     /// Remove a key
     #[command(override_usage = "dkv [ADDRESS] delete <KEY> [LEVEL] [if-present|if-revision N]")]
     Delete {
@@ -272,10 +193,10 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Wait that many milliseconds
+    /// Wait for some milliseconds
     #[command(override_usage = "dkv [ADDRESS] wait <MS>")]
     Wait {
-        /// Milliseconds
+        /// Number of milliseconds
         #[arg(value_hint = ValueHint::Other, allow_negative_numbers = true)]
         ms: OsString,
         #[command(flatten)]
@@ -284,58 +205,58 @@ pub(crate) enum Word {
     /// List the nodes
     #[command(override_usage = "dkv [ADDRESS] nodes [OPTIONS]")]
     Nodes {
-        /// Commands to run after it
+        /// Commands to run afterwards
         #[arg(hide = true, value_hint = ValueHint::Other)]
         then: Vec<OsString>,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Show the state of the network: nodes, shards, lag, how many more failures it tolerates
+    /// Show the state of the network: nodes, shards, lag, and how many more failures it tolerates
     #[command(override_usage = "dkv [ADDRESS] status [OPTIONS]")]
     Status {
-        /// Print a JSON document for programs, as --output json does
+        /// Print a JSON document; the same as --output json
         #[arg(long)]
         json: bool,
-        /// Commands to run after it
+        /// Commands to run afterwards
         #[arg(hide = true, value_hint = ValueHint::Other)]
         then: Vec<OsString>,
         #[command(flatten)]
         connect: Connect,
     },
-    /// List keys with their values, in order, as CSV that load takes
+    /// List keys and values in order, as CSV that load accepts
     #[command(override_usage = "dkv [ADDRESS] scan [PREFIX] [OPTIONS]")]
     Scan {
-        /// Keys that begin with this [default: all]
+        /// List only keys that begin with this [default: all keys]
         #[arg(value_hint = ValueHint::Other)]
         prefix: Option<OsString>,
-        /// Keys after this one, which need not exist
+        /// List only keys after this one, which need not exist
         #[arg(long, value_name = "KEY", value_hint = ValueHint::Other)]
         after: Option<OsString>,
-        /// At most so many keys
+        /// List at most this many keys
         #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         limit: Option<u64>,
-        /// Print the keys alone
+        /// Print only the keys
         #[arg(long)]
         keys: bool,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Load records from a file in bulk
+    /// Store the records of a file
     #[command(override_usage = "dkv [ADDRESS] load <FILE> [OPTIONS]")]
-    Load(Load),
-    /// Read the records of a file back and compare
+    Load(LoadArgs),
+    /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
-    Verify(Transfer),
+    Verify(TransferArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
-    Token(Token),
-    /// Move everything off a node, and say when it may be switched off
+    Token(TokenArgs),
+    /// Move everything off a node, and report when it may be switched off
     #[command(override_usage = "dkv [ADDRESS] drain <NODE> [OPTIONS]")]
     Drain {
-        /// Name or id of the node, or the beginning of its id
+        /// Name of the node, its id, or the beginning of its id
         #[arg(value_hint = ValueHint::Other)]
         node: String,
-        /// Use the node again
+        /// Put the node back into use
         #[arg(long)]
         undo: bool,
         /// Do not wait until the node is empty
@@ -344,25 +265,25 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Even out what the nodes hold and lead, now
+    /// Balance replicas and primaries over the nodes now
     #[command(override_usage = "dkv [ADDRESS] rebalance [OPTIONS]")]
     Rebalance {
-        /// Show what would move, and move nothing
+        /// Show what would move, without moving anything
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Remove a node from the network for good
+    /// Remove a node from the network permanently
     #[command(override_usage = "dkv [ADDRESS] remove <NODE> [OPTIONS]")]
     Remove {
-        /// Name or id of the node, or the beginning of its id
+        /// Name of the node, its id, or the beginning of its id
         #[arg(value_hint = ValueHint::Other)]
         node: String,
         #[command(flatten)]
         connect: Connect,
     },
-    /// List everybody who was let in: nodes, administrators, clients, readers, bearer tokens
+    /// List all admitted nodes, administrators, clients and readers, and all bearer tokens
     #[command(override_usage = "dkv [ADDRESS] holders [OPTIONS]")]
     Holders {
         /// Print a JSON document; the same as --output json
@@ -371,39 +292,39 @@ pub(crate) enum Word {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Say which of a node's processes goes on, where two run or one has an older copy of its data
+    /// Choose which process of a node continues, if two run or one has an older copy of its data
     #[command(override_usage = "dkv [ADDRESS] keep <NODE> <IP:PORT|START> [OPTIONS]")]
     Keep {
-        /// Name or id of the node, or the beginning of its id
+        /// Name of the node, its id, or the beginning of its id
         #[arg(value_hint = ValueHint::Other)]
         node: String,
-        /// Where the process that goes on listens, or the number of its start, as status shows them
+        /// Address of the process to keep, or the number of its start, as status shows them
         #[arg(value_name = "IP:PORT|START", value_parser = run_choice, value_hint = ValueHint::Other)]
         run: RunChoice,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Refuse the holder of a certificate or bearer token from now on
+    /// Revoke the certificate or bearer token of a holder
     #[command(override_usage = "dkv [ADDRESS] revoke <ID> [OPTIONS]")]
     Revoke {
-        /// Id of the holder, as holders and the logs show it, or the beginning of it
+        /// Id of the holder, as holders and the logs show it, or its beginning
         #[arg(value_hint = ValueHint::Other)]
         id: String,
         #[command(flatten)]
         connect: Connect,
     },
-    /// Run a network on this machine, with a prompt to try it out
-    Local(Local),
-    /// Inject a fault into a network, and check that it keeps its promises
-    Drill(Drill),
+    /// Run a network on this machine, with a prompt
+    Local(LocalArgs),
+    /// Inject a fault into a network and check that it keeps its promises
+    Drill(DrillArgs),
     /// Measure the latency of each level across regions
-    Rehearse(Rehearse),
+    Rehearse(RehearseArgs),
     /// Run a registration server (the same as dkv-server)
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_daemon::Args),
     /// Serve HTTP in front of a network
-    Gateway(Gateway),
+    Gateway(GatewayArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -411,7 +332,7 @@ pub(crate) enum Word {
     },
     /// Show the help of a command
     Help {
-        /// The command, as in help token create
+        /// Command, as in help token create
         #[arg(value_name = "COMMAND", value_parser = TOPICS, hide_possible_values = true)]
         topic: Vec<String>,
     },
@@ -419,12 +340,12 @@ pub(crate) enum Word {
 
 /// Arguments of `put`, `insert` and `update`.
 #[derive(Args, Debug)]
-pub(crate) struct Put {
+pub(crate) struct PutArgs {
     /// The key
     #[arg(value_hint = ValueHint::Other)]
     pub(crate) key: OsString,
-    /// The value; - stands for standard input, @FILE for a file, @@TEXT for the text @TEXT, and
-    /// @=TEXT for TEXT whatever it is. Any bytes are stored as they are
+    /// The value: - reads standard input, @FILE reads a file, @@TEXT is the text @TEXT, and @=TEXT
+    /// is TEXT whatever it contains. Bytes are stored unchanged
     #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
     pub(crate) value: OsString,
     /// A level and a condition
@@ -436,16 +357,16 @@ pub(crate) struct Put {
 
 /// Arguments of `gateway`.
 ///
-/// Serves HTTP/1.1 and HTTP/2. On loopback whoever reaches it reads and writes with the rights of a
-/// client; elsewhere it takes TLS and tokens, unless it is told otherwise. It stops on Ctrl-C and
-/// SIGTERM.
+/// Serves HTTP/1.1 and HTTP/2. On loopback, anyone who can connect reads and writes with the rights
+/// of a client; on other addresses, TLS and tokens are required unless options say otherwise.
+/// Ctrl-C and SIGTERM stop it.
 ///
-/// Without SERVER and --http, the variables IP and PORT say where it listens, and there is a
-/// network of one node behind it, in a temporary directory; with MAINIP=IP:PORT it forwards /kvs to
-/// the instance there.
+/// Without SERVER and --http, the variables IP and PORT set the address, and the gateway runs its
+/// own network of one node in a temporary directory; with MAINIP=IP:PORT, it forwards /kvs to the
+/// instance at that address.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Gateway {
-    /// Where the registration server is
+pub(crate) struct GatewayArgs {
+    /// Address of the registration server
     #[arg(value_name = "SERVER", value_parser = addresses)]
     pub(crate) server: Option<Addresses>,
 
@@ -463,7 +384,7 @@ pub(crate) struct Gateway {
 fn run_choice(text: &str) -> Result<RunChoice, String> {
     let address = text.parse().map(RunChoice::Address);
     let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
-    choice.map_err(|_| "use an address as in 10.0.0.2:4401, or the number of a start".to_owned())
+    choice.map_err(|_| "use an address such as 10.0.0.2:4401, or the number of a start".to_owned())
 }
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! Scripts that complete what is typed in a shell.
+//! Completion scripts for shells, and completions for the prompt.
 //!
-//! The generator offers files wherever it knows nothing better. Here they are offered only where an
-//! operand or an option is a file.
+//! The generator offers files wherever it knows nothing better. These scripts offer files only
+//! where an operand or an option is a file.
 
 use clap::{Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
 
 use crate::cli::{Cli, is_network_word};
-use crate::grammar::WORDS;
+use crate::grammar::KEYWORDS;
 
-/// The script for a shell.
+/// Returns the completion script for a shell.
 pub(crate) fn script(shell: Shell) -> String {
     let mut command = Cli::command();
     command.build();
@@ -24,16 +24,17 @@ pub(crate) fn script(shell: Shell) -> String {
     }
 }
 
-/// Words of the command line that are for a network, for the prompt.
+/// Returns the commands of the command line that act on a network, for the prompt.
 pub(crate) fn network_words() -> Vec<String> {
     let command = Cli::command();
     let names = command.get_subcommands().map(|command| command.get_name());
-    let own = |name: &&str| is_network_word(name) && !WORDS.iter().any(|word| word.word == *name);
+    let own =
+        |name: &&str| is_network_word(name) && !KEYWORDS.iter().any(|word| word.word == *name);
     names.filter(own).map(ToOwned::to_owned).collect()
 }
 
-/// What may follow these words of the command line: values of the option before, subcommands and
-/// options.
+/// Returns what may follow these words of a command line: values of the last option, or subcommands
+/// and options.
 pub(crate) fn after(words: &[&str]) -> Vec<String> {
     let root = Cli::command();
     let mut command = &root;
@@ -56,7 +57,7 @@ pub(crate) fn after(words: &[&str]) -> Vec<String> {
     inner.chain(options).collect()
 }
 
-/// Commands that have a file among their operands.
+/// Returns the commands that take a file as an operand.
 fn with_files(command: &Command) -> Vec<String> {
     let has_file = |command: &&Command| {
         command.get_positionals().any(|it| it.get_value_hint() == ValueHint::FilePath)
@@ -90,9 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_offered_where_files_belong() {
+    fn files_are_offered_only_where_they_belong() {
         let script = script(Shell::Bash);
-        assert!(!script.contains("bashdefault"), "nothing falls back to files");
+        assert!(!script.contains("bashdefault"), "no fallback to files");
         for name in ["load", "verify", "put"] {
             assert!(
                 script.contains(&format!("dkv__subcmd__{name}|"))

@@ -1,21 +1,22 @@
-//! Records of a key and a value with a comma between them, as RFC 4180 has them (section 2, rules 5
-//! to 7): a field in double quotes may hold anything, with each quote doubled. Any bytes are taken.
+//! CSV records of a key and a value, as in RFC 4180 (section 2, rules 5 to 7): a field in double
+//! quotes may contain anything, with each quote doubled. All bytes are accepted.
 
 /// Why a text is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CsvError {
-    /// A field that begins with a quote has no second one.
+    /// A quoted field has no closing quote.
     #[error("a quote is not closed")]
-    Open,
-    /// A field in quotes ends, and no comma follows.
-    #[error("something follows a closing quote")]
-    Behind,
-    /// There is one field.
+    Unclosed,
+    /// Text other than a comma follows a quoted field.
+    #[error("text follows a closing quote")]
+    TextAfterQuote,
+    /// There is only one field.
     #[error("there is no comma after the key")]
     NoComma,
 }
 
-/// A record in one line, or several if it has line feeds; without the end of the last one.
+/// Returns a record without its final line feed. It has several lines if a field contains line
+/// feeds.
 pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut line = Vec::with_capacity(key.len() + value.len() + 8);
     field(key, &mut line);
@@ -24,8 +25,8 @@ pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     line
 }
 
-/// One field, in quotes if it needs them. So does what is no plain text: at the beginning of a file
-/// it could be taken for a byte order mark, or for the mark of another kind of file.
+/// Appends a field, in quotes if necessary. Fields that are not plain text get quotes, too: at the
+/// beginning of a file they could look like a byte order mark, or like another file format.
 pub(crate) fn field(bytes: &[u8], line: &mut Vec<u8>) {
     let special = |byte: &u8| *byte < b' ' || matches!(byte, b',' | b'"');
     let plain = !bytes.iter().any(special)
@@ -45,8 +46,8 @@ pub(crate) fn field(bytes: &[u8], line: &mut Vec<u8>) {
     line.push(b'"');
 }
 
-/// Reads a record: key and value. A value without quotes around all of it has every comma that is
-/// left.
+/// Parses a record into key and value. A value that is not entirely in quotes includes all
+/// remaining commas.
 ///
 /// # Errors
 /// See [`CsvError`].
@@ -61,7 +62,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), CsvError> {
     Ok((key, value))
 }
 
-/// A field and what follows its comma.
+/// Splits off the first field. Returns it with the text after its comma.
 fn first(text: &[u8]) -> Result<(Vec<u8>, Option<&[u8]>), CsvError> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let comma = text.iter().position(|byte| *byte == b',');
@@ -80,42 +81,44 @@ fn first(text: &[u8]) -> Result<(Vec<u8>, Option<&[u8]>), CsvError> {
             }
             (b'"', Some(b',')) => return Ok((field, Some(&quoted[index + 2..]))),
             (b'"', None) => return Ok((field, None)),
-            (b'"', Some(_)) => return Err(CsvError::Behind),
+            (b'"', Some(_)) => return Err(CsvError::TextAfterQuote),
             (byte, _) => {
                 field.push(*byte);
                 index += 1;
             }
         }
     }
-    Err(CsvError::Open)
+    Err(CsvError::Unclosed)
 }
 
-/// Where in a record a reader is that goes through it byte by byte.
+/// State of a parser that goes through a record byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Within {
+pub(crate) enum ParserState {
     /// At the beginning of the key.
     #[default]
     Key,
     /// In a key without quotes.
     BareKey,
-    /// In the quotes of the key.
+    /// Inside a quoted key.
     KeyQuotes,
-    /// Behind a quote in them.
+    /// After a quote inside it.
     KeyQuote,
     /// At the beginning of the value.
     Value,
-    /// In the quotes of the value.
+    /// Inside a quoted value.
     ValueQuotes,
-    /// Behind a quote in them.
+    /// After a quote inside it.
     ValueQuote,
-    /// Where quotes and commas mean nothing any more.
+    /// Where quotes and commas have no meaning any more.
     Rest,
 }
 
-impl Within {
-    /// Goes on over these bytes.
+impl ParserState {
+    /// Returns the state after these bytes.
     pub(crate) fn over(self, bytes: &[u8]) -> Self {
-        use Within::{BareKey, Key, KeyQuote, KeyQuotes, Rest, Value, ValueQuote, ValueQuotes};
+        use ParserState::{
+            BareKey, Key, KeyQuote, KeyQuotes, Rest, Value, ValueQuote, ValueQuotes,
+        };
         bytes.iter().fold(self, |within, byte| match (within, byte) {
             (Key, b'"') | (KeyQuote, b'"') => KeyQuotes,
             (Key | BareKey | KeyQuote, b',') => Value,
@@ -129,7 +132,7 @@ impl Within {
         })
     }
 
-    /// Whether an end of a line is a part of the record.
+    /// Returns whether a line feed would be part of the record.
     pub(crate) fn is_open(self) -> bool {
         matches!(self, Self::KeyQuotes | Self::ValueQuotes)
     }
@@ -148,20 +151,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_is_read_as_it_was_written(key in bytes(), value in bytes()) {
+        fn records_round_trip(key in bytes(), value in bytes()) {
             let text = record(&key, &value);
-            prop_assert!(!Within::default().over(&text).is_open());
+            prop_assert!(!ParserState::default().over(&text).is_open());
             let open = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
             for (at, _) in open {
-                prop_assert!(Within::default().over(&text[..at]).is_open());
+                prop_assert!(ParserState::default().over(&text[..at]).is_open());
             }
             prop_assert_eq!(parse(&text), Ok((key, value)));
         }
 
         #[test]
-        fn no_text_is_too_strange(text in bytes()) {
-            let open = Within::default().over(&text).is_open();
-            prop_assert_eq!(parse(&text) == Err(CsvError::Open), open);
+        fn any_text_parses_or_fails_cleanly(text in bytes()) {
+            let open = ParserState::default().over(&text).is_open();
+            prop_assert_eq!(parse(&text) == Err(CsvError::Unclosed), open);
         }
     }
 }

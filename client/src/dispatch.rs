@@ -1,92 +1,93 @@
-//! From the command line to whatever does it, and from its end to an exit status.
+//! Runs the command line of the process.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use dkv_api::{ConnectError, Role};
+use dkv_api::Role;
+use dkv_console::Console;
+use dkv_console::problem::{Failure, Problem};
+use dkv_console::signals::{Signals, StopSignal};
 
-use crate::cli::{Addresses, Cli, Connect, Line, Output, Word, usual};
+use crate::api_problems::connect_problem;
+use crate::cli::{Addresses, Cli, Connect, Line, Output, Subcommand, default_addresses};
+use crate::exit::{ended, finished};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
-use crate::problem::{Failure, Problem, connect_problem};
-use crate::run::Outcome;
-use crate::screen::{Screen, broken};
-use crate::script::{self, Act, Step};
-use crate::signals::{Ending, Signals};
+use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse, roles};
+use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse};
 
-/// Exit status where whoever reads the output has gone: what a shell shows after SIGPIPE, with
-/// which other programs end then.
-const BROKEN_PIPE: u8 = 128 + 13;
-
-/// The whole program.
+/// Runs the whole program.
 pub fn main() -> ExitCode {
     let line = match Line::read(std::env::args_os()) {
         Ok(line) => line,
-        Err(error) => return not_a_line(&error),
+        Err(error) => return explain(&error),
     };
     if line.address.is_none()
-        && matches!(line.word, Some(Word::Server(_) | Word::Node(_) | Word::Gateway(_)))
+        && matches!(
+            line.subcommand,
+            Some(Subcommand::Server(_) | Subcommand::Node(_) | Subcommand::Gateway(_))
+        )
     {
-        roles::die_with_parent();
+        dkv_local::tether::die_with_parent();
     }
-    let no_client = match &line.word {
-        Some(Word::Server(_)) => Some("server"),
-        Some(Word::Node(_)) => Some("node"),
-        Some(Word::Completions { .. }) => Some("completions"),
-        Some(Word::Help { .. }) => Some("help"),
+    let no_client = match &line.subcommand {
+        Some(Subcommand::Server(_)) => Some("server"),
+        Some(Subcommand::Node(_)) => Some("node"),
+        Some(Subcommand::Completions { .. }) => Some("completions"),
+        Some(Subcommand::Help { .. }) => Some("help"),
         _ => None,
     };
     if let (Some(name), Some(option)) = (no_client, line.connect.of_connection()) {
         let problem = Problem::usage(format!("{name} does not take {option}"));
-        return ended(&mut Screen::of_process(), &problem);
+        return ended(&mut Console::of_process(), &problem);
     }
     let line = match line {
-        // It makes its own threads.
-        Line { address: None, word: Some(Word::Node(args)), .. } => return roles::node(args),
+        // A node creates its own runtime.
+        Line { address: None, subcommand: Some(Subcommand::Node(args)), .. } => {
+            return dkv_daemon::main(args);
+        }
         line => line,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            Screen::of_process().error(&format!("cannot start: {error}"));
+            Console::of_process().error(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let status = runtime.block_on(dispatch(line));
-    // A thread that waits for a line of stdin would hold the end up.
+    // A thread that waits for stdin must not delay the exit.
     runtime.shutdown_timeout(Duration::ZERO);
     status
 }
 
-/// Shows the help that was asked for, or what is wrong with the command line.
-fn not_a_line(error: &clap::Error) -> ExitCode {
-    let mut screen = Screen::of_process();
+/// Prints the requested help, or what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    let mut console = Console::of_process();
     if !error.use_stderr() {
-        if screen.closed {
-            return ended(&mut screen, &Problem::failed("standard output is closed"));
+        if console.closed {
+            return ended(&mut console, &Problem::failed("standard output is closed"));
         }
         let printed = error.print().and_then(|()| io::stdout().flush());
-        return finished(&mut screen, printed.map(|()| None));
+        return finished(&mut console, printed.map(|()| None));
     }
-    screen.json = wants_json();
-    if screen.json {
+    console.json = wants_json();
+    if console.json {
         let text = error.to_string();
         let text = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
         let words: Vec<&str> = text.split_whitespace().collect();
-        return ended(&mut screen, &Problem::usage(words.join(" ")));
+        return ended(&mut console, &Problem::usage(words.join(" ")));
     }
-    // Nobody is left to tell if this fails.
+    // A closed stream has no reader.
     let _ = error.print();
     ExitCode::from(Failure::Usage.status())
 }
 
-/// Whether a command line that cannot be understood asks for documents.
+/// Returns whether a command line that cannot be parsed asks for JSON.
 fn wants_json() -> bool {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let pair = |pair: &[OsString]| pair[0] == "--output" && pair[1] == "json";
@@ -95,232 +96,203 @@ fn wants_json() -> bool {
 }
 
 async fn dispatch(line: Line) -> ExitCode {
-    let mut screen = Screen::of_process();
-    let Line { address, commands, connect, word } = line;
-    let of_word = word.as_ref().and_then(Word::connect).unwrap_or_default();
-    let json_alone =
-        matches!(word, Some(Word::Status { json: true, .. } | Word::Holders { json: true, .. }));
-    screen.json =
-        of_word.clone().or(connect.clone()).is_json() || (json_alone && commands.is_empty());
-    if json_alone && of_word.clone().or(connect.clone()).output == Some(Output::Text) {
-        screen.json = false;
-        let why = "--json and --output text contradict each other; leave one of them out";
-        return ended(&mut screen, &Problem::usage(why));
+    let mut console = Console::of_process();
+    let Line { address, commands, connect, subcommand } = line;
+    let of_subcommand = subcommand.as_ref().and_then(Subcommand::connect).unwrap_or_default();
+    let json_flag = matches!(
+        subcommand,
+        Some(Subcommand::Status { json: true, .. } | Subcommand::Holders { json: true, .. })
+    );
+    console.json =
+        of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
+    if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {
+        console.json = false;
+        let why = "--json and --output text contradict each other; omit one of them";
+        return ended(&mut console, &Problem::usage(why));
     }
-    let stands_alone = address.is_none() && commands.is_empty();
-    match word {
-        Some(Word::Drill(args)) if commands.is_empty() => {
-            drill::run(args, address, connect, &mut screen).await
+    let is_only = address.is_none() && commands.is_empty();
+    match subcommand {
+        Some(Subcommand::Drill(args)) if commands.is_empty() => {
+            drill::run(args, address, connect, &mut console).await
         }
-        Some(Word::Gateway(args)) if commands.is_empty() => {
-            gateway::run(args, address, connect, &mut screen).await
+        Some(Subcommand::Gateway(args)) if commands.is_empty() => {
+            gateway::run(args, address, connect, &mut console).await
         }
-        Some(Word::Server(args)) if stands_alone => roles::server(args).await,
-        Some(Word::Local(args)) if stands_alone => local::run(args, connect, &mut screen).await,
-        Some(Word::Rehearse(args)) if stands_alone => {
-            rehearse::run(args, connect, &mut screen).await
+        Some(Subcommand::Server(args)) if is_only => server(args).await,
+        Some(Subcommand::Local(args)) if is_only => local::run(args, connect, &mut console).await,
+        Some(Subcommand::Rehearse(args)) if is_only => {
+            rehearse::run(args, connect, &mut console).await
         }
-        Some(Word::Completions { .. } | Word::Help { .. }) if stands_alone && screen.closed => {
-            ended(&mut screen, &Problem::failed("standard output is closed"))
+        Some(Subcommand::Completions { .. } | Subcommand::Help { .. })
+            if is_only && console.closed =>
+        {
+            ended(&mut console, &Problem::failed("standard output is closed"))
         }
-        Some(Word::Completions { shell }) if stands_alone => {
-            let printed = screen.text(&completions::script(shell));
-            finished(&mut screen, printed.map(|()| None))
+        Some(Subcommand::Completions { shell }) if is_only => {
+            let printed = console.text(&completions::script(shell));
+            finished(&mut console, printed.map(|()| None))
         }
-        Some(Word::Help { topic }) if stands_alone => match help::of(&topic) {
+        Some(Subcommand::Help { topic }) if is_only => match help::of(&topic) {
             Ok(text) => {
-                let printed = screen.line(&text);
-                finished(&mut screen, printed.map(|()| None))
+                let printed = console.line(&text);
+                finished(&mut console, printed.map(|()| None))
             }
-            Err(error) => ended(&mut screen, &Problem::usage(error.to_string())),
+            Err(error) => ended(&mut console, &Problem::usage(error.to_string())),
         },
         Some(
-            Word::Server(_)
-            | Word::Node(_)
-            | Word::Local(_)
-            | Word::Rehearse(_)
-            | Word::Completions { .. }
-            | Word::Help { .. }
-            | Word::Drill(_)
-            | Word::Gateway(_),
+            Subcommand::Server(_)
+            | Subcommand::Node(_)
+            | Subcommand::Local(_)
+            | Subcommand::Rehearse(_)
+            | Subcommand::Completions { .. }
+            | Subcommand::Help { .. }
+            | Subcommand::Drill(_)
+            | Subcommand::Gateway(_),
         ) => {
-            let why = "this command stands alone; leave out what comes before it";
-            ended(&mut screen, &Problem::usage(why))
+            let why = "this command must be the only one; omit what comes before it";
+            ended(&mut console, &Problem::usage(why))
         }
-        word => {
-            let asked = Asked { address, commands, word, connect: of_word.or(connect) };
-            match on_network(asked, &mut screen).await {
+        subcommand => {
+            let asked =
+                Request { address, commands, subcommand, connect: of_subcommand.or(connect) };
+            match on_network(asked, &mut console).await {
                 Ok(status) => status,
-                Err(problem) => ended(&mut screen, &problem),
+                Err(problem) => ended(&mut console, &problem),
             }
         }
     }
 }
 
-/// What is to be done on a network.
-struct Asked {
+/// Runs a registration server until a signal stops it.
+async fn server(args: dkv_server::Args) -> ExitCode {
+    match dkv_server::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            dkv_base::complain!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A request to run commands on a network.
+struct Request {
     address: Option<Addresses>,
     commands: Vec<OsString>,
-    word: Option<Word>,
+    subcommand: Option<Subcommand>,
     connect: Connect,
 }
 
-/// Commands, the prompt or a pipe.
-async fn on_network(asked: Asked, screen: &mut Screen) -> Result<ExitCode, Problem> {
-    let Asked { address, commands, mut word, connect } = asked;
-    let then = word.as_mut().map_or_else(Vec::new, Word::then);
-    let role = word.as_ref().map_or(Role::Client, Word::role);
-    let mut steps = parse_commands(commands).map_err(|why| mistaken(why, address.as_ref()))?;
-    if let Some(word) = word {
-        steps.push(Step::of_word(word).map_err(wrong)?);
-        steps.extend(parse_commands(then).map_err(Problem::usage)?);
+/// Runs the commands of the arguments, of the prompt or of a pipe.
+async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, Problem> {
+    let Request { address, commands, mut subcommand, connect } = asked;
+    let then = subcommand.as_mut().map_or_else(Vec::new, Subcommand::then);
+    let role = subcommand.as_ref().map_or(Role::Client, Subcommand::role);
+    let mut steps =
+        steps::parse_commands(commands).map_err(|why| malformed(why, address.as_ref()))?;
+    if let Some(subcommand) = subcommand {
+        steps.push(Step::from_subcommand(subcommand).map_err(wrong)?);
+        steps.extend(steps::parse_commands(then).map_err(Problem::usage)?);
     }
     if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
         return Err(Problem::usage(
-            "--level is for commands that read or write keys; leave it out",
+            "--level applies only to commands that read or write keys; omit it",
         ));
     }
-    steps.iter().try_for_each(|step| step.fits(connect.level))?;
+    steps.iter().try_for_each(|step| step.check_level(connect.level))?;
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
-        let result = without_network(&steps, screen);
-        return Ok(finished(screen, result));
+        let result = print_help(&steps, console);
+        return Ok(finished(console, result));
     }
     let servers = match address {
         Some(address) => address,
-        None => usual().map_err(|why| nowhere(why, steps.is_empty()))?,
+        None => default_addresses().map_err(|why| no_address(why, steps.is_empty()))?,
     };
     let mut stdin = Stdin::Free;
-    script::fill(&mut steps, &mut stdin).await?;
-    unreadable_token(&connect, screen);
-    let session = Session::connect(&connection(servers, connect, role)).await;
+    steps::read_values(&mut steps, &mut stdin).await?;
+    unreadable_token(&connect, console);
+    let session = Session::connect(&Connection::new(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
     let result = if !steps.is_empty() {
-        script::all(&steps, &session, screen).await
+        steps::run_all(&steps, &session, console).await
     } else if io::stdin().is_terminal() {
-        let left = at_prompt(&session, screen).await;
+        let left = at_prompt(&session, console).await;
         session.close().await;
         return Ok(match left {
             Ok(Some(ending)) => ExitCode::from(ending.status()),
-            left => finished(screen, left.map(|_| None)),
+            left => finished(console, left.map(|_| None)),
         });
     } else {
         input::not_closed()?;
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        pipe::run(input, &session, screen).await
+        pipe::run(input, &session, console).await
     };
     session.close().await;
-    Ok(finished(screen, result))
+    Ok(finished(console, result))
 }
 
-/// Says that the file with the token cannot be read: with stored credentials nobody looks at it.
-fn unreadable_token(connect: &Connect, screen: &mut Screen) {
+/// Warns if the token file cannot be read, which stored credentials may make unnecessary.
+fn unreadable_token(connect: &Connect, console: &mut Console) {
     if let Some(file) = &connect.token_file
         && let Err(error) = std::fs::File::open(file)
     {
-        screen.note(&format!("cannot read the token file {}: {error}", file.display()));
+        console.note(&format!("cannot read the token file {}: {error}", file.display()));
     }
 }
 
-/// What is wrong with commands, and with the word before them if that was taken for an address.
-fn mistaken(why: String, address: Option<&Addresses>) -> Problem {
+/// Returns the problem with malformed commands, and mentions a word that was taken as an address.
+fn malformed(why: String, address: Option<&Addresses>) -> Problem {
     match address.map(|address| address.0.as_slice()) {
         Some([host]) if host.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
-            Problem::usage(format!("{why} ({host} was taken for the address of the server)"))
+            Problem::usage(format!("{why} ({host} was taken as the address of the server)"))
         }
         _ => Problem::usage(why),
     }
 }
 
-/// There is no address. Without a command either, whoever typed `dkv` may want to know what it is.
-fn nowhere(why: String, nothing_asked: bool) -> Problem {
+/// Returns the problem of a missing address. A plain `dkv` also gets the help.
+fn no_address(why: String, nothing_asked: bool) -> Problem {
     if nothing_asked {
-        // Nobody is left to tell if this fails.
+        // A closed stream has no reader.
         let _ = Cli::command().print_help();
     }
     Problem::usage(why)
 }
 
 fn needs_no_network(step: &Step) -> bool {
-    matches!(step.act, Act::Help(_) | Act::Command(Command::Help | Command::Exit))
+    matches!(step.act, StepKind::Help(_) | StepKind::Command(Command::Help | Command::Exit))
 }
 
-fn without_network(steps: &[Step], screen: &mut Screen) -> io::Result<Option<Failure>> {
+fn print_help(steps: &[Step], console: &mut Console) -> io::Result<Option<Failure>> {
     for step in steps {
         let text = match &step.act {
-            Act::Help(topic) => help::of(topic).unwrap_or_else(|error| error.to_string()),
-            Act::Command(Command::Help) => help::all(false),
+            StepKind::Help(topic) => help::of(topic).unwrap_or_else(|error| error.to_string()),
+            StepKind::Command(Command::Help) => help::all(false),
             _ => break,
         };
-        screen.line(&text)?;
+        console.line(&text)?;
     }
     Ok(None)
 }
 
-async fn at_prompt(session: &Session, screen: &mut Screen) -> io::Result<Option<Ending>> {
+async fn at_prompt(session: &Session, console: &mut Console) -> io::Result<Option<StopSignal>> {
     let mut signals = Signals::take()?;
-    screen.note(&format!("connected to {}; help lists the commands", session.address()));
-    prompt::run(session, screen, &mut signals).await
-}
-
-/// Arguments as steps.
-pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
-    let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
-    script::parse_arguments(&commands).map_err(|error| error.to_string())
+    console.note(&format!("connected to {}; help lists the commands", session.address()));
+    prompt::run(session, console, &mut signals).await
 }
 
 fn wrong(error: GrammarError) -> Problem {
     Problem::usage(error.to_string())
 }
 
-pub(crate) fn connection(address: Addresses, connect: Connect, role: Role) -> Connection {
-    Connection {
-        servers: address.0,
-        role,
-        level: connect.level,
-        timeout: connect.timeout,
-        region: connect.region,
-        token_file: connect.token_file,
-        home: None,
-    }
-}
-
-pub(crate) fn not_connected(screen: &mut Screen, error: &ConnectError) -> ExitCode {
-    ended(screen, &connect_problem(error))
-}
-
-/// Says what went wrong; its exit status.
-pub(crate) fn ended(screen: &mut Screen, problem: &Problem) -> ExitCode {
-    screen.problem(problem);
-    ExitCode::from(problem.failure.status())
-}
-
-/// The exit status of what was done. An output that nobody reads any more is no news to anybody.
-pub(crate) fn finished(screen: &mut Screen, result: io::Result<Option<Failure>>) -> ExitCode {
-    match result {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(failure)) => ExitCode::from(failure.status()),
-        Err(error) => match broken(&error) {
-            Some(problem) => ended(screen, &problem),
-            None => ExitCode::from(BROKEN_PIPE),
-        },
-    }
-}
-
-/// The status of an outcome, among those of others.
-pub(crate) fn failure_of(outcome: Outcome) -> Option<Failure> {
-    match outcome {
-        Outcome::Failed(failure) => Some(failure),
-        Outcome::Done | Outcome::Exit => None,
-    }
-}
-
-/// Arguments as the process takes them, not obeyed.
+/// Parses the arguments of the process without running them.
 pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), String> {
     let words = std::iter::once("dkv".into()).chain(arguments);
     let line = Line::read(words).map_err(|error| error.to_string())?;
-    parse_commands(line.commands)?;
-    match line.word {
-        Some(word) => Step::of_word(word).map(drop).map_err(|error| error.to_string()),
+    steps::parse_commands(line.commands)?;
+    match line.subcommand {
+        Some(subcommand) => {
+            Step::from_subcommand(subcommand).map(drop).map_err(|error| error.to_string())
+        }
         None => Ok(()),
     }
 }

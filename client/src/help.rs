@@ -1,35 +1,35 @@
-//! The help of the prompt, and that of single commands wherever it is asked for.
+//! The help of the prompt, and of single commands.
 
 use clap::CommandFactory;
 
 use crate::cli::Cli;
-use crate::grammar::{GrammarError, LEVELS, WORDS, meant};
+use crate::grammar::{GrammarError, KEYWORDS, LEVELS, meant};
 
-/// Everything that can be written at the prompt.
+/// Returns the help of the prompt, which lists everything that can be typed there.
 pub(crate) fn all(local: bool) -> String {
     let mut text = String::from(
-        "commands, upper case, the value may hold commas and spaces:\n  \
+        "commands in upper case; a value may contain commas and spaces:\n  \
            R,<key>            print the value of a key\n  \
            W,<key>,<value>    store a value\n  \
            D,<key>            remove a key\n  \
            T,<ms>             wait\n\
-         or in words, with quotes as in a shell:\n",
+         commands in words, quoted as in a shell:\n",
     );
-    for word in WORDS.iter().filter(|word| local || !word.local) {
+    for word in KEYWORDS.iter().filter(|word| local || !word.local) {
         text.push_str(&format!("  {:<60} {}\n", word.form, word.does));
     }
-    text.push_str("and, as on the command line (help COMMAND shows the options):\n");
+    text.push_str("other commands, as on the command line (help COMMAND shows their options):\n");
     for command in Cli::command().get_subcommands() {
         let name = command.get_name();
-        if crate::cli::is_network_word(name) && !WORDS.iter().any(|word| word.word == name) {
+        if crate::cli::is_network_word(name) && !KEYWORDS.iter().any(|word| word.word == name) {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             text.push_str(&format!("  {name:<60} {}\n", uncapitalised(&about)));
         }
     }
     text.push_str(&format!("levels: {LEVELS}; see docs/consistency.md\n"));
     text.push_str(
-        "keys: Ctrl-C clears the line, or gives up the command that runs; at an empty line, twice, it \
-         leaves. Ctrl-D leaves\n",
+        "keys: Ctrl-C clears the line or interrupts the running command; twice on an empty line, \
+         it leaves. Ctrl-D leaves\n",
     );
     text.push_str(
         "examples:\n  \
@@ -48,7 +48,8 @@ fn uncapitalised(text: &str) -> String {
     characters.next().map_or_else(String::new, |it| it.to_lowercase().chain(characters).collect())
 }
 
-/// The help of a command, such as `get` or `token create`; without one that of the program.
+/// Returns the help of a command, such as `get` or `token create`, or of the program if the topic
+/// is empty.
 ///
 /// # Errors
 /// There is no such command.
@@ -65,9 +66,9 @@ pub(crate) fn of(topic: &[String]) -> Result<String, GrammarError> {
     Ok(command.render_long_help().to_string().trim_end().to_owned())
 }
 
-/// Words that only a prompt knows.
+/// Returns the help of a command that exists only at the prompt.
 fn at_the_prompt(depth: usize, word: &str) -> Result<String, GrammarError> {
-    match WORDS.iter().find(|known| depth == 0 && known.word == word) {
+    match KEYWORDS.iter().find(|known| depth == 0 && known.word == word) {
         Some(known) => Ok(format!("{}\n  {}", known.form, known.does)),
         None => {
             let advice = match meant(word) {
@@ -88,8 +89,8 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_a_page() {
-        for word in WORDS {
+    fn every_command_has_a_help_page() {
+        for word in KEYWORDS {
             assert!(help(&[word.word]).contains(word.word), "{}", word.word);
         }
         assert!(help(&["get"]).contains("dkv [ADDRESS] get"), "{}", help(&["get"]));
@@ -100,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn the_help_of_the_prompt_names_everything() {
+    fn the_help_of_the_prompt_lists_every_command() {
         let text = all(true);
-        assert!(WORDS.iter().all(|word| text.contains(word.form)));
+        assert!(KEYWORDS.iter().all(|word| text.contains(word.form)));
         for word in ["drain", "token", "load", "revoke", "rebalance"] {
             assert!(text.contains(&format!("\n  {word} ")), "{word}");
         }

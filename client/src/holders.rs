@@ -1,33 +1,35 @@
-//! Who was let in, and whom to refuse from now on.
+//! Lists and revokes the holders of certificates and bearer tokens.
 
 use dkv_api::{Client, HolderId, HolderInfo, HolderKind, Rights, Uuid};
+use dkv_console::Console;
+use dkv_console::problem::{self, Abort, Failure, Problem};
+use dkv_console::units::{plural, timestamp};
 use serde_json::{Value, json};
 
-use crate::human::{moment, plural};
-use crate::problem::{self, Failure, Problem, Stop, request_problem};
-use crate::screen::Screen;
+use crate::api_problems::request_problem;
 
-/// Fewest characters of an id that stand for all of it.
-const BEGINNING_MIN: usize = 4;
+/// Fewest characters of an id that may stand for the whole.
+const PREFIX_MIN: usize = 4;
 
-/// Lists everybody who was let in; as a document if that is wanted.
-pub(crate) async fn list(json: bool, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Lists all holders, as JSON if requested.
+pub(crate) async fn list(json: bool, client: &Client, console: &mut Console) -> Result<(), Abort> {
     let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
-    if json && !screen.json {
-        screen.document(&document(&holders))?;
-        screen.flush()?;
+    if json && !console.json {
+        console.document(&document(&holders))?;
+        console.flush()?;
         return Ok(());
     }
     let lines: Vec<String> = holders.iter().map(line).collect();
-    let text = if lines.is_empty() { "nobody was let in yet".into() } else { lines.join("\n") };
-    screen.result(&text, || document(&holders))?;
+    let text =
+        if lines.is_empty() { "no one has been admitted yet".into() } else { lines.join("\n") };
+    console.result(&text, || document(&holders))?;
     Ok(())
 }
 
-/// Refuses a holder.
-pub(crate) async fn revoke(id: &str, client: &Client, screen: &mut Screen) -> Result<(), Stop> {
+/// Revokes a holder.
+pub(crate) async fn revoke(id: &str, client: &Client, console: &mut Console) -> Result<(), Abort> {
     let holder = match id.parse::<Uuid>() {
-        // All of an id needs no list: whoever is not in it can be refused as well.
+        // A whole id needs no list, and may name a holder that is not listed.
         Ok(id) => HolderId(id),
         Err(_) => {
             let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
@@ -35,23 +37,23 @@ pub(crate) async fn revoke(id: &str, client: &Client, screen: &mut Screen) -> Re
         }
     };
     client.revoke(holder).await.map_err(|error| request_problem(&error))?;
-    screen.changed(
-        &format!("revoked {holder}; what it shows is refused from now on"),
+    console.changed(
+        &format!("revoked {holder}; the network refuses it from now on"),
         || json!({ "command": "revoke", "holder": holder.to_string() }),
     )?;
     Ok(())
 }
 
-/// Ends a join token and, if that is wanted, refuses everybody whom it admitted.
+/// Revokes a join token and, if requested, all holders that it admitted.
 pub(crate) async fn revoke_token(
     id: &str,
     with_holders: bool,
     client: &Client,
-    screen: &mut Screen,
-) -> Result<(), Stop> {
+    console: &mut Console,
+) -> Result<(), Abort> {
     let tokens = client.list_tokens().await.map_err(|error| request_problem(&error))?;
     let holders = client.list_holders().await.map_err(|error| request_problem(&error))?;
-    // A token that is gone may still have holders.
+    // A token that no longer exists may still have holders.
     let gone = holders.iter().filter_map(|holder| holder.token);
     let mut ids: Vec<Uuid> = tokens.iter().map(|token| token.id).chain(gone).collect();
     ids.sort_unstable();
@@ -61,7 +63,8 @@ pub(crate) async fn revoke_token(
         holders.iter().filter(|it| it.token == Some(token) && !it.revoked).collect();
     let is_there = tokens.iter().any(|it| it.id == token);
     if !is_there && (!with_holders || admitted.is_empty()) {
-        let problem = format!("join token {token} was revoked before{}", stay(&admitted));
+        let problem =
+            format!("join token {token} was already revoked{}", still_admitted(&admitted));
         return Err(Problem::failed(problem).into());
     }
     if is_there {
@@ -79,15 +82,15 @@ pub(crate) async fn revoke_token(
                 revoked.push(holder.id.to_string());
             }
             Err(error) => {
-                let problem = request_problem(&error).behind(&format!("{}: ", holder.id));
-                screen.problem(&problem);
+                let problem = request_problem(&error).prefixed(&format!("{}: ", holder.id));
+                console.problem(&problem);
                 worst = problem::worst(worst, Some(problem.failure));
             }
         }
     }
-    let remain = if with_holders { String::new() } else { stay(&admitted) };
+    let remain = if with_holders { String::new() } else { still_admitted(&admitted) };
     let text = format!("revoked token {token}{remain}{}", lines.concat());
-    screen.changed(&text, || {
+    console.changed(&text, || {
         let all = admitted.iter().map(|holder| holder.id.to_string());
         json!({
             "command": "token revoke",
@@ -96,42 +99,44 @@ pub(crate) async fn revoke_token(
             "still_admitted": all.filter(|id| !revoked.contains(id)).collect::<Vec<_>>(),
         })
     })?;
-    worst.map_or(Ok(()), |failure| Err(Stop::Said(failure)))
+    worst.map_or(Ok(()), |failure| Err(Abort::Reported(failure)))
 }
 
-/// Who stays admitted although the token is gone, and how to change that.
-fn stay(admitted: &[&HolderInfo]) -> String {
+/// Says how many holders remain admitted without the token, and how to revoke them.
+fn still_admitted(admitted: &[&HolderInfo]) -> String {
     match admitted.len() {
         0 => String::new(),
         count => format!(
-            "; {count} whom it admitted {} admitted: --with-holders revokes them too",
-            plural(count as u64, "stays", "stay")
+            "; {count} {} that it admitted remain admitted: --with-holders revokes them too",
+            plural(count as u64, "holder", "holders")
         ),
     }
 }
 
-/// The id that is written so, or that alone begins so.
+/// Returns the id with this text or beginning, if there is exactly one.
 fn find(wanted: &str, what: &str, ids: impl Iterator<Item = Uuid>) -> Result<Uuid, Problem> {
     let lower = wanted.to_lowercase();
     let begins = |id: &Uuid| {
         id.to_string().starts_with(&lower) || id.simple().to_string().starts_with(&lower)
     };
     let is_id = lower.chars().all(|it| it.is_ascii_hexdigit() || it == '-');
-    if !is_id || lower.len() < BEGINNING_MIN {
+    if !is_id || lower.len() < PREFIX_MIN {
         return Err(Problem::usage(format!(
-            "{wanted:?} is not an id: give one as it is listed, or at least its first \
-             {BEGINNING_MIN} characters"
+            "{wanted:?} is not an id: give an id as listed, or at least its first \
+             {PREFIX_MIN} characters"
         )));
     }
     let mut found = ids.filter(begins);
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
         (Some(_), Some(_)) => {
-            let why = format!("more than one {what}'s id begins with {wanted}; give more of it");
+            let why = format!(
+                "more than one {what} has an id that begins with {wanted}; give more of it"
+            );
             Err(Problem::usage(why))
         }
         (None, _) => {
-            let why = format!("there is no {what} whose id begins with {wanted}");
+            let why = format!("no {what} has an id that begins with {wanted}");
             Err(Problem::new(Failure::NotFound, why))
         }
     }
@@ -149,7 +154,7 @@ fn line(holder: &HolderInfo) -> String {
     let HolderInfo { id, name, token, made_by, since_ms, ends_ms, seen_ms, .. } = holder;
     let mut line = format!("{id}  {:<13}  {}", kind(holder.kind), name.as_deref().unwrap_or("-"));
     match since_ms {
-        Some(at) => line.push_str(&format!("  admitted {}", moment(*at))),
+        Some(at) => line.push_str(&format!("  admitted {}", timestamp(*at))),
         None => line.push_str("  admitted before this list was kept"),
     }
     if let Some(token) = token {
@@ -159,11 +164,11 @@ fn line(holder: &HolderInfo) -> String {
         line.push_str(&format!(" by administrator {admin}"));
     }
     match ends_ms {
-        Some(at) => line.push_str(&format!(", expires {}", moment(*at))),
+        Some(at) => line.push_str(&format!(", expires {}", timestamp(*at))),
         None => line.push_str(", never expires"),
     }
     match seen_ms {
-        Some(at) => line.push_str(&format!(", last seen {}", moment(*at))),
+        Some(at) => line.push_str(&format!(", last seen {}", timestamp(*at))),
         None => line.push_str(", never seen"),
     }
     if holder.revoked {
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_found_as_it_is_printed_and_by_its_beginning() {
+    fn an_id_is_found_in_full_and_by_its_beginning() {
         let ids = [0xabcd_0001_u128 << 96, 0xabcd_0002 << 96].map(Uuid::from_u128);
         let find = |wanted: &str| find(wanted, "holder", ids.into_iter());
         for id in ids {

@@ -1,34 +1,34 @@
-//! Values that are named and not given: read from their files, or from standard input.
+//! Reads values that a command only names: from a file or from standard input.
 //!
-//! No more of them is read than a value may have, so that what is too large is refused before
+//! Reads no more than the longest value, so that a value which is too large is refused before
 //! anything is sent, however large it is.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use dkv_console::closed_streams;
+use dkv_console::problem::Problem;
 use dkv_wire::limits::VALUE_BYTES_MAX;
 
-use crate::descriptors;
-use crate::grammar::{Command, Content};
-use crate::problem::Problem;
+use crate::grammar::{Command, ValueSource};
 
-/// What standard input is for.
+/// The use of standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stdin {
-    /// Whoever asks for it first.
+    /// Not used yet.
     Free,
-    /// A value that was read.
+    /// A value has been read from it.
     Taken,
-    /// The commands.
+    /// It provides the commands.
     Commands,
 }
 
 impl Stdin {
-    /// Takes it.
+    /// Reserves it for a value.
     ///
     /// # Errors
-    /// It is for something else.
+    /// It has another use.
     pub(crate) fn take(&mut self) -> Result<(), Problem> {
         match self {
             Self::Free => {
@@ -36,39 +36,39 @@ impl Stdin {
                 Ok(())
             }
             Self::Taken => Err(Problem::usage(
-                "standard input can be read once only; use @FILE for the others",
+                "standard input can be read only once; use @FILE for the other values",
             )),
             Self::Commands => Err(Problem::usage(
-                "standard input gives the commands here; use @FILE, or give the command as \
+                "standard input provides the commands here; use @FILE, or pass the command as \
                  arguments of dkv",
             )),
         }
     }
 }
 
-/// Whether a path stands for standard input.
+/// Returns whether a path means standard input.
 pub(crate) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin") || path == Path::new("/dev/fd/0")
 }
 
-/// Reads the value of a command, if it has one that is named.
+/// Reads the value of a command, if the command names a file or standard input.
 ///
 /// # Errors
-/// What cannot be read, or is too large; nothing was done then.
-pub(crate) async fn fill(command: &mut Command, stdin: &mut Stdin) -> Result<(), Problem> {
+/// The value cannot be read or is too large; nothing was done.
+pub(crate) async fn read_value(command: &mut Command, stdin: &mut Stdin) -> Result<(), Problem> {
     let Command::Write { value, .. } = command else { return Ok(()) };
     let read = match value {
-        Content::Given(_) => return Ok(()),
-        Content::File(path) if !is_stdin(path) => {
+        ValueSource::Inline(_) => return Ok(()),
+        ValueSource::File(path) if !is_stdin(path) => {
             let path = path.clone();
             let name = path.display().to_string();
             let read = tokio::task::spawn_blocking(move || {
-                // A directory can be opened, and says only then that it is one.
+                // Opening a directory succeeds; only reading fails.
                 File::open(&path).and_then(bounded)
             });
             named(&name, read.await.unwrap_or_else(|error| Err(io::Error::other(error))))
         }
-        Content::File(_) | Content::Input => {
+        ValueSource::File(_) | ValueSource::Stdin => {
             stdin.take()?;
             not_closed()?;
             let read = tokio::task::spawn_blocking(|| bounded(io::stdin().lock()));
@@ -76,16 +76,16 @@ pub(crate) async fn fill(command: &mut Command, stdin: &mut Stdin) -> Result<(),
             named("standard input", read)
         }
     };
-    *value = Content::Given(read?);
+    *value = ValueSource::Inline(read?);
     Ok(())
 }
 
-/// Refuses a standard input that was closed: it would be taken for an empty one.
+/// Refuses a closed standard input, which would look like an empty one.
 ///
 /// # Errors
-/// It was.
+/// It is closed.
 pub(crate) fn not_closed() -> Result<(), Problem> {
-    if descriptors::is_input_closed() {
+    if closed_streams::is_input_closed() {
         return Err(Problem::failed("standard input is closed; nothing was done"));
     }
     Ok(())
@@ -102,7 +102,8 @@ fn named(name: &str, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, Problem> {
         .map_err(|error| Problem::failed(format!("cannot read the value from {name}: {error}")))?;
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(Problem::failed(format!(
-            "the value in {name} is too large: the limit is {VALUE_BYTES_MAX} bytes; nothing was sent"
+            "the value in {name} is too large: the limit is {VALUE_BYTES_MAX} bytes; nothing was \
+             sent"
         )));
     }
     Ok(bytes)
@@ -113,9 +114,9 @@ mod tests {
     use super::*;
     use crate::grammar::parse_line;
 
-    async fn filled(line: &str, stdin: &mut Stdin) -> Result<Content, String> {
+    async fn filled(line: &str, stdin: &mut Stdin) -> Result<ValueSource, String> {
         let mut command = parse_line(line.as_bytes()).unwrap().unwrap();
-        fill(&mut command, stdin).await.map_err(|problem| problem.message)?;
+        read_value(&mut command, stdin).await.map_err(|problem| problem.message)?;
         match command {
             Command::Write { value, .. } => Ok(value),
             other => panic!("{other:?}"),
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_taken_byte_by_byte_and_one_too_large_is_refused_unread() {
+    async fn a_file_is_read_byte_for_byte_and_refused_if_it_is_too_large() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("value");
         let line = format!("put k @{}", path.display());
@@ -131,7 +132,7 @@ mod tests {
         assert!(missing.contains("value: No such file"), "{missing}");
         std::fs::write(&path, b"\xff\x00\n").unwrap();
         let content = filled(&line, &mut Stdin::Commands).await;
-        assert_eq!(content, Ok(Content::Given(b"\xff\x00\n".to_vec())));
+        assert_eq!(content, Ok(ValueSource::Inline(b"\xff\x00\n".to_vec())));
         File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         let large = filled(&line, &mut Stdin::Free).await.unwrap_err();
         assert!(
@@ -143,9 +144,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn standard_input_is_for_one_thing() {
+    async fn standard_input_has_only_one_use() {
         for (mut stdin, why) in
-            [(Stdin::Taken, "once only"), (Stdin::Commands, "gives the commands")]
+            [(Stdin::Taken, "only once"), (Stdin::Commands, "provides the commands")]
         {
             for line in ["put k -", "put k @/dev/stdin"] {
                 let refused = filled(line, &mut stdin).await.unwrap_err();

@@ -1,39 +1,43 @@
 //! The `dkv` command: client, server, node and local networks in one binary.
 //!
-//! Reading order: `cli` (what may be written), `grammar` (commands as plain data), `script` (both
-//! as steps, wherever they are typed), `store` (what they are run on), `run` and `words` (what each
-//! does), `documents` (results for programs), `problem` (what goes wrong, and exit statuses),
-//! `screen` (where all that goes). On these stand the ways to give commands: arguments, `pipe`,
-//! `prompt`; and what is more than a command: `status`, `load`, `admin`, `local` (a network of
-//! child processes on this machine), `drill` (breaks one on purpose), `gateway` (HTTP in front of a
-//! network) and `roles` (the server and the nodes themselves).
+//! Reading order:
+//! - `cli` defines the command line, `grammar` the commands that read and write keys as plain data,
+//!   and `steps` turns both into steps, wherever they are typed.
+//! - `store` is the target of commands; `run` and `subcommands` carry them out; `json_results`
+//!   prints their results for programs, and `api_problems` explains failures.
+//! - `dispatch` starts at the arguments of the process, and `exit` ends at its exit status. `pipe`
+//!   and `prompt` are the other ways to give commands.
+//! - Larger commands have modules of their own: `status`, `load`, `admin`, `holders`, `placement`,
+//!   `inspect`, `local`, `drill`, `rehearse` and `gateway`.
 //!
-//! Deliberately missing: anything that speaks to the network by itself. That is the client
-//! library's.
+//! Output, exit statuses and units are the crate `dkv-console`, local networks `dkv-local`, and
+//! drills `dkv-drill`.
+//!
+//! Deliberately missing: anything that talks to a network by itself. That is the job of the client
+//! library.
 #![forbid(unsafe_code)]
 
 mod cli;
 
 mod grammar;
 
-mod script;
+mod steps;
 mod input;
 mod help;
 
 mod store;
 
 mod run;
-mod words;
-mod held;
+mod subcommands;
+mod inspect;
 mod holders;
 
-mod descriptors;
-mod documents;
-mod problem;
-mod screen;
+mod json_results;
+mod listing;
+mod api_problems;
 
 mod pipe;
-mod places;
+mod placement;
 
 mod prompt;
 
@@ -50,13 +54,10 @@ mod rehearse;
 
 mod gateway;
 
-mod roles;
-
 mod completions;
 mod csv;
 mod dispatch;
-mod human;
-mod signals;
+mod exit;
 
 pub mod untrusted;
 
@@ -65,8 +66,8 @@ pub use dispatch::main;
 /// The examples of the project's documents, compiled as tests.
 #[cfg(doctest)]
 mod examples {
-    #[doc = include_str!("../../README.md")]
-    mod readme {}
+    #[doc = include_str!("../../docs/library.md")]
+    mod library {}
     #[doc = include_str!("../../docs/consistency.md")]
     mod consistency {}
 }

@@ -1,32 +1,32 @@
-//! Commands from a pipe: one a line, run as they come, until the end of the input.
+//! Commands from a pipe: one per line, run as they arrive, until the end of the input.
 //!
-//! Whoever writes the commands may wait for what the last one printed before it writes the next,
-//! so nothing is read ahead and everything printed is flushed. A malformed line fails by itself,
-//! with its number; the lines after it are run, as they are after a command that failed.
+//! The writer may wait for the output of one command before it writes the next, so nothing is read
+//! ahead and all output is flushed. A malformed line fails alone, with its number; later lines
+//! still run, as they do after a command that failed.
 
 use std::io;
 
+use dkv_console::Console;
+use dkv_console::problem::{Failure, Problem, worst};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use crate::dispatch::failure_of;
+use crate::exit::failure_of;
 use crate::input::Stdin;
-use crate::problem::{Failure, Problem, worst};
 use crate::run::Outcome;
-use crate::screen::Screen;
-use crate::script;
+use crate::steps;
 use crate::store::Store;
 
-/// Longest line, in bytes: the longest value and the longest key, escaped.
+/// Longest line, in bytes: the longest key and the longest value, both escaped.
 const LINE_BYTES_MAX: usize = 80 * 1024 * 1024;
 
-/// Runs the commands of an input; the most serious of what went wrong.
+/// Runs the commands of an input. Returns the most serious failure.
 ///
 /// # Errors
-/// Those of stdout and of the input.
+/// Those of stdout.
 pub(crate) async fn run(
     mut input: impl AsyncBufRead + Unpin,
     store: &impl Store,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> io::Result<Option<Failure>> {
     let mut failure = None;
     let mut line = Vec::new();
@@ -36,21 +36,21 @@ pub(crate) async fn run(
             Ok(0) => break,
             Ok(_) => {}
             Err(error) => {
-                screen.error(&format!("cannot read the commands from standard input: {error}"));
+                console.error(&format!("cannot read the commands from standard input: {error}"));
                 return Ok(worst(failure, Some(Failure::Failed)));
             }
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        let problem = match script::parse_line(text) {
+        let problem = match steps::parse_line(text) {
             Ok(None) => continue,
             Ok(Some(step)) => {
                 let mut step = [step];
-                match script::fill(&mut step, &mut Stdin::Commands).await {
+                match steps::read_values(&mut step, &mut Stdin::Commands).await {
                     Ok(()) => {
-                        screen.input_line = Some(number);
-                        let outcome = script::one(&step[0], store, screen).await;
-                        screen.input_line = None;
+                        console.input_line = Some(number);
+                        let outcome = steps::run(&step[0], store, console).await;
+                        console.input_line = None;
                         match outcome? {
                             Outcome::Exit => break,
                             outcome => failure = worst(failure, failure_of(outcome)),
@@ -62,14 +62,14 @@ pub(crate) async fn run(
             }
             Err(error) => Problem::usage(error.to_string()),
         };
-        let problem = problem.in_line(number);
-        screen.problem(&problem);
+        let problem = problem.at_line(number);
+        console.problem(&problem);
         failure = worst(failure, Some(problem.failure));
     }
     Ok(failure)
 }
 
-/// Reads to the end of a line, within [`LINE_BYTES_MAX`].
+/// Reads to the end of a line of at most [`LINE_BYTES_MAX`] bytes. Returns its length.
 async fn read_line(
     input: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -89,7 +89,7 @@ async fn read_line(
         if line.len() > LINE_BYTES_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a line of the input is longer than any command",
+                "an input line is longer than any command",
             ));
         }
     }

@@ -1,10 +1,10 @@
-//! `dkv rehearse`: what each level costs from each region, on a network that is as far apart.
+//! `dkv rehearse`: measures the latency of each level from each region.
 //!
-//! A network of real processes is brought up on this machine, with the delays between regions that
-//! are asked for. From each region a client measures each kind of request, for keys whose primaries
-//! are in each region. Beside what was measured stands what the distances alone come to: to the
-//! primary and back, and where a majority is needed, from the primary to the nearest majority and
-//! back.
+//! It starts a network of real processes on this machine, with the requested delays between
+//! regions. From each region, a client measures each kind of request, for keys whose primaries are
+//! in each region. The table compares each measurement with the time that the distances alone take:
+//! to the primary and back and, if a majority is needed, from the primary to the nearest majority
+//! and back.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -12,37 +12,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
+use dkv_console::Console;
+use dkv_console::problem::Problem;
+use dkv_console::signals::Signals;
+use dkv_console::units::{number, plural};
+use dkv_local::{LocalNetwork, NetworkDir, Options, regions};
 use dkv_wire::network::Delays;
 
-use crate::cli::{Connect, Local, Rehearse};
-use crate::dispatch::{ended, finished};
-use crate::human::{number, plural};
-use crate::local::network::LocalNetwork;
-use crate::local::place::Place;
-use crate::local::regions;
-use crate::problem::Problem;
-use crate::screen::Screen;
-use crate::signals::Signals;
+use crate::cli::{Connect, RehearseArgs};
+use crate::exit::{ended, finished};
 
-/// Keys that are tried until there is one for each region with a primary.
+/// Number of keys to try until every region with a primary has one.
 const KEYS_TRIED: u32 = 10_000;
-/// Time that one request may take.
+/// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for which nothing has moved when the measuring begins: longer than any step of a move
-/// takes, or than nodes are looked at before there is one.
-const REST: Duration = Duration::from_secs(10);
-/// Time after which it begins whatever moves.
-const REST_WAIT_MAX: Duration = Duration::from_secs(180);
+/// Time without moves before measuring starts: longer than any step of a move, and longer than the
+/// coordinator waits before it plans one.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Time after which measuring starts in any case.
+const SETTLED_WAIT_MAX: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// What is measured.
+/// A kind of request to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Get(Level),
-    /// A strong one, answered by the nearest replica.
+    /// A strong read that the nearest replica answers.
     GetNearest,
     Put(Level),
 }
@@ -55,7 +53,7 @@ const KINDS: [Kind; 8] = [
     Kind::Get(Level::All),
     Kind::Put(Level::Strong),
     Kind::Put(Level::All),
-    // Last, so that nothing waits for it to be delivered.
+    // Last, so that no other request waits for its delivery.
     Kind::Put(Level::Eventual),
 ];
 
@@ -69,102 +67,106 @@ impl Kind {
     }
 }
 
-/// Times of one kind of request, from one region, for keys with their primary in one.
+/// Times of one kind of request from one region.
 struct Row {
     from: Region,
     kind: Kind,
-    /// By region of the primary: what was measured, and what the distances come to.
+    /// By region of the primary: the measured time, and the time of the distances alone.
     times: BTreeMap<Region, (Duration, Duration)>,
 }
 
-/// Brings the network up, measures, and prints the table.
-pub(crate) async fn run(mut args: Rehearse, outer: Connect, screen: &mut Screen) -> ExitCode {
+/// Starts the network, measures, and prints the table.
+pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Console) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
     if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
         let why =
             format!("rehearse does not take {option}: it measures every level from every region");
-        return ended(screen, &Problem::usage(why));
+        return ended(console, &Problem::usage(why));
     }
     if let Err(why) = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary) {
-        return ended(screen, &Problem::usage(why));
+        return ended(console, &Problem::usage(why));
     }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
-        Err(error) => return failed(screen, &format!("cannot listen for signals: {error}")),
+        Err(error) => return failed(console, &format!("cannot listen for signals: {error}")),
     };
-    let local = Local {
+    let local = Options {
         nodes: args.nodes,
         regions: args.regions.clone(),
         delays: args.delays.clone(),
         delays_vary: args.delays_vary,
         shards: args.shards,
-        ..Local::temporary(1, args.connect.clone())
+        request_timeout: args.connect.timeout,
+        client_region: args.connect.region.clone(),
+        ..Options::temporary(1)
     };
-    let network = match Place::open(&local).and_then(|place| LocalNetwork::new(place, &local)) {
+    let network = match NetworkDir::open(&local).and_then(|dir| LocalNetwork::new(dir, &local)) {
         Ok(network) => network,
-        Err(problem) => return failed(screen, &problem),
+        Err(problem) => return failed(console, &problem),
     };
     let rehearsed = tokio::select! {
-        rehearsed = rehearse(&network, &local, args.samples, screen) => rehearsed,
+        rehearsed = rehearse(&network, &local, args.samples, console) => rehearsed,
         ending = signals.next() => {
-            network.stop(screen).await;
+            network.stop(console).await;
             return ExitCode::from(ending.status());
         }
     };
-    network.stop(screen).await;
+    network.stop(console).await;
     match rehearsed {
         Ok(rows) => {
-            let told = screen.result(&table(&rows, args.samples), || document(&rows, args.samples));
-            finished(screen, told.map(|()| None))
+            let told =
+                console.result(&table(&rows, args.samples), || document(&rows, args.samples));
+            finished(console, told.map(|()| None))
         }
-        Err(problem) => failed(screen, &problem),
+        Err(problem) => failed(console, &problem),
     }
 }
 
-fn failed(screen: &mut Screen, problem: &str) -> ExitCode {
-    screen.error(problem);
+fn failed(console: &mut Console, problem: &str) -> ExitCode {
+    console.error(problem);
     ExitCode::FAILURE
 }
 
 async fn rehearse(
     network: &LocalNetwork,
-    local: &Local,
+    local: &Options,
     samples: u32,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<Vec<Row>, String> {
-    network.bring_up(local, screen).await?;
-    rest(network, screen).await?;
+    network.bring_up(local.start_timeout, console).await?;
+    wait_until_settled(network, console).await?;
     let done = AtomicU64::new(0);
     let mut measuring = Vec::new();
     for region in &local.regions {
         let client = network.connect_in(Role::Client, Some(region.clone())).await?;
         measuring.push(measure(client, region, samples, &done));
     }
-    // From each region each kind of request for a key in each region, and two of each before that.
+    // From each region, each kind of request for a key in each region, after two to warm up.
     let regions = local.regions.len() as u64;
     let all = regions * regions * KINDS.len() as u64 * (u64::from(samples) + 2);
     let mut measured = std::pin::pin!(futures::future::join_all(measuring));
     let rows = loop {
         match tokio::time::timeout(PROGRESS, &mut measured).await {
             Ok(rows) => break rows,
-            Err(_) => screen.note(&progress(done.load(Ordering::Relaxed), all)),
+            Err(_) => console.note(&progress(done.load(Ordering::Relaxed), all)),
         }
     };
     Ok(rows.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// How far the measuring is.
+/// Describes the progress of measuring.
 fn progress(done: u64, all: u64) -> String {
     let percent = (done * 100 / all.max(1)).min(100);
     format!("measuring: {} of {} requests ({percent}%)", number(done), number(all))
 }
 
-/// Waits until replicas and primaries stay where they are: a network that has just begun spreads
-/// them over its regions, and a request that meets a primary on its way takes longer.
-async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String> {
-    screen.note(&format!(
-        "waiting until nothing has moved for {} s, so that the primaries are spread over the regions",
-        REST.as_secs()
+/// Waits until replicas and primaries stop moving. A new network spreads them over its regions, and
+/// a request that meets a moving primary takes longer.
+async fn wait_until_settled(network: &LocalNetwork, console: &mut Console) -> Result<(), String> {
+    console.note(&format!(
+        "waiting until nothing has moved for {} s, so that the primaries are spread over the \
+         regions",
+        SETTLED.as_secs()
     ));
     let client = network.connect(Role::Client).await?;
     let begun = Instant::now();
@@ -173,36 +175,36 @@ async fn rest(network: &LocalNetwork, screen: &mut Screen) -> Result<(), String>
     let rested = loop {
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
-            let (waited, most) = (begun.elapsed().as_secs(), REST_WAIT_MAX.as_secs());
+            let (waited, most) = (begun.elapsed().as_secs(), SETTLED_WAIT_MAX.as_secs());
             let moving = last.as_ref().map_or(0, |(placement, _)| placement.moves.len() as u64);
             let replicas = plural(moving, "replica", "replicas");
-            screen.note(&format!(
-                "still waiting after {waited} s of {most} s at most: {moving} {replicas} on the way"
+            console.note(&format!(
+                "still waiting after {waited} s of at most {most} s: {moving} {replicas} moving"
             ));
         }
-        // The coordinator may be changing hands.
+        // This fails while the coordinator changes.
         if let Ok(placement) = client.placement(false).await {
             let is_same = last.as_ref().is_some_and(|(before, _)| *before == placement);
             if !is_same || !placement.moves.is_empty() {
                 last = Some((placement, Instant::now()));
             }
         }
-        if last.as_ref().is_some_and(|(_, since)| since.elapsed() >= REST) {
+        if last.as_ref().is_some_and(|(_, since)| since.elapsed() >= SETTLED) {
             break true;
         }
-        if begun.elapsed() >= REST_WAIT_MAX {
+        if begun.elapsed() >= SETTLED_WAIT_MAX {
             break false;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
     client.close().await;
     if !rested {
-        screen.note("replicas still move, which makes some requests slower");
+        console.note("replicas are still moving, which makes some requests slower");
     }
     Ok(())
 }
 
-/// Everything that is asked from one region.
+/// Measures everything from one region.
 async fn measure(
     client: Client,
     from: &Region,
@@ -225,7 +227,7 @@ async fn measure(
     Ok(rows)
 }
 
-/// For each region with a primary, a key of one that is there; of this client's own.
+/// Returns, for each region with a primary, a key whose primary is there. No other client uses it.
 fn keys(view: &NetworkView, from: &Region) -> BTreeMap<Region, String> {
     let mut keys = BTreeMap::new();
     for number in 0..KEYS_TRIED {
@@ -245,7 +247,7 @@ async fn median(
     samples: u32,
     done: &AtomicU64,
 ) -> Result<Duration, String> {
-    // The first ones open connections and sessions, and find out who is where.
+    // The first requests open connections and sessions, and find the primaries.
     for _ in 0..2 {
         ask(client, kind, key).await?;
         done.fetch_add(1, Ordering::Relaxed);
@@ -277,7 +279,7 @@ async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
     }
 }
 
-/// What the distances alone come to.
+/// Returns the time that the distances alone take.
 fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option<Duration> {
     let delays = &view.settings.delays;
     let place = |node: NodeId| {
@@ -287,7 +289,8 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
     let shard = view.shard_of(key)?;
     let own = delays.place(None, Some(from))?;
     let primary = place(shard.primary?)?;
-    // From the primary to the nearest so many of these, itself included, and back.
+    // From the primary to the nearest majority of these, itself included, or to all of them, and
+    // back.
     let to = |members: &mut dyn Iterator<Item = &NodeId>, majority: bool| {
         let mut trips: Vec<Duration> =
             members.filter_map(|node| Some(round_trip(delays, primary, place(*node)?))).collect();
@@ -303,7 +306,7 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
         Kind::Get(Level::Strong) | Kind::Put(Level::Strong | Level::Session) => {
             Some(there + to(&mut shard.voters.iter(), true)?)
         }
-        // To the replica, and from there to the primary, to which it brings its vote.
+        // To the replica, and from there to the primary, where the replica counts as a vote.
         Kind::GetNearest => {
             let nearest = shard.voters.iter().filter_map(|node| place(*node));
             let nearest = nearest.min_by_key(|voter| round_trip(delays, own, *voter))?;
@@ -311,7 +314,7 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
             let round = if round { to(&mut shard.voters.iter(), true)? } else { Duration::ZERO };
             Some(round_trip(delays, own, nearest) + round_trip(delays, nearest, primary) + round)
         }
-        // First as a strong one, then the round to everybody.
+        // First like a strong request, then a round to all replicas.
         Kind::Get(Level::All) | Kind::Put(Level::All) => {
             Some(there + to(&mut shard.voters.iter(), true)? + to(&mut replicas, false)?)
         }
@@ -341,7 +344,8 @@ fn document(rows: &[Row], samples: u32) -> serde_json::Value {
 fn table(rows: &[Row], samples: u32) -> String {
     let primaries: Vec<&Region> = rows.first().map_or(Vec::new(), |row| row.times.keys().collect());
     let mut lines = vec![format!(
-        "median of {samples}, in ms, by the region of the key's primary; what the distances alone come to"
+        "median of {samples} requests in ms, by the region of the key's primary (the distances \
+         alone)"
     )];
     let mut heading = format!("{:<14}{:<14}", "FROM", "REQUEST");
     for region in &primaries {

@@ -1,46 +1,47 @@
-//! Runs commands: what each one prints, and whether it succeeded.
+//! Runs the commands of the grammar and prints their results.
 //!
-//! A command that fails prints one line on stderr that says what is the case now, above all whether
-//! a write may have had its effect, and what to do (see `problem`).
+//! A command that fails prints one line on stderr, which says what has happened (above all whether a
+//! write may have taken effect) and what to do.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Level, Pair, Reach, ReadOptions, Receipt, WriteOptions, Written};
+use dkv_api::{Condition, Level, Reach, ReadOptions, Receipt, WriteOptions, Written};
+use dkv_console::problem::{Abort, Failure, Problem, unreported_change};
+use dkv_console::units;
+use dkv_console::{Console, Tone};
 
-use crate::csv;
-use crate::documents;
-use crate::grammar::{Command, Content, HowToRead, Key};
-use crate::held;
-use crate::human;
-use crate::problem::{Failure, Problem, Stop, read_problem, scan_problem, untold, write_problem};
-use crate::screen::{Screen, Tone};
+use crate::api_problems::{read_problem, scan_problem, write_problem};
+use crate::grammar::{Command, Key, ReadParameters, ValueSource};
+use crate::inspect;
+use crate::json_results;
+use crate::listing;
 use crate::status;
 use crate::store::Store;
 
-/// What came of a command.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It succeeded.
     Done,
-    /// It did not, and has said why.
+    /// It failed and has reported why.
     Failed(Failure),
-    /// It asked to leave.
+    /// It asks to leave.
     Exit,
 }
 
-/// Says what went wrong, if something did.
+/// Reports the problem of a command, if it has one.
 ///
 /// # Errors
 /// Only those of stdout.
-pub(crate) fn outcome(result: Result<(), Stop>, screen: &mut Screen) -> io::Result<Outcome> {
+pub(crate) fn report(result: Result<(), Abort>, console: &mut Console) -> io::Result<Outcome> {
     match result {
         Ok(()) => Ok(Outcome::Done),
-        Err(Stop::Output(error)) => Err(error),
-        Err(Stop::Said(failure)) => Ok(Outcome::Failed(failure)),
-        Err(Stop::Problem(problem)) => {
-            screen.problem(&problem);
+        Err(Abort::Output(error)) => Err(error),
+        Err(Abort::Reported(failure)) => Ok(Outcome::Failed(failure)),
+        Err(Abort::Problem(problem)) => {
+            console.problem(&problem);
             Ok(Outcome::Failed(problem.failure))
         }
     }
@@ -50,95 +51,99 @@ pub(crate) fn outcome(result: Result<(), Stop>, screen: &mut Screen) -> io::Resu
 ///
 /// # Errors
 /// Only those of stdout.
-pub(crate) async fn one(
+pub(crate) async fn run(
     command: &Command,
     store: &impl Store,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> io::Result<Outcome> {
     if matches!(command, Command::Exit) {
         return Ok(Outcome::Exit);
     }
-    let result = carry_out(command, store, screen).await;
-    outcome(result, screen)
+    let result = execute(command, store, console).await;
+    report(result, console)
 }
 
-async fn carry_out(command: &Command, store: &impl Store, screen: &mut Screen) -> Result<(), Stop> {
+async fn execute(
+    command: &Command,
+    store: &impl Store,
+    console: &mut Console,
+) -> Result<(), Abort> {
     let started = Instant::now();
     match command {
         Command::Read { key, how } => {
-            fits(command, store.level_given())?;
+            check_level(command, store.level_given())?;
             let options = read_options(how, store.level());
             let read = store.read(key.as_bytes(), options).await;
             let read = read.map_err(|error| read_problem(key, &error))?;
-            if screen.json {
+            if console.json {
                 let (mended, missing) = names(&read.reach, store);
-                return Ok(screen.result("", || documents::read(key, &read, mended, missing))?);
+                return Ok(console.result("", || json_results::read(key, &read, mended, missing))?);
             }
-            let reach = reached(&read.reach, store);
-            let remark = format!("{}{reach}{}", about(&read.receipt), taken(started));
-            screen.value(&read.value, &remark)?;
+            let reach = reach_remark(&read.reach, store);
+            let remark = format!("{}{reach}{}", receipt_remark(&read.receipt), elapsed(started));
+            console.value(&read.value, &remark)?;
         }
         Command::Write { key, value, level, condition } => {
-            let Content::Given(value) = value else {
-                return Err(Problem::failed("the value was not read").into());
+            let ValueSource::Inline(value) = value else {
+                return Err(Problem::failed("the value has not been read").into());
             };
             let value = Bytes::copy_from_slice(value);
-            fits(command, store.level_given())?;
+            check_level(command, store.level_given())?;
             let options = write_options(*level, *condition, store.level());
             let written = store.write(key.as_bytes(), value, options).await;
             let written =
                 written.map_err(|error| write_problem(key, *condition, "written", &error))?;
             let verb = if written.existed { "replaced" } else { "written" };
-            say_written(screen, verb, key, &written, store, started)?;
+            print_written(console, verb, key, &written, store, started)?;
         }
         Command::Delete { key, level, condition } => {
-            fits(command, store.level_given())?;
+            check_level(command, store.level_given())?;
             let options = write_options(*level, *condition, store.level());
             let written = store.delete(key.as_bytes(), options).await;
             let written =
                 written.map_err(|error| write_problem(key, *condition, "deleted", &error))?;
-            say_written(screen, "deleted", key, &written, store, started)?;
+            print_written(console, "deleted", key, &written, store, started)?;
         }
         Command::Scan(scan) => {
-            let said = store.scan(scan, |pair| list(screen, pair)).await?;
-            screen.flush()?;
+            let said = store.scan(scan, |pair| listing::print(console, pair)).await?;
+            console.flush()?;
             said.map_err(|error| scan_problem(&error))?;
         }
-        Command::Search(key) => held::search(key, store, screen).await?,
-        Command::ShowAll { node } => held::show_all(node, store, screen).await?,
+        Command::Search(key) => inspect::search(key, store, console).await?,
+        Command::ShowAll { node } => inspect::show_all(node, store, console).await?,
         Command::Wait { ms } => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
-            screen.result(
+            console.result(
                 &format!("waited {ms} ms"),
                 || serde_json::json!({ "command": "wait", "waited_ms": ms }),
             )?;
         }
         Command::Status { json } => {
             let report = status::report(&store.status().await, store.address());
-            if *json || screen.json {
-                screen.text(&format!("{}\n", status::json(&report)))?;
+            if *json || console.json {
+                console.text(&format!("{}\n", status::json(&report)))?;
             } else {
-                let text = status::render(&report, screen.width(), screen.colour);
-                screen.line(text.trim_end())?;
+                let text = status::render(&report, console.width(), console.colour);
+                console.line(text.trim_end())?;
             }
             available(&report)?;
         }
         Command::Nodes => {
             let report = status::report(&store.status().await, store.address());
-            let text = status::render_nodes(&report, screen.width(), screen.colour);
-            screen.result(
+            let text = status::render_nodes(&report, console.width(), console.colour);
+            console.result(
                 text.trim_end(),
                 || serde_json::json!({ "command": "nodes", "nodes": report.nodes }),
             )?;
         }
-        Command::Help => screen.line(&crate::help::all(store.is_local()))?,
+        Command::Help => console.line(&crate::help::all(store.is_local()))?,
         Command::Exit => {}
-        Command::Process(action, target) => store.process(*action, target, screen).await?,
+        Command::Process(action, target) => store.process(*action, target, console).await?,
     }
     Ok(())
 }
 
-/// Whether a network can be written to and read strongly.
+/// Checks that the network accepts writes and strong reads.
 fn available(report: &status::Report) -> Result<(), Problem> {
     if report.available {
         return Ok(());
@@ -154,17 +159,12 @@ fn available(report: &status::Report) -> Result<(), Problem> {
     Err(Problem::new(Failure::Unavailable, format!("the network is unavailable: {why}")))
 }
 
-/// Shows a key of a list, which may be long.
-pub(crate) fn list(screen: &mut Screen, pair: &Pair) -> io::Result<()> {
-    if screen.json { screen.document(&documents::pair(pair)) } else { screen.record(&listed(pair)) }
-}
-
-/// Whether a command can be had at the level that somebody has written for it: in it, or for the
-/// whole connection. What is weaker or stronger than was asked for is never done instead.
+/// Checks that a command can run at the level that it names, or that the user gave for the whole
+/// connection. A level that the user gave is never replaced by another.
 ///
 /// # Errors
-/// It cannot, and what to write.
-pub(crate) fn fits(command: &Command, given: Option<Level>) -> Result<(), Problem> {
+/// It cannot; says what to write instead.
+pub(crate) fn check_level(command: &Command, given: Option<Level>) -> Result<(), Problem> {
     let (level, condition) = match command {
         Command::Read { how, .. } => {
             let level = how.level.or(given);
@@ -173,8 +173,8 @@ pub(crate) fn fits(command: &Command, given: Option<Level>) -> Result<(), Proble
                     if how.max_staleness_ms.is_some() || how.at_least.is_some() =>
                 {
                     Err(Problem::usage(format!(
-                        "max-staleness and at-least are bounds of an eventual read, and the level is {}; \
-                         leave out the bounds or the level",
+                        "max-staleness and at-least apply to eventual reads, but the level is {}; \
+                         omit the bounds or the level",
                         level.word()
                     )))
                 }
@@ -188,19 +188,19 @@ pub(crate) fn fits(command: &Command, given: Option<Level>) -> Result<(), Proble
     };
     if level == Some(Level::Eventual) && condition != Condition::Always {
         return Err(Problem::usage(
-            "an eventual write cannot have a condition; leave out the condition or the level",
+            "an eventual write cannot have a condition; omit the condition or the level",
         ));
     }
     Ok(())
 }
 
-fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
-    let HowToRead { level, max_staleness_ms, at_least } = *how;
+fn read_options(how: &ReadParameters, default: Level) -> ReadOptions {
+    let ReadParameters { level, max_staleness_ms, at_least } = *how;
     let bounded = max_staleness_ms.is_some() || at_least.is_some();
-    // Bounds without a level ask for an eventual read, whatever is usual.
-    let level = match (level, usual) {
+    // Bounds without a level ask for an eventual read, whatever the default.
+    let level = match (level, default) {
         (None, Level::Strong | Level::All) if bounded => Level::Eventual,
-        (level, usual) => level.unwrap_or(usual),
+        (level, default) => level.unwrap_or(default),
     };
     let mut options = ReadOptions::from(level);
     options.max_staleness = max_staleness_ms.map(Duration::from_millis);
@@ -208,17 +208,17 @@ fn read_options(how: &HowToRead, usual: Level) -> ReadOptions {
     options
 }
 
-fn write_options(level: Option<Level>, condition: Condition, usual: Level) -> WriteOptions {
-    // What is usual does not hold for what cannot be had of it.
-    let usual = match usual {
+fn write_options(level: Option<Level>, condition: Condition, default: Level) -> WriteOptions {
+    // The default level does not apply to writes that it cannot do.
+    let default = match default {
         Level::Eventual if condition != Condition::Always => Level::Strong,
-        usual => usual,
+        default => default,
     };
-    WriteOptions::default().level(level.unwrap_or(usual)).condition(condition)
+    WriteOptions::default().level(level.unwrap_or(default)).condition(condition)
 }
 
-fn say_written(
-    screen: &mut Screen,
+fn print_written(
+    console: &mut Console,
     verb: &str,
     key: &Key,
     written: &Written,
@@ -228,7 +228,7 @@ fn say_written(
     let receipt = &written.receipt;
     let mut line = match receipt.pending {
         None => format!("{verb} {key} at revision {} (shard {})", receipt.revision, receipt.shard),
-        // What it replaces is known once it is ordered.
+        // Whether it replaces a value is known only once it is ordered.
         Some(number) => {
             let verb = if verb == "deleted" { "delete of" } else { "write of" };
             let node = store.node_names(&[receipt.node]).pop();
@@ -238,31 +238,19 @@ fn say_written(
         }
     };
     let done = line.clone();
-    if screen.terminal {
-        line.push_str(&screen.paint(Tone::Dim, &format!("  {}", taken(started))));
+    if console.terminal {
+        line.push_str(&console.paint(Tone::Dim, &format!("  {}", elapsed(started))));
     }
     let command = if verb == "deleted" { "delete" } else { "put" };
-    let said = screen.result(&line, || documents::written(command, key, written));
-    said.map_err(|source| untold(done, source))
+    let said = console.result(&line, || json_results::written(command, key, written));
+    said.map_err(|source| unreported_change(done, source))
 }
 
-/// A line of a list: a record of CSV, or a field of it.
-pub(crate) fn listed(pair: &Pair) -> Vec<u8> {
-    match &pair.value {
-        Some(value) => csv::record(&pair.key, value),
-        None => {
-            let mut line = Vec::new();
-            csv::field(&pair.key, &mut line);
-            line
-        }
-    }
-}
-
-/// What a terminal shows about a read, beside the value.
-fn about(receipt: &Receipt) -> String {
+/// Returns what a terminal shows beside the value of a read.
+fn receipt_remark(receipt: &Receipt) -> String {
     let age = match (receipt.level, receipt.staleness_ms) {
         (Level::Eventual | Level::Session, Some(ms)) => {
-            format!("at most {} old, ", human::time_ms(ms))
+            format!("at most {} old, ", units::duration_ms(ms))
         }
         (Level::Eventual | Level::Session, None) => "of unknown age, ".into(),
         (Level::Strong | Level::All, _) => String::new(),
@@ -273,13 +261,13 @@ fn about(receipt: &Receipt) -> String {
     }
 }
 
-/// Names of the replicas that were behind, and of those that are missing.
+/// Returns the names of replicas that were behind, and of those that are missing.
 fn names(reach: &Reach, store: &impl Store) -> (Vec<String>, Vec<String>) {
     (store.node_names(&reach.mended), store.node_names(&reach.missing))
 }
 
-/// What a terminal shows about the replicas.
-fn reached(reach: &Reach, store: &impl Store) -> String {
+/// Returns what a terminal shows about replicas that were behind or are missing.
+fn reach_remark(reach: &Reach, store: &impl Store) -> String {
     let mut text = String::new();
     for (nodes, are) in [(&reach.mended, "was behind"), (&reach.missing, "is missing")] {
         for name in store.node_names(nodes) {
@@ -289,10 +277,9 @@ fn reached(reach: &Reach, store: &impl Store) -> String {
     text
 }
 
-fn taken(started: Instant) -> String {
-    human::time(started.elapsed())
+fn elapsed(started: Instant) -> String {
+    units::duration(started.elapsed())
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
 pub(crate) mod tests;

@@ -1,7 +1,7 @@
-//! What commands are run on.
+//! The target of commands.
 //!
-//! The commands need little of a network, and tests need to stand in for it, so that little is a
-//! trait. [`Session`] is the real one: a client of the library and the options of the command line.
+//! Commands need little of a network, and tests replace it, so that little is a trait. [`Session`]
+//! is the real target: a client of the library, with the options of the command line.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,21 +12,23 @@ use dkv_api::{
     Client, ConnectError, Error, Level, NetworkStatus, NodeId, Pair, ReadOptions, Region,
     ReplicaValue, Role, ScanOptions, Value, WriteOptions, Written,
 };
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
 use tokio::sync::OnceCell;
 
-use crate::grammar::{Action, Scan, Target};
-use crate::problem::{Problem, Stop, connect_problem};
-use crate::screen::Screen;
+use crate::api_problems::connect_problem;
+use crate::cli::{Addresses, Connect};
+use crate::grammar::{ProcessAction, ProcessTarget, Scan};
 
-/// Time that it may take to find out which names can be completed.
+/// Time limit for finding the names to complete.
 const NAMES_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A network, as far as commands need it.
+/// What commands need of a network.
 pub(crate) trait Store {
-    /// The level of commands that name none.
+    /// Returns the level of commands that name none.
     fn level(&self) -> Level;
 
-    /// The level that somebody has written for the whole connection.
+    /// Returns the level that the user gave for the whole connection.
     fn level_given(&self) -> Option<Level> {
         None
     }
@@ -45,63 +47,63 @@ pub(crate) trait Store {
     /// Deletes a key.
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error>;
 
-    /// What people call these nodes.
+    /// Returns the names of these nodes.
     fn node_names(&self, nodes: &[NodeId]) -> Vec<String>;
 
-    /// Lists keys in order, and says each as it comes, until that fails.
+    /// Lists keys in order and passes each to `each`, until that fails.
     ///
     /// # Errors
-    /// Those of whom each is said to.
+    /// Those of `each`.
     async fn scan(
         &self,
         scan: &Scan,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>>;
 
-    /// What each replica has of a key.
+    /// Returns what each replica has of a key.
     async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error>;
 
-    /// Lists what the node of that name holds, and says each as it comes, until that fails.
+    /// Lists what a node holds and passes each key to `each`, until that fails.
     ///
     /// # Errors
-    /// Those of whom each is said to.
+    /// Those of `each`.
     async fn show_all(
         &self,
         node: &str,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>>;
 
-    /// Asks everybody how they are.
+    /// Asks the server and all nodes for their status.
     async fn status(&self) -> NetworkStatus;
 
-    /// The addresses of the server, as they were given.
+    /// Returns the addresses of the server as the user gave them.
     fn address(&self) -> &str;
 
-    /// Names that may follow a word.
+    /// Returns the names that can be completed.
     async fn names(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What happened since this was last called and nobody asked for.
+    /// Returns a line for each event since the last call, such as a process that has ended.
     async fn notices(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether there are processes to do something to.
+    /// Returns whether commands can act on the processes of the network.
     fn is_local(&self) -> bool {
         false
     }
 
-    /// A client that has a role in the network.
+    /// Returns a client with a role in the network.
     async fn client(&self, role: Role) -> Result<Client, Problem>;
 
-    /// Does something to a process.
+    /// Acts on a process of the network.
     async fn process(
         &self,
-        action: Action,
-        _target: &Target,
-        _screen: &mut Screen,
-    ) -> Result<(), Stop> {
+        action: ProcessAction,
+        _target: &ProcessTarget,
+        _screen: &mut Console,
+    ) -> Result<(), Abort> {
         Err(Problem::usage(format!(
             "{} works only at the prompt of a local network; start one with dkv local",
             action.word()
@@ -115,27 +117,42 @@ pub(crate) trait Store {
 pub(crate) struct Connection {
     /// Addresses of the server.
     pub(crate) servers: Vec<String>,
-    /// What to be in the network.
+    /// Role in the network.
     pub(crate) role: Role,
-    /// Level of commands that name none, if somebody has written one.
+    /// Level of commands that name none, if the user gave one.
     pub(crate) level: Option<Level>,
-    /// Time that a request may take; `None` is the library's.
+    /// Time limit of a request; `None` is the library's default.
     pub(crate) timeout: Option<Duration>,
-    /// The region to be in.
+    /// Region of the client.
     pub(crate) region: Option<Region>,
-    /// Where the join token is, if not where the library looks.
+    /// File with the join token, if not where the library looks.
     pub(crate) token_file: Option<PathBuf>,
-    /// Where credentials are kept, if not in the user's place.
+    /// Directory of credentials, if not the user's own.
     pub(crate) home: Option<PathBuf>,
+}
+
+impl Connection {
+    /// Connects as the options of the command line say.
+    pub(crate) fn new(address: Addresses, connect: Connect, role: Role) -> Self {
+        Self {
+            servers: address.0,
+            role,
+            level: connect.level,
+            timeout: connect.timeout,
+            region: connect.region,
+            token_file: connect.token_file,
+            home: None,
+        }
+    }
 }
 
 /// A connected client.
 pub(crate) struct Session {
-    /// The library's.
+    /// The client of the library.
     pub(crate) client: Client,
     connection: Connection,
     address: String,
-    /// The administrator, once there was something to do for one.
+    /// A client with the role of administrator, once it was needed.
     admin: OnceCell<Client>,
 }
 
@@ -156,13 +173,13 @@ impl Session {
         if let Some(home) = &connection.home {
             builder = builder.home(home);
         }
-        let client = builder.connect().await?;
-        Ok(Self {
-            client,
-            connection: connection.clone(),
-            address: connection.servers.join(","),
-            admin: OnceCell::new(),
-        })
+        Ok(Self::of(builder.connect().await?, connection.clone()))
+    }
+
+    /// Returns the session of a connected client.
+    pub(crate) fn of(client: Client, connection: Connection) -> Self {
+        let address = connection.servers.join(",");
+        Self { client, connection, address, admin: OnceCell::new() }
     }
 
     /// Ends all connections.
@@ -179,7 +196,7 @@ async fn list(
     client: &Client,
     level: Level,
     scan: &Scan,
-    mut say: impl FnMut(&Pair) -> io::Result<()>,
+    mut each: impl FnMut(&Pair) -> io::Result<()>,
 ) -> io::Result<Result<(), Error>> {
     let Scan { prefix, after, limit, keys_only } = scan;
     let mut options = ScanOptions::prefix(Bytes::copy_from_slice(prefix))
@@ -190,24 +207,25 @@ async fn list(
     let mut scan = client.scan(options);
     loop {
         match scan.next().await {
-            Ok(Some(pair)) => say(&pair)?,
+            Ok(Some(pair)) => each(&pair)?,
             Ok(None) => return Ok(Ok(())),
             Err(error) => return Ok(Err(error)),
         }
     }
 }
 
-/// Lists what the node of that name holds.
+/// Lists what a node holds.
 async fn list_of(
     client: &Client,
     name: &str,
-    mut say: impl FnMut(&Pair) -> io::Result<()>,
+    mut each: impl FnMut(&Pair) -> io::Result<()>,
 ) -> io::Result<Result<(), Error>> {
     let shards = async {
         let view = client.refresh().await?;
-        let node = view.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
-            Error::Invalid(format!("no node is called {name}; nodes lists their names"))
-        })?;
+        let node =
+            view.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
+                Error::Invalid(format!("there is no node {name}; nodes lists them"))
+            })?;
         Ok((node.id, view.shards.iter().map(|shard| shard.group).collect::<Vec<_>>()))
     };
     let (node, shards) = match shards.await {
@@ -222,7 +240,7 @@ async fn list_of(
                 Err(error) => return Ok(Err(error)),
             };
             for pair in &pairs {
-                say(pair)?;
+                each(pair)?;
             }
             match pairs.last() {
                 Some(last) if more => after = last.key.clone(),
@@ -243,7 +261,7 @@ impl Store for Session {
     }
 
     async fn client(&self, role: Role) -> Result<Client, Problem> {
-        // An administrator may do whatever a client may.
+        // An administrator may do everything that a client may.
         if role == self.connection.role || self.connection.role == Role::Admin {
             return Ok(self.client.clone());
         }
@@ -254,9 +272,9 @@ impl Store for Session {
         admin.await.cloned().map_err(|error| connect_problem(&error))
     }
 
-    /// Those of the nodes.
+    /// The names of the nodes.
     async fn names(&self) -> Vec<String> {
-        // Nobody waits for a completion.
+        // A completion must not make the user wait.
         match tokio::time::timeout(NAMES_TIMEOUT, self.client.view()).await {
             Ok(Ok(view)) => view.nodes.into_iter().map(|node| node.name).collect(),
             _ => Vec::new(),
@@ -287,9 +305,9 @@ impl Store for Session {
     async fn scan(
         &self,
         scan: &Scan,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        list(&self.client, self.level(), scan, say).await
+        list(&self.client, self.level(), scan, each).await
     }
 
     async fn search(&self, key: &[u8]) -> Result<Vec<ReplicaValue>, Error> {
@@ -299,9 +317,9 @@ impl Store for Session {
     async fn show_all(
         &self,
         node: &str,
-        say: impl FnMut(&Pair) -> io::Result<()>,
+        each: impl FnMut(&Pair) -> io::Result<()>,
     ) -> io::Result<Result<(), Error>> {
-        list_of(&self.client, node, say).await
+        list_of(&self.client, node, each).await
     }
 
     async fn status(&self) -> NetworkStatus {

@@ -1,15 +1,15 @@
-//! What people type and programs write, read and not obeyed: for whoever tries what comes of it.
+//! Parsing of untrusted input without running it, for fuzzing.
 
 use std::ffi::OsString;
 
 use crate::dispatch;
 use crate::grammar;
 
-/// A line of the prompt or of a pipe, as the command that it is, in words that mean the same. None
-/// if it is empty or a comment.
+/// Parses a line of the prompt or of a pipe, and returns its command in the word form. `None` if
+/// the line is empty or a comment.
 ///
 /// # Errors
-/// What is wrong with it, in one line.
+/// A mistake in it, in one line.
 pub fn line(line: &[u8]) -> Result<Option<String>, String> {
     match grammar::parse_line(line) {
         Ok(command) => Ok(command.map(|command| command.to_string())),
@@ -17,10 +17,10 @@ pub fn line(line: &[u8]) -> Result<Option<String>, String> {
     }
 }
 
-/// The arguments of the process, without its own name.
+/// Parses the arguments of the process, without its own name.
 ///
 /// # Errors
-/// What is wrong with them. That a line of help was asked for is an error too.
+/// A mistake in them. A request for help is an error, too.
 pub fn arguments(arguments: Vec<OsString>) -> Result<(), String> {
     dispatch::check(arguments)
 }

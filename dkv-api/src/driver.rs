@@ -160,7 +160,7 @@ impl Driver {
             if let Err(panicked) = caught(connection).await {
                 // Without this the router would wait for news of the connection for ever.
                 let why = format!("the connection's task {panicked}");
-                tracing::error!(%address, "{why}; this is a fault in dkv");
+                tracing::error!(%address, "{why}; this is a bug in dkv");
                 driver.connection_lost(id, &why, false);
             }
         });

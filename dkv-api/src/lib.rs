@@ -186,6 +186,7 @@ pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, S
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
 pub use dkv_wire::identity::{Identity, Role};
+pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
@@ -195,7 +196,6 @@ pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
-pub use dkv_wire::run::Verdict;
 pub use uuid::Uuid;
 
 /// The example of the crate's README, compiled as a test.

@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use dkv_base::sync::lock;
-use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::recertify;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
@@ -195,7 +195,7 @@ pub(crate) async fn ask_on(
 }
 
 /// Returns why a connection ended, as far as its closing says.
-fn close_error(connection: &quinn::Connection, error: &CallError) -> ServerError {
+fn close_error(connection: &quinn::Connection, error: &RpcError) -> ServerError {
     let Some(reason) = connection.close_reason() else {
         return ServerError::NoAnswer(error.to_string());
     };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::http::Request;
 use axum::middleware::from_fn_with_state;
-use dkv_base::places::{Marker, Place, Places};
+use dkv_base::slots::{BusyFlag, Slot, Slots};
 use dkv_base::supervise::again;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -42,8 +42,8 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::same_origin::{self, AcceptedNames, OriginGuard};
 
-/// Time between two attempts to find a place while all are busy.
-const PLACE_RETRY: Duration = Duration::from_millis(20);
+/// Time between two attempts to find a slot while all are busy.
+const SLOT_RETRY: Duration = Duration::from_millis(20);
 /// Pause after a failure to accept, which usually means that the process has too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -127,20 +127,20 @@ impl Listener {
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
         let (stopping, _) = watch::channel(());
         let max = self.connections_max;
-        let places = Arc::new(Places::new(max, max - max / 4));
+        let slots = Arc::new(Slots::new(max, max - max / 4));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepting = async {
                 let (stream, peer) = self.listener.accept().await?;
-                io::Result::Ok((stream, find_place(&places, max, peer).await))
+                io::Result::Ok((stream, find_slot(&slots, max, peer).await))
             };
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 accepted = accepting => accepted,
             };
-            let (stream, mut place) = match accepted {
-                Ok((stream, Some(place))) => (stream, place),
+            let (stream, mut slot) = match accepted {
+                Ok((stream, Some(slot))) => (stream, slot),
                 Ok((_, None)) => continue,
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
@@ -153,13 +153,13 @@ impl Listener {
             let (serving, stop) = (serving.clone(), stopping.subscribe());
             tokio::spawn(async move {
                 let counted = CountedConnection::new(&serving.app.metrics);
-                let marker = place.marker();
+                let busy_flag = slot.busy_flag();
                 tokio::select! {
                     biased;
-                    () = serving.serve_stream(stream, marker, stop) => {}
-                    () = place.lost() => debug!("an idle connection made room for another"),
+                    () = serving.serve_stream(stream, busy_flag, stop) => {}
+                    () = slot.lost() => debug!("an idle connection made room for another"),
                 }
-                drop((counted, place));
+                drop((counted, slot));
             });
         }
         drop(self.listener);
@@ -176,18 +176,18 @@ impl Listener {
     }
 }
 
-/// Finds a place for a connection. `None` if its address has as many busy connections as it may. If
-/// all places are busy this waits, and further connections queue in the listener.
-async fn find_place(places: &Arc<Places>, max: usize, peer: SocketAddr) -> Option<Place> {
+/// Finds a slot for a connection. `None` if its address has as many busy connections as it may. If
+/// all slots are busy this waits, and further connections queue in the listener.
+async fn find_slot(slots: &Arc<Slots>, max: usize, peer: SocketAddr) -> Option<Slot> {
     loop {
-        if let Some(place) = places.take(peer.ip()) {
-            return Some(place);
+        if let Some(slot) = slots.take(peer.ip()) {
+            return Some(slot);
         }
-        if places.taken() < max {
+        if slots.taken() < max {
             debug!(%peer, "too many requests from one address are in progress");
             return None;
         }
-        tokio::time::sleep(PLACE_RETRY).await;
+        tokio::time::sleep(SLOT_RETRY).await;
     }
 }
 
@@ -200,13 +200,13 @@ struct Serving {
 
 impl Serving {
     /// Serves an accepted stream, after the TLS handshake if there is one.
-    async fn serve_stream(&self, stream: TcpStream, place: Marker, stop: watch::Receiver<()>) {
+    async fn serve_stream(&self, stream: TcpStream, slot: BusyFlag, stop: watch::Receiver<()>) {
         let stream = CountedStream::new(stream, Arc::clone(&self.app.metrics));
         let Some(tls) = &self.tls else {
-            return self.serve_connection(stream, Some(place), stop).await;
+            return self.serve_connection(stream, Some(slot), stop).await;
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_connection(stream, Some(place), stop).await,
+            Ok(Ok(stream)) => self.serve_connection(stream, Some(slot), stop).await,
             Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
             Err(_) => debug!("the TLS handshake took too long"),
         }
@@ -217,11 +217,11 @@ impl Serving {
     async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        place: Option<Marker>,
+        slot: Option<BusyFlag>,
         mut stop: watch::Receiver<()>,
     ) {
         let router = TowerToHyperService::new(self.app.router.clone());
-        let activity = Activity::new(place);
+        let activity = Activity::new(slot);
         let service = service_fn(|request: Request<Incoming>| {
             let running = activity.begin_request();
             let answer = router.call(request.map(|body| running.body(body)));

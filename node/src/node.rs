@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dkv_base::id::{GroupId, NetworkId, NodeId};
 use dkv_base::supervise::Failure;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::region::Region;
@@ -66,7 +66,7 @@ pub(crate) struct Parts {
     pub(crate) founder: bool,
     pub(crate) data_dir: DataDir,
     pub(crate) endpoint: Endpoint,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) wal: Wal,
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
@@ -92,7 +92,7 @@ pub(crate) struct Node {
     founder: bool,
     data_dir: DataDir,
     endpoint: Endpoint,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     peers: Peers,
     heartbeats: HeartbeatCoalescer,
     wal: Wal,
@@ -138,7 +138,7 @@ impl Node {
             founder,
             data_dir,
             endpoint,
-            gate,
+            acceptor,
             wal,
             engine,
             server,
@@ -146,7 +146,7 @@ impl Node {
             task_factories,
             failure,
         } = parts;
-        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&gate), runs.clone());
+        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), runs.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
@@ -193,7 +193,7 @@ impl Node {
             founder,
             data_dir,
             endpoint,
-            gate,
+            acceptor,
             peers,
             heartbeats,
             wal,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use dkv_base::platform;
 use dkv_base::supervise::Failure;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -96,7 +96,7 @@ impl RegistryStore {
     pub(crate) fn start(
         registry: Registry,
         file: PathBuf,
-        gate: Arc<Gate>,
+        acceptor: Arc<Acceptor>,
         lock: Arc<std::fs::File>,
         failure: &Failure,
     ) -> (Self, StoreTask) {
@@ -104,7 +104,7 @@ impl RegistryStore {
         let (updates, queue) = mpsc::channel(WAITING_MAX);
         let (publish, current) = watch::channel(Arc::clone(&registry));
         let (stop, stopped) = oneshot::channel();
-        let writer = Writer { registry, publish, file, gate, lock };
+        let writer = Writer { registry, publish, file, acceptor, lock };
         let task =
             failure.if_ended("the task that writes the registry", writer.run(queue, stopped));
         let task = tokio::spawn(task);
@@ -135,7 +135,7 @@ struct Writer {
     registry: Arc<Registry>,
     publish: watch::Sender<Arc<Registry>>,
     file: PathBuf,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     lock: Arc<std::fs::File>,
 }
 
@@ -175,7 +175,7 @@ impl Writer {
         let next = Arc::new(next);
         if effects.deny {
             // Enforced even if the write fails: refusing a holder too early does no harm.
-            self.gate.set_denied(next.denied());
+            self.acceptor.set_denied(next.denied());
         }
         let written = if effects.save { self.write(&next).await } else { Ok(()) };
         match written {

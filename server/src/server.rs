@@ -9,8 +9,8 @@ use std::time::Duration;
 use dkv_base::id::{HolderId, NetworkId};
 use dkv_base::logging::LoggingError;
 use dkv_base::supervise::Failure;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::{Authority, CertificateError, Credentials, generate_key};
-use dkv_wire::gate::Gate;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::CERTIFICATE_CHECK;
 use dkv_wire::network::{Settings, SettingsError};
@@ -127,13 +127,13 @@ impl Server {
         let (tokens, node_token) = valid_initial_tokens(&data, &registry);
         let local_tokens = LocalTokens::publish(tokens, config.tokens_home, address);
 
-        let gate = Arc::new(Gate::default());
-        gate.set_denied(registry.denied());
+        let acceptor = Arc::new(Acceptor::default());
+        acceptor.set_denied(registry.denied());
         let failure = Failure::default();
         let (store, store_task) = RegistryStore::start(
             registry,
             data.registry_file(),
-            Arc::clone(&gate),
+            Arc::clone(&acceptor),
             data.lock(),
             &failure,
         );
@@ -141,11 +141,11 @@ impl Server {
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             store.clone(),
-            Arc::clone(&gate),
+            Arc::clone(&acceptor),
             local_tokens,
             ReachabilityProbe::new(endpoint.clone()),
         ));
-        let accepting = gate.serve(endpoint.clone(), move |connection, peer| {
+        let accepting = acceptor.serve(endpoint.clone(), move |connection, peer| {
             Arc::clone(&service).serve(connection, peer)
         });
         let tasks = vec![

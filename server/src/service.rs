@@ -1,6 +1,6 @@
 //! The server's side of every conversation: reads requests, consults the registry, writes answers.
 //!
-//! The gate admits two kinds of peers. A *joiner* has proved nothing: it may send one small frame
+//! The acceptor admits two kinds of peers. A *joiner* has proved nothing: it may send one small frame
 //! within a few seconds, and the number of joiners is limited. The *holder of a certificate* may
 //! send any number of requests on a few streams. The role in its certificate decides what it may
 //! ask, and nothing that it says.
@@ -13,12 +13,12 @@ mod nodes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use dkv_base::places::Places;
 use dkv_base::platform;
+use dkv_base::slots::Slots;
+use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::certificate::Authority;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
@@ -41,13 +41,13 @@ use crate::registry_store::{RegistryStore, UpdateError};
 pub(crate) struct Service {
     authority: Arc<Authority>,
     store: RegistryStore,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     local_tokens: LocalTokens,
     reachability: ReachabilityProbe,
     started: Instant,
     /// Identifies this run of the server in the questions by which nodes prove that they are alive.
     run: u64,
-    joiners: Arc<Places>,
+    joiners: Arc<Slots>,
     signing: Semaphore,
     connections: HolderConnections,
     logged_verdicts: LoggedVerdicts,
@@ -57,19 +57,19 @@ impl Service {
     pub(crate) fn new(
         authority: Arc<Authority>,
         store: RegistryStore,
-        gate: Arc<Gate>,
+        acceptor: Arc<Acceptor>,
         local_tokens: LocalTokens,
         reachability: ReachabilityProbe,
     ) -> Self {
         Self {
             authority,
             store,
-            gate,
+            acceptor,
             local_tokens,
             reachability,
             started: Instant::now(),
             run: platform::random_u64(),
-            joiners: Arc::new(Places::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
+            joiners: Arc::new(Slots::new(JOINERS_MAX, ADDRESS_JOINERS_MAX)),
             signing: Semaphore::new(SIGNING_MAX),
             connections: HolderConnections::default(),
             logged_verdicts: LoggedVerdicts::default(),
@@ -157,7 +157,7 @@ impl Service {
         address: SocketAddr,
         request: ServerRequest,
     ) -> Result<ServerAnswer, ServerRefusal> {
-        if self.gate.is_denied(identity.holder) {
+        if self.acceptor.is_denied(identity.holder) {
             return Err(ServerRefusal::Denied("removed from the network".into()));
         }
         match request {

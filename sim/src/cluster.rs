@@ -24,18 +24,18 @@ const FIRST_NODE: u8 = 11;
 const FIRST_CLIENT: u8 = 101;
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
-/// Ticks within which a process has ended that lacks a task.
+/// Ticks within which a process must end after a vital task has panicked.
 const NOTICED_WITHIN: u64 = 3000;
 /// Time since 1970 at the first tick: the beginning of 2026.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
-/// The machines of one network, and what is between them.
+/// The machines of one network, and the links between them.
 pub struct Cluster {
-    /// The tick that passes.
+    /// The current tick.
     pub now: u64,
-    /// What is between the machines.
+    /// The links between the machines.
     pub network: Network,
-    /// What happened.
+    /// The trace of the run.
     pub trace: Trace,
     /// The registration server's machine.
     pub server: Machine,
@@ -51,49 +51,49 @@ pub struct Cluster {
 
 /// A machine with a disk, for a node.
 pub struct Node {
-    /// What people call the node.
+    /// The node's name.
     pub name: String,
     /// The machine.
     pub machine: Machine,
     /// Its disk.
     pub disk: Disk,
-    /// Whether it runs, or is to run again: not any more once it was removed.
+    /// Whether it runs, or is to run again; false once it was removed.
     pub wanted: bool,
-    /// Whether somebody has asked for its removal.
+    /// Whether its removal was ordered.
     pub leaving: bool,
-    /// Whether it was switched off for good because the network had said that nothing is lost with
+    /// Whether it was switched off for good after the network had said that nothing is lost with
     /// it.
     pub promised: bool,
-    /// Whether it has ended for good, since it lacks what it has acknowledged.
+    /// Whether it has ended for good because it lacks entries that it had acknowledged.
     pub condemned: bool,
-    /// Ticks for which the process has run since a task of it panicked, if one has.
+    /// Ticks for which the process has run since a vital task panicked.
     panicked: Option<u64>,
-    /// Whether it went on as if nothing had happened.
+    /// Whether it went on for too long after that.
     overlooked: bool,
     process: Process,
 }
 
-/// What is known of a node's process from outside.
+/// A node's process, as its machine sees it.
 #[derive(Default)]
 struct Process {
     stop: Option<oneshot::Sender<()>>,
     ended: Arc<Mutex<Option<Result<(), String>>>>,
 }
 
-/// How a process ends from outside.
+/// How a process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// It is killed; the machine lives.
+    /// The process is killed, and the machine lives on.
     Process,
     /// The machine loses its power.
     Power,
 }
 
 impl Cluster {
-    /// A network without a process. `clients` machines are there for clients.
+    /// Creates a network without a process, with so many machines for clients.
     ///
     /// # Errors
-    /// If no directory can be made for what is kept in files.
+    /// If no directory can be created for the processes' files.
     pub fn new(
         mut random: Random,
         settings: Settings,
@@ -105,7 +105,8 @@ impl Cluster {
         let mut machine = |number| Machine::new(number, network.clone(), random.fork(), epoch);
         let server = machine(SERVER);
         let clients = (0..clients).map(|number| machine(FIRST_CLIENT + number)).collect();
-        // Files of which each write is durable at once; in memory, where there is such a place.
+        // Every write to these files is durable at once. They are in memory if the system has a
+        // place for that.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
         let nodes = Vec::new();
         Ok(Self {
@@ -122,7 +123,7 @@ impl Cluster {
         })
     }
 
-    /// Lets one tick pass.
+    /// Advances all machines by one tick.
     pub fn tick(&mut self) {
         self.now += 1;
         self.trace.tick(self.now);
@@ -152,7 +153,7 @@ impl Cluster {
                 node.condemned |= says("has acknowledged entry");
                 node.leaving |= node.condemned;
                 node.wanted &= !node.condemned && !says("removed from the network");
-                self.bury(index, Death::Process);
+                self.end_process(index, Death::Process);
             }
         }
         for (number, client) in self.clients.iter_mut().enumerate() {
@@ -193,7 +194,7 @@ impl Cluster {
     /// Adds a machine for a node, and starts it.
     pub fn add_node(&mut self) -> usize {
         let index = self.nodes.len();
-        let number = FIRST_NODE + index as u8; // far fewer than machines have numbers
+        let number = FIRST_NODE + index as u8; // there are far fewer nodes than numbers
         let random = self.random.fork();
         let machine = Machine::new(number, self.network.clone(), random, self.epoch);
         let disk = Disk::new(self.random.fork());
@@ -236,7 +237,7 @@ impl Cluster {
                 .and_then(|it| it.parse().ok()),
             token_file: Some(token_file),
             threads: None,
-            // Every other node has no room for values: it reads them back from its checkpoints.
+            // Every other node keeps no values in memory, and reads them from its checkpoints.
             value_memory: (index % 2 == 1).then_some(0),
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -250,7 +251,7 @@ impl Cluster {
             let ready = |_| trace.line(format!("{name} serves"));
             let stopped = async { drop(stopped.await) };
             let result = dkv_node::run_on(storage, args, ready, stopped).await;
-            // Where the directories are is another place each time.
+            // The directories are in another place in each run.
             let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
@@ -260,19 +261,19 @@ impl Cluster {
     pub fn kill_node(&mut self, index: usize, death: Death) {
         let name = &self.nodes[index].name;
         self.trace.line(format!("{name} dies: {death:?}"));
-        self.bury(index, death);
+        self.end_process(index, death);
     }
 
-    /// Asks the process of a node to stop.
+    /// Asks the process of a node to stop cleanly.
     pub fn stop_node(&mut self, index: usize) {
         if let Some(stop) = self.nodes[index].process.stop.take() {
             self.trace.line(format!("{} is asked to stop", self.nodes[index].name));
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = stop.send(());
         }
     }
 
-    fn bury(&mut self, index: usize, death: Death) {
+    fn end_process(&mut self, index: usize, death: Death) {
         let seed = self.random.draw();
         let node = &mut self.nodes[index];
         node.machine.kill();
@@ -287,29 +288,29 @@ impl Cluster {
         }
     }
 
-    /// Nodes that went on after the panic of a task that they cannot be without.
+    /// Returns the nodes that went on after the panic of a vital task.
     pub fn overlooked(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter(|node| node.overlooked).map(|node| node.name.as_str())
     }
 
-    /// Where clients find the server.
+    /// Returns the address at which clients find the server.
     pub fn server_address(&self) -> String {
         SocketAddr::new(network::address(SERVER), SERVER_PORT).to_string()
     }
 
-    /// The file with the join token of a role.
+    /// Returns the path of the file with the join token of a role.
     pub fn token_file(&self, role: &str) -> PathBuf {
         self.path("server").join("tokens").join(format!("{role}.token"))
     }
 
-    /// A directory of that name.
+    /// Returns the path of a file or directory of the run.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
 
 impl Node {
-    /// A process does not go on for long without a task that it needs.
+    /// Counts for how long the process has gone on after the panic of a vital task.
     fn notices_panics(&mut self) {
         if let Some(ticks) = self.panicked.as_mut().filter(|_| !self.machine.stands_still()) {
             *ticks += 1;

@@ -1,8 +1,8 @@
-//! The cryptography of TLS, with signatures that are all of one length.
+//! The cryptography of TLS, with signatures that all have the same length.
 //!
-//! Keys and signatures are as random as ever; what they contain decides nothing. Their length
-//! would: an ECDSA signature in DER varies by a few bytes, and with it where packets end. So a
-//! message is signed again until the signature has the usual length, which every second one has.
+//! Keys and signatures are random, and their content does not influence a run. Their length would:
+//! ECDSA signatures in DER differ by a few bytes, which moves the boundaries of packets. So a
+//! message is signed again until the signature has the usual length, as every second one does.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,7 @@ use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
-/// The provider of all simulated machines.
+/// Returns the provider of all simulated machines.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {

@@ -1,5 +1,5 @@
-//! The disk of a simulated machine: what it holds outlives its processes, and of what was not
-//! synced a loss of power takes what the seed says.
+//! The disk of a simulated machine. Its content outlives processes; a loss of power takes a part of
+//! the data that was not synced, as the seed says.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use dkv_wal::{FatalHook, Wal, WalOptions};
 
 use crate::random::Random;
 
-/// How long writes take.
+/// The time that writes take.
 #[derive(Clone, Copy, Debug)]
 pub enum Speed {
-    /// Between so many milliseconds.
+    /// Each takes between so many milliseconds.
     Between(u64, u64),
-    /// The next one takes so many milliseconds, then all are fast again.
+    /// The next one takes so many milliseconds; all later ones are fast again.
     Stalled(u64),
 }
 
@@ -30,42 +30,41 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk.
+    /// Creates an empty disk.
     pub fn new(random: Random) -> Self {
         let pace = Arc::new(Mutex::new((Speed::Between(0, 1), random)));
         Self { log: MemoryDisk::new(), checkpoints: MemoryStore::new(), pace }
     }
 
-    /// What the next process finds after a loss of power.
+    /// Loses the power: the next process finds what was synced, and some of the rest.
     pub fn lose_power(&mut self, seed: u64) {
         self.log = self.log.crash(seed);
         self.checkpoints = self.checkpoints.restart();
     }
 
-    /// What the next process finds if only the last one has died.
+    /// Survives the death of a process: the next one finds everything.
     pub fn restart(&mut self) {
         self.log = self.log.restart();
         self.checkpoints = self.checkpoints.restart();
     }
 
-    /// Another disk with the same on it: what will be there again if this one lies about all syncs
-    /// that are to come.
+    /// Returns another disk with the same content: what a disk has that ignores all later syncs.
     pub fn copy(&self) -> Self {
         let (log, checkpoints) = (self.log.copy(), self.checkpoints.copy());
         Self { log, checkpoints, pace: Arc::clone(&self.pace) }
     }
 
-    /// Has the power fail in the middle of a write to the log, so many operations from now.
+    /// Makes the power fail in the middle of a write to the log, after so many further operations.
     pub fn die_in_log(&self, operations: u64) {
         self.log.die_after(operations);
     }
 
-    /// Has the power fail in the middle of a checkpoint or an installation.
+    /// Makes the power fail before or after a write of a checkpoint or an installation.
     pub fn die_in_checkpoints(&self, calls: u64, happens: bool) {
         self.checkpoints.die_after(calls, happens);
     }
 
-    /// Whether the power has failed so.
+    /// Returns whether the power has failed in one of these ways.
     pub fn is_dead(&self) -> bool {
         self.log.is_dead() || self.checkpoints.is_dead()
     }
@@ -75,13 +74,13 @@ impl Disk {
         self.log.fail_sync_after(syncs);
     }
 
-    /// Limits the room, or lifts the limit.
+    /// Limits the free space, or lifts the limit.
     pub fn set_free_bytes(&self, bytes: Option<u64>) {
         self.log.set_free_bytes(bytes);
         self.checkpoints.set_free_bytes(bytes);
     }
 
-    /// How long writes take from now on.
+    /// Sets the time that writes take from now on.
     pub fn set_speed(&self, speed: Speed) {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).0 = speed;
     }
@@ -119,7 +118,7 @@ impl Storage for Disk {
     }
 }
 
-/// The node looks there whether it lost its data; what is durable is in memory.
+/// Creates the directory by which a node sees that it has data. The data itself is in memory.
 fn pretend(path: &Path) -> Result<(), StorageError> {
     std::fs::create_dir_all(path)
         .and_then(|()| std::fs::write(path.join("in-memory"), ""))

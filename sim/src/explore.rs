@@ -1,4 +1,4 @@
-//! Many seeds, on several threads.
+//! Runs many seeds on several threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::thread;
 use crate::faults::Fault;
 use crate::run::{Options, Outcome, run};
 
-/// What many runs came to together.
+/// The results of many runs together.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Seeds that were run.

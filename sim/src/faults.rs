@@ -1,7 +1,7 @@
-//! What goes wrong in a run, and when: drawn from the seed, a few things at a time.
+//! The faults of a run: drawn from the seed, a few at a time.
 //!
-//! Each fault ends by itself after a while. At the end of a run all of them end ([`Faults::heal`]),
-//! and everything has to work again.
+//! Each fault ends by itself after a while. At the end of a run all faults end ([`Faults::heal`]),
+//! and everything must work again.
 
 mod courses;
 mod kinds;
@@ -18,39 +18,40 @@ pub use kinds::Fault;
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log;
-use crate::machine::WriteDelay;
+use crate::machine::ClockRate;
 use crate::network::Weather;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
-use crate::workload::Shared;
-use courses::Plan;
+use crate::workload::Workload;
+use courses::{Going, Plan};
 use refill::Refill;
 
 /// Most nodes of a network.
 const NODES_MAX: usize = 7;
-/// Fewest nodes that an administrator leaves.
+/// Fewest nodes that the administrator leaves in a network.
 const NODES_MIN: usize = 3;
 
 /// The faults of one run.
 pub struct Faults {
     random: Random,
     next: u64,
-    /// Longest pause between two, in ticks.
+    /// Longest pause between two faults, in ticks.
     pause: u64,
-    /// What ends when.
+    /// Actions that are due, and the tick in which each is.
     ends: Vec<(u64, End)>,
-    /// How often each has come.
+    /// How often each fault has occurred.
     counts: BTreeMap<Fault, u64>,
-    /// The course of events that this run has, until it begins.
+    /// The course of events that this run has yet to begin.
     plan: Option<Plan>,
-    /// A node that is to go from a group, and until when that may begin.
-    going: Option<(usize, u64)>,
+    /// A node that is to be taken out of its groups while a leader of one is lost.
+    going: Option<Going>,
     /// A node that is to lose its replicas and be given them again.
     refill: Option<Refill>,
-    /// Whether a node was lost for good: one is what a network must bear.
+    /// Whether a node was lost for good; a network must survive one such loss.
     lost: bool,
 }
 
+/// An action that is due in a later tick: mostly the end of a fault.
 enum End {
     Restart(usize),
     RestartServer,
@@ -61,12 +62,14 @@ enum End {
     Drain(usize),
     Empty(usize),
     Remove(usize),
-    /// Nothing that the first sends reaches anybody but the second.
+    /// Cuts all links from the first node to other nodes but the second.
     Cut(usize, usize),
     Lose(usize),
-    /// A node neither hears nor reaches the others.
+    /// Cuts a node off from all other nodes.
     CutOff(usize),
-    /// What is sent to a primary is late from now on, and one client is left alone with it.
+    /// Cuts the power of all nodes, and makes their disks fast again.
+    Outage,
+    /// Delays all messages to a primary, and leaves one client alone with it.
     HearsLate {
         leader: usize,
         alone: usize,
@@ -75,7 +78,7 @@ enum End {
 }
 
 impl Faults {
-    /// The faults of a seed, from a tick on for so many, with that course among them.
+    /// Creates the faults of a seed, for `ticks` ticks from a tick on, including a course.
     pub fn new(mut random: Random, from: u64, ticks: u64, course: Option<Course>) -> Self {
         let pause = *random.pick(&[300, 1000, 2500]).unwrap_or(&1000);
         let plan = course.map(|course| Plan::new(course, &mut random, from, ticks));
@@ -83,17 +86,22 @@ impl Faults {
         Self { random, next: from, pause, ends, counts, plan, going, refill, lost }
     }
 
-    /// How often each has come.
+    /// Returns how often each fault has occurred.
     pub fn counts(&self) -> &BTreeMap<Fault, u64> {
         &self.counts
     }
 
-    /// Ends what is due, and begins another if it is time.
-    pub fn tick(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
+    /// Carries out what is due, and begins another fault if it is time.
+    pub fn tick(
+        &mut self,
+        cluster: &mut Cluster,
+        observations: &Observations,
+        workload: &Workload,
+    ) {
         let now = cluster.now;
-        self.end_due(cluster, observations, shared);
+        self.end_due(cluster, observations, workload);
         Self::switch_off(cluster, observations);
-        self.keep_to_plan(cluster, observations, shared);
+        self.keep_to_plan(cluster, observations, workload);
         let steps = log::steps();
         self.ambush(cluster, observations, &steps);
         self.refill(cluster, observations, &steps);
@@ -105,34 +113,45 @@ impl Faults {
         if now >= self.next {
             self.next = now + self.random.between(50, self.pause);
             let fault = Fault::draw(&mut self.random);
-            self.begin(fault, cluster, observations, shared);
+            self.begin(fault, cluster, observations, workload);
         }
     }
 
-    /// Starts again what has ended, and begins nothing.
-    pub fn restart(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
-        self.end_due(cluster, observations, shared);
+    /// Restarts processes that have ended, and begins no fault.
+    pub fn restart(
+        &mut self,
+        cluster: &mut Cluster,
+        observations: &Observations,
+        workload: &Workload,
+    ) {
+        self.end_due(cluster, observations, workload);
         Self::switch_off(cluster, observations);
         self.plan_restarts(cluster);
     }
 
-    /// Ends everything.
-    pub fn heal(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
+    /// Ends all faults.
+    pub fn heal(
+        &mut self,
+        cluster: &mut Cluster,
+        observations: &Observations,
+        workload: &Workload,
+    ) {
         cluster.trace.line("everything heals");
         (self.plan, self.going, self.refill) = (None, None, None);
-        self.end_all(cluster, observations, shared);
+        self.end_all(cluster, observations, workload);
     }
 
-    fn end_all(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
-        // Who is to be lost is not lost any more.
+    fn end_all(&mut self, cluster: &mut Cluster, observations: &Observations, workload: &Workload) {
+        // A node that was about to be lost is not lost any more.
         self.lost &= !self.ends.iter().any(|(_, end)| matches!(end, End::Lose(_)));
         self.ends.retain(|(_, end)| {
-            !matches!(end, End::Cut(..) | End::CutOff(_) | End::Lose(_) | End::HearsLate { .. })
+            let begins = matches!(end, End::Cut(..) | End::CutOff(_) | End::HearsLate { .. });
+            !begins && !matches!(end, End::Lose(_) | End::Outage)
         });
         for (_, end) in std::mem::take(&mut self.ends) {
-            Self::end(&end, cluster, observations, shared);
+            Self::end(&end, cluster, observations, workload);
         }
-        Self::end(&End::Links, cluster, observations, shared);
+        Self::end(&End::Links, cluster, observations, workload);
         cluster.network.set_weather(Weather::CALM);
         log::panic_nowhere();
         cluster.server.fail_power_after(None);
@@ -141,19 +160,19 @@ impl Faults {
         }
         for index in 0..cluster.nodes.len() {
             for end in [End::Clock(index), End::Disk(index), End::Restart(index)] {
-                Self::end(&end, cluster, observations, shared);
+                Self::end(&end, cluster, observations, workload);
             }
         }
     }
 
-    fn end_due(&mut self, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
+    fn end_due(&mut self, cluster: &mut Cluster, observations: &Observations, workload: &Workload) {
         while let Some(place) = self.ends.iter().position(|(at, _)| *at <= cluster.now) {
             let (_, end) = self.ends.remove(place);
-            Self::end(&end, cluster, observations, shared);
+            Self::end(&end, cluster, observations, workload);
         }
     }
 
-    /// A process that has ended is started again, as its operator would.
+    /// Restarts processes that have ended, as an operator would.
     fn plan_restarts(&mut self, cluster: &Cluster) {
         for (index, node) in cluster.nodes.iter().enumerate() {
             let restarts = |end: &End| matches!(end, End::Restart(it) if *it == index);
@@ -165,7 +184,7 @@ impl Faults {
         }
     }
 
-    /// A node to be struck, often one that leads.
+    /// Chooses the node to strike: in half of all cases a leader.
     fn victim(&mut self, cluster: &Cluster, observations: &Observations) -> Option<usize> {
         let wanted = |index: &usize| cluster.nodes[*index].wanted;
         let nodes: Vec<usize> = (0..cluster.nodes.len()).filter(wanted).collect();
@@ -184,7 +203,7 @@ impl Faults {
         fault: Fault,
         cluster: &mut Cluster,
         observations: &Observations,
-        shared: &Shared,
+        workload: &Workload,
     ) {
         let now = cluster.now;
         let Some(victim) = self.victim(cluster, observations) else { return };
@@ -208,13 +227,8 @@ impl Faults {
                 cluster.nodes[victim].machine.fail_power_after(Some(self.random.below(3)));
             }
             Fault::TornBooks => cluster.server.fail_power_after(Some(self.random.below(4))),
-            Fault::Blackout => {
-                for index in 0..cluster.nodes.len() {
-                    if cluster.nodes[index].machine.is_up() {
-                        cluster.kill_node(index, Death::Power);
-                    }
-                }
-            }
+            Fault::Blackout => Self::black_out(cluster),
+            Fault::Outage => self.outage(cluster, workload),
             Fault::Stop => cluster.stop_node(victim),
             Fault::ServerKill => {
                 cluster.kill_server();
@@ -224,7 +238,7 @@ impl Faults {
                 links::cut(&mut self.random, fault, victim, cluster);
                 self.ends.push((until, End::Links));
             }
-            Fault::Late => self.late(cluster, observations, shared),
+            Fault::Late => self.late(cluster, observations, workload),
             Fault::Weather => {
                 cluster.network.set_weather(links::weather(&mut self.random));
                 self.ends.push((until, End::Weather));
@@ -234,8 +248,8 @@ impl Faults {
             Fault::Drift => {
                 let every = self.random.between(5, 200);
                 let fast = self.random.per_mille(500);
-                let pace = if fast { WriteDelay::Fast(every) } else { WriteDelay::Slow(every) };
-                cluster.nodes[victim].machine.set_pace(pace);
+                let pace = if fast { ClockRate::Fast(every) } else { ClockRate::Slow(every) };
+                cluster.nodes[victim].machine.set_rate(pace);
                 self.ends.push((until + 3 * length, End::Clock(victim)));
             }
             Fault::WallJump => {
@@ -270,7 +284,7 @@ impl Faults {
                 self.ends.push((until + 2 * length, End::Drain(victim)));
             }
             Fault::Rebalance => observations.order(Order::Rebalance),
-            Fault::Empty => self.empty(victim, cluster, observations, shared),
+            Fault::Empty => self.empty(victim, cluster, observations, workload),
             Fault::HalfChange => self.half_change(victim, cluster, observations),
             Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
@@ -282,7 +296,7 @@ impl Faults {
         stay > NODES_MIN && !self.lost
     }
 
-    fn end(end: &End, cluster: &mut Cluster, observations: &Observations, shared: &Shared) {
+    fn end(end: &End, cluster: &mut Cluster, observations: &Observations, workload: &Workload) {
         match end {
             End::Restart(index) => {
                 let node = &cluster.nodes[*index];
@@ -297,10 +311,10 @@ impl Faults {
             }
             End::Links => {
                 cluster.network.mend();
-                shared.focus_on_nothing();
+                workload.focus_on_nothing();
             }
             End::Weather => cluster.network.set_weather(Weather::CALM),
-            End::Clock(index) => cluster.nodes[*index].machine.set_pace(WriteDelay::Exact),
+            End::Clock(index) => cluster.nodes[*index].machine.set_rate(ClockRate::Exact),
             End::Disk(index) => {
                 let disk = &cluster.nodes[*index].disk;
                 disk.set_speed(Speed::Between(0, 1));
@@ -327,6 +341,14 @@ impl Faults {
             }
             End::CutOff(index) => {
                 links::cut_from_nodes(cluster.nodes[*index].machine.address(), cluster);
+            }
+            End::Outage => {
+                cluster.trace.line("all power fails");
+                Self::black_out(cluster);
+                workload.focus_on_nothing();
+                for node in &cluster.nodes {
+                    node.disk.set_speed(Speed::Between(0, 1));
+                }
             }
             End::HearsLate { leader, alone, late } => {
                 Self::hears_late(*leader, *alone, *late, cluster);

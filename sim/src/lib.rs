@@ -1,8 +1,8 @@
-//! Whole networks of dkv in one process, on simulated machines, from a seed.
+//! Deterministic simulation of whole dkv networks in one process, from a seed.
 //!
-//! A run is a registration server, three to seven nodes and some clients. All of it is the
-//! product's own code, from the frames to the state: QUIC and TLS included. What is simulated are
-//! the machines:
+//! A run has a registration server, three to seven nodes and some clients. All of them run the
+//! product's own code, from the frames to the state, including QUIC and TLS. Only the machines are
+//! simulated:
 //!
 //! | seam | real | here |
 //! |---|---|---|
@@ -13,12 +13,11 @@
 //! | random numbers | the kernel's | [`random`]: from the seed |
 //! | threads | the kernel's | none: one machine after the other, a millisecond at a time |
 //!
-//! What goes wrong is drawn from the seed ([`faults`]), and so is what the clients do
-//! ([`workload`]). At the end everything heals. Then the network has to serve within a bound, all
-//! replicas must be equal, and the history of the clients must be one that the promises allow
-//! ([`run`]).
+//! The seed decides what goes wrong ([`faults`]) and what the clients do ([`workload`]). At the end
+//! everything heals. Then the network must serve within a bound, all replicas must be equal, and
+//! the history of the clients must be one that the promises allow ([`run`]).
 //!
-//! The same seed gives the same run, up to the last datagram ([`trace`]).
+//! The same seed gives the same run, down to the last datagram ([`trace`]).
 //!
 //! The small files of the server and the nodes (certificates, books) are real ones, in a directory
 //! in memory; the power fails before, within or after the replacement of one.
@@ -31,8 +30,8 @@ pub mod cluster;
 pub mod faults;
 pub mod workload;
 pub mod observer;
-mod copies;
-mod old_copies;
+mod replication_check;
+mod backups;
 
 pub mod machine;
 pub mod network;

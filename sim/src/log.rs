@@ -1,16 +1,16 @@
-//! What the processes log: for people, with the simulated time and machine in front, and some lines
-//! for the faults.
+//! The logs of the processes: printed with the simulated time and machine in front, and watched by
+//! some faults.
 //!
-//! Some faults have to come in the middle of something that takes a few milliseconds, such as a
-//! change of a group's voters. When that is, only the process knows, and it logs it. And a task may
-//! panic anywhere: here one does as it logs.
+//! Some faults must strike in the middle of something that takes a few milliseconds, such as a
+//! change of a group's voters. Only the process knows when that is, and it logs it. And a task may
+//! panic anywhere; in the simulation it panics as it writes a line to its log.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Once;
 
-use dkv_base::id::NodeId;
+use dkv_base::id::{GroupId, NodeId};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -20,15 +20,13 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
-/// Who logs that members change.
-const STEWARDS: &str = "dkv_node::stewards";
-/// Tasks without which a node cannot be.
+/// The targets of tasks that a node cannot do without.
 const TASKS: [&str; 5] = [
-    STEWARDS,
-    "dkv_node::compaction",
-    "dkv_node::coordinator",
-    "dkv_node::departures",
-    "dkv_node::lookout",
+    "dkv_node::cluster::membership_reconciler",
+    "dkv_node::tasks::log_retention",
+    "dkv_node::cluster::coordinator",
+    "dkv_node::cluster::replica_removal",
+    "dkv_node::tasks::failure_detector",
 ];
 
 thread_local! {
@@ -38,7 +36,7 @@ thread_local! {
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Says which machine runs in which tick from now on.
+/// Sets which machine runs, and in which tick.
 pub fn at(now: u64, machine: &str) {
     PLACE.with_borrow_mut(|place| {
         place.0 = now;
@@ -52,49 +50,60 @@ pub fn at(now: u64, machine: &str) {
 pub struct Step {
     /// The leader's machine.
     pub leader: String,
-    /// What it changes, as it logs it.
+    /// The group, if the leader logs it.
+    pub group: Option<GroupId>,
+    /// The change, as the leader logs it.
     pub what: String,
 }
 
 impl Step {
-    /// Whether it changes the voters.
+    /// Returns whether it changes the voters.
     pub fn changes_voters(&self) -> bool {
         self.what.starts_with("ChangeVoters")
     }
 
-    /// Whether it adds learners, and that node among them.
+    /// Returns whether it adds that node as a learner.
     pub fn adds(&self, node: NodeId) -> bool {
-        self.what.starts_with("AddLearners") && self.what.contains(&format!("{node:?}"))
+        self.what.starts_with("AddLearners") && self.names(node)
+    }
+
+    /// Returns whether it changes the voters to a set without that node.
+    pub fn leaves_out(&self, node: NodeId) -> bool {
+        self.changes_voters() && !self.names(node)
+    }
+
+    fn names(&self, node: NodeId) -> bool {
+        self.what.contains(&format!("{node:?}"))
     }
 }
 
-/// The changes of members that were begun in this tick.
+/// Takes the changes of members that were begun since the last call.
 pub fn steps() -> Vec<Step> {
     STEPS.take()
 }
 
-/// Has the task of a machine panic that logs next.
+/// Makes the task that logs next on a machine panic.
 pub fn panic_at(machine: &str) {
     PANICS.with_borrow_mut(|panics| panics.insert(machine.to_owned()));
 }
 
-/// Has nobody panic any more.
+/// Cancels all panics that have not happened.
 pub fn panic_nowhere() {
     PANICS.take();
     PANICKED.take();
 }
 
-/// Whether a task panics now because it was to, and on which machine: said once.
+/// Takes the machine on which a task has panicked as intended, if one has.
 pub fn panicked() -> Option<String> {
     PANICKED.take()
 }
 
-/// Whether a task panics now because it was to.
+/// Returns whether a task panics now as intended.
 pub fn is_panicking() -> bool {
     PANICKED.with_borrow(Option::is_some)
 }
 
-/// Prints what the processes log to standard error. To be called before anything is run.
+/// Prints the logs of the processes to standard error. Call it before any run.
 pub fn print(filter: &str) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -104,7 +113,7 @@ pub fn print(filter: &str) {
     init(Some(lines));
 }
 
-/// Has the processes' logs looked at. Of no effect if they are printed.
+/// Watches the logs of the processes. Has no effect after [`print`], which watches them too.
 pub fn look() {
     init(None::<EnvFilter>);
 }
@@ -112,22 +121,22 @@ pub fn look() {
 fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + 'static>) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Whoever has said before where logs go looks at them himself.
-        let layers = registry().with(lines).with(Steps.with_filter(stewards()));
-        // The last one: nobody misses a line because of a panic.
+        // A subscriber that was installed before stays.
+        let layers = registry().with(lines).with(Steps.with_filter(nodes()));
+        // It comes last, so that the others get the line before the panic.
         let _ = layers.with(Panics.with_filter(tasks())).try_init();
     });
 }
 
-fn stewards() -> Targets {
-    Targets::new().with_target(STEWARDS, Level::INFO)
+fn nodes() -> Targets {
+    Targets::new().with_target("dkv_node", Level::INFO)
 }
 
 fn tasks() -> Targets {
     Targets::new().with_targets(TASKS.map(|task| (task, Level::DEBUG)))
 }
 
-/// Panics in the place of a task that logs.
+/// Panics in the task that logs.
 struct Panics;
 
 impl<S: Subscriber> Layer<S> for Panics {
@@ -140,22 +149,32 @@ impl<S: Subscriber> Layer<S> for Panics {
     }
 }
 
-/// Notes that a leader begins to change the members of its group.
+/// Collects the changes of members that leaders begin.
 struct Steps;
 
 impl<S: Subscriber> Layer<S> for Steps {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        event.record(&mut StepVisit);
+        let mut visit = StepVisit::default();
+        event.record(&mut visit);
+        if let Some(what) = visit.what {
+            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
+            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, group: visit.group, what }));
+        }
     }
 }
 
-struct StepVisit;
+#[derive(Default)]
+struct StepVisit {
+    group: Option<GroupId>,
+    what: Option<String>,
+}
 
 impl Visit for StepVisit {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "step" {
-            let leader = PLACE.with_borrow(|(_, machine)| machine.clone());
-            STEPS.with_borrow_mut(|steps| steps.push(Step { leader, what: format!("{value:?}") }));
+        match field.name() {
+            "group" => self.group = format!("{value:?}").parse().ok().map(GroupId),
+            "step" => self.what = Some(format!("{value:?}")),
+            _ => {}
         }
     }
 }
@@ -165,5 +184,22 @@ struct Place;
 impl FormatTime for Place {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         PLACE.with_borrow(|(now, machine)| write!(writer, "{now:>7} ms  {machine:<9}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_tasks_that_panic_are_modules_of_the_node() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src");
+        for task in TASKS {
+            let module = task.strip_prefix("dkv_node::").unwrap().replace("::", "/");
+            let found = sources.join(&module).with_extension("rs");
+            assert!(found.exists() || sources.join(module).join("mod.rs").exists(), "{task} moved");
+        }
     }
 }

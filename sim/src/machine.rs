@@ -1,9 +1,9 @@
 //! A simulated machine: a runtime of its own, whose clock is driven by hand, on a platform of its
 //! own.
 //!
-//! A machine runs one process at a time. To kill it is to drop the runtime with all tasks in it,
-//! which is as sudden as SIGKILL: nobody gets a last word. Its clocks may run fast or slow, or
-//! stand still.
+//! A machine runs one process at a time. Killing the process drops the runtime with all its tasks,
+//! which is as sudden as SIGKILL: no task cleans up. The clocks may run fast or slow, or stand
+//! still.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,13 +22,13 @@ use crate::cryptography;
 use crate::network::{self, Network};
 use crate::random::Random;
 
-/// Times that all tasks which are ready are polled before a tick ends.
+/// How often all ready tasks are polled before a tick ends.
 const SETTLE: usize = 16;
 
 /// How a machine's monotonic clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteDelay {
-    /// As it should.
+pub enum ClockRate {
+    /// Exactly.
     Exact,
     /// It gains a millisecond in every so many.
     Fast(u64),
@@ -40,10 +40,11 @@ pub enum WriteDelay {
 pub struct Machine {
     platform: Rc<Simulated>,
     process: Option<Runtime>,
-    pace: WriteDelay,
+    rate: ClockRate,
     ticks: u64,
-    /// While it stands still: until when, and whether its clock goes on meanwhile.
+    /// While it stands still: until which tick, and whether its clock goes on meanwhile.
     still: Option<(u64, bool)>,
+    /// Ticks that the clock has to catch up with.
     owed: u64,
 }
 
@@ -58,17 +59,17 @@ struct Simulated {
     power: Cell<Power>,
 }
 
-/// Whether a machine has power, as the writes of small files see it.
+/// Whether a machine has power when it writes a small file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Power {
     On,
-    /// It fails in a write, so many writes from now.
+    /// The power fails in a write, after so many further writes.
     FailsAfter(u64),
     Off,
 }
 
 impl Machine {
-    /// A machine without a process.
+    /// Creates a machine without a process.
     pub fn new(number: u8, network: Network, random: Random, epoch: SystemTime) -> Self {
         let platform = Rc::new(Simulated {
             address: network::address(number),
@@ -79,26 +80,26 @@ impl Machine {
             wall_offset_ms: Cell::new(0),
             power: Cell::new(Power::On),
         });
-        Self { platform, process: None, pace: WriteDelay::Exact, ticks: 0, still: None, owed: 0 }
+        Self { platform, process: None, rate: ClockRate::Exact, ticks: 0, still: None, owed: 0 }
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn address(&self) -> IpAddr {
         self.platform.address
     }
 
-    /// Whether a process runs.
+    /// Returns whether a process runs.
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Starts a process that does this.
+    /// Starts a process that runs this future.
     pub fn start(&mut self, process: impl Future<Output = ()> + Send + 'static) {
         let mut builder = Builder::new_current_thread();
-        // What comes from outside is always first, however many tasks were polled before.
+        // Input from outside always comes first, however many tasks were polled before.
         builder.enable_time().start_paused(true).global_queue_interval(1);
         let runtime = builder.build();
-        // Only a process that may start no thread at all cannot have a runtime.
+        // Building a runtime fails only in a process that may start no thread at all.
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
         runtime.spawn(process);
         self.process = Some(runtime);
@@ -116,39 +117,40 @@ impl Machine {
         self.platform.network.close_all(self.platform.address);
     }
 
-    /// Has the power fail in the middle of the replacement of a small file, so many of them from
-    /// now; or at no time any more.
+    /// Makes the power fail while a small file is replaced, after so many further files; `None`
+    /// means never.
     pub fn fail_power_after(&self, files: Option<u64>) {
         self.platform.power.set(files.map_or(Power::On, Power::FailsAfter));
     }
 
-    /// Whether the power has failed so.
+    /// Returns whether the power has failed in this way.
     pub fn has_no_power(&self) -> bool {
         self.platform.power.get() == Power::Off
     }
 
-    /// Has it stand still until a tick. If `clock_goes_on`, its clock has jumped when it wakes, as
-    /// after SIGSTOP; if not, it has not noticed, as after a halt of a virtual machine.
+    /// Stops the machine until a tick. If `clock_goes_on`, the clock has jumped when the machine
+    /// resumes, as after SIGSTOP; if not, the clock has stood still too, as in a virtual machine
+    /// that was halted.
     pub fn stand_still(&mut self, until: u64, clock_goes_on: bool) {
         self.still = Some((until, clock_goes_on));
     }
 
-    /// Whether it stands still.
+    /// Returns whether the machine stands still.
     pub fn stands_still(&self) -> bool {
         self.still.is_some()
     }
 
-    /// Has its monotonic clock run at another pace.
-    pub fn set_pace(&mut self, pace: WriteDelay) {
-        self.pace = pace;
+    /// Changes the rate of the monotonic clock.
+    pub fn set_rate(&mut self, rate: ClockRate) {
+        self.rate = rate;
     }
 
-    /// Sets its clock on the wall ahead, or back.
+    /// Sets the wall clock ahead or back, in milliseconds.
     pub fn set_wall_offset(&self, offset_ms: i64) {
         self.platform.wall_offset_ms.set(offset_ms);
     }
 
-    /// Lets one tick pass.
+    /// Advances the machine by one tick.
     pub fn tick(&mut self, now: u64) {
         self.platform.now.set(now);
         self.ticks += 1;
@@ -160,9 +162,9 @@ impl Machine {
             }
             self.still = None;
         }
-        let passes = match self.pace {
-            WriteDelay::Fast(every) if self.ticks.is_multiple_of(every) => 2,
-            WriteDelay::Slow(every) if self.ticks.is_multiple_of(every) => 0,
+        let passes = match self.rate {
+            ClockRate::Fast(every) if self.ticks.is_multiple_of(every) => 2,
+            ClockRate::Slow(every) if self.ticks.is_multiple_of(every) => 0,
             _ => 1,
         };
         let _simulated = net_platform::simulate(Rc::clone(&self.platform) as Rc<dyn NetPlatform>);
@@ -174,7 +176,7 @@ impl Machine {
             if passes > 0 {
                 tokio::time::sleep(Duration::from_millis(passes)).await;
             }
-            // Whatever is due at this very moment is done in this tick.
+            // Everything that is due now is done in this tick.
             for _ in 0..SETTLE {
                 tokio::task::yield_now().await;
             }

@@ -1,5 +1,4 @@
-//! `cargo run -p sim -- --seeds 1000 --from 1`: runs seeds, and says how to run again one that
-//! fails.
+//! `cargo run -p sim -- --seeds 1000 --from 1` runs seeds, and prints how to repeat one that fails.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,7 +8,7 @@ use sim::explore::{Summary, explore};
 use sim::faults::Course;
 use sim::run::{Options, Outcome, run};
 
-/// Runs whole networks of dkv on simulated machines, and looks for a broken promise.
+/// Run whole networks of dkv on simulated machines, and look for broken promises.
 #[derive(Parser)]
 struct Args {
     /// How many seeds to run
@@ -27,30 +26,29 @@ struct Args {
     /// Seeds that run at the same time [default: as many as there are cores]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Print what happens
+    /// Print the trace
     #[arg(long)]
     trace: bool,
-    /// Print what the processes log, e.g. `info` or `dkv_node=debug`
+    /// Print the logs of the processes, e.g. `info` or `dkv_node=debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// Nothing goes wrong but that a disk has lied about its syncs and loses its power
+    /// The only fault: a disk ignores its syncs for a while and then loses its power
     #[arg(long)]
     lying_disk: bool,
-    /// Nothing goes wrong but that the founder is started first, on an early copy of its directory
+    /// The only fault: the founder starts first, on an early backup of its directory
     #[arg(long, conflicts_with = "lying_disk")]
     old_copy: bool,
-    /// The course of events that each run has, e.g. `LateAnswers` [default: as the seed says]
+    /// The course of events of each run, e.g. `LateAnswers` [default: the seed decides]
     #[arg(long, conflicts_with_all = ["lying_disk", "old_copy"])]
     course: Option<Course>,
-    /// Run each seed twice and compare, datagram by datagram; one after the other, until one
-    /// differs
+    /// Run each seed twice, one after the other, and compare the runs datagram by datagram
     #[arg(long, conflicts_with_all = ["jobs", "keep_going"])]
     twice: bool,
-    /// Plant known bugs, one after the other, and run seeds until each is found
+    /// Plant known bugs, one after the other, and run seeds until each one is found
     #[cfg(feature = "mutants")]
     #[arg(long, conflicts_with = "twice")]
     mutants: bool,
-    /// Of these, only the one of that name.
+    /// Plant only the bug of that name
     #[cfg(feature = "mutants")]
     #[arg(long, requires = "mutants")]
     mutant: Option<String>,
@@ -70,7 +68,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all promises held.
+/// Returns whether all promises held.
 fn start(args: &Args) -> std::io::Result<bool> {
     if let Some(filter) = &args.log {
         sim::log::print(filter);
@@ -118,7 +116,7 @@ fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
         args.mutant.as_ref().is_none_or(|name| format!("{mutant:?}") == *name)
     };
     for mutant in dkv_base::mutants::Mutant::ALL.into_iter().filter(named) {
-        // Directories are put back in runs of their own.
+        // Backups are restored only in runs with this option.
         let old_copy = mutant == dkv_base::mutants::Mutant::BelieveCopies;
         let options = Options { mutant: Some(mutant), old_copy, ..options };
         let mut first = None;
@@ -186,7 +184,7 @@ fn conclude(summary: &Summary, seconds: f64) {
     println!("failed: {:?}", summary.failed);
 }
 
-/// Shows where two runs of a seed part; whether they do not.
+/// Prints where two runs of a seed differ, and returns whether they are equal.
 fn compare(seed: u64, one: &Outcome, other: &Outcome) -> bool {
     let (one, other) = (&one.trace, &other.trace);
     let Some(place) = one.iter().zip(other).position(|(one, other)| one != other) else {

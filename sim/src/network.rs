@@ -1,9 +1,9 @@
-//! The network between the machines: datagrams that are late, lost, doubled and out of order, links
-//! that are cut in one direction or both, or on which everything takes seconds.
+//! The network between the machines. Datagrams are late, lost, doubled and out of order; links are
+//! cut in one direction or both, slow, or narrow.
 //!
-//! QUIC runs over it as it is: [`Socket`] is what quinn sends and receives with. Time is counted in
-//! ticks of a millisecond; what is sent in one tick arrives in a later one, so the order in which
-//! machines run within a tick decides nothing.
+//! QUIC runs over it unchanged: quinn sends and receives through [`Socket`]. Time is counted in
+//! ticks of a millisecond. A datagram arrives in a later tick than it was sent in, so the order in
+//! which machines run within a tick does not matter.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -19,23 +19,23 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use crate::random::Random;
 use crate::trace::Trace;
 
-/// Datagrams that wait at a socket; more are dropped, as a kernel does.
+/// Most datagrams that wait at a socket; more are dropped, as a kernel does.
 const INBOX_MAX: usize = 8192;
-/// First of the ports that are given to whoever asks for any.
+/// First port for sockets that ask for any.
 const EPHEMERAL: u16 = 40_000;
 
-/// How the network treats datagrams, for all links alike.
+/// How the network treats datagrams, on all links alike.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
     /// Least time on the way, in ticks.
     pub delay_min: u64,
-    /// Most time on the way, in ticks, but for those that are held up.
+    /// Most time on the way, in ticks, except for datagrams that are held up.
     pub delay_max: u64,
-    /// Of a thousand, how many are held up, and for how many ticks at most.
+    /// How many of a thousand are held up, and for how many ticks at most.
     pub held_up: (u64, u64),
-    /// Of a thousand, how many are lost.
+    /// How many of a thousand are lost.
     pub lost: u64,
-    /// Of a thousand, how many arrive twice.
+    /// How many of a thousand arrive twice.
     pub doubled: u64,
     /// Longest datagram that gets through, in bytes.
     pub mtu: usize,
@@ -47,7 +47,7 @@ impl Weather {
         Self { delay_min: 1, delay_max: 1, held_up: (0, 0), lost: 0, doubled: 0, mtu: 9000 };
 }
 
-/// The network. Clones are the same one.
+/// The network. Clones share it.
 #[derive(Clone)]
 pub struct Network {
     state: Arc<Mutex<State>>,
@@ -58,20 +58,22 @@ struct State {
     random: Random,
     weather: Weather,
     cut: BTreeSet<(IpAddr, IpAddr)>,
-    /// How much later everything arrives on a link, in ticks.
+    /// By how many ticks datagrams on a link are late.
     late: BTreeMap<(IpAddr, IpAddr), u64>,
-    /// Machines without power: not even their kernels answer.
+    /// Narrow links: bytes that they carry in a tick, and the tick until which they are busy.
+    narrow: BTreeMap<(IpAddr, IpAddr), (usize, u64)>,
+    /// Machines without power, whose kernels do not answer either.
     dark: BTreeSet<IpAddr>,
     under_way: BinaryHeap<Reverse<Datagram>>,
     sent: u64,
     sockets: BTreeMap<SocketAddr, Inbox>,
     next_socket: u64,
     trace: Trace,
-    /// What became of datagrams.
+    /// The fates of datagrams so far.
     pub counts: Counts,
 }
 
-/// How many datagrams met which fate.
+/// How many datagrams met each fate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Sent in all.
@@ -102,7 +104,7 @@ struct Inbox {
 }
 
 impl Network {
-    /// A calm network without machines.
+    /// Creates a calm network without machines.
     pub fn new(random: Random, trace: Trace) -> Self {
         let state = State {
             now: 0,
@@ -110,6 +112,7 @@ impl Network {
             weather: Weather::CALM,
             cut: BTreeSet::new(),
             late: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             dark: BTreeSet::new(),
             under_way: BinaryHeap::new(),
             sent: 0,
@@ -131,20 +134,25 @@ impl Network {
         self.lock().cut.insert((from, to));
     }
 
-    /// Has everything that is sent on a link from now on arrive so many ticks later, in the order
-    /// in which it was sent.
+    /// Delays all later datagrams on a link by so many ticks, in order.
     pub fn set_late(&self, from: IpAddr, to: IpAddr, ticks: u64) {
         self.lock().late.insert((from, to), ticks);
     }
 
-    /// Mends all links. What is under way arrives when it would have.
+    /// Limits a link to so many bytes in a tick from now on.
+    pub fn set_narrow(&self, from: IpAddr, to: IpAddr, bytes: usize) {
+        self.lock().narrow.insert((from, to), (bytes, 0));
+    }
+
+    /// Mends all links. Datagrams under way arrive when they would have.
     pub fn mend(&self) {
         let mut state = self.lock();
         state.cut.clear();
         state.late.clear();
+        state.narrow.clear();
     }
 
-    /// Whether a machine has power.
+    /// Sets whether a machine has no power.
     pub fn set_dark(&self, machine: IpAddr, dark: bool) {
         let mut state = self.lock();
         if dark {
@@ -154,17 +162,17 @@ impl Network {
         };
     }
 
-    /// Closes all sockets of a machine, whoever holds them.
+    /// Closes all sockets of a machine, even those that are still held.
     pub fn close_all(&self, machine: IpAddr) {
         self.lock().sockets.retain(|address, _| address.ip() != machine);
     }
 
-    /// What became of datagrams so far.
+    /// Returns the fates of datagrams so far.
     pub fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// Lets a tick begin, and delivers what arrives in it.
+    /// Begins a tick, and delivers the datagrams that arrive in it.
     pub fn tick(&self, now: u64) {
         let mut state = self.lock();
         state.now = now;
@@ -204,7 +212,7 @@ impl Network {
         Ok(Arc::new(Socket { network: self.clone(), id, address }))
     }
 
-    /// Whether a machine learns from the kernel at an address that nobody listens there.
+    /// Returns whether the kernel at an address tells a machine that the port is closed.
     pub fn refuses(&self, from: IpAddr, to: SocketAddr) -> bool {
         let state = self.lock();
         !state.sockets.contains_key(&to)
@@ -222,7 +230,7 @@ impl State {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.counts.sent += 1;
         let weather = self.weather;
-        // All numbers are drawn whatever comes of them: a cut link must not move the others.
+        // All numbers are drawn in any case, so that a cut link does not change the others.
         let delay = self.random.between(weather.delay_min, weather.delay_max);
         let held_up = self.random.per_mille(weather.held_up.0);
         let hold = if held_up { self.random.below(weather.held_up.1 + 1) } else { 0 };
@@ -243,8 +251,12 @@ impl State {
         self.counts.held_up += u64::from(held_up);
         self.counts.doubled += u64::from(doubled);
         let late = self.late.get(&(from.ip(), to.ip())).copied().unwrap_or_default();
+        let waits = self.narrow.get_mut(&(from.ip(), to.ip())).map_or(0, |(room, busy_until)| {
+            *busy_until = self.now.max(*busy_until) + (bytes.len() / *room) as u64;
+            *busy_until - self.now
+        });
         for copy in 0..=u64::from(doubled) {
-            let at = self.now + (delay + hold + late + copy * 3).max(1);
+            let at = self.now + (delay + hold + late + waits + copy * 3).max(1);
             let number = self.sent;
             self.sent += 1;
             let datagram = Datagram { at, number, from, to, bytes: bytes.to_vec() };
@@ -275,7 +287,7 @@ impl Drop for Socket {
     }
 }
 
-/// An IPv4 address that an IPv6 socket names in its own way.
+/// Turns an IPv4 address that is mapped into IPv6 back.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -299,7 +311,7 @@ impl AsyncUdpSocket for Socket {
         let mut state = self.network.lock();
         let Some(inbox) = state.sockets.get_mut(&self.address).filter(|inbox| inbox.id == self.id)
         else {
-            // The machine has no power any more; nobody runs who could wait.
+            // The machine has no power any more, so no process waits for this.
             return Poll::Pending;
         };
         let mut count = 0;
@@ -335,7 +347,7 @@ impl UdpPoller for AlwaysWritable {
     }
 }
 
-/// The address of a machine, by its number.
+/// Returns the address of a machine, by its number.
 pub fn address(machine: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, machine))
 }

@@ -1,9 +1,9 @@
-//! An administrator who looks at everything while it runs.
+//! The administrator of a network, who watches it while it runs and gives orders.
 //!
-//! What must hold at any moment is checked as it is seen: replicas have the same state at the same
-//! index, whenever each of them got there; the server never goes back to an older coordinator, and
-//! never names two of one term; and no order takes replicas from a shard, but a removal the one of
-//! the node that is removed.
+//! Each look checks what must hold at any moment: replicas have the same state at the same index,
+//! whenever each of them got there; the server never goes back to an older coordinator, and never
+//! names two of one term; and no order takes replicas from a shard, except that a removal takes the
+//! replica of the removed node.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -14,26 +14,26 @@ use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
 use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::message::GroupRole;
 
-use crate::copies::Copies;
+use crate::replication_check::ReplicationCheck;
 use crate::trace::Trace;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(300);
 
-/// What an administrator is asked to do.
+/// An order to the network.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// To remove the node of that name.
+    /// Remove the node of that name.
     Remove(String),
-    /// To have the node of that name emptied, or used again.
+    /// Drain the node of that name, or use it again.
     Drain(String, bool),
-    /// To have the node of that name emptied, and to say when it may be switched off for good.
+    /// Drain the node of that name, and report when it may be switched off for good.
     Empty(String),
-    /// To have everything evened out.
+    /// Rebalance replicas and primaries.
     Rebalance,
 }
 
-/// What was seen. Clones are the same.
+/// What the administrator has seen. Clones share it.
 #[derive(Clone, Default)]
 pub struct Observations {
     state: Arc<Mutex<Seen>>,
@@ -42,12 +42,12 @@ pub struct Observations {
 #[derive(Default)]
 struct Seen {
     orders: VecDeque<Order>,
-    /// The hash of a group's state at an index, and who had it first.
+    /// The hash of a group's state at an index, and the node that had it first.
     hashes: BTreeMap<(GroupId, u64), (u64, String)>,
     coordinator: Option<(u64, NodeId)>,
     latest: BTreeMap<String, NodeStatus>,
-    copies: Copies,
-    /// Nodes that are emptied for good, and those of them that may be switched off.
+    replicas: ReplicationCheck,
+    /// Nodes that are being emptied for good, and those that may be switched off.
     emptying: BTreeSet<String>,
     empty: BTreeSet<String>,
     looks: u64,
@@ -55,17 +55,17 @@ struct Seen {
 }
 
 impl Observations {
-    /// Asks the administrator to do something.
+    /// Gives an order to the administrator.
     pub fn order(&self, order: Order) {
         self.lock().orders.push_back(order);
     }
 
-    /// What was seen and must not be.
+    /// Returns what was seen and must not be.
     pub fn wrong(&self) -> Vec<String> {
         self.lock().wrong.clone()
     }
 
-    /// The node that led a group when it was looked at last.
+    /// Returns the node that led a group at the last look.
     pub fn leader(&self, group: GroupId) -> Option<String> {
         let state = self.lock();
         let leads = |status: &NodeStatus| {
@@ -75,8 +75,8 @@ impl Observations {
         state.latest.iter().find(|(_, status)| leads(status)).map(|(name, _)| name.clone())
     }
 
-    /// A node that votes in a group and does not lead it, nor the control group, as it was looked
-    /// at last.
+    /// Returns a node that voted in a group at the last look, and led neither it nor the control
+    /// group.
     pub fn follower(&self, group: GroupId) -> Option<String> {
         let state = self.lock();
         let leads = |status: &NodeStatus| {
@@ -91,43 +91,53 @@ impl Observations {
         state.latest.iter().find(|(_, status)| follows(status)).map(|(name, _)| name.clone())
     }
 
-    /// Whether any node may be lost for good: every group has been seen with all the voters that it
-    /// is to have, and nobody, as it was looked at last, knows of one with fewer than bear it.
+    /// Returns whether the network survives the loss of any node: every group has had all its
+    /// voters, and at the last look no node knew of a group with fewer than three. A new replica knows
+    /// of no voters yet, which does not count.
     pub fn bears_a_loss(&self) -> bool {
         let state = self.lock();
         let groups = || state.latest.values().flat_map(|status| &status.groups);
-        state.copies.are_whole()
+        state.replicas.are_whole()
             && groups().any(|seen| seen.group == GroupId::CONTROL)
-            && groups().all(|seen| seen.voters.len() >= 3)
+            && groups().all(|seen| seen.voters.is_empty() || seen.voters.len() >= 3)
     }
 
-    /// The id of a node, and whether it had a replica of a shard, as it was looked at last.
+    /// Returns the id of a node, and whether it had a replica of a shard at the last look.
     pub fn holds(&self, name: &str) -> Option<(NodeId, bool)> {
         let state = self.lock();
         let status = state.latest.get(name)?;
         Some((status.id, status.groups.iter().any(|seen| seen.group.is_shard())))
     }
 
-    /// Says how many shards there are, and how many replicas each is to have.
-    pub fn expect(&self, shards: u32, replication: u32) {
-        let mut state = self.lock();
-        state.copies.shards = shards as usize;
-        state.copies.replication = replication as usize;
+    /// Returns the id of a node, if it voted in a group at the last look.
+    pub fn voter(&self, name: &str, group: GroupId) -> Option<NodeId> {
+        let state = self.lock();
+        let status = state.latest.get(name)?;
+        let mut groups = status.groups.iter();
+        let votes = groups.any(|seen| seen.group == group && seen.voters.contains(&status.id));
+        votes.then_some(status.id)
     }
 
-    /// Whether a node may be switched off for good, as was asked for. Said once.
+    /// Sets how many shards there are, and how many replicas each should have.
+    pub fn expect(&self, shards: u32, replication: u32) {
+        let mut state = self.lock();
+        state.replicas.shards = shards as usize;
+        state.replicas.replication = replication as usize;
+    }
+
+    /// Returns whether the network has said that a node may be switched off for good; only once.
     pub fn may_be_switched_off(&self, name: &str) -> bool {
         self.lock().empty.remove(name)
     }
 
-    /// Comparisons of states that could be made.
+    /// Returns how many states of groups were seen and compared.
     pub fn states_seen(&self) -> usize {
         self.lock().hashes.len()
     }
 
-    /// Why the network is not whole: every one of these nodes must have the control group, and as
-    /// many of them as there are to be replicas each shard, nobody else anything, and all at the
-    /// same index. Nothing if it is whole.
+    /// Returns why the network is not whole, if it is not. In a whole network each of these nodes
+    /// has the control group, each shard has its number of replicas on them and no other, and all
+    /// replicas of a group are at the same index.
     pub fn not_whole(&self, names: &[String], groups: u32, replication: u32) -> Option<String> {
         let state = self.lock();
         for name in names {
@@ -175,7 +185,7 @@ impl Observations {
         None
     }
 
-    /// How every replica was when it was looked at last, a line each.
+    /// Describes every replica as it was at the last look, a line each.
     pub fn picture(&self) -> Vec<String> {
         let state = self.lock();
         let mut lines = Vec::new();
@@ -220,7 +230,7 @@ impl Observations {
                 state.wrong.push(wrong);
             }
         }
-        let wrong = state.copies.look(&status.nodes);
+        let wrong = state.replicas.look(&status.nodes);
         state.wrong.extend(wrong);
         for places in status.placement.iter().flat_map(|placement| &placement.nodes) {
             let node = status.nodes.iter().find(|(node, _)| node.id == places.node);
@@ -253,7 +263,7 @@ impl Observations {
     }
 }
 
-/// Looks, and does what it is asked to.
+/// Looks again and again, and carries out orders.
 pub async fn run(
     server: String,
     token_file: PathBuf,
@@ -291,8 +301,8 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         let was_removed = || known.get(name).is_some_and(|holder| view.denied.contains(holder));
         let done = match (&order, node) {
             (Order::Remove(_), Some(node)) => {
-                // It may be heard even if no answer comes.
-                observations.lock().copies.removed.insert(node);
+                // The order may be heard even if no answer comes.
+                observations.lock().replicas.removed.insert(node);
                 client.remove_node(node).await
             }
             (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,
@@ -305,7 +315,7 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
             }
             (Order::Rebalance, _) => client.rebalance().await,
             (_, None) if was_removed() => Ok(()),
-            // It has yet to come, or the view is an older one.
+            // The node has yet to join, or the view is an older one.
             (_, None) => continue,
         };
         match done {

@@ -1,4 +1,4 @@
-//! One run: a network comes to be, faults befall it under load, it heals, and is judged.
+//! One run: a network begins, suffers faults under load, heals, and is judged.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,27 +10,28 @@ use dkv_check::{Options as CheckOptions, check};
 use dkv_wire::network::Delays;
 use dkv_wire::network::Settings;
 
+use crate::backups;
 use crate::cluster::{Cluster, Death};
 use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
 use crate::observer::{self, Observations};
-use crate::old_copies;
 use crate::random::Random;
 use crate::trace::Trace;
-use crate::workload::{self, ClientMachine, Load, Phase, Shared};
+use crate::workload::{self, ClientMachine, Load, Phase, Workload};
 
 /// Ticks in which a fresh network must serve.
 const BEGIN_MAX: u64 = 20_000;
-/// Ticks in which shards have all their voters.
+/// Ticks in which shards must have all their voters.
 const WHOLE_WITHIN: u64 = 8_000;
-/// Time after which a node that is down is replaced, where that is to happen during a run.
+/// Time after which a node that is down is replaced, in runs in which that should happen.
 const REPLACED_SOON_MS: u64 = 4000;
-/// Of so many seeds one has nodes in regions that are far apart.
+/// Every so many seeds the nodes are in regions that are far apart.
 const FAR_APART_EVERY: u64 = 5;
-/// Machines of clients.
+/// Number of machines for clients.
 const CLIENTS: u8 = 3;
-/// Ticks for which the founder is alone, where an early copy of its directory is to be kept.
+/// Ticks for which the founder is alone, in runs that need an early backup of its directory or a
+/// long log of it.
 const ALONE_FOR: u64 = 3000;
 
 /// How to run.
@@ -40,17 +41,17 @@ pub struct Options {
     pub faults_for: u64,
     /// Ticks after the last fault in which everything must work again.
     pub heal_within: u64,
-    /// Whether the trace goes to standard error too.
+    /// Whether the trace is printed to standard error too.
     pub echo: bool,
-    /// Whether the one thing that goes wrong is a disk that has lied about its syncs for a while,
-    /// and then loses its power.
+    /// Whether the only fault is a disk that ignores its syncs for a while and then loses its
+    /// power.
     pub lying_disk: bool,
-    /// Whether the one thing that goes wrong is that the founder is started on an early copy of its
-    /// directory while all others are down.
+    /// Whether the only fault is that the founder starts on an early backup of its directory while
+    /// all other nodes are down.
     pub old_copy: bool,
-    /// The course of events that each run has; nothing if the seed is to say.
+    /// The course of events of each run; `None` lets the seed decide.
     pub course: Option<Course>,
-    /// Whether each datagram has a line in it.
+    /// Whether the trace has a line for each datagram.
     pub every_datagram: bool,
     /// The bug that is planted, with the feature `mutants`.
     pub mutant: Option<Mutant>,
@@ -71,14 +72,14 @@ impl Default for Options {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What is wrong; nothing if every promise was kept.
+    /// The broken promises; empty if there is none.
     pub wrong: Vec<String>,
-    /// Everything that happened, in order.
+    /// The trace.
     pub trace: Vec<String>,
-    /// A hash of that, datagrams included.
+    /// A hash of the trace, including datagrams.
     pub trace_hash: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
@@ -86,11 +87,11 @@ pub struct Outcome {
     pub operations: (usize, usize, usize),
     /// Ticks from the last fault until everything worked again.
     pub healed_after_ms: u64,
-    /// Nodes that ended for good, since they lacked what they had acknowledged.
+    /// Nodes that ended for good because they lacked entries that they had acknowledged.
     pub condemned: usize,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
-    /// What became of datagrams.
+    /// The fates of datagrams.
     pub datagrams: Counts,
     /// States of replicas that were compared.
     pub states: usize,
@@ -114,47 +115,54 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         settings.delays = far_apart(&mut random);
     }
     if options.lying_disk {
-        // The node that was told apart never comes back as itself, and is to be replaced soon.
+        // The detected node never comes back as itself, and must be replaced soon.
         settings.replace_after_ms = REPLACED_SOON_MS;
     }
     trace.line(format!("seed {seed}: {nodes} nodes, {settings:?}, {load:?}"));
     let (groups, replication) = (settings.shards, settings.replication);
     let mut cluster = Cluster::new(random.fork(), settings, CLIENTS, trace.clone())?;
-    let (shared, observations) = (Shared::new(load, trace.clone()), Observations::default());
+    let (workload, observations) = (Workload::new(load, trace.clone()), Observations::default());
     observations.expect(groups, replication);
     cluster.start_server();
+    let drawn = Course::draw(&mut random);
+    let course = options.course.or(drawn);
     let mut early = None;
-    for _ in 0..nodes {
-        // One after the other, some of them at almost the same moment.
-        pass(&mut cluster, &shared, random.below(300) + 1);
+    for node in 0..nodes {
+        if node == 1 && course == Some(Course::Refilled) {
+            // The founder's log must be long before it has another member.
+            start_clients(&mut cluster, &workload, &observations, &mut random);
+            pass(&mut cluster, &workload, ALONE_FOR);
+        }
+        // They start one after the other, some at almost the same moment.
+        pass(&mut cluster, &workload, random.below(300) + 1);
         cluster.add_node();
         if options.old_copy && early.is_none() {
-            pass(&mut cluster, &shared, ALONE_FOR);
-            early = Some(old_copies::keep(&cluster, 0, "early")?);
+            pass(&mut cluster, &workload, ALONE_FOR);
+            early = Some(backups::take(&cluster, 0, "early")?);
         }
     }
-    start_clients(&mut cluster, &shared, &observations, &mut random);
+    if course != Some(Course::Refilled) {
+        start_clients(&mut cluster, &workload, &observations, &mut random);
+    }
     let mut wrong = Vec::new();
-    if let Some(why) = until(&mut cluster, &shared, BEGIN_MAX, || {
-        if shared.recorder().is_empty() { Some("no client was served".to_owned()) } else { None }
+    if let Some(why) = until(&mut cluster, &workload, BEGIN_MAX, || {
+        if workload.recorder().is_empty() { Some("no client was served".to_owned()) } else { None }
     }) {
         wrong.push(format!("the network did not begin: {why}"));
     }
 
-    let drawn = Course::draw(&mut random);
-    let course = options.course.or(drawn);
     let from = cluster.now + random.below(1000);
     let end = cluster.now + options.faults_for;
     let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
     if options.lying_disk && wrong.is_empty() {
-        // Two voters do without neither: whoever loses one of them for good loses the shard. That
-        // all have three may have happened unseen.
+        // A shard with two voters does not survive the loss of one. The administrator may miss the
+        // moment in which all shards have three.
         let whole = || (!observations.bears_a_loss()).then(String::new);
-        let _ = until(&mut cluster, &shared, WHOLE_WITHIN, whole);
-        lie(&mut cluster, &shared, &observations, &mut random);
+        let _ = until(&mut cluster, &workload, WHOLE_WITHIN, whole);
+        lie(&mut cluster, &workload, &observations, &mut random);
     }
     if let Some(early) = early.filter(|_| wrong.is_empty()) {
-        go_back(&mut cluster, &shared, &mut random, early)?;
+        go_back(&mut cluster, &workload, &mut random, early)?;
     }
     while !options.lying_disk
         && !options.old_copy
@@ -162,22 +170,22 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && wrong.is_empty()
         && observations.wrong().is_empty()
     {
-        faults.tick(&mut cluster, &observations, &shared);
+        faults.tick(&mut cluster, &observations, &workload);
         if [Fault::Halt, Fault::Drift].iter().any(|fault| faults.counts().contains_key(fault)) {
-            shared.clocks_were_wrong();
+            workload.clocks_were_wrong();
         }
-        pass(&mut cluster, &shared, 1);
+        pass(&mut cluster, &workload, 1);
     }
-    faults.heal(&mut cluster, &observations, &shared);
+    faults.heal(&mut cluster, &observations, &workload);
     let healed = cluster.now;
     let heal_within = options.heal_within;
-    note_removed(&cluster, &shared);
-    shared.set_phase(Phase::Probe);
+    note_removed(&cluster, &workload);
+    workload.set_phase(Phase::Probe);
     if wrong.is_empty() {
         let mut last = None;
         let whole =
-            until_with(&mut cluster, &shared, heal_within, &mut faults, &observations, |names| {
-                let (probed, callers) = shared.probed();
+            until_with(&mut cluster, &workload, heal_within, &mut faults, &observations, |names| {
+                let (probed, callers) = workload.probed();
                 if probed < callers || callers == 0 {
                     return Some(format!(
                         "{probed} of {callers} callers could read and write everything"
@@ -192,9 +200,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         }
     }
     let healed_after_ms = cluster.now - healed;
-    shared.set_phase(Phase::Rest);
+    workload.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
-    wrong.extend(shared.too_old());
+    wrong.extend(workload.too_old());
     let condemned = cluster.nodes.iter().filter(|node| node.condemned).count();
     if condemned > usize::from(options.lying_disk) {
         wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));
@@ -205,8 +213,8 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     if PANICKED.get() {
         wrong.push("something panicked".to_owned());
     }
-    note_removed(&cluster, &shared);
-    let history = shared.history();
+    note_removed(&cluster, &workload);
+    let history = workload.history();
     let report = check(&history, CheckOptions::default());
     if !report.holds() {
         wrong.push(report.to_string());
@@ -225,17 +233,22 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     })
 }
 
-/// What nodes had taken and not delivered goes with them when they are removed; but not with those
-/// of which it was said that they may be switched off.
-fn note_removed(cluster: &Cluster, shared: &Shared) {
+/// Notes removed nodes: the eventual writes that they had not delivered are lost with them, unless
+/// the network had said that they may be switched off.
+fn note_removed(cluster: &Cluster, workload: &Workload) {
     let removed = cluster.nodes.iter().filter(|node| node.leaving && !node.promised);
-    shared.nodes_were_removed(removed.map(|node| node.name.clone()));
+    workload.nodes_were_removed(removed.map(|node| node.name.clone()));
 }
 
-/// Has a node come back with the disk that it had a while ago, as if none of its syncs since then
-/// had happened. Who leads all the time must notice.
-fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, random: &mut Random) {
-    pass(cluster, shared, random.between(1000, 4000));
+/// Brings a node back with the disk that it had a while ago, as if no sync had happened since. The
+/// leader, which runs all the time, must notice.
+fn lie(
+    cluster: &mut Cluster,
+    workload: &Workload,
+    observations: &Observations,
+    random: &mut Random,
+) {
+    pass(cluster, workload, random.between(1000, 4000));
     let groups = (0..=3).filter_map(|group| observations.leader(GroupId(group)));
     let leaders: Vec<String> = groups.collect();
     let follows = |index: &usize| !leaders.contains(&cluster.nodes[*index].name);
@@ -243,50 +256,49 @@ fn lie(cluster: &mut Cluster, shared: &Shared, observations: &Observations, rand
     let Some(&victim) = random.pick(&followers) else { return };
     cluster.trace.line(format!("the disk of {} begins to lie", cluster.nodes[victim].name));
     let before = cluster.nodes[victim].disk.copy();
-    pass(cluster, shared, random.between(500, 4000));
+    pass(cluster, workload, random.between(500, 4000));
     cluster.kill_node(victim, Death::Power);
     cluster.nodes[victim].disk = before;
-    pass(cluster, shared, random.between(50, 1000));
+    pass(cluster, workload, random.between(50, 1000));
     cluster.start_node(victim);
-    // It has a while to prove that it is the only one.
-    pass(cluster, shared, 10_000);
+    // The network has a while to detect it.
+    pass(cluster, workload, 10_000);
     if cluster.nodes[victim].condemned {
-        // Its machine, with an empty directory.
+        // The same machine joins with an empty directory.
         cluster.add_node();
     }
 }
 
-/// Has the founder started on a copy of its directory from before the others joined, and all others
-/// down.
+/// Starts the founder alone, on a backup of its directory from before the others joined.
 fn go_back(
     cluster: &mut Cluster,
-    shared: &Shared,
+    workload: &Workload,
     random: &mut Random,
-    early: old_copies::Kept,
+    early: backups::Backup,
 ) -> std::io::Result<()> {
-    pass(cluster, shared, random.between(3000, 8000));
-    old_copies::kill_all(cluster);
-    let right = old_copies::keep(cluster, 0, "right")?;
-    old_copies::put_back(cluster, 0, early)?;
+    pass(cluster, workload, random.between(3000, 8000));
+    backups::kill_all(cluster);
+    let right = backups::take(cluster, 0, "right")?;
+    backups::restore(cluster, 0, early)?;
     let server_is_late = random.per_mille(300);
     if server_is_late {
         cluster.kill_server();
     }
     cluster.start_node(0);
     if server_is_late {
-        pass(cluster, shared, random.between(100, 5000));
+        pass(cluster, workload, random.between(100, 5000));
         cluster.start_server();
     }
-    pass(cluster, shared, 15_000);
+    pass(cluster, workload, 15_000);
     cluster.kill_node(0, Death::Process);
-    old_copies::put_back(cluster, 0, right)?;
+    backups::restore(cluster, 0, right)?;
     for index in 0..cluster.nodes.len() {
         cluster.start_node(index);
     }
     Ok(())
 }
 
-/// What kind of network a seed has, and how it is used.
+/// Draws the kind of network that a seed has, and its load.
 fn network(random: &mut Random) -> (Settings, Load, u64) {
     let nodes = *random.pick(&[3, 3, 3, 4, 5, 5, 7]).unwrap_or(&3);
     let replication = if nodes >= 5 && random.per_mille(300) { 5 } else { 3 };
@@ -309,7 +321,7 @@ fn network(random: &mut Random) -> (Settings, Load, u64) {
     (settings, load, nodes)
 }
 
-/// Two or three regions, some way from each other; nodes take turns in them.
+/// Draws two or three regions and their distances; nodes are assigned to them in turn.
 fn far_apart(random: &mut Random) -> Delays {
     let count = random.between(2, 3) as usize;
     let between = (1..=count).map(|number| format!("r{number}")).collect();
@@ -323,7 +335,7 @@ fn far_apart(random: &mut Random) -> Delays {
 
 fn start_clients(
     cluster: &mut Cluster,
-    shared: &Shared,
+    workload: &Workload,
     observations: &Observations,
     random: &mut Random,
 ) {
@@ -335,7 +347,7 @@ fn start_clients(
             home: cluster.path(&format!("client-{number}")),
             random: random.fork(),
         };
-        let clients = workload::run(machine, shared.clone());
+        let clients = workload::run(machine, workload.clone());
         if number > 0 {
             cluster.clients[number].start(clients);
             continue;
@@ -354,17 +366,17 @@ fn start_clients(
     }
 }
 
-fn pass(cluster: &mut Cluster, shared: &Shared, ticks: u64) {
+fn pass(cluster: &mut Cluster, workload: &Workload, ticks: u64) {
     for _ in 0..ticks {
-        shared.set_now(cluster.now + 1);
+        workload.set_now(cluster.now + 1);
         cluster.tick();
     }
 }
 
-/// Lets ticks pass until nothing is missing any more, and returns what still is after so many.
+/// Advances until `missing` returns nothing, and returns what is still missing after so many ticks.
 fn until(
     cluster: &mut Cluster,
-    shared: &Shared,
+    workload: &Workload,
     ticks: u64,
     mut missing: impl FnMut() -> Option<String>,
 ) -> Option<String> {
@@ -374,14 +386,14 @@ fn until(
         if cluster.now >= end {
             return Some(why);
         }
-        pass(cluster, shared, 20);
+        pass(cluster, workload, 20);
     }
 }
 
-/// As [`until`], while processes that end are started again.
+/// Does the same as [`until`], and restarts processes that end.
 fn until_with(
     cluster: &mut Cluster,
-    shared: &Shared,
+    workload: &Workload,
     ticks: u64,
     faults: &mut Faults,
     observations: &Observations,
@@ -395,8 +407,8 @@ fn until_with(
         if cluster.now >= end || !observations.wrong().is_empty() {
             return Some(why);
         }
-        faults.restart(cluster, observations, shared);
-        pass(cluster, shared, 20);
+        faults.restart(cluster, observations, workload);
+        pass(cluster, workload, 20);
     }
 }
 
@@ -404,7 +416,7 @@ thread_local! {
     static PANICKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A task that panics is one that is gone, and nobody else notices.
+/// Notes every panic of this thread, since a task that panics ends unseen.
 fn watch_for_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,15 +1,15 @@
-//! What happened in a run, in order: every datagram as a running hash, and the rest as lines.
+//! The events of a run, in order: datagrams as a running hash, and all others as lines.
 //!
-//! Two runs of one seed must have the same trace; where they part, the first line that differs says
+//! Two runs of one seed must have the same trace. If they differ, the first different line says
 //! when and where.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Datagrams between two lines that tell their hash.
+/// Datagrams between two lines with their hash.
 const DATAGRAMS_A_LINE: u64 = 256;
 
-/// A trace. Clones are the same one.
+/// A trace. Clones share it.
 #[derive(Clone, Default)]
 pub struct Trace {
     state: Arc<Mutex<State>>,
@@ -34,12 +34,12 @@ impl Trace {
         trace
     }
 
-    /// Lets a tick begin.
+    /// Begins a tick.
     pub fn tick(&self, now: u64) {
         self.lock().now = now;
     }
 
-    /// A datagram was sent.
+    /// Notes that a datagram was sent.
     pub fn datagram(&self, now: u64, from: SocketAddr, to: SocketAddr, bytes: usize) {
         let mut state = self.lock();
         let ports = u64::from(from.port()) << 16 | u64::from(to.port());
@@ -62,17 +62,17 @@ impl Trace {
         }
     }
 
-    /// Something else happened.
+    /// Notes another event.
     pub fn line(&self, line: impl Into<String>) {
         self.lock().add(line.into(), true);
     }
 
-    /// All lines.
+    /// Returns all lines.
     pub fn lines(&self) -> Vec<String> {
         self.lock().lines.clone()
     }
 
-    /// A hash of all that happened.
+    /// Returns a hash of all events.
     pub fn hash(&self) -> u64 {
         let state = self.lock();
         let mut hash = state.hash;
@@ -91,7 +91,7 @@ impl State {
     fn add(&mut self, line: String, may_echo: bool) {
         let line = format!("{:>7} ms  {line}", self.now);
         if self.echo && may_echo {
-            // Whoever reads along may have gone.
+            // The reader may have gone.
             let _ =
                 std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
         }

@@ -1,11 +1,11 @@
-//! Bearer tokens: what a program shows that speaks HTTP to a gateway.
+//! Bearer tokens, with which programs authenticate to a gateway over HTTP.
 //!
-//! The server signs what a token says with the key of the network's authority, so whoever has the
-//! authority's certificate can judge a token by itself: the server is never asked, and need not be
-//! up. A token names its bearer by an id, as a certificate does, and the same deny list revokes
-//! both. It is text: `dkvb1.`, what it says, a dot, and the signature; both in base64url.
+//! The server signs the claims of a token with the key of the network's authority. Any process with
+//! the authority's certificate can verify a token offline, so the server need not be up. A token
+//! names its bearer by an id, as a certificate does, and the same deny list revokes both. Its text
+//! is `dkvb1.`, the claims, a dot, and the signature; claims and signature are in base64url.
 //!
-//! Deliberately missing: rights to some keys only.
+//! Deliberately missing: rights limited to some keys.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
@@ -17,11 +17,11 @@ use crate::codec::{decode, encode};
 use crate::limits::TOKEN_BYTES_MAX;
 
 const PREFIX: &str = "dkvb1.";
-/// What is signed begins with this, so that no certificate can be taken for a token or the other
-/// way.
+/// Prefix of the signed bytes, which separates tokens from certificates: no signature of one passes
+/// for one of the other.
 const DOMAIN: &[u8] = b"dkv bearer token 1\0";
 
-/// What a bearer may do.
+/// The rights of a bearer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rights {
     /// Read.
@@ -30,26 +30,26 @@ pub enum Rights {
     Write,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bearer {
-    /// The network that it is for.
+    /// The network that the token is for.
     pub network: NetworkId,
-    /// Who bears it; the name under which it is revoked.
+    /// The id of the bearer, by which the token is revoked.
     pub holder: HolderId,
-    /// What for.
+    /// The rights of the bearer.
     pub rights: Rights,
-    /// When it ends, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970; `None` if never.
     pub expires_ms: Option<u64>,
 }
 
-/// Why a token is not taken. Who shows it is not told which.
+/// Why a token is refused. The gateway does not tell its bearer which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BearerError {
-    /// It is not of this form, of another network, or not signed by its authority.
+    /// The token is malformed, of another network, or not signed by the network's authority.
     #[error("this is no token of this network")]
     Invalid,
-    /// It has ended.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
 }
@@ -65,24 +65,24 @@ pub fn sign(authority: &Authority, bearer: &Bearer) -> Result<String, Certificat
     Ok(format!("{PREFIX}{said}.{signature}"))
 }
 
-/// Judges tokens of one network.
+/// Verifies the tokens of one network.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     network: NetworkId,
-    /// The authority's public key, as a point.
+    /// The authority's public key, as a curve point.
     key: Vec<u8>,
 }
 
 impl Verifier {
-    /// By the certificate of the network's authority, in DER.
+    /// A verifier by the certificate of the network's authority, in DER.
     ///
     /// # Errors
-    /// If it is none.
+    /// If that is not a certificate.
     pub fn new(network: NetworkId, authority: &[u8]) -> Result<Self, CertificateError> {
         Ok(Self { network, key: crate::certificate::public_key_of(authority)? })
     }
 
-    /// What a token says, if it is one and has not ended.
+    /// Verifies a token at the time `now_ms`, in milliseconds since 1970, and returns its claims.
     ///
     /// # Errors
     /// See [`BearerError`].
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_authority_signed_is_taken() {
+    fn only_tokens_signed_by_the_authority_are_accepted() {
         let network = NetworkId::random();
         let create = |network| Authority::create(network, SystemTime::now()).unwrap();
         let (authority, impostor) = (create(network), create(network));
@@ -133,7 +133,7 @@ mod tests {
         let elsewhere = Bearer { network: NetworkId::random(), ..bearer };
         let elsewhere = sign(&authority, &elsewhere).unwrap();
         assert_eq!(verifier.verify(&elsewhere, 0), Err(BearerError::Invalid));
-        // Rights that were written over are not signed.
+        // Claims with altered rights have no valid signature.
         let (said, signature) = text.strip_prefix(PREFIX).unwrap().split_once('.').unwrap();
         let more = encode(&Bearer { rights: Rights::Write, ..bearer });
         let more = format!("{PREFIX}{}.{signature}", BASE64URL_NOPAD.encode(&more));

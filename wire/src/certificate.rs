@@ -1,8 +1,8 @@
-//! Certificates: the network's authority, what it signs, and what a process keeps of it.
+//! Certificates: the network's authority, and the credentials of its members.
 //!
-//! The [`Authority`] lives with the registration server. Everybody else has [`Credentials`]: a
-//! private key that never leaves its machine, the certificate for it, and the authority's own
-//! certificate to check others by. A request to sign supplies a public key and nothing else.
+//! The [`Authority`] lives with the registration server. Every other process has [`Credentials`]: a
+//! private key that never leaves its machine, the certificate for it, and the certificate of the
+//! authority to verify others. A signing request supplies a public key and nothing else.
 
 mod authority;
 mod credentials;
@@ -25,25 +25,24 @@ use crate::identity::{Identity, InvalidIdentity};
 /// Why a certificate or a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A certificate, key or signing request that cannot be read or is of a kind that is not
-    /// accepted.
+    /// A certificate, key or signing request cannot be parsed or is of a kind that is not accepted.
     #[error("certificate or key is not usable: {0}")]
     Unusable(String),
-    /// A certificate that is valid X.509 and none of ours.
+    /// A certificate is valid X.509, but not one of a dkv network.
     #[error("certificate does not name a dkv identity")]
     NotOurs,
-    /// A file that is not what it was when it was written, or does not belong to the others.
+    /// A file has changed since it was written, or does not belong to the other files.
     #[error("{path}: {problem}")]
     Damaged {
-        /// Which file.
+        /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A file is gone of those that belong together, or has lost all its content.
+    /// One of the files that belong together is missing or empty.
     #[error("{}: the file is missing or empty", .0.display())]
     Missing(PathBuf),
-    /// A file could not be read or written; the error names it.
+    /// A file could not be read or written. The error names the file.
     #[error("{0}")]
     Io(std::io::Error),
 }
@@ -60,19 +59,25 @@ impl From<InvalidIdentity> for CertificateError {
     }
 }
 
-/// A fresh private key, as PKCS#8 in DER, and its public key, as SubjectPublicKeyInfo in DER.
+/// Generates a private key, as PKCS#8 in DER, and its public key, as SubjectPublicKeyInfo in DER.
+///
+/// # Errors
+/// If the cryptographic library fails.
 pub fn generate_key() -> Result<(Vec<u8>, Bytes), CertificateError> {
     let key = KeyPair::generate()?;
     Ok((key.serialize_der(), Bytes::from(key.subject_public_key_info())))
 }
 
-/// The public key of a certificate, as a point.
+/// The public key of a certificate, as a curve point.
 pub(crate) fn public_key_of(certificate: &[u8]) -> Result<Vec<u8>, CertificateError> {
     let certificate = CertificateDer::from(certificate);
     Ok(parse(&certificate)?.public_key().subject_public_key.data.to_vec())
 }
 
-/// What a certificate says about its holder.
+/// The identity of the holder, as the certificate states it.
+///
+/// # Errors
+/// If the certificate cannot be parsed or has no identity of a dkv network.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, CertificateError> {
     let parsed = parse(certificate)?;
     let names = parsed.subject_alternative_name().map_err(unusable)?;
@@ -91,26 +96,26 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
     if rest.is_empty() { Ok(parsed) } else { Err(unusable("bytes after the certificate")) }
 }
 
-/// When a certificate ends.
+/// The expiry of a certificate in DER.
 ///
 /// # Errors
-/// If it is none.
+/// If it cannot be parsed.
 pub fn end_of(certificate: &[u8]) -> Result<SystemTime, CertificateError> {
     let end = parse(&CertificateDer::from(certificate))?.validity().not_after.timestamp();
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end.max(0) as u64))
 }
 
-/// Whether the authority signed a certificate, expired or not.
+/// Verifies that the authority signed a certificate, expired or not.
 fn signed_by(
     certificate: &CertificateDer<'_>,
     authority: &CertificateDer<'_>,
 ) -> Result<(), CertificateError> {
-    // Stricter about the encoding, and what will read it in the end.
+    // Parsed by rustls first, which is stricter about the encoding and is what TLS will use.
     rustls::server::ParsedCertificate::try_from(certificate).map_err(unusable)?;
     let authority = parse(authority)?;
     let parsed = parse(certificate)?;
-    // RFC 5280, section 4.1.1.2: the two must be the same; only one of them is signed. And the
-    // signature is whole bytes.
+    // RFC 5280, section 4.1.1.2: the two algorithm fields must agree, as only one of them is
+    // signed. The signature must consist of whole bytes.
     if parsed.signature_algorithm != parsed.tbs_certificate.signature
         || parsed.signature_value.unused_bits != 0
     {
@@ -120,10 +125,10 @@ fn signed_by(
     fits.map_err(|_| unusable("the signature does not fit"))
 }
 
-/// Whether this is the certificate of an authority, as it was made: it has signed itself.
+/// Verifies the certificate of an authority by its self-signature.
 ///
 /// # Errors
-/// If it is not.
+/// If it is not self-signed, or was altered.
 pub fn check_authority(certificate: &[u8]) -> Result<(), CertificateError> {
     let certificate = CertificateDer::from(certificate);
     signed_by(&certificate, &certificate)

@@ -1,19 +1,19 @@
-//! Values to bytes and back: postcard, with what postcard leaves open closed.
+//! Encoding of values as bytes: postcard, with stricter decoding.
 //!
-//! Decoding never trusts its input: lengths are checked against the bytes that are there before
-//! anything is allocated, and bytes that are left over make the whole value invalid. There is no
-//! recursive type among our messages, so no input can exhaust the stack.
+//! Decoding never trusts its input. Lengths are checked against the bytes present before anything
+//! is allocated, and trailing bytes make the whole value invalid. No message type is recursive, so
+//! no input can exhaust the stack.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Bytes that are not the value they should be.
+/// Why bytes do not decode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Cut short, out of range, or of another type.
+    /// The bytes are cut short, out of range, or of another type.
     #[error("malformed message: {0}")]
     Malformed(postcard::Error),
-    /// A valid value, and then more bytes.
+    /// A valid value is followed by this many bytes.
     #[error("malformed message: {0} bytes after its end")]
     Trailing(usize),
 }
@@ -21,8 +21,8 @@ pub enum DecodeError {
 /// Encodes a value.
 ///
 /// # Panics
-/// Never for our own types: postcard fails only on a sequence of unknown length or a map key of an
-/// unsupported type, and no message has either (each has a round-trip test).
+/// Never for our own types. Postcard fails only on sequences of unknown length and map keys of
+/// unsupported types, and no message has either; each has a round-trip test.
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(encode_vec(value))
 }
@@ -43,11 +43,12 @@ pub fn encode_into<T: Serialize>(value: &T, buffer: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Encodes a value that ends with a byte string, in parts which together are its encoding: the byte
-/// string is empty in `value`, and has `ending` for its content instead, which is not copied.
+/// Encodes a value that ends with a byte string, without copying the content of that string.
+/// `value` has an empty string in its place and `ending` holds the content; the returned parts
+/// together are the encoding.
 ///
 /// # Panics
-/// In debug builds, if the value does not end with an empty byte string.
+/// In debug builds, if `value` does not end with an empty byte string.
 pub fn encode_ending<T: Serialize>(value: &T, ending: Vec<Bytes>) -> Vec<Bytes> {
     let mut head = encode_vec(value);
     let empty = head.pop();
@@ -58,13 +59,19 @@ pub fn encode_ending<T: Serialize>(value: &T, ending: Vec<Bytes>) -> Vec<Bytes> 
     parts
 }
 
-/// Decodes a value that must fill `bytes` exactly.
+/// Decodes a value that fills `bytes` exactly.
+///
+/// # Errors
+/// See [`DecodeError`].
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(DecodeError::Malformed)?;
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing(rest.len())) }
 }
 
-/// Decodes a value from the front of `bytes` and returns what follows it.
+/// Decodes a value from the front of `bytes` and returns it with the remaining bytes.
+///
+/// # Errors
+/// If the front of `bytes` is not such a value.
 pub fn decode_prefix<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
 ) -> Result<(T, &'a [u8]), DecodeError> {

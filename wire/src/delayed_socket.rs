@@ -1,7 +1,7 @@
 //! The UDP socket of an endpoint, with emulated delays.
 //!
-//! Until a delay is set, every call goes straight to the inner socket. From then on a datagram to or
-//! from an address with a delay waits until it is due. QUIC sees a longer path and nothing else:
+//! Until a delay is set, every call goes straight to the inner socket. From then on a datagram to
+//! or from an address with a delay waits until it is due. QUIC sees a longer path and nothing else:
 //! handshakes, acknowledgements and round trips take as long as they would on that path.
 //!
 //! Deliberately missing: emulated loss. The queues are bounded, and a datagram beyond the bound is
@@ -117,6 +117,7 @@ impl<T> Queue<T> {
     fn pop(&mut self, now: Instant, bytes: impl Fn(&T) -> usize) -> Option<T> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
         let thing = first.remove();
+        debug_assert!(self.bytes >= bytes(&thing), "more bytes leave the queue than were in it");
         self.bytes -= bytes(&thing);
         Some(thing)
     }
@@ -257,8 +258,8 @@ impl Delayed {
         metas: &mut [RecvMeta],
     ) -> usize {
         let mut state = self.state();
-        // The time is read under the lock: the releasing task has then not yet looked for a reader of
-        // what is due later.
+        // The time is read under the lock: the releasing task has then not yet looked for a reader
+        // of what is due later.
         let now = Instant::now();
         let mut count = 0;
         for (buffer, place) in buffers.iter_mut().zip(metas) {
@@ -291,8 +292,8 @@ impl Delayed {
     }
 }
 
-/// Sends the datagrams that are due and wakes the reader of those that arrived. Ends when the socket
-/// is dropped.
+/// Sends the datagrams that are due and wakes the reader of those that arrived. Ends when the
+/// socket is dropped.
 async fn release(delayed: Weak<Delayed>, news: Arc<Notify>) {
     loop {
         let Some(strong) = delayed.upgrade() else { return };

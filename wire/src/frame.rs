@@ -1,12 +1,12 @@
-//! Frames: how messages are cut out of a stream.
+//! Frames: the boundaries of messages in a stream.
 //!
-//! A frame is a length (four bytes, little endian) and that many bytes. A [`FrameReader`] has one
-//! buffer and hands out what is complete in it, so that a peer that writes many small frames at
-//! once costs one read; a [`FrameWriter`] collects frames and writes them together.
+//! A frame is a length (four bytes, little endian) followed by that many bytes. A [`FrameReader`]
+//! has one buffer and hands out the complete frames in it, so that many small frames written
+//! together cost one read. A [`FrameWriter`] collects frames and writes them together.
 //!
-//! What is deliberately missing: trust. A length over the limit is an error before a byte is
-//! allocated for it, the buffer grows only as bytes arrive, and a frame that was begun must be
-//! finished within [`FRAME_TIMEOUT`].
+//! Deliberately missing: trust. A length over the limit is an error before anything is allocated
+//! for it, the buffer grows only as bytes arrive, and a frame must be complete within
+//! [`FRAME_TIMEOUT`] of its first byte.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_TIMEOUT};
 
-/// Bytes in front of every frame.
+/// Length of the header of a frame, in bytes.
 pub const FRAME_HEAD_BYTES: usize = 4;
 const READ_BYTES: usize = 64 * 1024;
 
@@ -24,15 +24,15 @@ pub enum FrameError {
     /// The stream ended in the middle of a frame.
     #[error("stream ended inside a frame")]
     Cut,
-    /// The peer announced a frame that is longer than this stream allows.
+    /// The peer announced a frame over the limit of the stream.
     #[error("frame of {bytes} bytes is over the limit of {limit}")]
     TooLong {
-        /// What the peer announced.
+        /// The announced length, in bytes.
         bytes: usize,
-        /// What the stream allows.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The peer began a frame and did not finish it in time.
+    /// The peer did not finish a frame in time.
     #[error("frame was begun and not finished within {} s", FRAME_TIMEOUT.as_secs())]
     Slow,
     /// The stream failed.
@@ -40,7 +40,7 @@ pub enum FrameError {
     Io(#[from] std::io::Error),
 }
 
-/// Cuts frames out of a stream.
+/// Reads frames from a stream.
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
@@ -54,7 +54,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream, buffer: BytesMut::new(), limit }
     }
 
-    /// The next frame if it is in the buffer already.
+    /// The next frame, if it is complete in the buffer.
+    ///
+    /// # Errors
+    /// If the frame is over the limit.
     pub fn try_next(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(length) = self.announced()? else { return Ok(None) };
         if self.buffer.len() < FRAME_HEAD_BYTES + length {
@@ -64,7 +67,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
-    /// Waits for the next frame; `None` when the peer has ended the stream after a whole frame.
+    /// Waits for the next frame. `None` if the peer ended the stream after a complete frame.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             if let Some(frame) = self.try_next()? {
@@ -73,7 +79,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let read = if self.buffer.is_empty() {
                 self.fill().await?
             } else {
-                // A frame has begun: from here on the peer must make haste.
+                // A frame has begun, so the rest of it is due within the timeout.
                 match tokio::time::timeout(FRAME_TIMEOUT, self.fill_frame()).await {
                     Ok(read) => read?,
                     Err(_) => return Err(FrameError::Slow),
@@ -85,9 +91,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// As [`next`](Self::next), but has room taken for a frame before more than its head is read:
-    /// its length is known then. What the room is comes with the frame. While it is waited for the
-    /// sender is held up, no longer than the rest of a frame may take.
+    /// Waits for the next frame like [`next`](Self::next), but reserves memory for it once its
+    /// header has been read: `room` is called with the length, and its result is returned with the
+    /// frame. Until it completes, nothing more is read, which slows the sender down; it has as long
+    /// as the rest of a frame has.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
     pub async fn next_with_room<R2, F>(
         &mut self,
         room: impl FnOnce(usize) -> F,
@@ -118,13 +128,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Takes frames of at most so many bytes from now on.
+    /// Sets the longest frame to accept from now on, in bytes.
     pub fn set_limit(&mut self, limit: usize) {
         debug_assert!(limit <= FRAME_BYTES_MAX);
         self.limit = limit;
     }
 
-    /// Gives the stream back, with what was read of it and not handed out.
+    /// Returns the stream, with the bytes that were read and not handed out.
     pub fn into_inner(self) -> (R, BytesMut) {
         (self.stream, self.buffer)
     }
@@ -151,7 +161,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Reads what there is. The buffer grows with what has arrived, never with what is announced.
+    /// Reads the bytes that have arrived. The buffer grows by what arrives, never by what is
+    /// announced.
     async fn fill(&mut self) -> Result<usize, FrameError> {
         self.buffer.reserve(READ_BYTES);
         Ok(self.stream.read_buf(&mut self.buffer).await?)
@@ -170,45 +181,56 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Adds a message to what the next [`flush`](Self::flush) writes.
+    /// Adds a message to the next [`flush`](Self::flush).
     pub fn push<T: Serialize>(&mut self, message: &T) {
         put_frame(&mut self.buffer, message);
     }
 
-    /// Adds a frame whose content is encoded already.
+    /// Adds a frame with encoded content to the next [`flush`](Self::flush).
     pub fn push_bytes(&mut self, content: &[u8]) {
+        debug_assert!(content.len() <= FRAME_BYTES_MAX);
         self.buffer.put_u32_le(content.len() as u32);
         self.buffer.extend_from_slice(content);
     }
 
-    /// Bytes that wait to be flushed.
+    /// Number of bytes that wait to be flushed.
     pub fn pending(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Writes what was pushed.
+    /// Writes all frames that were added.
+    ///
+    /// # Errors
+    /// The error of the stream.
     pub async fn flush(&mut self) -> std::io::Result<()> {
         self.stream.write_all(&self.buffer).await?;
         self.buffer.clear();
-        // A large value must not leave its buffer behind for the life of the stream.
+        // A large value must not leave a large buffer behind for the life of the stream.
         self.buffer.shrink_to(READ_BYTES);
         self.stream.flush().await
     }
 
-    /// Pushes and flushes one message.
+    /// Adds one message and flushes.
+    ///
+    /// # Errors
+    /// The error of the stream.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> std::io::Result<()> {
         self.push(message);
         self.flush().await
     }
 
-    /// Gives the stream back; what was not flushed is dropped.
+    /// Returns the stream. Frames that were not flushed are dropped.
     pub fn into_inner(self) -> W {
         self.stream
     }
 }
 
 impl FrameWriter<quinn::SendStream> {
-    /// Writes what was pushed, and a frame whose content is these parts. They are not copied.
+    /// Writes all frames that were added, and one more that consists of `parts`, which are not
+    /// copied.
+    ///
+    /// # Errors
+    /// The error of the stream.
     pub async fn send_parts(&mut self, mut parts: Vec<Bytes>) -> std::io::Result<()> {
         let length: usize = parts.iter().map(Bytes::len).sum();
         self.buffer.put_u32_le(length as u32);

@@ -1,9 +1,9 @@
-//! Who somebody is: what a certificate says, and nothing that it does not.
+//! Identities: who the holder of a certificate is.
 //!
 //! A certificate of a network carries one DNS name, `<id>.<role>.<network>.dkv`, signed by the
-//! network's CA. From it follow the network, the role and the id. All authorisation starts from
-//! the [`Identity`] that was read off the peer's certificate; what a message claims about its
-//! sender must agree with it.
+//! network's CA. The name gives the network, the role and the id. All authorisation starts from the
+//! [`Identity`] in the peer's certificate; what a message claims about its sender must agree with
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use dkv_base::id::{HolderId, NetworkId, NodeId};
 
-/// Last label of every name.
+/// Last label of every DNS name.
 const ZONE: &str = "dkv";
 
 /// What the holder of a certificate may do.
@@ -22,24 +22,24 @@ const ZONE: &str = "dkv";
 pub enum Role {
     /// The registration server.
     Server,
-    /// Holds data and speaks Raft.
+    /// A node, which holds data and speaks Raft.
     Node,
-    /// Reads and writes data.
+    /// A client, which reads and writes data.
     Client,
-    /// Manages nodes and tokens, and whatever a client may do.
+    /// An administrator, which manages nodes and tokens and may do what a client may.
     Admin,
-    /// Reads data.
+    /// A client that may only read.
     Reader,
 }
 
 impl Role {
-    /// Whether somebody of another role will do where this one is wanted: an administrator may do
-    /// whatever a client may, and a reader is a client that does not write.
+    /// Whether a token of the role `other` may be used where this role is required: an
+    /// administrator may do what a client may, and a reader is a client that does not write.
     pub fn is_served_by(self, other: Self) -> bool {
         self == other || (self == Self::Client && matches!(other, Self::Admin | Self::Reader))
     }
 
-    /// Its name in certificates, tokens and on the command line.
+    /// The name of the role in certificates, tokens and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -68,19 +68,19 @@ impl FromStr for Role {
     }
 }
 
-/// A name or a role that is not one of ours.
+/// A DNS name or a role that is none of dkv's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a dkv identity")]
 pub struct InvalidIdentity;
 
-/// Who somebody is.
+/// The identity of the holder of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// The network that admitted it.
+    /// The network that admitted the holder.
     pub network: NetworkId,
-    /// What it may do.
+    /// The role, which decides what the holder may do.
     pub role: Role,
-    /// Its id in that network.
+    /// The id of the holder in that network.
     pub holder: HolderId,
 }
 
@@ -90,12 +90,12 @@ impl Identity {
         Self { network, role: Role::Node, holder: node.into() }
     }
 
-    /// The node's id, if this is a node.
+    /// The id of the node, if the holder is one.
     pub fn as_node(&self) -> Option<NodeId> {
         (self.role == Role::Node).then_some(NodeId(self.holder.0))
     }
 
-    /// The DNS name in its certificate.
+    /// The DNS name in the holder's certificate.
     pub fn dns_name(&self) -> String {
         format!(
             "{}.{}.{}.{ZONE}",
@@ -105,7 +105,10 @@ impl Identity {
         )
     }
 
-    /// Reads an identity off a DNS name.
+    /// Parses the DNS name of a certificate.
+    ///
+    /// # Errors
+    /// If the name is not exactly one that [`dns_name`](Self::dns_name) makes.
     pub fn from_dns_name(name: &str) -> Result<Self, InvalidIdentity> {
         let mut labels = name.split('.');
         let mut label = || labels.next().ok_or(InvalidIdentity);
@@ -113,7 +116,7 @@ impl Identity {
         let role = label()?.parse()?;
         let network = NetworkId(simple_uuid(label()?)?);
         let identity = Self { network, role, holder };
-        // One spelling for each identity: upper case, hyphens or more labels are somebody else's.
+        // Each identity has one spelling: upper case, hyphens and further labels are refused.
         if identity.dns_name() == name { Ok(identity) } else { Err(InvalidIdentity) }
     }
 }

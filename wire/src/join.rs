@@ -1,4 +1,5 @@
-//! Joining: from a token to credentials.
+//! The joiner's side of the join protocol: exchanges a token, or an expired certificate, for
+//! credentials.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +9,6 @@ use bytes::Bytes;
 use dkv_base::durable;
 use tokio::time::Instant;
 
-use crate::call::{CallError, call};
 use crate::certificate::{CertificateError, Credentials, generate_key};
 use crate::identity::Role;
 use crate::limits::{JOIN_FRAME_BYTES_MAX, REQUEST_TIMEOUT};
@@ -17,9 +17,10 @@ use crate::message::{
     JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest,
 };
 use crate::quic::{Close, ConnectError, Endpoint, peer_authority, proof_material};
+use crate::rpc::{RpcError, call};
 use crate::token::{Fingerprint, InvalidToken, Token};
 
-/// Time between two attempts to join where many others do.
+/// Time between two attempts to join while the server is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Environment variable that holds a token.
@@ -28,14 +29,14 @@ pub const TOKEN_VARIABLE: &str = "DKV_TOKEN";
 /// Why there is no token to join with.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// None was given and none was found.
+    /// No token was given and none was found.
     #[error(
         "no token for {server}: pass --token-file FILE or set {TOKEN_VARIABLE} ({})", whereabouts(*.role)
     )]
     Missing {
-        /// Who would be joined.
+        /// The registration server.
         server: SocketAddr,
-        /// As what.
+        /// The wanted role.
         role: Role,
     },
     /// The file cannot be read.
@@ -44,27 +45,27 @@ pub enum TokenError {
     /// The text is no token.
     #[error("{from}: {source}")]
     Invalid {
-        /// Where the text is from.
+        /// The source of the text.
         from: String,
         /// What is wrong with it.
         source: InvalidToken,
     },
-    /// The token is for something else.
+    /// The token is for another role.
     #[error("{from}: this is {} {found} token; {} {wanted} token is required", article(*.found), article(*.wanted))]
     Role {
-        /// Where it is from.
+        /// The source of the token.
         from: String,
-        /// What it is for.
+        /// The role of the token.
         found: Role,
-        /// What it would have to be for.
+        /// The wanted role.
         wanted: Role,
     },
 }
 
-/// Where the token of a role is.
+/// Where to get a token of a role.
 fn whereabouts(role: Role) -> String {
     match role {
-        // The first start makes none.
+        // The server's first start creates none for this role.
         Role::Reader => "create one with dkv token create --role reader".to_owned(),
         role => format!("the server keeps it in tokens/{role}.token of its data directory"),
     }
@@ -74,8 +75,11 @@ fn article(role: Role) -> &'static str {
     if role == Role::Admin { "an" } else { "a" }
 }
 
-/// Finds a token: in the file if one is named, or in the environment, or where a server of this
+/// Finds a token: in `file` if one is named, else in the environment, else where a server on this
 /// machine left it.
+///
+/// # Errors
+/// See [`TokenError`].
 pub fn find_token(
     server: SocketAddr,
     role: Role,
@@ -105,7 +109,7 @@ pub fn find_token(
 /// Why joining failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// The server is not of the token's network.
+    /// The server belongs to another network than the token.
     #[error(
         "the server at {0} belongs to another network than the token (its certificate authority \
          is not the one that the token names)"
@@ -114,19 +118,22 @@ pub enum JoinError {
     /// The server could not be reached.
     #[error("cannot reach the registration server: {0}")]
     Connect(ConnectError),
-    /// The server did not answer as it should.
+    /// The server did not answer properly.
     #[error("the registration server at {0} did not answer: {1}")]
-    Call(SocketAddr, CallError),
-    /// The server does not admit us.
+    Call(SocketAddr, RpcError),
+    /// The server refused to admit this process.
     #[error("not admitted: {0}")]
     Refused(JoinRefusal),
-    /// The certificate is not what was asked for.
+    /// The certificate is not the one requested.
     #[error("{0}")]
     Certificate(#[from] CertificateError),
 }
 
-/// Joins a network: proves the server by the token's fingerprint, itself by the token's secret,
-/// and receives a certificate for a fresh key.
+/// Joins a network and receives a certificate for a fresh key. The token's fingerprint
+/// authenticates the server, its secret this process.
+///
+/// # Errors
+/// See [`JoinError`].
 pub async fn join(
     endpoint: &Endpoint,
     server: SocketAddr,
@@ -154,8 +161,11 @@ async fn join_once(
     Ok(credentials)
 }
 
-/// Gets a new certificate for the holder of an expired one: proves the server by the authority
-/// that is known already, itself by its key.
+/// Exchanges an expired certificate for a new one. The known authority authenticates the server,
+/// its key this process.
+///
+/// # Errors
+/// See [`JoinError`].
 pub async fn recertify(
     endpoint: &Endpoint,
     server: SocketAddr,
@@ -179,8 +189,11 @@ async fn recertify_once(
     Ok(expired.renewed(&answer.certificate)?)
 }
 
-/// As [`recertify`], for the holder of a certificate that expired too long ago for that: a token of
-/// its role vouches for it.
+/// Exchanges a certificate that expired too long ago for [`recertify`] for a new one, with a token
+/// of its role.
+///
+/// # Errors
+/// See [`JoinError`].
 pub async fn readmit(
     endpoint: &Endpoint,
     server: SocketAddr,
@@ -205,7 +218,8 @@ async fn readmit_once(
     Ok(expired.renewed(&answer.certificate)?)
 }
 
-/// Tries again for a while if its place was given to another before anything was asked.
+/// Retries for up to [`REQUEST_TIMEOUT`] while the server gives the slot of the connection to
+/// others before the request was sent.
 async fn patiently<F: Future<Output = Result<Credentials, JoinError>>>(
     attempt: impl Fn() -> F,
 ) -> Result<Credentials, JoinError> {
@@ -246,7 +260,7 @@ async fn ask(
     answer.map_err(JoinError::Refused)
 }
 
-fn not_answered(connection: &quinn::Connection, server: SocketAddr, error: CallError) -> JoinError {
+fn not_answered(connection: &quinn::Connection, server: SocketAddr, error: RpcError) -> JoinError {
     let lost = connection.close_reason().map(|why| ConnectError::from_lost(server, &why));
     match lost {
         Some(busy @ ConnectError::Busy { .. }) => JoinError::Connect(busy),

@@ -1,8 +1,8 @@
-//! What two dkv processes say to each other.
+//! The wire protocol of dkv: everything that crosses between processes.
 //!
-//! Everything that crosses a process boundary is defined here and nowhere else: messages,
-//! frames, limits, identities and certificates, and the QUIC connections that carry them. The
-//! other crates decide *when* to say *what*; this one knows *how*.
+//! This crate defines the messages, frames, limits, identities and certificates, and the QUIC
+//! connections that carry them. The other crates decide *when* to send *what*; this one defines
+//! *how*. What stays within one process is in `dkv-base`.
 //!
 //! Deliberately missing: any decision. No module here retries, elects, routes or stores.
 #![forbid(unsafe_code)]
@@ -11,12 +11,12 @@ pub mod region;
 pub mod name;
 pub mod limits;
 pub mod network;
-pub mod run;
+pub mod incarnation;
 pub mod message;
 
 pub mod codec;
 pub mod frame;
-pub mod call;
+pub mod rpc;
 
 pub mod identity;
 pub mod token;
@@ -27,7 +27,7 @@ pub mod net_platform;
 pub mod tls;
 mod delayed_socket;
 pub mod quic;
-pub mod gate;
+pub mod acceptor;
 
 pub mod join;
 pub mod local;

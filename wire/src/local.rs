@@ -1,10 +1,10 @@
-//! What processes of one user on one machine leave for each other.
+//! Files through which the processes of one user on one machine find each other.
 //!
-//! A registration server puts its join tokens into a directory of its user, named after its port,
-//! and `dkv-node` and `dkv` look there when they are given no token. Other users cannot read it
-//! (0700), and a server elsewhere is never tried with these tokens: they are used only for an
-//! address of this machine. Beside its tokens it leaves its address, so that a command that names
-//! no server finds the one that runs here.
+//! A registration server writes its join tokens into a directory of its user, named after its port,
+//! and `dkv-node` and `dkv` look there when they are given no token. Other users cannot read the
+//! directory (0700), and the tokens are used only for addresses of this machine, never for a server
+//! elsewhere. Beside the tokens the server leaves its address, so that a command without a server
+//! address finds the one that runs here.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,11 +17,11 @@ use dkv_base::id::NetworkId;
 use crate::identity::Role;
 use crate::token::Token;
 
-/// Below the home: a directory for each server, named after its port.
+/// Directory below the home with one directory for each server, named after its port.
 const SERVERS_DIR: &str = "servers";
-/// In it: where the server is.
+/// File in a server's directory with its address.
 const ADDRESS_FILE: &str = "address";
-/// Servers that do not run any more and are still told of.
+/// Most stopped servers that are listed.
 const SERVERS_MAX: usize = 64;
 
 /// The directory of this user's dkv state: `$DKV_HOME`, or `$XDG_STATE_HOME/dkv`, or
@@ -37,17 +37,20 @@ fn home_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|path| path.join(".local/state/dkv")))
 }
 
-/// Where the server that listens on `port` leaves its tokens.
+/// The directory in which the server on `port` leaves its tokens.
 pub fn tokens_dir(home: &Path, port: u16) -> PathBuf {
     home.join(SERVERS_DIR).join(port.to_string())
 }
 
-/// Where the certificate of a client or administrator of a network is kept.
+/// The directory with the credentials of a client or administrator of a network.
 pub fn credentials_dir(home: &Path, network: NetworkId, role: Role) -> PathBuf {
     home.join("credentials").join(network.to_string()).join(role.as_str())
 }
 
-/// Leaves a token for other processes of this user, and tells in which file.
+/// Leaves a token for other processes of this user, and returns its file.
+///
+/// # Errors
+/// If the file cannot be written.
 pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<PathBuf> {
     let directory = tokens_dir(home, port);
     durable::create_dir(&directory)?;
@@ -57,13 +60,16 @@ pub fn leave_token(home: &Path, port: u16, token: &Token) -> io::Result<PathBuf>
 }
 
 /// Leaves the address of a server for other processes of this user.
+///
+/// # Errors
+/// If the file cannot be written.
 pub fn leave_address(home: &Path, address: SocketAddr) -> io::Result<()> {
     let directory = tokens_dir(home, address.port());
     durable::create_dir(&directory)?;
     durable::write(&directory.join(ADDRESS_FILE), format!("{}\n", reachable(address)).as_bytes())
 }
 
-/// Where a process of this machine reaches whoever listens at an address.
+/// The address at which a process on this machine reaches a listener at `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -73,16 +79,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Servers of a user on this machine, by port.
+/// The registration servers of a user on this machine, ordered by port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Servers {
-    /// Where those that run listen.
+    /// Addresses of the servers that run.
     pub running: Vec<SocketAddr>,
-    /// Where those listened that ran here before; their networks may serve without them.
+    /// Addresses of servers that ran here before. Their networks may be up without them.
     pub stopped: Vec<SocketAddr>,
 }
 
-/// The servers of this user on this machine.
+/// Lists the registration servers of this user on this machine.
 ///
 /// # Errors
 /// If the directory that names them cannot be read.
@@ -101,7 +107,7 @@ pub fn servers(home: &Path) -> io::Result<Servers> {
     Ok(Servers { running, stopped })
 }
 
-/// The address that the server of that port left; by default that of loopback.
+/// The address that the server on `port` left, or else the loopback address.
 fn left_at(home: &Path, port: u16) -> SocketAddr {
     let file = tokens_dir(home, port).join(ADDRESS_FILE);
     let text = durable::read(&file).ok().flatten().and_then(|text| String::from_utf8(text).ok());
@@ -109,21 +115,21 @@ fn left_at(home: &Path, port: u16) -> SocketAddr {
     address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// Whether somebody may listen at an address: always, if it is none of this machine.
+/// Whether a process may be listening at an address. Always true for addresses of other machines.
 pub fn may_listen(address: SocketAddr) -> bool {
     !is_local(address) || UdpSocket::bind(address).is_err()
 }
 
-/// Whether somebody on this machine listens at an address.
+/// Whether a process on this machine listens at an address.
 fn is_taken(address: &SocketAddr) -> bool {
     UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// The token that a server at `address` left for this role, if it is a server of this machine.
+/// The token that the server at `address` left for this role, if that is an address of this
+/// machine.
 ///
 /// # Errors
-/// If there is a file and it cannot be read, or holds no token of that role; the error names the
-/// file.
+/// If the file cannot be read or does not hold a token of that role. The error names the file.
 pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> io::Result<Option<Token>> {
     if !is_local(address) {
         return Ok(None);
@@ -138,7 +144,7 @@ pub fn find_token(home: &Path, address: SocketAddr, role: Role) -> io::Result<Op
     token.filter(|token: &Token| token.role == role).map(Some).ok_or_else(wrong)
 }
 
-/// Whether an address is one of this machine: whether it can be bound.
+/// Whether an address belongs to this machine: whether it can be bound.
 pub fn is_local(address: SocketAddr) -> bool {
     address.ip().is_loopback() || UdpSocket::bind((address.ip(), 0)).is_ok()
 }

@@ -1,24 +1,24 @@
-//! Names that people give: to nodes and to tokens.
+//! Names that people give to nodes and tokens.
 //!
-//! A name reaches terminals, logs and command lines of others, so it is of letters that mean
-//! nothing to any of them: no control characters, no spaces, nothing that changes the direction of
-//! writing.
+//! A name ends up in terminals, logs and command lines of other people, so it consists of
+//! characters without a special meaning to any of them: no control characters, no spaces, nothing
+//! that changes the direction of text.
 
 use crate::limits::NAME_BYTES_MAX;
 
-/// A text that is no name.
+/// A text that is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot be a name: {NAME_RULE}")]
 pub struct NameError(pub(crate) String);
 
-/// What a name may be, for those who chose another; its length is [`NAME_BYTES_MAX`].
+/// The rule for names, for error messages; it repeats [`NAME_BYTES_MAX`].
 pub(crate) const NAME_RULE: &str =
     "a name has 1 to 64 letters, digits, '-', '_' or '.', and begins with a letter or digit";
 
-/// Whether a text can be a name.
+/// Checks that a text is a valid name.
 ///
 /// # Errors
-/// If it cannot; the error repeats the beginning of it, escaped.
+/// If it is not. The error quotes the beginning of the text, escaped.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
     let good = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
@@ -29,10 +29,10 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     Err(NameError(name.chars().take(NAME_BYTES_MAX).collect()))
 }
 
-/// A text that can be a name, as an argument of a command is read.
+/// Parses a name, as a command-line argument.
 ///
 /// # Errors
-/// If it cannot.
+/// If the text is not a valid name.
 pub fn parse_name(name: &str) -> Result<String, NameError> {
     check_name(name).map(|()| name.to_owned())
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_in_a_name() {
+    fn a_name_holds_nothing_that_a_terminal_interprets() {
         for good in ["n1", "N-1_a.b", &"x".repeat(NAME_BYTES_MAX)] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }

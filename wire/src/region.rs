@@ -1,8 +1,7 @@
-//! Regions: where a process is, as far as others care.
+//! Regions: the rough location of a process.
 //!
-//! A region is no more than a name that an operator gives to a place. Two processes that name the
-//! same one are taken to be near each other; a process that names none is in no region, together
-//! with all others that name none.
+//! A region is a name that an operator gives to a place. Two processes with the same region count
+//! as near each other. Processes without a region count as near each other too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +15,7 @@ use crate::limits;
 #[serde(try_from = "String", into = "String")]
 pub struct Region(Box<str>);
 
-/// A text that is no name of a region.
+/// A text that is not a valid region name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} cannot be a region: a region has 1 to {max} lower-case letters, digits, '-', '_' or '.', \
@@ -26,7 +25,7 @@ pub struct Region(Box<str>);
 pub struct RegionError(String);
 
 impl Region {
-    /// Its name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,7 +35,7 @@ impl FromStr for Region {
     type Err = RegionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // One case only: "EU" and "eu" are a slip and not two places.
+        // Lower case only: "EU" and "eu" would be a slip, not two places.
         let letter = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let fits = (1..=limits::REGION_BYTES_MAX).contains(&text.len());
         if fits
@@ -81,7 +80,7 @@ mod tests {
     use crate::codec::{decode, encode};
 
     #[test]
-    fn what_can_be_a_region_and_what_cannot() {
+    fn region_names_follow_the_rule() {
         let longest = "a".repeat(limits::REGION_BYTES_MAX);
         for good in ["eu", "us-east", "0", "a.b_c-9", &longest] {
             let region: Region = good.parse().unwrap();
@@ -92,7 +91,7 @@ mod tests {
         for bad in ["", "EU", "-a", ".", "a b", "ä", "a/b", "a\n", &longer] {
             let said = bad.parse::<Region>().unwrap_err().to_string();
             assert!(said.contains("cannot be a region: a region has 1 to 32"), "{said}");
-            // Nor does one come from a peer.
+            // A peer cannot send one either.
             assert!(decode::<Region>(&encode(&bad.to_owned())).is_err(), "{bad:?}");
         }
     }

@@ -1,40 +1,42 @@
-//! Seals: marks by which a node knows its own word again.
+//! Seals: message authentication codes by which a node recognises its own statements.
 //!
-//! What a node has promised, others tell it later, and what they tell may cost it its place. So it
-//! seals its word with a secret that never leaves its data directory, and believes of what it is
-//! told about itself only what carries its seal. A seal is HMAC-SHA256 (RFC 2104), cut to 16 bytes.
+//! Other nodes repeat to a node what it has promised them, and a broken promise makes the node
+//! stop. So the node seals its promises with a secret that never leaves its data directory, and
+//! accepts a statement about itself only with its own seal. A seal is HMAC-SHA256 (RFC 2104),
+//! truncated to 16 bytes.
 
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a seal.
+/// Length of a seal, in bytes.
 const BYTES: usize = 16;
 
-/// The mark of one [`Sealer`] on one word.
+/// The authentication code of a [`Sealer`] for one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal(pub [u8; BYTES]);
 
-/// Makes seals and knows them again.
+/// Makes and verifies seals.
 #[derive(Clone)]
 pub struct Sealer {
     key: hmac::Key,
 }
 
 impl Sealer {
-    /// One whose seals follow from `secret`. Seals for different purposes never agree.
+    /// A sealer with a key derived from `secret` and `purpose`. Seals for different purposes never
+    /// match.
     pub fn new(secret: &[u8], purpose: &str) -> Self {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let key = hmac::sign(&secret, purpose.as_bytes());
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()) }
     }
 
-    /// The seal on a word.
+    /// The seal of a message.
     pub fn seal(&self, word: &[u8]) -> Seal {
         let tag = hmac::sign(&self.key, word);
         Seal(tag.as_ref().first_chunk().copied().unwrap_or_default())
     }
 
-    /// Whether that is the seal on the word. Takes the same time whatever the answer is.
+    /// Whether `seal` is the seal of the message, in constant time.
     pub fn knows(&self, word: &[u8], seal: Seal) -> bool {
         let own = self.seal(word);
         aws_lc_rs::constant_time::verify_slices_are_equal(&own.0, &seal.0).is_ok()
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seal_is_known_by_its_maker_on_its_word_for_its_purpose() {
+    fn a_seal_fits_its_maker_its_message_and_its_purpose_only() {
         let sealer = Sealer::new(b"secret", "promises");
         let seal = sealer.seal(b"entry 7");
         assert!(sealer.knows(b"entry 7", seal));

@@ -1,12 +1,12 @@
-//! TLS for QUIC: who may connect to whom.
+//! TLS for QUIC: which process may connect to which.
 //!
-//! TLS 1.3 only, certificates on both sides, the network's authority as the only root. A process
-//! that connects says whom it [expects](Expect); a process that is connected to reads the peer's
-//! [`Identity`] off its certificate. Session tickets are off, so that every connection shows a
-//! certificate that is valid now.
+//! TLS 1.3 only, certificates on both sides, the network's authority as the only root. The client
+//! states which peer it [expects](Expect); the server takes the peer's [`Identity`] from its
+//! certificate. Session tickets are off, so that every connection shows a currently valid
+//! certificate.
 //!
-//! The one exception is the join protocol: an ALPN of its own, no client certificate, and the
-//! authority itself proved by the fingerprint in the joiner's token.
+//! The one exception is the join protocol: it has a separate ALPN and no client certificate, and
+//! the fingerprint in the joiner's token authenticates the authority.
 
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
@@ -29,21 +29,21 @@ use crate::token::Fingerprint;
 
 use crate::net_platform;
 
-/// ALPN of everything but joining. The number is the version of the protocol, and of what the
-/// entries of the log mean: whoever changes either in a way that another release does not
-/// understand counts it up, so that two such releases refuse each other rather than differ.
+/// ALPN of everything but joining. The number is the version of the protocol and of the meaning of
+/// log entries. A change of either that another release does not understand must increment it, so
+/// that two such releases refuse each other instead of diverging.
 pub const ALPN: &[u8] = b"dkv/1";
-/// ALPN of the join protocol; its number goes with the other.
+/// ALPN of the join protocol. Its number changes together with that of [`ALPN`].
 pub const ALPN_JOIN: &[u8] = b"dkv-join/1";
 
-/// Whom a process expects at the other end.
+/// The peer that a client expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// The network's registration server.
     Server,
     /// Any node of the network.
     AnyNode,
-    /// One node.
+    /// This node of the network.
     Node(NodeId),
 }
 
@@ -58,22 +58,25 @@ impl Expect {
     }
 }
 
-/// Whom a process lets in.
+/// The peers that a server admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admit {
-    /// Holders of a certificate of the network.
+    /// Holders of a certificate of the network only.
     Certified,
-    /// Also joiners, who have none yet. Only for the registration server. Every peer begins with
-    /// [`JOIN_STREAMS_MAX`](crate::limits::JOIN_STREAMS_MAX) streams; who has a certificate is to
-    /// be granted more.
+    /// Joiners too, which have no certificate yet; for the registration server. Every peer begins
+    /// with [`JOIN_STREAMS_MAX`](crate::limits::JOIN_STREAMS_MAX) streams, and the server must
+    /// grant more to the holder of a certificate.
     CertifiedAndJoining,
 }
 
-/// The life of a certificate that was refused because it is not valid now, for whoever tells
-/// people. The error of TLS does not say which of the two sides looked, nor what its clock showed.
+/// The validity period of a certificate that was refused for the time alone, for the error message.
+/// The error of TLS tells neither which side refused nor the time of its clock.
 pub type OutOfTime = Arc<OnceLock<Life>>;
 
-/// TLS of a process that connects to another of its network.
+/// The TLS configuration of a client within its network.
+///
+/// # Errors
+/// If the credentials are not usable.
 pub fn client(
     credentials: &Credentials,
     expect: Expect,
@@ -96,7 +99,10 @@ pub fn client(
     quic_client(config)
 }
 
-/// TLS of a joiner that knows nothing but its token.
+/// The TLS configuration of a joiner, which has nothing but its token.
+///
+/// # Errors
+/// If rustls refuses the configuration.
 pub fn joiner(
     authority: Fingerprint,
     out_of_time: &OutOfTime,
@@ -114,7 +120,10 @@ pub fn joiner(
     quic_client(config)
 }
 
-/// TLS of a process that is connected to.
+/// The TLS configuration of a server.
+///
+/// # Errors
+/// If the credentials are not usable.
 pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfig, rustls::Error> {
     let provider = net_platform::cryptography();
     let roots = roots(&credentials.authority)?;
@@ -126,7 +135,7 @@ pub fn server(credentials: &Credentials, admit: Admit) -> Result<QuicServerConfi
         }
     };
     let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-    // The authority's certificate goes along: a joiner compares it with its fingerprint.
+    // Includes the authority's certificate, which a joiner compares with its fingerprint.
     let chain = vec![credentials.certificate.clone(), credentials.authority.clone()];
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -156,8 +165,8 @@ fn web_pki(
         .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
-/// Checks chain, life and usage as on the web, but takes the name from the certificate and asks
-/// whether that is somebody expected: an operator types addresses, not names.
+/// Verifies chain, validity and usage as on the web, but takes the name from the certificate and
+/// compares it with the expected peer: an operator types addresses, not names.
 #[derive(Debug)]
 struct NetworkVerifier {
     out_of_time: OutOfTime,
@@ -210,8 +219,8 @@ impl ServerCertVerifier for NetworkVerifier {
     }
 }
 
-/// Takes the one certificate in the chain that has the token's fingerprint as the root, and the
-/// rest as [`NetworkVerifier`] does.
+/// Uses the certificate in the chain with the token's fingerprint as the root, and verifies the
+/// rest like [`NetworkVerifier`].
 #[derive(Debug)]
 struct JoinVerifier {
     out_of_time: OutOfTime,
@@ -272,7 +281,7 @@ impl ServerCertVerifier for JoinVerifier {
     }
 }
 
-/// Notes the life of a certificate that is refused for no other reason than the time.
+/// Notes the validity period of a certificate that is refused for the time alone.
 fn note_time(
     verified: Result<ServerCertVerified, rustls::Error>,
     certificate: &CertificateDer<'_>,
@@ -289,7 +298,7 @@ fn note_time(
     verified
 }
 
-/// The clock by which certificates are valid.
+/// The wall clock of the platform, by which certificates are valid.
 #[derive(Debug)]
 struct WallClock;
 

@@ -1,9 +1,9 @@
-//! Join tokens: what an operator carries to a new machine.
+//! Join tokens, which an operator carries to a new machine.
 //!
-//! A token proves both sides to each other before there is a certificate: the fingerprint of the
-//! CA proves the server to the joiner, the secret proves the joiner to the server. The server
-//! keeps only a hash of the secret. A token is read from a file or the environment, never from
-//! the arguments of a process, which every user of the machine can read.
+//! A token authenticates both sides before there is a certificate: the fingerprint of the CA
+//! authenticates the server to the joiner, and the secret the joiner to the server. The server
+//! stores only a hash of the secret. Programs read tokens from a file or the environment, never
+//! from their arguments, which every user of the machine can see.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,28 +33,28 @@ impl Fingerprint {
 /// A join token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What its bearer becomes.
+    /// The role that its bearer gets.
     pub role: Role,
-    /// Which token.
+    /// The id of the token.
     pub id: Uuid,
-    /// What proves that the bearer has it.
+    /// The secret that authenticates the bearer.
     pub secret: [u8; 32],
-    /// The CA of the network.
+    /// The fingerprint of the network's CA.
     pub authority: Fingerprint,
 }
 
 impl Token {
-    /// A fresh token for the network of that CA.
+    /// Generates a token for the network of that CA.
     pub fn generate(role: Role, authority: Fingerprint) -> Self {
         let mut secret = [0; 32];
-        // Two random UUIDs would hold 244 random bits; the system's source gives all 256.
+        // Not from two random UUIDs, which hold 244 random bits instead of 256.
         if aws_lc_rs::rand::fill(&mut secret).is_err() {
             unreachable!("the system has no randomness");
         }
         Self { role, id: platform::random_uuid(), secret, authority }
     }
 
-    /// What the server stores of the secret.
+    /// The hash of the secret, which the server stores.
     pub fn secret_hash(&self) -> SecretHash {
         SecretHash::of(&self.secret)
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A text that is not a token. It never repeats the text, which may hold most of a secret.
+/// A text that is not a token. The error does not quote the text, which may hold most of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a dkv join token (one begins with \"{PREFIX}.\" and has five parts)")]
 pub struct InvalidToken;
@@ -120,12 +120,12 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N], InvalidToken> {
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
-    /// The hash of a secret.
+    /// Hashes a secret.
     pub fn of(secret: &[u8; 32]) -> Self {
         Self(sha256(secret))
     }
 
-    /// Whether this is the hash of `secret`; takes the same time whatever the secret.
+    /// Whether this is the hash of `secret`, in constant time.
     pub fn matches(&self, secret: &[u8; 32]) -> bool {
         constant_time::verify_slices_are_equal(&self.0, &sha256(secret)).is_ok()
     }

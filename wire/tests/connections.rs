@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use dkv_base::id::{HolderId, NetworkId, NodeId};
+use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
-use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::tls::{Admit, Expect};
@@ -48,13 +48,13 @@ fn listen(credentials: &Credentials, address: &str) -> Endpoint {
 }
 
 /// Lets everybody in who has a certificate, and keeps the connections open.
-fn serve(endpoint: &Endpoint) -> Arc<Gate> {
-    let gate = Arc::new(Gate::default());
-    let serving = Arc::clone(&gate).serve(endpoint.clone(), |connection, _: Peer| async move {
+fn serve(endpoint: &Endpoint) -> Arc<Acceptor> {
+    let acceptor = Arc::new(Acceptor::default());
+    let serving = Arc::clone(&acceptor).serve(endpoint.clone(), |connection, _: Peer| async move {
         connection.closed().await;
     });
     tokio::spawn(serving);
-    gate
+    acceptor
 }
 
 fn node_of(credentials: &Credentials) -> NodeId {
@@ -191,8 +191,8 @@ async fn an_address_that_is_not_proved_gets_no_more_than_three_times_what_it_sen
 async fn a_panic_while_a_connection_is_served_ends_that_connection_alone() {
     let network = Network::new();
     let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
-    let gate = Arc::new(Gate::default());
-    let serving = gate.serve(endpoint.clone(), |connection, peer: Peer| async move {
+    let acceptor = Arc::new(Acceptor::default());
+    let serving = acceptor.serve(endpoint.clone(), |connection, peer: Peer| async move {
         let Peer::Certified(identity) = peer else { return };
         assert_ne!(identity.role, Role::Admin, "a planted fault");
         connection.closed().await;
@@ -223,14 +223,14 @@ async fn a_client_certificate_cannot_be_connected_to() {
 async fn a_denied_holder_loses_its_open_connections() {
     let network = Network::new();
     let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
-    let gate = serve(&endpoint);
+    let acceptor = serve(&endpoint);
     let address = endpoint.local_address().unwrap();
     let client = network.dialer(Role::Client);
     let holder = client.credentials().unwrap().identity.holder;
     let connection = client.connect(address, Expect::AnyNode).await.unwrap();
     let bystander = network.dialer(Role::Client).connect(address, Expect::AnyNode).await.unwrap();
     // The list may be there before the other side has taken the connection, or after.
-    gate.set_denied([holder]);
+    acceptor.set_denied([holder]);
     tokio::time::timeout(SOON, connection.closed()).await.unwrap();
     let again = client.connect(address, Expect::AnyNode).await.unwrap();
     tokio::time::timeout(SOON, again.closed()).await.unwrap();
@@ -244,12 +244,15 @@ async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
     let network = Network::new();
     let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
     let (closed, mut learnt) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(Arc::new(Gate::default()).serve(endpoint.clone(), move |connection, _: Peer| {
-        let closed = closed.clone();
-        async move {
-            let _ = closed.send(connection.closed().await);
-        }
-    }));
+    tokio::spawn(Arc::new(Acceptor::default()).serve(
+        endpoint.clone(),
+        move |connection, _: Peer| {
+            let closed = closed.clone();
+            async move {
+                let _ = closed.send(connection.closed().await);
+            }
+        },
+    ));
     let address = endpoint.local_address().unwrap();
     let mut shortest = Duration::MAX;
     for _ in 0..5 {
@@ -270,8 +273,8 @@ async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
 async fn much_data_goes_in_long_packets() {
     let network = Network::new();
     let endpoint = listen(&network.credentials(Role::Node), "127.0.0.1:0");
-    let gate = Arc::new(Gate::default());
-    tokio::spawn(gate.serve(endpoint.clone(), |connection, _: Peer| async move {
+    let acceptor = Arc::new(Acceptor::default());
+    tokio::spawn(acceptor.serve(endpoint.clone(), |connection, _: Peer| async move {
         while let Ok((_, mut stream)) = connection.accept_bi().await {
             let _ = stream.read_to_end(usize::MAX).await;
         }

@@ -1,4 +1,4 @@
-//! The lines of a history file.
+//! The lines of a history file: one operation each, as JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,57 +16,74 @@ pub enum HistoryError {
         /// Number of the line, from one.
         number: u64,
         /// What is wrong with it.
-        problem: String,
+        problem: LineError,
     },
 }
 
-/// One line: an operation with a field for everything that some operation has.
+/// Why a line is not an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It is not a JSON object with the fields of a [`Line`].
+    #[error("is not an operation: {0}")]
+    Json(serde_json::Error),
+    /// Its end is before its start.
+    #[error("ends before it begins")]
+    EndsEarly,
+    /// It has a result and no end.
+    #[error("has a result and no end_ns")]
+    NoEnd,
+    /// It lacks a field or has one that does not belong to its operation or result.
+    #[error("{0}")]
+    Inconsistent(&'static str),
+}
+
+/// One line: an operation, with a field for everything that any operation may have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// A later line of the same number replaces this one.
+    /// A later line with the same id replaces this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// Who called.
+    /// The client.
     pub client: u64,
     /// The shard of the key.
     #[serde(default)]
     pub shard: u32,
     /// The key.
     pub key: String,
-    /// What was asked.
+    /// The operation.
     pub op: Verb,
-    /// Value of a put, or what a get returned.
+    /// The value of a put, or the one that a get returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Of a put or delete.
+    /// The condition of a put or delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
-    /// Of a get.
+    /// The level of a get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
-    /// When it began.
+    /// When the call began, in nanoseconds.
     pub start_ns: u64,
-    /// When its answer came.
+    /// When the answer came, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_ns: Option<u64>,
-    /// What it came to.
+    /// The result.
     pub result: Word,
-    /// Of what was written or read, or the shard's latest if the key was absent.
+    /// The revision written or read, or the shard's latest if the key was absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// Whether a put found the key there.
+    /// Whether the key existed before a put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existed: Option<bool>,
-    /// Of an eventual write that was accepted.
+    /// The stamp of an accepted eventual write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stamp: Option<u64>,
-    /// What was there when the condition did not hold.
+    /// The state of the key when the condition did not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Current>,
 }
 
-/// What was asked.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
@@ -78,7 +95,7 @@ pub enum Verb {
     Delete,
 }
 
-/// What it came to.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Word {
@@ -90,65 +107,71 @@ pub enum Word {
     Conflict,
     /// It had no effect.
     Failed,
-    /// An eventual write was taken.
+    /// An eventual write was accepted.
     Accepted,
     /// It may have had an effect.
     Unknown,
 }
 
 impl Line {
-    /// The operation that it describes.
+    /// The operation that the line describes.
     ///
     /// # Errors
-    /// What is missing in it, or is too much.
-    pub fn into_operation(self) -> Result<Operation, String> {
+    /// If a field is missing, does not belong there or contradicts another.
+    pub fn into_operation(self) -> Result<Operation, LineError> {
+        use LineError::Inconsistent;
         let Self { client, shard, key, op, value, condition, level, start_ns, end_ns, .. } = self;
         let (result, revision, existed, current, stamp) =
             (self.result, self.revision, self.existed, self.current, self.stamp);
         let end_ns = match (end_ns, result) {
-            (Some(end_ns), _) if end_ns < start_ns => return Err("ends before it begins".into()),
+            (Some(end_ns), _) if end_ns < start_ns => return Err(LineError::EndsEarly),
             (Some(end_ns), _) => end_ns,
             (None, Word::Unknown) => u64::MAX,
-            (None, _) => return Err("has a result and no end_ns".into()),
+            (None, _) => return Err(LineError::NoEnd),
         };
         if op == Verb::Get && condition.is_some() {
-            return Err("is a get with a condition".into());
+            return Err(Inconsistent("is a get with a condition"));
         }
         if op != Verb::Get && level.is_some() {
-            return Err("is a write with a level".into());
+            return Err(Inconsistent("is a write with a level"));
         }
         let condition = condition.unwrap_or_default();
         let mut value = value.map(Into::into);
         let outcome = match (result, op) {
             (Word::Ok, Verb::Get) => {
-                let value = value.take().ok_or("is a get that found something, without a value")?;
+                let value = value
+                    .take()
+                    .ok_or(Inconsistent("is a get that found something, without a value"))?;
                 Outcome::Value { value, revision }
             }
             (Word::Ok, Verb::Delete) => Outcome::Written { revision, existed: Some(true) },
             (Word::Ok, Verb::Put) => Outcome::Written { revision, existed },
-            (Word::Absent, Verb::Put) => return Err("is a put whose result is absent".into()),
+            (Word::Absent, Verb::Put) => {
+                return Err(Inconsistent("is a put whose result is absent"));
+            }
             (Word::Absent, _) => Outcome::Absent { revision },
-            (Word::Conflict, Verb::Get) => return Err("is a get with a conflict".into()),
+            (Word::Conflict, Verb::Get) => return Err(Inconsistent("is a get with a conflict")),
             (Word::Conflict, _) if condition == Condition::Always => {
-                return Err("has a conflict and no condition".into());
+                return Err(Inconsistent("has a conflict and no condition"));
             }
             (Word::Conflict, _) => Outcome::Conflict { current },
             (Word::Failed, _) => Outcome::Failed,
-            (Word::Accepted, Verb::Get) => return Err("is a get that was accepted".into()),
-            (Word::Accepted, _) => {
-                Outcome::Accepted { stamp: stamp.ok_or("was accepted without a stamp")? }
-            }
+            (Word::Accepted, Verb::Get) => return Err(Inconsistent("is a get that was accepted")),
+            (Word::Accepted, _) => Outcome::Accepted {
+                stamp: stamp.ok_or(Inconsistent("was accepted without a stamp"))?,
+            },
             (Word::Unknown, _) => Outcome::Unknown,
         };
         let action = match op {
             Verb::Get => Action::Get(level.unwrap_or_default()),
-            Verb::Put => {
-                Action::Put { value: value.take().ok_or("is a put without a value")?, condition }
-            }
+            Verb::Put => Action::Put {
+                value: value.take().ok_or(Inconsistent("is a put without a value"))?,
+                condition,
+            },
             Verb::Delete => Action::Delete(condition),
         };
         if value.is_some() {
-            return Err("has a value where there is none".into());
+            return Err(Inconsistent("has a value where there is none"));
         }
         Ok(Operation { client, shard, key: key.into(), start_ns, end_ns, action, outcome })
     }

@@ -1,22 +1,22 @@
-//! The shortest part of a history that cannot be explained.
+//! The smallest part of a history that cannot be explained.
 //!
-//! A history of an hour that contradicts itself in one place is of little use as a whole. Three
-//! steps make it small, and none of them can make an explainable history unexplainable:
+//! A whole hour's history with one contradiction in it helps no one. Three steps reduce it, none of
+//! which can turn an explainable history into an unexplainable one:
 //!
-//! 1. End it early. What was not answered by then counts as open.
-//! 2. Begin it late, with a key of which nothing is known. Writes from before that may still have
-//!    been under way count as open.
+//! 1. End it early. Operations without an answer by then count as open.
+//! 2. Begin it late, with a key of which nothing is known. Earlier writes that may still have been
+//!    in progress count as open.
 //! 3. Leave out single reads, and count single writes as open.
 //!
-//! The first two have thresholds, which are found by bisection; the third is tried one by one.
+//! The thresholds of the first two are found by bisection; the third is tried one by one.
 
 use super::{Call, Verdict, search};
 use crate::register::{Register, Step};
 
-/// More operations than this in a window are not tried one by one.
+/// A window with more operations than this skips the third step.
 const SINGLE_MAX: usize = 400;
 
-/// Places, in the list that was searched, of operations that contradict each other.
+/// The indices in `calls` of operations that contradict each other.
 pub(crate) fn contradiction(calls: &[Call], first: Register) -> Vec<usize> {
     let mut ends: Vec<u64> = calls.iter().filter_map(|call| call.end_ns).collect();
     ends.sort_unstable();
@@ -30,7 +30,7 @@ pub(crate) fn contradiction(calls: &[Call], first: Register) -> Vec<usize> {
     let begun_late = bisect(&starts, |start| fails(&begun(&calls, start), Register::ANY));
     let (mut calls, first) = match begun_late {
         Some(start) => (begun(&calls, start), Register::ANY),
-        // It takes the very beginning to contradict.
+        // The contradiction needs the very beginning.
         None => (calls, first),
     };
 
@@ -56,7 +56,7 @@ fn fails(calls: &[Option<Call>], first: Register) -> bool {
     search(&calls, first) == Verdict::Unexplained
 }
 
-/// The first of the values at which it holds, if it holds at any: it does at all after that one.
+/// The first value for which `holds` is true. It must stay true for all later ones.
 fn bisect(values: &[u64], holds: impl Fn(u64) -> bool) -> Option<u64> {
     let (mut low, mut high) = (0, values.len());
     while low < high {
@@ -91,7 +91,7 @@ fn begun(calls: &[Option<Call>], start_ns: u64) -> Vec<Option<Call>> {
     calls.iter().map(limited).collect()
 }
 
-/// The operation if nobody had heard of its answer.
+/// The operation without its answer.
 fn weakened(call: Call) -> Option<Call> {
     let step = match call.step {
         Step::Wrote { value, condition, .. } | Step::Open { value, condition } => {

@@ -1,4 +1,4 @@
-//! Addresses of servers as they are typed, and the usual one where none is.
+//! Addresses of servers: parsing them, and finding the default one.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,12 +14,12 @@ use crate::grammar::{self, is_comma_command};
 /// The variable that names the server.
 const VARIABLE: &str = "DKV_SERVER";
 
-/// Addresses of the server, in the order to try them in.
+/// Addresses of the server, in the order in which to try them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(pub(crate) Vec<String>);
 
-/// Whether the first word is a command, and no address: one in the comma form, one with its
-/// operands in the same argument, or a word of the grammar.
+/// Returns whether the first argument is a command and not an address: a command in the comma form,
+/// a command with its operands, or a word of the grammar.
 pub(super) fn is_command(first: &[u8]) -> bool {
     is_comma_command(first)
         || first.iter().any(|byte| byte.is_ascii_whitespace() || b"\"'\\=".contains(byte))
@@ -27,7 +27,7 @@ pub(super) fn is_command(first: &[u8]) -> bool {
         || first.is_empty()
 }
 
-/// What is wrong with arguments in which something stands before a command that stands alone.
+/// Returns the error for arguments with an address before a command that takes none.
 pub(super) fn before_alone(arguments: &[OsString]) -> Option<clap::Error> {
     let [_, first, second, ..] = arguments else { return None };
     let (first, second) = (first.to_str()?, second.to_str()?);
@@ -36,26 +36,26 @@ pub(super) fn before_alone(arguments: &[OsString]) -> Option<clap::Error> {
     {
         return None;
     }
-    // One of these words may be the operand of another command.
+    // Such a word may also be the operand of another command.
     if Cli::command().find_subcommand(first).is_some() {
         return None;
     }
-    let why = format!("{second} stands alone; leave out {first:?} before it\n");
+    let why = format!("{second} takes no address before it; omit {first:?}\n");
     Some(Cli::command().error(ErrorKind::UnknownArgument, why))
 }
 
-/// Reads addresses with commas between them.
+/// Parses addresses that are separated by commas.
 pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
     let parts: Vec<&str> = text.split(',').collect();
-    // A mistyped command is more likely than a host of nearly the same name.
+    // A mistyped command is more likely than a host with nearly the same name.
     if let [word] = parts.as_slice()
         && word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
         && let Some(meant) = meant(word)
     {
         let port = dkv_api::DEFAULT_PORT;
         return Err(format!(
-            "there is no command {word}; did you mean {meant}? (The server on a host of that name is \
-             {word}:{port})"
+            "there is no command {word}; did you mean {meant}? (To connect to a host of that \
+             name, write {word}:{port})"
         ));
     }
     for part in &parts {
@@ -70,8 +70,8 @@ pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
             || !part.chars().all(good)
         {
             return Err(format!(
-                "{part:?} is neither a command nor an address; an address is HOST or HOST:PORT, as in \
-                 127.0.0.1:4400"
+                "{part:?} is neither a command nor an address; write an address as HOST or \
+                 HOST:PORT, such as 127.0.0.1:4400"
             ));
         }
         if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
@@ -81,37 +81,37 @@ pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
     Ok(Addresses(parts.into_iter().map(str::to_owned).collect()))
 }
 
-/// The command that was meant by a word, in its form.
+/// Returns the syntax of the command that a mistyped word probably means.
 fn meant(word: &str) -> Option<String> {
     if let Some(known) = grammar::meant(word) {
         return Some(known.form.to_owned());
     }
     let root = Cli::command();
     let names = root.get_subcommands().map(|command| command.get_name());
-    grammar::slip_of(word, names).map(ToOwned::to_owned)
+    grammar::typo_of(word, names).map(ToOwned::to_owned)
 }
 
-/// The address where none was given: that of the variable, or of the server that this user runs on
-/// this machine.
+/// Returns the default address: that of the environment variable, or of the server that this user
+/// runs on this machine.
 ///
 /// # Errors
-/// There is none, or more than one; what to do about it.
-pub(crate) fn usual() -> Result<Addresses, String> {
+/// There is none, or more than one; says what to do.
+pub(crate) fn default_addresses() -> Result<Addresses, String> {
     let variable = dkv_base::variables::value(VARIABLE);
     let variable = variable.map(|text| text.to_string_lossy().into_owned());
     let servers =
         local::home().map_or_else(|| Ok(Servers::default()), |home| local::servers(&home));
-    usual_of(variable.as_deref(), servers)
+    default_of(variable.as_deref(), servers)
 }
 
-fn usual_of(variable: Option<&str>, servers: io::Result<Servers>) -> Result<Addresses, String> {
+fn default_of(variable: Option<&str>, servers: io::Result<Servers>) -> Result<Addresses, String> {
     if let Some(text) = variable {
         return addresses(text.trim()).map_err(|why| format!("{VARIABLE}: {why}"));
     }
     let servers = servers.map_err(|error| {
         format!(
-            "no server is named, and it cannot be told whether this user runs one: cannot read {error}; \
-             give its address, as in dkv 127.0.0.1:4400 status, or set {VARIABLE}"
+            "no server address was given, and the servers of this user are unknown: cannot read \
+             {error}; give an address, as in dkv 127.0.0.1:4400 status, or set {VARIABLE}"
         )
     })?;
     let list =
@@ -119,18 +119,19 @@ fn usual_of(variable: Option<&str>, servers: io::Result<Servers>) -> Result<Addr
     match (servers.running.as_slice(), servers.stopped.as_slice()) {
         ([server], _) | ([], [server]) => Ok(Addresses(vec![server.to_string()])),
         ([], []) => Err(format!(
-            "no server is named, and this user runs none on this machine; give its address, as in dkv \
-             127.0.0.1:4400 status, set {VARIABLE}, or start a network with dkv local"
+            "no server address was given, and this user runs no server on this machine; give an \
+             address, as in dkv 127.0.0.1:4400 status, set {VARIABLE}, or start a network with \
+             dkv local"
         )),
         ([], stopped) => Err(format!(
-            "no server is named, and none of this user's servers on this machine runs ({} ran before); \
-             start one, or name a network that serves without it, as in dkv {} status",
+            "no server address was given, and none of this user's {} servers on this machine is \
+             running; start one, or name a network that works without it, as in dkv {} status",
             stopped.len(),
             stopped[0]
         )),
         (several, _) => Err(format!(
-            "no server is named, and several of this user's run on this machine: {}; name one, as in \
-             dkv {} status, or set {VARIABLE}",
+            "no server address was given, and this user runs several servers on this machine: {}; \
+             name one, as in dkv {} status, or set {VARIABLE}",
             list(several),
             several[0]
         )),
@@ -142,29 +143,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_server_is_named_or_found() {
+    fn the_default_server_is_named_or_found() {
         let one: SocketAddr = "10.0.0.1:4400".parse().unwrap();
         let two: SocketAddr = "127.0.0.1:4401".parse().unwrap();
         let is = |text: &str| Ok(Addresses(text.split(',').map(str::to_owned).collect()));
-        let usual = |running: &[SocketAddr], stopped: &[SocketAddr]| {
-            usual_of(None, Ok(Servers { running: running.into(), stopped: stopped.into() }))
+        let found = |running: &[SocketAddr], stopped: &[SocketAddr]| {
+            default_of(None, Ok(Servers { running: running.into(), stopped: stopped.into() }))
         };
-        assert_eq!(usual_of(Some(" a:1,b "), Ok(Servers::default())), is("a:1,b"));
-        assert_eq!(usual(&[one], &[]), is("10.0.0.1:4400"));
-        assert_eq!(usual(&[one], &[two]), is("10.0.0.1:4400"));
-        assert_eq!(usual(&[], &[two]), is("127.0.0.1:4401"));
-        let several = usual(&[one, two], &[]).unwrap_err();
+        assert_eq!(default_of(Some(" a:1,b "), Ok(Servers::default())), is("a:1,b"));
+        assert_eq!(found(&[one], &[]), is("10.0.0.1:4400"));
+        assert_eq!(found(&[one], &[two]), is("10.0.0.1:4400"));
+        assert_eq!(found(&[], &[two]), is("127.0.0.1:4401"));
+        let several = found(&[one, two], &[]).unwrap_err();
         assert!(several.contains("10.0.0.1:4400, 127.0.0.1:4401; name one"), "{several}");
-        let stopped = usual(&[], &[one, two]).unwrap_err();
-        assert!(
-            stopped.contains("none of this user's servers on this machine runs (2 ran before)")
-        );
-        let none = usual(&[], &[]).unwrap_err();
+        let stopped = found(&[], &[one, two]).unwrap_err();
+        assert!(stopped.contains("none of this user's 2 servers on this machine is running"));
+        let none = found(&[], &[]).unwrap_err();
         assert!(none.contains("set DKV_SERVER") && none.contains("dkv local"), "{none}");
-        let hidden = usual_of(None, Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        let hidden = default_of(None, Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
         assert!(hidden.contains("cannot read permission denied"), "{hidden}");
         assert!(
-            usual_of(Some("a:b"), Ok(Servers::default())).unwrap_err().starts_with("DKV_SERVER: ")
+            default_of(Some("a:b"), Ok(Servers::default()))
+                .unwrap_err()
+                .starts_with("DKV_SERVER: ")
         );
     }
 }

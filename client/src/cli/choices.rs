@@ -1,4 +1,4 @@
-//! Operands with a few words to choose from, which a shell completes and the help lists.
+//! Operands with a fixed set of words, which a shell completes and the help lists.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 use dkv_api::{Level, Role};
 
-/// A value that is one of some words, or is read as freely as its reader allows.
+/// A parser that offers some words; its function may accept others, too.
 #[derive(Clone, Copy)]
 pub(super) struct Choice<T> {
     words: &'static [&'static str],
@@ -20,7 +20,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Choice<T> {
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, Error> {
         (self.read)(value).map_err(|why| {
             let name = arg.map_or_else(|| "VALUE".to_owned(), ToString::to_string);
-            let value = crate::grammar::quote::shown(value.as_encoded_bytes());
+            let value = dkv_console::quote::escaped(value.as_encoded_bytes());
             let text = format!("invalid value '{value}' for '{name}': {why}\n");
             Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
         })
@@ -52,7 +52,7 @@ pub(super) const HOW_TO_DELETE: Choice<OsString> = Choice {
     read: anything,
 };
 
-/// Commands that have a page of help, and those below them.
+/// Commands and subcommands with a help page.
 pub(super) const TOPICS: Choice<String> = Choice {
     words: &[
         "get",
@@ -89,7 +89,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
     read: topic,
 };
 
-/// Whatever is asked for, the help says whether it is there.
+/// Accepts every topic; the help reports unknown ones.
 fn topic(text: &OsStr) -> Result<String, String> {
     Ok(text.to_string_lossy().into_owned())
 }
@@ -106,7 +106,7 @@ fn token_role(text: &OsStr) -> Result<Role, String> {
     }
 }
 
-/// The grammar says what is wrong with it.
+/// Accepts everything; the grammar reports what is wrong.
 fn anything(text: &OsStr) -> Result<OsString, String> {
     Ok(text.to_owned())
 }

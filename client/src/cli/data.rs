@@ -1,71 +1,71 @@
-//! Arguments of the commands that move files of records, and of those about join tokens.
+//! Arguments of the commands for files of records and for tokens.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use dkv_api::Role;
+use dkv_console::units::parse_duration;
 
 use super::Connect;
 use super::choices::ROLES;
-use crate::human::parse_time;
 
 /// Arguments of `load`.
 #[derive(Args, Debug)]
-pub(crate) struct Load {
+pub(crate) struct LoadArgs {
     #[command(flatten)]
-    pub(crate) transfer: Transfer,
+    pub(crate) transfer: TransferArgs,
 
-    /// Read every record back afterwards, and compare
+    /// Read every record back afterwards and compare it
     #[arg(long)]
     pub(crate) verify: bool,
 }
 
 /// Arguments of `load` and `verify`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Transfer {
-    /// File of records; - is standard input
+pub(crate) struct TransferArgs {
+    /// File of records; - means standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
-    /// Format of the file [default: by its extension .csv, .tsv, .json, .jsonl or .ndjson,
+    /// Format of the file [default: from its extension .csv, .tsv, .json, .jsonl or .ndjson,
     /// otherwise lines]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Take a file with NUL or other control bytes outside of quotes, which is refused otherwise
+    /// Accept a file with NUL or other control bytes outside of quotes
     #[arg(long)]
     pub(crate) binary: bool,
 
-    /// Requests in flight at the same time
+    /// Number of concurrent requests
     #[arg(long, value_name = "N", default_value_t = 256,
         value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) in_flight: u16,
 
-    /// How long a record is retried while the network is unavailable
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    /// How long to retry a record while the network is unavailable
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) retry: Duration,
 
     #[command(flatten)]
     pub(crate) connect: Connect,
 }
 
-/// How a line is a record.
+/// How a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Key, tab, value
     Tsv,
     /// Key, comma, value; either may be in double quotes
     Csv,
-    /// The line is the key, its number the value
+    /// The line is the key, its number is the value
     Lines,
-    /// A JSON object a line with key and value, or key_base64 and value_base64
+    /// One JSON object per line, with key and value, or key_base64 and value_base64
     Json,
 }
 
 /// Arguments of `token`.
 #[derive(Args, Debug)]
-pub(crate) struct Token {
+pub(crate) struct TokenArgs {
     #[command(flatten)]
     pub(crate) connect: Connect,
 
@@ -79,26 +79,26 @@ pub(crate) enum TokenAction {
     /// Create a token and print it; it is shown only once
     #[command(override_usage = "dkv [ADDRESS] token create [OPTIONS]")]
     Create {
-        /// What its bearers become; a reader is a client that only reads
+        /// Role of those who join with it; a reader is a client that may only read
         #[arg(long, default_value = "node", value_parser = ROLES)]
         role: Role,
-        /// A token for HTTP, which a program sends to a gateway as Authorization: Bearer TOKEN. Its
-        /// text is not kept; holders lists it, and revoke ID ends it early
+        /// Create a token for HTTP, which a program sends to a gateway as Authorization: Bearer
+        /// TOKEN. Its text is not stored; holders lists it, and revoke ID revokes it
         #[arg(long, conflicts_with_all = ["role", "uses"])]
         http: bool,
-        /// May only read: with --http, or with --role client, which makes a reader
+        /// Allow only reads; with --http, or with --role client, which makes a reader
         #[arg(long)]
         read_only: bool,
         /// Time until it expires, as in 1h or 7d [default: 90d with --http, otherwise never]
-        #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_time)]
+        #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_duration)]
         life: Option<Duration>,
-        /// Let it live until it is revoked
+        /// Keep it valid until it is revoked
         #[arg(long, conflicts_with = "life")]
         never_expires: bool,
-        /// Name under which it and those whom it admits are listed
+        /// Name under which the token and its holders are listed
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
-        /// How often it can be used [default: any number of times]
+        /// How often it can be used [default: no limit]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         uses: Option<u32>,
         #[command(flatten)]
@@ -110,13 +110,13 @@ pub(crate) enum TokenAction {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Revoke a token: it admits nobody any more
+    /// Revoke a token, so that it admits no one any more
     #[command(override_usage = "dkv [ADDRESS] token revoke <ID> [OPTIONS]")]
     Revoke {
-        /// Id of the token, as list shows it, or the beginning of it
+        /// Id of the token, as list shows it, or its beginning
         #[arg(value_hint = ValueHint::Other)]
         id: String,
-        /// Revoke everybody whom it admitted as well
+        /// Also revoke everyone whom it admitted
         #[arg(long)]
         with_holders: bool,
         #[command(flatten)]

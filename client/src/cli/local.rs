@@ -1,22 +1,23 @@
-//! Arguments of the words that try things out: networks on this machine, rehearsals and drills.
+//! Arguments of the commands that run networks on this machine: local, rehearse and drill.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dkv_api::Region;
+use dkv_console::units::parse_duration;
+use dkv_drill::Fault;
+use dkv_local::Options;
 
 use super::Connect;
-use crate::human::parse_time;
 
 /// Arguments of `local`.
 ///
-/// Configuration, data, logs and credentials are kept in one directory. Without --dir it is a
-/// temporary one that is removed at the end; with --dir it is kept, and the same command resumes
-/// it.
+/// Configuration, data, logs and credentials are in one directory. Without --dir it is temporary
+/// and removed at the end; with --dir it is kept, and the same command resumes the network.
 #[derive(Args, Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalArgs {
     /// Nodes to start [default: 3, or as many as the directory has]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) nodes: Option<u16>,
@@ -25,11 +26,11 @@ pub(crate) struct Local {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
 
-    /// Preferred port of the server; another one if it is taken
+    /// Preferred port of the server; if it is in use, another one
     #[arg(long, value_name = "PORT", value_parser = port)]
     pub(crate) port: Option<u16>,
 
-    /// Address that server and nodes listen on
+    /// Address that the server and the nodes listen on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) listen: std::net::IpAddr,
 
@@ -41,33 +42,29 @@ pub(crate) struct Local {
     #[arg(long, value_name = "N")]
     pub(crate) replication: Option<u32>,
 
-    /// Regions, with commas between them; the nodes take turns. What is sent from one to another is
-    /// held back: 200 ms between the first two, 600 ms between any others. The prompt is in the
-    /// first one unless --region says otherwise
+    /// Regions, separated by commas; the nodes take turns in them. Messages between regions are
+    /// delayed: 200 ms between the first two, 600 ms between any others. The prompt is in the first
+    /// region unless --region says otherwise
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) regions: Vec<Region>,
 
-    /// Other delays between the regions, one way, in milliseconds: a row for each, as in
+    /// Other one-way delays between the regions in milliseconds, a row for each region, as in
     /// 0,200/180,0
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays vary between zero and twice as much
+    /// Vary the delays between zero and twice their value
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
     /// Time limit for the network to start
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub(crate) start_timeout: Duration,
-
-    /// Log that a node of a new network keeps, in bytes; the default if there is none
-    #[arg(skip)]
-    pub(crate) log_bytes_max: Option<u64>,
 
     #[command(flatten)]
     pub(crate) connect: Connect,
 
-    /// Commands to run instead of the prompt, each in one argument, as in W,a,1 "kill coordinator"
+    /// Commands to run instead of the prompt, each one argument, as in W,a,1 "kill coordinator"
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) commands: Vec<OsString>,
 }
@@ -76,35 +73,35 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "the port must be a number from 0 to 65535".to_owned())
 }
 
-impl Local {
-    /// A network of so many nodes in a temporary directory.
-    pub(crate) fn temporary(nodes: u16, connect: Connect) -> Self {
-        Self {
-            nodes: Some(nodes),
-            dir: None,
-            port: Some(0),
-            listen: std::net::Ipv4Addr::LOCALHOST.into(),
-            shards: None,
-            replication: None,
-            regions: Vec::new(),
-            delays: None,
-            delays_vary: false,
-            start_timeout: Duration::from_secs(60),
+impl LocalArgs {
+    /// Returns the options of the network.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            nodes: self.nodes,
+            dir: self.dir.clone(),
+            port: self.port,
+            listen: self.listen,
+            shards: self.shards,
+            replication: self.replication,
+            regions: self.regions.clone(),
+            delays: self.delays.clone(),
+            delays_vary: self.delays_vary,
+            start_timeout: self.start_timeout,
             log_bytes_max: None,
-            connect,
-            commands: Vec::new(),
+            request_timeout: self.connect.timeout,
+            client_region: self.connect.region.clone(),
         }
     }
 }
 
 /// Arguments of `rehearse`.
 ///
-/// Starts a temporary network on this machine, delays messages between its regions as distance
-/// would, and prints the latency of reads and writes from each region. The network is removed
+/// Starts a temporary network on this machine, delays messages between its regions like a real
+/// distance, and prints the latency of reads and writes from each region. Removes the network
 /// afterwards.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Rehearse {
-    /// Regions, with commas between them; the nodes take turns
+pub(crate) struct RehearseArgs {
+    /// Regions, separated by commas; the nodes take turns in them
     #[arg(
         long,
         value_name = "NAMES",
@@ -113,12 +110,12 @@ pub(crate) struct Rehearse {
     )]
     pub(crate) regions: Vec<Region>,
 
-    /// Delays between the regions, one way, in milliseconds: a row for each, as in 0,200/180,0
+    /// One-way delays between the regions in milliseconds, a row for each region, as in 0,200/180,0
     /// [default: 200 between the first two, 600 between any others]
     #[arg(long, value_name = "MATRIX")]
     pub(crate) delays: Option<String>,
 
-    /// Let the delays vary between zero and twice as much
+    /// Vary the delays between zero and twice their value
     #[arg(long)]
     pub(crate) delays_vary: bool,
 
@@ -130,7 +127,7 @@ pub(crate) struct Rehearse {
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u32>,
 
-    /// Requests of each kind to measure from each region
+    /// Number of requests of each kind to measure from each region
     #[arg(long, value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) samples: u32,
@@ -141,61 +138,28 @@ pub(crate) struct Rehearse {
 
 /// Arguments of `drill`.
 ///
-/// Clients read and write while a fault is injected; everything they saw is recorded, and two
-/// checkers judge it. A drill runs on a temporary network on this machine. For a network of yours,
-/// run `dkv ADDRESS drill by-hand` and cause the fault yourself; the keys that it writes begin with
-/// dkv-drill/ and are removed at the end.
+/// Clients read and write while a fault is injected, and two checkers judge everything that the
+/// clients saw. A drill runs on a temporary network on this machine. For an existing network, run
+/// `dkv ADDRESS drill by-hand` and cause the fault yourself; the drill writes keys that begin with
+/// dkv-drill/ and removes them at the end.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Drill {
+pub(crate) struct DrillArgs {
     /// Fault to inject
     #[arg(value_enum)]
     pub(crate) fault: Fault,
 
     /// Time from the first request to the last; the fault takes the middle third
-    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_duration)]
     pub(crate) time: Duration,
 
-    /// Nodes of the network of its own [default: 3]
+    /// Nodes of the temporary network [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: Option<u16>,
 
-    /// Directory for the report: a page, pictures and what the clients saw
+    /// Directory for the report: a page, charts and the recorded histories
     #[arg(long, value_name = "DIR", default_value = "dkv-drill")]
     pub(crate) out: PathBuf,
 
     #[command(flatten)]
     pub(crate) connect: Connect,
-}
-
-/// What a drill does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Fault {
-    /// The coordinator's process is killed, and started again later
-    CoordinatorKill,
-    /// The coordinator is frozen for longer than an election takes, and resumes
-    Pause,
-    /// The coordinator and the other nodes cannot reach each other; clients reach all
-    Partition,
-    /// The coordinator's disk hangs in a sync for a while
-    DiskStall,
-    /// The coordinator's disk is full for a while
-    DiskFull,
-    /// The clocks of the nodes jump apart by an hour and a half, and the coordinator is killed
-    ClockJump,
-    /// All processes are killed at once, the server's too, and started again
-    RestartAll,
-    /// Nodes are added, and the first ones removed for good
-    Churn,
-    /// Somebody with a stolen node token attacks every node and the server, as a leader, as a
-    /// candidate and as the coordinator, and waits for clients that are misled
-    Intruder,
-    /// A copy of the coordinator's data directory is started beside it, until an administrator says
-    /// which goes on
-    Clone,
-    /// The coordinator's data directory is put back as it was a while ago
-    OldCopy,
-    /// You inject the fault yourself, into your own network
-    ByHand,
-    /// All but by-hand, one after the other
-    All,
 }

@@ -1,8 +1,9 @@
-//! Command lines, right and wrong.
+//! Valid and invalid command lines.
+
+use std::time::Duration;
 
 use clap::CommandFactory;
-
-use dkv_api::Role;
+use dkv_api::{Level, Role};
 
 use super::*;
 
@@ -12,7 +13,7 @@ fn parse(line: &[&str]) -> Result<Line, clap::Error> {
 
 fn commands(line: &[&str]) -> Vec<String> {
     let line = parse(line).unwrap();
-    assert!(line.word.is_none());
+    assert!(line.subcommand.is_none());
     line.commands.into_iter().map(|command| command.into_string().unwrap()).collect()
 }
 
@@ -21,16 +22,16 @@ fn wrong(line: &[&str]) -> String {
 }
 
 fn command(line: &[&str]) -> String {
-    parse(line).unwrap().word.unwrap().command().unwrap().unwrap().to_string()
+    parse(line).unwrap().subcommand.unwrap().command().unwrap().unwrap().to_string()
 }
 
 #[test]
-fn clap_finds_nothing_to_object_to() {
+fn clap_accepts_the_definition() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn commands_follow_the_address_or_stand_alone() {
+fn commands_follow_an_address_or_come_first() {
     assert_eq!(commands(&["127.0.0.1:4400", "W,a,1", "R,a"]), ["W,a,1", "R,a"]);
     assert_eq!(commands(&["localhost", "W,-1,-2"]), ["W,-1,-2"]);
     assert_eq!(commands(&["localhost", "--", "put", "k", "--x"]), ["put", "k", "--x"]);
@@ -42,11 +43,11 @@ fn commands_follow_the_address_or_stand_alone() {
     }
     let both = parse(&["W,a,1", "status"]).unwrap();
     assert_eq!(both.commands, ["W,a,1"]);
-    assert!(matches!(both.word, Some(Word::Status { .. })));
+    assert!(matches!(both.subcommand, Some(Subcommand::Status { .. })));
 }
 
 #[test]
-fn a_word_with_its_operands_is_one_command_with_and_without_an_address() {
+fn a_subcommand_with_operands_works_with_and_without_an_address() {
     for (words, means) in [
         (&["put", "k", "-1"][..], "put k -1"),
         (&["put", "k", "v", "eventual"], "put k v eventual"),
@@ -70,17 +71,17 @@ fn a_word_with_its_operands_is_one_command_with_and_without_an_address() {
             ["status:4400"],
             "a host may have the name of a command"
         );
-        assert_eq!(line.word.unwrap().command().unwrap().unwrap().to_string(), means);
+        assert_eq!(line.subcommand.unwrap().command().unwrap().unwrap().to_string(), means);
     }
     let line = parse(&["put", "a", "b", "c"]).unwrap();
-    let error = line.word.unwrap().command().unwrap_err().to_string();
+    let error = line.subcommand.unwrap().command().unwrap_err().to_string();
     assert!(error.contains("unexpected argument \"c\"; write put KEY VALUE"), "{error}");
-    let mut nodes = parse(&["nodes", "status"]).unwrap().word.unwrap();
+    let mut nodes = parse(&["nodes", "status"]).unwrap().subcommand.unwrap();
     assert_eq!(nodes.then(), ["status"]);
 }
 
 #[test]
-fn options_may_stand_anywhere() {
+fn options_may_appear_anywhere() {
     for line in [
         &["--level", "eventual", "a:1", "R,k"][..],
         &["a:1", "--level", "eventual", "R,k"],
@@ -91,12 +92,12 @@ fn options_may_stand_anywhere() {
         assert_eq!(cli.commands, ["R,k"]);
     }
     let cli = parse(&["--timeout", "3s", "a:1", "status", "--json"]).unwrap();
-    let Some(Word::Status { json: true, connect, .. }) = cli.word else { panic!() };
+    let Some(Subcommand::Status { json: true, connect, .. }) = cli.subcommand else { panic!() };
     assert_eq!(connect.or(cli.connect).timeout, Some(Duration::from_secs(3)));
 }
 
 #[test]
-fn addresses_may_be_several() {
+fn several_addresses_are_accepted() {
     let Addresses(list) = parse(&["a,b:4401,[::1]:4402,::1", "R,k"]).unwrap().address.unwrap();
     assert_eq!(list, ["a", "b:4401", "[::1]:4402", "::1"]);
 }
@@ -115,18 +116,21 @@ fn a_wrong_address_says_what_to_write() {
 }
 
 #[test]
-fn words_have_their_arguments() {
-    let word = |line: &[&str]| parse(line).unwrap().word.unwrap();
-    assert!(matches!(word(&["a", "status"]), Word::Status { json: false, .. }));
-    let Word::Load(load) = word(&["a", "load", "f.csv", "--verify", "--in-flight", "8"]) else {
+fn subcommands_parse_their_arguments() {
+    let word = |line: &[&str]| parse(line).unwrap().subcommand.unwrap();
+    assert!(matches!(word(&["a", "status"]), Subcommand::Status { json: false, .. }));
+    let Subcommand::Load(load) = word(&["a", "load", "f.csv", "--verify", "--in-flight", "8"])
+    else {
         panic!()
     };
     assert!(load.verify && load.transfer.in_flight == 8 && load.transfer.format.is_none());
-    let Word::Local(local) = word(&["local", "--nodes", "5", "--", "W,a,1", "kill n1"]) else {
+    let Subcommand::Local(local) = word(&["local", "--nodes", "5", "--", "W,a,1", "kill n1"])
+    else {
         panic!()
     };
     assert_eq!((local.nodes, local.commands.len()), (Some(5), 2));
-    let Word::Token(token) = word(&["a", "token", "create", "--role", "admin", "--life", "1h"])
+    let Subcommand::Token(token) =
+        word(&["a", "token", "create", "--role", "admin", "--life", "1h"])
     else {
         panic!()
     };
@@ -144,7 +148,7 @@ fn words_have_their_arguments() {
 }
 
 #[test]
-fn help_is_good_at_every_level() {
+fn every_level_has_help() {
     let help = wrong(&["--help"]);
     assert!(help.contains("dkv [OPTIONS] [ADDRESS] [COMMAND]..."), "{help}");
     assert!(help.contains("W,<key>,<value>") && help.contains("Exit status"), "{help}");
@@ -155,7 +159,7 @@ fn help_is_good_at_every_level() {
 }
 
 #[test]
-fn a_shell_completes_every_topic_of_the_help() {
+fn a_shell_completes_every_help_topic() {
     use clap::builder::TypedValueParser;
     let words = TOPICS.possible_values().unwrap();
     let words: Vec<String> = words.map(|word| word.get_name().to_owned()).collect();
@@ -165,11 +169,11 @@ fn a_shell_completes_every_topic_of_the_help() {
 }
 
 #[test]
-fn what_stands_before_a_command_that_stands_alone_is_named() {
+fn an_address_before_a_command_that_takes_none_is_named() {
     for alone in ["node", "completions"] {
         let said = wrong(&["127.0.0.1:4400", alone]);
         assert!(
-            said.contains(&format!("{alone} stands alone; leave out \"127.0.0.1:4400\"")),
+            said.contains(&format!("{alone} takes no address before it; omit \"127.0.0.1:4400\"")),
             "{said}"
         );
     }

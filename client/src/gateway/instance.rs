@@ -1,37 +1,36 @@
-//! The instances of `/kvs`, whose place is in the environment: `IP` and `PORT`, and `MAINIP` if
-//! another instance is the main one.
+//! Instances of `/kvs` that environment variables configure: `IP` and `PORT` are the address, and
+//! `MAINIP` is the main instance, if that is another one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dkv_api::Role;
+use dkv_console::Console;
+use dkv_console::signals::Signals;
 use dkv_gateway::{Access, App, Args, Listener, Options};
+use dkv_local::{LocalNetwork, NetworkDir, Options as LocalOptions};
 
 use super::ready;
-use crate::cli::{Connect, Local};
-use crate::local::network::LocalNetwork;
-use crate::local::place::Place;
-use crate::screen::Screen;
-use crate::signals::Signals;
+use crate::cli::Connect;
 
-/// The port where there is no other.
+/// Port if `PORT` is not set.
 const PORT_DEFAULT: u16 = 8080;
 
-/// An instance.
+/// The configuration of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Instance {
-    /// Where it listens.
+    /// Address on which it listens.
     pub(super) address: SocketAddr,
-    /// Whom it forwards to; nobody if it is the main one.
+    /// The main instance, to which it forwards; `None` if it is the main one.
     pub(super) main: Option<SocketAddr>,
 }
 
 impl Instance {
-    /// The instance that the environment describes, if it describes any.
+    /// Reads the environment. Returns `None` if no variable is set.
     ///
     /// # Errors
-    /// What is wrong with a variable, in one line.
+    /// A mistake in a variable, in one line.
     pub(super) fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let set = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let (ip, port, main) = (set("IP"), set("PORT"), set("MAINIP"));
@@ -56,50 +55,55 @@ impl Instance {
         Ok(Some(Self { address, main: main.filter(|main| *main != address) }))
     }
 
-    /// Serves until a signal comes. The main instance has its network in a directory, or in a
-    /// temporary one that is removed at the end.
+    /// Serves until a signal comes. The main instance has its own network, in a directory or,
+    /// without one, in a temporary directory.
     pub(super) async fn serve(
         self,
         dir: Option<PathBuf>,
         host: Vec<dkv_gateway::HostName>,
         connect: Connect,
         signals: &mut Signals,
-        screen: &mut Screen,
+        console: &mut Console,
     ) -> Result<ExitCode, String> {
-        // Whoever sets IP says where to listen, and that is all that the document knows of rights.
+        // IP sets the address; the interface of /kvs has no other access control.
         let open = Args { without_authentication: true, host, ..Args::default() };
         let listener =
             Listener::bind(self.address, &open).await.map_err(|error| error.to_string())?;
         if !self.address.ip().is_loopback() {
-            screen.note(&format!("anybody who reaches {} may read and write", self.address));
+            console.note(&format!("anyone who can connect to {} may read and write", self.address));
         }
         if let Some(main) = self.main {
-            ready(&listener, screen)?;
+            ready(&listener, console)?;
             let app = dkv_gateway::forwarder(main);
             listener.serve(app, async { _ = signals.next_of_service().await }).await;
             return Ok(ExitCode::SUCCESS);
         }
-        let local = Local { dir, ..Local::temporary(1, connect) };
-        let network = LocalNetwork::new(Place::open(&local)?, &local)?;
-        let served = on_network(&network, &local, listener, signals, screen).await;
-        network.stop(screen).await;
+        let local = LocalOptions {
+            dir,
+            request_timeout: connect.timeout,
+            client_region: connect.region,
+            ..LocalOptions::temporary(1)
+        };
+        let network = LocalNetwork::new(NetworkDir::open(&local)?, &local)?;
+        let served = on_network(&network, &local, listener, signals, console).await;
+        network.stop(console).await;
         served
     }
 }
 
 async fn on_network(
     network: &LocalNetwork,
-    local: &Local,
+    local: &LocalOptions,
     listener: Listener,
     signals: &mut Signals,
-    screen: &mut Screen,
+    console: &mut Console,
 ) -> Result<ExitCode, String> {
     let server = tokio::select! {
-        started = network.bring_up(local, screen) => started?.0,
+        started = network.bring_up(local.start_timeout, console) => started?.0,
         ending = signals.next_of_service() => return Ok(ExitCode::from(ending.status())),
     };
     let client = network.connect(Role::Client).await?;
-    ready(&listener, screen)?;
+    ready(&listener, console)?;
     let options =
         Options { network: server.to_string(), access: Access::Anybody, extra_metrics: None };
     let app = App::new(client.clone(), options);
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_follows_from_mainip() {
+    fn mainip_decides_the_role() {
         let main = |text: &str| Ok(Some((text.to_owned(), None)));
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(read(&[("IP", "10.0.0.20"), ("PORT", "8080")]), main("10.0.0.20:8080"));

@@ -1,4 +1,4 @@
-//! The grammar, form by form, and that each command survives its own spelling.
+//! Both notations of the grammar, and round trips of commands.
 
 use dkv_base::id::Revision;
 use proptest::prelude::*;
@@ -13,8 +13,8 @@ fn wrong(text: &str) -> String {
     parse_line(text.as_bytes()).unwrap_err().to_string()
 }
 
-fn at(level: Level) -> HowToRead {
-    HowToRead { level: Some(level), ..HowToRead::default() }
+fn at(level: Level) -> ReadParameters {
+    ReadParameters { level: Some(level), ..ReadParameters::default() }
 }
 
 fn key(text: &str) -> Key {
@@ -24,7 +24,7 @@ fn key(text: &str) -> Key {
 fn write(name: &str, value: &str) -> Command {
     Command::Write {
         key: key(name),
-        value: Content::Given(value.into()),
+        value: ValueSource::Inline(value.into()),
         level: None,
         condition: Condition::Always,
     }
@@ -32,8 +32,11 @@ fn write(name: &str, value: &str) -> Command {
 
 #[test]
 fn the_comma_form_takes_everything_after_its_last_comma() {
-    assert_eq!(line("R,key"), Command::Read { key: key("key"), how: HowToRead::default() });
-    assert_eq!(line("R,a key "), Command::Read { key: key("a key "), how: HowToRead::default() });
+    assert_eq!(line("R,key"), Command::Read { key: key("key"), how: ReadParameters::default() });
+    assert_eq!(
+        line("R,a key "),
+        Command::Read { key: key("a key "), how: ReadParameters::default() }
+    );
     assert_eq!(line("W,key,value"), write("key", "value"));
     assert_eq!(line("W,key,a,b,,c"), write("key", "a,b,,c"));
     assert_eq!(line("W,-1,-2"), write("-1", "-2"));
@@ -61,11 +64,14 @@ fn the_comma_form_takes_any_bytes() {
 }
 
 #[test]
-fn a_malformed_comma_form_says_what_is_wrong_and_what_is_right() {
-    assert_eq!(wrong("r,key"), "malformed command \"r,key\": commands are upper case; write R,key");
+fn a_malformed_comma_form_says_what_to_write() {
+    assert_eq!(
+        wrong("r,key"),
+        "malformed command \"r,key\": commands are in upper case; write R,key"
+    );
     assert_eq!(
         wrong("w,key,a"),
-        "malformed command \"w,key,a\": commands are upper case; write W,key,a"
+        "malformed command \"w,key,a\": commands are in upper case; write W,key,a"
     );
     assert_eq!(
         wrong("W,key"),
@@ -79,19 +85,19 @@ fn a_malformed_comma_form_says_what_is_wrong_and_what_is_right() {
     );
     assert_eq!(
         wrong("D,a,b"),
-        "malformed command \"D,a,b\": a key in this form cannot hold a comma; write D,<key>, or in words \
+        "malformed command \"D,a,b\": a key in this form cannot contain a comma; write D,<key>, or in words \
          delete \"a,b\""
     );
     assert_eq!(
         wrong("X,a"),
-        "malformed command \"X,a\": there is no command X; use one of R,<key> W,<key>,<value> \
+        "malformed command \"X,a\": there is no command X; write one of R,<key> W,<key>,<value> \
          D,<key> T,<ms>"
     );
     assert!(wrong("T,soon").contains("\"soon\" is not a number of milliseconds"));
     assert!(wrong("T,-1").contains("is not a number of milliseconds"));
     assert!(wrong("T,86400001").contains("from 0 to 86400000"));
     assert!(
-        wrong(&format!("R,{}", "k".repeat(4097))).contains("4097 bytes, and the limit is 4096")
+        wrong(&format!("R,{}", "k".repeat(4097))).contains("4097 bytes, but the limit is 4096")
     );
     assert!(parse_line(format!("R,{}", "k".repeat(4096)).as_bytes()).is_ok());
 }
@@ -107,7 +113,7 @@ fn an_error_is_one_short_line_without_control_characters() {
 
 #[test]
 fn words_take_quotes_and_conditions() {
-    assert_eq!(line("get key"), Command::Read { key: key("key"), how: HowToRead::default() });
+    assert_eq!(line("get key"), Command::Read { key: key("key"), how: ReadParameters::default() });
     assert_eq!(
         line("get a,b eventual"),
         Command::Read { key: key("a,b"), how: at(Level::Eventual) }
@@ -123,7 +129,7 @@ fn words_take_quotes_and_conditions() {
     ] {
         assert_eq!(line(&format!("get k {word}")), Command::Read { key: key("k"), how: at(level) });
     }
-    let bounded = HowToRead {
+    let bounded = ReadParameters {
         level: Some(Level::Session),
         max_staleness_ms: Some(500),
         at_least: Some(Revision(12)),
@@ -156,7 +162,7 @@ fn words_take_quotes_and_conditions() {
     assert_eq!(line("put k v if-absent"), on(Condition::Absent));
     assert_eq!(line("put k v if-present"), on(Condition::Present));
     assert_eq!(line("put k v if-revision 12"), on(Condition::Revision(Revision(12))));
-    // A value is a value, whatever it looks like.
+    // An operand in the place of a value is one, whatever it looks like.
     assert_eq!(line("put k if-absent"), write("k", "if-absent"));
     assert_eq!(
         line("delete k if-revision 3"),
@@ -178,42 +184,45 @@ fn words_take_quotes_and_conditions() {
 }
 
 #[test]
-fn a_value_in_words_may_be_named() {
+fn a_value_in_the_word_form_may_be_named() {
     let value = |text: &str| match line(text) {
         Command::Write { value, .. } => value,
         other => panic!("{other:?}"),
     };
-    let given = |text: &str| Content::Given(text.into());
-    assert_eq!(value("put k -"), Content::Input);
-    assert_eq!(value("put k @-"), Content::Input);
-    assert_eq!(value("insert k @a/b"), Content::File("a/b".into()));
-    assert_eq!(value("update k '@a b'"), Content::File("a b".into()));
+    let given = |text: &str| ValueSource::Inline(text.into());
+    assert_eq!(value("put k -"), ValueSource::Stdin);
+    assert_eq!(value("put k @-"), ValueSource::Stdin);
+    assert_eq!(value("insert k @a/b"), ValueSource::File("a/b".into()));
+    assert_eq!(value("update k '@a b'"), ValueSource::File("a b".into()));
     assert_eq!(value("put k @@name"), given("@name"));
     assert_eq!(value("put k @@"), given("@"));
     assert_eq!(value("put k @=-"), given("-"));
     assert_eq!(value("put k @="), given(""));
     assert_eq!(value("put k a@b"), given("a@b"));
-    assert!(wrong("put k @").contains("no file is named after the @"));
-    // The comma form takes everything as it is.
+    assert!(wrong("put k @").contains("a file name must follow @"));
+    // The comma form takes everything literally.
     assert_eq!(value("W,k,@file"), given("@file"));
     assert_eq!(value("W,k,-"), given("-"));
 }
 
 #[test]
-fn words_move_the_processes_of_a_local_network() {
-    let named = |name: &str| Target::Named(name.into());
-    assert_eq!(line("kill coordinator"), Command::Process(Action::Kill, Target::Coordinator));
-    assert_eq!(line("kill n2"), Command::Process(Action::Kill, named("n2")));
-    assert_eq!(line("start server"), Command::Process(Action::Start, named("server")));
-    assert_eq!(line("pause n1"), Command::Process(Action::Pause, named("n1")));
-    assert_eq!(line("resume n1"), Command::Process(Action::Resume, named("n1")));
-    assert_eq!(line("stop n1"), Command::Process(Action::Stop, named("n1")));
+fn words_act_on_the_processes_of_a_local_network() {
+    let named = |name: &str| ProcessTarget::Named(name.into());
+    assert_eq!(
+        line("kill coordinator"),
+        Command::Process(ProcessAction::Kill, ProcessTarget::Coordinator)
+    );
+    assert_eq!(line("kill n2"), Command::Process(ProcessAction::Kill, named("n2")));
+    assert_eq!(line("start server"), Command::Process(ProcessAction::Start, named("server")));
+    assert_eq!(line("pause n1"), Command::Process(ProcessAction::Pause, named("n1")));
+    assert_eq!(line("resume n1"), Command::Process(ProcessAction::Resume, named("n1")));
+    assert_eq!(line("stop n1"), Command::Process(ProcessAction::Stop, named("n1")));
     assert!(wrong("start coordinator").ends_with("write start NAME"));
     assert!(wrong("kill").ends_with("coordinator|NAME is missing; write kill coordinator|NAME"));
 }
 
 #[test]
-fn malformed_words_say_what_is_right() {
+fn malformed_words_say_what_to_write() {
     assert!(
         wrong("get").ends_with(
             "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
@@ -225,7 +234,7 @@ fn malformed_words_say_what_is_right() {
     assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
     assert!(wrong("GET a").contains("did you mean get KEY"));
     assert!(wrong("satus").contains("did you mean status"));
-    assert!(wrong("fetch a").contains("there is no command fetch; use one of R,<key>"));
+    assert!(wrong("fetch a").contains("there is no command fetch; write one of R,<key>"));
     assert!(wrong("put a \"b").contains("a quote \" is not closed"));
     assert!(wrong("put a b\\").contains("nothing follows the last backslash"));
     assert!(wrong("put a \"\\xZZ\"").contains("two hexadecimal digits"));
@@ -236,17 +245,17 @@ fn malformed_words_say_what_is_right() {
 }
 
 #[test]
-fn empty_lines_and_comments_are_nothing() {
+fn empty_lines_and_comments_are_ignored() {
     for text in ["", "   ", "\t", "# W,a,b", "  # x"] {
         assert_eq!(parse_line(text.as_bytes()), Ok(None));
     }
 }
 
 #[test]
-fn what_is_shown_has_no_power_over_a_terminal() {
-    assert_eq!(quote::shown(b"a\x1b[1mb\n\xff"), "a\\x1b[1mb\\n\\xff");
-    assert_eq!(quote::shown("naïve ✓".as_bytes()), "naïve ✓");
-    assert_eq!(quote::shown("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
+fn escaped_text_cannot_control_a_terminal() {
+    assert_eq!(quote::escaped(b"a\x1b[1mb\n\xff"), "a\\x1b[1mb\\n\\xff");
+    assert_eq!(quote::escaped("naïve ✓".as_bytes()), "naïve ✓");
+    assert_eq!(quote::escaped("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
 }
 
 fn any_condition() -> impl Strategy<Value = Condition> {
@@ -288,18 +297,18 @@ fn any_command() -> impl Strategy<Value = Command> {
         ]))
     };
     let how = (level(), any::<Option<u64>>(), any::<Option<u64>>());
-    let how = how.prop_map(|(level, max_staleness_ms, at_least)| HowToRead {
+    let how = how.prop_map(|(level, max_staleness_ms, at_least)| ReadParameters {
         level,
         max_staleness_ms,
         at_least: at_least.map(Revision),
     });
     let bytes = proptest::collection::vec(any::<u8>(), 0..60);
     let value = prop_oneof![
-        bytes.prop_map(Content::Given),
+        bytes.prop_map(ValueSource::Inline),
         proptest::sample::select(vec!["-", "@", "@@", "@=", "@file", "=", "@-"])
-            .prop_map(|text| Content::Given(text.into())),
-        Just(Content::Input),
-        Just(Content::File("a dir/file".into())),
+            .prop_map(|text| ValueSource::Inline(text.into())),
+        Just(ValueSource::Stdin),
+        Just(ValueSource::File("a dir/file".into())),
     ];
     let delete_condition =
         any_condition().prop_filter("no delete of nothing", |it| *it != Condition::Absent);
@@ -340,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_strange(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_text_parses_or_fails_cleanly(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Err(error) = parse_line(&text) {
             prop_assert!(!error.to_string().chars().any(char::is_control));
         }

@@ -1,21 +1,21 @@
-//! How far it is: a bar on a terminal, a line now and then elsewhere.
+//! Progress: a bar on a terminal, otherwise a line now and then.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use dkv_base::output::Log;
+use dkv_console::units::number;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Task;
-use crate::human::number;
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// The progress of a file.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// Where lines go, unless nobody is to hear of it.
+    /// Output of lines, unless a bar shows the progress or the caller wants none.
     lines: Option<Log>,
     doing: &'static str,
     total: u64,
@@ -25,7 +25,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins at nothing.
+    /// Starts at zero.
     pub(super) fn new(task: Task, total: u64, silent: bool) -> Self {
         let doing = match task {
             Task::Load => "loading",
@@ -45,7 +45,7 @@ impl Progress {
         Self { bar, lines, doing, total, done: 0, started: now, last_line: now }
     }
 
-    /// So many records are done.
+    /// Shows the number of finished records.
     pub(super) fn step(&mut self, done: u64, retries: u64) {
         self.done = done;
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-6);
@@ -71,14 +71,14 @@ impl Progress {
                 number(self.total),
                 number(rate as u64)
             );
-            // By a thread of its own: whoever does not read it holds nothing up.
+            // Its own thread writes the line, so that a blocked reader delays nothing.
             if let Some(lines) = &mut self.lines {
                 let _ = lines.write_all(line.as_bytes());
             }
         }
     }
 
-    /// Does something with the terminal while the bar is not on it.
+    /// Runs a function while the bar is off the terminal.
     pub(super) fn suspend(&self, act: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(act),
@@ -86,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! Records, one a line; in CSV one with line feeds in quotes takes several.
+//! Records, one per line. In CSV, a record with quoted line feeds takes several lines.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
@@ -9,22 +9,22 @@ use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Task;
-use super::source::{Input, Reader};
-use crate::cli::{Format, Transfer};
-use crate::csv::{self, Within};
+use super::source::{InputFile, Reader};
+use crate::cli::{Format, TransferArgs};
+use crate::csv::{self, ParserState};
 use crate::grammar::Key;
 
-/// Malformed lines that are shown before the file is given up.
+/// Number of malformed lines to report before giving up the file.
 const PROBLEMS_MAX: usize = 10;
-/// Longest line, in bytes: a key and a value in quotes, every byte of them doubled.
+/// Longest line, in bytes: a quoted key and value in which every byte is doubled.
 const LINE_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 16;
-/// The same in JSON, where one byte may take six.
+/// Longest line of JSON, in which one byte may take six.
 const JSON_LINE_BYTES_MAX: usize = 6 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 1024;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Where it is in the file, counted from one.
+    /// Its line in the file, counted from one.
     pub(super) line: u64,
     pub(super) key: Key,
     pub(super) value: Vec<u8>,
@@ -33,23 +33,23 @@ pub(super) struct Record {
 /// An input that has been checked.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(super) input: Input,
-    /// Records that count.
+    pub(super) input: InputFile,
+    /// Number of records that count.
     pub(super) count: u64,
-    /// Lines that a later one of the same key supersedes.
+    /// Number of lines that a later line with the same key supersedes.
     pub(super) superseded: u64,
-    /// The last line of each key, by the key's hash. Sixteen bytes a record; if two keys of a file
-    /// should ever share their 64 bits, the first is left out and `verify` cannot miss it.
+    /// The last line of each key, by the hash of the key: sixteen bytes per record. If two keys of
+    /// a file had the same 64-bit hash, the first would be skipped, and `verify` would not notice.
     last_line: HashMap<u64, u64>,
 }
 
 impl Source {
-    /// Opens an input and checks every line of it. Bytes that are no text are taken if `binary`.
+    /// Opens an input and checks every line. With `--binary`, bytes that are not text are accepted.
     ///
     /// # Errors
-    /// The first problems, a line each.
-    pub(super) fn survey(task: Task, transfer: &Transfer) -> Result<Self, Vec<String>> {
-        let input = Input::open(task, transfer).map_err(|problem| vec![problem])?;
+    /// The first problems, one line each.
+    pub(super) fn check(task: Task, transfer: &TransferArgs) -> Result<Self, Vec<String>> {
+        let input = InputFile::open(task, transfer).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
         let mut lines = 0;
@@ -58,7 +58,7 @@ impl Source {
                 Ok(line) => {
                     let strange = bare_control(input.format, &line).filter(|_| !transfer.binary);
                     if let Some(byte) = strange {
-                        let why = strangeness(byte);
+                        let why = control_byte_problem(byte);
                         problems.push(format!("{}, line {number}: {why}", input.name));
                         break;
                     }
@@ -86,7 +86,7 @@ impl Source {
             }
         }
         if problems.is_empty() && lines == 0 {
-            problems.push(format!("{} holds no records", input.name));
+            problems.push(format!("{} contains no records", input.name));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -95,7 +95,7 @@ impl Source {
         Ok(Self { input, count, superseded: lines - count, last_line })
     }
 
-    /// The records that count, in the order of the file.
+    /// Returns the records that count, in the order of the file.
     pub(super) fn records(&self) -> impl Iterator<Item = io::Result<Record>> {
         let format = self.input.format;
         Lines::of(&self.input).filter_map(move |(number, line)| {
@@ -105,8 +105,8 @@ impl Source {
             };
             match parse(format, number, &line) {
                 Ok(record) => record.filter(|it| self.counts(it)).map(Ok),
-                // It was well formed a moment ago.
-                Err(_) => Some(Err(io::Error::other("the file changed while it was read"))),
+                // The first pass has accepted this line.
+                Err(_) => Some(Err(io::Error::other("the file changed while it was being read"))),
             }
         })
     }
@@ -116,26 +116,26 @@ impl Source {
     }
 }
 
-/// The lines of a file with their numbers, without their ends, of bounded length. Of a record of
-/// several lines it is the number of the first.
+/// Iterates over the lines of a file, of bounded length and without their ends, with their numbers.
+/// A record of several lines has the number of the first.
 struct Lines {
     reader: BufReader<Reader>,
     format: Format,
     number: u64,
-    /// How many lines the last record took beyond its first.
+    /// Number of lines of the last record after its first.
     beyond: u64,
     ended: bool,
 }
 
 impl Lines {
-    fn of(input: &Input) -> Self {
+    fn of(input: &InputFile) -> Self {
         let reader = BufReader::with_capacity(256 * 1024, input.read());
         Self { reader, format: input.format, number: 0, beyond: 0, ended: false }
     }
 
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
-        let mut within = Within::default();
+        let mut state = ParserState::default();
         self.beyond = 0;
         loop {
             let before = line.len();
@@ -151,8 +151,8 @@ impl Lines {
                     format!("line {} is longer than any record can be", self.number),
                 ));
             }
-            within = within.over(&line[before..]);
-            if ended && self.format == Format::Csv && within.is_open() {
+            state = state.over(&line[before..]);
+            if ended && self.format == Format::Csv && state.is_open() {
                 self.beyond += 1;
                 continue;
             }
@@ -181,7 +181,10 @@ impl Iterator for Lines {
     }
 }
 
-/// Reads a line; `None` if it is empty.
+/// Parses a line. Returns `None` if it is empty.
+///
+/// # Errors
+/// A mistake in it.
 pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Record>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -199,46 +202,46 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
     let key = Key::new(key).map_err(|error| error.to_string())?;
     if value.len() > VALUE_BYTES_MAX {
         return Err(format!(
-            "the value is too large: {} bytes, and the limit is {VALUE_BYTES_MAX}",
+            "the value is too large: {} bytes, but the limit is {VALUE_BYTES_MAX}",
             value.len()
         ));
     }
     Ok(Some(Record { line, key, value }))
 }
 
-/// The first control byte of a line that looks like no text, if it has one. In the quotes of CSV
-/// anything may stand.
+/// Returns the first control byte of a line, which shows that it is not text. Quoted fields of CSV
+/// may contain any bytes.
 fn bare_control(format: Format, line: &[u8]) -> Option<u8> {
     let is_control = |byte: u8| byte < b' ' && byte != b'\t';
     let first = line.iter().position(|byte| is_control(*byte))?;
     if format != Format::Csv {
         return Some(line[first]);
     }
-    let mut within = Within::default().over(&line[..first]);
+    let mut state = ParserState::default().over(&line[..first]);
     for byte in &line[first..] {
-        if is_control(*byte) && !within.is_open() {
+        if is_control(*byte) && !state.is_open() {
             return Some(*byte);
         }
-        within = within.over(std::slice::from_ref(byte));
+        state = state.over(std::slice::from_ref(byte));
     }
     None
 }
 
-/// What is to be said of such a byte.
-fn strangeness(byte: u8) -> String {
+/// Explains why a control byte is refused.
+fn control_byte_problem(byte: u8) -> String {
     let what = match byte {
         b'\r' => {
-            return "it holds a carriage return without a line feed; convert the line ends first, as in \
-                    tr '\\r' '\\n', or take it as it is with --binary"
+            return "it contains a carriage return without a line feed; convert the line ends \
+                    first, as in tr '\\r' '\\n', or accept it with --binary"
                 .to_owned();
         }
         0 => "a NUL byte".to_owned(),
         byte => format!("the control byte 0x{byte:02x}"),
     };
-    format!("it holds {what}, so this does not look like text; --binary takes it as it is")
+    format!("it contains {what}, so this does not look like text; --binary accepts it")
 }
 
-/// An object as a list prints it. Other members, such as the revision, are of no account.
+/// An object as `scan` prints it. Other members, such as the revision, are ignored.
 #[derive(Deserialize)]
 struct Object {
     key: Option<String>,
@@ -249,7 +252,7 @@ struct Object {
 
 fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let Object { key, key_base64, value, value_base64 } =
-        serde_json::from_slice(text).map_err(|error| no_object(text, &error))?;
+        serde_json::from_slice(text).map_err(|error| json_problem(text, &error))?;
     let take = |name: &str, text: Option<String>, base64: Option<String>| {
         let bytes = bytes_json::take(name, text, base64).map_err(|error| error.to_string())?;
         bytes.ok_or_else(|| format!("{name} or {name}_base64 is missing"))
@@ -259,15 +262,15 @@ fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((key, value))
 }
 
-/// What a line of JSON is that is no record.
-fn no_object(text: &[u8], error: &serde_json::Error) -> String {
+/// Explains why a line of JSON is not a record.
+fn json_problem(text: &[u8], error: &serde_json::Error) -> String {
     use serde_json::Value;
     let text = text.trim_ascii();
     if text.starts_with(b"[") {
-        return "this is a JSON array; write one object a line, as jq -c '.[]' does".into();
+        return "this is a JSON array; write one object per line, as jq -c '.[]' does".into();
     }
     if text == b"{" {
-        return "an object must be in one line; write it so, as jq -c . does".into();
+        return "an object must be on one line; convert it with jq -c .".into();
     }
     let Ok(Value::Object(members)) = serde_json::from_slice(text) else {
         return format!("not a JSON object: {error}");
@@ -283,7 +286,7 @@ fn no_object(text: &[u8], error: &serde_json::Error) -> String {
         Some((name, kind))
     });
     match member {
-        Some((name, kind)) => format!("{name} must be a string, and it is {kind}"),
+        Some((name, kind)) => format!("{name} must be a string, but it is {kind}"),
         None => format!("not a record: {error}"),
     }
 }

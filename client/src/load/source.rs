@@ -1,10 +1,10 @@
-//! Where records come from: a file, standard input or a pipe, looked at before anything is stored.
+//! Inputs of records: a file, standard input or a pipe, checked before anything is stored.
 //!
-//! Whatever can be read only once is copied to a temporary file without a name first, so that a
-//! malformed line still refuses the whole, and `--verify` has something to compare with.
+//! An input that can be read only once is first copied to an unnamed temporary file, so that one
+//! malformed line still refuses all of it, and `--verify` can read it again.
 //!
-//! What the input is taken for is never guessed against what it looks like: compressed input,
-//! UTF-16 and bytes that are no text are refused, with the command that helps.
+//! InputFile that does not look like text in UTF-8, such as compressed data or UTF-16, is refused
+//! with a command that converts it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,45 +12,46 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use dkv_console::quote::quoted;
+use dkv_console::units::bytes;
+
 use super::Task;
-use crate::cli::{Format, Transfer};
-use crate::grammar::quote::quoted;
-use crate::human::bytes;
+use crate::cli::{Format, TransferArgs};
 use crate::input::is_stdin;
 
-/// The most of an input that is copied to a temporary file, in bytes.
+/// Most bytes of an input that are copied to a temporary file.
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
-/// Bytes by which it is told what an input looks like.
+/// Number of bytes from which the kind of an input is recognized.
 const LOOK_BYTES: usize = 64;
-/// The byte order mark of UTF-8, which some programs put before a text.
+/// The byte order mark of UTF-8, which some programs write at the beginning of a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// An input that can be read from its beginning, again and again.
+/// An input that can be read repeatedly.
 #[derive(Clone, Debug)]
-pub(super) struct Input {
+pub(super) struct InputFile {
     file: Arc<File>,
-    /// What it is called in messages.
+    /// Its name in messages.
     pub(super) name: String,
-    /// Bytes before its first record.
+    /// Number of bytes before the first record.
     skip: u64,
     pub(super) format: Format,
-    /// Whether the format follows from the name, or from nothing.
+    /// Whether the format was not given, but follows from the name or is the default.
     pub(super) guessed: bool,
 }
 
-impl Input {
+impl InputFile {
     /// Opens an input and looks at its first bytes.
     ///
     /// # Errors
-    /// Why it cannot be read, or what it looks like.
-    pub(super) fn open(task: Task, transfer: &Transfer) -> Result<Self, String> {
-        let Transfer { file: path, format, binary, .. } = transfer;
+    /// Why it cannot be read, or what it is instead of text.
+    pub(super) fn open(task: Task, transfer: &TransferArgs) -> Result<Self, String> {
+        let TransferArgs { file: path, format, binary, .. } = transfer;
         let format = *format;
         let stdin = is_stdin(path);
         let name = if stdin { "standard input".into() } else { path.display().to_string() };
         let unreadable = |error: io::Error| format!("cannot read {name}: {error}");
         let given = if stdin {
-            // The same as descriptor 0, so that a file there is seen to be one.
+            // A duplicate of descriptor 0 shows whether it is a file.
             let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
             File::from(input.map_err(unreadable)?)
         } else {
@@ -76,20 +77,20 @@ impl Input {
         Ok(Self { file, name, skip, format, guessed })
     }
 
-    /// Its bytes from the first record on.
+    /// Returns a reader of its bytes from the first record on.
     pub(super) fn read(&self) -> Reader {
         Reader { file: Arc::clone(&self.file), offset: self.skip }
     }
 
-    /// What is to be known before anything is done with it.
+    /// Returns notes for the user about the format.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.guessed {
             let (format, means) = match self.format {
                 Format::Tsv => ("tsv", "key, tab, value"),
                 Format::Csv => ("csv", "key, comma, value"),
-                Format::Lines => ("lines", "each line is a key, and its number the value"),
-                Format::Json => ("json", "a JSON object a line"),
+                Format::Lines => ("lines", "each line is a key, its number is the value"),
+                Format::Json => ("json", "one JSON object per line"),
             };
             notes.push(format!("reading {} as {format}: {means}", self.name));
         }
@@ -100,7 +101,7 @@ impl Input {
     }
 }
 
-/// Reads a file from a place of its own, whoever else reads it.
+/// Reads a file from its own offset, independently of other readers.
 #[derive(Debug)]
 pub(super) struct Reader {
     file: Arc<File>,
@@ -115,11 +116,14 @@ impl Read for Reader {
     }
 }
 
-/// Copies what can be read only once to a file that is gone with this process.
+/// Copies an input that can be read only once to a file that disappears with this process.
 fn spool(input: File, name: &str) -> Result<File, String> {
     let directory = std::env::temp_dir();
     let failed = |error: io::Error| {
-        format!("cannot keep a copy of {name} in {}: {error}; set TMPDIR", directory.display())
+        format!(
+            "cannot copy {name} to {}: {error}; set TMPDIR to another directory",
+            directory.display()
+        )
     };
     let mut copy = tempfile::tempfile().map_err(failed)?;
     let mut input = input.take(SPOOL_BYTES_MAX + 1);
@@ -135,13 +139,13 @@ fn spool(input: File, name: &str) -> Result<File, String> {
     }
     if input.limit() == 0 {
         let most = bytes(SPOOL_BYTES_MAX);
-        return Err(format!("{name} is longer than {most}; load it in parts, or as a file"));
+        return Err(format!("{name} is longer than {most}; load it in parts, or from a file"));
     }
     Ok(copy)
 }
 
-/// What the beginning of a file says that it is, if that is no text of records, and what makes one
-/// of it.
+/// Recognizes an input that is not text in UTF-8 by its beginning. Returns its kind and a command
+/// that converts it.
 fn kind_of(beginning: &[u8], binary: bool) -> Option<(&'static str, &'static str)> {
     let bzip2 =
         |it: &[u8]| it.starts_with(b"BZh") && it[4..].starts_with(b"\x31\x41\x59\x26\x53\x59");
@@ -151,7 +155,7 @@ fn kind_of(beginning: &[u8], binary: bool) -> Option<(&'static str, &'static str
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("compressed (xz)", "xzcat"),
         it if it.len() > 4 && bzip2(it) => ("compressed (bzip2)", "bzcat"),
         [b'P', b'K', 3, 4, ..] => ("a zip archive", "unzip -p"),
-        // Before UTF-16, whose mark is the beginning of this one.
+        // Checked before UTF-16, whose mark is a prefix of this one.
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
         _ if binary => return None,
@@ -160,7 +164,7 @@ fn kind_of(beginning: &[u8], binary: bool) -> Option<(&'static str, &'static str
     Some(known)
 }
 
-/// The encoding of a text without a mark, as the places of its NUL bytes show it.
+/// Recognizes UTF-16 and UTF-32 without a mark by the positions of NUL bytes.
 fn unmarked(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
     let width = |width: usize, low: usize| {
         let whole = beginning.len() - beginning.len() % width;
@@ -176,7 +180,7 @@ fn unmarked(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// The command that does the task with an input once a tool has made records of it.
+/// Returns the command that converts an input with a tool and then carries out the task.
 pub(super) fn advice(
     task: Task,
     path: &Path,
@@ -189,7 +193,7 @@ pub(super) fn advice(
         Task::Load => "load",
         Task::Verify => "verify",
     };
-    // names.csv.gz holds CSV, and so does names.csv whatever it was made of.
+    // names.csv.gz contains CSV, and so does names.csv, even if it is compressed.
     let packed = path.extension().is_some_and(|extension| {
         let extension = extension.to_ascii_lowercase();
         ["gz", "zst", "xz", "bz2", "zip"].iter().any(|known| extension == *known)
@@ -201,7 +205,7 @@ pub(super) fn advice(
     };
     let said = if stdin { format } else { format.or(Some(format_of(inner))) };
     let option = match said {
-        // What is said is said again; of a name alone, lines need no word.
+        // A given format is repeated; without one, lines are the default.
         Some(Format::Lines) if format.is_some() => " --format lines",
         None | Some(Format::Lines) => "",
         Some(Format::Csv) => " --format csv",
@@ -215,7 +219,7 @@ pub(super) fn advice(
     format!("write {tool} {file} | dkv {word} -{option}")
 }
 
-/// The format that the name of a file says.
+/// Returns the format that the name of a file implies.
 fn format_of(path: &Path) -> Format {
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension.map(str::to_ascii_lowercase).as_deref() {

@@ -1,14 +1,14 @@
-//! Files into a map and back.
+//! Loading files into a map, and verifying them.
 
 use std::io::Write;
 
-use super::records::parse;
 use dkv_api::Level;
+use dkv_console::Buffer;
 
+use super::records::parse;
 use super::*;
 use crate::cli::{Connect, Format};
 use crate::run::tests::Fake;
-use crate::screen::Shared;
 
 fn record(format: Format, text: &str) -> Result<(String, String), String> {
     let record = parse(format, 7, text.as_bytes())?.unwrap();
@@ -17,7 +17,7 @@ fn record(format: Format, text: &str) -> Result<(String, String), String> {
 }
 
 #[test]
-fn each_format_has_its_records() {
+fn each_format_parses_records() {
     let is = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
     assert_eq!(record(Format::Lines, "a word, and more"), is("a word, and more", "7"));
     assert_eq!(record(Format::Tsv, "a,b\tc\td"), is("a,b", "c\td"));
@@ -39,7 +39,7 @@ fn each_format_has_its_records() {
     }
 }
 
-/// Runs a task on a file of that content; success, stdout and stderr.
+/// Runs a task on a file with this content. Returns success, stdout and stderr.
 async fn over(task: Task, name: &str, content: &[u8], store: &Fake) -> (bool, String, String) {
     over_as(task, name, content, store, None, false).await
 }
@@ -55,7 +55,7 @@ async fn over_as(
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join(name);
     std::fs::File::create(&file).unwrap().write_all(content).unwrap();
-    let transfer = Transfer {
+    let transfer = TransferArgs {
         file,
         format,
         binary,
@@ -63,17 +63,17 @@ async fn over_as(
         retry: Duration::from_millis(50),
         connect: Connect::default(),
     };
-    let (out, err) = (Shared::default(), Shared::default());
-    let mut screen = Screen::of(out.clone(), err.clone());
-    let succeeded = match source(task, &transfer, &mut screen).await {
-        Ok(source) => run(task, &source, &transfer, store, &mut screen).await,
+    let (out, err) = (Buffer::default(), Buffer::default());
+    let mut console = Console::of(out.clone(), err.clone());
+    let succeeded = match source(task, &transfer, &mut console).await {
+        Ok(source) => run(task, &source, &transfer, store, &mut console).await,
         Err(stop) => Err(stop),
     };
     (succeeded.is_ok(), out.text(), err.text())
 }
 
 #[tokio::test]
-async fn what_is_loaded_verifies() {
+async fn a_loaded_file_verifies() {
     let store = Fake::default();
     let content: String = (0..5000).map(|index| format!("word{}\n", index % 4000)).collect();
     let (good, out, err) = over(Task::Load, "words", content.as_bytes(), &store).await;
@@ -83,20 +83,20 @@ async fn what_is_loaded_verifies() {
     assert!(out.ends_with(", 1 000 skipped: a later line has the same key\n"), "{out}");
     let (good, out, _) = over(Task::Verify, "words", content.as_bytes(), &store).await;
     assert!(good && out.contains(": all equal"), "{out}");
-    // The last line of a key is the one that counts.
+    // The last line of a key counts.
     assert_eq!(store.read(b"word1", Level::Strong.into()).await.unwrap().value, "4002");
 }
 
 #[tokio::test]
-async fn differences_are_told_with_their_line() {
+async fn differences_are_reported_with_their_line() {
     let store = Fake::default();
     assert!(over(Task::Load, "a.tsv", b"a\t1\nb\t2\nc\t3\n", &store).await.0);
     let (good, out, err) = over(Task::Verify, "a.tsv", b"a\t1\nb\t9\nx\t3\n", &store).await;
     assert!(!good);
     assert!(out.starts_with("compared with the file in "), "{out}");
     assert!(out.ends_with(": 1 equal, 1 missing, 1 different\n"), "{out}");
-    assert!(err.contains("line 2: b is \"2\" in the network and \"9\" in the file"), "{err}");
-    assert!(err.contains("line 3: x is missing in the network"), "{err}");
+    assert!(err.contains("line 2: b is \"2\" in the network but \"9\" in the file"), "{err}");
+    assert!(err.contains("line 3: x is missing from the network"), "{err}");
 }
 
 #[tokio::test]
@@ -107,11 +107,11 @@ async fn a_malformed_file_is_refused_before_anything_is_stored() {
     assert!(err.contains("line 2: there is no tab after the key"), "{err}");
     assert!(store.read(b"a", Level::Strong.into()).await.is_err());
     let (good, _, err) = over(Task::Load, "empty", b"\n\n", &store).await;
-    assert!(!good && err.contains("holds no records"));
+    assert!(!good && err.contains("contains no records"));
 }
 
 #[tokio::test]
-async fn records_that_keep_failing_are_told_and_the_rest_is_loaded() {
+async fn records_that_keep_failing_are_reported_and_the_rest_is_loaded() {
     let store = Fake::default();
     let content = b"a\n!unavailable\n!unknown\n!denied\nb";
     let (good, out, err) = over(Task::Load, "words", content, &store).await;
@@ -134,18 +134,18 @@ fn a_json_line_has_text_or_base64() {
         ("a,b", "not a JSON object"),
         (r#"{"key":"a"}"#, "value or value_base64 is missing"),
         (r#"{"value":"a"}"#, "key or key_base64 is missing"),
-        (r#"{"key":"a","value_base64":"?"}"#, "no base64"),
-        (r#"{"key":"a","value":1}"#, "value must be a string, and it is a number"),
-        (r#"{"key":["a"],"value":"1"}"#, "key must be a string, and it is an array"),
-        (r#"[{"key":"a","value":"1"}]"#, "one object a line, as jq -c '.[]' does"),
-        ("{", "in one line; write it so, as jq -c . does"),
+        (r#"{"key":"a","value_base64":"?"}"#, "is not base64"),
+        (r#"{"key":"a","value":1}"#, "value must be a string, but it is a number"),
+        (r#"{"key":["a"],"value":"1"}"#, "key must be a string, but it is an array"),
+        (r#"[{"key":"a","value":"1"}]"#, "one object per line, as jq -c '.[]' does"),
+        ("{", "on one line; convert it with jq -c ."),
     ] {
         assert!(record(Format::Json, line).unwrap_err().contains(problem), "{line}");
     }
 }
 
 #[tokio::test]
-async fn what_does_not_look_like_records_is_refused_with_what_helps() {
+async fn input_that_is_not_text_is_refused_with_advice() {
     let store = Fake::default();
     let cases: [(&str, &[u8], &str); 17] = [
         ("names.csv.gz", b"\x1f\x8b\x08", "is compressed (gzip); write zcat "),
@@ -156,14 +156,22 @@ async fn what_does_not_look_like_records_is_refused_with_what_helps() {
         ("names", b"\0\0\xfe\xff\0\0\0a", "is UTF-32; write iconv -f UTF-32 -t UTF-8 "),
         ("names.csv", b"a\0,\x001\0\n\0", "is UTF-16; write iconv -f UTF-16LE -t UTF-8 "),
         ("names.csv", b"\0a\0,\x001\0\n", "is UTF-16; write iconv -f UTF-16BE -t UTF-8 "),
-        ("names", b"%PDF-1.4\n\x01\x02\n", "line 2: it holds the control byte 0x01"),
-        ("names.csv", b"a,1\rb,2\rc,3", "line 1: it holds a carriage return without a line feed"),
-        ("names.tsv", b"a\t1\rb\t2\r\n", "line 1: it holds a carriage return without a line feed"),
+        ("names", b"%PDF-1.4\n\x01\x02\n", "line 2: it contains the control byte 0x01"),
+        (
+            "names.csv",
+            b"a,1\rb,2\rc,3",
+            "line 1: it contains a carriage return without a line feed",
+        ),
+        (
+            "names.tsv",
+            b"a\t1\rb\t2\r\n",
+            "line 1: it contains a carriage return without a line feed",
+        ),
         ("names.zst", b"\x28\xb5\x2f\xfd", "is compressed (zstd); write zstdcat "),
         ("names.xz", b"\xfd7zXZ\0", "is compressed (xz); write xzcat "),
         ("names.bz2", b"BZh91AY&SY", "is compressed (bzip2); write bzcat "),
         ("names", b"\xff\xfea\0,\0", "is UTF-16; write iconv -f UTF-16 -t UTF-8 "),
-        ("names.csv", b"a,1\nb,\0\n", "line 2: it holds a NUL byte"),
+        ("names.csv", b"a,1\nb,\0\n", "line 2: it contains a NUL byte"),
         ("names.zip", b"PK\x03\x04", "is a zip archive; write unzip -p "),
     ];
     for (name, content, says) in cases {
@@ -177,7 +185,7 @@ async fn what_does_not_look_like_records_is_refused_with_what_helps() {
     let taken = over_as(Task::Load, "names.csv", b"b,\0\n", &store, None, true).await;
     assert!(taken.0, "{}", taken.2);
     assert_eq!(store.read(b"b", Level::Strong.into()).await.unwrap().value, "\0");
-    // In quotes it is meant, as where a list printed it.
+    // Quoted control bytes are accepted, as `scan` prints them.
     let quoted = b"a,x\n\"c\0\",\"\0\n\0\"\n";
     let listed = over(Task::Load, "names.csv", quoted, &store).await;
     assert!(listed.0, "{}", listed.2);
@@ -187,7 +195,7 @@ async fn what_does_not_look_like_records_is_refused_with_what_helps() {
 }
 
 #[tokio::test]
-async fn the_name_says_the_format_in_any_case_and_a_mark_before_the_text_is_no_part_of_it() {
+async fn the_extension_sets_the_format_and_a_byte_order_mark_is_skipped() {
     let store = Fake::default();
     let (good, _, err) = over(Task::Load, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
     assert!(good, "{err}");
@@ -197,19 +205,19 @@ async fn the_name_says_the_format_in_any_case_and_a_mark_before_the_text_is_no_p
     let verified = over(Task::Verify, "A.CSV", b"\xef\xbb\xbfkey,value\n", &store).await;
     assert!(verified.0, "{}", verified.2);
     let tabs = over_as(Task::Load, "x.csv", b"a\tb\n", &store, Some(Format::Tsv), false).await;
-    assert!(tabs.0 && tabs.2.is_empty(), "what is said needs no guess: {}", tabs.2);
+    assert!(tabs.0 && tabs.2.is_empty(), "a given format needs no guess: {}", tabs.2);
     let json = over(Task::Load, "x.JSONL", b"{\"key\":\"j\",\"value\":\"v\"}\n", &store).await;
     assert!(json.0, "{}", json.2);
 }
 
 #[tokio::test]
-async fn a_pipe_is_read_once_and_compared_all_the_same() {
+async fn a_pipe_is_read_once_and_can_still_be_verified() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let writer = fifo.clone();
     let writer = std::thread::spawn(move || std::fs::write(writer, "a\t1\nb\t2\na\t3\n"));
-    let transfer = Transfer {
+    let transfer = TransferArgs {
         file: fifo,
         format: Some(Format::Tsv),
         binary: false,
@@ -217,12 +225,12 @@ async fn a_pipe_is_read_once_and_compared_all_the_same() {
         retry: Duration::from_millis(50),
         connect: Connect::default(),
     };
-    let out = Shared::default();
-    let mut screen = Screen::of(out.clone(), io::sink());
+    let out = Buffer::default();
+    let mut console = Console::of(out.clone(), io::sink());
     let store = Fake::default();
-    let source = source(Task::Load, &transfer, &mut screen).await.unwrap();
-    run(Task::Load, &source, &transfer, &store, &mut screen).await.unwrap();
-    run(Task::Verify, &source, &transfer, &store, &mut screen).await.unwrap();
+    let source = source(Task::Load, &transfer, &mut console).await.unwrap();
+    run(Task::Load, &source, &transfer, &store, &mut console).await.unwrap();
+    run(Task::Verify, &source, &transfer, &store, &mut console).await.unwrap();
     writer.join().unwrap().unwrap();
     assert!(out.text().contains("1 skipped: a later line"), "{}", out.text());
     assert!(out.text().contains(": all equal"), "{}", out.text());
@@ -230,7 +238,7 @@ async fn a_pipe_is_read_once_and_compared_all_the_same() {
 }
 
 #[test]
-fn what_is_not_a_file_is_advised_in_the_format_that_was_given() {
+fn advice_for_standard_input_repeats_the_given_format() {
     use super::source::advice;
     let stdin = std::path::Path::new("-");
     let said = |format| advice(Task::Verify, stdin, true, format, "compressed (gzip)", "zcat");
@@ -242,13 +250,15 @@ fn what_is_not_a_file_is_advised_in_the_format_that_was_given() {
 }
 
 #[tokio::test]
-async fn a_missing_or_different_record_names_its_key_for_programs() {
+async fn a_missing_or_different_record_names_its_key_in_json() {
     let store = Fake::default();
     assert!(over(Task::Load, "a.tsv", b"a\t1\n", &store).await.0);
     let mut tally = Tally::default();
     let key = || Key::new("a key").unwrap();
-    for fate in [Fate::Missing(key()), Fate::Different(key(), "it is another".into())] {
-        let told = count(&mut tally, 7, fate, &mut None).unwrap().document();
+    for result in
+        [RecordResult::Missing(key()), RecordResult::Different(key(), "it is another".into())]
+    {
+        let told = count(&mut tally, 7, result, &mut None).unwrap().document();
         assert_eq!((&told["key"], &told["line"]), (&"a key".into(), &7.into()), "{told}");
     }
 }

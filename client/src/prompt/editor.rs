@@ -1,12 +1,13 @@
-//! Editing a line: history, completion, hints.
+//! The line editor: history, completion and hints.
 
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dkv_base::durable;
+use dkv_base::sync::lock;
 use dkv_wire::local;
 use nix::sys::termios::{self, SetArg, Termios};
 use rustyline::completion::{Completer, Pair};
@@ -21,28 +22,28 @@ use rustyline::{
 };
 
 use crate::completions;
-use crate::grammar::{WORDS, Word};
+use crate::grammar::{KEYWORDS, Keyword};
 
 const PROMPT: &str = "dkv> ";
-/// Lines that the history keeps.
+/// Number of lines in the history.
 const HISTORY_LINES_MAX: usize = 2000;
 
-/// What came from the terminal.
-pub(super) enum Input {
+/// Input from the terminal.
+pub(super) enum TerminalInput {
     /// A line.
     Line(String),
-    /// Ctrl-C at an empty line.
+    /// Ctrl-C on an empty line.
     Interrupted,
-    /// Ctrl-D, or the terminal is gone.
+    /// Ctrl-D, or the terminal has gone.
     End,
-    /// The terminal does not work.
+    /// The terminal failed.
     Broken(String),
 }
 
-/// The editor's thread, and the terminal as it was before.
+/// The thread of the editor, and the settings of the terminal before it.
 pub(super) struct Editor {
     wanted: mpsc::Sender<()>,
-    inputs: tokio::sync::mpsc::Receiver<Input>,
+    inputs: tokio::sync::mpsc::Receiver<TerminalInput>,
     asked: bool,
     names: Arc<Mutex<Vec<String>>>,
     before: Option<Termios>,
@@ -58,54 +59,54 @@ impl Editor {
         let before = termios::tcgetattr(io::stdin()).ok();
         std::thread::Builder::new().name("prompt".into()).spawn(move || {
             if let Err(error) = edit(helper, &requests, &sender) {
-                // The other side has gone if this cannot be sent.
-                let _ = sender.blocking_send(Input::Broken(error.to_string()));
+                // Sending fails only if the receiver has gone.
+                let _ = sender.blocking_send(TerminalInput::Broken(error.to_string()));
             }
         })?;
         Ok(Self { wanted, inputs, asked: false, names, before })
     }
 
-    /// Names that can be completed from now on.
+    /// Sets the names that can be completed.
     pub(super) fn complete_names(&self, names: Vec<String>) {
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        *lock(&self.names) = names;
     }
 
-    /// The next line. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> Input {
+    /// Returns the next input. It is safe to drop this future and call it again.
+    pub(super) async fn next(&mut self) -> TerminalInput {
         if !self.asked {
             self.asked = self.wanted.send(()).is_ok();
         }
-        let input = self.inputs.recv().await.unwrap_or(Input::End);
+        let input = self.inputs.recv().await.unwrap_or(TerminalInput::End);
         self.asked = false;
         input
     }
 }
 
 impl Drop for Editor {
-    /// The thread may still be reading, with the terminal in its hands.
+    /// Restores the terminal, because the thread may still be reading from it.
     fn drop(&mut self) {
         if let Some(before) = &self.before
             && self.asked
         {
             dkv_base::say!("");
-            // There is nothing to do about a terminal that does not obey.
+            // There is no remedy for a terminal that fails here.
             let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }
     }
 }
 
-/// Reads a line for each request, until nobody asks any more.
+/// Reads a line for each request, until the requests end.
 fn edit(
     assistant: Assistant,
     requests: &mpsc::Receiver<()>,
-    inputs: &tokio::sync::mpsc::Sender<Input>,
+    inputs: &tokio::sync::mpsc::Sender<TerminalInput>,
 ) -> Result<(), ReadlineError> {
     let config = Config::builder()
         .max_history_size(HISTORY_LINES_MAX)?
         .history_ignore_space(true)
         .auto_add_history(true)
         .completion_type(CompletionType::List)
-        // Several lines that are pasted are several commands.
+        // Several pasted lines are several commands.
         .bracketed_paste(false)
         .build();
     let mut editor = rustyline::Editor::<Assistant, DefaultHistory>::with_config(config)?;
@@ -114,19 +115,19 @@ fn edit(
     editor.bind_sequence(KeyEvent::ctrl('C'), ctrl_c);
     let history = history_file();
     if let Some(file) = &history {
-        // Without a history there is none to load.
+        // The first start has no history to load.
         let _ = editor.load_history(file);
     }
     while requests.recv().is_ok() {
         let input = match editor.readline(PROMPT) {
             Ok(line) => {
                 if let Some(file) = &history {
-                    keep(&mut editor, file);
+                    append_history(&mut editor, file);
                 }
-                Input::Line(line)
+                TerminalInput::Line(line)
             }
-            Err(ReadlineError::Interrupted) => Input::Interrupted,
-            Err(ReadlineError::Eof) => Input::End,
+            Err(ReadlineError::Interrupted) => TerminalInput::Interrupted,
+            Err(ReadlineError::Eof) => TerminalInput::End,
             Err(error) => return Err(error),
         };
         if inputs.blocking_send(input).is_err() {
@@ -136,9 +137,9 @@ fn edit(
     Ok(())
 }
 
-fn keep(editor: &mut rustyline::Editor<Assistant, DefaultHistory>, file: &Path) {
-    // The editor makes the file for its owner alone. A history that cannot be kept is no reason to
-    // refuse commands.
+fn append_history(editor: &mut rustyline::Editor<Assistant, DefaultHistory>, file: &Path) {
+    // The editor creates the file readable only for its owner. Commands work without a history,
+    // too.
     let _ = editor.append_history(file);
 }
 
@@ -148,7 +149,7 @@ fn history_file() -> Option<PathBuf> {
     Some(home.join("history"))
 }
 
-/// Ctrl-C clears the line first.
+/// Lets Ctrl-C clear the line first.
 struct ClearOrInterrupt;
 
 impl ConditionalEventHandler for ClearOrInterrupt {
@@ -167,7 +168,7 @@ impl ConditionalEventHandler for ClearOrInterrupt {
     }
 }
 
-/// Completes words and names, and shows what follows a word.
+/// Completes words and names, and hints at the operands of a word.
 struct Assistant {
     local: bool,
     colour: bool,
@@ -175,13 +176,13 @@ struct Assistant {
 }
 
 impl Assistant {
-    fn words(&self) -> impl Iterator<Item = &'static Word> {
-        WORDS.iter().filter(|word| self.local || !word.local)
+    fn words(&self) -> impl Iterator<Item = &'static Keyword> {
+        KEYWORDS.iter().filter(|word| self.local || !word.local)
     }
 
-    /// What may stand after the words before.
+    /// Returns what may follow these words.
     fn candidates(&self, before: &[&str]) -> Vec<String> {
-        let names = || self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = || lock(&self.names).clone();
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match before {
             [] => {
@@ -208,7 +209,7 @@ impl Assistant {
                 own(&["strong", "session", "eventual", "all", "if-present", "if-revision"])
             }
             ["help"] => self.candidates(&[]),
-            [word, ..] if !WORDS.iter().any(|known| known.word == *word) => {
+            [word, ..] if !KEYWORDS.iter().any(|known| known.word == *word) => {
                 completions::after(before)
             }
             ["scan", ..] => own(&["--after", "--limit", "--keys"]),
@@ -237,7 +238,7 @@ impl Completer for Assistant {
     }
 }
 
-/// What follows a word; it is looked at, never taken over.
+/// The operands of a word, shown as a hint that cannot be accepted.
 struct Operands(String);
 
 impl Hint for Operands {
@@ -313,11 +314,11 @@ mod tests {
         assert_eq!(completed(false, "token cr"), ["create"]);
         assert_eq!(completed(false, "token create --role "), ["node", "client", "reader", "admin"]);
         assert_eq!(completed(false, "help tok"), ["token"]);
-        assert!(completed(false, "loc").is_empty(), "it has no place at a prompt");
+        assert!(completed(false, "loc").is_empty(), "local is not a command of the prompt");
     }
 
     #[test]
-    fn a_word_shows_what_follows_it() {
+    fn a_word_hints_at_its_operands() {
         let assistant = Assistant { local: false, colour: true, names: Arc::default() };
         let history = MemHistory::new();
         let hint = |line: &str| {

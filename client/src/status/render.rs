@@ -1,19 +1,19 @@
-//! The report as people see it.
+//! The report as tables for people.
 
+use dkv_console::units::{bytes, duration_ms, number, plural, timestamp};
+use dkv_console::{Tone, paint};
+use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
 use super::table::{self, Cell, column};
-use crate::human::{bytes, moment, number, plural, time_ms};
-use crate::screen::{Tone, paint};
-use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
 
-/// Learners of a group that are shown by name.
+/// Number of learners of a group to show by name.
 const LEARNERS_SHOWN: usize = 3;
 
 type Paint<'a> = &'a dyn Fn(Tone, &str) -> String;
 
-/// Everything: heading, nodes, shards. Without a width nothing is left out.
+/// Renders the whole report: heading, nodes and shards. Without a width, no column is omitted.
 pub(crate) fn render(report: &Report, width: Option<usize>, colour: bool) -> String {
     let paint = painter(colour);
     let mut parts = vec![heading(report, width, &paint)];
@@ -26,7 +26,7 @@ pub(crate) fn render(report: &Report, width: Option<usize>, colour: bool) -> Str
     parts.join("\n")
 }
 
-/// The nodes only.
+/// Renders only the nodes.
 pub(crate) fn render_nodes(report: &Report, width: Option<usize>, colour: bool) -> String {
     if report.nodes.is_empty() {
         return "no nodes have registered yet; start one with dkv node".into();
@@ -69,11 +69,11 @@ fn server(report: &Report, paint: Paint<'_>) -> String {
         return format!("{}  {}", server.address, paint(Tone::Bad, "not responding"));
     }
     let version = server.version.as_deref().unwrap_or("?");
-    let uptime = server.uptime_ms.map_or_else(|| "?".into(), time_ms);
+    let uptime = server.uptime_ms.map_or_else(|| "?".into(), duration_ms);
     let mut text =
         format!("{}  {}  version {version}, up {uptime}", server.address, paint(Tone::Good, "up"));
     if let Some(age) = server.report_age_ms {
-        text.push_str(&format!(", last report {} ago", time_ms(age)));
+        text.push_str(&format!(", last report {} ago", duration_ms(age)));
     }
     text
 }
@@ -90,18 +90,18 @@ fn coordinator(report: &Report, paint: Paint<'_>) -> String {
     let server = &report.server;
     match (coordinator.confirmed_at_ms, &server.confirmed_coordinator, server.confirmed_term) {
         (Some(at), ..) if !coordinator.reachable => {
-            text.push_str(&format!("; last confirmed {}", moment(at)));
+            text.push_str(&format!("; last confirmed {}", timestamp(at)));
         }
         (Some(at), ..) => {
-            text.push_str(&format!("  confirmed by the server at {}", moment(at)));
+            text.push_str(&format!("  confirmed by the server at {}", timestamp(at)));
         }
         (None, Some(name), Some(term)) => {
             let at = server
                 .confirmed_at_ms
-                .map_or_else(String::new, |at| format!(", at {}", moment(at)));
+                .map_or_else(String::new, |at| format!(", at {}", timestamp(at)));
             text.push_str(&format!("  the server last confirmed {name} in term {term}{at}"));
         }
-        // A server that does not answer is mentioned elsewhere.
+        // A warning already mentions that the server does not answer.
         (None, ..) if !server.reachable => {}
         (None, ..) => text.push_str(&paint(Tone::Warning, "  not confirmed by the server")),
     }
@@ -126,7 +126,7 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
     }
 }
 
-/// A replica on its way, in a few words.
+/// Describes the move of a replica.
 pub(crate) fn moving(it: &Move) -> String {
     let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
     let way = match (&it.from, &it.to) {
@@ -154,11 +154,11 @@ fn shorten(names: &[String]) -> String {
     }
 }
 
-/// The column of a node's region, if the network has any.
+/// Index of the column for regions, if the network has any.
 const REGION_AT: usize = 1;
 
 fn nodes(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
-    // Who uses no regions is not to be asked what they are.
+    // Networks without regions do not show the column.
     let regions = report.nodes.iter().any(|node| node.region.is_some());
     let mut columns = vec![
         column("NODE"),
@@ -213,8 +213,11 @@ fn node(node: &Node) -> Vec<Cell> {
         or_dash(node.keys.map(number)),
         or_dash(node.data_bytes.map(bytes)),
         or_dash(node.log_bytes.map(bytes)),
-        or_dash(node.fsync_us.map(|us| crate::human::time(std::time::Duration::from_micros(us)))),
-        or_dash(node.uptime_ms.map(time_ms)),
+        or_dash(
+            node.fsync_us
+                .map(|us| dkv_console::units::duration(std::time::Duration::from_micros(us))),
+        ),
+        or_dash(node.uptime_ms.map(duration_ms)),
     ]
 }
 
@@ -237,7 +240,7 @@ fn group(group: &Group) -> Vec<Cell> {
     let control = group.group == 0;
     let of_shard = |text: Option<String>| or_dash(text.filter(|_| !control));
     let mut members: Vec<String> = group.voters.iter().map(member).collect();
-    // Everybody follows the control group: of many only the number is told.
+    // Every node follows the control group, so many learners are only counted.
     match group.learners.len() {
         0..=LEARNERS_SHOWN => {
             let learners = group.learners.iter();
@@ -274,7 +277,7 @@ fn member(replica: &Replica) -> String {
     }
 }
 
-/// One number if both are the same, as they are when nothing is under way.
+/// Formats the lag of log and state; one number if both are equal.
 fn lag(log: Option<u64>, applied: Option<u64>) -> Option<String> {
     match (log, applied) {
         (Some(log), Some(applied)) if log == applied => Some(log.to_string()),
@@ -284,7 +287,7 @@ fn lag(log: Option<u64>, applied: Option<u64>) -> Option<String> {
     }
 }
 
-/// Numbers in order, with runs drawn together: `1-3,7`.
+/// Formats ascending numbers as ranges: `1-3,7`.
 fn ranges(numbers: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for number in numbers {
@@ -304,7 +307,7 @@ fn ranges(numbers: &[u32]) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 
-/// Breaks a text into lines at blanks.
+/// Wraps a text at blanks.
 fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -1,8 +1,9 @@
-//! Tables of text: columns as wide as they must be, and fewer of them where it is narrow.
+//! Text tables. Columns are as wide as their content, and optional ones are omitted if space is
+//! short.
 
-use crate::screen::Tone;
+use dkv_console::Tone;
 
-/// One cell: its lines (usually one), and how it is meant.
+/// One cell: its text and its tone.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     text: String,
@@ -20,11 +21,11 @@ impl Cell {
     }
 }
 
-/// A column: its heading, how it is aligned, and when it may be left out.
+/// A column: its heading, its alignment, and when it may be omitted.
 pub(super) struct Column {
     heading: &'static str,
     right: bool,
-    /// Columns of a higher number go first when there is not enough width; zero always stays.
+    /// If space is short, columns with a higher number are omitted first; zero always stays.
     expendable: u8,
 }
 
@@ -47,7 +48,7 @@ impl Column {
 
 const GAP: &str = "  ";
 
-/// A table. The last column is broken into lines at blanks if it does not fit.
+/// Renders a table. The last column is wrapped if it does not fit.
 pub(super) fn render(
     columns: &[Column],
     rows: &[Vec<Cell>],
@@ -100,7 +101,7 @@ pub(super) fn render(
     text
 }
 
-/// Which columns fit.
+/// Returns the columns that fit.
 fn choose(columns: &[Column], widths: &[usize], width: Option<usize>) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let Some(width) = width else { return shown };
@@ -114,7 +115,7 @@ fn choose(columns: &[Column], widths: &[usize], width: Option<usize>) -> Vec<usi
     }
 }
 
-/// Breaks a text at double blanks, which separate the items of a list.
+/// Wraps a text at double blanks, which separate the items of a list.
 fn broken(text: &str, width: Option<usize>) -> Vec<String> {
     let mut lines = vec![String::new()];
     for item in text.split(GAP) {
@@ -136,8 +137,8 @@ fn pad(text: &str, width: usize, right: bool) -> String {
     if right { format!("{blanks}{text}") } else { format!("{text}{blanks}") }
 }
 
-/// Columns that a text takes. Names are letters of one column each; what a stranger's name may do
-/// to a table is not worth a library.
+/// Returns the number of columns of a text. Names usually have characters of one column each, so
+/// this simply counts characters.
 fn length(text: &str) -> usize {
     text.chars().count()
 }

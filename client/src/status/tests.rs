@@ -1,125 +1,13 @@
-//! Reports and tables of networks that are written down here.
+//! Reports and tables of fixed networks.
 
-use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term};
-use dkv_base::id::NetworkId;
-use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus, ServerStatus};
-use dkv_wire::network::{NetworkView, Settings, ShardInfo};
+mod fixture;
+
+use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, Term};
+use dkv_wire::message::GroupRole;
 use expect_test::expect;
-use uuid::Uuid;
 
+use self::fixture::{answer, id, info, network};
 use super::*;
-
-fn id(number: u8) -> NodeId {
-    NodeId(Uuid::from_u128(u128::from(number)))
-}
-
-/// A node's answer as a replica of each group; `leads` are the groups that it leads.
-fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32]) -> NodeStatus {
-    let replica = |group: &u32| {
-        let leader = leads.contains(group);
-        let behind = if leader { 0 } else { u64::from(number) - 1 };
-        GroupStatus {
-            group: GroupId(*group),
-            role: if leader { GroupRole::Leader } else { GroupRole::Follower },
-            term: Term(4),
-            leader: Some(id(1)),
-            voters: voters.to_vec(),
-            learners: Vec::new(),
-            last_index: 1000 - behind,
-            applied_index: 1000 - 2 * behind,
-            checkpoint_index: 900,
-            purged_index: 800,
-            keys: 33_000 + u64::from(*group),
-            bytes: 1_400_000,
-            revision: Revision(1000),
-            state_hash: 77,
-            replicas: if leader {
-                voters
-                    .iter()
-                    .zip([1000, 999, 998])
-                    .filter(|(node, _)| **node != id(number))
-                    .map(|(node, matched_index)| ReplicaStatus {
-                        node: *node,
-                        matched_index,
-                        silent_ms: Some(7),
-                    })
-                    .collect()
-            } else {
-                Vec::new()
-            },
-        }
-    };
-    NodeStatus {
-        id: id(number),
-        name: format!("n{number}"),
-        version: "0.1.0".into(),
-        uptime_ms: 754_000,
-        server_seen_ms: Some(20),
-        groups: groups.iter().map(replica).collect(),
-        log_bytes: 12_000_000,
-        fsync_us: 430,
-        disk_full: false,
-        pending: 0,
-        notes: Vec::new(),
-    }
-}
-
-fn info(number: u8, state: NodeState) -> NodeInfo {
-    let address = format!("127.0.0.1:{}", 4400 + u16::from(number)).parse().unwrap();
-    NodeInfo { id: id(number), name: format!("n{number}"), address, region: None, state }
-}
-
-/// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard
-/// 1, n2 leads shard 2.
-pub(crate) fn network(answering: &[u8]) -> NetworkStatus {
-    let voters = [id(1), id(2), id(3)];
-    let network = NetworkId(Uuid::from_u128(0xabcd_ef01 << 96));
-    let leads = |number| match number {
-        1 => vec![0, 1],
-        2 => vec![2],
-        _ => vec![],
-    };
-    let nodes = (1..=3)
-        .map(|number| {
-            let said = if answering.contains(&number) {
-                Ok(answer(number, &voters, &[0, 1, 2], &leads(number)))
-            } else {
-                Err("no answer within 1 s".to_owned())
-            };
-            (info(number, NodeState::Live), said)
-        })
-        .collect();
-    let shard = |group| ShardInfo {
-        group: GroupId(group),
-        first_hash: u64::from(group - 1) << 63,
-        primary: Some(id(1)),
-        voters: voters.to_vec(),
-        learners: Vec::new(),
-    };
-    let view = NetworkView {
-        network,
-        term: Term(4),
-        coordinator: Some(id(1)),
-        nodes: (1..=3).map(|number| info(number, NodeState::Live)).collect(),
-        shards: vec![shard(1), shard(2)],
-        settings: Settings::default(),
-        denied: Vec::new(),
-    };
-    let server = ServerStatus {
-        network,
-        version: "0.1.0".into(),
-        uptime_ms: 755_000,
-        bootstrap: Some(id(1)),
-        coordinator: Some((id(1), Term(4))),
-        confirmed_at_ms: Some(1_772_368_496_000),
-        report_age_ms: Some(120),
-        nodes: Vec::new(),
-        view: None,
-        settings: Settings::default(),
-        runs: Vec::new(),
-    };
-    NetworkStatus { server: Ok(server), nodes, view: Some(view), placement: None }
-}
 
 fn shown(status: &NetworkStatus, width: usize) -> String {
     let text = render(&report(status, "127.0.0.1:4400"), Some(width), false);
@@ -130,7 +18,7 @@ fn shown(status: &NetworkStatus, width: usize) -> String {
 }
 
 #[test]
-fn a_network_where_all_is_well() {
+fn a_healthy_network() {
     expect![[r#"
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
@@ -212,7 +100,7 @@ fn one_node_has_failed() {
 }
 
 #[test]
-fn the_coordinator_has_failed_and_nobody_follows_it_yet() {
+fn the_coordinator_has_failed_without_a_successor_yet() {
     let status = network(&[2, 3]);
     let report = report(&status, "127.0.0.1:4400");
     assert_eq!(report.may_fail, Some(0));
@@ -252,8 +140,8 @@ fn two_of_three_have_failed_and_the_server_too() {
         server      127.0.0.1:4400  not responding
         coordinator n1  term 4  not responding
         failures    too many have failed: no majority in control group, shard 1, shard 2
-        !           the server does not answer (connection refused); reads and writes go
-                    on without it, joining waits
+        !           the server does not answer (connection refused); reads and writes
+                    continue, but nothing can join
         !           control group: 1 of 3 voters answer, 1 more is needed
         !           shard 1: 1 of 3 voters answer, 1 more is needed
         !           shard 2: 1 of 3 voters answer, 1 more is needed
@@ -275,7 +163,7 @@ fn two_of_three_have_failed_and_the_server_too() {
 }
 
 #[test]
-fn nobody_has_registered() {
+fn no_node_has_registered() {
     let mut status = network(&[]);
     status.nodes.clear();
     status.view = None;
@@ -294,7 +182,7 @@ fn nobody_has_registered() {
 }
 
 #[test]
-fn an_old_leader_is_not_believed() {
+fn an_old_leader_is_ignored() {
     let mut status = network(&[1, 2, 3]);
     for (_, answer) in status.nodes.iter_mut().skip(1) {
         for group in &mut answer.as_mut().unwrap().groups {
@@ -336,7 +224,7 @@ fn five_voters_let_two_fail_and_the_weakest_group_counts() {
         })
         .collect();
     assert_eq!(report(&status, "a").may_fail, Some(2));
-    // Shard 2 lives on the first three only.
+    // Shard 2 is only on the first three.
     for (_, answer) in status.nodes.iter_mut().take(3) {
         let answer = answer.as_mut().unwrap();
         let mut replica = answer.groups[1].clone();
@@ -348,7 +236,7 @@ fn five_voters_let_two_fail_and_the_weakest_group_counts() {
 }
 
 #[test]
-fn the_document_keeps_its_fields() {
+fn the_json_document_keeps_its_fields() {
     let report = report(&network(&[1, 2]), "127.0.0.1:4400");
     let mut document = serde_json::to_value(&report).unwrap();
     document["nodes"].as_array_mut().unwrap().drain(1..2);
@@ -483,7 +371,7 @@ fn the_document_keeps_its_fields() {
 }
 
 #[test]
-fn nothing_is_to_spare_where_nobody_leads_or_a_replica_is_missing() {
+fn no_failure_is_tolerated_without_a_leader_or_a_replica() {
     let spare = |change: &dyn Fn(&mut NodeStatus)| {
         let mut status = network(&[1, 2, 3]);
         change(status.nodes[0].1.as_mut().unwrap());

@@ -1,4 +1,4 @@
-//! A node that was away for so long that the others' logs no longer have what it missed.
+//! A node that was away for so long that the logs of the others no longer have what it missed.
 
 use dkv_api::Client;
 use futures::StreamExt;
@@ -6,12 +6,12 @@ use serde_json::json;
 
 use crate::harness::{Network, eventually};
 
-/// The least log that a network can be told to keep, in bytes.
+/// Smallest log that a network can be configured to keep, in bytes.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of each value.
 const VALUE_BYTES: usize = 256 * 1024;
 
-/// Writes values, most of them over older ones.
+/// Writes values, most of which replace older ones.
 async fn write_much(client: &Client, round: u8, count: usize) {
     let writes = futures::stream::iter(0..count).map(async |number| {
         let value = vec![round; VALUE_BYTES];
@@ -28,9 +28,9 @@ async fn a_node_that_was_away_for_long_gets_a_snapshot() {
     let away = (network.coordinator().await + 1) % 3;
     let had = network.status_of(away).await;
     network.kill_node(away);
-    // Four times what the log may have.
+    // Four times the limit of the log.
     write_much(&client, 2, 256).await;
-    eventually("the logs still have everything", async || {
+    eventually("the logs are not purged", async || {
         for index in network.running() {
             let status = network.status_of(index).await;
             let pairs = status.groups.iter().zip(&had.groups);
@@ -48,7 +48,7 @@ async fn a_node_that_was_away_for_long_gets_a_snapshot() {
     network.same_state().await;
     log_is_short(&network).await;
 
-    // What it took in it keeps, and can give.
+    // It keeps the snapshot, and can serve its content.
     network.kill_node(away);
     network.start_node(away).await;
     network.same_state().await;
@@ -59,7 +59,7 @@ async fn a_node_that_was_away_for_long_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_bounded_while_much_is_written() {
+async fn the_log_stays_bounded_under_many_writes() {
     let network = Network::with(json!({ "log_bytes_max": LOG_BYTES_MAX }), 3).await;
     let client = network.client().await;
     let mut longest = 0;
@@ -70,7 +70,7 @@ async fn the_log_is_bounded_while_much_is_written() {
         }
     }
     println!("the longest log had {longest} bytes");
-    // Primaries wait for their own log; what they send may meet a follower whose checkpoints are
+    // Primaries wait for their own log, but may send entries to a follower whose checkpoints are
     // late.
     assert!(longest < 2 * LOG_BYTES_MAX, "a log of {longest} bytes");
     log_is_short(&network).await;

@@ -1,13 +1,13 @@
-//! The `dkv` command on a network, to the letter; and what the library adds to it.
+//! The exact output of `dkv` commands on a network, and what the library adds.
 
 use std::time::{Duration, Instant};
 
 use dkv_api::{Condition, Error, NodeState, Role};
+use dkv_test_support::output;
 
-use crate::harness::network::output;
 use crate::harness::{Network, eventually};
 
-/// What a command printed, and its exit status.
+/// Output and exit status of a command.
 async fn run(network: &Network, arguments: &[&str]) -> (String, String, i32) {
     let ended = network.dkv(arguments).await;
     let (out, err) = (output(&ended.stdout).to_owned(), output(&ended.stderr).to_owned());
@@ -26,7 +26,7 @@ async fn write_read_and_delete() {
                deleted color at revision 3 (shard 1)\n\
                written k at revision 4 (shard 1)\n";
     let err = "error: key not found: color\nerror: key not found: none\n";
-    assert_eq!(said, (out.into(), err.into(), 3), "what comes after a failure is run");
+    assert_eq!(said, (out.into(), err.into(), 3), "commands after a failure still run");
 
     let said = run(&network, &["put", "a key", "a value", "if-absent"]).await;
     assert_eq!(said.2, 0, "{said:?}");
@@ -41,7 +41,7 @@ async fn write_read_and_delete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_understood_is_refused_before_anything_is_run() {
+async fn a_malformed_command_is_refused_before_anything_runs() {
     let network = Network::start(1).await;
     for wrong in [&["W,early,1", "X,early"][..], &["W,early,1", "W,k"], &["W,early,1", "r,early"]] {
         let (out, err, status) = run(&network, wrong).await;
@@ -51,7 +51,8 @@ async fn what_cannot_be_understood_is_refused_before_anything_is_run() {
     let (_, err, status) = run(&network, &["R,early"]).await;
     assert_eq!((err.as_str(), status), ("error: key not found: early\n", 3));
 
-    // A token is for a file or the environment: everybody can read what a process was given.
+    // Tokens come from a file or the environment, because anyone can read the arguments of a
+    // process.
     let (_, err, status) = run(&network, &["--token", "dkv1.client.a.b.c", "R,early"]).await;
     assert_eq!(status, 2, "{err}");
     let token = network.token_file(Role::Node);
@@ -102,7 +103,7 @@ async fn conditions_and_large_values() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_tells_all() {
+async fn the_status_shows_everything() {
     let network = Network::start(3).await;
     let (out, err, status) = run(&network, &["status"]).await;
     assert_eq!((err.as_str(), status), ("", 0));
@@ -114,17 +115,17 @@ async fn the_status_tells_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_waits_for_a_dead_node_no_longer_than_it_has_to() {
+async fn the_status_waits_only_briefly_for_a_dead_node() {
     let mut network = Network::start(3).await;
-    // What this client knows is of the time when all lived.
+    // This client knows the network from before the death.
     let client = network.client().await;
     client.write("k", "v").await.unwrap();
-    // The one that comes after it has never heard it.
+    // The next client has never met the dead node.
     let coordinator = network.coordinator().await;
     let dead = network.nodes[coordinator].id();
     network.kill_node(coordinator);
     let other = network.client().await;
-    eventually("the dead node is not missed", async || {
+    eventually("the dead node is not reported", async || {
         let view = other.refresh().await.map_err(|error| error.to_string())?;
         let state = view.node(dead).map(|node| node.state);
         if state == Some(NodeState::Suspect) { Ok(()) } else { Err(format!("{state:?}")) }
@@ -146,7 +147,7 @@ async fn the_status_right_after_a_death_takes_a_second() {
     let client = network.client().await;
     client.write("k", "v").await.unwrap();
     assert!(client.status().await.nodes.iter().all(|(_, answer)| answer.is_ok()));
-    // A machine that is gone says nothing, so nobody is told that its port is closed.
+    // A machine that is gone is silent, so no peer learns that its port is closed.
     let coordinator = network.coordinator().await;
     let other = (0..3).find(|index| *index != coordinator).unwrap();
     network.pause_node(other);

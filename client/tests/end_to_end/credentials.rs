@@ -1,10 +1,11 @@
-//! What a stolen credential of each kind can do, and what it cannot: the rows of docs/security.md.
+//! What a stolen credential of each kind can and cannot do: the rows of docs/security.md.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Error, Rights, Role, Uuid};
 use dkv_base::id::{HolderId, SessionId};
+use dkv_test_support::{output, within};
 use dkv_wire::codec::encode;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::limits::{
@@ -18,14 +19,13 @@ use dkv_wire::quic::Endpoint;
 use serde_json::{Value, json};
 
 use crate::harness::direct::{Direct, ask, ask_server, denied};
-use crate::harness::network::{output, within};
 use crate::harness::relay::Relay;
 use crate::harness::{Network, eventually};
 
-/// Time in which an administrator gets through, whoever attacks.
+/// Time in which an administrator must get through during an attack.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Opens so many connections to a node, and gives those that stay.
+/// Opens connections to a node, and returns those that stay open.
 async fn connect_many(
     direct: &Direct,
     address: std::net::SocketAddr,
@@ -48,7 +48,7 @@ async fn connect_many(
     open
 }
 
-/// Whether a session was not opened for want of room.
+/// Returns whether a session was refused for lack of space.
 fn is_refused(answer: Result<Answer, Refusal>) -> bool {
     match answer {
         Ok(Answer::Done) => false,
@@ -57,7 +57,7 @@ fn is_refused(answer: Result<Answer, Refusal>) -> bool {
     }
 }
 
-/// The inventory, as a program reads it.
+/// Returns the list of holders as JSON.
 async fn holders(network: &Network) -> Vec<Value> {
     let said = network.dkv(&["holders", "--json"]).await;
     assert!(said.status.success(), "{}", output(&said.stderr));
@@ -72,21 +72,21 @@ fn entry<'a>(holders: &'a [Value], id: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("{id} in {holders:?}"))
 }
 
-/// A stolen client: it takes its own room, not that of others, and `revoke` ends it.
+/// A stolen client credential exhausts only its own share, and `revoke` ends it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_all_it_gets_keeps_nobody_out() {
+async fn a_greedy_client_keeps_no_one_out() {
     let network = Network::with(json!({"shards": 1}), 1).await;
     let address = network.nodes[0].address();
     let mallory = Direct::join(&network, Role::Client).await;
     let open = connect_many(&mallory, address, HOLDER_CONNECTIONS_MAX + 100).await;
-    eventually("one holder has more connections than it may", async || {
+    eventually("a holder exceeds its limit of connections", async || {
         let open = open.iter().filter(|open| open.close_reason().is_none()).count();
         if open == HOLDER_CONNECTIONS_MAX { Ok(()) } else { Err(open.to_string()) }
     })
     .await;
     let first = open.iter().find(|open| open.close_reason().is_none()).unwrap();
 
-    // Sessions: as many as a holder may have, and then no more.
+    // A holder may open sessions up to its limit.
     let view = network.client().await.view().await.unwrap();
     let shard = view.shards[0].group;
     let session = || encode(&Command::OpenSession(SessionId(Uuid::new_v4())));
@@ -104,30 +104,30 @@ async fn a_client_that_takes_all_it_gets_keeps_nobody_out() {
     for answer in asking.join_all().await {
         refused += u32::from(is_refused(answer));
     }
-    // After that time its own oldest ones give way, and the others' still do not.
+    // After that time its own oldest sessions are evicted, but those of others are not.
     assert!(refused > 0 || begun.elapsed() > REQUEST_TIMEOUT);
-    // In another's name it opens none.
+    // It cannot open sessions in the name of another.
     let holder = HolderId(Uuid::new_v4());
     let of_other = encode(&Command::OpenSessionOf { session: SessionId(Uuid::new_v4()), holder });
     let answer = ask(first, propose(of_other)).await.unwrap();
     assert!(matches!(answer, Err(Refusal::Denied(_))), "{answer:?}");
 
-    // Others are served, and the administrator gets through.
+    // Other clients are served, and the administrator gets through.
     let other = network.client_as(Role::Client, &network.path("other")).await;
     within(SOON, "a write of another", other.write("k", "v")).await.unwrap();
     let id = mallory.credentials.identity.holder.to_string();
     let said = within(SOON, "revoke", network.dkv(&["revoke", &id])).await;
     assert!(said.status.success(), "{}", output(&said.stderr));
     denied(first).await;
-    // Who did what is in the log, under the id that revoke takes.
+    // The log records each act with the id that revoke accepts.
     let log = network.nodes[0].process.as_ref().unwrap().said();
     assert!(log.contains(&format!("administrative act: revoke {id}")), "{log}");
     assert!(entry(&holders(&network).await, &id)["revoked"] == true);
 }
 
-/// Frames that are sent and not answered take the memory that their holder may take.
+/// Unanswered frames take only as much memory as their holder may use.
 #[tokio::test(flavor = "multi_thread")]
-async fn long_frames_wait_on_the_other_side() {
+async fn long_frames_wait_at_the_sender() {
     let mut network = Network::with(json!({"shards": 1}), 1).await;
     let address = network.nodes[0].address();
     let mallory = Direct::join(&network, Role::Client).await;
@@ -136,7 +136,7 @@ async fn long_frames_wait_on_the_other_side() {
     FrameWriter::new(&mut frame).send(&Opening::Requests).await.unwrap();
     let long = FRAME_BYTES_MAX as u32 - 1000;
     frame.extend(long.to_le_bytes());
-    // All but the last byte, so that the frame stays where it is.
+    // All but the last byte, so that the frame stays incomplete.
     frame.resize(frame.len() + long as usize - 1, 7);
     let frame = Bytes::from(frame);
     let mut sending = tokio::task::JoinSet::new();
@@ -146,21 +146,21 @@ async fn long_frames_wait_on_the_other_side() {
             let (connection, frame) = (connection.clone(), frame.clone());
             sending.spawn(async move {
                 let (mut send, _receive) = connection.open_bi().await.unwrap();
-                // It stops where it is not read from.
+                // Writing blocks once the node does not read.
                 let _ = tokio::time::timeout(Duration::from_secs(8), send.write_all(&frame)).await;
             });
         }
     }
     sending.join_all().await;
     let grown = network.nodes[0].running().memory_bytes().saturating_sub(before);
-    // What its holder may have under way, what its connections hold unread, and as much again for
-    // buffers that grow by doubling. Unbounded it would be 1.9 GB.
+    // The requests in flight of the holder, the unread data of its connections, and as much again
+    // for buffers that grow by doubling. Without bounds it would be 1.9 GB.
     assert!(grown < 600 * 1024 * 1024, "grew by {grown} bytes");
     let client = network.client().await;
     within(SOON, "a write", client.write("k", "v")).await.unwrap();
 }
 
-/// A stolen reader reads; it writes nothing, opens no session and manages nothing.
+/// A stolen reader credential only reads: it cannot write, open a session or administer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_only_reads() {
     let network = Network::with(json!({"shards": 1}), 1).await;
@@ -187,12 +187,12 @@ async fn a_reader_only_reads() {
     let holder = reader.identity().holder;
     assert!(matches!(reader.revoke(holder).await, Err(Error::Denied(_))));
     assert_eq!(reader.read("k").await.unwrap().value, "v");
-    // An option that does not apply is refused.
+    // Options that do not apply are refused.
     let wrong = network.dkv(&["token", "create", "--role", "node", "--read-only"]).await;
     assert!(!wrong.status.success() && wrong.stdout.is_empty());
 }
 
-/// Whom a token admitted is listed when the token is gone, and can be revoked with it.
+/// The holders that a token admitted remain listed without it, and can be revoked with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn holders_outlive_the_token_that_admitted_them() {
     let network = Network::with(json!({"shards": 1}), 1).await;
@@ -221,7 +221,7 @@ async fn holders_outlive_the_token_that_admitted_them() {
         assert_eq!((&holder["token"], &holder["revoked"]), (&json!(token_id), &json!(false)));
         assert!(holder["ends_at_ms"].as_u64() > holder["since_at_ms"].as_u64());
     }
-    // What is printed is what is taken: the beginning of an id, and all of it.
+    // Ids are accepted as printed, in full or by their beginning.
     let said = network.dkv(&["token", "revoke", &token_id, "--with-holders"]).await;
     assert!(said.status.success(), "{}", output(&said.stderr));
     let listed = holders(&network).await;
@@ -229,7 +229,7 @@ async fn holders_outlive_the_token_that_admitted_them() {
     for admin in &admins {
         eventually("a revoked administrator is served", async || {
             let Ok(connection) = admin.to_server(&network).await else { return Ok(()) };
-            let asked = dkv_wire::call::call::<_, _, ServerAnswer>(
+            let asked = dkv_wire::rpc::call::<_, _, ServerAnswer>(
                 &connection,
                 None::<&()>,
                 &ServerRequest::ListTokens,
@@ -243,16 +243,15 @@ async fn holders_outlive_the_token_that_admitted_them() {
         })
         .await;
     }
-    // Nodes are listed by their names, and the acts are in the server's log with who did them.
+    // Nodes are listed by name, and the server logs each act with its author.
     assert!(listed.iter().any(|it| it["role"] == "node" && it["name"] == "n1"), "{listed:?}");
     let log = network.server.as_ref().unwrap().said();
     assert!(log.contains(&format!("administrative act: revoke token {token_id}")), "{log}");
 }
 
-/// A stolen bearer token ends by itself, is listed with its last use, and reads no more than it
-/// may.
+/// A stolen bearer token expires, is listed with its last use, and allows no more than its rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bearer_is_listed_and_ends() {
+async fn a_bearer_token_is_listed_and_expires() {
     let network = Network::with(json!({"shards": 1}), 1).await;
     let admin = network.admin().await;
     let (_, usual) = admin.create_bearer(Rights::Read, None).await.unwrap();
@@ -271,9 +270,9 @@ async fn a_bearer_is_listed_and_ends() {
     assert_eq!(entry(&holders(&network).await, &usual.to_string())["seen_at_ms"], json!(at));
 }
 
-/// A stolen node certificate manages nothing, lists nothing and makes no tokens.
+/// A stolen node certificate cannot administer, list holders or create tokens.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_no_administrator() {
+async fn a_node_is_not_an_administrator() {
     let network = Network::with(json!({"shards": 1}), 1).await;
     let node = Direct::join(&network, Role::Node).await;
     let to_server = node.to_server(&network).await.unwrap();
@@ -289,7 +288,7 @@ async fn a_node_is_no_administrator() {
         let refused = matches!(&answer, ServerAnswer::Refused(ServerRefusal::Denied(_)));
         assert!(refused, "{request:?} is answered {answer:?}");
     }
-    // A name that would steer a terminal is none.
+    // A name that could control a terminal is refused.
     let address = network.nodes[0].address();
     let names = ["\u{1b}[2Jn9", "n9\u{202e}", "n 9", ""];
     for name in names {
@@ -309,9 +308,9 @@ async fn a_node_is_no_administrator() {
     }
 }
 
-/// Without any credential: handshakes that never end keep nobody out, from the same address either.
+/// Without credentials: unfinished handshakes keep no one out, even from the same address.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_nothing_keeps_nobody_out() {
+async fn an_attacker_without_credentials_keeps_no_one_out() {
     let network = Network::with(json!({"shards": 1}), 1).await;
     let joiner = Endpoint::dial_only(None).unwrap();
     let direct = Direct::join(&network, Role::Client).await;
@@ -330,7 +329,7 @@ async fn who_has_nothing_keeps_nobody_out() {
             });
         }
     }
-    // Silent joiners besides.
+    // Add joiners that send nothing.
     for _ in 0..300 {
         let (joiner, authority) = (joiner.clone(), token.authority);
         attack.spawn(async move {

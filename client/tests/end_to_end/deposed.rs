@@ -1,8 +1,8 @@
-//! Nodes that stop for a while and go on as if nothing had been.
+//! Nodes that are paused for a while and then resume.
 //!
-//! A paused process does not know that it was paused. If it led before, it believes that it leads
-//! still, until somebody tells it; what it is asked in that moment it must not answer from what it
-//! has. And when it comes back, it must not make the others elect anew.
+//! A paused process does not know that it was paused. A former leader assumes that it still leads
+//! until it hears otherwise, and must not answer requests from its old state meanwhile. When it
+//! resumes, it must not cause an election.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use serde_json::json;
 use crate::harness::direct::{Direct, ask, read, read_as};
 use crate::harness::{Network, eventually, for_a_while};
 
-/// Keys enough to have some in each shard.
+/// Number of keys, so that each shard has some.
 const KEYS: usize = 24;
 
-/// Times that a busy machine keeps, so that every election is one that was caused.
+/// Timeouts long enough for a busy machine, so that only faults cause elections.
 fn patient() -> serde_json::Value {
     json!({ "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500 })
 }
 
-/// Where there is one primary, none changes hands for balance, which is a term too.
+/// With one shard there are no transfers of primaries for balance, which would raise the term.
 fn patient_with_one_shard() -> serde_json::Value {
     let mut config = patient();
     config["shards"] = 1.into();
@@ -43,7 +43,7 @@ async fn terms(network: &Network, indices: &[usize]) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
+async fn a_resumed_coordinator_serves_no_stale_reads() {
     let mut network = Network::alone(patient_with_one_shard(), 3).await;
     let client = network.client().await;
     let direct = Direct::join(&network, Role::Client).await;
@@ -56,18 +56,18 @@ async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
         let keys: Vec<_> = (0..KEYS).map(|number| format!("key-{number}")).collect();
         let connection = direct.to_node(network.nodes[paused].address()).await.unwrap();
         for key in &keys {
-            // All that it does not lead it does not answer even now.
+            // It still refuses requests for shards that it does not lead.
             let _ = read(&connection, shard_of(key), key).await;
         }
 
         network.pause_node(paused);
         write_all(&client, &format!("new {round}")).await;
-        // Asked while it is paused, so that the questions are the first thing that it sees.
+        // Sent while it is paused, so that it sees the requests first.
         let mut questions = tokio::task::JoinSet::new();
         for key in keys.clone() {
             let (connection, shard) = (connection.clone(), shard_of(&key));
             questions.spawn(async move {
-                // It may ask whoever leads now, and must not take itself for that.
+                // It may ask the new leader, but must not assume that it leads.
                 let anywhere = read_as(&connection, shard, &key, ReadMode::Replica).await;
                 if anywhere.is_ok() {
                     return anywhere;
@@ -88,12 +88,16 @@ async fn a_paused_coordinator_that_goes_on_serves_nothing_old() {
         network.same_state().await;
         let settled = terms(&network, &others).await;
         for_a_while(2000).await;
-        assert_eq!(terms(&network, &others).await, settled, "it causes elections");
+        assert_eq!(
+            terms(&network, &others).await,
+            settled,
+            "the resumed coordinator caused elections"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_comes_back_disturbs_nobody() {
+async fn a_resumed_replica_causes_no_election() {
     let mut network = Network::alone(patient_with_one_shard(), 3).await;
     let client = network.client().await;
     write_all(&client, "before").await;
@@ -104,22 +108,22 @@ async fn a_replica_that_comes_back_disturbs_nobody() {
 
     network.pause_node(replica);
     write_all(&client, "while it was paused").await;
-    // Longer than anybody waits before an election.
+    // Longer than any election timeout.
     for_a_while(3000).await;
     network.resume_node(replica);
     network.settled().await;
-    assert_eq!(terms(&network, &others).await, before, "a paused replica causes elections");
+    assert_eq!(terms(&network, &others).await, before, "a paused replica caused elections");
 
     network.kill_node(replica);
     write_all(&client, "while it was dead").await;
     network.start_node(replica).await;
     network.settled().await;
-    assert_eq!(terms(&network, &others).await, before, "a killed replica causes elections");
+    assert_eq!(terms(&network, &others).await, before, "a killed replica caused elections");
     network.same_state().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_is_alone_takes_no_write() {
+async fn an_isolated_coordinator_accepts_no_write() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     client.write("k", "1").await.unwrap();
@@ -156,7 +160,7 @@ async fn a_coordinator_that_is_alone_takes_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_of_a_leader_without_a_majority_says_how_old_its_state_is() {
+async fn a_follower_of_a_leader_without_a_majority_reports_its_staleness() {
     let mut config = patient();
     config["replication"] = 4.into();
     let mut network = Network::alone(config, 4).await;
@@ -185,19 +189,19 @@ async fn a_follower_of_a_leader_without_a_majority_says_how_old_its_state_is() {
     })
     .await;
 
-    // Only those two are left; the leader goes on sending heartbeats.
+    // Only those two are left; the leader keeps sending heartbeats.
     let isolated = std::time::Instant::now();
     for index in 0..4 {
         if index != follower && index != network.index_of(leader) {
             network.pause_node(index);
         }
     }
-    eventually("the follower takes its leader's word", async || {
+    eventually("the follower reports a fresh state", async || {
         let age = staleness().await.ok_or("it has heard of no leader")?;
         if age > 3000 { Ok(()) } else { Err(format!("it says {age} ms")) }
     })
     .await;
-    // No more than a heartbeat and its way may be missing from what it says.
+    // The staleness may be short by at most one heartbeat and its delivery.
     let (before, age) = (isolated.elapsed().as_millis() as u64, staleness().await.unwrap());
     assert!(age + 500 > before, "{age} ms after {before} ms");
 

@@ -1,18 +1,20 @@
-//! Data directories that a node must not go on from, and what it says then.
+//! Data directories on which a node must refuse to start, and its messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::network::text;
-use crate::harness::{Load, Network, Process, eventually};
+use dkv_test_support::text;
 
-/// Starts a node on a directory and makes sure that it is refused with one sentence.
+use crate::harness::process::spawn;
+use crate::harness::{Load, Network, eventually};
+
+/// Starts a node on a directory, and checks that it is refused with one error.
 async fn refused(network: &Network, dir: &Path, why: &str) {
     let address = network.address.to_string();
     let log = network.path("refused.log");
     let arguments = ["node", &address, "--data-dir", text(dir), "--listen", "127.0.0.1:0"];
-    let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let mut process = spawn(&arguments, &network.home(), &log);
     let said = match process.ready().await {
         Ok(_) => panic!("it started, and should have said {why:?}"),
         Err(said) => said,
@@ -26,7 +28,7 @@ async fn refused(network: &Network, dir: &Path, why: &str) {
     assert_eq!(status.code(), Some(1), "{said}");
 }
 
-/// A copy of a directory, to do something to.
+/// Copies a directory, to modify the copy.
 fn copy(network: &Network, from: &Path, name: &str) -> PathBuf {
     let to = network.path(name);
     let copied = Command::new("cp").arg("-a").args([from, &to]).status().unwrap();
@@ -51,14 +53,14 @@ async fn a_directory_is_used_by_one_process_of_one_network() {
     refused(&network, &dir, "is in use by another process").await;
     network.assert_alive();
 
-    // Sent to the server of another network, it is told so, and is nothing to that one.
+    // The server of another network refuses the node, which has no effect there.
     let mut other = Network::beside(&network).await;
     other.add_node().await;
     network.stop_node(0).await;
     let (address, log) = (other.address.to_string(), network.path("astray.log"));
     let arguments = ["node", &address, "--data-dir", text(&dir)];
-    let mut astray = Process::spawn(&arguments, &other.home(), &log);
-    // It may serve for a moment before it has met the server.
+    let mut astray = spawn(&arguments, &other.home(), &log);
+    // It may serve for a moment before it reaches the server.
     let _ = astray.ready().await;
     assert_eq!(astray.ended().await.code(), Some(1), "{}", astray.said());
     let said = astray.said();
@@ -108,7 +110,7 @@ async fn a_damaged_directory_is_refused() {
     fs::write(&file, &fs::read(&file).unwrap()[..100]).unwrap();
     refused(&network, &cut, "is damaged").await;
 
-    // A byte in the middle of what the log holds, of what was acknowledged long ago.
+    // A byte in the middle of the log, in entries that were acknowledged long ago.
     for part in 1..4 {
         let flipped = copy(&network, &dir, &format!("byte-flipped-{part}"));
         let file = longest_segment(&flipped);
@@ -134,13 +136,13 @@ async fn a_damaged_directory_is_refused() {
     }
     refused(&network, &cut, "is damaged").await;
 
-    // The original is as good as ever.
+    // The original still works.
     network.start_node(index).await;
     network.settled().await;
     network.same_state().await;
 }
 
-/// The file of the log that holds most.
+/// Returns the log file with the most content.
 fn longest_segment(dir: &Path) -> PathBuf {
     let used = |file: &PathBuf| {
         let content = fs::read(file).unwrap();
@@ -149,10 +151,10 @@ fn longest_segment(dir: &Path) -> PathBuf {
     files_below(&dir.join("wal")).into_iter().max_by_key(used).unwrap()
 }
 
-/// A copy of an earlier day is whole, and lacks what its node has acknowledged since: so does a
-/// disk that lied about its syncs. Its leader knows.
+/// An older copy is intact, but lacks entries that its node has acknowledged since, like a disk
+/// that lied about its syncs. The leader detects this.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_an_earlier_day_is_told_apart() {
+async fn an_older_copy_is_detected() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let load = Load::start(&client);
@@ -171,7 +173,7 @@ async fn a_copy_of_an_earlier_day_is_told_apart() {
 
     network.respawn_node(index, &[]);
     let mut reverted = network.nodes[index].process.take().unwrap();
-    // It may serve for a moment before a leader has spoken to it.
+    // It may serve for a moment before a leader contacts it.
     let _ = reverted.ready().await;
     assert_eq!(reverted.ended().await.code(), Some(1), "{}", reverted.said());
     let said = reverted.said();
@@ -180,16 +182,16 @@ async fn a_copy_of_an_earlier_day_is_told_apart() {
     refused(&network, &dir, "has acknowledged entry").await;
     load.more(500).await;
     network.assert_alive();
-    assert_eq!(network.coordinator().await, leader, "nobody else has noticed");
+    assert_eq!(network.coordinator().await, leader, "the coordinator changed");
 
-    // Under a new identity it is welcome.
+    // It may join under a new identity.
     let before = network.nodes[index].id();
     fs::rename(&dir, network.path("damaged")).unwrap();
     network.start_node(index).await;
     assert_ne!(network.nodes[index].id(), before);
     let admin = network.admin().await;
     admin.remove_node(before).await.unwrap();
-    eventually("the old one is gone", async || {
+    eventually("the old identity is still known", async || {
         let view = client.refresh().await.map_err(|error| error.to_string())?;
         if view.node(before).is_none() { Ok(()) } else { Err("it is there".into()) }
     })
@@ -201,7 +203,7 @@ async fn a_copy_of_an_earlier_day_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_may_move_at_once() {
+async fn all_nodes_may_change_their_address_at_once() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     client.write("k", "v").await.unwrap();
@@ -219,7 +221,7 @@ async fn everybody_may_move_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_may_move() {
+async fn a_node_may_change_its_address() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     client.write("k", "v").await.unwrap();

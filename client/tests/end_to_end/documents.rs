@@ -1,34 +1,35 @@
-//! What the documents show is what happens: blocks that are marked are run against a real network,
-//! in the order of the document, and their output is compared.
+//! Runs the examples of the documents against a real network, in the order of each document, and
+//! compares their output.
 //!
-//! A block is marked by a comment before it, `<!-- run -->`. In a `console` block each line that
-//! begins with `$ ` is a command, and what follows is its output, both streams together. An
-//! ellipsis stands for anything within a line, and alone on a line for any lines.
-//! `<!-- run: varies A; B -->` says which texts differ from run to run. Of a `sh` block only
-//! success is asked.
+//! A comment `<!-- run -->` marks the block after it. In a `console` block, each line that begins
+//! with `$ ` is a command, and the lines after it are its output, both streams together. An
+//! ellipsis matches anything within a line and, alone on a line, any lines.
+//! `<!-- run: varies A; B -->` lists texts that differ between runs. A `sh` block only has to
+//! succeed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use dkv_test_support::{output, text};
 use serde_json::json;
 
 use crate::harness::Network;
-use crate::harness::network::{free_port, output, text};
+use crate::harness::network::free_port;
 use crate::harness::process::{command, program};
 
-/// Ends the output of a command, in what a shell prints.
+/// Marks the end of a command in the output of the shell.
 const MARK: &str = "\u{1e}";
 
 /// A marked block.
 struct Block {
-    /// Where it begins in its document.
+    /// The line at which it begins.
     line: usize,
     language: String,
     varies: Vec<String>,
     text: String,
 }
 
-/// The marked blocks of a document.
+/// Returns the marked blocks of a document.
 fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = document.lines().enumerate();
@@ -48,7 +49,7 @@ fn blocks(document: &str) -> Vec<Block> {
     blocks
 }
 
-/// The commands of a block, each with what it prints.
+/// Returns the commands of a block with their output.
 fn commands(block: &Block) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     for line in block.text.lines() {
@@ -65,7 +66,7 @@ fn commands(block: &Block) -> Vec<(String, String)> {
     commands
 }
 
-/// Whether what was printed is what a document shows.
+/// Returns whether output matches the text of a document.
 fn matches(expected: &str, printed: &str) -> bool {
     fn lines(expected: &[&str], printed: &[&str]) -> bool {
         match (expected, printed) {
@@ -92,10 +93,10 @@ fn matches(expected: &str, printed: &str) -> bool {
     )
 }
 
-/// Where the commands of one document are run.
+/// The environment in which the commands of one document run.
 struct Desk<'a> {
     network: &'a Network,
-    /// Texts of documents and what they are here.
+    /// Texts of documents, and their replacements here.
     here: Vec<(String, String)>,
     work: PathBuf,
 }
@@ -107,7 +108,7 @@ impl<'a> Desk<'a> {
         std::fs::create_dir_all(&work).unwrap();
         std::fs::create_dir_all(&programs).unwrap();
         std::os::unix::fs::symlink(program(), programs.join("dkv")).unwrap();
-        // Of curl only what it was asked for.
+        // curl must not print its progress.
         std::fs::write(network.path(".curlrc"), "silent\n").unwrap();
         let server = network.address.to_string();
         let http = format!("127.0.0.1:{}", free_port());
@@ -123,12 +124,12 @@ impl<'a> Desk<'a> {
         self.here.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
     }
 
-    /// Runs a script and returns what it prints; everything that it started ends with it.
+    /// Runs a script and returns its output. Everything that it started ends with it.
     fn bash(&self, script: &str) -> (String, bool) {
         let home = self.network.home();
         let mut bash = Command::new("bash");
         let path = std::env::var("PATH").unwrap_or_default();
-        // As the harness has it, for `dkv` itself and for what it starts.
+        // The environment of the harness, for `dkv` and its children.
         let environment = command(&[], &home);
         for (name, value) in environment.get_envs() {
             match value {
@@ -147,7 +148,7 @@ impl<'a> Desk<'a> {
         (format!("{}{}", output(&ended.stdout), output(&ended.stderr)), ended.status.success())
     }
 
-    /// Runs a block and tells what is not as the document says.
+    /// Runs a block and returns the differences from the document.
     fn check(&self, block: &Block) -> Result<(), String> {
         if block.language == "sh" {
             let (printed, succeeded) = self.bash(&format!("set -e\n{}", self.here(&block.text)));
@@ -158,7 +159,7 @@ impl<'a> Desk<'a> {
         for (number, (command, expected)) in commands.iter().enumerate() {
             let command = self.here(command);
             match command.strip_suffix('&') {
-                // It goes on, and is waited for until it has said as much as the document shows.
+                // The command keeps running; wait for as much output as the document shows.
                 Some(command) => script.push_str(&format!(
                     "{command} > job{number} &\nfor i in $(seq 400); do [ $(wc -l < job{number}) -ge {} \
                      ] && break; sleep 0.1; done; cat job{number}\n",
@@ -194,7 +195,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_documents_show_is_what_happens() {
+async fn the_examples_of_the_documents_work() {
     let tools = ["bash", "curl", "gzip"].map(|tool| Command::new(tool).arg("--version").output());
     if tools.iter().any(Result::is_err) {
         eprintln!("SKIPPED: bash, curl or gzip is missing");
@@ -221,7 +222,7 @@ async fn what_the_documents_show_is_what_happens() {
 }
 
 #[test]
-fn an_ellipsis_stands_for_what_varies() {
+fn an_ellipsis_matches_anything() {
     assert!(matches("a … c\n", "a b c\n"));
     assert!(matches("a\n…\nz\n", "a\nb\nc\nz\n"));
     assert!(matches("…\nz\n", "z\n"));

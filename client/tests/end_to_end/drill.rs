@@ -1,20 +1,20 @@
-//! `dkv drill`, on a network of its own and on one that is there.
+//! `dkv drill`, on a temporary network and on an existing one.
 
 use dkv_api::Error;
+use dkv_test_support::{output, text};
 
 use crate::harness::Network;
-use crate::harness::network::{output, text};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_on_a_network_of_its_own_holds() {
-    // For its home, and so that not all networks run at once.
+async fn a_drill_on_a_temporary_network_succeeds() {
+    // For its home directory, and so that not too many networks run at once.
     let network = Network::server_only(serde_json::json!({})).await;
     let out = network.path("report");
     for fault in ["coordinator-kill", "disk-stall", "intruder"] {
         let arguments = ["drill", fault, "--time", "3s", "--out", text(&out)];
         let drill = network.dkv_as(&arguments, &network.home()).await;
         let (said, errors) = (output(&drill.stdout), output(&drill.stderr));
-        if errors.contains("does not let a process be traced") {
+        if errors.contains("does not allow tracing a process") {
             eprintln!("SKIPPED {fault}: {errors}");
             continue;
         }
@@ -34,7 +34,7 @@ async fn a_drill_on_a_network_of_its_own_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_by_hand_leaves_a_network_as_it_was() {
+async fn a_drill_by_hand_removes_its_keys() {
     let network = Network::start(1).await;
     let out = network.path("report");
     let drill = network.dkv(&["drill", "by-hand", "--time", "3s", "--out", text(&out)]).await;
@@ -46,5 +46,5 @@ async fn a_drill_by_hand_leaves_a_network_as_it_was() {
 
     let refused = network.dkv(&["drill", "pause"]).await;
     assert_eq!(refused.status.code(), Some(2));
-    assert!(output(&refused.stderr).contains("a client cannot do this to a network"));
+    assert!(output(&refused.stderr).contains("a client cannot inject this fault"));
 }

@@ -1,23 +1,23 @@
-//! Eventual writes: taken by one node alone, delivered when they can be, once.
+//! Eventual writes: one node accepts them alone, and delivers each exactly once when it can.
 
 use std::time::Duration;
 
 use dkv_api::{Client, Error, Level, ReadOptions, Role, ScanOptions, WriteOptions};
 use dkv_base::id::{Number, Revision, Stamp};
+use dkv_test_support::output;
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
 use crate::harness::direct::{Direct, ask};
-use crate::harness::network::output;
 use crate::harness::{Network, eventually};
 
-/// Writes that a node takes while it is alone.
+/// Number of writes that a node accepts while it is alone.
 const WRITES: u64 = 40;
 
 fn eventual() -> WriteOptions {
     Level::Eventual.into()
 }
 
-/// Waits until every key has its value, strongly read.
+/// Waits until strong reads return the value of every key.
 async fn arrived(client: &Client, expected: &[(String, Option<String>)]) {
     for (key, value) in expected {
         eventually("an accepted write does not arrive", async || {
@@ -32,7 +32,7 @@ async fn arrived(client: &Client, expected: &[(String, Option<String>)]) {
     }
 }
 
-/// Waits until nothing is in any outbox.
+/// Waits until all outboxes are empty.
 async fn delivered(client: &Client) {
     eventually("an outbox is not emptied", async || {
         let status = client.status().await;
@@ -44,19 +44,19 @@ async fn delivered(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once() {
+async fn a_write_accepted_without_a_quorum_survives_a_crash_and_is_delivered_once() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     for number in 0..WRITES {
         client.write(format!("k{number}"), "before").await.unwrap();
     }
-    // One node alone, which has all of it: no shard has a majority.
+    // One node alone with all shards, of which none has a majority.
     network.same_state().await;
     let alone = network.coordinator().await;
     for index in (0..3).filter(|index| *index != alone) {
         network.kill_node(index);
     }
-    // What it lacks it says that it lacks, although nobody can bring it.
+    // It admits that it is behind, although no other node can help.
     let ahead = ReadOptions::eventual().at_least(Revision(1 << 40)).timeout(Duration::from_secs(5));
     let refused = client.read_with("k0", ahead).await;
     assert!(refused.as_ref().is_err_and(|e| e.to_string().contains("behind")), "{refused:?}");
@@ -71,7 +71,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
         let receipt = written.unwrap().receipt;
         assert_eq!((receipt.level, receipt.revision), (Level::Eventual, Revision(0)));
         assert!(receipt.pending.is_some());
-        // It shows at once, here.
+        // The write is visible here at once.
         let near = client.read_with(&key, ReadOptions::session()).await;
         match (&value, near) {
             (Some(value), Ok(read)) => {
@@ -83,7 +83,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
         }
         expected.push((key, value));
     }
-    // And so it does among all keys.
+    // It is visible in scans, too.
     let mut listed = Vec::new();
     let mut scan = client.scan(ScanOptions::prefix("k").level(Level::Eventual));
     while let Some(pair) = scan.next().await.unwrap() {
@@ -95,7 +95,7 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
     assert_eq!(listed, there);
     network.kill_node(alone);
     network.start_node(alone).await;
-    eventually("what was taken does not show after a restart", async || {
+    eventually("accepted writes are not visible after a restart", async || {
         let (key, value) = &expected[1];
         let read = client.read_with(key, ReadOptions::eventual()).await;
         let read = read.map_err(|error| error.to_string())?;
@@ -110,13 +110,13 @@ async fn a_write_taken_without_a_quorum_outlives_a_crash_and_is_delivered_once()
     delivered(&client).await;
     network.settled().await;
     let statuses = network.same_state().await;
-    // Each write before and each one since has one revision; a delete of what is there too.
+    // Every write has exactly one revision, and so has a delete of an existing key.
     let mut shards: Vec<_> = statuses[0].groups.iter().filter(|it| it.group.is_shard()).collect();
     shards.dedup_by_key(|group| group.group);
     let revisions: u64 = shards.iter().map(|group| group.revision.0).sum();
-    assert_eq!(revisions, 2 * WRITES, "each was done once");
+    assert_eq!(revisions, 2 * WRITES, "each write was executed once");
 
-    // The next one is ordered at once, and what is strong comes after it.
+    // The next write is ordered at once, and strong writes follow it.
     client.write_with("k1", "eventual", eventual()).await.unwrap();
     client.write("k1", "strong").await.unwrap();
     client.write_with("k2", "eventual", eventual()).await.unwrap();
@@ -136,7 +136,7 @@ async fn sessions_follow_their_eventual_writes_from_node_to_node() {
         let read = client.read_with("k", ReadOptions::session()).await.unwrap();
         assert_eq!(read.value, value, "{:?}", read.receipt);
     }
-    // At each node by itself: the same write is there, or the node says that it is not yet.
+    // Each node has the write, or says that it does not have it yet.
     let direct = Direct::join(&network, Role::Client).await;
     let written = client.write_with("k", "last", eventual()).await.unwrap().receipt;
     let number = written.pending.unwrap();
@@ -183,7 +183,7 @@ async fn a_node_without_the_shard_keeps_a_write_for_it_and_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
+async fn no_one_writes_into_the_outbox_of_another_or_from_the_future() {
     let network = Network::start(1).await;
     let client = network.client().await;
     let shard = client.refresh().await.unwrap().shard_of(b"k").unwrap().group;
@@ -208,7 +208,7 @@ async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
             ask(&connection, RequestBody::Deposit { shard, stamp, again: false, key, value }).await;
         assert!(matches!(refused.unwrap(), Err(Refusal::Clock { .. })));
     }
-    // A client whose clock lags is told so, rather than that its write is older than what is there.
+    // A client with a slow clock gets an error, instead of losing against the existing value.
     let deposit = async |stamp, again, value: &'static str| {
         let (key, value) = ("other".into(), Some(value.into()));
         let shard = client.refresh().await.unwrap().shard_of(b"other").unwrap().group;
@@ -220,7 +220,7 @@ async fn nobody_writes_into_another_ones_outbox_or_from_the_future() {
     let lagging = Stamp::at(now.since_1970() - Duration::from_secs(2));
     let Err(Refusal::Clock { now: later }) = deposit(lagging, false, "two").await else { panic!() };
     assert!(later > now);
-    // It may have been taken before: then it is done, and changes nothing.
+    // If the write was accepted before, it is done and changes nothing.
     let taken = deposit(now, true, "one").await;
     assert!(matches!(taken, Ok(Answer::Written { .. })), "{taken:?}");
     let taken = deposit(later, false, "two").await;

@@ -1,10 +1,11 @@
-//! Rubbish, floods and dawdlers on every port: no process dies of them, none grows without bound,
-//! and whoever behaves is served meanwhile.
+//! Garbage, floods and slow peers on every port. No process dies or grows without bound, and other
+//! clients are served meanwhile.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Role};
+use dkv_test_support::within;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
 use dkv_wire::message::{Opening, Request, RequestBody};
@@ -16,16 +17,15 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 
 use crate::harness::direct::{Direct, ask};
-use crate::harness::network::within;
 use crate::harness::relay::Relay;
 use crate::harness::{Network, PATIENCE, eventually};
 
-/// Memory that a process may take beyond what it had, in bytes.
+/// Number of bytes by which the memory of a process may grow.
 const GROWTH_BYTES_MAX: u64 = 160 * 1024 * 1024;
-/// Time in which those who behave must be served.
+/// Time in which well-behaved clients must be served.
 const SERVICE: Duration = Duration::from_secs(5);
 
-/// A network under attack, and how it was before.
+/// A network under attack, and its state before.
 struct Besieged {
     network: Network,
     client: Client,
@@ -34,7 +34,7 @@ struct Besieged {
 
 impl Besieged {
     async fn start() -> Self {
-        // Times that a busy machine keeps: what is attacked here is not the schedule.
+        // Timeouts long enough for a busy machine: the attacks do not target timing.
         let settings = json!({
             "shards": 2, "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500
         });
@@ -45,20 +45,20 @@ impl Besieged {
         Self { network, client, before }
     }
 
-    /// All ports there are.
+    /// Returns the addresses of all ports.
     fn ports(&self) -> Vec<SocketAddr> {
         let nodes = self.network.nodes.iter().map(|node| node.address());
         nodes.chain([self.network.address]).collect()
     }
 
-    /// Makes sure that all is well.
+    /// Checks that the network is healthy.
     async fn check(&mut self) {
         let served = async {
             self.client.write("k", "w").await.unwrap();
             self.client.read("k").await.unwrap();
         };
         within(SERVICE, "a request", served).await;
-        // A newcomer needs the server and every node.
+        // A new client needs the server and every node.
         let newcomer = async {
             let direct = Direct::join(&self.network, Role::Client).await;
             direct.to_server(&self.network).await.unwrap();
@@ -90,7 +90,7 @@ fn rubbish(length_max: usize) -> Vec<u8> {
     (0..length).map(|_| random.random()).collect()
 }
 
-/// The head of a frame that is to be so long.
+/// Returns the header of a frame of that length.
 fn head(bytes: u32) -> [u8; 4] {
     bytes.to_le_bytes()
 }
@@ -102,7 +102,7 @@ async fn rubbish_in_datagrams_and_in_streams() {
     for port in besieged.ports() {
         for number in 0..3000 {
             let mut datagram = rubbish(1400);
-            // Every other one looks like the first packet of a connection, version 1.
+            // Every other datagram looks like the first packet of a connection, version 1.
             if number % 2 == 0 && datagram.len() > 5 {
                 datagram[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
             }
@@ -119,7 +119,7 @@ async fn rubbish_in_datagrams_and_in_streams() {
                 for number in 0..5 {
                     let Ok((mut send, _receive)) = connection.open_bi().await else { break };
                     let mut content = Vec::new();
-                    // Some go on after a good beginning, some are whole frames.
+                    // Some follow a valid opening, some are whole frames.
                     if number % 2 == 0 {
                         let mut writer = FrameWriter::new(&mut content);
                         writer.send(&Opening::Requests).await.unwrap();
@@ -145,7 +145,7 @@ async fn rubbish_in_datagrams_and_in_streams() {
     besieged.check().await;
 }
 
-/// Writes a byte a second to each stream, until nobody listens any more.
+/// Writes one byte per second to each stream, until the peer stops listening.
 async fn trickle(mut streams: Vec<quinn::SendStream>) {
     while !streams.is_empty() {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -166,10 +166,10 @@ async fn frames_that_are_announced_and_never_sent() {
     let (mut held, mut trickles) = (Vec::new(), Vec::new());
     for node in &besieged.network.nodes {
         let mut connection = direct.to_node(node.address()).await.unwrap();
-        // Streams with an opening and then a frame that is too long, as long as can be, or slow;
-        // and some without anything.
+        // Streams with an opening and then a frame that is too long, of maximum length, or slow;
+        // and some empty ones.
         for number in 0..1000_u32 {
-            // As many as one connection may have.
+            // As many as one connection may open.
             if number % CONNECTION_STREAMS_MAX == CONNECTION_STREAMS_MAX - 1 {
                 connection = direct.to_node(node.address()).await.unwrap();
             }
@@ -191,7 +191,8 @@ async fn frames_that_are_announced_and_never_sent() {
     }
     let trickling = tokio::spawn(trickle(trickles));
     besieged.check().await;
-    // A stream that announced too much is ended; the others of its connection live.
+    // A stream that announced too long a frame is closed; other streams of its connection stay
+    // open.
     let connection = held[0].0.clone();
     let mut ended = 0;
     for (_, _, receive) in held.iter_mut().take(4) {
@@ -210,12 +211,12 @@ async fn frames_that_are_announced_and_never_sent() {
     }
     besieged.check().await;
 
-    // What is dawdled over is given up, and bytes that come one by one gain no time.
+    // Slow frames time out, and single bytes do not extend the timeout.
     let (connection, _, receive) = &mut held[2];
     let ended = within(Duration::from_secs(25), "giving up", receive.read_to_end(10)).await;
     assert!(ended.is_ok_and(|answer| answer.is_empty()) || connection.close_reason().is_some());
     besieged.check().await;
-    // All of them were given up.
+    // All of them timed out.
     within(Duration::from_secs(25), "giving up all", trickling).await.unwrap();
 }
 
@@ -230,7 +231,7 @@ async fn a_client_that_does_not_read_its_answers() {
     let direct = Direct::join(&besieged.network, Role::Client).await;
     let connection = direct.to_node(besieged.network.nodes[primary].address()).await.unwrap();
     let mut held = Vec::new();
-    // Twenty thousand times one MiB is asked for.
+    // Requests one MiB twenty thousand times.
     for _ in 0..20 {
         let (send, receive) = connection.open_bi().await.unwrap();
         let mut writer = FrameWriter::new(send);
@@ -262,7 +263,7 @@ async fn thousands_of_connections() {
     let token = std::fs::read_to_string(besieged.network.token_file(Role::Node)).unwrap();
     let authority = token.parse::<Token>().unwrap().authority;
 
-    // Handshakes of which nothing but the first packets ever arrives.
+    // Handshakes of which only the first packets arrive.
     let mut relays = Vec::new();
     let mut handshakes = tokio::task::JoinSet::new();
     for port in besieged.ports() {
@@ -280,10 +281,10 @@ async fn thousands_of_connections() {
     handshakes.join_all().await;
     besieged.check().await;
 
-    // Connections that are good, and many.
+    // Many valid connections.
     let address = besieged.network.nodes[0].address();
     let mut open = Vec::new();
-    // Of ten holders, since one does not have so many.
+    // From ten holders, because each may open only some of them.
     for _ in 0..10 {
         let holder = Direct::join(&besieged.network, Role::Client).await;
         for _ in 0..4 {
@@ -295,7 +296,7 @@ async fn thousands_of_connections() {
                     loop {
                         match endpoint.connect(address, Expect::AnyNode).await {
                             Ok(connection) => return connection,
-                            // So many handshakes at once may take longer than one may.
+                            // So many concurrent handshakes may exceed the time limit of one.
                             Err(ConnectError::Unreachable { .. } | ConnectError::Busy { .. })
                                 if begun.elapsed() < PATIENCE => {}
                             Err(other) => panic!("{other}"),
@@ -310,7 +311,7 @@ async fn thousands_of_connections() {
     let last = open.last().unwrap();
     ask(last, RequestBody::View).await.unwrap().unwrap();
 
-    // Joiners that come and say nothing; each is turned away or given up.
+    // Joiners that connect and send nothing; each is refused or times out.
     let mut silent = Vec::new();
     let joiner = Endpoint::dial_only(None).unwrap();
     for _ in 0..300 {

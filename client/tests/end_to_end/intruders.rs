@@ -1,22 +1,22 @@
-//! Peers with a certificate that want more than it allows, or that have lost it.
+//! Peers that want more than their certificate allows, or whose certificate was revoked.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
 use dkv_node::fuzzing::introduce;
+use dkv_test_support::{output, text};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::FrameWriter;
+use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::message::{
     Answer, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer, ServerRefusal,
     ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
-use dkv_wire::run::{Boot, Run};
 use dkv_wire::token::Token;
 
 use crate::harness::direct::{Direct, ask, ask_server, denied, raft_openings};
-use crate::harness::network::{output, text};
 use crate::harness::{Network, eventually};
 
-/// The terms of all groups, by which an election would show.
+/// Returns the terms of all groups, which reveal an election.
 async fn terms(network: &Network) -> Vec<u64> {
     let mut terms = Vec::new();
     for index in network.running() {
@@ -27,12 +27,12 @@ async fn terms(network: &Network) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn raft_is_for_nodes_in_their_own_name() {
+async fn only_nodes_speak_raft_and_only_in_their_own_name() {
     let mut network = Network::start(3).await;
     let before = terms(&network).await;
     let client = Direct::join(&network, Role::Client).await;
     let admin = Direct::join(&network, Role::Admin).await;
-    // A node that has a certificate and is no member of anything.
+    // A node with a certificate that is not a member of any group.
     let node = Direct::join(&network, Role::Node).await;
     for member in &network.nodes {
         for peer in [&client, &admin, &node] {
@@ -45,7 +45,7 @@ async fn raft_is_for_nodes_in_their_own_name() {
                 }
             }
         }
-        // In a name of its own a client is no more a node than in another's.
+        // A client is refused in its own name as much as in that of a node.
         let own = NodeId(client.credentials.identity.holder.0);
         for opening in raft_openings(GroupId::CONTROL, own) {
             let connection = client.to_node(member.address()).await.unwrap();
@@ -53,11 +53,11 @@ async fn raft_is_for_nodes_in_their_own_name() {
             FrameWriter::new(send).send(&opening).await.unwrap();
             denied(&connection).await;
         }
-        // A node may open these in its own name; rubbish after that harms nobody.
+        // A node may open these in its own name; garbage after that does no harm.
         let own = node.credentials.identity.as_node().unwrap();
         for opening in raft_openings(GroupId::CONTROL, own) {
             let connection = node.to_node(member.address()).await.unwrap();
-            let run = Run::default().next(Boot(1));
+            let run = Incarnation::default().next(BootId(1));
             assert_eq!(introduce(&connection, own, &run).await, Some(true));
             let (send, _receive) = connection.open_bi().await.unwrap();
             let mut writer = FrameWriter::new(send);
@@ -73,7 +73,7 @@ async fn raft_is_for_nodes_in_their_own_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_does_what_its_role_does_not_allow() {
+async fn each_role_is_limited_to_its_rights() {
     let network = Network::start(1).await;
     let node_address = network.nodes[0].address();
     let id = network.nodes[0].id();
@@ -100,7 +100,7 @@ async fn nobody_does_what_its_role_does_not_allow() {
     let of_node = node.to_server(&network).await.unwrap();
     let answer = ask_server(&of_node, &ServerRequest::ListTokens).await;
     assert!(matches!(answer, ServerAnswer::Refused(ServerRefusal::Denied(_))), "{answer:?}");
-    // In the name of the coordinator, whose report this is.
+    // In the name of the coordinator.
     let answer = ask_server(&of_node, &ServerRequest::Report(report)).await;
     assert!(matches!(answer, ServerAnswer::Refused(ServerRefusal::Invalid(_))), "{answer:?}");
 
@@ -118,7 +118,7 @@ async fn nobody_does_what_its_role_does_not_allow() {
     let answer = ask(&of_node, RequestBody::RemoveNode(id)).await.unwrap();
     assert!(matches!(answer, Err(Refusal::Denied(_))), "{answer:?}");
 
-    // Of another network, or of none.
+    // A report of another network, or of none at all.
     let other = Network::beside(&network).await;
     let stranger = Direct::join(&other, Role::Client).await;
     assert!(stranger.to_node(node_address).await.is_err());
@@ -168,7 +168,7 @@ async fn a_revoked_client_is_refused_at_once_and_everywhere() {
     assert!(said.starts_with("error: denied") && said.lines().count() == 1, "{said}");
     assert_eq!(ended.status.code(), Some(7));
 
-    // Nor by any node after everybody was restarted.
+    // All nodes still refuse it after a restart.
     for index in network.running() {
         network.kill_node(index);
     }
@@ -218,7 +218,7 @@ async fn a_removed_node_is_refused_and_ends() {
         denied(&connection).await;
     }
 
-    // The rest are a network of three.
+    // The others form a network of three.
     network.nodes.remove(index);
     network.settled().await;
     eventually("it is still known", async || {

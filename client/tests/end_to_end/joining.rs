@@ -1,16 +1,16 @@
-//! Who may join, who founds the network, and what those are told who may not.
+//! Who may join, who founds the network, and the errors of those who may not.
 
 use std::time::Duration;
 
 use dkv_api::Role;
+use dkv_test_support::{output, text};
 use dkv_wire::token::Token;
 use serde_json::json;
 
-use crate::harness::network::{output, text};
 use crate::harness::{Network, eventually, for_a_while};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_nodes_that_come_first_at_once_make_one_network() {
+async fn five_nodes_that_start_first_at_once_form_one_network() {
     let mut network = Network::server_only(json!({})).await;
     for _ in 0..5 {
         network.spawn_node();
@@ -35,7 +35,7 @@ async fn five_nodes_that_come_first_at_once_make_one_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_founder_that_dies_is_waited_for_and_not_replaced() {
+async fn a_founder_that_dies_is_not_replaced() {
     let mut network = Network::server_only(json!({ "shards": 2 })).await;
     network.spawn_node();
     let credentials = network.nodes[0].dir.join("credentials/certificate.der");
@@ -54,7 +54,7 @@ async fn a_founder_that_dies_is_waited_for_and_not_replaced() {
     network.client().await.write("k", "v").await.unwrap();
 }
 
-/// Makes sure that somebody is told in one line why it may not join.
+/// Checks that a node that may not join prints the reason in one line.
 async fn refused(network: &Network, role: Role, token: Option<&str>, why: &str) {
     let home = network.path("stranger");
     let file = network.path("stranger.token");
@@ -71,18 +71,18 @@ async fn refused(network: &Network, role: Role, token: Option<&str>, why: &str) 
     let said = output(&ended.stderr);
     let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     assert!(errors.len() == 1 && errors[0].contains(why), "not {why:?}: {said}");
-    assert!(said.ends_with(&format!("{}\n", errors[0])), "it goes on after that: {said}");
+    assert!(said.ends_with(&format!("{}\n", errors[0])), "it continues after the error: {said}");
     assert!(role == Role::Node || said.lines().count() == 1, "{said}");
     let status = if role == Role::Node { 1 } else { 7 };
     assert_eq!((ended.status.code(), output(&ended.stdout)), (Some(status), ""));
     if let Some(token) = token {
-        assert!(!said.contains(token), "it tells the token: {said}");
+        assert!(!said.contains(token), "it prints the token: {said}");
     }
     assert!(!home.join("data/node.json").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_admit_nobody() {
+async fn invalid_tokens_admit_no_one() {
     let network = Network::start(1).await;
     let other = Network::beside(&network).await;
     let admin = network.admin().await;
@@ -114,7 +114,7 @@ async fn tokens_that_admit_nobody() {
     let node = token_of(&network, Role::Node);
     refused(&network, Role::Client, Some(&node), "a client token is required").await;
 
-    // One use is one use.
+    // A token for one use admits only once.
     let once = admin.create_token(Role::Client, None, Some(1)).await.unwrap();
     let file = network.path("once.token");
     std::fs::write(&file, &once).unwrap();
@@ -124,7 +124,7 @@ async fn tokens_that_admit_nobody() {
     assert!(used.status.success(), "{used:?}");
     refused(&network, Role::Client, Some(&once), "has been used up").await;
 
-    // None of the secrets was logged.
+    // No secret was logged.
     for log in ["server.log", "node-1.log"] {
         let said = std::fs::read_to_string(network.path(log)).unwrap();
         for token in [&client, &node, &once] {

@@ -1,22 +1,22 @@
-//! What each level of a read and a write promises, asked of each replica.
+//! The promises of each level of reads and writes, checked at each replica.
 
 use std::time::Duration;
 
 use dkv_api::{Client, Error, GroupId, Level, ReadOptions, Revision, Role, WriteOptions};
+use dkv_test_support::output;
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
 use crate::harness::direct::{Direct, ask};
-use crate::harness::network::output;
 use crate::harness::{Network, eventually, for_a_while};
 
-/// Connections to every node of a network, to ask one of them.
+/// Connections to every node of a network, for requests to a single one.
 struct Replicas {
     _direct: Direct,
     connections: Vec<quinn::Connection>,
     shard: GroupId,
 }
 
-/// The key that is asked for.
+/// The key of all requests.
 const KEY: &str = "k";
 
 impl Replicas {
@@ -31,7 +31,8 @@ impl Replicas {
         Self { _direct: direct, connections, shard }
     }
 
-    /// The same, until it says something: a busy machine may lose its leader for a moment.
+    /// Reads repeatedly until the node answers: on a busy machine a leader may be lost for a
+    /// moment.
     async fn read_at_last(&self, index: usize, mode: ReadMode) -> String {
         eventually("a replica does not serve", async || {
             match self.read(index, mode.clone()).await {
@@ -44,7 +45,7 @@ impl Replicas {
         .await
     }
 
-    /// What one node says that the key is.
+    /// Returns the value of the key at one node.
     async fn read(&self, index: usize, mode: ReadMode) -> Result<String, Refusal> {
         let key = bytes::Bytes::from_static(KEY.as_bytes());
         let body = RequestBody::Read { shard: self.shard, key, mode };
@@ -72,29 +73,29 @@ async fn every_replica_answers_strong_reads_and_none_is_stale() {
         let value = format!("round {round}");
         client.write(KEY, value.clone()).await.unwrap();
         for index in 0..3 {
-            // Asked as soon as the write was answered, before the news of it has come everywhere.
+            // Asked as soon as the write was answered, before all replicas know of it.
             assert_eq!(replicas.read_at_last(index, ReadMode::Replica).await, value);
         }
     }
     let asked = futures::future::join_all((0..3).map(|n| replicas.read(n, ReadMode::Primary)));
     let answered = asked.await.into_iter().filter(Result::is_ok).count();
-    assert!(answered <= 1, "who does not lead was not asked to answer");
+    assert!(answered <= 1, "only the leader answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_keeps_within_its_bounds_or_there_is_none() {
+async fn a_bounded_read_is_within_its_bounds_or_fails() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let written = client.write(KEY, "1").await.unwrap().receipt;
     let replicas = Replicas::of(&network, &client).await;
-    // What is there, everywhere and at once, whoever is behind.
+    // What every replica has is available at once.
     for index in 0..3 {
         let bounds = ReadBounds { at_least: written.revision, ..ReadBounds::default() };
         assert_eq!(replicas.read(index, ReadMode::Eventual(bounds)).await, Ok("1".into()));
         let bounds = ReadBounds { max_staleness_ms: Some(0), ..ReadBounds::default() };
         assert_eq!(replicas.read(index, ReadMode::Eventual(bounds)).await, Ok("1".into()));
     }
-    // What is not there yet is waited for until the deadline.
+    // A read waits until its deadline for a revision that does not exist yet.
     let next = Revision(written.revision.0 + 1);
     let options = ReadOptions::eventual().at_least(next);
     let late = client.read_with(KEY, options.timeout(Duration::from_millis(400))).await;
@@ -107,7 +108,7 @@ async fn an_answer_keeps_within_its_bounds_or_there_is_none() {
     second.unwrap();
     assert_eq!(read.unwrap().value, "2");
 
-    // One that hears of no quorum cannot say that it is fresh.
+    // A replica without contact to a quorum cannot claim to be fresh.
     let left = (network.coordinator().await + 1) % 3;
     for index in (0..3).filter(|index| *index != left) {
         network.pause_node(index);
@@ -144,7 +145,7 @@ async fn a_session_reads_its_own_writes_and_never_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_at_all_is_everywhere_or_says_who_is_missing() {
+async fn a_write_at_all_is_everywhere_or_names_the_missing_replicas() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let replicas = Replicas::of(&network, &client).await;
@@ -164,7 +165,7 @@ async fn a_write_at_all_is_everywhere_or_says_who_is_missing() {
     let incomplete = client.write_with(KEY, "without one", within).await;
     let Err(Error::Incomplete { missing, .. }) = &incomplete else { panic!("{incomplete:?}") };
     assert_eq!(missing, &[network.nodes[away].file()["name"].as_str().unwrap().to_owned()]);
-    assert_eq!(client.read(KEY).await.unwrap().value, "without one", "it stands");
+    assert_eq!(client.read(KEY).await.unwrap().value, "without one", "the write was done");
 
     network.start_node(away).await;
     eventually("a read at all does not reach everybody", async || {
@@ -178,7 +179,7 @@ async fn a_write_at_all_is_everywhere_or_says_who_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_takes_levels_for_all_and_for_each() {
+async fn the_command_accepts_levels_for_all_and_for_single_commands() {
     let network = Network::start(3).await;
     let run = async |arguments: &[&str]| {
         let ran = network.dkv(arguments).await;
@@ -193,13 +194,13 @@ async fn the_command_takes_levels_for_all_and_for_each() {
     assert_eq!(run(&["--consistency", "all", "W,k,3", "R,k"]).await.0.lines().last(), Some("3"));
     assert_eq!(run(&["get", "k", "eventual", "at-least", "3"]).await.0, "3\n");
     let (_, late) = run(&["--timeout", "300ms", "get", "k", "eventual", "at-least", "99"]).await;
-    assert!(late.starts_with("error: k could not be read: "), "{late}");
+    assert!(late.starts_with("error: cannot read k: "), "{late}");
     assert!(late.contains("is behind: it is at revision 3"), "{late}");
     assert!(run(&["--level", "loose", "R,k"]).await.1.contains("strong, session, eventual or all"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_each_replica_has_is_shown() {
+async fn search_and_show_all_inspect_replicas() {
     let mut network = Network::start(3).await;
     let run = async |network: &Network, arguments: &[&str]| {
         let ran = network.dkv(arguments).await;
@@ -217,15 +218,15 @@ async fn what_each_replica_has_is_shown() {
         rows[1..4].iter().all(|row| row[1] == "1" && row.ends_with(&["a", "value"])),
         "{found}"
     );
-    assert!(found.ends_with("\nno replica that answers differs\n"), "{found}");
+    assert!(found.ends_with("\nall replicas that answer agree\n"), "{found}");
     for name in &names {
         assert_eq!(run(&network, &["show-all", name]).await.0, "k,a value\n");
     }
     let (_, err) = run(&network, &["show-all", "nobody"]).await;
-    assert!(err.contains("no node is called nobody"), "{err}");
+    assert!(err.contains("there is no node nobody"), "{err}");
 
     let gone = network.nodes[2].file()["name"].as_str().unwrap().to_owned();
     network.kill_node(2);
     let (found, _) = run(&network, &["search", "k"]).await;
-    assert!(found.ends_with(&format!("differs; no answer: {gone}\n")), "{found}");
+    assert!(found.ends_with(&format!("agree; no answer: {gone}\n")), "{found}");
 }

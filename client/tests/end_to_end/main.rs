@@ -1,16 +1,15 @@
 //! Whole networks of real processes on this machine's loopback.
 //!
-//! Each test has a network of its own: a server and nodes, started from the built `dkv`, in a
-//! temporary directory with credentials of its own. What a test does to them is what happens to
-//! processes in the world: they are killed, stopped, paused, started again, given damaged
-//! directories and fed with rubbish; and clients go on meanwhile, as the `dkv` command or through
-//! the client library.
+//! Each test has its own network: a server and nodes, started from the built `dkv`, in a temporary
+//! directory with its own credentials. Tests do to them what happens to processes in production:
+//! they kill, stop, pause and restart them, damage their directories and send them garbage.
+//! Meanwhile clients continue, through the `dkv` command or the client library.
 //!
-//! Nothing here waits for luck: a test waits for a condition, with a deadline. When it fails, what
-//! its processes logged is printed.
+//! No test sleeps and hopes: it waits for a condition, with a deadline. If it fails, it prints the
+//! logs of its processes.
 //!
 //! Deliberately missing: faults of disks and of the network between processes, which `faults`
-//! makes, and anything that one crate's own tests can show.
+//! covers, and everything that the tests of a single crate can show.
 
 #![allow(clippy::unwrap_used)]
 

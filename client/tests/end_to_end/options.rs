@@ -1,9 +1,9 @@
-//! Options that do not apply are refused: whoever writes one means something by it.
+//! Options that do not apply are refused, because ignoring them would hide a mistake.
 
+use dkv_test_support::output;
 use serde_json::json;
 
 use crate::harness::Network;
-use crate::harness::network::output;
 use crate::harness::process::command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +50,7 @@ async fn an_option_that_would_be_ignored_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_command_line_ends_with_its_status_wherever_that_is_found_out() {
+async fn a_wrong_command_line_has_one_status_wherever_it_is_detected() {
     let network = Network::server_only(json!({})).await;
     let (address, home) = (network.address.to_string(), network.home());
     let address = address.as_str();
@@ -63,7 +63,7 @@ async fn a_wrong_command_line_ends_with_its_status_wherever_that_is_found_out() 
         (&["gateway", address, "--http", "0.0.0.0:0"], "--without-tls"),
         (&["node", address, "--without-tls"], "add --http"),
         (&["local", "--delays", "0,1/1,0", "--", "status"], "--delays needs --regions"),
-        (&[address, "node"], "node stands alone"),
+        (&[address, "node"], "node takes no address before it"),
     ] {
         let ended = network.dkv_as(line, &home).await;
         let said = output(&ended.stderr);

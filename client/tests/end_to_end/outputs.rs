@@ -1,17 +1,17 @@
-//! The `dkv` command for scripts: exit statuses, JSON, the usual address, values and records from
-//! pipes, and output that does not work.
+//! The `dkv` command for scripts: exit statuses, JSON, the default address, values and records from
+//! pipes, and output that cannot be written.
 
 use std::fs::File;
 use std::io::Write;
 use std::process::{Output, Stdio};
 
+use dkv_test_support::{output, text};
 use serde_json::Value;
 
 use crate::harness::Network;
-use crate::harness::network::{output, text};
 use crate::harness::process::command;
 
-/// Runs `dkv` with an input and streams of its own.
+/// Runs `dkv` with an input and the given streams.
 fn run(
     network: &Network,
     arguments: &[&str],
@@ -25,14 +25,14 @@ fn run(
         command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // One that does not read its input has a closed pipe in its place.
+    // The write fails if the command does not read its input.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let ended = child.wait_with_output().unwrap();
     writer.join().unwrap();
     ended
 }
 
-/// Standard output, standard error and the exit status.
+/// Returns standard output, standard error and the exit status.
 fn told(network: &Network, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String, i32) {
     let ended = run(network, arguments, input, Stdio::piped(), &[]);
     (ended.stdout, output(&ended.stderr).to_owned(), ended.status.code().unwrap())
@@ -43,9 +43,9 @@ fn documents(bytes: &[u8]) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_address_the_server_of_this_user_is_asked() {
+async fn without_an_address_the_server_of_this_user_is_used() {
     let network = Network::start(2).await;
-    // Words, the short form, a prompt's lines and administration, none with an address.
+    // Words, the short form, lines of a prompt and administration, all without an address.
     let (out, err, status) = told(&network, &["W,color,blue", "R,color"], b"");
     assert!(status == 0 && output(&out).ends_with("blue\n"), "{err}");
     assert_eq!(told(&network, &["get", "color"], b"").0, b"blue\n");
@@ -54,7 +54,7 @@ async fn without_an_address_the_server_of_this_user_is_asked() {
     assert!(status == 0 && output(&out).contains("node n1 is draining"), "{err}");
     let (out, err, status) = told(&network, &[], b"drain n1 --undo\ntoken list\n");
     assert!(status == 0 && output(&out).contains("never expires"), "{err}");
-    // The variable comes first, and one that is set to nothing is not set.
+    // The variable has priority, and an empty one counts as not set.
     let named = |server: &str| {
         let server = [("DKV_SERVER", server), ("DKV_REGION", ""), ("DKV_TOKEN_FILE", "")];
         run(&network, &["get", "color"], b"", Stdio::piped(), &server)
@@ -67,7 +67,7 @@ async fn without_an_address_the_server_of_this_user_is_asked() {
         "{}",
         output(&named("127.0.0.1:1").stderr)
     );
-    // Who has no server is told what to do.
+    // Without any server, the error says what to do.
     let stranger = network.path("stranger");
     let ended = network.dkv_as(&["get", "color"], &stranger).await;
     assert_eq!(ended.status.code(), Some(2));
@@ -75,7 +75,7 @@ async fn without_an_address_the_server_of_this_user_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_failure_has_a_status_of_its_own() {
+async fn each_kind_of_failure_has_its_own_status() {
     let mut network = Network::start(3).await;
     let status = |network: &Network, arguments: &[&str]| told(network, arguments, b"").2;
     assert_eq!(status(&network, &["W,k,1", "R,k"]), 0);
@@ -109,7 +109,7 @@ async fn each_kind_of_failure_has_a_status_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn output_that_cannot_be_written_is_told() {
+async fn output_that_cannot_be_written_is_reported() {
     let network = Network::start(1).await;
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     for arguments in [
@@ -131,9 +131,9 @@ async fn output_that_cannot_be_written_is_told() {
         assert!(told, "{arguments:?}: {said}");
         let wrote = arguments[0] == "W,k,1";
         assert_eq!(said.contains("written k at revision 1 (shard"), wrote, "{said}");
-        assert_eq!(said.contains("and that stands"), wrote, "{said}");
+        assert_eq!(said.contains("the change was made"), wrote, "{said}");
     }
-    // Whoever reads only the beginning wants no more, and no complaint.
+    // A reader that stops early causes no error message.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     for arguments in [&["completions", "bash"][..], &["R,k"]] {
@@ -159,12 +159,12 @@ async fn values_and_records_come_from_pipes_and_files() {
     assert_eq!(told(&network, &["put", "text", "@@text"], b"").2, 0);
     assert_eq!(told(&network, &["get", "text"], b"").0, b"@text\n");
     let (_, err, status) = told(&network, &["put a -", "put b -"], b"1");
-    assert!(status == 2 && err.contains("once only"), "{err}");
+    assert!(status == 2 && err.contains("only once"), "{err}");
     let too_large = vec![0; 16 * 1024 * 1024 + 1];
     let (_, err, status) = told(&network, &["put", "huge", "-"], &too_large);
     assert!(status == 1 && err.contains("too large"), "{err}");
 
-    // What a list prints is what load takes, in each form, whatever the bytes are.
+    // `load` accepts what `scan` prints, in each format and for all bytes.
     for (form, format) in [("text", "csv"), ("json", "json")] {
         let (listed, _, _) = told(&network, &["scan", "--output", form], b"");
         for task in ["load", "verify"] {
@@ -181,7 +181,7 @@ async fn values_and_records_come_from_pipes_and_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_has_a_form_for_programs() {
+async fn every_command_prints_json() {
     let network = Network::start(3).await;
     let arguments = [
         "--output",
@@ -241,7 +241,7 @@ async fn every_command_has_a_form_for_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_is_told_where_its_result_cannot_be_written() {
+async fn a_change_is_reported_if_its_result_cannot_be_written() {
     let network = Network::start(3).await;
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let records = network.path("records.csv");
@@ -275,7 +275,7 @@ async fn what_was_done_is_told_where_its_result_cannot_be_written() {
         assert!(told["error"].as_str().unwrap().contains(says), "{arguments:?}: {told}");
     }
     assert_eq!(told(&["get", "a"])["effect"], "none");
-    // Nobody knows the text of a token that was not printed.
+    // The text of a token that was not printed is lost.
     for arguments in [&["token", "create", "--never-expires"][..], &["token", "create", "--http"]] {
         let told = told(arguments);
         assert!(told["error"].as_str().unwrap().contains("was revoked"), "{told}");
@@ -285,7 +285,7 @@ async fn what_was_done_is_told_where_its_result_cannot_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_descriptor_is_no_empty_file() {
+async fn a_closed_descriptor_is_not_an_empty_file() {
     let network = Network::start(1).await;
     let shell = |redirected: &str, arguments: &[&str]| {
         let dkv = command(&[], &network.home());
@@ -319,7 +319,7 @@ async fn a_failure_of_a_pipe_names_its_line() {
     assert_eq!(documents(err.as_bytes())[0]["line"], 3);
 }
 
-/// What a shell completes after these words.
+/// Returns what a shell completes after these words.
 fn completed(network: &Network, words: &[&str]) -> Vec<String> {
     let script = run(network, &["completions", "bash"], b"", Stdio::piped(), &[]).stdout;
     let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();

@@ -1,25 +1,25 @@
-//! Shards on a part of the nodes each: where they are, how they move, and who notices.
+//! Shards that live on some of the nodes: their placement and their moves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dkv_api::{Client, GroupId, NodeId, Role};
-use dkv_wire::call::call;
+use dkv_test_support::output;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
+use dkv_wire::rpc::call;
 use serde_json::json;
 
 use crate::harness::direct::Direct;
-use crate::harness::network::output;
 use crate::harness::{Load, Network, eventually};
 
-/// Shards of each node, once nothing moves any more and these are as wanted. A coordinator that has
-/// just begun knows of nothing that could move.
+/// Waits until nothing moves any more and the numbers of shards are as expected. A new coordinator
+/// does not know yet what could move.
 async fn at_rest(
     client: &Client,
     wanted: impl Fn(&BTreeMap<NodeId, u32>) -> bool,
 ) -> BTreeMap<NodeId, u32> {
-    eventually("it does not come to rest", async || {
+    eventually("replicas keep moving", async || {
         let placement = client.placement(true).await.map_err(|error| error.to_string())?;
         let counts = placement.nodes.iter().map(|places| (places.node, places.shards)).collect();
         let rests = placement.moves.is_empty()
@@ -32,7 +32,7 @@ async fn at_rest(
 
 async fn drained(client: &Client, node: NodeId) {
     client.drain_node(node, true).await.unwrap();
-    eventually("it is not emptied", async || {
+    eventually("the node is not drained", async || {
         let placement = client.placement(false).await.map_err(|error| error.to_string())?;
         match placement.nodes.iter().find(|places| places.node == node) {
             Some(places) if places.may_stop => Ok(()),
@@ -52,7 +52,7 @@ async fn a_node_is_added_and_another_drained_under_load_and_no_request_fails() {
 
     let added = network.add_node().await;
     let newcomer = network.nodes[added].id();
-    eventually("the newcomer gets nothing", async || {
+    eventually("the new node gets no shards", async || {
         let status = network.status_of(added).await;
         if status.groups.len() > 3 {
             Ok(())
@@ -81,9 +81,9 @@ async fn a_node_is_added_and_another_drained_under_load_and_no_request_fails() {
     report.check(&client).await;
     network.same_state().await;
 
-    // What is left of it is the directory. Taken back, it gets its share again.
+    // Only its replica of the control group remains. After an undo, it gets its share again.
     network.start_node(old).await;
-    eventually("it does not hold the directory alone", async || {
+    eventually("it holds more than the control group", async || {
         let status = network.status_of(old).await;
         let held: Vec<GroupId> = status.groups.iter().map(|group| group.group).collect();
         if held == [GroupId::CONTROL] { Ok(()) } else { Err(format!("{held:?}")) }
@@ -103,7 +103,7 @@ async fn a_node_is_added_and_another_drained_under_load_and_no_request_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_gone_for_long_is_replaced_and_its_replicas_are_deleted_when_it_is_back() {
+async fn a_lost_node_is_replaced_and_deletes_its_replicas_when_it_returns() {
     let mut network = Network::with(json!({ "replace_after_ms": 3000 }), 4).await;
     let (client, admin) = (network.client().await, network.admin().await);
     let even = |counts: &BTreeMap<NodeId, u32>| counts.values().all(|count| *count == 3);
@@ -114,14 +114,14 @@ async fn a_node_that_is_gone_for_long_is_replaced_and_its_replicas_are_deleted_w
     let gone = (network.coordinator().await + 1) % 4;
     let id = network.nodes[gone].id();
     network.kill_node(gone);
-    eventually("it is not replaced", async || {
+    eventually("the node is not replaced", async || {
         let view = client.refresh().await.map_err(|error| error.to_string())?;
         let counts = view.shards.iter().all(|shard| !shard.voters.contains(&id));
         let whole = view.shards.iter().all(|shard| shard.voters.len() == 3);
         if counts && whole { Ok(()) } else { Err(format!("{:?}", view.shards)) }
     })
     .await;
-    // It comes back with replicas that nobody counts on, and ends with its share.
+    // It returns with obsolete replicas, and ends up with its share.
     network.start_node(gone).await;
     network.settled().await;
     at_rest(&admin, even).await;
@@ -139,8 +139,8 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
     let (client, admin) = (network.client().await, network.admin().await);
     at_rest(&admin, |counts| counts.values().all(|count| *count == 1)).await;
     client.write("k", "v").await.unwrap();
-    // Whoever is asked for the view may be a step behind who was asked for the placement.
-    let shard = eventually("the shard is not where it is to be", async || {
+    // The view of one node may lag behind the placement of another.
+    let shard = eventually("the shard is not in its place", async || {
         let view = client.refresh().await.map_err(|error| error.to_string())?;
         let shard = view.shard_of(b"k").unwrap().clone();
         let rests = shard.primary.is_some_and(|primary| shard.voters == [primary]);
@@ -161,7 +161,7 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
             reply.result
         };
         let holds = shard.voters.contains(&node.id());
-        // A node that held the shard until a moment ago may not have heard yet who leads it now.
+        // A node that has just lost the shard may not know the new leader yet.
         let told = async {
             loop {
                 match ask(false).await {
@@ -177,7 +177,9 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told who leads");
+        tokio::time::timeout(Duration::from_secs(20), told)
+            .await
+            .expect("the node learns who leads");
         match ask(true).await {
             Ok(Answer::Value(receipt, Some(stored))) => {
                 assert_eq!((&stored.value[..], receipt.node), (&b"v"[..], shard.voters[0]));
@@ -186,7 +188,7 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
         }
     }
 
-    // With nowhere else to go nothing is given up: it says why.
+    // A drain that has no target keeps everything, and says why.
     let refused = network.dkv(&["drain", "nobody"]).await;
     assert!(output(&refused.stderr).contains("there is no node nobody"), "{refused:?}");
     let shown = network.dkv(&["drain", "node-1", "--no-wait"]).await;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::harness::process::command;
 use crate::harness::{Network, eventually};
 
-/// `dkv local`, with somebody at its terminal.
+/// `dkv local` on a terminal.
 struct Terminal {
     child: Child,
     keys: File,
@@ -44,7 +44,7 @@ impl Terminal {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
-    /// Types a line, or whatever else, and waits until something is shown after that.
+    /// Types keys, and waits until the expected text appears after that.
     async fn type_and_see(&mut self, keys: &str, expected: &str) {
         let before = self.shown.lock().unwrap().len();
         self.keys.write_all(keys.as_bytes()).unwrap();
@@ -52,7 +52,7 @@ impl Terminal {
     }
 
     async fn see(&self, from: usize, expected: &str) {
-        eventually("it is not shown", async || {
+        eventually("the text does not appear", async || {
             let shown = self.shown.lock().unwrap()[from..].to_vec();
             let shown = String::from_utf8_lossy(&shown).into_owned();
             if shown.contains(expected) { Ok(()) } else { Err(format!("{expected:?}: {shown:?}")) }
@@ -60,14 +60,14 @@ impl Terminal {
         .await;
     }
 
-    /// Ctrl-C while a command runs, when the terminal sends a signal.
+    /// Sends the signal of Ctrl-C, as the terminal does while a command runs.
     fn interrupt(&self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).unwrap();
     }
 
     async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        eventually("it does not end", async || {
+        eventually("dkv does not exit", async || {
             child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())
         })
         .await
@@ -85,8 +85,8 @@ impl Drop for Terminal {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_gives_up_a_command_and_leaves_when_it_is_typed_twice() {
-    // For its home, and so that not all networks run at once.
+async fn ctrl_c_interrupts_a_command_and_leaves_if_pressed_twice() {
+    // For its home directory, and so that not too many networks run at once.
     let network = Network::server_only(serde_json::json!({})).await;
     let local = ["local", "--nodes", "1", "--port", "0"];
     let mut terminal = Terminal::start(&network, &local);
@@ -94,23 +94,25 @@ async fn ctrl_c_gives_up_a_command_and_leaves_when_it_is_typed_twice() {
     terminal.type_and_see("W,color,blue\n", "written color at revision 1").await;
     terminal.type_and_see("pause n1\n", "too few voters are left").await;
     terminal.type_and_see("W,color,red\n", "W,color,red").await;
-    // The write hangs: no majority is there to take it.
+    // The write hangs, because there is no majority.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = terminal.shown().len();
     terminal.interrupt();
-    terminal.see(before, "interrupted; it may still take effect").await;
+    terminal.see(before, "interrupted; the command may still take effect").await;
     terminal.type_and_see("resume n1\n", "n1 is live again").await;
     terminal.type_and_see("get color\n", "revision").await;
-    terminal.type_and_see("help drain\n", "Use the node again").await;
-    terminal.type_and_see("\x03", "Ctrl-C once more, exit or Ctrl-D ends the network").await;
+    terminal.type_and_see("help drain\n", "Put the node back into use").await;
+    terminal
+        .type_and_see("\x03", "press Ctrl-C again, or use exit or Ctrl-D, to end the network")
+        .await;
     terminal.type_and_see("T,1\n", "waited 1 ms").await;
-    terminal.type_and_see("\x03", "Ctrl-C once more").await;
+    terminal.type_and_see("\x03", "press Ctrl-C again").await;
     terminal.keys.write_all(b"\x03").unwrap();
     assert!(terminal.ended().await.success(), "{}", terminal.shown());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prompt_that_is_ended_says_so_to_its_shell() {
+async fn a_terminated_prompt_has_the_status_of_the_signal() {
     let network = Network::start(1).await;
     let mut terminal = Terminal::start(&network, &[&network.address.to_string()]);
     terminal.see(0, "dkv> ").await;

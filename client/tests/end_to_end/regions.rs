@@ -1,5 +1,5 @@
-//! Regions that are kept apart: what is asked takes as long as the distances say, near replicas
-//! answer at once, and nobody takes distance for death.
+//! Regions with delays between them: latencies match the distances, near replicas answer at once,
+//! and distance causes no election.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn client_in(network: &Network, region: &str) -> Result<Client, ConnectErr
     client.connect().await
 }
 
-/// The shortest of a few attempts: what else the machine does makes them longer, never shorter.
+/// Returns the shortest of a few attempts, because other load only makes them longer.
 async fn shortest<T>(mut attempt: impl AsyncFnMut() -> T) -> Duration {
     let mut shortest = Duration::MAX;
     for _ in 0..6 {
@@ -51,40 +51,40 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// The shard's term, as the node that leads it says.
+/// Returns the term of the shard, as its leader reports it.
 async fn term(client: &Client) -> u64 {
     client.read("k").await.unwrap().receipt.term.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_takes_as_long_as_the_distances_say() {
+async fn latencies_match_the_distances() {
     let mut network = three_regions().await;
     let (eu, asia) = (client_in(&network, "eu"), client_in(&network, "asia"));
     let (eu, asia) = (eu.await.unwrap(), asia.await.unwrap());
     eu.write("k", "v").await.unwrap();
-    // The founder leads, and nobody has taken it for dead.
+    // The founder leads, and no election has happened.
     assert_eq!(eu.read("k").await.unwrap().receipt.node, network.nodes[0].id());
     let before = term(&eu).await;
 
-    // To a majority and back; from asia to the primary and back besides.
+    // A round to a majority; from asia, a round to the primary in addition.
     for (client, least) in [(&eu, 80), (&asia, 240 + 80)] {
         let put = shortest(async || client.write("k", "v").await.unwrap()).await;
         assert!((ms(least)..ms(least + 80)).contains(&put), "{put:?}, not {least} ms");
         let get = shortest(async || client.read("k").await.unwrap()).await;
         assert!((ms(least)..ms(least + 80)).contains(&get), "{get:?}, not {least} ms");
     }
-    // A replica asks the primary only: with its own vote that is a majority of three.
+    // A replica asks only the primary: together they are a majority of three.
     let nearest = ReadOptions::default().nearest(true);
     let get = shortest(async || asia.read_with("k", nearest).await.unwrap()).await;
     assert!((ms(240)..ms(240 + 80)).contains(&get), "{get:?}, not 240 ms");
-    // A replica is in every region.
+    // Every region has a replica.
     for (client, region) in [(&eu, 0), (&asia, 2)] {
         let near = async || client.read_with("k", ReadOptions::eventual()).await.unwrap();
         let get = shortest(async || near().await).await;
         assert!(get < ms(5), "{get:?}");
         assert_eq!(near().await.receipt.node, network.nodes[region].id());
     }
-    // Many at a time, for a while: each in order, and no election.
+    // Many concurrent requests for a while: all in order, without an election.
     let begun = Instant::now();
     let mut written = 0;
     while begun.elapsed() < Duration::from_secs(5) {
@@ -108,13 +108,13 @@ async fn what_is_asked_takes_as_long_as_the_distances_say() {
     regions.sort_unstable();
     assert_eq!(regions, ["asia", "eu", "us"]);
 
-    // The primary's process dies: the others notice, elect and serve.
+    // The process of the primary dies: the others detect it, elect and serve.
     network.kill_node(0);
     let us = client_in(&network, "us").await.unwrap();
     let begun = Instant::now();
     us.write("k", "later").await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
-    eventually("asia does not hear of it", async || {
+    eventually("asia does not get the write", async || {
         let read = asia.read_with("k", ReadOptions::eventual()).await.map_err(|e| e.to_string())?;
         if read.value == "later" { Ok(()) } else { Err(format!("{:?}", read.value)) }
     })
@@ -122,7 +122,7 @@ async fn what_is_asked_takes_as_long_as_the_distances_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_region_that_the_rehearsal_does_not_have_is_refused() {
+async fn an_unknown_region_is_refused() {
     let mut network = three_regions().await;
     let Err(refused) = client_in(&network, "mars").await else { panic!("it is in") };
     let said = "this network has delays between eu, us, asia, and none for the region mars";

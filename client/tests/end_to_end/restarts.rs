@@ -1,4 +1,4 @@
-//! Processes that end and start again: all at once, the server alone, and nodes without it.
+//! Restarts: of all processes at once, of the server alone, and of nodes without the server.
 
 use dkv_wire::certificate::Credentials;
 use dkv_wire::message::{
@@ -9,7 +9,7 @@ use crate::harness::direct::{Direct, ask_server};
 use crate::harness::{Load, Network, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_killed_at_once() {
+async fn all_processes_are_killed_at_once() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let load = Load::start(&client);
@@ -31,7 +31,7 @@ async fn everybody_is_killed_at_once() {
     network.settled().await;
     network.same_state().await;
 
-    // And in good order, with a fresh client.
+    // Then a graceful restart, with a new client.
     for index in network.running() {
         network.stop_node(index).await;
     }
@@ -43,7 +43,7 @@ async fn everybody_is_killed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_goes_on_without_its_server() {
+async fn a_network_works_without_its_server() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let before = client.status().await.server.unwrap().coordinator.unwrap();
@@ -64,13 +64,13 @@ async fn a_network_goes_on_without_its_server() {
     assert_eq!(report.failures, [""; 0]);
     report.check(&client).await;
 
-    // Without the server a command finds the nodes that it has met before.
+    // Without the server, a command finds the nodes that it knows.
     let read = network.dkv(&["R,counter"]).await;
     assert!(read.status.success(), "{read:?}");
 
     network.start_server().await;
     network.settled().await;
-    let (node, term) = eventually("the server confirms nobody", async || {
+    let (node, term) = eventually("the server does not confirm a coordinator", async || {
         let now = client.status().await.server?.coordinator.ok_or("nobody")?;
         if now.1 > before.1 { Ok(now) } else { Err(format!("{now:?} as before")) }
     })
@@ -80,7 +80,7 @@ async fn a_network_goes_on_without_its_server() {
     assert!(control.term > term || network.nodes[index].id() == node);
     network.same_state().await;
 
-    // It remembers, and hears of no older one again.
+    // The server remembers the coordinator, and refuses older ones.
     network.kill_server();
     network.start_server().await;
     let old = &network.nodes[coordinator];
@@ -115,7 +115,7 @@ async fn a_wiped_node_comes_back_as_another() {
     let new = network.nodes[2].id();
     assert_ne!(old, new);
 
-    // The old identity still counts as a member until somebody removes it.
+    // The old identity counts as a member until an administrator removes it.
     network.admin().await.remove_node(old).await.unwrap();
     network.settled().await;
     for status in network.same_state().await {
@@ -131,7 +131,7 @@ async fn a_wiped_node_comes_back_as_another() {
         assert_eq!(read.value, number.to_string());
     }
 
-    // What the others had, it has: it serves alone with one of them.
+    // It has the data of the others, and serves with only one of them.
     network.kill_node(0);
     client.write("afterwards", "1").await.unwrap();
     assert_eq!(client.read("key-7").await.unwrap().value, "7");

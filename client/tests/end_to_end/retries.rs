@@ -1,7 +1,7 @@
-//! Replies that are lost: what a client does that has sent a write and hears nothing.
+//! Lost replies: what a client does if it gets no answer to a write.
 //!
-//! The nodes are reached through relays that can lose all that comes back to clients, while the
-//! nodes hear each other well.
+//! Clients reach the nodes through relays that can drop all replies to clients, while the nodes
+//! hear each other.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::direct::{Direct, read};
 use crate::harness::relay::Relay;
 use crate::harness::{Network, eventually, for_a_while};
 
-/// A network of three behind relays.
+/// A network of three nodes behind relays.
 struct Relayed {
     network: Network,
     relays: Vec<Relay>,
@@ -42,7 +42,7 @@ impl Relayed {
         self.relays.iter().for_each(|relay| relay.lose_replies(lose));
     }
 
-    /// Waits until a key has a value, which is asked for past the relays.
+    /// Waits until a key has a value, and reads it without the relays.
     async fn wait_for(&self, direct: &Direct, shard: GroupId, key: &str, value: &str) {
         eventually("the write does not arrive", async || {
             for index in self.network.running() {
@@ -63,7 +63,7 @@ async fn shard_of(client: &Client, key: &str) -> GroupId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_reply_is_lost_is_done_once() {
+async fn a_write_whose_reply_is_lost_is_executed_once() {
     let relayed = Relayed::start().await;
     let network = &relayed.network;
     let client = network.client().await;
@@ -80,11 +80,11 @@ async fn a_write_whose_reply_is_lost_is_done_once() {
             writer.write_with("counter", value, options).await
         });
         relayed.wait_for(&direct, shard, "counter", &count.to_string()).await;
-        // Long enough for the client to give its connections up and to send the write anew.
+        // Long enough for the client to drop its connections and to repeat the write.
         for_a_while(3000).await;
-        assert!(!write.is_finished(), "it has heard of its write");
+        assert!(!write.is_finished(), "the client got a reply");
         relayed.lose_replies(false);
-        // A second execution would meet the first one: a conflict.
+        // A second execution would conflict with the first.
         let written = write.await.unwrap().unwrap();
         assert!(written.receipt.revision > revision);
         revision = written.receipt.revision;
@@ -95,7 +95,7 @@ async fn a_write_whose_reply_is_lost_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_reply_dies_with_the_primary_is_done_once() {
+async fn a_write_whose_reply_dies_with_the_primary_is_executed_once() {
     let mut relayed = Relayed::start().await;
     let client = relayed.network.client().await;
     let direct = Direct::join(&relayed.network, Role::Client).await;
@@ -121,7 +121,7 @@ async fn a_write_whose_reply_dies_with_the_primary_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_is_not_known_is_told_as_such() {
+async fn an_unknown_outcome_is_reported_as_unknown() {
     let relayed = Relayed::start().await;
     let network = &relayed.network;
     let client = network.client().await;
@@ -132,7 +132,7 @@ async fn an_outcome_that_is_not_known_is_told_as_such() {
     let options = WriteOptions::default().timeout(timeout);
     let unknown = client.write_with("k", "2", options).await.unwrap_err();
     assert!(matches!(unknown, Error::Unknown(_)), "{unknown}");
-    // It was done, and nobody could say so.
+    // The write was done, but no reply arrived.
     let shard = shard_of(&client, "k").await;
     relayed.wait_for(&direct, shard, "k", "2").await;
     let options = dkv_api::ReadOptions::default().timeout(timeout);

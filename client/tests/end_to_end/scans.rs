@@ -1,34 +1,34 @@
-//! Scans, while keys change, values leave memory and the coordinator is killed.
+//! Scans while keys change, values are evicted from memory and the coordinator is killed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dkv_api::{Client, Pair, ScanOptions};
+use dkv_test_support::output;
 
 use crate::harness::Network;
-use crate::harness::network::output;
 
-/// Keys that are written once, before anything is scanned.
+/// Number of keys that are written once, before the scans.
 const STABLE: usize = 300;
-/// Keys that are written again and again.
+/// Number of keys that are written repeatedly.
 const HOT: usize = 5;
 
 fn stable(number: usize) -> (String, Vec<u8>) {
     (format!("key/{number:04}"), vec![number as u8; 1 + number * 64])
 }
 
-/// What a writer has been told that it has done.
+/// The acknowledged writes of a writer.
 #[derive(Default)]
 struct Told {
-    /// The number last written to each hot key.
+    /// The last number written to each hot key.
     hot: [AtomicU64; HOT],
-    /// Keys that come and go.
+    /// Keys that are created and deleted.
     gone: Mutex<BTreeMap<String, bool>>,
     stop: AtomicBool,
 }
 
-/// Writes until it is told to stop.
+/// Writes until it is stopped.
 async fn write(client: Client, told: Arc<Told>) {
     let mut number = 0;
     while !told.stop.load(Ordering::Relaxed) {
@@ -49,7 +49,7 @@ async fn write(client: Client, told: Arc<Told>) {
     }
 }
 
-/// Scans everything and compares; how many pages it took.
+/// Scans everything and compares the result. Returns the number of pages.
 async fn scan(client: &Client, told: &Told) {
     let before: Vec<u64> = told.hot.iter().map(|hot| hot.load(Ordering::Relaxed)).collect();
     let mut scan = client.scan(ScanOptions::prefix("key/"));
@@ -76,11 +76,11 @@ async fn scan(client: &Client, told: &Told) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_key_comes_once_whatever_happens() {
+async fn every_key_appears_once_despite_failures() {
     let small = serde_json::json!({ "log_bytes_max": 16 << 20, "shards": 3 });
     let mut network = Network::server_only(small).await;
     for _ in 0..3 {
-        // A third of the values, once checkpoints have them.
+        // A third of the values fits, once checkpoints have the others.
         let index = network.spawn_node_with(&["--listen", "127.0.0.1:0", "--value-memory", "1"]);
         network.nodes[index].running().ready().await.unwrap();
     }
@@ -105,7 +105,7 @@ async fn every_key_comes_once_whatever_happens() {
     }
     told.stop.store(true, Ordering::Relaxed);
     writing.await.unwrap();
-    // What the command lists, load takes, and finds.
+    // `load` accepts what `scan` prints, and `verify` finds it.
     let listed = network.dkv(&["scan", "key/", "--limit", "200", "--after", "key/0099"]).await;
     assert!(listed.status.success(), "{}", output(&listed.stderr));
     let file = network.path("listed.csv");

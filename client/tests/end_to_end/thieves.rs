@@ -1,6 +1,6 @@
-//! What a stolen credential of a node is good for: a token makes a node's certificate, which admits
-//! and no more; and the key of a member lets a thief say what that member could say, and nothing
-//! that cannot be.
+//! What a thief can do with stolen node credentials. A token yields the certificate of a node,
+//! which only admits; the key of a member allows plausible messages of that member, and nothing
+//! else.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::fuzzing::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{
     Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Operation,
     RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::network::{NodeInfo, NodeState};
-use dkv_wire::run::{Boot, Run};
 
 use crate::harness::direct::{Direct, ask, ask_server};
 use crate::harness::{Network, eventually};
 
-/// Time in which what is said is answered, or refused without an answer.
+/// Time limit for an answer, or for a refusal without an answer.
 const HEARD: Duration = Duration::from_millis(300);
 const KEY: &[u8] = b"stolen";
 
-/// The terms of all groups, the control group's first, as each node has them.
+/// Returns the terms of all groups at each node, the control group first.
 async fn terms(network: &Network) -> Vec<Vec<u64>> {
     let mut terms = Vec::new();
     for index in network.running() {
@@ -34,15 +34,22 @@ async fn terms(network: &Network) -> Vec<Vec<u64>> {
     terms
 }
 
-/// The control group's, by which an election would show: shards are handed over for balance.
+/// Returns the terms of the control group, which reveal an election. Terms of shards also rise when
+/// primaries move for balance.
 async fn control_terms(network: &Network) -> Vec<u64> {
     terms(network).await.into_iter().map(|terms| terms[0]).collect()
 }
 
-/// Says to every node, of every group, all that a thief could say in these terms. Before that it
-/// says to be a run of its node that is newer than any.
-async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], but: Option<NodeId>) {
-    let run = before.next(Boot(1 << 40)).open(1 << 40);
+/// Sends every node all messages of every group that a thief could forge in these terms. First it
+/// claims to be a newer run of its node.
+async fn forge(
+    network: &Network,
+    thief: &Direct,
+    before: Incarnation,
+    terms: &[u64],
+    but: Option<NodeId>,
+) {
+    let run = before.next(BootId(1 << 40)).open(1 << 40);
     let from = thief.credentials.identity.as_node().unwrap();
     for node in network.nodes.iter().filter(|node| Some(node.id()) != but) {
         for (group, term) in (0..=4).flat_map(|group| terms.iter().map(move |term| (group, *term)))
@@ -54,7 +61,7 @@ async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], bu
                 let mut writer = FrameWriter::new(send);
                 writer.push(&forged.opening);
                 forged.frames.iter().for_each(|frame| writer.push_bytes(frame));
-                // It may be refused before it is whole.
+                // The message may be refused before it is complete.
                 let _ = writer.flush().await;
                 let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
                 let _ = tokio::time::timeout(HEARD, reader.next()).await;
@@ -63,7 +70,7 @@ async fn forge(network: &Network, thief: &Direct, before: Run, terms: &[u64], bu
     }
 }
 
-/// Makes sure that nothing has come of it: nobody has ended or is marked, and all serve.
+/// Checks that the attack had no effect: no node has ended or is marked as damaged, and all serve.
 async fn unharmed(network: &mut Network) {
     network.assert_alive();
     for node in &network.nodes {
@@ -75,8 +82,8 @@ async fn unharmed(network: &mut Network) {
     client.close().await;
 }
 
-/// The last run of a node, as whoever steals its directory reads it there.
-fn last_run(network: &Network, id: NodeId) -> Run {
+/// Returns the last run of a node, as a thief would read it from its directory.
+fn last_run(network: &Network, id: NodeId) -> Incarnation {
     let node = network.nodes.iter().find(|node| node.id() == id).unwrap();
     let text = std::fs::read(node.dir.join("starts.json")).unwrap();
     let mut envelope: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -84,7 +91,7 @@ fn last_run(network: &Network, id: NodeId) -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stolen_node_token_captures_nobody() {
+async fn a_stolen_node_token_captures_no_client() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     client.write("k", "v").await.unwrap();
@@ -95,7 +102,8 @@ async fn a_stolen_node_token_captures_nobody() {
     let id = thief.credentials.identity.as_node().unwrap();
 
     let next = view.term.0 + 1;
-    forge(&network, &thief, Run::default(), &[next, next + 1_000_000, u64::MAX], None).await;
+    forge(&network, &thief, Incarnation::default(), &[next, next + 1_000_000, u64::MAX], None)
+        .await;
     let led = |group| LedGroup {
         group: GroupId(group),
         term: Term(u64::MAX),
@@ -133,12 +141,12 @@ async fn a_stolen_node_token_captures_nobody() {
             let answer = ask(&connection, body.clone()).await.unwrap();
             assert!(answer.is_err(), "{body:?} is answered {answer:?}");
         }
-        // It may ask whether it is a member, and is told that it is not.
+        // It may ask whether it is a member, and learns that it is not.
         let body = RequestBody::Member { group: GroupId::CONTROL, node: id };
         assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Member(false)));
     }
 
-    // It tells the server that it leads, that it votes, and whom to deny.
+    // It claims to the server that it leads and votes, and reports whom to deny.
     let server = thief.to_server(&network).await.unwrap();
     for term in [view.term.0, next, u64::MAX] {
         let mut forged = view.clone();
@@ -162,8 +170,8 @@ async fn a_stolen_node_token_captures_nobody() {
     unharmed(&mut network).await;
     assert_eq!(control_terms(&network).await, before, "there was an election");
     let most = terms(&network).await.into_iter().flatten().max().unwrap();
-    assert!(most < 1000, "a term has leapt to {most}");
-    assert!(client.read(KEY).await.is_err(), "the thief has written");
+    assert!(most < 1000, "a term jumped to {most}");
+    assert!(client.read(KEY).await.is_err(), "the thief wrote a value");
     let status = client.status().await;
     let server = status.server.unwrap();
     assert_ne!(server.coordinator.unwrap().0, id);
@@ -178,7 +186,7 @@ async fn a_stolen_node_token_captures_nobody() {
         assert!(told.len() < 50, "it is named {} times", told.len());
     }
 
-    // And all come back as they were.
+    // All nodes restart normally.
     for index in network.running() {
         network.kill_node(index);
     }
@@ -191,7 +199,7 @@ async fn a_stolen_node_token_captures_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
+async fn the_key_of_a_member_cannot_stop_nodes_or_elections() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     client.write("k", "v").await.unwrap();
@@ -202,15 +210,15 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
     let thief = Direct::with(credentials.unwrap().unwrap());
     network.kill_node(stolen);
 
-    // What it was never, and what nobody can be.
+    // Messages that the member cannot send, and impossible ones.
     let before = last_run(&network, id);
     forge(&network, &thief, before, &[u64::MAX, u64::MAX - 1, 1 << 62, 1 << 40], Some(id)).await;
     unharmed(&mut network).await;
     let most = terms(&network).await.into_iter().flatten().max().unwrap();
-    assert!(most < 1000, "a term has leapt to {most}");
+    assert!(most < 1000, "a term jumped to {most}");
 
-    // There are elections yet. To the others the thief was a newer run of the node: an
-    // administrator knows better.
+    // Elections still work. The others took the thief for a newer run of the node; an administrator
+    // corrects this.
     network.start_node(stolen).await;
     let address = network.nodes[stolen].address();
     let kept = network.dkv(&["keep", &id.to_string(), &address.to_string()]).await;
@@ -225,7 +233,7 @@ async fn the_key_of_a_member_stops_nobody_and_ends_no_elections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_name_was_given_away_goes_on_under_it() {
+async fn a_node_keeps_its_name_after_another_claimed_it() {
     let mut network = Network::start(3).await;
     let client = network.client().await;
     let index = (network.coordinator().await + 1) % 3;
@@ -238,7 +246,7 @@ async fn a_node_whose_name_was_given_away_goes_on_under_it() {
         let record = server.nodes.into_iter().find(|node| node.id == id);
         record.ok_or_else(|| "it is not in the books".to_owned())
     };
-    eventually("it is not down", async || match record().await? {
+    eventually("the node is not reported as down", async || match record().await? {
         record if record.state == NodeState::Down => Ok(()),
         record => Err(format!("{record:?}")),
     })
@@ -255,7 +263,7 @@ async fn a_node_whose_name_was_given_away_goes_on_under_it() {
 
     network.start_node(index).await;
     network.settled().await;
-    eventually("it does not have its name", async || match record().await? {
+    eventually("the node does not have its name", async || match record().await? {
         record if record.name == name && record.state == NodeState::Live => Ok(()),
         record => Err(format!("{record:?}")),
     })

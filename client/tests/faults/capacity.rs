@@ -1,23 +1,25 @@
-//! More data than any node may hold.
+//! More data than any single node can hold.
 
 use dkv_api::Role;
+use dkv_test_support::text;
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::lab::network::{on_network, text};
+use crate::lab::network::on_network;
 use crate::lab::{Under, eventually, tools};
 
-/// The data set, and what each of three nodes may have of it: half on disk, a quarter in memory.
+/// Size of the data set, and the limits of each of three nodes: half of it on disk, a quarter in
+/// memory.
 const DATA_MIB: u64 = 2048;
 const DISK_MIB: u64 = DATA_MIB / 2;
 const MEMORY_MIB: u64 = DATA_MIB / 4;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 256 * 1024;
 const VALUES: u64 = DATA_MIB * 1024 * 1024 / VALUE_BYTES as u64;
-/// Requests under way at once.
+/// Number of concurrent requests.
 const UNDER_WAY: usize = 16;
 
-/// A value that nothing makes shorter, and that no other key has.
+/// Returns an incompressible value that no other key has.
 fn value(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = (0..VALUE_BYTES / 8).flat_map(|_| {
@@ -32,8 +34,8 @@ fn value(number: u64) -> Vec<u8> {
 
 #[test]
 #[ignore = "takes minutes and 3 GiB of memory"]
-fn three_nodes_hold_what_none_of_them_could() {
-    if !tools::has("three_nodes_hold_what_none_of_them_could", &["namespaces"]) {
+fn three_nodes_hold_more_than_one_could() {
+    if !tools::has("three_nodes_hold_more_than_one_could", &["namespaces"]) {
         return;
     }
     let settings = json!({ "shards": 24, "replication": 1, "log_bytes_max": 16 * 1024 * 1024 });

@@ -1,14 +1,15 @@
-//! Clocks that jump, on every machine by another amount.
+//! Clocks that jump, by a different amount on each machine.
 
 use std::path::{Path, PathBuf};
 
+use dkv_test_support::text;
 use serde_json::json;
 
-use crate::lab::network::{Lab, on_network, text};
+use crate::lab::network::{Lab, on_network};
 use crate::lab::{Under, for_a_while, tools};
 
-/// A clock that reads its error, in minutes, from a file. What is measured stays right: no machine
-/// counts seconds of another length.
+/// A clock that reads its offset, in minutes, from a file. The monotonic clock stays correct: a
+/// jump does not change the length of a second.
 fn clock(file: &Path) -> Under {
     let library = tools::faketime().unwrap();
     let variables = [
@@ -23,7 +24,7 @@ fn clock(file: &Path) -> Under {
 }
 
 fn set(file: &Path, minutes: i64) {
-    // Replaced as a whole: it is read at any moment.
+    // Replaced atomically, because it may be read at any moment.
     let new = file.with_extension("new");
     std::fs::write(&new, format!("{:+}\n", minutes * 60)).unwrap();
     std::fs::rename(new, file).unwrap();
@@ -64,8 +65,8 @@ fn clocks_jump_within_what_certificates_tolerate() {
 }
 
 #[test]
-fn clocks_jump_by_a_year_and_what_is_connected_goes_on() {
-    let test = "clocks_jump_by_a_year_and_what_is_connected_goes_on";
+fn clocks_jump_by_a_year_and_existing_connections_survive() {
+    let test = "clocks_jump_by_a_year_and_existing_connections_survive";
     if !tools::has(test, &["namespaces", "faketime"]) {
         return;
     }
@@ -79,7 +80,7 @@ fn clocks_jump_by_a_year_and_what_is_connected_goes_on() {
         let work = lab.work().await;
         let leader = lab.coordinator().await;
         let year = 365 * 24 * 60;
-        // Sessions must not end for it, and time must not go back when the next one leads.
+        // Sessions must not expire, and time must not go back under the next leader.
         set(&files[leader], year);
         for_a_while(1000).await;
         work.more(100).await;

@@ -1,8 +1,8 @@
 //! Data directories that are copied, put back, and started twice.
 //!
-//! A directory that is older than what the network knows of its node never serves; of two processes
-//! of one node neither takes writes until somebody says which; and a restart is never taken for a
-//! second process.
+//! A directory that is older than the network's knowledge of its node never serves. Of two
+//! processes of one node, neither accepts writes until an administrator chooses one. A restart
+//! never looks like a second process.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,26 +11,41 @@ use std::process::Command;
 use std::time::Duration;
 
 use dkv_api::{Client, Error, ReadOptions, Role, RunChoice, WriteOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::network::{Lab, on_network};
 use crate::lab::{Under, eventually, for_a_while, host, tools};
 
-/// Time in which an older copy that was believed would have served.
+/// Time in which an older copy would serve if the network accepted it.
 const SERVING_MS: u64 = 4000;
+
+/// Runs a test on a network of hosts, if this machine can make them.
+fn on_hosts(settings: Value, nodes: usize, test: impl AsyncFnOnce(&mut Lab)) {
+    let thread = std::thread::current();
+    if tools::has(thread.name().unwrap_or_default(), &["namespaces"]) {
+        on_network(settings, nodes, test);
+    }
+}
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
-/// Puts a copy of its directory in a node's place, and keeps what was there.
+/// Copies the directory of a running node, which is paused meanwhile.
+fn copy_paused(lab: &mut Lab, index: usize, to: &Path) {
+    lab.pause_node(index);
+    copy(&lab.nodes[index].dir, to);
+    lab.resume_node(index);
+}
+
+/// Replaces the directory of a node with a copy, and moves the current one to `kept`.
 fn put_back(lab: &Lab, index: usize, copied: &Path, kept: &Path) {
     let dir = &lab.nodes[index].dir;
     fs::rename(dir, kept).unwrap();
     copy(copied, dir);
 }
 
-/// Takes a node's directory back that was kept.
+/// Puts the current directory of a node back in place.
 fn restore(lab: &Lab, index: usize, kept: &Path) {
     let dir = &lab.nodes[index].dir;
     fs::remove_dir_all(dir).unwrap();
@@ -42,17 +57,25 @@ fn address(lab: &Lab, index: usize) -> SocketAddr {
 }
 
 async fn says(lab: &mut Lab, index: usize, what: &str) {
-    eventually("a node does not say it", async || {
+    eventually("a node does not print the message", async || {
         let said = lab.nodes[index].running().said();
         if said.contains(what) { Ok(()) } else { Err(format!("not {what:?} in: {said}")) }
     })
     .await;
 }
 
-/// A warning of the server or of a node in the status.
+/// Waits until a node that was refused has exited, and checks that it has never served.
+async fn refuses_to_serve(lab: &mut Lab, index: usize) {
+    let process = lab.nodes[index].running();
+    assert_eq!(process.ended().await.code(), Some(1));
+    assert!(!process.said().contains("ready "), "it has served");
+    lab.nodes[index].process = None;
+}
+
+/// Waits for a warning of the server or of a node in the status.
 async fn is_shown(lab: &Lab, what: &str) {
     let client = lab.client().await;
-    eventually("the status does not show it", async || {
+    eventually("the status does not show the warning", async || {
         let status = client.status().await;
         let server = status.server?;
         let mut shown: Vec<String> =
@@ -67,9 +90,9 @@ async fn is_shown(lab: &Lab, what: &str) {
     client.close().await;
 }
 
-/// A founder's directory from before it had company is put back, and started before all others.
-fn the_founder_is_put_back(server_comes_later: bool) {
-    on_network(json!({}), 1, async |lab| {
+/// Puts back the founder's directory from before other nodes joined, and starts it first.
+fn put_the_founder_back(server_comes_later: bool) {
+    on_hosts(json!({}), 1, async |lab| {
         let founder = 0;
         lab.stop_node(founder).await;
         let early = lab.path("early");
@@ -97,25 +120,21 @@ fn the_founder_is_put_back(server_comes_later: bool) {
             lab.start_server().await;
         }
         says(lab, founder, "is an older copy of this node's").await;
-        let status = lab.nodes[founder].running().ended().await;
-        assert_eq!(status.code(), Some(1));
-        assert!(!lab.nodes[founder].running().said().contains("ready "), "it has served");
-        lab.nodes[founder].process = None;
+        refuses_to_serve(lab, founder).await;
         is_shown(lab, "n1 Older").await;
 
-        // Started again and again it does not grow into its place.
+        // Repeated starts do not help it.
         for _ in 0..2 {
             lab.spawn_node(founder, &Under::default());
-            let nobody = lab.client().await;
+            let client = lab.client().await;
             let options = WriteOptions::default().timeout(Duration::from_secs(2));
-            let written = nobody.write_with("k1", "other", options).await;
+            let written = client.write_with("k1", "other", options).await;
             assert!(
                 matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_))),
                 "{written:?}"
             );
-            nobody.close().await;
-            assert_eq!(lab.nodes[founder].running().ended().await.code(), Some(1));
-            lab.nodes[founder].process = None;
+            client.close().await;
+            refuses_to_serve(lab, founder).await;
         }
         for index in 1..3 {
             lab.start_node(index).await;
@@ -135,37 +154,26 @@ fn the_founder_is_put_back(server_comes_later: bool) {
 
 #[test]
 fn a_founders_early_copy_does_not_serve_alone() {
-    if !tools::has("a_founders_early_copy_does_not_serve_alone", &["namespaces"]) {
-        return;
-    }
-    the_founder_is_put_back(false);
+    put_the_founder_back(false);
 }
 
 #[test]
 fn a_founders_early_copy_waits_for_a_server_that_comes_later() {
-    if !tools::has("a_founders_early_copy_waits_for_a_server_that_comes_later", &["namespaces"]) {
-        return;
-    }
-    the_founder_is_put_back(true);
+    put_the_founder_back(true);
 }
 
-/// A copy from within a node's last run is started where nobody hears of it, and votes for itself
-/// each time until its log has more than the network knows of.
+/// A copy from within a node's last run starts without contact to anyone, and votes for itself each
+/// time, until its log has more entries than the network knows.
 #[test]
 fn a_copy_that_voted_alone_is_told_apart() {
-    if !tools::has("a_copy_that_voted_alone_is_told_apart", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({ "replication": 1, "shards": 4 }), 1, async |lab| {
+    on_hosts(json!({ "replication": 1, "shards": 4 }), 1, async |lab| {
         lab.settled().await;
         let (old, kept) = (lab.path("old"), lab.path("kept"));
-        lab.pause_node(0);
-        copy(&lab.nodes[0].dir, &old);
-        lab.resume_node(0);
+        copy_paused(lab, 0, &old);
         let client = lab.client().await;
         client.write("k", "late").await.unwrap();
         client.close().await;
-        // By its goodbye, the server knows all that it has.
+        // When it stops, the node tells the server the position of its log.
         lab.stop_node(0).await;
         lab.kill_server();
         put_back(lab, 0, &old, &kept);
@@ -176,8 +184,7 @@ fn a_copy_that_voted_alone_is_told_apart() {
         lab.start_server().await;
         lab.spawn_node(0, &Under::default());
         says(lab, 0, "is an older copy of this node's").await;
-        assert_eq!(lab.nodes[0].running().ended().await.code(), Some(1));
-        lab.nodes[0].process = None;
+        refuses_to_serve(lab, 0).await;
         restore(lab, 0, &kept);
         lab.start_node(0).await;
         let client = lab.client().await;
@@ -186,30 +193,23 @@ fn a_copy_that_voted_alone_is_told_apart() {
     });
 }
 
-/// A copy is put back while the others are at work, as it was before the node's last run, or within
-/// it.
+/// A copy from within the node's last run is put back while the others work.
 #[test]
 fn a_leaders_and_a_followers_copy_take_no_part() {
-    if !tools::has("a_leaders_and_a_followers_copy_take_no_part", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         for round in 0..2 {
             let leader = lab.coordinator().await;
             let index = if round == 0 { leader } else { (leader + 1) % 3 };
             let (old, kept) =
                 (lab.path(&format!("old-{round}")), lab.path(&format!("kept-{round}")));
-            // Within its run.
-            lab.pause_node(index);
-            copy(&lab.nodes[index].dir, &old);
-            lab.resume_node(index);
+            copy_paused(lab, index, &old);
             work.more(200).await;
             lab.kill_node(index);
             work.more(100).await;
             put_back(lab, index, &old, &kept);
             lab.spawn_node(index, &Under::default());
-            // By the server's word it ends; if only those who were there know, it is held back.
+            // It exits if the server knows better, and is held back if only other nodes do.
             says(lab, index, "is an older copy of this node's").await;
             work.more(200).await;
             lab.kill_node(index);
@@ -221,19 +221,14 @@ fn a_leaders_and_a_followers_copy_take_no_part() {
     });
 }
 
-/// Without a server, those who were there know.
+/// Without a server, the other nodes detect the copy.
 #[test]
 fn a_followers_copy_takes_no_part_without_a_server() {
-    if !tools::has("a_followers_copy_takes_no_part_without_a_server", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         let index = (lab.coordinator().await + 1) % 3;
         let (old, kept) = (lab.path("old"), lab.path("kept"));
-        lab.pause_node(index);
-        copy(&lab.nodes[index].dir, &old);
-        lab.resume_node(index);
+        copy_paused(lab, index, &old);
         work.more(200).await;
         lab.kill_node(index);
         lab.kill_server();
@@ -241,7 +236,7 @@ fn a_followers_copy_takes_no_part_without_a_server() {
         lab.spawn_node(index, &Under::default());
         says(lab, index, "this node takes no part").await;
         let others = lab.others(index);
-        eventually("nobody else says it", async || {
+        eventually("no other node reports it", async || {
             let mut said = String::new();
             for other in &others {
                 said.push_str(&lab.nodes[*other].running().said());
@@ -262,13 +257,11 @@ fn a_followers_copy_takes_no_part_without_a_server() {
 /// Starts a copy of a node's directory on another host, beside the node.
 fn start_clone(lab: &mut Lab, index: usize) -> usize {
     let dir = lab.path("node-clone");
-    lab.pause_node(index);
-    copy(&lab.nodes[index].dir, &dir);
-    lab.resume_node(index);
+    copy_paused(lab, index, &dir);
     lab.spawn_copy(&dir)
 }
 
-/// Says which run goes on, once the server has heard of it.
+/// Chooses the run that continues, once the server knows it.
 async fn keeps(lab: &Lab, node: usize, run: RunChoice) {
     let (admin, id) = (lab.client_as(Role::Admin).await, lab.nodes[node].id());
     eventually("no run is kept", async || {
@@ -278,7 +271,16 @@ async fn keeps(lab: &Lab, node: usize, run: RunChoice) {
     admin.close().await;
 }
 
-/// Each of the two says that there are two, and the clone has never served.
+/// Keeps the original of the two, and waits until the clone has ended.
+async fn keep_original(lab: &mut Lab, original: usize, clone: usize) {
+    let kept = address(lab, original);
+    keeps(lab, original, RunChoice::Address(kept)).await;
+    says(lab, clone, "an administrator has said that another process of this node goes on").await;
+    assert_eq!(lab.nodes[clone].running().ended().await.code(), Some(1));
+    lab.nodes.truncate(3);
+}
+
+/// Checks that both processes report the other one, and that neither looks like an older copy.
 async fn both_are_held_back(lab: &mut Lab, original: usize, clone: usize) {
     for index in [original, clone] {
         says(lab, index, "this node takes no part").await;
@@ -288,48 +290,37 @@ async fn both_are_held_back(lab: &mut Lab, original: usize, clone: usize) {
     assert!(!said.contains("older copy"), "it was taken for an older copy: {said}");
 }
 
-fn has_never_served(lab: &mut Lab, clone: usize) {
+fn assert_never_served(lab: &mut Lab, clone: usize) {
     assert!(!lab.nodes[clone].running().said().contains("ready "), "the clone has served");
 }
 
-async fn is_not_written(client: &Client, key: &str) -> bool {
+async fn is_refused(client: &Client, key: &str) -> bool {
     let options = WriteOptions::default().timeout(Duration::from_secs(1));
     client.write_with(key, "v", options).await.is_err()
 }
 
 #[test]
 fn a_clone_beside_the_coordinator_is_noticed_and_ended() {
-    if !tools::has("a_clone_beside_the_coordinator_is_noticed_and_ended", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         let original = lab.coordinator().await;
         let clone = start_clone(lab, original);
         both_are_held_back(lab, original, clone).await;
-        has_never_served(lab, clone);
+        assert_never_served(lab, clone);
         is_shown(lab, "Twice").await;
-        // The others go on.
+        // The other nodes continue.
         work.more(100).await;
-        let kept = address(lab, original);
-        keeps(lab, original, RunChoice::Address(kept)).await;
-        says(lab, clone, "an administrator has said that another process of this node goes on")
-            .await;
-        assert_eq!(lab.nodes[clone].running().ended().await.code(), Some(1));
-        lab.nodes.truncate(3);
+        keep_original(lab, original, clone).await;
         lab.settled().await;
         work.more(100).await;
         lab.judge(work).await;
     });
 }
 
-/// Whoever talks to both notices it, also without a server.
+/// A node that talks to both processes detects the clone, even without a server.
 #[test]
 fn a_clone_is_noticed_by_the_other_nodes_alone() {
-    if !tools::has("a_clone_is_noticed_by_the_other_nodes_alone", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         let original = lab.coordinator().await;
         lab.kill_server();
@@ -338,25 +329,16 @@ fn a_clone_is_noticed_by_the_other_nodes_alone() {
         work.more(100).await;
         lab.start_server().await;
         is_shown(lab, "Twice").await;
-        let kept = address(lab, original);
-        keeps(lab, original, RunChoice::Address(kept)).await;
-        says(lab, clone, "an administrator has said that another process of this node goes on")
-            .await;
-        assert_eq!(lab.nodes[clone].running().ended().await.code(), Some(1));
-        lab.nodes.truncate(3);
+        keep_original(lab, original, clone).await;
         lab.settled().await;
         lab.judge(work).await;
     });
 }
 
-/// What is left of a directory is no directory: votes and acknowledged entries are gone with the
-/// log.
+/// A directory without its log is useless: the votes and the acknowledged entries are lost.
 #[test]
 fn an_identity_without_its_log_does_not_go_on() {
-    if !tools::has("an_identity_without_its_log_does_not_go_on", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         let (index, kept) = (lab.coordinator().await, lab.path("kept"));
         lab.kill_node(index);
@@ -367,9 +349,7 @@ fn an_identity_without_its_log_does_not_go_on() {
         for _ in 0..2 {
             lab.spawn_node(index, &Under::default());
             says(lab, index, "has this node's identity and nothing else").await;
-            assert_eq!(lab.nodes[index].running().ended().await.code(), Some(1));
-            assert!(!lab.nodes[index].running().said().contains("ready "), "it has served");
-            lab.nodes[index].process = None;
+            refuses_to_serve(lab, index).await;
         }
         work.more(100).await;
         restore(lab, index, &kept);
@@ -381,21 +361,18 @@ fn an_identity_without_its_log_does_not_go_on() {
 
 #[test]
 fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
-    if !tools::has("a_clone_of_the_only_node_is_noticed_and_either_may_be_kept", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({ "replication": 1 }), 1, async |lab| {
+    on_hosts(json!({ "replication": 1 }), 1, async |lab| {
         let client = lab.client().await;
         client.write("k", "before").await.unwrap();
         let clone = start_clone(lab, 0);
         both_are_held_back(lab, 0, clone).await;
-        has_never_served(lab, clone);
-        eventually("it takes writes", async || {
-            if is_not_written(&client, "k").await { Ok(()) } else { Err("written".into()) }
+        assert_never_served(lab, clone);
+        eventually("the node accepts writes", async || {
+            if is_refused(&client, "k").await { Ok(()) } else { Err("written".into()) }
         })
         .await;
         for _ in 0..3 {
-            assert!(is_not_written(&client, "k").await);
+            assert!(is_refused(&client, "k").await);
             let options = ReadOptions::default().timeout(Duration::from_secs(1));
             client.read_with("k", options).await.unwrap_err();
         }
@@ -403,7 +380,7 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
         keeps(lab, 0, RunChoice::Address(kept)).await;
         let mut original = lab.nodes.remove(0);
         assert_eq!(original.running().ended().await.code(), Some(1));
-        eventually("the one that is kept does not serve", async || {
+        eventually("the kept process does not serve", async || {
             client.write("k", "after").await.map(drop).map_err(|error| error.to_string())
         })
         .await;
@@ -413,10 +390,7 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
 
 #[test]
 fn a_node_that_is_killed_again_and_again_is_not_two() {
-    if !tools::has("a_node_that_is_killed_again_and_again_is_not_two", &["namespaces"]) {
-        return;
-    }
-    on_network(json!({}), 3, async |lab| {
+    on_hosts(json!({}), 3, async |lab| {
         let work = lab.work().await;
         let mut said = String::new();
         for round in 0..24_usize {
@@ -424,7 +398,7 @@ fn a_node_that_is_killed_again_and_again_is_not_two() {
             said.push_str(&lab.nodes[index].running().said());
             lab.kill_node(index);
             lab.spawn_node(index, &Under::default());
-            // Nor does the server forget anything that it needs to know.
+            // A restarted server must not forget the runs either.
             if round % 5 == 3 {
                 lab.kill_server();
                 lab.start_server().await;

@@ -1,21 +1,22 @@
-//! A byte that is not what it was, in every file of a node.
+//! A corrupted byte in each file of a node.
 //!
-//! Started on such a directory a node may do one of two things: refuse, with a sentence that names
-//! what is damaged; or start, because nothing of worth was hit or because what was is the end of a
-//! log that others have too, and then it must come to the state that the others are in.
+//! On such a directory, a node may refuse to start, with an error that names the damaged file. Or
+//! it may start, if the damage is irrelevant or at the end of a log that other nodes have too; then
+//! it must reach the same state as the others.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dkv_test_support::text;
 use serde_json::{Value, json};
 
-use crate::lab::network::{Lab, on_network, text};
+use crate::lab::network::{Lab, on_network};
 use crate::lab::{Under, tools};
 
-/// Times at which nobody is elected because the machine is busy: an entry that a new leader appends
-/// would be acknowledged, and then be missing in the copy that the next damage is done to.
+/// Timeouts long enough that a busy machine causes no election: a new leader would append an entry,
+/// which the copy for the next damage would lack.
 fn settings() -> Value {
     json!({
         "log_bytes_max": 16 * 1024 * 1024,
@@ -26,12 +27,12 @@ fn settings() -> Value {
     })
 }
 
-/// What was done to a file.
+/// A damage of a file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
-    /// A bit of the byte at this place is turned over.
+    /// A bit of the byte at this offset is flipped.
     Flip(u64),
-    /// The file ends here.
+    /// The file is cut off at this offset.
     Cut(u64),
 }
 
@@ -45,13 +46,13 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Damages of a file at so many places, all of them where it holds something but zeros.
+/// Returns damages of a file at that many offsets, all of them where it is not zero.
 fn damages(file: &Path, places: usize) -> Vec<Damage> {
     let content = fs::read(file).unwrap();
     let Some(end) = content.iter().rposition(|byte| *byte != 0) else { return Vec::new() };
     let mut damages = Vec::new();
     for place in 0..places {
-        // A single one is in the middle.
+        // A single damage is in the middle.
         let wanted = (end * place).checked_div(places - 1).unwrap_or(end / 2);
         let at = (wanted..=end).find(|at| content[*at] != 0).unwrap_or(end);
         damages.push(Damage::Flip(at as u64));
@@ -69,15 +70,15 @@ fn apply(file: &Path, damage: Damage) {
     fs::write(file, content).unwrap();
 }
 
-/// The last entry of each group, and its term, once all replicas have it.
+/// Returns the last entry of each group and its term, once all replicas have it.
 async fn last_entries(lab: &Lab) -> Vec<(u64, u64)> {
     let statuses = lab.same_state().await;
     statuses[0].groups.iter().map(|group| (group.term.0, group.last_index)).collect()
 }
 
-/// Damages each file of a node at so many places, one at a time.
+/// Damages each file of a node at that many offsets, one at a time.
 async fn damage_everything(lab: &mut Lab, places: usize) {
-    // Enough for checkpoints and several segments of the log.
+    // Enough data for checkpoints and several segments of the log.
     let work = lab.work_with(20_000).await;
     work.more(900).await;
     lab.judge(work).await;

@@ -1,4 +1,4 @@
-//! Disks that fail, stall, lose power in the midst of a sync, and are full.
+//! Disks that fail, stall, lose power during a sync, or are full.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,22 +6,23 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use dkv_api::Role;
+use dkv_test_support::text;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::lab::network::{Lab, Work, on_network, text};
+use crate::lab::network::{Lab, Work, on_network};
 use crate::lab::{Under, eventually, for_a_while, tools};
 
 fn can_be_run(test: &str) -> bool {
     tools::has(test, &["namespaces", "strace"])
 }
 
-/// A tracer that does something to the system calls of a process that runs.
+/// A tracer that injects faults into the system calls of a running process.
 pub(crate) struct Injection(Child);
 
 impl Injection {
-    /// Begins to; `inject` is in the words of strace.
+    /// Starts tracing; `inject` is an argument of strace.
     pub(crate) fn begin(process: u32, inject: &str) -> Self {
         let (process, trace) = (process.to_string(), "trace=fdatasync");
         let inject = format!("inject=fdatasync:{inject}");
@@ -33,13 +34,13 @@ impl Injection {
 
 impl Drop for Injection {
     fn drop(&mut self) {
-        // Asked in good order it lets go of the process and leaves it whole.
+        // SIGTERM makes it detach without harm to the process.
         let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
 
-/// Waits until a node has ended by itself, and tells what it said.
+/// Waits until a node has ended by itself, and returns its output.
 async fn ended(lab: &mut Lab, index: usize) -> String {
     let mut process = lab.nodes[index].process.take().unwrap();
     let status = process.ended().await;
@@ -55,7 +56,7 @@ fn a_sync_fails() {
     on_network(json!({}), 3, async |lab| {
         let work = lab.work().await;
         for turn in 0..2 {
-            // Once that of the leader, once that of a follower.
+            // First the leader, then a follower.
             let index = (lab.coordinator().await + turn) % 3;
             let process = lab.nodes[index].running().id();
             let injection = Injection::begin(process, "error=EIO:when=1");
@@ -82,8 +83,8 @@ async fn killed_at(lab: &mut Lab, work: &Work, turn: usize, sync: u64) {
 }
 
 #[test]
-fn a_node_dies_as_it_syncs() {
-    if !can_be_run("a_node_dies_as_it_syncs") {
+fn a_node_dies_during_a_sync() {
+    if !can_be_run("a_node_dies_during_a_sync") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -121,7 +122,7 @@ fn the_leaders_disk_stalls() {
         let others = lab.others(leader);
         let process = lab.nodes[leader].running().id();
         let injection = Injection::begin(process, "delay_enter=8000000");
-        // It sends heartbeats and commits nothing, and must not stay.
+        // It sends heartbeats but commits nothing, and must lose its leadership.
         let next = lab.coordinator_among(&others).await;
         assert_ne!(next, leader);
         work.more(200).await;
@@ -142,7 +143,7 @@ fn a_followers_disk_is_slow() {
         let slow = Under::strace("fdatasync:delay_enter=60000");
         lab.start_node_under(follower, slow).await;
         work.more(500).await;
-        // The others do not wait for it, unless one of them is lost.
+        // The others do not wait for it unless one of them fails.
         let other = lab.others(follower)[0];
         lab.kill_node(other);
         work.more(50).await;
@@ -152,7 +153,7 @@ fn a_followers_disk_is_slow() {
     });
 }
 
-/// Bytes of the small disk: a node leaves 128 MiB free.
+/// Size of the small disk in bytes: a node keeps 128 MiB free.
 const DISK: &str = "size=240m";
 
 #[test]
@@ -182,20 +183,20 @@ fn the_leaders_disk_is_full() {
             let node = status.nodes.into_iter().find(|(info, _)| info.id == id).ok_or("gone")?;
             Ok(node.1?.disk_full)
         };
-        eventually("it does not notice", async || {
+        eventually("the node does not notice", async || {
             if is_full().await? { Ok(()) } else { Err("it says that it has room".to_owned()) }
         })
         .await;
         let (done, written) = (work.workload.done(), work.workload.written());
-        // Refused writes are answered, and reads go on.
-        eventually("nothing is served any more", async || {
+        // Writes are refused with an answer, and reads still work.
+        eventually("nothing is served", async || {
             if work.workload.done() > done + 300 { Ok(()) } else { Err("too little".to_owned()) }
         })
         .await;
         println!("{} writes while it was full", work.workload.written() - written);
         drop(file);
         std::fs::remove_file(&filling).unwrap();
-        eventually("it stays full", async || {
+        eventually("the disk stays full", async || {
             if is_full().await? { Err("it says that it is full".to_owned()) } else { Ok(()) }
         })
         .await;
@@ -221,7 +222,7 @@ fn a_followers_disk_is_full() {
         let filling = disk.join("filling");
         let mut file = File::create(&filling).unwrap();
         while file.write_all(&[1; 64 * 1024]).is_ok() {}
-        // More than the log may hold, so that it must do without a part of it.
+        // More than the log may hold, so that a part of it must be purged.
         work.more(1200).await;
         for_a_while(Duration::from_secs(1).as_millis() as u64).await;
         drop(file);
@@ -231,8 +232,8 @@ fn a_followers_disk_is_full() {
 }
 
 #[test]
-fn a_replica_leaves_a_node_whose_disk_is_full() {
-    if !tools::has("a_replica_leaves_a_node_whose_disk_is_full", &["namespaces"]) {
+fn a_replica_moves_off_a_node_whose_disk_is_full() {
+    if !tools::has("a_replica_moves_off_a_node_whose_disk_is_full", &["namespaces"]) {
         return;
     }
     on_network(json!({ "log_bytes_max": 16 * 1024 * 1024, "shards": 4 }), 0, async |lab| {
@@ -251,7 +252,7 @@ fn a_replica_leaves_a_node_whose_disk_is_full() {
             let places = placement.nodes.iter().find(|places| places.node == id);
             Ok(places.ok_or("it is not there")?.shards)
         };
-        eventually("it has no replica", async || match replicas().await? {
+        eventually("the node has no replica", async || match replicas().await? {
             0 => Err("none".to_owned()),
             _ => Ok(()),
         })
@@ -266,12 +267,12 @@ fn a_replica_leaves_a_node_whose_disk_is_full() {
             some => Err(format!("{some} are left")),
         })
         .await;
-        // It looks for what it need not keep three times a second.
+        // It looks for obsolete replicas three times per second.
         for_a_while(Duration::from_secs(3).as_millis() as u64).await;
         lab.assert_alive();
         drop(file);
         std::fs::remove_file(&filling).unwrap();
-        eventually("it is not emptied", async || {
+        eventually("the node is not drained", async || {
             let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
             match placement.nodes.iter().find(|places| places.node == id) {
                 Some(places) if places.may_stop => Ok(()),

@@ -21,11 +21,11 @@ fn a_network_grows_to_seven_and_shrinks_to_three() {
         }
         lab.settled().await;
         let admin = lab.client_as(Role::Admin).await;
-        // The first nodes, which lead and vote, so that others have to take over.
+        // The first nodes lead and vote, so others must take over.
         for index in 0..4 {
             let id = lab.nodes[index].id();
             admin.remove_node(id).await.unwrap();
-            eventually("it is not removed", async || {
+            eventually("the node is not removed", async || {
                 let view = admin.refresh().await.map_err(|error| error.to_string())?;
                 if view.node(id).is_none() { Ok(()) } else { Err("it is there".to_owned()) }
             })
@@ -53,7 +53,7 @@ fn nodes_are_drained_one_after_the_other() {
             let index = lab.coordinator().await;
             let id = lab.nodes[index].id();
             admin.drain_node(id, true).await.unwrap();
-            eventually("it is not emptied", async || {
+            eventually("the node is not drained", async || {
                 let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
                 match placement.nodes.iter().find(|places| places.node == id) {
                     Some(places) if places.may_stop => Ok(()),
@@ -61,7 +61,7 @@ fn nodes_are_drained_one_after_the_other() {
                 }
             })
             .await;
-            // As it was promised: nobody misses it.
+            // As promised, the network does not need it any more.
             lab.kill_node(index);
             work.more(50).await;
             lab.start_node(index).await;
@@ -89,7 +89,7 @@ fn a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back() {
             lab.hosts.cut(CLIENT, lab.nodes[*other].host);
         }
         lab.hosts.cut(lab.nodes[leader].host, SERVER);
-        // It still leads by its own log, and keeps what it takes.
+        // It still leads according to its own log, and stores what it accepts.
         client.write_with("kept", "by the leader", Level::Eventual.into()).await.unwrap();
         lab.hosts.heal();
         for other in &others {
@@ -100,7 +100,7 @@ fn a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back() {
         lab.coordinator_among(&others).await;
         let admin = lab.client_as(Role::Admin).await;
         admin.drain_node(id, true).await.unwrap();
-        eventually("the shard still counts on it", async || {
+        eventually("the shard still has it as a voter", async || {
             let view = admin.refresh().await.map_err(|error| error.to_string())?;
             let shard = view.shard_of(b"k").ok_or("there is no shard")?;
             if shard.voters.len() == 3 && !shard.voters.contains(&id) {
@@ -111,7 +111,7 @@ fn a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back() {
         })
         .await;
         lab.hosts.heal();
-        eventually("it is not emptied", async || {
+        eventually("the node is not drained", async || {
             let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
             match placement.nodes.iter().find(|places| places.node == id) {
                 Some(places) if places.may_stop => Ok(()),

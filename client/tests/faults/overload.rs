@@ -1,6 +1,6 @@
-//! More load than a network can take: it refuses what it cannot do in time and says when to come
-//! again, what it takes is done in time, nobody is elected, and as soon as the load has gone all is
-//! as before.
+//! More load than a network can handle. It refuses what it cannot do in time and says when to
+//! retry, does what it accepts in time, holds no election, and recovers as soon as the load has
+//! gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::disks::Injection;
 use crate::lab::network::{Lab, on_network};
 use crate::lab::{eventually, for_a_while, tools};
 
-/// Time that each sync of each disk takes: with it, some 10 MB/s are all that the network can do.
+/// Time that each sync of each disk takes, which limits the network to some 10 MB/s.
 const SYNC: &str = "delay_enter=150000";
-/// Connections, writes under way on each, and bytes of each write.
+/// Number of connections, of concurrent writes on each, and bytes of each write.
 const FLOOD: (usize, usize, usize) = (3, 150, 32 * 1024);
-/// Time that a write of the flood waits for.
+/// Timeout of each write of the flood.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// Memory that a node may take beyond what it had, in bytes: what may wait, in a few copies.
+/// Number of bytes by which the memory of a node may grow: a few copies of what may wait.
 const GROWTH_BYTES_MAX: u64 = 300 * 1024 * 1024;
 
-/// What came of the writes of a flood.
+/// The results of the writes of a flood.
 #[derive(Default)]
 struct Came {
-    /// Times of those that were done.
+    /// Times of the successful writes.
     done: Vec<Duration>,
     overloaded: u64,
     other: Vec<Error>,
@@ -51,7 +51,7 @@ async fn flood(client: Client, number: usize, stop: Arc<AtomicBool>) -> Came {
     came
 }
 
-/// Terms of all groups, at all nodes.
+/// Returns the terms of all groups at all nodes.
 fn terms(statuses: &[NodeStatus]) -> Vec<u64> {
     let groups = statuses.iter().flat_map(|status| &status.groups);
     groups.map(|group| group.term.0).collect()
@@ -61,22 +61,22 @@ fn memory(lab: &mut Lab) -> Vec<u64> {
     lab.nodes.iter_mut().map(|node| node.running().memory_bytes()).collect()
 }
 
-/// The time that `part` in a hundred are below.
+/// Returns the percentile `part` of the times.
 fn quantile(times: &mut [Duration], part: usize) -> Duration {
     times.sort();
     times.get(times.len() * part / 100).copied().unwrap_or_default()
 }
 
 #[test]
-fn more_load_than_it_can_take() {
-    if !tools::has("more_load_than_it_can_take", &["namespaces", "strace"]) {
+fn more_load_than_the_network_can_handle() {
+    if !tools::has("more_load_than_the_network_can_handle", &["namespaces", "strace"]) {
         return;
     }
-    // Times that a busy machine keeps: what is loaded here are the disks, not the processors.
+    // Timeouts long enough for a busy machine: the test loads the disks, not the processors.
     let times = json!({ "heartbeat_ms": 100, "election_min_ms": 2000, "election_max_ms": 3000 });
     on_network(times, 3, async |lab| {
-        // The founder gives one of its two shards away, which is no election that is meant here.
-        eventually("one node leads all shards", async || {
+        // The founder transfers one of its two shards, which must not count as an election.
+        eventually("one node still leads all shards", async || {
             let statuses = lab.same_state().await;
             let groups = statuses.iter().flat_map(|status| &status.groups);
             let shards = groups.filter(|group| group.group.is_shard());
@@ -101,7 +101,7 @@ fn more_load_than_it_can_take() {
             clients.push(client);
         }
         for_a_while(2000).await;
-        // Who reads meanwhile waits for a round of heartbeats, and not behind data or disks.
+        // Reads wait for a round of heartbeats, not for data or disks.
         let (mut reads, until) = (Vec::new(), Instant::now() + Duration::from_secs(5));
         let mut memory_most = Vec::new();
         while Instant::now() < until {
@@ -131,12 +131,12 @@ fn more_load_than_it_can_take() {
             reads.len(),
             quantile(&mut reads, 99),
         );
-        // Some were still on their way through a busy machine when their writer's time was up.
+        // Some were still in transit on a busy machine when they timed out.
         let in_doubt = |error: &Error| matches!(error, Error::Unknown(_));
         assert!(all.other.iter().all(in_doubt), "{:?}", all.other.iter().find(|e| !in_doubt(e)));
         assert!(all.other.len() < all.done.len() / 4, "{} in doubt", all.other.len());
         assert!(all.overloaded > 20, "there was no overload");
-        assert!(all.done.len() > 500, "and it did next to nothing");
+        assert!(all.done.len() > 500, "hardly any write succeeded");
         assert!(quantile(&mut reads, 95) < Duration::from_millis(500));
         assert!(recovered < Duration::from_secs(1));
         for now in memory_most {
@@ -146,6 +146,6 @@ fn more_load_than_it_can_take() {
         }
         drop(slow);
         lab.assert_alive();
-        assert_eq!(terms(&lab.same_state().await), before, "somebody was elected");
+        assert_eq!(terms(&lab.same_state().await), before, "there was an election");
     });
 }

@@ -1,11 +1,11 @@
-//! Packets that are lost, late, twice or out of order.
+//! Packets that are lost, delayed, duplicated or out of order.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::lab::network::on_network;
-use crate::lab::relay::{Mischief, Relay};
+use crate::lab::relay::{FaultyRelay, PacketFaults};
 use crate::lab::{Under, for_a_while, host, tools};
 
 #[test]
@@ -19,7 +19,7 @@ fn a_tenth_of_all_packets_is_lost() {
             lab.hosts.lose(lab.nodes[index].host, 0.1);
         }
         work.more(400).await;
-        // And the leader is lost meanwhile.
+        // Meanwhile the leader is killed.
         let leader = lab.coordinator().await;
         lab.kill_node(leader);
         work.more(400).await;
@@ -29,17 +29,17 @@ fn a_tenth_of_all_packets_is_lost() {
 }
 
 #[test]
-fn packets_are_late_and_twice_and_out_of_order() {
-    if !tools::has("packets_are_late_and_twice_and_out_of_order", &["namespaces"]) {
+fn packets_are_delayed_duplicated_and_reordered() {
+    if !tools::has("packets_are_delayed_duplicated_and_reordered", &["namespaces"]) {
         return;
     }
     on_network(json!({}), 0, async |lab| {
-        // Everybody reaches each node by a relay only, which is where the clients are.
+        // All peers reach each node only through a relay on the host of the clients.
         let mut relays = Vec::new();
         for number in 0..3_u16 {
             let node = (host::address(usize::from(number) + 2), 4401).into();
             let relay =
-                Relay::start((host::address(host::CLIENT), 5001 + number).into(), node).await;
+                FaultyRelay::start((host::address(host::CLIENT), 5001 + number).into(), node).await;
             let advertise = vec!["--advertise".to_owned(), relay.address.to_string()];
             relays.push(relay);
             lab.add_node(Under { arguments: advertise, ..Under::default() }).await;
@@ -47,7 +47,7 @@ fn packets_are_late_and_twice_and_out_of_order() {
         lab.settled().await;
         let work = lab.work().await;
         for relay in &relays {
-            relay.set(Mischief {
+            relay.set(PacketFaults {
                 late: Duration::from_millis(2)..Duration::from_millis(12),
                 twice: 0.1,
                 lost: 0.02,
@@ -60,7 +60,7 @@ fn packets_are_late_and_twice_and_out_of_order() {
         work.more(200).await;
         lab.resume_node(leader);
         work.more(200).await;
-        relays.iter().for_each(|relay| relay.set(Mischief::default()));
+        relays.iter().for_each(|relay| relay.set(PacketFaults::default()));
         lab.judge(work).await;
     });
 }

@@ -1,4 +1,4 @@
-//! Hosts that do not reach each other.
+//! Partitions: hosts that cannot reach each other.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn can_be_run(test: &str) -> bool {
     tools::has(test, &["namespaces", "iptables"])
 }
 
-/// Hosts of nodes.
+/// Returns the hosts of nodes.
 fn hosts(lab: &Lab, nodes: &[usize]) -> Vec<usize> {
     nodes.iter().map(|index| lab.nodes[*index].host).collect()
 }
@@ -29,7 +29,7 @@ fn the_leader_is_cut_off_from_the_other_nodes() {
     on_network(json!({}), 3, async |lab| {
         let work = lab.work().await;
         for _ in 0..2 {
-            // Clients reach it all the time, and so does the server.
+            // Clients and the server still reach it.
             let leader = lab.coordinator().await;
             let others = lab.others(leader);
             for other in hosts(lab, &others) {
@@ -47,8 +47,8 @@ fn the_leader_is_cut_off_from_the_other_nodes() {
 }
 
 #[test]
-fn the_leader_is_cut_off_from_everybody() {
-    if !can_be_run("the_leader_is_cut_off_from_everybody") {
+fn the_leader_is_cut_off_from_all_hosts() {
+    if !can_be_run("the_leader_is_cut_off_from_all_hosts") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -65,10 +65,10 @@ fn the_leader_is_cut_off_from_everybody() {
     });
 }
 
-/// Keys that are written on both sides of a cut.
+/// Number of keys that are written on both sides of a partition.
 const KEYS: usize = 20;
 
-/// Nobody there reaches the other nodes or the server.
+/// Cuts a node and the clients off from the other nodes and the server.
 fn cut_off(lab: &Lab, host: usize, others: &[usize]) {
     for other in others.iter().chain(&[SERVER]) {
         lab.hosts.cut(host, *other);
@@ -76,8 +76,8 @@ fn cut_off(lab: &Lab, host: usize, others: &[usize]) {
 }
 
 #[test]
-fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
-    if !can_be_run("a_place_that_is_cut_off_goes_on_with_what_is_eventual") {
+fn an_isolated_site_continues_with_eventual_operations() {
+    if !can_be_run("an_isolated_site_continues_with_eventual_operations") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -88,7 +88,7 @@ fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
         lab.same_state().await;
         let left = lab.others(lab.coordinator().await)[0];
         let (left_host, far) = (lab.nodes[left].host, hosts(lab, &lab.others(left)));
-        // A node and a client, which reach each other and nobody else.
+        // A node and a client that reach only each other.
         cut_off(lab, left_host, &far);
         cut_off(lab, CLIENT, &far);
         for number in 0..KEYS {
@@ -111,11 +111,11 @@ fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
         assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
         let strong = WriteOptions::default().timeout(patience);
         let written = client.write_with("nobody", "v", strong).await;
-        // Nobody knows only if the node led that shard when it was cut off.
+        // The outcome is unknown only if the node led that shard when it was cut off.
         let refused = matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_)));
         assert!(refused, "{written:?}");
 
-        // Elsewhere life goes on, and what is later stays later.
+        // The other side continues, and later writes win.
         lab.hosts.heal();
         cut_off(lab, left_host, &far);
         let other = lab.client().await;
@@ -131,7 +131,7 @@ fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
             })
             .await;
         }
-        eventually("an outbox is not emptied", async || {
+        eventually("an outbox is not empty", async || {
             let status = client.status().await;
             let nodes = status.nodes.into_iter().map(|(_, status)| status);
             let pending: u64 = nodes.map(|status| status.map_or(1, |status| status.pending)).sum();
@@ -144,8 +144,8 @@ fn a_place_that_is_cut_off_goes_on_with_what_is_eventual() {
 }
 
 #[test]
-fn the_leader_hears_nobody_and_is_heard() {
-    if !can_be_run("the_leader_hears_nobody_and_is_heard") {
+fn the_leader_can_send_but_not_receive() {
+    if !can_be_run("the_leader_can_send_but_not_receive") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -161,8 +161,8 @@ fn the_leader_hears_nobody_and_is_heard() {
 }
 
 #[test]
-fn the_leader_is_not_heard_and_hears() {
-    if !can_be_run("the_leader_is_not_heard_and_hears") {
+fn the_leader_can_receive_but_not_send() {
+    if !can_be_run("the_leader_can_receive_but_not_send") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -178,8 +178,8 @@ fn the_leader_is_not_heard_and_hears() {
 }
 
 #[test]
-fn a_follower_that_hears_nobody_disturbs_nobody() {
-    if !can_be_run("a_follower_that_hears_nobody_disturbs_nobody") {
+fn a_follower_that_cannot_receive_causes_no_election() {
+    if !can_be_run("a_follower_that_cannot_receive_causes_no_election") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -204,7 +204,7 @@ fn two_sides_meet_in_one_node() {
         let work = lab.work().await;
         let leader = lab.coordinator().await;
         let others = hosts(lab, &lab.others(leader));
-        // The leader is on one side: it has itself, a neighbour, and the bridge, which is second.
+        // The leader is on one side, with a neighbour and the bridge, which is second.
         let (near, far) = (others[0], &others[2..]);
         for other in far {
             lab.hosts.cut(lab.nodes[leader].host, *other);
@@ -218,8 +218,8 @@ fn two_sides_meet_in_one_node() {
 }
 
 #[test]
-fn each_sees_only_its_neighbours() {
-    if !can_be_run("each_sees_only_its_neighbours") {
+fn each_node_sees_only_its_neighbours() {
+    if !can_be_run("each_node_sees_only_its_neighbours") {
         return;
     }
     on_network(json!({ "replication": 5 }), 5, async |lab| {
@@ -245,7 +245,7 @@ fn no_side_has_a_majority() {
         for (one, other) in [(0, 1), (0, 2), (1, 2)] {
             lab.hosts.cut(all[one], all[other]);
         }
-        // Longer than an operation may take: some will have an outcome that nobody knows.
+        // Longer than the timeout of an operation, so that some outcomes are unknown.
         for_a_while(5000).await;
         lab.judge(work).await;
     });

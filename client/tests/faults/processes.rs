@@ -1,4 +1,4 @@
-//! Processes that are killed, paused, restarted.
+//! Processes that are killed, paused and restarted.
 
 use serde_json::json;
 
@@ -25,7 +25,7 @@ fn the_leader_is_killed_again_and_again() {
         }
         let history = lab.judge(work).await;
         let unknown = history.operations.iter().filter(|operation| operation.is_open()).count();
-        assert_eq!(unknown, 0, "a failover costs time and nothing else");
+        assert_eq!(unknown, 0, "a failover only takes time");
     });
 }
 
@@ -50,8 +50,8 @@ fn leaders_are_paused_for_longer_than_an_election() {
 }
 
 #[test]
-fn everything_is_killed_at_once() {
-    if !can_be_run("everything_is_killed_at_once") {
+fn all_processes_are_killed_at_once() {
+    if !can_be_run("all_processes_are_killed_at_once") {
         return;
     }
     on_network(json!({}), 3, async |lab| {
@@ -93,8 +93,8 @@ fn nodes_are_restarted_one_after_the_other() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn all_kinds_of_ends_for_a_long_time() {
-    if !can_be_run("all_kinds_of_ends_for_a_long_time") {
+fn nodes_end_in_all_ways_for_a_long_time() {
+    if !can_be_run("nodes_end_in_all_ways_for_a_long_time") {
         return;
     }
     on_network(json!({ "replication": 5, "log_bytes_max": 16 * 1024 * 1024 }), 5, async |lab| {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_base::id::{NetworkId, NodeId};
-use dkv_wire::call::call;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Reply, Request, RequestBody};
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::{Close, Endpoint, peer_identity};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -130,12 +130,12 @@ async fn an_expired_certificate_that_gets_no_new_one_says_why() {
     assert!(why.contains("has expired; connect once by the address of the registration"), "{why}");
 
     // The holder was revoked meanwhile, and is not joined under another name either.
-    fake.gate.set_denied([identity.holder]);
+    fake.acceptor.set_denied([identity.holder]);
     let revoked = fake.builder().connect().await;
     let Err(ConnectError::Denied(why)) = revoked else { panic!("{revoked:?}") };
     assert!(why.contains("expired") && why.contains("was removed from the network"), "{why}");
     assert_eq!(fake.joined.lock().unwrap().len(), 1);
-    fake.gate.set_denied([]);
+    fake.acceptor.set_denied([]);
 
     // Another network has taken the server's place: that one is joined.
     let other = Fake::start_at(1, "127.0.0.1:0".parse().unwrap(), Some(fake.home.clone())).await;
@@ -233,8 +233,8 @@ async fn a_revoked_client_is_denied_and_does_not_join_again() {
     let client = fake.builder().connect().await.unwrap();
     client.write("k", "v").await.unwrap();
     let holder = client.identity().holder;
-    fake.gate.set_denied([holder]);
-    fake.nodes[0].gate.set_denied([holder]);
+    fake.acceptor.set_denied([holder]);
+    fake.nodes[0].acceptor.set_denied([holder]);
     let read = client.read("k").await;
     assert!(matches!(read, Err(Error::Denied(_))), "{read:?}");
     let again = fake.builder().connect().await;

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
+use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::gate::{Gate, Peer};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{FRAME_BYTES_MAX, JOIN_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::local;
@@ -253,7 +253,7 @@ pub struct Node {
     pub id: NodeId,
     pub address: SocketAddr,
     endpoint: Endpoint,
-    pub gate: Arc<Gate>,
+    pub acceptor: Arc<Acceptor>,
     script: Arc<Mutex<Option<Script>>>,
 }
 
@@ -279,7 +279,7 @@ pub struct Fake {
     pub nodes: Vec<Node>,
 
     pub server: Endpoint,
-    pub gate: Arc<Gate>,
+    pub acceptor: Arc<Acceptor>,
     pub joined: Arc<Mutex<Vec<HolderId>>>,
     pub authority: Arc<Authority>,
     pub home: PathBuf,
@@ -339,7 +339,7 @@ impl Fake {
         for token in tokens.values() {
             local::leave_token(&home, address.port(), token).unwrap();
         }
-        let gate = Arc::new(Gate::default());
+        let acceptor = Arc::new(Acceptor::default());
         let joined = Arc::new(Mutex::new(Vec::new()));
         let desk = Desk {
             network,
@@ -347,10 +347,10 @@ impl Fake {
             tokens: tokens.values().cloned().collect(),
             joined: joined.clone(),
             state: state.clone(),
-            gate: gate.clone(),
+            acceptor: acceptor.clone(),
         };
         let desk = Arc::new(desk);
-        tokio::spawn(gate.clone().serve(endpoint.clone(), move |connection, peer| {
+        tokio::spawn(acceptor.clone().serve(endpoint.clone(), move |connection, peer| {
             let desk = desk.clone();
             async move { desk.serve(connection, peer).await }
         }));
@@ -360,7 +360,7 @@ impl Fake {
             address,
             nodes,
             server,
-            gate,
+            acceptor,
             joined,
             authority,
             home,
@@ -404,10 +404,10 @@ fn node(authority: &Authority, address: SocketAddr, state: &Arc<Mutex<State>>) -
         Endpoint::listen(address, credentials(authority, identity), Admit::Certified, b"node")
             .unwrap();
     let address = endpoint.local_address().unwrap();
-    let gate = Arc::new(Gate::default());
+    let acceptor = Arc::new(Acceptor::default());
     let script: Arc<Mutex<Option<Script>>> = Arc::default();
     let (theirs, states) = (script.clone(), state.clone());
-    tokio::spawn(gate.clone().serve(endpoint.clone(), move |connection, _| {
+    tokio::spawn(acceptor.clone().serve(endpoint.clone(), move |connection, _| {
         let (script, state) = (theirs.clone(), states.clone());
         async move {
             while let Ok((send, receive)) = connection.accept_bi().await {
@@ -417,7 +417,7 @@ fn node(authority: &Authority, address: SocketAddr, state: &Arc<Mutex<State>>) -
             }
         }
     }));
-    Node { id, address, endpoint, gate, script }
+    Node { id, address, endpoint, acceptor, script }
 }
 
 fn credentials_identity(authority: &Authority, id: NodeId) -> Identity {
@@ -503,7 +503,7 @@ struct Desk {
     tokens: Vec<Token>,
     joined: Arc<Mutex<Vec<HolderId>>>,
     state: Arc<Mutex<State>>,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
 }
 
 impl Desk {
@@ -555,7 +555,7 @@ impl Desk {
             .authority
             .recognise(&request.certificate, &material, &request.proof)
             .map_err(|_| JoinRefusal::Certificate)?;
-        if self.gate.is_denied(identity.holder) {
+        if self.acceptor.is_denied(identity.holder) {
             return Err(JoinRefusal::Denied);
         }
         let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();

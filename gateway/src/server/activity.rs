@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dkv_base::places::Marker;
+use dkv_base::slots::BusyFlag;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -24,23 +24,23 @@ pub(crate) struct Activity {
     /// Requests without an answer yet.
     running: AtomicU64,
     /// Marked busy from the first request in progress to the last: a busy connection keeps its
-    /// place.
-    place: Option<Marker>,
+    /// slot.
+    slot: Option<BusyFlag>,
 }
 
 impl Activity {
-    /// Starts to track a new connection in a place.
-    pub(crate) fn new(place: Option<Marker>) -> Arc<Self> {
+    /// Starts to track a new connection in a slot.
+    pub(crate) fn new(slot: Option<BusyFlag>) -> Arc<Self> {
         let (last_ms, running) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { begun: Instant::now(), last_ms, running, place })
+        Arc::new(Self { begun: Instant::now(), last_ms, running, slot })
     }
 
     /// Records a new request, which is answered once the returned value is dropped.
     pub(crate) fn begin_request(self: &Arc<Self>) -> RunningRequest {
         if self.running.fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(place) = &self.place
+            && let Some(slot) = &self.slot
         {
-            place.set_busy(true);
+            slot.set_busy(true);
         }
         self.touch();
         RunningRequest(Arc::clone(self))
@@ -79,9 +79,9 @@ impl Drop for RunningRequest {
     fn drop(&mut self) {
         self.0.touch();
         if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1
-            && let Some(place) = &self.0.place
+            && let Some(slot) = &self.0.slot
         {
-            place.set_busy(false);
+            slot.set_busy(false);
         }
     }
 }

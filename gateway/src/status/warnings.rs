@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dkv_api::{GroupId, NodeId, NodeState};
+use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::RunReport;
-use dkv_wire::run::Verdict;
 
 use super::answers::Answers;
 use super::report::Report;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::limits::NODES_MAX;
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::tls::Expect;
@@ -76,7 +76,7 @@ pub(crate) struct Peers {
 
 struct PeersInner {
     endpoint: Endpoint,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     /// Which runs speak at both ends; without it, nobody is asked.
     runs: Option<Runs>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
@@ -110,20 +110,20 @@ struct LinkState {
 
 impl Peers {
     /// The other nodes, as a node meets them: on each connection both ends say which run they are.
-    pub(crate) fn greeting(endpoint: Endpoint, gate: Arc<Gate>, runs: Runs) -> Self {
-        Self::with(endpoint, gate, Some(runs))
+    pub(crate) fn greeting(endpoint: Endpoint, acceptor: Arc<Acceptor>, runs: Runs) -> Self {
+        Self::with(endpoint, acceptor, Some(runs))
     }
 
     /// The other nodes, without a word at the beginning of a connection.
     #[cfg(test)]
-    pub(crate) fn new(endpoint: Endpoint, gate: Arc<Gate>) -> Self {
-        Self::with(endpoint, gate, None)
+    pub(crate) fn new(endpoint: Endpoint, acceptor: Arc<Acceptor>) -> Self {
+        Self::with(endpoint, acceptor, None)
     }
 
-    fn with(endpoint: Endpoint, gate: Arc<Gate>, runs: Option<Runs>) -> Self {
+    fn with(endpoint: Endpoint, acceptor: Arc<Acceptor>, runs: Option<Runs>) -> Self {
         let shared = PeersInner {
             endpoint,
-            gate,
+            acceptor,
             runs,
             addresses: Mutex::default(),
             links: Mutex::default(),
@@ -263,7 +263,7 @@ impl Peers {
         if let Some(connection) = link.open() {
             return Ok(connection);
         }
-        if self.shared.gate.is_denied(node.into()) {
+        if self.shared.acceptor.is_denied(node.into()) {
             return Err(PeerError::Denied(node));
         }
         let address = self.address(node).ok_or(PeerError::UnknownAddress(node))?;
@@ -279,7 +279,7 @@ impl Peers {
         };
         let connected = match connected {
             Ok(connection) => {
-                self.shared.gate.watch(&connection);
+                self.shared.acceptor.watch(&connection);
                 self.watch(node, address, &connection);
                 self.greet(node, lane, &connection).await.map(|()| connection)
             }

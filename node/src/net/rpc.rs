@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
-use dkv_wire::call::{CallError, call};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::rpc::{RpcError, call};
 
 use crate::net::peers::{Lane, Peers};
 
@@ -24,7 +24,7 @@ pub(crate) async fn ask(
         let connection = connection.map_err(|error| unavailable(error.to_string()))?;
         let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let request = Request { id: 1, deadline_ms, forward: false, body };
-        let answered: Result<Reply, CallError> =
+        let answered: Result<Reply, RpcError> =
             call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
         match answered {
             Ok(reply) => reply.result,

@@ -1,7 +1,7 @@
 //! Which run of this node's process this is, and which runs of the other nodes were heard.
 //!
 //! A data directory can be copied, put back, and started twice. So a node tells who it speaks to
-//! which run of its process it is ([`dkv_wire::run`]), and listens for the same:
+//! which run of its process it is ([`dkv_wire::incarnation`]), and listens for the same:
 //!
 //! - [`store`]: the number of this start, on disk before anything is said; and what was heard of
 //!   the others, so that it outlives a restart.
@@ -28,10 +28,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
+use dkv_wire::incarnation::{
+    BootId, Incarnation, IncarnationTracker, Observation, Ruling, Verdict,
+};
 use dkv_wire::limits;
 use dkv_wire::message::Question;
 use dkv_wire::quic::Close;
-use dkv_wire::run::{Boot, Heard, Ruling, Run, RunBook, Verdict};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -65,12 +67,12 @@ struct RunsInner {
     me: NodeId,
     /// Where the book is kept.
     directory: PathBuf,
-    own: Run,
+    own: Incarnation,
     /// Its log, and this run as it was when that was opened.
-    wal: OnceLock<(Wal, Run)>,
+    wal: OnceLock<(Wal, Incarnation)>,
     /// What people call the node, and where it is: for messages.
     named: OnceLock<(String, SocketAddr)>,
-    book: Mutex<RunBook<NodeId>>,
+    book: Mutex<IncarnationTracker<NodeId>>,
     /// Whether the book has what is to be on disk at once, and what can wait.
     has_news: AtomicBool,
     has_marks: AtomicBool,
@@ -80,20 +82,25 @@ struct RunsInner {
     /// Why the node takes no part, while it does not.
     held: watch::Sender<Option<Arc<str>>>,
     /// Connections, by the run at their other end.
-    links: Mutex<BTreeMap<NodeId, Vec<(Boot, quinn::Connection)>>>,
+    links: Mutex<BTreeMap<NodeId, Vec<(BootId, quinn::Connection)>>>,
     /// Where it is told that there may be another run of a node: whoever is connected to one asks
     /// it at once.
     doubts: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     /// Where it is told that another node refuses this one.
     refusal: Notify,
     /// Whom this node refuses, as one sentence each.
-    refused: Mutex<BTreeMap<NodeId, (Boot, Verdict, String)>>,
+    refused: Mutex<BTreeMap<NodeId, (BootId, Verdict, String)>>,
     /// Says so in the log, and not so often as to fill a disk.
     denials: DenialLog,
 }
 
 impl Runs {
-    fn new(me: NodeId, directory: &Path, own: Run, book: RunBook<NodeId>) -> Self {
+    fn new(
+        me: NodeId,
+        directory: &Path,
+        own: Incarnation,
+        book: IncarnationTracker<NodeId>,
+    ) -> Self {
         let shared = RunsInner {
             me,
             directory: directory.to_owned(),
@@ -121,9 +128,9 @@ impl Runs {
     }
 
     /// This run, and how much its log has on disk.
-    pub(crate) fn own(&self) -> Run {
+    pub(crate) fn own(&self) -> Incarnation {
         match self.shared.wal.get() {
-            Some((wal, opened)) => Run { mark: wal.durable_records(), ..opened.clone() },
+            Some((wal, opened)) => Incarnation { mark: wal.durable_records(), ..opened.clone() },
             None => self.shared.own.clone(),
         }
     }
@@ -214,11 +221,11 @@ impl Runs {
 
     /// A run of another node was heard, in answer to a question if it was asked one. If it may not
     /// take part, what is connected to it is cut off.
-    fn hear(&self, node: NodeId, run: &Run, answers: Option<u64>) -> Heard {
+    fn hear(&self, node: NodeId, run: &Incarnation, answers: Option<u64>) -> Observation {
         self.make_room(node);
         let mut book = lock(&self.shared.book);
         let mark = book.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
-        let heard = book.hear(node, run, answers);
+        let heard = book.observe(node, run, answers);
         drop(book);
         if heard.is_news {
             self.shared.has_news.store(true, Ordering::Relaxed);
@@ -267,7 +274,7 @@ impl Runs {
     async fn let_in(
         &self,
         node: NodeId,
-        boot: Boot,
+        boot: BootId,
         connection: &quinn::Connection,
     ) -> Result<(), String> {
         let address = connection.remote_address();
@@ -303,7 +310,7 @@ impl Runs {
     }
 
     /// Says whom this node refuses, once.
-    fn note(&self, node: NodeId, run: &Run, verdict: Verdict) {
+    fn note(&self, node: NodeId, run: &Incarnation, verdict: Verdict) {
         let mut refused = lock(&self.shared.refused);
         let before = refused.get(&node).map(|(boot, verdict, _)| (*boot, *verdict));
         let name = node.short();
@@ -337,7 +344,7 @@ impl Runs {
     }
 
     /// A connection to a run of another node is used from now on.
-    fn link(&self, node: NodeId, boot: Boot, connection: &quinn::Connection) {
+    fn link(&self, node: NodeId, boot: BootId, connection: &quinn::Connection) {
         let mut links = lock(&self.shared.links);
         let links = links.entry(node).or_default();
         links.retain(|(_, open)| open.close_reason().is_none());
@@ -345,7 +352,7 @@ impl Runs {
     }
 
     /// Closes the connections to some runs of a node.
-    fn part_from(&self, node: NodeId, whom: impl Fn(Boot) -> bool, why: &str) {
+    fn part_from(&self, node: NodeId, whom: impl Fn(BootId) -> bool, why: &str) {
         let mut links = lock(&self.shared.links);
         let Some(links) = links.get_mut(&node) else { return };
         links.retain(|(boot, connection)| {
@@ -360,7 +367,7 @@ impl Runs {
     pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
         let links = lock(&self.shared.links);
         let here =
-            |(_, open): &&(Boot, quinn::Connection)| open.stable_id() == connection.stable_id();
+            |(_, open): &&(BootId, quinn::Connection)| open.stable_id() == connection.stable_id();
         let Some((boot, _)) = links.get(&node).and_then(|links| links.iter().find(here)) else {
             return;
         };
@@ -393,7 +400,7 @@ impl Runs {
     }
 
     /// What a verdict on this run means, and what to do.
-    fn explain(&self, verdict: Verdict, own: &Run) -> String {
+    fn explain(&self, verdict: Verdict, own: &Incarnation) -> String {
         let (name, address) = match self.shared.named.get() {
             Some((name, address)) => (name.clone(), address.to_string()),
             None => (self.shared.me.short(), "its address".to_owned()),

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dkv_wire::call::call;
-use dkv_wire::gate::Gate;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
@@ -45,14 +45,14 @@ pub(crate) enum ServerError {
 pub(crate) struct ServerLink {
     address: String,
     endpoint: Endpoint,
-    gate: Arc<Gate>,
+    acceptor: Arc<Acceptor>,
     connection: Mutex<Option<quinn::Connection>>,
     seen: Mutex<Option<Instant>>,
 }
 
 impl ServerLink {
-    pub(crate) fn new(address: String, endpoint: Endpoint, gate: Arc<Gate>) -> Self {
-        Self { address, endpoint, gate, connection: Mutex::default(), seen: Mutex::default() }
+    pub(crate) fn new(address: String, endpoint: Endpoint, acceptor: Arc<Acceptor>) -> Self {
+        Self { address, endpoint, acceptor, connection: Mutex::default(), seen: Mutex::default() }
     }
 
     /// Time since the server last answered, if it has since the start.
@@ -101,7 +101,7 @@ impl ServerLink {
         let address = resolve(&self.address).await?;
         let connection =
             self.endpoint.connect(address, Expect::Server).await.map_err(ServerError::Connect)?;
-        self.gate.watch(&connection);
+        self.acceptor.watch(&connection);
         *lock(&self.connection) = Some(connection.clone());
         Ok(connection)
     }

@@ -167,7 +167,7 @@ impl Node {
                 self.peers.learn(id, address);
             }
         }
-        self.gate.set_denied(denied);
+        self.acceptor.set_denied(denied);
         if let Some(NetworkView { settings, nodes, .. }) = view {
             self.keep_apart(&settings.delays, &nodes);
             *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;

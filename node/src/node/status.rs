@@ -114,7 +114,7 @@ impl Node {
             syncs,
             entries_written: stats.entries_written,
             staged_bytes: stats.staged_bytes,
-            connections: self.gate.open_count(),
+            connections: self.acceptor.open_count(),
             groups: self.groups().iter().map(|group| group.figures()).collect(),
         }
     }

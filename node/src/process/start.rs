@@ -8,8 +8,8 @@ use std::time::Duration;
 use dkv_base::platform;
 use dkv_base::signals::Starting;
 use dkv_base::supervise::Failure;
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::gate::Gate;
 use dkv_wire::net_platform;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
@@ -172,7 +172,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     // Before anything is said to anybody.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
     let runs = runs::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
-    let gate = Arc::new(Gate::default());
+    let acceptor = Arc::new(Acceptor::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
     let address = args.advertise.unwrap_or(bound);
@@ -182,7 +182,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         )));
     }
     let server =
-        Arc::new(ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&gate)));
+        Arc::new(ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&acceptor)));
     let name = args.name.clone().or_else(|| known.as_ref().map(|file| file.name.clone()));
     let region = args.region.clone().or_else(|| known.as_ref()?.region.clone());
     let registration =
@@ -231,7 +231,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         founder: file.bootstrap,
         data_dir: directory,
         endpoint: endpoint.clone(),
-        gate: Arc::clone(&gate),
+        acceptor: Arc::clone(&acceptor),
         wal,
         engine,
         server,
@@ -248,7 +248,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         learn(&node, admission);
     }
     let serving = Arc::clone(&node);
-    let accepting = gate.serve(endpoint, move |connection, peer| {
+    let accepting = acceptor.serve(endpoint, move |connection, peer| {
         connection::serve(Arc::clone(&serving), connection, peer)
     });
     // Without any of these the node would look alive and be of no use, or lag behind for ever.

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp};
+use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{encode, encode_vec};
-use dkv_wire::gate::Gate;
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
@@ -66,7 +66,7 @@ impl Replica {
             StateMachine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
         let handle = state_machine.handle();
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
-        let peers = Peers::new(endpoint, Arc::new(Gate::default()));
+        let peers = Peers::new(endpoint, Arc::new(Acceptor::default()));
         let id = credentials.identity.as_node().unwrap();
         let config = config(&Settings::default()).unwrap();
         let heartbeats = HeartbeatCoalescer::new(id, peers.clone());

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Term};
-use dkv_wire::call::call;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Acknowledged, Opening};
+use dkv_wire::rpc::call;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::acceptor::Peer;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::gate::Peer;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::Opening;

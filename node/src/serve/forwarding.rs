@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
-use dkv_wire::call::call;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
+use dkv_wire::rpc::call;
 use tokio::time::Instant;
 
 use crate::net::peers::Lane;

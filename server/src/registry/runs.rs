@@ -1,15 +1,15 @@
 //! Runs of nodes' processes: detects older copies of a data directory, and nodes that run twice.
 //!
-//! The rules are those of [`dkv_wire::run`], which nodes apply too. A node asks the server before
+//! The rules are those of [`dkv_wire::incarnation`], which nodes apply too. A node asks the server before
 //! it serves, and an administrator's decision between two runs is recorded here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use dkv_base::id::NodeId;
+use dkv_wire::incarnation::{Incarnation, IncarnationTracker, Observation, Verdict};
 use dkv_wire::limits;
 use dkv_wire::message::{Question, RunChoice, RunReport, ServerRefusal, Stand, Standing};
-use dkv_wire::run::{Heard, Run, RunBook, Verdict};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Effects, Registry};
@@ -18,7 +18,7 @@ use crate::limits::{MARK_FLUSH_MS, OLDER_COPY_SHOWN_MS, RUN_HEARD_MS, RUN_SILENT
 /// The latest sighting of a run.
 #[derive(Clone, Debug)]
 struct Sighting {
-    run: Run,
+    run: Incarnation,
     address: SocketAddr,
     verdict: Verdict,
     /// Whether the run must answer once more before the verdict counts.
@@ -31,7 +31,7 @@ struct Sighting {
 /// All runs that the server knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
-    book: RunBook<NodeId>,
+    book: IncarnationTracker<NodeId>,
     heard: BTreeMap<NodeId, Vec<Sighting>>,
     /// Whether marks have changed since the last write.
     has_unsaved_marks: bool,
@@ -47,7 +47,7 @@ impl Serialize for Runs {
 
 impl<'de> Deserialize<'de> for Runs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let book = RunBook::new(Deserialize::deserialize(deserializer)?);
+        let book = IncarnationTracker::new(Deserialize::deserialize(deserializer)?);
         Ok(Self { book, ..Self::default() })
     }
 }
@@ -84,11 +84,11 @@ impl Registry {
         let answers = answers.map(|asked| asked.number);
         let heard = if mark.is_none() && self.has_lost_its_log(node, &stand.run) {
             let verdict = Verdict::Older { start: 0, mark: 0 };
-            Heard { verdict, is_news: false, ask_again: false }
+            Observation { verdict, is_news: false, ask_again: false }
         } else {
-            self.runs.book.hear(node, &stand.run, answers)
+            self.runs.book.observe(node, &stand.run, answers)
         };
-        let Heard { verdict, is_news, ask_again } = heard;
+        let Observation { verdict, is_news, ask_again } = heard;
         let sighting = Sighting {
             run: stand.run.clone(),
             address: stand.address,
@@ -129,7 +129,7 @@ impl Registry {
     }
 
     /// Whether a node that the coordinator has named before comes without a log.
-    fn has_lost_its_log(&self, node: NodeId, run: &Run) -> bool {
+    fn has_lost_its_log(&self, node: NodeId, run: &Incarnation) -> bool {
         run.mark == 0 && self.nodes.get(&node).is_some_and(|record| record.reported)
     }
 

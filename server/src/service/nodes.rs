@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use dkv_base::id::NodeId;
 use dkv_base::sync::lock;
 use dkv_wire::identity::{Identity, Role};
+use dkv_wire::incarnation::{BootId, PAST_MAX, Verdict};
 use dkv_wire::message::{ControlGroup, CoordinatorReport, ServerAnswer, ServerRefusal, Stand};
 use dkv_wire::region::Region;
-use dkv_wire::run::{Boot, PAST_MAX, Verdict};
 use tracing::{info, warn};
 
 use super::{Service, denied, flatten};
@@ -20,12 +20,12 @@ use crate::registry::Effects;
 /// The verdict last logged for each run of each node, so that repeated ones are logged once.
 #[derive(Default)]
 pub(super) struct LoggedVerdicts {
-    runs: Mutex<HashMap<NodeId, Vec<(Boot, Verdict)>>>,
+    runs: Mutex<HashMap<NodeId, Vec<(BootId, Verdict)>>>,
 }
 
 impl LoggedVerdicts {
     /// Records a verdict. False if it is the one recorded last for this run.
-    fn is_new(&self, node: NodeId, boot: Boot, verdict: Verdict) -> bool {
+    fn is_new(&self, node: NodeId, boot: BootId, verdict: Verdict) -> bool {
         let mut logged = lock(&self.runs);
         let runs = logged.entry(node).or_default();
         if runs.contains(&(boot, verdict)) {

@@ -127,7 +127,7 @@ async fn a_joiner_cannot_ask_what_takes_a_certificate() {
     let joiner = endpoint.connect_to_join(server.address(), authority).await.unwrap();
     let request = ServerRequest::Status;
     let answer: Result<ServerAnswer, _> =
-        dkv_wire::call::call(&joiner, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, TIMEOUT).await;
+        dkv_wire::rpc::call(&joiner, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, TIMEOUT).await;
     assert!(answer.is_err(), "{answer:?}");
 }
 

@@ -154,7 +154,7 @@ async fn an_unusable_key_is_refused_and_costs_no_use() {
         let request =
             Joining::Join(JoinRequest { token: token.id, secret: token.secret, public_key });
         let answer: Result<dkv_wire::message::JoinAnswer, JoinRefusal> =
-            dkv_wire::call::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
+            dkv_wire::rpc::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
         assert_eq!(answer.unwrap_err(), JoinRefusal::Key);
     }
     try_join(server.address(), &token).await.unwrap();
@@ -254,7 +254,7 @@ async fn recertification_requires_the_key_and_membership() {
         proof: own.prove(&material).unwrap(),
     });
     let answer: Result<dkv_wire::message::JoinAnswer, JoinRefusal> =
-        dkv_wire::call::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
+        dkv_wire::rpc::call(&connection, None::<&()>, &request, 4096, TIMEOUT).await.unwrap();
     assert_eq!(answer.unwrap_err(), JoinRefusal::Certificate);
     // A certificate of another network is not even sent: the server is not the expected one.
     let foreign = expired(&elsewhere, &other, Role::Node);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use dkv_base::id::{HolderId, NodeId, Term};
 use dkv_server::{Config, Server};
-use dkv_wire::call::{CallError, call};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::join::join;
@@ -17,6 +16,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use tempfile::TempDir;
@@ -107,7 +107,7 @@ impl Peer {
         self.credentials.identity.as_node().unwrap()
     }
 
-    pub async fn try_ask(&self, request: &ServerRequest) -> Result<ServerAnswer, CallError> {
+    pub async fn try_ask(&self, request: &ServerRequest) -> Result<ServerAnswer, RpcError> {
         call(&self.connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, TIMEOUT).await
     }
 

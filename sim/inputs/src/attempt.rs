@@ -6,20 +6,19 @@ use crate::change::changed;
 use crate::random::Random;
 use crate::targets::Target;
 
-/// What was tried.
+/// How much was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// Inputs.
+    /// Number of inputs.
     pub inputs: u64,
-    /// Bytes of them.
+    /// Total length of the inputs, in bytes.
     pub bytes: u64,
 }
 
-/// Hands a target its seeds and `inputs` inputs that are made from them; which ones follows from
-/// `seed`.
+/// Runs a target on its seeds and on `inputs` mutations of them, which derive from `seed`.
 ///
 /// # Panics
-/// As the target does, after the input was printed in hexadecimal digits.
+/// If the target does, after printing the input in hexadecimal digits.
 pub fn attempt(target: &Target, inputs: u64, seed: u64) -> Tried {
     let seeds = (target.seeds)();
     let mut random = Random::new(seed);

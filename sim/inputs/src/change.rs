@@ -1,8 +1,8 @@
-//! Inputs made from others: what a disk, a wire or somebody malicious does to bytes.
+//! Mutations of inputs, such as a disk, a network or an attacker may cause.
 
 use crate::random::Random;
 
-/// Numbers at which readers tend to trip.
+/// Numbers at the edges of integer types, where parsers tend to fail.
 const EDGES: [u64; 12] = [
     0,
     1,
@@ -17,10 +17,10 @@ const EDGES: [u64; 12] = [
     0x7fff_ffff_ffff_ffff,
     u64::MAX,
 ];
-/// Longest input that is made.
+/// Longest input, in bytes.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// One of `seeds`, changed in a few places; now and then bytes that have nothing to do with any.
+/// One of `seeds`, mutated in a few places; now and then random bytes.
 pub(crate) fn changed(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     if seeds.is_empty() || random.below(32) == 0 {
         let length = random.below(300);
@@ -54,14 +54,14 @@ fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             input[at..end].copy_from_slice(&edge[..end - at]);
         }
         6 => {
-            // A piece of itself once more.
+            // Repeats a piece of the input.
             let end = (at + 1 + random.below(64)).min(input.len());
             let piece = input[at..end].to_vec();
             let place = random.below(input.len());
             input.splice(place..place, piece);
         }
         7 => {
-            // It begins like one and goes on like another.
+            // Joins the beginning of one input and the end of another.
             let from = random.below(other.len() + 1);
             input.truncate(at);
             input.extend_from_slice(&other[from..]);

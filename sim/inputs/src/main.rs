@@ -1,5 +1,5 @@
-//! `cargo run -p dkv-inputs -- try --inputs 1000000`: tries more inputs, on any compiler;
-//! `... -- seeds fuzz/corpus`: writes the seeds for the programs in `fuzz/`.
+//! `cargo run -p dkv-inputs -- try --inputs 1000000` tries more inputs, on any compiler.
+//! `... -- seeds fuzz/corpus` writes the seeds for the programs in `fuzz/`.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -7,23 +7,23 @@ use std::time::Instant;
 use clap::Parser;
 use dkv_inputs::{TARGETS, attempt};
 
-/// Tries everything of dkv that reads what others have written.
+/// Fuzzes everything of dkv that reads untrusted bytes
 #[derive(Parser)]
 enum Args {
-    /// Tries inputs; the same ones for the same seed
+    /// Tries inputs; the same seed gives the same inputs
     Try {
-        /// Inputs for each target, instead of what the tests try
+        /// Inputs for each target [default: as many as the tests try]
         #[arg(long)]
         inputs: Option<u64>,
-        /// What the inputs follow from
+        /// Seed of the random inputs
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Targets; all if none is named
+        /// Targets [default: all]
         targets: Vec<String>,
     },
-    /// Writes the seeds of all targets, each to a directory of its name
+    /// Writes the seeds of all targets, each into a directory named after it
     Seeds {
-        /// The directory of these
+        /// Parent of these directories
         directory: PathBuf,
     },
 }

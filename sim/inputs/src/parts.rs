@@ -1,6 +1,6 @@
-//! An input cut into the parts that a target needs: numbers, and pieces with a length in front.
+//! Splits an input into the parts that a target needs: numbers, and pieces with a length prefix.
 
-/// What is left of an input.
+/// The rest of an input.
 pub(crate) struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {
@@ -19,7 +19,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The next piece, as far as it is there; nothing after the end.
+    /// The next piece, cut at the end of the input; `None` after the end.
     pub(crate) fn piece(&mut self) -> Option<&'a [u8]> {
         let (&[low, high], rest) = self.0.split_first_chunk()?;
         let length = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
@@ -28,17 +28,17 @@ impl<'a> Parts<'a> {
         Some(piece)
     }
 
-    /// All that is left.
+    /// The rest of the input.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// Pieces as [`Parts::piece`] takes them apart.
+/// Joins pieces into an input that [`Parts::piece`] splits again.
 pub(crate) fn join<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut joined = Vec::new();
     for piece in pieces {
-        // Longer ones have no place in an input.
+        // The prefix has two bytes, so longer pieces are cut.
         let piece = &piece[..piece.len().min(usize::from(u16::MAX))];
         joined.extend((piece.len() as u16).to_le_bytes());
         joined.extend_from_slice(piece);

@@ -1,4 +1,4 @@
-//! Random numbers from a seed (SplitMix64), the same on every machine.
+//! Pseudo-random numbers (SplitMix64), the same for a seed on every machine.
 
 pub(crate) struct Random(u64);
 
@@ -15,7 +15,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not zero.
+    /// A number below `bound`, which must not be zero.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.draw() % bound as u64) as usize
     }

@@ -1,10 +1,10 @@
-//! Courses of events: several things that go wrong one after the other, at moments that fit.
+//! Courses of events: several faults in a row, at moments that fit.
 //!
-//! Some bugs show only so, with milliseconds between the steps and nothing else meanwhile; drawn
-//! one by one and among all the others, the steps meet too seldom to count on. Each course is a
-//! [`Fault`] too, and comes among the others. Besides, most seeds have one of them in quiet:
-//! everything else has ended a while before it begins, and begins again after it. Who is struck,
-//! when, and for how long is drawn from the seed all the same.
+//! Some bugs show only when certain faults follow one another within milliseconds and nothing else
+//! goes wrong meanwhile. Faults that are drawn one by one meet like that too seldom. Each course is
+//! a [`Fault`] too, and occurs among the others. Besides, most seeds have one course in quiet: all
+//! other faults end a while before it begins, and begin again after it. The seed still decides whom
+//! the course strikes, when, and for how long.
 
 use std::str::FromStr;
 
@@ -12,72 +12,83 @@ use dkv_base::id::GroupId;
 
 use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, place, refill};
 use crate::cluster::{Cluster, Death};
+use crate::disk::Speed;
 use crate::log::{self, Step};
 use crate::observer::{Observations, Order};
 use crate::random::Random;
-use crate::workload::{Focus, Shared};
+use crate::workload::{Focus, Workload};
 
-/// Ticks for which all is well before a course begins: time to elect, to catch up, and to join.
+/// Ticks without faults before a course begins: time to elect, to catch up, and to join.
 const CALM: u64 = 2000;
-/// Earliest tick of those with faults in which a course begins.
+/// Earliest tick, counted from the first fault, in which a course begins.
 const EARLIEST: u64 = 1000 + CALM;
 
-/// Ticks in which the clients get to know the keys that they keep to.
+/// Ticks that clients get to find the primary of the key that they keep to.
 const KNOWN_AFTER: (u64, u64) = (50, 500);
-/// Ticks for which what is sent to a primary is late: longer than an election takes, and a client
-/// to find who was elected.
+/// Ticks by which messages to a primary are late: longer than it takes to elect another one and a
+/// client to find it.
 const LATE: (u64, u64) = (1500, 3000);
-/// Most by which some of it is later than the rest, in ticks: less than an election takes.
+/// Most ticks by which some of these messages are later than others: less than an election takes.
 const LATER: u64 = 100;
-/// Ticks after which nothing that it sends gets through: by then it takes no more writes itself, as
-/// nobody answers.
+/// Ticks after which nothing that the primary sends gets through. By then it takes no more writes,
+/// since it gets no answers.
 const LATE_CUT_AFTER: (u64, u64) = (20, 350);
 
-/// Of a thousand nodes that are to be emptied for good, those that are cut off from the other nodes
-/// as the order is given.
-const CUT_OFF_PER_MILLE: u64 = 700;
-/// Ticks for which they are: longer than what a coordinator has heard counts.
+/// Most ticks that a write to any disk takes before all nodes lose their power.
+const OUTAGE_SYNC: (u64, u64) = (20, 80);
+/// Ticks after which they lose it.
+const OUTAGE_AFTER: (u64, u64) = (300, 1500);
+
+/// Chance that a node which is emptied for good is cut off from the other nodes when the order is
+/// given, in a thousand.
+const CUT_OFF_PER_MILLE: u64 = 850;
+/// Ticks for which it is cut off: longer than a coordinator counts on its last reports.
 const CUT_OFF: (u64, u64) = (7000, 8000);
-/// Ticks after which the order is given: by then it has taken some writes.
+/// Ticks after which the order is given: by then the node has taken some writes.
 const ORDERED_AFTER: (u64, u64) = (500, 2500);
 
-/// Ticks for which answers to a leader that is to be lost are late.
-const LATE_ANSWERS: u64 = 400;
-/// Ticks after which what it sends does not get through any more: its last entry has, but to the
+/// Ticks by which answers to a leader that is to be lost are late. They must come within its lease,
+/// or it does not propose the last entry of the change.
+const LATE_ANSWERS: u64 = 180;
+/// Ticks after which nothing that the leader sends gets through. Its first entry has, except to the
 /// farthest regions.
-const CUT_AFTER: u64 = 150;
-/// Ticks after which it is lost: the answers have come, and another entry has gone out.
-const LOST_AFTER: u64 = 650;
-/// Ticks in which a leader has to begin to change voters once it is to.
+const CUT_AFTER: u64 = 130;
+/// Ticks after which the leader is lost: the answers have come, and the last entry has gone out.
+const LOST_AFTER: u64 = 450;
+/// Ticks in which a leader has to begin to change voters after the order.
 const CHANGE_WITHIN: u64 = 6000;
 
 /// A course that a run has in quiet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
-    /// A deposed primary gets late what was sent to it before; see [`Fault::Late`].
+    /// A deposed primary gets earlier messages late; see [`Fault::Late`].
     LateAnswers,
-    /// A change of voters is half made; see [`Fault::HalfChange`].
+    /// A change of voters stays half made; see [`Fault::HalfChange`].
     HalfChange,
-    /// A node is emptied that the others do not reach; see [`Fault::Empty`].
+    /// A node that the others do not reach is emptied; see [`Fault::Empty`].
     Emptied,
-    /// A replica comes after one that was deleted in its place; see [`Fault::Refill`].
+    /// A replica follows one that was deleted on the same node; see [`Fault::Refill`].
     Refilled,
     /// The coordinator's node loses a task; see [`Fault::Panic`].
     DeadTask,
+    /// All power fails while many writes wait for their sync; see [`Fault::Outage`].
+    Outage,
 }
 
 impl Course {
-    /// All of them, with how often each comes. Of as many runs as there are in all, some have none.
-    const ALL: [(Self, u64); 5] = [
+    /// All courses with their weights.
+    const ALL: [(Self, u64); 6] = [
         (Self::LateAnswers, 3),
-        (Self::HalfChange, 3),
-        (Self::Emptied, 3),
-        (Self::Refilled, 3),
+        (Self::HalfChange, 5),
+        (Self::Emptied, 5),
+        (Self::Refilled, 5),
         (Self::DeadTask, 2),
+        (Self::Outage, 3),
     ];
-    const NONE: u64 = 2;
+    /// Weight of no course.
+    const NONE: u64 = 1;
 
-    /// That of a run, if it has one.
+    /// Draws the course of a run, if it has one.
     pub fn draw(random: &mut Random) -> Option<Self> {
         let all: u64 = Self::ALL.iter().map(|(_, weight)| weight).sum();
         let mut at = random.below(all + Self::NONE);
@@ -97,6 +108,7 @@ impl Course {
             Self::Emptied => Fault::Empty,
             Self::Refilled => Fault::Refill,
             Self::DeadTask => Fault::Panic,
+            Self::Outage => Fault::Outage,
         }
     }
 
@@ -104,14 +116,22 @@ impl Course {
     fn lasts(self) -> u64 {
         match self {
             Self::LateAnswers => LATE.1 + 2000,
-            Self::HalfChange | Self::DeadTask => 5000,
+            Self::HalfChange | Self::DeadTask | Self::Outage => 5000,
             Self::Emptied => CUT_OFF.1,
             Self::Refilled => refill::WITHIN,
         }
     }
 }
 
-/// When a run has its course.
+/// A voter that is to be taken out of its groups.
+pub(super) struct Going {
+    node: usize,
+    /// Until when that may begin.
+    until: u64,
+    is_ordered: bool,
+}
+
+/// The course of a run, and when it begins.
 pub(super) struct Plan {
     course: Course,
     at: u64,
@@ -126,23 +146,23 @@ impl Plan {
 }
 
 impl Faults {
-    /// Has everything end before the course of this run, and the course begin.
+    /// Ends all faults a while before the course of this run, and begins the course in its tick.
     pub(super) fn keep_to_plan(
         &mut self,
         cluster: &mut Cluster,
         observations: &Observations,
-        shared: &Shared,
+        workload: &Workload,
     ) {
         let Some(Plan { course, at, is_calm }) = &mut self.plan else { return };
         let (now, course, at) = (cluster.now, *course, *at);
         if now >= at {
             cluster.trace.line(format!("{course:?} begins"));
             (self.plan, self.next) = (None, now + course.lasts());
-            self.begin(course.fault(), cluster, observations, shared);
+            self.begin(course.fault(), cluster, observations, workload);
         } else if now + CALM >= at && !std::mem::replace(is_calm, true) {
             cluster.trace.line("it is calm for a while");
             (self.next, self.going, self.refill) = (at, None, None);
-            self.end_all(cluster, observations, shared);
+            self.end_all(cluster, observations, workload);
             let stay = cluster.nodes.iter().filter(|node| !node.leaving).count();
             if stay <= NODES_MIN && cluster.nodes.len() < NODES_MAX {
                 cluster.add_node();
@@ -150,11 +170,17 @@ impl Faults {
         }
     }
 
-    /// A primary hears late what the others send, soon they do not hear it any more, and they elect
-    /// another. Some clients write a key on their side while another reads it at the old one.
-    pub(super) fn late(&mut self, cluster: &Cluster, observations: &Observations, shared: &Shared) {
-        let key = self.random.below(shared.keys());
-        let leader = observations.leader(shared.shard_of(&Shared::key(key)));
+    /// Makes messages to a primary late, and soon cuts it off from the others, which elect another
+    /// one. Some clients write a key on their side while another client reads it at the old
+    /// primary.
+    pub(super) fn late(
+        &mut self,
+        cluster: &Cluster,
+        observations: &Observations,
+        workload: &Workload,
+    ) {
+        let key = self.random.below(workload.keys());
+        let leader = observations.leader(workload.shard_of(&Workload::key(key)));
         let leader = place(cluster, leader);
         let Some(leader) = leader.filter(|leader| cluster.nodes[*leader].machine.is_up()) else {
             return;
@@ -163,7 +189,7 @@ impl Faults {
         let alone = self.random.below(cluster.clients.len() as u64) as usize;
         for client in 0..cluster.clients.len() {
             let focus = if client == alone { Focus::Read(key) } else { Focus::Write(key) };
-            shared.focus(client, focus);
+            workload.focus(client, focus);
         }
         let begins = cluster.now + self.within(KNOWN_AFTER);
         let late = self.within(LATE);
@@ -174,8 +200,8 @@ impl Faults {
         self.ends.push((links, End::Links));
     }
 
-    /// What the nodes send to a primary is late from now on, of some of them a little more than of
-    /// others. One client reaches nobody else any more.
+    /// Delays all messages from nodes to a primary, some more than others, and cuts one client off
+    /// from all other nodes.
     pub(super) fn hears_late(leader: usize, alone: usize, late: u64, cluster: &Cluster) {
         let struck = cluster.nodes[leader].machine.address();
         let others = cluster.nodes.iter().map(|node| node.machine.address());
@@ -186,32 +212,54 @@ impl Faults {
         links::leave_alone(cluster.clients[alone].address(), leader, cluster);
     }
 
-    /// A node is emptied for good. Mostly the other nodes do not reach it, and it hears nothing of
-    /// the order, while a client that reaches nobody else has it take eventual writes.
+    /// Makes all disks slow and all clients write, until all nodes lose their power.
+    pub(super) fn outage(&mut self, cluster: &Cluster, workload: &Workload) {
+        let slowest = self.within(OUTAGE_SYNC);
+        for node in &cluster.nodes {
+            node.disk.set_speed(Speed::Between(1, slowest));
+        }
+        for client in 0..cluster.clients.len() {
+            workload.focus(client, Focus::Write(self.random.below(workload.keys())));
+        }
+        let after = self.within(OUTAGE_AFTER);
+        self.ends.push((cluster.now + after, End::Outage));
+    }
+
+    /// Cuts the power of all nodes, which lose all data that was not synced.
+    pub(super) fn black_out(cluster: &mut Cluster) {
+        for index in 0..cluster.nodes.len() {
+            if cluster.nodes[index].machine.is_up() {
+                cluster.kill_node(index, Death::Power);
+            }
+        }
+    }
+
+    /// Empties a node for good. Mostly the other nodes do not reach it, so it does not hear of the
+    /// order, while a client that reaches no other node deposits eventual writes there.
     pub(super) fn empty(
         &mut self,
         victim: usize,
         cluster: &mut Cluster,
         observations: &Observations,
-        shared: &Shared,
+        workload: &Workload,
     ) {
-        // One whose replicas clients ask.
+        // Preferably one that holds a shard, so that clients ask it.
         let victim = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
         if cluster.nodes[victim].leaving || !self.may_lose_one(cluster) {
             return;
         }
         cluster.trace.line(format!("{} is emptied for good", cluster.nodes[victim].name));
-        // Nobody takes it back any more.
+        // An earlier fault must not take the order back.
         self.ends.retain(|(_, end)| !matches!(end, End::Drain(it) if *it == victim));
         cluster.nodes[victim].leaving = true;
         let mut ordered = cluster.now;
         let mut removed = cluster.now + self.random.between(500, 30_000);
         if self.random.per_mille(CUT_OFF_PER_MILLE) {
             links::cut_from_nodes(cluster.nodes[victim].machine.address(), cluster);
-            // The first is the administrator's.
+            // The administrator uses the first client's machine.
             let alone = self.random.between(1, cluster.clients.len() as u64 - 1) as usize;
             links::leave_alone(cluster.clients[alone].address(), victim, cluster);
-            shared.focus(alone, Focus::Deposit);
+            workload.focus(alone, Focus::Deposit);
             ordered += self.within(ORDERED_AFTER);
             removed += CUT_OFF.1;
             let links = cluster.now + self.within(CUT_OFF);
@@ -221,7 +269,7 @@ impl Faults {
         self.ends.push((removed, End::Remove(victim)));
     }
 
-    /// A voter is to go from its groups. The leader that begins to see to it is lost.
+    /// Takes a voter out of its groups. The leader that begins the change is lost.
     pub(super) fn half_change(
         &mut self,
         victim: usize,
@@ -231,28 +279,46 @@ impl Faults {
         if !self.may_lose_one(cluster) || some_leave(cluster) || self.going.is_some() {
             return;
         }
-        let victim = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
+        let node = place(cluster, observations.follower(GroupId(1))).unwrap_or(victim);
         let until = cluster.now + CHANGE_WITHIN;
-        self.going = Some((victim, until));
-        observations.order(Order::Drain(cluster.nodes[victim].name.clone(), true));
-        self.ends.push((until + self.random.between(100, 4000), End::Drain(victim)));
+        self.going = Some(Going { node, until, is_ordered: false });
     }
 
-    /// Has a leader be lost in the middle of the change of voters that it begins.
+    /// Orders the voter to be taken out once the network can survive the loss of a leader.
+    fn order_to_go(&mut self, cluster: &Cluster, observations: &Observations) {
+        let Some(Going { node, until, is_ordered }) = &mut self.going else { return };
+        if *is_ordered || some_leave(cluster) || !observations.bears_a_loss() {
+            return;
+        }
+        *is_ordered = true;
+        let (node, until) = (*node, *until);
+        observations.order(Order::Drain(cluster.nodes[node].name.clone(), true));
+        self.ends.push((until + self.random.between(100, 4000), End::Drain(node)));
+    }
+
+    /// Loses a leader in the middle of the change of voters that it begins.
     pub(super) fn ambush(
         &mut self,
         cluster: &Cluster,
         observations: &Observations,
         steps: &[Step],
     ) {
-        let Some((going, until)) = self.going else { return };
+        self.order_to_go(cluster, observations);
+        let Some(Going { node: going, until, .. }) = self.going else { return };
         if cluster.now > until || !cluster.nodes[going].machine.is_up() {
             self.going = None;
             return;
         }
-        let changes = steps.iter().filter(|step| step.changes_voters());
-        let leaders = changes.filter_map(|step| place(cluster, Some(step.leader.clone())));
-        let Some(leader) = leaders.into_iter().find(|it| *it != going) else { return };
+        // Only a group in which the node votes counts; a change of another group does not concern
+        // it.
+        let name = &cluster.nodes[going].name;
+        let takes_out = |step: &&Step| {
+            let voter = step.group.and_then(|group| observations.voter(name, group));
+            voter.is_some_and(|voter| step.leaves_out(voter))
+        };
+        let steps = steps.iter().filter(takes_out);
+        let mut leaders = steps.filter_map(|step| place(cluster, Some(step.leader.clone())));
+        let Some(leader) = leaders.find(|it| *it != going) else { return };
         if some_leave(cluster) || !self.may_lose_one(cluster) || !observations.bears_a_loss() {
             return;
         }
@@ -270,8 +336,8 @@ impl Faults {
         self.ends.push((removed, End::Remove(leader)));
     }
 
-    /// A task of a node panics, mostly of the coordinator's, as it sees to a node that is to be
-    /// emptied for a while.
+    /// Makes a task of a node panic, mostly of the coordinator's, while another node is drained for
+    /// a while.
     pub(super) fn panic(&mut self, victim: usize, cluster: &Cluster, observations: &Observations) {
         let coordinator = place(cluster, observations.leader(GroupId::CONTROL));
         log::panic_at(&cluster.nodes[coordinator.unwrap_or(victim)].name);
@@ -283,8 +349,8 @@ impl Faults {
         }
     }
 
-    /// Takes who says that a node may be switched off at his word: it never comes back, nor does
-    /// its disk.
+    /// Switches off every node of which the network says that it may be switched off: neither the
+    /// node nor its disk comes back.
     pub(super) fn switch_off(cluster: &mut Cluster, observations: &Observations) {
         for index in 0..cluster.nodes.len() {
             if observations.may_be_switched_off(&cluster.nodes[index].name) {
@@ -301,7 +367,7 @@ impl Faults {
     }
 }
 
-/// Whether a node leaves that has not left yet.
+/// Returns whether some node is leaving and has not left yet.
 fn some_leave(cluster: &Cluster) -> bool {
     cluster.nodes.iter().any(|node| node.leaving && node.wanted)
 }

@@ -1,13 +1,13 @@
-//! What can go wrong, and how often each of it comes.
+//! The kinds of faults, and how often each occurs.
 
 use crate::random::Random;
 
-/// What can go wrong.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A node's process is killed.
     Kill,
-    /// A node loses its power; what was not synced is lost.
+    /// A node loses its power, and all data that was not synced.
     PowerLoss,
     /// A node loses its power in the middle of a write, which is torn.
     TornWrite,
@@ -15,26 +15,29 @@ pub enum Fault {
     TornCheckpoint,
     /// A node loses its power in the middle of the replacement of a small file, as it starts.
     TornFile,
-    /// The server's machine does.
+    /// The server's machine loses its power while it replaces its books.
     TornBooks,
     /// All nodes lose their power at once.
     Blackout,
-    /// A node is stopped in good order.
+    /// All nodes lose their power at once after their disks were slow for a while and all clients
+    /// wrote, so that much waits to be synced.
+    Outage,
+    /// A node is stopped cleanly.
     Stop,
     /// The server is killed.
     ServerKill,
-    /// A node hears and reaches nobody.
+    /// A node is cut off in both directions.
     Isolate,
-    /// A node is heard and hears nobody, or the other way round.
+    /// A node is cut off in one direction.
     OneWay,
-    /// The nodes are in two parts.
+    /// The nodes are split into two parts.
     Split,
-    /// The nodes are in two parts, with one node in both.
+    /// The nodes are split into two parts, with one node in both.
     Bridge,
-    /// Each node reaches its two neighbours only.
+    /// Each node reaches only its two neighbours.
     Ring,
-    /// What the nodes send to a primary arrives seconds late, over connections that outlive the cut
-    /// by which soon nothing that it sends reaches them. A client is left alone with it.
+    /// Messages to a primary arrive seconds late, over connections that outlive a cut of all links
+    /// from it. A client is left alone with it.
     Late,
     /// Datagrams are lost, late, doubled and out of order.
     Weather,
@@ -44,11 +47,11 @@ pub enum Fault {
     Halt,
     /// A node's clock runs fast or slow.
     Drift,
-    /// A node's clock on the wall jumps.
+    /// A node's wall clock jumps.
     WallJump,
     /// A node's disk is slow.
     SlowDisk,
-    /// A write of a node's disk does not end for a while.
+    /// A write to a node's disk stalls for a while.
     Stall,
     /// A sync of a node's disk fails.
     FailedSync,
@@ -58,23 +61,23 @@ pub enum Fault {
     Join,
     /// A node is removed.
     Remove,
-    /// A node is to be emptied for a while.
+    /// A node is drained for a while.
     Drain,
-    /// A node is to be emptied, and switched off for good once it is said that it may; mostly one
-    /// that the other nodes do not reach, while a client has it take its eventual writes.
+    /// A node is drained, and switched off for good once the network says that it may be; mostly
+    /// one that the other nodes do not reach, while a client deposits eventual writes there.
     Empty,
-    /// Replicas and primaries are to be evened out.
+    /// Replicas and primaries are rebalanced.
     Rebalance,
-    /// A group's voters change, and its leader is lost for good when the last entry of that has
-    /// reached the one who goes, and nobody else.
+    /// A group's voters change, and its leader is lost for good when the last entry of the change
+    /// has reached only the voter that is taken out.
     HalfChange,
-    /// A node loses its replicas, is given them again, and is cut off while they are filled.
+    /// A node loses its replicas, gets them again, and is cut off while they are filled.
     Refill,
-    /// A task panics that a node cannot be without.
+    /// A task that a node cannot do without panics.
     Panic,
 }
 
-/// All of them, with how often each comes.
+/// All faults with their weights.
 const FAULTS: &[(Fault, u64)] = &[
     (Fault::Kill, 10),
     (Fault::PowerLoss, 8),
@@ -83,6 +86,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::TornFile, 4),
     (Fault::TornBooks, 4),
     (Fault::Blackout, 2),
+    (Fault::Outage, 1),
     (Fault::Stop, 5),
     (Fault::ServerKill, 3),
     (Fault::Isolate, 8),
@@ -111,7 +115,7 @@ const FAULTS: &[(Fault, u64)] = &[
 ];
 
 impl Fault {
-    /// One of them, the more often the more often it comes.
+    /// Draws a fault by weight.
     pub(super) fn draw(random: &mut Random) -> Self {
         let mut at = random.below(FAULTS.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in FAULTS {

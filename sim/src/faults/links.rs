@@ -1,4 +1,4 @@
-//! Links that are cut, and the weather.
+//! Cut links and bad weather.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub(super) fn cut_from_nodes(machine: IpAddr, cluster: &Cluster) {
     cut_from(machine, others, cluster);
 }
 
-/// Leaves a client alone with a node: it reaches no other, nor the server.
+/// Leaves a client alone with a node: it reaches neither another node nor the server.
 pub(super) fn leave_alone(client: IpAddr, with: usize, cluster: &Cluster) {
     let with = cluster.nodes[with].machine.address();
     let nodes = cluster.nodes.iter().map(|node| node.machine.address());
@@ -28,7 +28,7 @@ fn cut_from(machine: IpAddr, others: impl Iterator<Item = IpAddr>, cluster: &Clu
     }
 }
 
-/// Cuts links between nodes, around one of them or whichever it comes to.
+/// Cuts links between nodes, around the victim or at random, as the fault requires.
 pub(super) fn cut(random: &mut Random, fault: Fault, victim: usize, cluster: &Cluster) {
     let network = &cluster.network;
     let address = |index: usize| cluster.nodes[index].machine.address();
@@ -38,7 +38,7 @@ pub(super) fn cut(random: &mut Random, fault: Fault, victim: usize, cluster: &Cl
         network.cut(other, one);
     };
     let struck = address(victim);
-    // The clients and the server are with the others, or with the one that is cut off.
+    // Clients and server are on either side of the cut.
     let mut outside: Vec<IpAddr> = cluster.clients.iter().map(|c| c.address()).collect();
     outside.push(cluster.server.address());
     match fault {
@@ -84,7 +84,7 @@ pub(super) fn cut(random: &mut Random, fault: Fault, victim: usize, cluster: &Cl
     }
 }
 
-/// Bad weather.
+/// Draws bad weather.
 pub(super) fn weather(random: &mut Random) -> Weather {
     let delay_min = random.between(1, 5);
     Weather {

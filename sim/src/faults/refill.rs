@@ -11,26 +11,27 @@ use crate::cluster::Cluster;
 use crate::log::Step;
 use crate::observer::{Observations, Order};
 
-/// Ticks that all of it may take.
+/// Ticks that the whole course may take.
 pub(super) const WITHIN: u64 = 8000;
-/// Ticks that everything takes longer to the node and back while its log is filled, so that it
-/// takes a while.
+/// Ticks by which messages to the node and back are delayed while its log is filled.
 const FAR: (u64, u64) = (10, 40);
-/// Ticks after which it is cut off.
-const CUT_OFF_AFTER: (u64, u64) = (20, 250);
-/// Ticks for which it is: longer than it waits for a leader.
+/// Bytes that the links to the node carry in a tick meanwhile.
+const ROOM: (u64, u64) = (50, 300);
+/// Ticks after which the node is cut off.
+const CUT_OFF_AFTER: (u64, u64) = (50, 600);
+/// Ticks for which it is cut off: longer than it waits for a leader.
 const CUT_OFF_FOR: (u64, u64) = (400, 1500);
 
-/// How far it has come.
+/// The state of the course.
 pub(super) struct Refill {
     node: usize,
     until: u64,
-    /// Its id, once it has no replica any more and is to be given some.
+    /// The node's id, once it has no replica left and is to be given some.
     empty: Option<NodeId>,
 }
 
 impl Faults {
-    /// The first node is to lose its replicas.
+    /// Drains the first node of all its replicas.
     pub(super) fn begin_refill(&mut self, cluster: &Cluster, observations: &Observations) {
         let (node, until) = (0, cluster.now + WITHIN);
         let first = &cluster.nodes[node];
@@ -42,8 +43,8 @@ impl Faults {
         self.refill = Some(Refill { node, until, empty: None });
     }
 
-    /// Once it has none any more it is used again, in the place of another node; and once a leader
-    /// begins to fill its log it is cut off.
+    /// Uses the node again, in the place of another, once it has no replica left; and cuts it off
+    /// once a leader begins to fill its log.
     pub(super) fn refill(
         &mut self,
         cluster: &Cluster,
@@ -73,10 +74,11 @@ impl Faults {
         cluster.trace.line(format!("{} gives {name} a replica again", step.leader));
         self.refill = None;
         let address = |index: usize| cluster.nodes[index].machine.address();
-        let far = self.within(FAR);
+        let (far, room) = (self.within(FAR), self.within(ROOM) as usize);
         for other in (0..cluster.nodes.len()).filter(|other| *other != node) {
             cluster.network.set_late(address(other), address(node), far);
             cluster.network.set_late(address(node), address(other), far);
+            cluster.network.set_narrow(address(other), address(node), room);
         }
         let cut = now + self.within(CUT_OFF_AFTER);
         let mended = cut + self.within(CUT_OFF_FOR);

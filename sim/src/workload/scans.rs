@@ -1,9 +1,9 @@
 //! Scans, each as a read of every key.
 //!
 //! A page shows its shard at one moment between the scan's beginning and its end, and says of every
-//! key in its span whether it is there. So for each key by itself a strong scan is a strong read
-//! that took as long as all of the scan, and is judged as one: a key that was acknowledged before
-//! the scan began and that no page has is a read of something old.
+//! key in its span whether it exists. So for each single key a strong scan is a strong read that
+//! took as long as the whole scan, and is judged as one: if a key was acknowledged before the scan
+//! began and no page has it, the scan is a stale read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,9 +13,11 @@ use dkv_api::{Error, Level, ScanOptions};
 use dkv_check as check;
 use dkv_check::{Action, Outcome};
 
-use super::{Begun, Caller, TICK_NS};
+use super::TICK_NS;
+use super::caller::Caller;
+use super::operations::Begun;
 
-/// What the keys of the load begin with.
+/// The prefix of the keys of the load.
 const PREFIX: &[u8] = b"k";
 /// Most keys that are asked for at once.
 const LIMIT_MAX: u64 = 4;
@@ -24,20 +26,20 @@ const LIMIT_MAX: u64 = 4;
 type Found = BTreeMap<Bytes, (String, u64)>;
 
 impl Caller {
-    /// Walks over all keys, a few at a time. What fails says nothing.
+    /// Scans all keys, a few at a time. A scan that fails is not recorded.
     pub(super) async fn scan(&mut self, level: Level, patience: Duration) {
-        let (start_ns, limit) = (self.shared.now() * TICK_NS, self.random.between(1, LIMIT_MAX));
+        let (start_ns, limit) = (self.workload.now() * TICK_NS, self.random.between(1, LIMIT_MAX));
         let Ok(found) = self.walk(level, limit, patience).await else { return };
         let asked = match level {
             Level::Eventual => check::Level::Eventual,
             Level::Session => check::Level::Session,
             _ => check::Level::Strong,
         };
-        for number in 0..self.shared.state.load.keys {
+        for number in 0..self.workload.load().keys {
             let key = format!("k{number}");
             let outcome = match found.get(key.as_bytes()) {
                 Some((value, revision)) => {
-                    // One that waits has none yet.
+                    // A value that waits in an outbox has no revision yet.
                     let revision = Some(*revision).filter(|revision| *revision > 0);
                     Outcome::Value { value: value.as_str().into(), revision }
                 }

@@ -23,7 +23,8 @@ pub const CRATES: &[Layer] = &[
     ("client library", &["dkv-api"]),
     ("storage", &["dkv-wal", "dkv-state"]),
     ("messages", &["dkv-wire"]),
-    ("foundation", &["dkv-base", "dkv-check", "dkv-console"]),
+    ("terminal", &["dkv-console"]),
+    ("foundation", &["dkv-base", "dkv-check"]),
 ];
 
 /// Crates that are in no layer, each with its reason.

@@ -1,4 +1,4 @@
-//! The authority of a network: what it signs, and whom it recognises.
+//! The certificate authority of a network.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ use crate::token::Fingerprint;
 
 use crate::net_platform;
 
-/// Life of the authority itself.
+/// Validity of the authority's own certificate.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
 /// The certificate authority of a network.
@@ -34,7 +34,10 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Creates the authority of a network that does not exist yet.
+    /// Creates the authority of a new network.
+    ///
+    /// # Errors
+    /// If the cryptographic library fails.
     pub fn create(network: NetworkId, now: SystemTime) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -48,10 +51,10 @@ impl Authority {
         Ok(Self { network, certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// The authority from its certificate and its private key, both in DER.
+    /// Loads the authority from its certificate and private key, both in DER.
     ///
     /// # Errors
-    /// If either cannot be read, or the certificate is for another key or not what was signed.
+    /// If either cannot be parsed, or the certificate is for another key or was altered.
     pub fn from_der(
         network: NetworkId,
         certificate: &[u8],
@@ -67,7 +70,7 @@ impl Authority {
         Ok(Self { network, certificate, issuer })
     }
 
-    /// The network that it is the authority of.
+    /// The network of this authority.
     pub fn network(&self) -> NetworkId {
         self.network
     }
@@ -77,28 +80,31 @@ impl Authority {
         &self.certificate
     }
 
-    /// Its private key in DER, for the file that keeps it.
+    /// Its private key in DER, to be stored.
     pub fn key_der(&self) -> Vec<u8> {
         self.issuer.key().serialize_der()
     }
 
-    /// Signs a message with its key (ECDSA, SHA-256, ASN.1). What is signed must begin with what no
-    /// certificate begins with.
+    /// Signs a message with the authority's key (ECDSA, SHA-256, ASN.1). The message must have a
+    /// prefix that no certificate has.
     pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, CertificateError> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.key_der());
         let signed = pair.map_err(unusable)?.sign(&SystemRandom::new(), message);
         Ok(signed.map_err(|_| unusable("the key cannot sign"))?.as_ref().to_vec())
     }
 
-    /// What tokens carry to prove the server.
+    /// The fingerprint of its certificate, by which tokens authenticate the server.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
     }
 
     /// Signs a certificate for the holder of a public key (DER SubjectPublicKeyInfo).
     ///
-    /// Everything but the key is decided here: the name, what the certificate may be used for (only
-    /// the server and nodes may be connected *to*), its life, and that it is no authority.
+    /// The authority decides everything but the key: the name, the usages (only the server and
+    /// nodes may accept connections), the validity, and that the certificate is not an authority.
+    ///
+    /// # Errors
+    /// If the key cannot be parsed or is of a kind that is not accepted.
     pub fn sign(
         &self,
         identity: Identity,
@@ -111,8 +117,8 @@ impl Authority {
             return Err(CertificateError::Unusable("only ECDSA P-256 keys are accepted".into()));
         }
         let mut params = CertificateParams::new(vec![identity.dns_name()])?;
-        // The clock may be ahead and be set right afterwards. Only the end bounds what a
-        // certificate is good for.
+        // Backdated, as the clock may be ahead now and be corrected later. Only the end limits the
+        // use of a certificate.
         params.not_before = at(now, -seconds(CERTIFICATE_BACKDATED));
         params.not_after = at(now, seconds(CERTIFICATE_LIFE));
         params.distinguished_name = name(&identity.to_string());
@@ -128,11 +134,14 @@ impl Authority {
         Ok(Bytes::copy_from_slice(&certificate))
     }
 
-    /// Who the holder of a certificate of this authority is, and the public key in it, whether or
-    /// not it has expired.
+    /// The identity and public key of the holder of a certificate of this authority, expired or
+    /// not.
     ///
     /// `proof` must be a signature over `material` by that key; see
     /// [`Credentials::prove`](super::Credentials::prove).
+    ///
+    /// # Errors
+    /// If the certificate is not one of this authority, or the proof is not by its key.
     pub fn recognise(
         &self,
         certificate: &[u8],
@@ -154,7 +163,7 @@ impl Authority {
     }
 }
 
-/// Has a certificate signed, again and again until the platform likes the length of the signature.
+/// Signs a certificate, repeatedly until the platform accepts the length of the signature.
 fn signed(
     sign: impl Fn() -> Result<rcgen::Certificate, rcgen::Error>,
 ) -> Result<CertificateDer<'static>, CertificateError> {
@@ -177,7 +186,7 @@ fn serial() -> SerialNumber {
 }
 
 fn at(now: SystemTime, offset: time::Duration) -> OffsetDateTime {
-    // X.509 counts whole seconds.
+    // X.509 has a resolution of seconds.
     let moment = OffsetDateTime::from(now).saturating_add(offset);
     moment.replace_nanosecond(0).unwrap_or(moment)
 }

@@ -45,8 +45,8 @@ async fn datagrams_under_way_together_each_arrive_when_due() {
     };
     let (sent, received) = tokio::join!(sending, receiving);
     for (sent, received) in sent.into_iter().zip(received) {
-        // The upper bound is below SOON: a timeout polls the receiver once more when it expires, and
-        // that must not count as an arrival.
+        // The upper bound is below SOON: a timeout polls the receiver once more when it expires,
+        // and that must not count as an arrival.
         assert!((delay..SOON / 2).contains(&(received - sent)), "{:?}", received - sent);
     }
 }

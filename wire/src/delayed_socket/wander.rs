@@ -1,8 +1,8 @@
 //! A delay that varies and never lets a later datagram overtake an earlier one.
 //!
 //! Delays drawn for each datagram by itself would either overtake each other, which QUIC takes for
-//! loss, or add up to more than their average. So a varying delay wanders between zero and twice its
-//! average, every value equally likely, and never changes faster than time passes.
+//! loss, or add up to more than their average. So a varying delay wanders between zero and twice
+//! its average, every value equally likely, and never changes faster than time passes.
 
 use std::time::Duration;
 

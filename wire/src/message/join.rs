@@ -1,8 +1,9 @@
 //! The join protocol: the one conversation without a client certificate.
 //!
-//! The joiner has checked by then that the server's certificate chain ends in the CA whose
-//! fingerprint its token carries. It sends the token's secret and its own public key, and nothing
-//! else that could get into the certificate: names, usages and life are the server's to decide.
+//! By the time of the first message the joiner has checked that the server's certificate chain ends
+//! in the CA whose fingerprint is in its token. It sends the token's secret and its own public key,
+//! and nothing else that could get into the certificate: the server decides names, usages and
+//! validity.
 
 use bytes::Bytes;
 use dkv_base::id::{HolderId, NetworkId};
@@ -12,22 +13,22 @@ use uuid::Uuid;
 use crate::identity::Role;
 use crate::limits::RECERTIFY_WITHIN;
 
-/// What somebody without a valid certificate may ask; both are answered by a [`JoinAnswer`] or a
+/// The requests that need no valid certificate. Each is answered by a [`JoinAnswer`] or a
 /// [`JoinRefusal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Joining {
-    /// Let me in: I have a token.
+    /// Asks for a certificate with a join token.
     Join(JoinRequest),
-    /// Let me in again: my certificate has expired.
+    /// Asks for a new certificate in place of an expired one.
     Recertify(RecertifyRequest),
-    /// Let me in again: my certificate expired long ago, and I have a token.
+    /// Asks for a new certificate in place of one that expired long ago, with a join token.
     Readmit(ReadmitRequest),
 }
 
 /// Asks for a new certificate for the holder of an expired one, with the same key.
 ///
-/// A machine that was off for longer than a certificate lives still is who it was: the old
-/// certificate says that the network admitted this key, and the proof that the sender has it.
+/// A machine that was off for longer than a certificate is valid keeps its identity: the old
+/// certificate shows that the network admitted this key, and the proof that the sender has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecertifyRequest {
     /// The old certificate, in DER.
@@ -39,8 +40,8 @@ pub struct RecertifyRequest {
 }
 
 /// Asks for a new certificate for the holder of one that expired longer ago than
-/// [`RECERTIFY_WITHIN`]: whoever finds an old disk must not get in
-/// by it alone. The holder stays who it was, and an administrator has vouched for it once more.
+/// [`RECERTIFY_WITHIN`]: an old disk alone must not be enough to get in. The holder keeps its identity,
+/// and the token shows that an administrator vouches for it once more.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadmitRequest {
     /// The old certificate, and the proof of its key.
@@ -60,7 +61,7 @@ impl std::fmt::Debug for ReadmitRequest {
 /// Asks for a certificate.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// Which token.
+    /// The id of the token.
     pub token: Uuid,
     /// The token's secret.
     pub secret: [u8; 32],
@@ -79,7 +80,7 @@ impl std::fmt::Debug for JoinRequest {
 pub struct JoinAnswer {
     /// The network it belongs to.
     pub network: NetworkId,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// Its fresh id.
     pub holder: HolderId,
@@ -87,19 +88,19 @@ pub struct JoinAnswer {
     pub certificate: Bytes,
 }
 
-/// Why no certificate is given.
+/// Why no certificate is issued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum JoinRefusal {
-    /// No such token, or a wrong secret: which of both is not told.
+    /// No such token, or a wrong secret. The joiner is not told which.
     #[error("the join token is not one of this network's")]
     Unknown,
-    /// The token's time is over.
+    /// The token has expired.
     #[error("the join token has expired; ask an administrator of the network for a new one")]
     Expired,
-    /// The token was used as often as it may be.
+    /// The token has no uses left.
     #[error("the join token has been used up; ask an administrator of the network for a new one")]
     UsedUp,
-    /// The public key is of no kind that is accepted.
+    /// The public key is malformed or of a kind that is not accepted.
     #[error("the public key is malformed or of a kind that is not accepted")]
     Key,
     /// The old certificate is not one of this network's, or the proof is not of its key.
@@ -108,13 +109,13 @@ pub enum JoinRefusal {
     /// The holder was removed or revoked.
     #[error("this certificate holder was removed from the network")]
     Denied,
-    /// Too many ask at once.
+    /// Too many requests at once.
     #[error("too many are joining at once; try again in a moment")]
     Busy,
     /// The server could not count the token's use; the token was not used.
     #[error("the server cannot write to its data directory: {0}")]
     Storage(String),
-    /// The old certificate ended so long ago that a token is needed as well.
+    /// The old certificate expired so long ago that a token is needed as well.
     #[error(
         "this certificate expired more than {} days ago, and takes a join token to be renewed",
         RECERTIFY_WITHIN.as_secs() / (24 * 3600)

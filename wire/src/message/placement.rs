@@ -1,156 +1,155 @@
-//! Where replicas are, where they are going, and what decides that.
+//! Placement: where replicas are, where they are moving, and the measurements that decide it.
 
 use serde::{Deserialize, Serialize};
 
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
-/// What a node tells the coordinator of itself and of what it leads.
+/// A node's measurements of itself and of the groups that it leads, for the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measures {
-    /// Groups of which it has anything, wanted or not.
+    /// Groups of which it has any data, assigned to it or not.
     pub holds: Vec<GroupId>,
     /// Groups that it leads.
     pub leads: Vec<LedGroup>,
-    /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
+    /// Bytes that it can take in: free space on its disk beyond its reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet: also
-    /// because somebody may take back that it is to be emptied.
+    /// Whether it has undelivered eventual writes or may still accept some, for example because the
+    /// drain may be cancelled.
     pub keeps_writes: bool,
     /// The revision of the directory that it knew when it looked at what it leads.
     pub directory: Revision,
 }
 
-/// What is left on a node that is to be emptied, by its own word.
+/// What is left on a node being drained, by its own report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remainder {
-    /// Whether it may take an eventual write yet. Once it takes none, it takes none after a restart
-    /// either.
+    /// Whether it may still accept an eventual write. Once it accepts none, that holds across
+    /// restarts.
     pub takes_writes: bool,
-    /// Whether it has eventual writes that are not delivered yet.
+    /// Whether it has undelivered eventual writes.
     pub keeps_writes: bool,
-    /// Shards of which it has anything.
+    /// Number of shards of which it has any data.
     pub shards: u32,
 }
 
 impl Remainder {
-    /// Whether nothing is left that nobody else has, and nothing comes.
+    /// Whether the node holds no data of its own any more, and will get none.
     pub fn is_nothing(&self) -> bool {
         !self.takes_writes && !self.keeps_writes && self.shards == 0
     }
 }
 
-/// A group, by the word of its leader.
+/// A group, by the report of its leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedGroup {
-    /// Which group.
+    /// The group.
     pub group: GroupId,
-    /// The term in which it is led.
+    /// The term of the leader.
     pub term: Term,
-    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    /// The voters; of a joint configuration, those of the newer half.
     pub voters: Vec<NodeId>,
     /// All other members.
     pub learners: Vec<NodeId>,
-    /// Whether a change of voters was begun and is not finished.
+    /// Whether a change of voters is in progress.
     pub is_joint: bool,
-    /// Bytes of its keys and values.
+    /// Size of its keys and values, in bytes.
     pub bytes: u64,
-    /// Last entry of the leader's log.
+    /// Index of the last entry of the leader's log.
     pub last_index: u64,
-    /// How far each other member is.
+    /// The progress of each other member.
     pub members: Vec<MemberProgress>,
     /// Whether these members are not committed yet.
     pub is_changing: bool,
 }
 
-/// How far a member is, as its leader sees it.
+/// The progress of a member, as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberProgress {
-    /// Which node.
+    /// The node.
     pub node: NodeId,
-    /// Last entry that it is known to have.
+    /// Index of the last entry that it is known to have.
     pub matched_index: u64,
-    /// Whether it answers, and has all but the newest entries.
+    /// Whether it is responsive and has all but the newest entries.
     pub is_ready: bool,
 }
 
-/// Where replicas are and where they are going, as the coordinator has it.
+/// The placement of all replicas and the moves in progress, as the coordinator sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// What each node has.
+    /// The load of each node.
     pub nodes: Vec<NodePlaces>,
-    /// What is under way.
+    /// The moves in progress.
     pub moves: Vec<Move>,
-    /// What is going to be done after that, if nothing else happens; only if it was asked for.
+    /// The moves planned after those, if nothing else happens; only if the request asks for them.
     pub planned: Vec<PlannedMove>,
-    /// Primaries that are going to change hands after that; only if it was asked for.
+    /// The leadership transfers planned after those; only if the request asks for them.
     pub transfers: Vec<PlannedMove>,
 }
 
-/// What one node has.
+/// The load of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlaces {
-    /// Which node.
+    /// The node.
     pub node: NodeId,
-    /// Shards that count on it now, or that are to.
+    /// Number of shards of which it is a member, or is to become one.
     pub shards: u32,
-    /// Shards that it leads.
+    /// Number of shards that it leads.
     pub primaries: u32,
-    /// Bytes of keys and values in these shards.
+    /// Size of the keys and values in these shards, in bytes.
     pub bytes: u64,
-    /// Whether it is to be emptied.
+    /// Whether it is being drained.
     pub draining: bool,
-    /// Whether it is to be removed.
+    /// Whether it is being removed.
     pub retiring: bool,
-    /// Whether it is to be emptied or removed and nothing would miss it: no shard counts on it,
-    /// neither does the control group, and it has said itself, after this was asked, that it is
-    /// empty.
+    /// Whether it is being drained or removed and may be stopped: it is a member of no shard and
+    /// not of the control group, and has itself reported, after this request, that it is empty.
     pub may_stop: bool,
-    /// Why it is not getting emptied although it is to be.
+    /// Why its drain does not make progress.
     pub obstacle: Option<String>,
 }
 
-/// A replica that is on its way.
+/// A move of a replica in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     /// The shard.
     pub group: GroupId,
-    /// Whose replica goes, if one does.
+    /// The node that loses its replica, if one does.
     pub from: Option<NodeId>,
-    /// Who gets one, if somebody does.
+    /// The node that gets one, if one does.
     pub to: Option<NodeId>,
-    /// How far it is.
+    /// The current step.
     pub step: MoveStep,
-    /// Last entry that the one who gets it has.
+    /// Index of the last entry that the new replica has.
     pub matched_index: u64,
-    /// Last entry that there is.
+    /// Index of the last entry of the shard.
     pub last_index: u64,
-    /// Bytes of keys and values in the shard.
+    /// Size of the keys and values in the shard, in bytes.
     pub bytes: u64,
 }
 
-/// How far a replica on its way is.
+/// The step of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MoveStep {
-    /// Nobody is known to lead the shard.
+    /// The shard has no known leader.
     Waiting,
-    /// The new replica follows, and is behind.
+    /// The new replica is a learner and is catching up.
     Learning,
-    /// The new replica has caught up and is given its vote.
+    /// The new replica has caught up and is becoming a voter.
     Promoting,
-    /// The old replica is taken out.
+    /// The old replica is being removed.
     Removing,
 }
 
-/// A replica, or a primary, that is going to move.
+/// A planned move of a replica or of a leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedMove {
     /// The shard.
     pub group: GroupId,
-    /// From which node.
+    /// The node that it leaves.
     pub from: Option<NodeId>,
-    /// To which node.
+    /// The node that it goes to.
     pub to: Option<NodeId>,
-    /// Bytes of keys and values in the shard.
+    /// Size of the keys and values in the shard, in bytes.
     pub bytes: u64,
 }

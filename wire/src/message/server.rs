@@ -1,4 +1,4 @@
-//! What nodes, clients and administrators ask the registration server.
+//! Requests to the registration server by nodes, clients and administrators.
 
 use std::net::SocketAddr;
 
@@ -9,169 +9,169 @@ use uuid::Uuid;
 
 use crate::bearer::Rights;
 use crate::identity::Role;
+use crate::incarnation::{Incarnation, Ruling, Verdict};
 use crate::network::{NetworkView, NodeState, Settings};
 use crate::region::Region;
-use crate::run::{Ruling, Run, Verdict};
 
-/// A request to the server, one frame on a stream of its own or one of several on one stream;
-/// answers come in order.
+/// A request to the server. A stream carries one or several; answers come in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerRequest {
-    /// From anybody with a certificate: the network as last reported.
+    /// From any certificate holder: the network as last reported.
     Lookup,
-    /// From anybody with a certificate: the server's books.
+    /// From any certificate holder: the status of the server.
     Status,
-    /// From a node, at every start: here I am.
+    /// From a node, at every start: registers the node.
     Register {
-        /// What it wants to be called; without one the server finds a name.
+        /// The name that it wants; without one the server chooses.
         name: Option<String>,
-        /// Where it listens.
+        /// The address at which it listens.
         address: SocketAddr,
-        /// The region that it is in, if it was told.
+        /// Its region, if it has one.
         region: Option<Region>,
-        /// The control group as its own log has it, once that names any member.
+        /// The control group by the node's own log, once that names any member.
         control: Option<ControlGroup>,
     },
-    /// From the coordinator: how everything is, and that it is the coordinator.
+    /// From the coordinator: the state of the network, and its claim to be the coordinator.
     Report(CoordinatorReport),
-    /// From anybody with a certificate: a new one for this public key (DER
+    /// From any certificate holder: a new certificate for this public key (DER
     /// SubjectPublicKeyInfo), with the same role and id.
     Renew {
         /// The key of the new certificate.
         public_key: Bytes,
     },
-    /// From an administrator: a bearer token, for whoever speaks HTTP to a gateway.
+    /// From an administrator: creates a bearer token, for HTTP requests to a gateway.
     CreateBearer {
-        /// What its bearer may do.
+        /// The rights of its bearer.
         rights: Rights,
-        /// Time that it lives.
+        /// Its validity.
         life: BearerLife,
-        /// What people call it.
+        /// Its name.
         name: Option<String>,
     },
-    /// From an administrator: a new join token.
+    /// From an administrator: creates a join token.
     CreateToken {
-        /// What its bearers become.
+        /// The role that its bearers get.
         role: Role,
-        /// Time that it lives, in seconds; without one, for good.
+        /// Its validity, in seconds; unlimited without one.
         life_s: Option<u64>,
-        /// How often it may be used; without one, any number of times.
+        /// How often it may be used; unlimited without one.
         uses: Option<u32>,
-        /// What people call it, and whom it admits.
+        /// Its name, which the holders that it admits get too.
         name: Option<String>,
     },
-    /// From an administrator: all tokens.
+    /// From an administrator: lists all tokens.
     ListTokens,
-    /// From an administrator: this token shall admit nobody any more.
+    /// From an administrator: revokes a token, so that it admits no one any more.
     RevokeToken(Uuid),
-    /// From an administrator: everybody who was given a certificate or a bearer token.
+    /// From an administrator: lists all holders of certificates and bearer tokens.
     ListHolders,
-    /// From whoever judges bearer tokens: when these were shown last, in milliseconds since 1970.
+    /// From a gateway: when these bearer tokens were last used, in milliseconds since 1970.
     BearersSeen(Vec<(HolderId, u64)>),
-    /// From a node, before it serves and every few seconds: which run of its process this is.
+    /// From a node, before it serves and every few seconds: the current run of its process.
     Stand(Box<Stand>),
-    /// From an administrator: of the runs of a node this one goes on, and no other.
+    /// From an administrator: keeps this run of a node and stops all others.
     Keep {
-        /// Which node.
+        /// The node.
         node: NodeId,
-        /// Which run.
+        /// The run.
         run: RunChoice,
     },
 }
 
-/// Which run of a node's process speaks.
+/// The report of a node about the run of its process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stand {
     /// The run.
-    pub run: Run,
-    /// Where it listens.
+    pub run: Incarnation,
+    /// The address at which it listens.
     pub address: SocketAddr,
-    /// Whether it stops in good order, and says so for the last time.
+    /// Whether the run is stopping in good order; it reports no more then.
     pub ends: bool,
-    /// What the server asked last, if it did: who answers it is alive.
+    /// The server's last question, if there was one. An answer proves that the run is alive.
     pub answers: Option<Question>,
 }
 
-/// A question of one run of the server's process.
+/// A question of the server, which a node returns in its next report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// That run.
+    /// Random id of the run of the server's process.
     pub server: u64,
-    /// Which of its questions.
+    /// The number of the question.
     pub number: u64,
 }
 
-/// What the server makes of a run.
+/// The server's answer to a [`Stand`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Whether it may take part.
+    /// Whether the run may take part.
     pub verdict: Verdict,
-    /// To be answered the next time.
+    /// The question to return in the next report.
     pub question: Question,
-    /// Whether to answer at once: another run was heard of.
+    /// Whether to report again at once, because another run was heard.
     pub ask_again: bool,
-    /// Whether not to serve yet: another run was heard a moment ago somewhere else, and may live.
+    /// Whether to wait before serving, because another run was heard elsewhere a moment ago and may
+    /// be alive.
     pub wait: bool,
-    /// What administrators have said of the runs of nodes.
+    /// The rulings of administrators on the runs of nodes.
     pub rulings: Vec<(NodeId, Ruling)>,
 }
 
-/// How an administrator names a run of a node.
+/// How an administrator identifies a run of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunChoice {
-    /// By where it listens.
+    /// By the address at which it listens.
     Address(SocketAddr),
-    /// By its start.
+    /// By its start number.
     Start(u64),
 }
 
-/// How long a bearer token lives.
+/// The validity of a bearer token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BearerLife {
-    /// As long as usual: [`BEARER_LIFE`](crate::limits::BEARER_LIFE).
+    /// The default: [`BEARER_LIFE`](crate::limits::BEARER_LIFE).
     #[default]
     Usual,
-    /// So many seconds.
+    /// This many seconds.
     Seconds(u64),
-    /// For good.
+    /// Unlimited.
     Endless,
 }
 
-/// What somebody holds that lets it in.
+/// The kind of credential of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HolderKind {
-    /// A certificate of that role.
+    /// A certificate with this role.
     Certificate(Role),
-    /// A bearer token with those rights.
+    /// A bearer token with these rights.
     Bearer(Rights),
 }
 
-/// Somebody who was let in.
+/// The holder of a certificate or bearer token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderInfo {
-    /// Its id, by which it is revoked.
+    /// Its id, by which it can be revoked.
     pub id: HolderId,
-    /// What it holds.
+    /// The kind of its credential.
     pub kind: HolderKind,
-    /// What people call it: a node by its name, others by that of the token that admitted them.
+    /// Its name: that of the node, or else that of the token that admitted it.
     pub name: Option<String>,
-    /// The join token that admitted it; `None` if that is not known. The token may be gone.
+    /// The join token that admitted it, if known. The token itself may be gone.
     pub token: Option<Uuid>,
-    /// The administrator who made it, of a bearer token.
+    /// The administrator who created it, for a bearer token.
     pub made_by: Option<HolderId>,
-    /// When it was let in, in milliseconds since 1970; `None` if that is not known.
+    /// When it was admitted, in milliseconds since 1970, if known.
     pub since_ms: Option<u64>,
-    /// When its certificate or token ends, in milliseconds since 1970; `None` if never.
+    /// When its certificate or token expires, in milliseconds since 1970; `None` if never.
     pub ends_ms: Option<u64>,
     /// When the server last heard of it, in milliseconds since 1970.
     pub seen_ms: Option<u64>,
-    /// Whether it is refused by now.
+    /// Whether it is revoked.
     pub revoked: bool,
 }
 
 impl ServerRequest {
-    /// Whether a request that was sent and not answered may have changed something, so that nobody
-    /// may say that nothing was changed.
+    /// Whether the request may have had an effect if it was sent and not answered. Its outcome is
+    /// then unknown.
     pub fn has_effect(&self) -> bool {
         match self {
             Self::Register { .. }
@@ -190,7 +190,7 @@ impl ServerRequest {
         }
     }
 
-    /// Whether it may be sent again when it is not known what came of it: twice is as good as once.
+    /// Whether the request is idempotent, so that it may be sent again when its outcome is unknown.
     pub fn may_be_repeated(&self) -> bool {
         match self {
             Self::CreateBearer { .. } | Self::CreateToken { .. } => false,
@@ -212,29 +212,29 @@ impl ServerRequest {
 /// The control group, by the log of one of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlGroup {
-    /// The term that is known.
+    /// The latest known term.
     pub term: Term,
-    /// Who leads it, as far as is known.
+    /// Its leader, if known.
     pub leader: Option<NodeId>,
-    /// The entry in which its members are.
+    /// Index of the entry with its membership.
     pub index: u64,
-    /// Nodes whose vote counts; of a joint configuration, those of both halves.
+    /// The voters; of a joint configuration, those of both halves.
     pub voters: Vec<NodeId>,
 }
 
-/// The coordinator's word to the server. The server takes it from a voter of the control group if
-/// no later term has spoken.
+/// The coordinator's report to the server. The server accepts it from a voter of the control group
+/// unless it has accepted one of a later term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoordinatorReport {
-    /// The term it leads.
+    /// The term in which it leads.
     pub term: Term,
     /// The network as the coordinator sees it.
     pub view: NetworkView,
-    /// The group that it leads: the server takes the next report from one of these voters.
+    /// The group that it leads. The server accepts the next report from one of these voters.
     pub control: ControlGroup,
 }
 
-/// What the server answers.
+/// The server's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerAnswer {
     /// To [`ServerRequest::Lookup`]; `None` until a coordinator has reported.
@@ -247,16 +247,16 @@ pub enum ServerAnswer {
     Confirmed(Confirmation),
     /// To [`ServerRequest::Renew`]: a certificate in DER.
     Certificate(Bytes),
-    /// To [`ServerRequest::CreateToken`]: the token's text, told once and never again.
+    /// To [`ServerRequest::CreateToken`]: the token's text, which cannot be retrieved again.
     Token(String),
-    /// To [`ServerRequest::CreateBearer`]: the token's text, which nobody keeps, and the name under
-    /// which it is revoked.
+    /// To [`ServerRequest::CreateBearer`]: the token's text, which the server does not store, and
+    /// the id by which it can be revoked.
     Bearer(String, HolderId),
     /// To [`ServerRequest::ListTokens`].
     Tokens(Vec<TokenInfo>),
     /// To [`ServerRequest::RevokeToken`] and [`ServerRequest::BearersSeen`].
     Done,
-    /// To anything.
+    /// To any request.
     Refused(ServerRefusal),
     /// To [`ServerRequest::ListHolders`].
     Holders(Vec<HolderInfo>),
@@ -264,24 +264,24 @@ pub enum ServerAnswer {
     Stands(Box<Standing>),
 }
 
-/// What a node is told when it registers.
+/// The server's answer to a node that registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     /// The network.
     pub network: NetworkId,
-    /// What the node is called.
+    /// The name of the node.
     pub name: String,
-    /// Whether this node, and no other ever, shall bootstrap the network.
+    /// Whether this node, and never another, must bootstrap the network.
     pub bootstrap: bool,
-    /// What the network runs with; the directory overrules it once there is one.
+    /// The settings of the network; those of the directory take precedence once it exists.
     pub settings: Settings,
-    /// The network as last reported, to find the coordinator in.
+    /// The network as last reported, to find the coordinator.
     pub view: Option<NetworkView>,
-    /// Addresses of all nodes that ever registered and were not removed, for the case that nobody
-    /// has reported yet.
+    /// Addresses of all nodes that registered and were not removed, for use before the first
+    /// report.
     pub peers: Vec<(NodeId, SocketAddr)>,
-    /// Who may speak to a node that does not know the control group yet: the coordinator and the
-    /// group's voters as the server knows them, or else the node that is to bootstrap.
+    /// The nodes to trust as long as this node does not know the control group: its leader and
+    /// voters as the server knows them, or else the node that must bootstrap.
     pub vouched: Vec<NodeId>,
 }
 
@@ -290,14 +290,14 @@ pub struct Admission {
 pub enum Confirmation {
     /// The sender is the coordinator.
     Confirmed,
-    /// A later term has spoken: the sender is the coordinator no longer.
+    /// A later term was confirmed, so the sender is no longer the coordinator.
     Outdated {
         /// The latest term that was confirmed.
         confirmed: Term,
     },
 }
 
-/// Why the server does not do what it was asked.
+/// Why the server refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ServerRefusal {
     /// The certificate does not allow this.
@@ -306,15 +306,15 @@ pub enum ServerRefusal {
     /// The request can never succeed.
     #[error("invalid request: {0}")]
     Invalid(String),
-    /// Another live node has the name.
+    /// Another running node has the name.
     #[error("the name {0:?} belongs to another node that is running; choose another with --name")]
     NameTaken(String),
-    /// The server could not write its books; nothing was changed.
+    /// The server could not write its registry file; nothing was changed.
     #[error("the server cannot write to its data directory: {0}")]
     Storage(String),
 }
 
-/// The server's books.
+/// The status of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// The network.
@@ -323,7 +323,7 @@ pub struct ServerStatus {
     pub version: String,
     /// Time since the server started, in milliseconds.
     pub uptime_ms: u64,
-    /// Who was told to bootstrap.
+    /// The node that was told to bootstrap.
     pub bootstrap: Option<NodeId>,
     /// The coordinator that was confirmed last, and its term.
     pub coordinator: Option<(NodeId, Term)>,
@@ -335,65 +335,65 @@ pub struct ServerStatus {
     pub nodes: Vec<NodeReport>,
     /// The network as last reported.
     pub view: Option<NetworkView>,
-    /// What the configuration says.
+    /// The settings in the server's configuration.
     pub settings: Settings,
-    /// Runs of nodes that may not take part, or of which there are two.
+    /// Runs of nodes that may not take part, or of which two exist.
     pub runs: Vec<RunReport>,
 }
 
-/// A run of a node that an administrator should know of.
+/// A run of a node that needs an administrator's attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// Which node.
+    /// The node.
     pub node: NodeId,
-    /// What people call it.
+    /// Its name.
     pub name: String,
-    /// Where this run listens.
+    /// The address at which this run listens.
     pub address: SocketAddr,
-    /// Its start.
+    /// Its start number.
     pub start: u64,
-    /// How far its log was on disk.
+    /// Its mark: how much its log had on disk.
     pub mark: u64,
-    /// What the server makes of it.
+    /// The server's verdict on it.
     pub verdict: Verdict,
     /// When it was last heard, in milliseconds since 1970.
     pub heard_ms: u64,
 }
 
-/// A node in the server's books.
+/// A node, as the server knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Its identity.
+    /// Its id.
     pub id: NodeId,
-    /// What people call it.
+    /// Its name.
     pub name: String,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// Its region, if it has one.
     pub region: Option<Region>,
     /// Whether it is the confirmed coordinator.
     pub coordinator: bool,
-    /// Where it is in its life.
+    /// Its state.
     pub state: NodeState,
     /// When it was last registered or reported live, in milliseconds since 1970.
     pub last_report_ms: u64,
 }
 
-/// A token without its secret.
+/// A join token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {
-    /// Which token.
+    /// Its id.
     pub id: Uuid,
-    /// What its bearers become.
+    /// The role that its bearers get.
     pub role: Role,
-    /// What people call it.
+    /// Its name.
     pub name: Option<String>,
-    /// When it ends, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970; `None` if never.
     pub expires_ms: Option<u64>,
     /// How often it was used.
     pub used: u32,
     /// How often it may be used.
     pub uses: Option<u32>,
-    /// Holders that it admitted, newest last, at most the last few.
+    /// The last few holders that it admitted, the newest last.
     pub admitted: Vec<HolderId>,
 }

@@ -1,92 +1,92 @@
-//! How a node and its replicas are.
+//! The status of a node and its replicas.
 
 use serde::{Deserialize, Serialize};
 
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
-/// One node, as it sees itself.
+/// The status of a node, by its own report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its identity.
+    /// Its id.
     pub id: NodeId,
-    /// What people call it.
+    /// Its name.
     pub name: String,
-    /// Its version.
+    /// The version of its program.
     pub version: String,
     /// Time since it started, in milliseconds.
     pub uptime_ms: u64,
-    /// Whether its last conversation with the server succeeded, and how long ago that was, in
-    /// milliseconds. `None` if it never had one since it started.
+    /// Time since its last successful contact with the registration server, in milliseconds. `None`
+    /// if there was none since it started.
     pub server_seen_ms: Option<u64>,
     /// Its replicas, the control group's first.
     pub groups: Vec<GroupStatus>,
-    /// Bytes of its logs on disk.
+    /// Size of its logs on disk, in bytes.
     pub log_bytes: u64,
     /// Median time of a recent fsync, in microseconds.
     pub fsync_us: u64,
     /// Whether it refuses writes because its disk is full.
     pub disk_full: bool,
-    /// Eventual writes that it has taken and that are not delivered yet.
+    /// Number of eventual writes that it has accepted and not delivered yet.
     pub pending: u64,
-    /// What an administrator should know, in sentences: why it holds back, and whom it refuses.
+    /// Notes for an administrator, as sentences: why it does not take part, and whom it refuses.
     pub notes: Vec<String>,
 }
 
-/// One replica.
+/// The status of one replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
-    /// Which group.
+    /// The group.
     pub group: GroupId,
-    /// What the replica is in it.
+    /// The role of the replica in its group.
     pub role: GroupRole,
     /// Its term.
     pub term: Term,
-    /// Who leads, as far as it knows.
+    /// The leader, as far as it knows.
     pub leader: Option<NodeId>,
     /// Voters of the newest configuration that it knows.
     pub voters: Vec<NodeId>,
     /// Learners of that configuration.
     pub learners: Vec<NodeId>,
-    /// Last entry of its log.
+    /// Index of the last entry of its log.
     pub last_index: u64,
-    /// Last entry that it has applied.
+    /// Index of the last entry that it has applied.
     pub applied_index: u64,
-    /// Last entry that its newest checkpoint holds.
+    /// Index of the last entry in its newest checkpoint.
     pub checkpoint_index: u64,
-    /// Last entry that was purged from its log.
+    /// Index of the last entry purged from its log.
     pub purged_index: u64,
-    /// Keys that it holds.
+    /// Number of keys that it holds.
     pub keys: u64,
-    /// Bytes of keys and values that it holds.
+    /// Size of the keys and values that it holds, in bytes.
     pub bytes: u64,
     /// Its latest revision.
     pub revision: Revision,
     /// Hash of its state at `applied_index`: equal on all replicas at an equal index.
     pub state_hash: u64,
-    /// From the leader only: how far each other member is.
+    /// The progress of each other member; only on the leader.
     pub replicas: Vec<ReplicaStatus>,
 }
 
-/// What a replica is in its group.
+/// The role of a replica in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupRole {
-    /// Leads: the group's primary, or the coordinator.
+    /// Leads the group: the primary of a shard, or the coordinator.
     Leader,
-    /// Follows and votes.
+    /// Follows the leader and votes.
     Follower,
     /// Stands for election.
     Candidate,
-    /// Follows without a vote.
+    /// Follows the leader without a vote.
     Learner,
 }
 
-/// A member as its leader sees it.
+/// A member, as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
-    /// Which node.
+    /// The node.
     pub node: NodeId,
-    /// Last entry that it is known to have.
+    /// Index of the last entry that it is known to have.
     pub matched_index: u64,
     /// Time since it last answered, in milliseconds.
     pub silent_ms: Option<u64>,

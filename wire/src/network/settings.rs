@@ -8,13 +8,13 @@ pub use delays::{Delays, LinkDelay, UnknownRegion};
 
 use crate::limits;
 
-/// What all nodes of a network must agree on. The server's configuration gives it to the first
-/// node; from then on the directory keeps it.
+/// The settings that all nodes of a network share. The first node gets them from the server's
+/// configuration; from then on they are part of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Voters that each group should have.
+    /// Number of voters that each group should have.
     pub replication: u32,
-    /// Shards of the network, fixed when it is created.
+    /// Number of shards, fixed when the network is created.
     pub shards: u32,
     /// Time between two heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
@@ -24,11 +24,11 @@ pub struct Settings {
     pub election_max_ms: u64,
     /// Longest value, in bytes.
     pub value_bytes_max: u64,
-    /// Log that a node keeps before it takes a checkpoint and purges, in bytes.
+    /// Size of the log at which a node takes a checkpoint and purges, in bytes.
     pub log_bytes_max: u64,
-    /// Time that a voter may be down before a learner takes its place, in milliseconds.
+    /// Time for which a voter may be down before a learner replaces it, in milliseconds.
     pub replace_after_ms: u64,
-    /// How long what is sent between regions is held back, for rehearsal.
+    /// Emulated delays between regions.
     pub delays: Delays,
 }
 
@@ -48,18 +48,21 @@ impl Default for Settings {
     }
 }
 
-/// A setting that cannot be, with what to do about it.
+/// A setting that is not allowed, and what would be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}: {problem}")]
 pub struct SettingsError {
-    /// Name of the setting, as in config.json.
+    /// The name of the setting, as in config.json.
     pub setting: &'static str,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what would be right.
     pub problem: String,
 }
 
 impl Settings {
-    /// Checks each setting and the settings against each other.
+    /// Checks each setting, and the settings against each other.
+    ///
+    /// # Errors
+    /// The first setting that is not allowed.
     pub fn check(&self) -> Result<(), SettingsError> {
         let fail = |setting, problem: String| Err(SettingsError { setting, problem });
         if self.replication == 0 || self.replication > limits::REPLICATION_MAX {

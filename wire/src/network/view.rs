@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::settings::{Delays, LinkDelay, Settings};
 use crate::region::Region;
 
-/// Where a node is in its life.
+/// The state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
-    /// Admitted, and not yet a caught-up member.
+    /// Admitted, and not yet a member that has caught up.
     Joining,
     /// Heard of within the last election time.
     Live,
     /// Silent for longer than an election time.
     Suspect,
-    /// Silent for much longer; taken to be dead.
+    /// Silent for much longer, and presumed dead.
     Down,
     /// Stopped in good order.
     Left,
@@ -36,40 +36,40 @@ impl std::fmt::Display for NodeState {
     }
 }
 
-/// A node as the directory has it.
+/// A node, as the directory describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Its identity.
+    /// Its id.
     pub id: NodeId,
-    /// What people call it; unique among the nodes that are not removed.
+    /// Its name, unique among the nodes that are not removed.
     pub name: String,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// Its region, if it has one.
     pub region: Option<Region>,
-    /// Where it is in its life.
+    /// Its state.
     pub state: NodeState,
 }
 
-/// A shard and who holds it.
+/// A shard and its replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardInfo {
     /// Its Raft group.
     pub group: GroupId,
-    /// The smallest hash that belongs to it; the next shard's is where it ends.
+    /// The smallest hash that belongs to it. It ends where the next shard begins.
     pub first_hash: u64,
     /// Its leader, as far as the sender knows.
     pub primary: Option<NodeId>,
-    /// Nodes whose vote counts in it.
+    /// The nodes that vote in it.
     pub voters: Vec<NodeId>,
-    /// Nodes that follow it without a vote.
+    /// The nodes that follow it without a vote.
     pub learners: Vec<NodeId>,
 }
 
-/// The network as one process sees it at one moment. It may be late; it is never invented.
+/// The network as one process sees it at one moment. It may be outdated, but was true once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkView {
-    /// Which network.
+    /// The network.
     pub network: NetworkId,
     /// The control group's term; views of a later term are newer.
     pub term: Term,
@@ -79,30 +79,30 @@ pub struct NetworkView {
     pub nodes: Vec<NodeInfo>,
     /// All shards, by ascending `first_hash`; the first one's is zero.
     pub shards: Vec<ShardInfo>,
-    /// What the nodes agreed on.
+    /// The settings that the nodes share.
     pub settings: Settings,
-    /// Whom every process must refuse: ids of removed nodes and of revoked certificates.
+    /// The deny list: ids of removed nodes and of revoked certificates and tokens, which every
+    /// process must refuse.
     pub denied: Vec<HolderId>,
 }
 
 impl NetworkView {
-    /// The node of that id.
+    /// The node with that id.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
         self.nodes.iter().find(|node| node.id == id)
     }
 
     /// The shard that a key belongs to.
     ///
-    /// # Errors
-    /// `None` only for a view without shards: a network that nobody has bootstrapped yet.
+    /// `None` only if the view has no shards: the network is not bootstrapped yet.
     pub fn shard_of(&self, key: &[u8]) -> Option<&ShardInfo> {
         shard_of(&self.shards, key_hash(key))
     }
 }
 
 impl Delays {
-    /// The delays between a process at the [place](Self::place) `own` and each of these nodes, by the
-    /// address of the node. Nodes without a delay are left out.
+    /// The delays between a process at the [place](Self::place) `own` and each of these nodes, by
+    /// the address of the node. Nodes without a delay are left out.
     pub fn link_delays<'a>(
         &self,
         own: Option<usize>,
@@ -118,7 +118,7 @@ impl Delays {
     }
 }
 
-/// The shard whose range holds `hash`; `shards` ascend by `first_hash`.
+/// The shard whose range contains `hash`. `shards` must ascend by `first_hash`.
 fn shard_of(shards: &[ShardInfo], hash: u64) -> Option<&ShardInfo> {
     let after = shards.partition_point(|shard| shard.first_hash <= hash);
     after.checked_sub(1).map(|index| &shards[index])
@@ -131,7 +131,7 @@ pub fn key_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
 }
 
-/// The smallest hash of each of `count` equal shards.
+/// The smallest hash of each of `count` shards of equal size.
 pub fn shard_starts(count: u32) -> impl Iterator<Item = u64> {
     (0..count).map(move |index| ((u128::from(index) << 64) / u128::from(count.max(1))) as u64)
 }

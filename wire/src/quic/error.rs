@@ -142,12 +142,12 @@ pub(super) fn tls_code(error: &quinn::ConnectionError) -> u64 {
     }
 }
 
-/// The code that stands for an application's close before the handshake has ended (RFC 9000, section
-/// 10.2.3). Our side closes that early only to make room for another connection.
+/// The code that stands for an application's close before the handshake has ended (RFC 9000,
+/// section 10.2.3). Our side closes that early only to make room for another connection.
 const CLOSED_IN_HANDSHAKE: u64 = 0x0c;
 
-/// The QUIC code of the TLS alert `no_application_protocol` (RFC 7301, section 3.2): the peer speaks
-/// none of the protocols that this side offers.
+/// The QUIC code of the TLS alert `no_application_protocol` (RFC 7301, section 3.2): the peer
+/// speaks none of the protocols that this side offers.
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 
 /// The QUIC code of the TLS alert `certificate_expired` (RFC 8446, section 6.2): the certificate is

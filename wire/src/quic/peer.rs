@@ -26,8 +26,8 @@ pub fn peer_authority(
 /// Length of the keying material that [`proof_material`] exports, in bytes.
 pub const PROOF_BYTES: usize = 32;
 
-/// Keying material that only the two ends of this connection have (RFC 8446, section 7.5). Signing it
-/// proves the possession of a key, on this connection and nowhere else.
+/// Keying material that only the two ends of this connection have (RFC 8446, section 7.5). Signing
+/// it proves the possession of a key, on this connection and nowhere else.
 pub fn proof_material(connection: &Connection) -> Option<[u8; PROOF_BYTES]> {
     let mut material = [0; PROOF_BYTES];
     connection.export_keying_material(&mut material, b"EXPORTER-dkv-recertify", b"").ok()?;

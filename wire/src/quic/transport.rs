@@ -46,8 +46,8 @@ pub(super) fn server_config(
     Ok(config)
 }
 
-/// The configuration of an endpoint whose connection ids and reset tokens derive from `secret`, each
-/// by a key of its own.
+/// The configuration of an endpoint whose connection ids and reset tokens derive from `secret`,
+/// each by a key of its own.
 pub(super) fn listening_config(secret: &[u8]) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let reset = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, b"reset").as_ref());
@@ -80,8 +80,8 @@ pub(super) fn dialing_transport() -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// The parameters of a connection on which the peer may turn out to be a joiner: the bounds of one, as
-/// QUIC cannot take back what it has granted.
+/// The parameters of a connection on which the peer may turn out to be a joiner: the bounds of one,
+/// as QUIC cannot take back what it has granted.
 fn join_transport() -> Arc<TransportConfig> {
     let mut config = transport_config();
     config.max_concurrent_bidi_streams(VarInt::from_u32(limits::JOIN_STREAMS_MAX));
@@ -116,8 +116,8 @@ fn transport_config() -> TransportConfig {
     discovery.upper_bound(PACKET_BYTES_MAX);
     config.mtu_discovery_config(Some(discovery));
     let mut acks = AckFrequencyConfig::default();
-    // By default a peer may delay an acknowledgement by 25 ms, and the retransmission of a lost last
-    // packet waits for that.
+    // By default a peer may delay an acknowledgement by 25 ms, and the retransmission of a lost
+    // last packet waits for that.
     acks.max_ack_delay(Some(Duration::from_millis(2)));
     // An answer carries an acknowledgement along; a separate one for every second packet is waste.
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS));

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::PATIENCE;
 
-/// A client that keeps its connections.
+/// A client with persistent connections.
 #[derive(Clone)]
 pub(crate) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,

@@ -19,7 +19,7 @@ async fn instance(home: &TempDir, port: u16, main: Option<SocketAddr>) -> (Proce
         Some(main) => command.env("MAINIP", main.to_string()),
         None => command.env_remove("MAINIP"),
     };
-    let mut process = Process::run(command, &home.path().join("instance.log"));
+    let mut process = Process::spawn(command, &home.path().join("instance.log"));
     let address = process.ready().await.unwrap();
     (process, address)
 }

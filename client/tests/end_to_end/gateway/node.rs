@@ -9,7 +9,7 @@ fn figure(text: &str, name: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_serves_http_and_tells_its_figures() {
+async fn a_node_serves_http_and_its_metrics() {
     let mut network = Network::server_only(serde_json::json!({ "shards": 2 })).await;
     let arguments = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     for _ in 0..3 {
@@ -20,7 +20,7 @@ async fn a_node_serves_http_and_tells_its_figures() {
     let mut urls = Vec::new();
     for node in &mut network.nodes {
         let process = node.running();
-        let address = eventually("HTTP is served", async || {
+        let address = eventually("HTTP is not served", async || {
             let said = process.said();
             let line = said.lines().find_map(|line| line.strip_prefix("http "));
             line.map(str::to_owned).ok_or(said)
@@ -48,10 +48,10 @@ async fn a_node_serves_http_and_tells_its_figures() {
             figure(&text, "dkv_node_requests_total{kind=\"write\",result=\"ok\"}").unwrap_or(0.0);
         leaders += figure(&text, "dkv_raft_is_leader{group=\"2\"}").unwrap();
     }
-    // Writes open sessions too.
+    // Writes open sessions, too.
     assert!(writes >= 50.0 && leaders == 1.0, "{writes} {leaders}");
 
-    // A node that stops in an orderly way answers pending requests; the others continue.
+    // A node that stops gracefully answers its requests; the others continue.
     network.stop_node(0).await;
     for number in 0..50 {
         let url = format!("{}/v1/kv/k{number}", urls[1 + number % 2]);

@@ -11,7 +11,7 @@ fn key(number: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_outlive_a_node() {
+async fn pairs_survive_the_loss_of_a_node() {
     let mut network = Network::start(3).await;
     let gateway = Gateway::start(&network).await;
     let http = Http::new(false);

@@ -4,15 +4,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dkv_test_support::output;
+
 use super::Gateway;
 use super::http::Http;
 use crate::harness::Network;
-use crate::harness::network::output;
 
-/// Time limit of each run.
+/// Time limit for the whole run.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Finds schemathesis in the path.
+/// Returns the path of schemathesis, if it is installed.
 fn schemathesis() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut programs = std::env::split_paths(&path).map(|directory| directory.join("schemathesis"));
@@ -20,7 +21,7 @@ fn schemathesis() -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_interface_is_what_it_says() {
+async fn the_interface_matches_its_description() {
     let Some(schemathesis) = schemathesis() else {
         println!("SKIPPED: schemathesis is not installed; pip install schemathesis");
         return;
@@ -47,10 +48,11 @@ async fn the_interface_is_what_it_says() {
         ["--phases", "fuzzing", "--checks", "all"],
     ] {
         let mut command = tokio::process::Command::new(&schemathesis);
-        // A few examples of each, from a fixed seed.
+        // A few examples of each, always the same ones.
         command.current_dir(network.path(""));
         command.args(["--config-file", config.to_str().unwrap(), "run", &url]).args(more);
-        // One worker: CPython limits the depth of its parser for all threads together.
+        // One thread, because the recursion limit of the CPython parser counts all threads
+        // together.
         command.args(["--max-examples", "15", "--seed", "6", "--workers", "1", "--no-color"]);
         command.args(["--suppress-health-check", "all"]);
         let ended = tokio::time::timeout(TIMEOUT, command.kill_on_drop(true).output()).await;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use dkv_test_support::output;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::http::Http;
-use crate::harness::network::output;
 use crate::harness::process::{command, program};
 use crate::harness::{Network, eventually};
 
@@ -56,7 +56,7 @@ impl Servers {
         format!("http://{}", gateway.unwrap().trim())
     }
 
-    /// Ids of the processes: the server, the nodes, the gateway.
+    /// Returns the ids of the processes: the server, the nodes, the gateway.
     fn ids(&self) -> Vec<Pid> {
         let pids = std::fs::read_to_string(self.home.path().join("servers/pids"));
         let pids = pids.unwrap_or_default();
@@ -78,7 +78,7 @@ fn own((name, value): (&std::ffi::OsStr, Option<&std::ffi::OsStr>)) -> Variable 
     (name.to_owned(), value.map(ToOwned::to_owned))
 }
 
-/// All pairs, sorted.
+/// Returns all pairs, sorted.
 async fn fetched(http: &Http, url: &str) -> Vec<String> {
     let answer = http.send("GET", &format!("{url}/fetch"), &[], "").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -89,7 +89,7 @@ async fn fetched(http: &Http, url: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_spreads_over_the_servers_of_a_script_and_outlives_any_of_them() {
+async fn data_spreads_over_the_nodes_and_survives_the_loss_of_any() {
     let _room = Network::room().await;
     let servers = Servers { home: tempfile::tempdir().unwrap() };
     std::os::unix::fs::symlink(program(), servers.home.path().join("dkv")).unwrap();

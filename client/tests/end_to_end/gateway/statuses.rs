@@ -22,7 +22,7 @@ fn problem(answer: &Answer, status: u16, code: &str, effect: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_wrongly_is_told() {
+async fn malformed_requests_are_explained() {
     let network = Network::start(1).await;
     let gateway = Gateway::start(&network).await;
     for http in [Http::new(false), Http::new(true)] {
@@ -94,7 +94,7 @@ async fn pages_and_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_known_is_told_as_such() {
+async fn unknown_outcomes_are_reported_as_unknown() {
     let mut network = Network::start(3).await;
     let gateway = Gateway::start_with(&network, &["--timeout", "700ms"]).await;
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
@@ -120,7 +120,7 @@ async fn what_is_not_known_is_told_as_such() {
     problem(&read, 503, "unavailable", "none");
     assert_eq!(read.field("retry-after"), "1");
     (0..3).for_each(|index| network.resume_node(index));
-    eventually("it is not served again", async || {
+    eventually("the network does not recover", async || {
         let read = http.send("GET", &url, &[], "").await;
         let known = read.status == 200 && (read.body == b"v" || read.body == b"w");
         known.then_some(()).ok_or_else(|| format!("{read:?}"))
@@ -129,7 +129,7 @@ async fn what_is_not_known_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eventual_write_is_taken_without_a_majority() {
+async fn an_eventual_write_is_accepted_without_a_majority() {
     let mut network = Network::start(3).await;
     let gateway = Gateway::start_with(&network, &["--timeout", "2s"]).await;
     let (http, url) = (Http::new(false), gateway.url("/v1/kv/k"));
@@ -142,7 +142,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     problem(&condition, 400, "invalid", "none");
 
     (0..2).for_each(|index| network.pause_node(index));
-    let taken = eventually("nobody takes it", async || {
+    let taken = eventually("no node accepts the write", async || {
         let taken = http.send("PUT", &at("eventual"), &[], "w").await;
         if taken.status == 202 { Ok(taken) } else { Err(format!("{taken:?}")) }
     })
@@ -150,7 +150,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     assert_eq!(taken.field("dkv-level"), "eventual", "{taken:?}");
     assert!(taken.field("dkv-pending").parse::<u64>().is_ok(), "{taken:?}");
     assert_eq!((taken.field("dkv-revision"), taken.field("etag")), ("", ""), "{taken:?}");
-    eventually("it cannot be read where it was taken", async || {
+    eventually("the write is not visible at the node that accepted it", async || {
         let read = http.send("GET", &at("eventual"), &[], "").await;
         let shown = read.status == 200 && read.body == b"w" && read.field("etag").is_empty();
         shown.then_some(()).ok_or_else(|| format!("{read:?}"))
@@ -158,7 +158,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     .await;
 
     (0..2).for_each(|index| network.resume_node(index));
-    eventually("it does not come to the others", async || {
+    eventually("the write does not reach the others", async || {
         let read = http.send("GET", &url, &[], "").await;
         let there = read.status == 200 && read.body == b"w" && !read.field("etag").is_empty();
         there.then_some(()).ok_or_else(|| format!("{read:?}"))
@@ -166,7 +166,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
     .await;
     // A write at level `all` that is not everywhere has still taken effect.
     network.pause_node(0);
-    let part = eventually("nobody answers", async || {
+    let part = eventually("no node answers", async || {
         let part = http.send("PUT", &at("all"), &[], "x").await;
         if part.json()["code"] == "incomplete" { Ok(part) } else { Err(format!("{part:?}")) }
     })
@@ -176,7 +176,7 @@ async fn an_eventual_write_is_taken_without_a_majority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
+async fn a_gateway_that_stops_answers_its_requests() {
     let network = Network::start(1).await;
     let mut gateway = Gateway::start(&network).await;
     let http = Http::new(false);
@@ -193,9 +193,11 @@ async fn a_gateway_that_is_stopped_answers_what_it_was_asked() {
     })
     .await;
     gateway.process.signal(nix::sys::signal::Signal::SIGTERM);
-    eventually("it still listens", async || match TcpStream::connect(gateway.address).await {
-        Ok(_) => Err("a connection was made".into()),
-        Err(_) => Ok(()),
+    eventually("the gateway still listens", async || {
+        match TcpStream::connect(gateway.address).await {
+            Ok(_) => Err("a connection was made".into()),
+            Err(_) => Ok(()),
+        }
     })
     .await;
     stream.write_all(b"l!").await.unwrap();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::http::{Answer, Http, raw};
-use crate::harness::process::command_under;
+use crate::harness::process::{command_under, spawn};
 use crate::harness::{Network, Process, eventually, for_a_while};
 
 const LIMIT: usize = 2 * 1024 * 1024;
@@ -81,14 +81,14 @@ async fn sizes_at_and_over_each_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_are_not_well_behaved() {
+async fn badly_behaved_clients_do_no_harm() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
     // The usual limit of open files; a gateway raises it.
     let wrapper = ["sh", "-c", "ulimit -S -n 1024; exec \"$0\" \"$@\""];
     let arguments = ["gateway", &server, "--http", "127.0.0.1:0"];
     let command = command_under(&wrapper, &arguments, &network.home());
-    let mut process = Process::run(command, &network.path("gateway.log"));
+    let mut process = Process::spawn(command, &network.path("gateway.log"));
     let address = process.ready().await.unwrap();
     // Many silent connections block nobody.
     let mut idle = Vec::new();
@@ -114,7 +114,7 @@ async fn clients_that_are_not_well_behaved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_loopback_is_open_unless_told_in_so_many_words() {
+async fn only_loopback_is_open_unless_an_option_says_otherwise() {
     let network = Network::start(1).await;
     let server = network.address.to_string();
     let open = ["gateway", &server, "--http", "0.0.0.0:0"];
@@ -166,7 +166,7 @@ async fn the_coordinator_is_killed_under_load() {
     for writer in writers {
         let (url, acknowledged, may_be, gap) = writer.await.unwrap();
         longest = longest.max(gap);
-        let value = eventually("it cannot be read", async || {
+        let value = eventually("the key cannot be read", async || {
             let read = http.send("GET", &url, &[], "").await;
             if read.status == 200 { Ok(read.body) } else { Err(format!("{read:?}")) }
         })
@@ -183,7 +183,7 @@ async fn a_network_without_a_majority_is_unavailable() {
     let address = network.address.to_string();
     let arguments = ["gateway", &address, "--http", "127.0.0.1:0", "--timeout", "700ms"];
     let log = network.path("gateway.log");
-    let mut process = Process::spawn(&arguments, &network.home(), &log);
+    let mut process = spawn(&arguments, &network.home(), &log);
     let address = process.ready().await.unwrap();
     let http = Http::new(false);
     let url = |path: &str| format!("http://{address}{path}");

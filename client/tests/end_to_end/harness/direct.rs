@@ -1,11 +1,11 @@
-//! A peer that speaks the protocol by itself, past the client library: it asks whom it likes, and
-//! what it may not.
+//! A peer that speaks the protocol without the client library, to send requests to any node and
+//! requests that are not allowed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_api::{GroupId, NodeId, Role};
-use dkv_wire::call::{CallError, call};
+use dkv_test_support::within;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
@@ -13,20 +13,20 @@ use dkv_wire::message::{
     Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 
 use super::Network;
-use super::network::within;
 
-/// Time that an answer may take.
+/// Time limit of an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A peer.
 pub(crate) struct Direct {
-    /// Who it is.
+    /// Its identity.
     pub(crate) credentials: Credentials,
-    /// Where it connects from.
+    /// Its endpoint.
     pub(crate) endpoint: Endpoint,
 }
 
@@ -39,7 +39,7 @@ impl Direct {
         Self::with(join(&joiner, network.address, &token).await.unwrap())
     }
 
-    /// Takes part under an identity that is there already.
+    /// Uses an existing identity.
     pub(crate) fn with(credentials: Credentials) -> Self {
         let endpoint = Endpoint::dial_only(Some(credentials.clone())).unwrap();
         Self { credentials, endpoint }
@@ -62,11 +62,11 @@ impl Direct {
     }
 }
 
-/// Asks a node.
+/// Sends a request to a node.
 pub(crate) async fn ask(
     connection: &quinn::Connection,
     body: RequestBody,
-) -> Result<Result<Answer, Refusal>, CallError> {
+) -> Result<Result<Answer, Refusal>, RpcError> {
     let deadline_ms = ANSWER.as_millis() as u32;
     let request = Request { id: 7, deadline_ms, forward: false, body };
     let opening = Some(&Opening::Requests);
@@ -75,7 +75,7 @@ pub(crate) async fn ask(
     Ok(reply.result)
 }
 
-/// Asks a node for the value of a key.
+/// Reads a key at a node.
 pub(crate) async fn read(
     connection: &quinn::Connection,
     shard: GroupId,
@@ -84,7 +84,7 @@ pub(crate) async fn read(
     read_as(connection, shard, key, ReadMode::Primary).await
 }
 
-/// The same, in a certain mode.
+/// Reads a key at a node, in a mode.
 pub(crate) async fn read_as(
     connection: &quinn::Connection,
     shard: GroupId,
@@ -100,7 +100,7 @@ pub(crate) async fn read_as(
     }
 }
 
-/// Asks the server.
+/// Sends a request to the server.
 pub(crate) async fn ask_server(
     connection: &quinn::Connection,
     request: &ServerRequest,
@@ -108,12 +108,11 @@ pub(crate) async fn ask_server(
     call(connection, None::<&()>, request, SERVER_FRAME_BYTES_MAX, ANSWER).await.unwrap()
 }
 
-/// Waits until the other side closes a connection, and makes sure that it does so because of who
-/// we are.
+/// Waits until the peer closes a connection, and checks that it denies access.
 ///
-/// On a machine that is held up for a tenth of a second the other side may have forgotten the
-/// connection by the time that we hear why it closed it. It resets the connection then (RFC 9000,
-/// section 10.3), and that is all that quinn tells.
+/// If the machine stalls for a tenth of a second, the peer may have forgotten the connection before
+/// its reason arrives. It then resets the connection (RFC 9000, section 10.3), and quinn reports
+/// only that.
 pub(crate) async fn denied(connection: &quinn::Connection) {
     match within(ANSWER, "closing the connection", connection.closed()).await {
         quinn::ConnectionError::ApplicationClosed(why) => {
@@ -124,7 +123,7 @@ pub(crate) async fn denied(connection: &quinn::Connection) {
     }
 }
 
-/// All that only nodes may open, in the name of one.
+/// Returns the streams that only nodes may open, in the name of one.
 pub(crate) fn raft_openings(group: GroupId, from: NodeId) -> [Opening; 3] {
     [
         Opening::RaftCalls { group, from },

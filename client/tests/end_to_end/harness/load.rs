@@ -1,14 +1,15 @@
-//! Clients that write and read until they are told to stop, and a judge of what they saw.
+//! Clients that write and read until they are stopped, and a check of what they saw.
 //!
-//! Four kinds of them, each for a promise:
-//! - *Writers* write keys of their own, each once, on condition that it is absent. A write that was
-//!   executed twice meets itself and is told of a conflict.
-//! - *Counters* read one key and write it one higher, on condition that it has not changed. What is
-//!   lost or executed twice shows in the sum.
-//! - *Registers* write rising numbers to a key each, and *readers* read these. A read may not be
-//!   older than a write that was acknowledged before it began, nor than what its reader saw before.
+//! There are four kinds of clients:
+//! - *Writers* write keys of their own, each once and only if it is absent. A write that is
+//!   executed twice conflicts with itself.
+//! - *Counters* increment one key, on condition that it has not changed. The sum reveals lost and
+//!   repeated writes.
+//! - *Registers* write increasing numbers to one key each, and *readers* read them. A read may not
+//!   be older than a write that was acknowledged before it, nor than an earlier read of the same
+//!   reader.
 //!
-//! A write with an unknown outcome may have been executed or not; what was refused may not.
+//! A write with an unknown outcome may have been executed or not; a refused write must not.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,12 +26,12 @@ const COUNTERS: usize = 2;
 const REGISTERS: usize = 2;
 const READERS: usize = 2;
 const COUNTER: &str = "counter";
-/// Pause of each after each request: the load is to be steady, not the most that there can be.
+/// Pause after each request, so that the load is steady and not maximal.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Reads that are under way at once when everything is read back.
+/// Number of concurrent reads when everything is read back.
 const READS: usize = 64;
 
-/// Load that runs.
+/// Running load.
 pub(crate) struct Load {
     journal: Arc<Journal>,
     tasks: JoinSet<()>,
@@ -44,7 +45,7 @@ struct Journal {
     seen: Mutex<Seen>,
 }
 
-/// What one register has come to.
+/// The state of one register.
 #[derive(Default)]
 struct Register {
     acknowledged: AtomicU64,
@@ -62,20 +63,20 @@ struct Seen {
     slowest: Duration,
 }
 
-/// What came of a load.
+/// The result of a load.
 pub(crate) struct Report {
-    /// Requests that did not come to an answer, and why.
+    /// Failed requests, and why they failed.
     pub(crate) failures: Vec<String>,
-    /// Time of the slowest request that did.
+    /// Time of the slowest successful request.
     pub(crate) slowest: Duration,
-    /// Number of requests that did.
+    /// Number of successful requests.
     pub(crate) done: u64,
     seen: Seen,
     registers: Vec<(u64, u64)>,
 }
 
 impl Load {
-    /// Puts load on a network.
+    /// Starts load on a network.
     pub(crate) fn start(client: &Client) -> Self {
         let journal = Arc::<Journal>::default();
         let mut tasks = JoinSet::new();
@@ -94,12 +95,12 @@ impl Load {
         Self { journal, tasks }
     }
 
-    /// Requests that were answered so far.
+    /// Returns the number of answered requests so far.
     pub(crate) fn done(&self) -> u64 {
         self.journal.done.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until that many more requests were answered.
     pub(crate) async fn more(&self, count: u64) {
         let target = self.done() + count;
         super::eventually("the load makes no progress", async || {
@@ -108,7 +109,7 @@ impl Load {
         .await;
     }
 
-    /// Stops the load and waits for what is under way.
+    /// Stops the load and waits for requests in flight.
     pub(crate) async fn stop(mut self) -> Report {
         self.journal.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
@@ -136,7 +137,7 @@ impl Journal {
         self.seen.lock().unwrap()
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -157,7 +158,7 @@ impl Journal {
 
 async fn write(client: Client, journal: Arc<Journal>, number: usize) {
     let mut serial = 0_u64;
-    while journal.goes_on() {
+    while journal.is_running() {
         serial += 1;
         let (key, value) = (format!("w{number}-{serial}"), format!("v{number}-{serial}"));
         let begun = Instant::now();
@@ -181,7 +182,7 @@ async fn write(client: Client, journal: Arc<Journal>, number: usize) {
 }
 
 async fn count(client: Client, journal: Arc<Journal>) {
-    while journal.goes_on() {
+    while journal.is_running() {
         let begun = Instant::now();
         let (value, condition) = match client.read(COUNTER).await {
             Ok(read) => (number(&read.value), Condition::Revision(read.receipt.revision)),
@@ -214,7 +215,7 @@ async fn count(client: Client, journal: Arc<Journal>) {
 async fn set(client: Client, journal: Arc<Journal>, number: usize) {
     let key = format!("register{number}");
     let register = &journal.registers[number];
-    while journal.goes_on() {
+    while journal.is_running() {
         let next = register.sent.fetch_add(1, Ordering::SeqCst) + 1;
         let begun = Instant::now();
         match client.write(&key, next.to_string()).await {
@@ -231,7 +232,7 @@ async fn set(client: Client, journal: Arc<Journal>, number: usize) {
 async fn watch(client: Client, journal: Arc<Journal>) {
     let mut newest = [Revision(0); REGISTERS];
     let mut turn = 0;
-    while journal.goes_on() {
+    while journal.is_running() {
         turn = (turn + 1) % REGISTERS;
         let key = format!("register{turn}");
         let least = journal.registers[turn].acknowledged.load(Ordering::SeqCst);

@@ -4,17 +4,17 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
+use dkv_test_support::process::show_log;
+use dkv_test_support::{PATIENCE, Process, convergence, eventually, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::process::{command, show_log};
-use super::{PATIENCE, Process, eventually, judge};
+use super::process::{command, spawn};
 
-/// Networks at the same time: each is several busy processes.
+/// Number of concurrent networks: each is several busy processes.
 const NETWORKS: u32 = 2;
 static SLOTS: Semaphore = Semaphore::const_new(NETWORKS as usize);
 
@@ -28,32 +28,32 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Its identity, from its directory.
+    /// Returns its identity, from its directory.
     pub(crate) fn id(&self) -> NodeId {
         self.file()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Where it listens, from its directory.
+    /// Returns its address, from its directory.
     pub(crate) fn address(&self) -> SocketAddr {
         self.file()["listen"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Its process, which is there.
+    /// Returns its process, which must be running.
     pub(crate) fn running(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }
 
-    /// What its directory says of it.
+    /// Returns `node.json` of its directory.
     pub(crate) fn file(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.dir.join("node.json")).unwrap()).unwrap()
     }
 }
 
-/// A server, nodes, and where they keep everything.
+/// A server, nodes, and their directories.
 pub(crate) struct Network {
     /// The server, while it runs.
     pub(crate) server: Option<Process>,
-    /// Where the server is.
+    /// Address of the server.
     pub(crate) address: SocketAddr,
     /// The nodes in the order in which they were added.
     pub(crate) nodes: Vec<Member>,
@@ -63,12 +63,12 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network of so many nodes, all of them up to date.
+    /// Starts a network of that many nodes, all of them up to date.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::with(json!({}), nodes).await
     }
 
-    /// The same, with settings of its own.
+    /// Starts a network with settings.
     pub(crate) async fn with(settings: Value, nodes: usize) -> Self {
         let mut network = Self::server_only(settings).await;
         for _ in 0..nodes {
@@ -80,7 +80,7 @@ impl Network {
         network
     }
 
-    /// The same, while no other network runs: for what takes time or memory that is measured.
+    /// Starts a network while no other runs, for tests that measure time or memory.
     pub(crate) async fn alone(settings: Value, nodes: usize) -> Self {
         let all = SLOTS.acquire_many(NETWORKS).await.unwrap();
         let mut network = Self::server_with(settings, Some(all)).await;
@@ -91,18 +91,18 @@ impl Network {
         network
     }
 
-    /// Room for what is as busy as a network and is none of these.
+    /// Reserves a slot for a test that is as busy as a network.
     pub(crate) async fn room() -> SemaphorePermit<'static> {
         SLOTS.acquire().await.unwrap()
     }
 
-    /// A server without nodes.
+    /// Starts a server without nodes.
     pub(crate) async fn server_only(settings: Value) -> Self {
         let slot = SLOTS.acquire().await.unwrap();
         Self::server_with(settings, Some(slot)).await
     }
 
-    /// A second network beside another one, in the same test.
+    /// Starts a second network in the same test.
     pub(crate) async fn beside(_other: &Self) -> Self {
         Self::server_with(json!({}), None).await
     }
@@ -111,7 +111,7 @@ impl Network {
         let root = tempfile::Builder::new().prefix("dkv-test-").tempdir().unwrap();
         std::fs::create_dir(root.path().join("home")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        // More shards than one, whatever the default.
+        // More than one shard, whatever the default.
         let mut config = json!({ "listen": address, "data_dir": "server", "shards": 4 });
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let replication = config["replication"].as_u64().unwrap_or(3) as usize;
@@ -122,17 +122,17 @@ impl Network {
         network
     }
 
-    /// A place below the temporary directory of this network.
+    /// Returns a path below the temporary directory of this network.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// The home of the user whom everything here runs as.
+    /// Returns the home directory of the user of this network.
     pub(crate) fn home(&self) -> PathBuf {
         self.path("home")
     }
 
-    /// The file of the token that the server's first start made for a role.
+    /// Returns the file with the token that the server created for a role at its first start.
     pub(crate) fn token_file(&self, role: Role) -> PathBuf {
         self.path("server/tokens").join(format!("{role}.token"))
     }
@@ -141,7 +141,7 @@ impl Network {
     pub(crate) async fn start_server(&mut self) {
         let config = self.path("config.json");
         let arguments = ["server", "--config", text(&config)];
-        let mut server = Process::spawn(&arguments, &self.home(), &self.path("server.log"));
+        let mut server = spawn(&arguments, &self.home(), &self.path("server.log"));
         assert_eq!(server.ready().await, Ok(self.address));
         self.server = Some(server);
     }
@@ -158,12 +158,12 @@ impl Network {
         index
     }
 
-    /// Adds a node and waits for nothing.
+    /// Adds a node without waiting for it.
     pub(crate) fn spawn_node(&mut self) -> usize {
         self.spawn_node_with(&["--listen", "127.0.0.1:0"])
     }
 
-    /// Adds a node with arguments of its own and waits for nothing.
+    /// Adds a node with more arguments, without waiting for it.
     pub(crate) fn spawn_node_with(&mut self, more: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
         let dir = self.path(&format!("node-{number}"));
@@ -173,13 +173,13 @@ impl Network {
         number - 1
     }
 
-    /// Starts a node's process, with more arguments.
+    /// Starts the process of a node, with more arguments.
     pub(crate) fn respawn_node(&mut self, index: usize, more: &[&str]) {
         let (server, home) = (self.address.to_string(), self.home());
         let member = &mut self.nodes[index];
         let dir = text(&member.dir).to_owned();
         let arguments = [&["node", &server, "--data-dir", &dir], more].concat();
-        member.process = Some(Process::spawn(&arguments, &home, &member.log));
+        member.process = Some(spawn(&arguments, &home, &member.log));
     }
 
     /// Starts a node again and waits until it serves.
@@ -187,7 +187,7 @@ impl Network {
         self.try_start_node(index).await.unwrap();
     }
 
-    /// Starts a node again; tells what it said if it ended.
+    /// Starts a node again. Returns its output as an error if it ends.
     pub(crate) async fn try_start_node(&mut self, index: usize) -> Result<SocketAddr, String> {
         self.respawn_node(index, &[]);
         self.nodes[index].running().ready().await
@@ -198,14 +198,14 @@ impl Network {
         self.nodes[index].process.take().unwrap().kill();
     }
 
-    /// Stops a node in good order.
+    /// Stops a node gracefully.
     pub(crate) async fn stop_node(&mut self, index: usize) {
         let mut process = self.nodes[index].process.take().unwrap();
         let status = process.stop().await;
         assert!(status.success(), "{status}: {}", process.said());
     }
 
-    /// Indices of the nodes that run.
+    /// Returns the indices of the running nodes.
     pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
     }
@@ -214,22 +214,22 @@ impl Network {
         self.running().into_iter().map(|index| self.nodes[index].id()).collect()
     }
 
-    /// Index of a node.
+    /// Returns the index of a node.
     pub(crate) fn index_of(&self, id: NodeId) -> usize {
         self.nodes.iter().position(|node| node.id() == id).unwrap()
     }
 
-    /// A client of this network.
+    /// Connects a client.
     pub(crate) async fn client(&self) -> Client {
         self.client_as(Role::Client, &self.home()).await
     }
 
-    /// An administrator of this network.
+    /// Connects an administrator.
     pub(crate) async fn admin(&self) -> Client {
         self.client_as(Role::Admin, &self.home()).await
     }
 
-    /// A client of another user, with a certificate of its own.
+    /// Connects a client of another user, with its own certificate.
     pub(crate) async fn client_as(&self, role: Role, home: &Path) -> Client {
         let client = Client::builder()
             .server(self.address.to_string())
@@ -246,7 +246,7 @@ impl Network {
         self.dkv_as(&[&[address.as_str()], arguments].concat(), &self.home()).await
     }
 
-    /// Runs `dkv` with arguments of all kinds as another user, to its end.
+    /// Runs `dkv` as another user, to its end.
     pub(crate) async fn dkv_as(&self, arguments: &[&str], home: &Path) -> Output {
         std::fs::create_dir_all(home).unwrap();
         let mut command = tokio::process::Command::from(command(arguments, home));
@@ -254,29 +254,29 @@ impl Network {
         tokio::time::timeout(PATIENCE, command.output()).await.expect("dkv does not end").unwrap()
     }
 
-    /// Waits until all nodes run, every group has all the members it should have, and everybody
-    /// agrees on that and on who leads.
+    /// Waits until all nodes run, every group has the right members, and all nodes agree on them
+    /// and on the leaders.
     pub(crate) async fn settled(&self) {
         self.settled_without(&[]).await;
     }
 
-    /// The same, where these nodes have been emptied.
+    /// Waits for the same, with these nodes drained.
     pub(crate) async fn settled_without(&self, drained: &[usize]) {
         let client = self.client().await;
         let all: Vec<NodeId> = self.nodes.iter().map(Member::id).collect();
         let drained: Vec<NodeId> = drained.iter().map(|index| self.nodes[*index].id()).collect();
         eventually("the network does not settle", async || {
-            judge::settled(&client.status().await, &all, &drained, self.replication)
+            convergence::settled(&client.status().await, &all, &drained, self.replication)
         })
         .await;
         client.close().await;
     }
 
-    /// The coordinator that the nodes themselves agree on, by its index.
+    /// Returns the index of the coordinator that the nodes agree on.
     pub(crate) async fn coordinator(&self) -> usize {
         let client = self.client().await;
-        let coordinator = eventually("nobody coordinates", async || {
-            let first = judge::coordinator(&client.status().await, &self.running_ids())?;
+        let coordinator = eventually("there is no coordinator", async || {
+            let first = convergence::coordinator(&client.status().await, &self.running_ids())?;
             let index = self.index_of(first);
             self.nodes[index].process.as_ref().map(|_| index).ok_or("it is dead".to_owned())
         })
@@ -285,19 +285,19 @@ impl Network {
         coordinator
     }
 
-    /// Waits until every node that runs has applied the same entries, and makes sure that these
-    /// made the same state of them. Nobody may write meanwhile.
+    /// Waits until every running node has applied the same entries, and checks that their states
+    /// are equal. No client may write meanwhile.
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
-            judge::same_state(&client.status().await, &self.running_ids())
+            convergence::same_state(&client.status().await, &self.running_ids())
         })
         .await;
         client.close().await;
         statuses
     }
 
-    /// What one node says about itself, once it says something.
+    /// Returns the status of one node, once it answers.
     pub(crate) async fn status_of(&self, index: usize) -> NodeStatus {
         let client = self.client().await;
         let id = self.nodes[index].id();
@@ -311,7 +311,7 @@ impl Network {
         status
     }
 
-    /// Makes sure that no process has ended by itself.
+    /// Checks that no process has ended by itself.
     pub(crate) fn assert_alive(&mut self) {
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
@@ -328,7 +328,7 @@ impl Network {
         self.nodes[index].running().pause();
     }
 
-    /// Lets a paused node go on.
+    /// Resumes a paused node.
     pub(crate) fn resume_node(&mut self, index: usize) {
         self.nodes[index].running().resume();
     }
@@ -345,7 +345,7 @@ impl Drop for Network {
     }
 }
 
-/// A port that nobody uses and that the system gives to nobody who asks for any.
+/// Returns an unused port that the system does not assign to others.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() % 1000) as u16 * 20;
@@ -355,19 +355,4 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
-}
-
-/// A path as an argument.
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// The text of an output stream.
-pub(crate) fn output(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-/// A time limit for what must be quick.
-pub(crate) async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(time, future).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }

@@ -1,8 +1,7 @@
-//! A way to a node that can lose what comes back.
+//! A relay in front of a node that can drop replies.
 //!
-//! The node is told that others reach it at the relay. Datagrams to it always pass. Those that it
-//! sends back can be made to get lost, except to the other nodes: so the network works on, and its
-//! clients do not hear of it.
+//! The node advertises the address of the relay. Datagrams to the node always pass. Replies can be
+//! dropped, except those to other nodes, so that the network works but its clients get no answers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,7 +17,7 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 
 /// A relay in front of one process.
 pub(crate) struct Relay {
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -32,7 +31,7 @@ struct Shared {
 }
 
 impl Relay {
-    /// A relay to whoever listens, or will listen, at `target`.
+    /// Starts a relay to `target`, where nothing need listen yet.
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -46,12 +45,12 @@ impl Relay {
         Self { address, shared, task }
     }
 
-    /// Whether replies are lost from now on.
+    /// Sets whether replies are dropped.
     pub(crate) fn lose_replies(&self, lose: bool) {
         self.shared.loses_replies.store(lose, Ordering::SeqCst);
     }
 
-    /// Always lets replies to these through.
+    /// Always passes replies to these addresses.
     pub(crate) fn spare(&self, addresses: &[SocketAddr]) {
         *self.shared.spared.lock().unwrap() = addresses.to_vec();
     }
@@ -67,7 +66,7 @@ async fn forward(shared: Arc<Shared>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        // A port that is closed for a moment is told of here, and is no reason to stop.
+        // An error means that a port is closed at the moment; the relay goes on.
         let Ok((length, sender)) = shared.socket.recv_from(&mut buffer).await else { continue };
         let socket = match senders.entry(sender) {
             Entry::Occupied(known) => Arc::clone(known.get()),

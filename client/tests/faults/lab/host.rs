@@ -1,8 +1,8 @@
 //! Network namespaces: one for each process of a network, all on one bridge.
 //!
-//! The bridge is in a namespace of its own, which is also where the test itself, with its clients,
-//! goes: nothing of this machine's own network is touched. Namespaces are removed by name when they
-//! are dropped, also in a panic; what a test left that was killed is removed by the next one.
+//! The bridge has its own namespace, in which the test and its clients run, too, so that the
+//! network of this machine is not touched. Namespaces are deleted when they are dropped, even after
+//! a panic. If a test was killed, the next one deletes what it left.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -13,9 +13,9 @@ use nix::sched::{CloneFlags, setns};
 
 use super::tools::{attempt, run};
 
-/// Where the test and its clients are.
+/// Host of the test and its clients.
 pub(crate) const CLIENT: usize = 0;
-/// Where the registration server is.
+/// Host of the registration server.
 pub(crate) const SERVER: usize = 1;
 
 /// All namespaces of a network.
@@ -25,7 +25,7 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// The bridge, and nothing on it.
+    /// Creates the bridge, without hosts.
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         sweep();
@@ -43,7 +43,7 @@ impl Hosts {
         hosts
     }
 
-    /// Another host on the bridge.
+    /// Adds a host to the bridge.
     pub(crate) fn add(&mut self) -> usize {
         let host = self.count;
         let (bridge, name, port) = (self.name(CLIENT), self.name(host), format!("port{host}"));
@@ -61,23 +61,23 @@ impl Hosts {
         host
     }
 
-    /// Name of a host's namespace.
+    /// Returns the name of the namespace of a host.
     pub(crate) fn name(&self, host: usize) -> String {
         format!("{}-{host}", self.prefix)
     }
 
-    /// Lets nothing from one host reach another; the other way stays open.
+    /// Blocks traffic from one host to another, in this direction only.
     pub(crate) fn block(&self, from: usize, to: usize) {
         self.filter(to, &["-A", "INPUT", "-s", &address(from).to_string(), "-j", "DROP"]);
     }
 
-    /// Lets nothing pass between two hosts.
+    /// Blocks all traffic between two hosts.
     pub(crate) fn cut(&self, one: usize, other: usize) {
         self.block(one, other);
         self.block(other, one);
     }
 
-    /// Loses a part of all that reaches a host.
+    /// Drops a share of the packets to a host.
     pub(crate) fn lose(&self, host: usize, probability: f64) {
         let probability = probability.to_string();
         let statistic = ["-m", "statistic", "--mode", "random", "--probability", &probability];
@@ -85,7 +85,7 @@ impl Hosts {
         self.filter(host, &rule);
     }
 
-    /// Ends whatever was done to the traffic of all hosts.
+    /// Ends all faults of the network.
     pub(crate) fn heal(&self) {
         (0..self.count).for_each(|host| self.filter(host, &["-F"]));
     }
@@ -99,22 +99,22 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for host in (0..self.count).rev() {
-            // It may be that it was never made.
+            // Its creation may have failed.
             let _ = attempt("ip", &["netns", "del", &self.name(host)]);
         }
     }
 }
 
-/// Address of a host. Each network has a bridge of its own, so all can have the same.
+/// Returns the address of a host. Each network has its own bridge, so all use the same addresses.
 pub(crate) fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, 0, host as u8 + 1)
 }
 
-/// Takes this thread into a namespace; it is back where it was when this is dropped.
+/// Moves this thread into a namespace until this is dropped.
 pub(crate) struct Visit(File);
 
 impl Visit {
-    /// Enters.
+    /// Enters a namespace.
     pub(crate) fn begin(name: &str) -> Self {
         let home = File::open("/proc/thread-self/ns/net").unwrap();
         enter(name);
@@ -128,13 +128,13 @@ impl Drop for Visit {
     }
 }
 
-/// Takes this thread into a namespace.
+/// Moves this thread into a namespace.
 pub(crate) fn enter(name: &str) {
     let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
     setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
 }
 
-/// Removes namespaces and mounts of test processes that are no more.
+/// Deletes namespaces and mounts that dead test processes left.
 fn sweep() {
     let is_dead = |name: &str| {
         let id: String = name.chars().take_while(char::is_ascii_digit).collect();

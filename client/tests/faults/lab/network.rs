@@ -1,4 +1,4 @@
-//! A network of processes on hosts of its own, with clients at work on it.
+//! A network of processes on separate hosts, with clients at work on it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,40 +7,40 @@ use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
 use dkv_check::{History, Options, check};
+use dkv_drill::workload::{Plan, Workload, longest_wait};
+use dkv_test_support::process::{self, show_log};
+use dkv_test_support::{Process, convergence, eventually, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::host::{self, CLIENT, Hosts, SERVER, Visit};
-use super::process::{command_under, show_log};
 use super::tools::attempt;
-use super::workload::{Plan, Workload, longest_wait};
-use super::{Process, eventually, judge};
 
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
-/// Connections that clients work over.
+/// Number of connections of the clients.
 const CONNECTIONS: usize = 3;
-/// Time that an operation may take.
+/// Time limit of an operation.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Networks at the same time: each is several busy processes.
+/// Slots for concurrent networks: each is several busy processes.
 static SLOTS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// How a process is started.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Under {
-    /// Programs that run it, each with its arguments.
+    /// Programs that run the process, each with its arguments.
     pub(crate) wrapper: Vec<String>,
-    /// Variables that it has.
+    /// Environment variables.
     pub(crate) variables: Vec<(String, String)>,
     /// More arguments.
     pub(crate) arguments: Vec<String>,
 }
 
 impl Under {
-    /// Has strace do something to a system call.
+    /// Injects a fault into a system call with strace.
     pub(crate) fn strace(inject: &str) -> Self {
-        // The traced process stays our child; the tracer is a process beside it.
+        // The traced process stays a child of the test; the tracer runs beside it.
         let call = inject.split(':').next().unwrap_or_default();
         let trace = format!("trace={call}");
         let inject = format!("inject={inject}");
@@ -62,25 +62,25 @@ impl Under {
 }
 
 /// A node, running or not.
-pub(crate) struct Member {
+pub(crate) struct LabNode {
     /// Its data directory.
     pub(crate) dir: PathBuf,
     /// Its process while there is one.
     pub(crate) process: Option<Process>,
-    /// Where it is.
+    /// Its host.
     pub(crate) host: usize,
     log: PathBuf,
 }
 
-impl Member {
-    /// Its identity, from its directory.
+impl LabNode {
+    /// Returns its identity, from its directory.
     pub(crate) fn id(&self) -> NodeId {
         let file = std::fs::read(self.dir.join("node.json")).unwrap();
         let file: Value = serde_json::from_slice(&file).unwrap();
         file["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Its process, which is there.
+    /// Returns its process, which must be running.
     pub(crate) fn running(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }
@@ -89,7 +89,7 @@ impl Member {
 /// The network.
 pub(crate) struct Lab {
     /// The nodes in the order in which they were added.
-    pub(crate) nodes: Vec<Member>,
+    pub(crate) nodes: Vec<LabNode>,
     server: Option<Process>,
     replication: usize,
     // Dropped in this order: processes, then hosts, then files.
@@ -98,7 +98,7 @@ pub(crate) struct Lab {
     root: TempDir,
 }
 
-/// Runs a test on a network of so many nodes.
+/// Runs a test on a network of that many nodes.
 pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&mut Lab)) {
     let _slot = slot();
     let hosts = Hosts::new();
@@ -119,13 +119,13 @@ pub(crate) fn on_network(settings: Value, nodes: usize, test: impl AsyncFnOnce(&
     });
 }
 
-/// Waits until there may be one network more.
+/// Waits for a free slot.
 fn slot() -> MutexGuard<'static, ()> {
     loop {
         for slot in &SLOTS {
             match slot.try_lock() {
                 Ok(slot) => return slot,
-                // A test that failed has left it as good as it was.
+                // A failed test does not damage the slot.
                 Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -150,7 +150,7 @@ impl Lab {
         lab
     }
 
-    /// A place below the temporary directory of this network.
+    /// Returns a path below the temporary directory of this network.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -172,7 +172,7 @@ impl Lab {
     fn run(&self, host: usize, under: &Under, arguments: &[&str], log: &Path) -> Process {
         let name = self.hosts.name(host);
         let mut wrapper = vec!["ip", "netns", "exec", &name];
-        // Variables are for the process, not for what starts it.
+        // The variables must reach only the process itself, not its wrappers.
         let variables: Vec<String> =
             under.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !variables.is_empty() {
@@ -180,16 +180,17 @@ impl Lab {
             wrapper.extend(variables.iter().map(String::as_str));
         }
         wrapper.extend(under.wrapper.iter().map(String::as_str));
-        Process::run(command_under(&wrapper, arguments, &self.path("home")), log)
+        let program = process::program(env!("CARGO_BIN_EXE_dkv"), env!("CARGO_TARGET_TMPDIR"));
+        Process::spawn(process::command(&wrapper, program, arguments, &self.path("home")), log)
     }
 
-    /// Adds a node on a host of its own and waits until it serves.
+    /// Adds a node on a new host and waits until it serves.
     pub(crate) async fn add_node(&mut self, under: Under) -> usize {
         let number = self.nodes.len() + 1;
         let host = self.hosts.add();
         let dir = self.path(&format!("node-{number}"));
         let log = self.path(&format!("node-{number}.log"));
-        self.nodes.push(Member { dir, process: None, host, log });
+        self.nodes.push(LabNode { dir, process: None, host, log });
         self.start_node_under(number - 1, under).await;
         number - 1
     }
@@ -199,13 +200,13 @@ impl Lab {
         self.start_node_under(index, Under::default()).await;
     }
 
-    /// The same, in a way of its own.
+    /// Starts a node in a special way, and waits until it serves.
     pub(crate) async fn start_node_under(&mut self, index: usize, under: Under) {
         self.spawn_node(index, &under);
         self.nodes[index].running().ready().await.unwrap();
     }
 
-    /// Starts a node and waits for nothing.
+    /// Starts a node without waiting for it.
     pub(crate) fn spawn_node(&mut self, index: usize, under: &Under) {
         let server = SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string();
         let member = &self.nodes[index];
@@ -218,12 +219,11 @@ impl Lab {
         self.nodes[index].process = Some(process);
     }
 
-    /// Starts a node on a host of its own with a data directory that is there, and waits for
-    /// nothing.
+    /// Starts a node on a new host with an existing data directory, without waiting for it.
     pub(crate) fn spawn_copy(&mut self, dir: &Path) -> usize {
         let host = self.hosts.add();
         let log = dir.with_extension("log");
-        self.nodes.push(Member { dir: dir.to_owned(), process: None, host, log });
+        self.nodes.push(LabNode { dir: dir.to_owned(), process: None, host, log });
         self.spawn_node(self.nodes.len() - 1, &Under::default());
         self.nodes.len() - 1
     }
@@ -233,7 +233,7 @@ impl Lab {
         self.nodes[index].process.take().unwrap().kill();
     }
 
-    /// Stops a node in good order.
+    /// Stops a node gracefully.
     pub(crate) async fn stop_node(&mut self, index: usize) {
         let mut process = self.nodes[index].process.take().unwrap();
         let status = process.stop().await;
@@ -245,17 +245,17 @@ impl Lab {
         self.nodes[index].running().pause();
     }
 
-    /// Lets a paused node go on.
+    /// Resumes a paused node.
     pub(crate) fn resume_node(&mut self, index: usize) {
         self.nodes[index].running().resume();
     }
 
-    /// Indices of the nodes that run.
+    /// Returns the indices of the running nodes.
     pub(crate) fn running(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&index| self.nodes[index].process.is_some()).collect()
     }
 
-    /// The other nodes that run.
+    /// Returns the other running nodes.
     pub(crate) fn others(&self, index: usize) -> Vec<usize> {
         self.running().into_iter().filter(|other| *other != index).collect()
     }
@@ -264,12 +264,12 @@ impl Lab {
         self.running().into_iter().map(|index| self.nodes[index].id()).collect()
     }
 
-    /// A client with a connection of its own.
+    /// Connects a client.
     pub(crate) async fn client(&self) -> Client {
         self.client_as(Role::Client).await
     }
 
-    /// A client of a role.
+    /// Connects a client with a role.
     pub(crate) async fn client_as(&self, role: Role) -> Client {
         let client = Client::builder()
             .server(SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string())
@@ -280,27 +280,27 @@ impl Lab {
         client.await.unwrap()
     }
 
-    /// Waits until all nodes that run are live and agree on everything.
+    /// Waits until all running nodes are live and agree on everything.
     pub(crate) async fn settled(&self) {
         let client = self.client().await;
         eventually("the network does not settle", async || {
-            judge::settled(&client.status().await, &self.ids(), &[], self.replication)
+            convergence::settled(&client.status().await, &self.ids(), &[], self.replication)
         })
         .await;
         client.close().await;
     }
 
-    /// The coordinator that the nodes agree on, by its index.
+    /// Returns the index of the coordinator that the nodes agree on.
     pub(crate) async fn coordinator(&self) -> usize {
         self.coordinator_among(&self.running()).await
     }
 
-    /// The coordinator that these agree on, by its index.
+    /// Returns the index of the coordinator that these nodes agree on.
     pub(crate) async fn coordinator_among(&self, nodes: &[usize]) -> usize {
         let client = self.client().await;
         let ids: Vec<NodeId> = nodes.iter().map(|index| self.nodes[*index].id()).collect();
-        let coordinator = eventually("nobody coordinates", async || {
-            let id = judge::coordinator(&client.status().await, &ids)?;
+        let coordinator = eventually("there is no coordinator", async || {
+            let id = convergence::coordinator(&client.status().await, &ids)?;
             let place = ids.iter().position(|it| *it == id).ok_or("it is another one")?;
             Ok(nodes[place])
         })
@@ -309,18 +309,18 @@ impl Lab {
         coordinator
     }
 
-    /// Waits until every node that runs has the same state.
+    /// Waits until all running nodes have the same state.
     pub(crate) async fn same_state(&self) -> Vec<NodeStatus> {
         let client = self.client().await;
         let statuses = eventually("the replicas do not become equal", async || {
-            judge::same_state(&client.status().await, &self.ids())
+            convergence::same_state(&client.status().await, &self.ids())
         })
         .await;
         client.close().await;
         statuses
     }
 
-    /// Makes sure that no process has ended by itself.
+    /// Checks that no process has ended by itself.
     pub(crate) fn assert_alive(&mut self) {
         for node in &mut self.nodes {
             if let Some(process) = &mut node.process {
@@ -332,12 +332,12 @@ impl Lab {
         }
     }
 
-    /// Puts clients to work.
+    /// Starts clients.
     pub(crate) async fn work(&self) -> Work {
         self.work_with(40).await
     }
 
-    /// The same, with values of a length.
+    /// Starts clients that write values of that length.
     pub(crate) async fn work_with(&self, value_bytes: usize) -> Work {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -356,10 +356,10 @@ impl Lab {
         work
     }
 
-    /// Mends everything, sees that the network is whole again, and checks all that the clients saw.
+    /// Ends all faults, waits until the network has recovered, and checks what the clients saw.
     pub(crate) async fn judge(&mut self, work: Work) -> History {
         self.hosts.heal();
-        // It serves again, and not only what was asked before.
+        // It serves new requests, too, and not only those from before.
         work.more(100).await;
         self.settled().await;
         let now_ns = work.workload.now_ns();
@@ -390,13 +390,13 @@ impl Lab {
 
 /// Clients at work.
 pub(crate) struct Work {
-    /// What they do.
+    /// Their workload.
     pub(crate) workload: Workload,
     clients: Vec<Client>,
 }
 
 impl Work {
-    /// Waits until so many more writes were acknowledged.
+    /// Waits until that many more writes were acknowledged.
     pub(crate) async fn more(&self, count: u64) {
         let target = self.workload.written() + count;
         eventually("the clients make no progress", async || {
@@ -415,7 +415,7 @@ impl Drop for Lab {
                 show_log(&node.log);
             }
         }
-        // Before what they stand on is taken away.
+        // The processes end before their mounts are removed.
         self.nodes.iter_mut().for_each(|node| node.process = None);
         self.server = None;
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -426,9 +426,4 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// A path as an argument.
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

@@ -1,5 +1,4 @@
-//! A relay of datagrams that keeps them for a while, sends them twice, loses them, and lets later
-//! ones overtake earlier ones.
+//! A relay that delays, duplicates, drops and reorders datagrams.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,63 +13,63 @@ use tokio::task::JoinHandle;
 
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
-/// What is done to datagrams, in both directions.
+/// Faults of the relay, in both directions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Mischief {
-    /// How late each is, by chance: those that draw less overtake those that draw more.
+pub(crate) struct PacketFaults {
+    /// Range of random delays. A datagram with a shorter delay overtakes others.
     pub(crate) late: Range<Duration>,
-    /// Share of them that is sent twice, each time as late as it happens.
+    /// Share of datagrams that are sent twice, each time with its own delay.
     pub(crate) twice: f64,
-    /// Share of them that is lost.
+    /// Share of datagrams that are dropped.
     pub(crate) lost: f64,
 }
 
 /// A relay in front of one address.
-pub(crate) struct Relay {
-    /// Where it listens.
+pub(crate) struct FaultyRelay {
+    /// Its address.
     pub(crate) address: SocketAddr,
-    mischief: Arc<Mutex<Mischief>>,
+    faults: Arc<Mutex<PacketFaults>>,
     task: JoinHandle<()>,
 }
 
-impl Relay {
-    /// Relays between an address and whoever sends to it.
+impl FaultyRelay {
+    /// Starts a relay between an address and its senders.
     pub(crate) async fn start(address: SocketAddr, target: SocketAddr) -> Self {
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
-        let mischief = Arc::<Mutex<Mischief>>::default();
-        let task = tokio::spawn(forward(socket, target, Arc::clone(&mischief)));
-        Self { address, mischief, task }
+        let faults = Arc::<Mutex<PacketFaults>>::default();
+        let task = tokio::spawn(forward(socket, target, Arc::clone(&faults)));
+        Self { address, faults, task }
     }
 
-    /// What is done from now on.
-    pub(crate) fn set(&self, mischief: Mischief) {
-        *self.mischief.lock().unwrap() = mischief;
+    /// Sets the faults from now on.
+    pub(crate) fn set(&self, faults: PacketFaults) {
+        *self.faults.lock().unwrap() = faults;
     }
 }
 
-impl Drop for Relay {
+impl Drop for FaultyRelay {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, mischief: Arc<Mutex<Mischief>>) {
+async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, faults: Arc<Mutex<PacketFaults>>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        // A port that is closed for a moment is told of here, and is no reason to stop.
+        // An error means that a port is closed at the moment; the relay goes on.
         let Ok((length, sender)) = socket.recv_from(&mut buffer).await else { continue };
         let onward = match senders.entry(sender) {
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(new) => {
                 let onward = UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).await.unwrap();
                 let onward = Arc::new(onward);
-                let (socket, mischief) = (Arc::clone(&socket), Arc::clone(&mischief));
-                tokio::spawn(back(socket, Arc::clone(&onward), sender, mischief));
+                let (socket, faults) = (Arc::clone(&socket), Arc::clone(&faults));
+                tokio::spawn(back(socket, Arc::clone(&onward), sender, faults));
                 Arc::clone(new.insert(onward))
             }
         };
-        send(&onward, buffer[..length].to_vec(), target, &mischief);
+        send(&onward, buffer[..length].to_vec(), target, &faults);
     }
 }
 
@@ -78,18 +77,18 @@ async fn back(
     socket: Arc<UdpSocket>,
     onward: Arc<UdpSocket>,
     sender: SocketAddr,
-    mischief: Arc<Mutex<Mischief>>,
+    faults: Arc<Mutex<PacketFaults>>,
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok(length) = onward.recv(&mut buffer).await else { continue };
-        send(&socket, buffer[..length].to_vec(), sender, &mischief);
+        send(&socket, buffer[..length].to_vec(), sender, &faults);
     }
 }
 
-/// Sends a datagram as often and as late as chance has it.
-fn send(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, mischief: &Mutex<Mischief>) {
-    let Mischief { late, twice, lost } = mischief.lock().unwrap().clone();
+/// Sends a datagram with random faults.
+fn send(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, faults: &Mutex<PacketFaults>) {
+    let PacketFaults { late, twice, lost } = faults.lock().unwrap().clone();
     let mut chance = rand::rng();
     if chance.random_bool(lost) {
         return;
@@ -98,7 +97,7 @@ fn send(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, mischief: &M
         let wait = if late.is_empty() { late.start } else { chance.random_range(late.clone()) };
         let (socket, datagram) = (Arc::clone(socket), datagram.clone());
         if wait.is_zero() {
-            // What the kernel has no room for is lost, as it would be elsewhere.
+            // A datagram that the kernel cannot queue is lost, as on any network.
             let _ = socket.try_send_to(&datagram, to);
             continue;
         }

@@ -1,28 +1,28 @@
-//! Programs of the system that faults are made with, and whether they are there.
+//! System programs that inject faults, and whether they are installed.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where the library that bends clocks may be.
+/// Paths at which libfaketime may be installed.
 const FAKETIME: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib64/faketime/libfaketime.so.1",
 ];
 
-/// Runs a program of the system.
+/// Runs a system program.
 ///
 /// # Panics
-/// If it fails; with what it said.
+/// With its output, if it fails.
 pub(crate) fn run(program: &str, arguments: &[&str]) {
     if let Err(problem) = attempt(program, arguments) {
         panic!("{program} {}: {problem}", arguments.join(" "));
     }
 }
 
-/// Runs a program of the system and tells what it said if it failed.
+/// Runs a system program. Returns its output, or its error output if it fails.
 pub(crate) fn attempt(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output().map_err(|it| it.to_string())?;
     if output.status.success() {
@@ -32,7 +32,8 @@ pub(crate) fn attempt(program: &str, arguments: &[&str]) -> Result<String, Strin
     }
 }
 
-/// Whether a test can be run here; says so, past what captures the output of tests, if not.
+/// Returns whether a test can run here. If not, prints the reason to the stderr of the process,
+/// which the test harness does not capture.
 pub(crate) fn has(test: &str, needed: &[&str]) -> bool {
     let missing = needed.iter().find_map(|tool| lacks(tool));
     if let Some(missing) = &missing {
@@ -67,7 +68,7 @@ fn lacks(tool: &str) -> Option<String> {
     }
 }
 
-/// The library that bends clocks.
+/// Returns the path of libfaketime, if it is installed.
 pub(crate) fn faketime() -> Option<&'static str> {
     FAKETIME.into_iter().find(|path| Path::new(path).exists())
 }

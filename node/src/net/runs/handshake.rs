@@ -17,10 +17,10 @@ use dkv_base::id::NodeId;
 use dkv_base::supervise;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::incarnation::{BootId, Incarnation, PAST_MAX, PastIncarnation, Verdict};
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
-use dkv_wire::run::{Boot, Former, PAST_MAX, Run, Verdict};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What who dials says.
 #[derive(Serialize, Deserialize)]
 struct Hello {
-    run: Run,
+    run: Incarnation,
     /// What it asks: the other end answers with its run.
     question: u64,
     /// What it was asked last on this connection.
@@ -46,7 +46,7 @@ struct Hello {
 /// What who was dialed answers.
 #[derive(Serialize, Deserialize)]
 struct Answer {
-    run: Run,
+    run: Incarnation,
     /// What it makes of who has dialed.
     verdict: Verdict,
     /// Whether it takes no part itself.
@@ -62,11 +62,11 @@ struct Answer {
 
 /// Which run is at the other end of a connection that was accepted.
 #[derive(Default)]
-pub(crate) struct Caller(OnceLock<Boot>);
+pub(crate) struct Caller(OnceLock<BootId>);
 
 impl Caller {
     /// The run, once it has said so and was found sound.
-    pub(crate) fn boot(&self) -> Option<Boot> {
+    pub(crate) fn boot(&self) -> Option<BootId> {
         self.0.get().copied()
     }
 }
@@ -98,7 +98,7 @@ pub(crate) async fn greet(
                         Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
                         Err(panicked) => error!(
                             %node, "the task that says which run this is {panicked}; the connection is \
-                             made anew; this is a fault in dkv"
+                             made anew; this is a bug in dkv"
                         ),
                     }
                     Close::Done.close(&connection, "no answer");
@@ -115,7 +115,7 @@ pub(crate) async fn greet(
 
 struct Greeting {
     node: NodeId,
-    boot: Boot,
+    boot: BootId,
     /// What the other end has asked last.
     asked: Option<u64>,
     ask_again: bool,
@@ -134,21 +134,21 @@ impl Greeting {
         writer.push(&Opening::Run { from: runs.shared.me });
         let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
         let mut greeting =
-            Self { node, boot: Boot(0), asked: None, ask_again: false, reader, writer };
+            Self { node, boot: BootId(0), asked: None, ask_again: false, reader, writer };
         greeting.boot = greeting.say(runs).await?;
         Ok(greeting)
     }
 
     /// Says it, and once more if what is made of it does not count yet: only who has answered has
     /// shown that it is alive.
-    async fn say(&mut self, runs: &Runs) -> Result<Boot, String> {
+    async fn say(&mut self, runs: &Runs) -> Result<BootId, String> {
         match self.say_once(runs).await {
             Err(_) if self.ask_again => self.say_once(runs).await,
             said => said,
         }
     }
 
-    async fn say_once(&mut self, runs: &Runs) -> Result<Boot, String> {
+    async fn say_once(&mut self, runs: &Runs) -> Result<BootId, String> {
         self.ask_again = false;
         let question = runs.question();
         let hello = Hello { run: runs.own(), question, answers: self.asked };
@@ -170,7 +170,7 @@ impl Greeting {
         Ok(answer)
     }
 
-    fn take(&mut self, runs: &Runs, answer: &Answer) -> Result<Boot, String> {
+    fn take(&mut self, runs: &Runs, answer: &Answer) -> Result<BootId, String> {
         let heard = runs.hear(self.node, &answer.run, answer.answers);
         self.ask_again = answer.ask_again || heard.ask_again;
         if answer.verdict.is_sound() || !answer.ask_again {
@@ -281,7 +281,11 @@ pub(crate) async fn serve(
 
 /// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns
 /// once it was answered, with whether it was let in.
-pub async fn introduce(connection: &quinn::Connection, from: NodeId, run: &Run) -> Option<bool> {
+pub async fn introduce(
+    connection: &quinn::Connection,
+    from: NodeId,
+    run: &Incarnation,
+) -> Option<bool> {
     let (send, receive) = connection.open_bi().await.ok()?;
     let (mut reader, mut writer) =
         (FrameReader::new(receive, JOIN_FRAME_BYTES_MAX), FrameWriter::new(send));
@@ -306,10 +310,10 @@ pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
 
 /// Frames as they should be.
 pub(crate) fn frame_samples() -> [Bytes; 2] {
-    let run = Run {
+    let run = Incarnation {
         start: 3,
-        boot: Boot(4),
-        past: vec![Former { boot: Boot(5), left: Some(6) }],
+        boot: BootId(4),
+        past: vec![PastIncarnation { boot: BootId(5), left: Some(6) }],
         opened: 6,
         mark: 7,
     };
@@ -320,7 +324,7 @@ pub(crate) fn frame_samples() -> [Bytes; 2] {
     [encode(&hello), encode(&answer)]
 }
 
-fn check(run: &Run) -> Result<(), String> {
+fn check(run: &Incarnation) -> Result<(), String> {
     if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
 }
 
@@ -335,7 +339,7 @@ pub(crate) async fn refuse_all(endpoint: dkv_wire::quic::Endpoint) {
             let Ok(Some(frame)) = reader.next().await else { continue };
             let Ok(hello) = decode::<Hello>(&frame) else { continue };
             let answer = Answer {
-                run: Run::default().next(Boot(9)).open(1),
+                run: Incarnation::default().next(BootId(9)).open(1),
                 verdict: Verdict::Older { start: 99, mark: 99 },
                 is_held: false,
                 ask_again: false,

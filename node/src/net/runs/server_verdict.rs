@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::{ServerAnswer, ServerRequest, Stand, Standing};
-use dkv_wire::run::Verdict;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use dkv_base::durable;
 use dkv_base::id::NodeId;
 use dkv_base::platform::{self, run_blocking};
-use dkv_wire::run::{Boot, Run, RunBook, RunRecord};
+use dkv_wire::incarnation::{BootId, Incarnation, IncarnationRecord, IncarnationTracker};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -99,25 +99,25 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
 /// on disk. There was one before if the log has begun.
 pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Runs, RunFileError> {
     let path = starts_path(directory);
-    let last: Run = match load(&path)? {
+    let last: Incarnation = match load(&path)? {
         Some(last) => last,
         None if log_begun => {
             return Err(RunFileError::Damaged { path, why: "is missing".into() });
         }
-        None => Run::default(),
+        None => Incarnation::default(),
     };
-    let own = last.next(Boot(platform::random_u64()));
+    let own = last.next(BootId(platform::random_u64()));
     save(&path, &own)?;
     // What others said matters only as long as nobody says more; a file that cannot be read is
     // none.
-    let heard: BTreeMap<NodeId, RunRecord> = match load(&book_path(directory)) {
+    let heard: BTreeMap<NodeId, IncarnationRecord> = match load(&book_path(directory)) {
         Ok(heard) => heard.unwrap_or_default(),
         Err(error) => {
             tracing::warn!(%error, "what was heard of other nodes is forgotten");
             BTreeMap::new()
         }
     };
-    Ok(Runs::new(me, directory, own, RunBook::new(heard)))
+    Ok(Runs::new(me, directory, own, IncarnationTracker::new(heard)))
 }
 
 fn starts_path(directory: &Path) -> PathBuf {
@@ -179,9 +179,9 @@ mod tests {
         for start in 1..150 {
             let own = begin(NodeId::random(), home.path(), false).unwrap().own();
             assert_eq!(own.start, start);
-            let named: Vec<Boot> = past.iter().rev().copied().take(own.past.len()).collect();
+            let named: Vec<BootId> = past.iter().rev().copied().take(own.past.len()).collect();
             assert_eq!(own.past.iter().map(|former| former.boot).collect::<Vec<_>>(), named);
-            assert_eq!(own.past.len(), past.len().min(dkv_wire::run::PAST_MAX));
+            assert_eq!(own.past.len(), past.len().min(dkv_wire::incarnation::PAST_MAX));
             past.push(own.boot);
         }
     }
@@ -190,15 +190,15 @@ mod tests {
     fn what_was_heard_outlives_a_restart() {
         let home = tempfile::tempdir().unwrap();
         let (me, other) = (NodeId::random(), NodeId::random());
-        let run = Run::default().next(Boot(7)).open(9);
+        let run = Incarnation::default().next(BootId(7)).open(9);
         let runs = begin(me, home.path(), false).unwrap();
         assert!(runs.hear(other, &run, None).verdict.is_sound());
         runs.save_book().unwrap();
         let runs = begin(me, home.path(), false).unwrap();
-        let copy = run.next(Boot(8)).open(8);
+        let copy = run.next(BootId(8)).open(8);
         assert!(!runs.hear(other, &copy, None).verdict.is_sound());
         assert_eq!(runs.notes().len(), 1);
-        let restarted = run.next(Boot(9)).open(9);
+        let restarted = run.next(BootId(9)).open(9);
         assert!(runs.hear(other, &restarted, None).verdict.is_sound());
         assert!(runs.notes().is_empty());
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
-use dkv_wire::run::Verdict;
+use dkv_wire::incarnation::Verdict;
 use tokio::time::Instant;
 
 use super::is_alike;

@@ -2,13 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, NodeId, Serial, SessionId};
-use dkv_wire::call::call;
 use dkv_wire::codec::encode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use futures::FutureExt;
 
@@ -361,7 +361,7 @@ async fn strangers_do_not_hold_a_sound_node_back() {
     }
     for vouches in [false, true] {
         if vouches {
-            node.runs().hear_server(dkv_wire::run::Verdict::Sound);
+            node.runs().hear_server(dkv_wire::incarnation::Verdict::Sound);
         }
         for (id, _) in &liars {
             assert!(!node.is_listed(*id));

@@ -28,12 +28,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
+use dkv_wire::incarnation::{BootId, Incarnation, PastIncarnation};
 use dkv_wire::message::{
     Confirmation, ControlGroup, CoordinatorReport, Question, RunChoice, Stand,
 };
 use dkv_wire::network::{NetworkView, NodeInfo, NodeState, Settings};
 use dkv_wire::region::Region;
-use dkv_wire::run::{Boot, Former, Run};
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
@@ -284,12 +284,12 @@ impl Script {
         // Unless said otherwise, a former run left the whole log.
         let former = |text: &str| {
             let (boot, left) = text.split_once(':').unwrap_or((text, words[5]));
-            Former { boot: Boot(number(boot)), left: Some(number(left)) }
+            PastIncarnation { boot: BootId(number(boot)), left: Some(number(left)) }
         };
         let stand = Stand {
-            run: Run {
+            run: Incarnation {
                 start: number(words[3]),
-                boot: Boot(number(words[4])),
+                boot: BootId(number(words[4])),
                 past: past.map(former).collect(),
                 opened: option("opened").map_or(0, number),
                 mark: number(words[5]),

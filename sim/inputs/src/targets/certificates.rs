@@ -1,5 +1,5 @@
-//! Keys that are to be signed, and certificates that are shown: whatever the bytes are, a
-//! certificate says what the authority decided, and nobody is taken for somebody else.
+//! Public keys to sign, and certificates to verify. Whatever the bytes are, a certificate says what
+//! the authority decided, and no holder passes for another.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -15,10 +15,10 @@ use crate::parts::Parts;
 
 const NETWORK: NetworkId = NetworkId(Uuid::from_u128(1));
 const ROLES: [Role; 5] = [Role::Server, Role::Node, Role::Client, Role::Admin, Role::Reader];
-/// What a holder signs to prove its key.
+/// The bytes that a holder signs to prove its key.
 const MATERIAL: &[u8] = b"material";
 
-/// An authority, and somebody whom it has certified.
+/// An authority, and the holder of a certificate by it.
 struct Known {
     authority: Authority,
     holder: Credentials,
@@ -48,7 +48,7 @@ pub(super) fn read(input: &[u8]) {
     shown(bytes);
 }
 
-/// Bytes as a public key that somebody wants a certificate for.
+/// Reads bytes as a public key to be certified.
 fn request(role: Role, public_key: &[u8]) {
     let signed = KNOWN.authority.sign(identity(role), public_key, SystemTime::UNIX_EPOCH);
     let Ok(der) = signed else { return };
@@ -64,7 +64,7 @@ fn request(role: Role, public_key: &[u8]) {
     assert_eq!(identity_of(&CertificateDer::from(&*der)).ok(), Some(identity(role)));
 }
 
-/// Bytes as a certificate that somebody shows.
+/// Reads bytes as a certificate that a peer shows.
 fn shown(bytes: &[u8]) {
     let known = &*KNOWN;
     let _ = identity_of(&CertificateDer::from(bytes));

@@ -1,4 +1,4 @@
-//! Lines at the prompt, and the arguments of a process.
+//! Lines at the prompt, and the arguments of the command.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

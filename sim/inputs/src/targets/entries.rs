@@ -1,5 +1,5 @@
-//! Entries of the log as a state applies them: whatever they are, two replicas come to the same
-//! state, an entry that is refused changes nothing, and the state survives its checkpoint.
+//! Log entries, as the state machine applies them. Whatever they are, two replicas reach the same
+//! state, a refused entry changes nothing, and the state survives a checkpoint.
 
 use bytes::Bytes;
 use dkv_api::Uuid;

@@ -1,4 +1,5 @@
-//! Files that people write, or disks change: the configuration, the server's books, histories.
+//! Files that people write or disks damage: the configuration, the server's registry file,
+//! histories.
 
 use std::path::Path;
 
@@ -64,7 +65,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What is in books, without the envelope.
+/// The content of a registry file, without its envelope.
 fn books_text() -> Vec<u8> {
     let mut registry = Registry::new(NetworkId(Uuid::from_u128(1)), Default::default(), 0);
     for number in 1..4_u16 {

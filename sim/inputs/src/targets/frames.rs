@@ -1,4 +1,4 @@
-//! The frames of a stream, however it arrives.
+//! The frames of a stream, in whatever pieces it arrives.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::parts::Parts;
 
-/// A stream that hands out its bytes in pieces of one length.
+/// A stream that delivers its bytes in pieces of one length.
 struct Pieces<'a> {
     rest: &'a [u8],
     length: usize,
@@ -29,7 +29,7 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-/// What the frames of a stream are, by the plainest code there is.
+/// The frames of a stream, by a trivial model of the reader.
 fn model(mut stream: &[u8], limit: usize) -> (Vec<&[u8]>, &'static str) {
     let mut frames = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! Requests to the gateway, over a store in memory: none is answered with an internal error, and
-//! what goes wrong below `/v1` is a problem document.
+//! Requests to the gateway, over a store in memory. None causes an internal error, and errors below
+//! `/v1` are problem documents.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ pub(super) fn read(input: &[u8]) {
     runtime.expect("a runtime").block_on(async {
         let store = Memory::default();
         let mut parts = Parts::new(input);
-        // A few requests, so that one finds what another has left.
+        // A few requests, so that one finds what another stored.
         for _ in 0..3 {
             let Some(request) = request(&mut parts) else { return };
             let below_v1 = request.uri().path().starts_with("/v1/");
@@ -44,8 +44,8 @@ pub(super) fn read(input: &[u8]) {
     });
 }
 
-/// The next request: method, target, header fields and body. What no HTTP library would hand on is
-/// none.
+/// The next request: method, target, header fields and body. `None` if an HTTP library would refuse
+/// it.
 fn request(parts: &mut Parts<'_>) -> Option<Request<Body>> {
     let method = Method::from_bytes(parts.piece()?).ok()?;
     let uri = Uri::try_from(parts.piece()?).ok()?;
@@ -97,12 +97,12 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
 }
 
-/// A store in memory. Its clones are the same one.
+/// A store in memory. Clones share it.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Kept>>);
+struct Memory(Arc<Mutex<MemoryState>>);
 
 #[derive(Default)]
-struct Kept {
+struct MemoryState {
     revision: u64,
     values: BTreeMap<Vec<u8>, (Bytes, Revision)>,
 }
@@ -130,9 +130,9 @@ impl Memory {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Error::Invalid("a key has 1 to 4096 bytes".into()));
         }
-        let mut kept = sync::lock(&self.0);
-        let kept = &mut *kept;
-        let current = kept.values.get(key).map(|(_, revision)| *revision);
+        let mut state = sync::lock(&self.0);
+        let state = &mut *state;
+        let current = state.values.get(key).map(|(_, revision)| *revision);
         let holds = match condition {
             Condition::Always => true,
             Condition::Absent => current.is_none(),
@@ -142,33 +142,33 @@ impl Memory {
         if !holds {
             return Err(Error::Conflict {
                 current,
-                receipt: receipt(kept.revision, Level::Strong),
+                receipt: receipt(state.revision, Level::Strong),
             });
         }
         if value.is_none() && current.is_none() {
-            return Err(Error::NotFound { receipt: receipt(kept.revision, Level::Strong) });
+            return Err(Error::NotFound { receipt: receipt(state.revision, Level::Strong) });
         }
-        kept.revision += 1;
+        state.revision += 1;
         match value {
             Some(value) => {
-                drop(kept.values.insert(key.to_vec(), (value, Revision(kept.revision))));
+                drop(state.values.insert(key.to_vec(), (value, Revision(state.revision))));
             }
-            None => drop(kept.values.remove(key)),
+            None => drop(state.values.remove(key)),
         }
-        let receipt = receipt(kept.revision, Level::Strong);
+        let receipt = receipt(state.revision, Level::Strong);
         Ok(Written { receipt, existed: current.is_some() })
     }
 }
 
 impl Store for Memory {
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
-        let kept = sync::lock(&self.0);
-        match kept.values.get(key) {
+        let state = sync::lock(&self.0);
+        match state.values.get(key) {
             Some((value, revision)) => {
                 let receipt = receipt(revision.0, options.level);
                 Ok(Value { value: value.clone(), receipt, reach: Default::default() })
             }
-            None => Err(Error::NotFound { receipt: receipt(kept.revision, options.level) }),
+            None => Err(Error::NotFound { receipt: receipt(state.revision, options.level) }),
         }
     }
 
@@ -189,9 +189,9 @@ impl Store for Memory {
         &self,
         options: ScanOptions,
     ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static {
-        let kept = sync::lock(&self.0);
+        let state = sync::lock(&self.0);
         let wanted = |key: &[u8]| key.starts_with(&options.prefix) && key > &options.after[..];
-        let pairs = kept.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
+        let pairs = state.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
             let (value, revision) = value;
             let value = options.values.then(|| value.clone());
             Ok(Pair { key: key.clone().into(), revision: *revision, value })

@@ -1,4 +1,4 @@
-//! Every message between two processes, but those of Raft.
+//! All messages between processes, except those of Raft.
 
 use data_encoding::HEXLOWER;
 use dkv_wire::codec::{decode, encode};
@@ -8,7 +8,7 @@ use dkv_wire::message::{
 
 use crate::parts::Parts;
 
-/// A message of each variant, with its type in the line before.
+/// A message of each variant, with its type on the line before.
 const SAMPLES: &str = include_str!("../../../../wire/src/message/tests/messages.txt");
 
 const TYPES: [&str; 8] = [
@@ -22,12 +22,12 @@ const TYPES: [&str; 8] = [
     "Result",
 ];
 
-/// What is a message means the same when it is written and read again.
+/// Asserts that a valid message means the same after it is encoded and decoded again.
 macro_rules! comes_back {
     ($type:ty, $bytes:expr) => {
         if let Ok(value) = decode::<$type>($bytes) {
             let again = encode(&value);
-            // A number may have more spellings than one, but never a shorter one than ours.
+            // A number may have several encodings; ours is the shortest.
             assert!(again.len() <= $bytes.len(), "{value:?}");
             assert_eq!(decode::<$type>(&again).as_ref(), Ok(&value));
         }
@@ -48,7 +48,7 @@ pub(super) fn read(input: &[u8]) {
         "Joining" => comes_back!(Joining, bytes),
         _ => comes_back!(Result<JoinAnswer, JoinRefusal>, bytes),
     }
-    // A shard looks at a command before it takes it.
+    // A shard validates a command before it accepts it.
     let _ = dkv_state::validate(bytes, 1024);
 }
 

@@ -1,4 +1,4 @@
-//! The targets.
+//! The fuzz targets.
 
 mod certificates;
 mod commands;
@@ -12,19 +12,19 @@ mod raft;
 mod snapshots;
 mod tokens;
 
-/// Something that reads what others have written.
+/// A fuzz target: code that reads untrusted bytes.
 pub struct Target {
-    /// What it is called here and in `fuzz/`.
+    /// Its name here and in `fuzz/`.
     pub name: &'static str,
-    /// Reads an input. Panics if a promise does not hold.
+    /// Reads an input. Panics if a promise is broken.
     pub read: fn(&[u8]),
-    /// Inputs that are as they should be, or nearly.
+    /// Inputs that are valid, or nearly.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// How many inputs the tests try.
+    /// Number of inputs that the tests try.
     pub inputs: u64,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "frames", read: frames::read, seeds: frames::seeds, inputs: 20_000 },
     Target { name: "messages", read: messages::read, seeds: messages::seeds, inputs: 100_000 },
@@ -44,7 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http", read: http::read, seeds: http::seeds, inputs: 20_000 },
 ];
 
-/// The target of that name.
+/// The target with that name.
 ///
 /// # Panics
 /// If there is none.
@@ -53,7 +53,7 @@ pub fn named(name: &str) -> &'static Target {
     found.unwrap_or_else(|| panic!("there is no target {name}"))
 }
 
-/// An error that people read is one line, and cannot move their cursor.
+/// Asserts that an error for people is one line without control characters.
 fn assert_presentable(text: &str) {
     assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
 }

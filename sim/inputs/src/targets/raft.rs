@@ -1,4 +1,4 @@
-//! Every frame that nodes of a group send each other.
+//! All frames that the nodes of a Raft group send each other.
 
 use bytes::Bytes;
 use dkv_node::fuzzing::{RAFT_FRAMES, raft_frame, raft_frame_samples};

@@ -1,4 +1,4 @@
-//! Rows of another node's checkpoint: they are a whole state, or the old one stands.
+//! Rows of another node's checkpoint: they make a complete state, or the old one stays.
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
@@ -48,7 +48,7 @@ pub(super) fn read(input: &[u8]) {
     }
 }
 
-/// The head with the checksum that it should have.
+/// The head with a correct checksum.
 fn with_checksum(head: &[u8]) -> Vec<u8> {
     let body = &head[..head.len().saturating_sub(8)];
     [body, &xxh3_64(body).to_le_bytes()].concat()

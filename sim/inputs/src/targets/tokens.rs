@@ -1,11 +1,11 @@
-//! The text of a join token, and of the names and ids that people type.
+//! The texts of join tokens, identities and roles.
 
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::token::{Fingerprint, InvalidToken, Token};
 
 pub(super) fn read(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    // The error is one and the same whatever was typed: that may be most of a secret.
+    // The error has no content: the text may hold most of a secret.
     let token: Result<Token, InvalidToken> = text.parse();
     if let Ok(token) = token {
         assert_eq!(token.to_string(), text.trim(), "a token has one spelling");

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::super::*;
 use crate::bearer::Rights;
 use crate::identity::Role;
+use crate::incarnation::{BootId, Incarnation, PastIncarnation, Ruling, Verdict};
 use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
-use crate::run::{Boot, Former, Ruling, Run, Verdict};
 use crate::seal::Seal;
 
 fn uuid(letter: char) -> Uuid {
@@ -390,10 +390,12 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
     requests
 }
 
-fn run() -> Run {
-    let past =
-        vec![Former { boot: Boot(1), left: Some(300) }, Former { boot: Boot(2), left: None }];
-    Run { start: 300, boot: Boot(u64::MAX), past, opened: 300, mark: 4096 }
+fn run() -> Incarnation {
+    let past = vec![
+        PastIncarnation { boot: BootId(1), left: Some(300) },
+        PastIncarnation { boot: BootId(2), left: None },
+    ];
+    Incarnation { start: 300, boot: BootId(u64::MAX), past, opened: 300, mark: 4096 }
 }
 
 pub(super) fn verdicts() -> Vec<Verdict> {
@@ -498,7 +500,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
     ];
     answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
     answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
-    let ruling = Ruling { number: 1, kept: run(), dismissed: vec![Boot(1), Boot(u64::MAX)] };
+    let ruling = Ruling { number: 1, kept: run(), dismissed: vec![BootId(1), BootId(u64::MAX)] };
     answers.extend(verdicts().into_iter().map(|verdict| {
         ServerAnswer::Stands(Box::new(Standing {
             verdict,

@@ -13,15 +13,15 @@ use crate::limits;
 use crate::name::{NAME_RULE, NameError, check_name};
 use crate::region::Region;
 
-/// Average delays, one way, between regions or single nodes. Empty: nothing is held back.
+/// Average delays, one way, between regions or single nodes. If empty, nothing is delayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delays {
-    /// Names of regions or of nodes. A node that has its own name here is not in its region as far
-    /// as delays go; one that is not here at all, and the server, are next to everybody.
+    /// Names of regions or nodes. A node listed by name has its own delays instead of those of its
+    /// region. The server, and a node listed neither way, have no delay to anyone.
     pub between: Vec<String>,
-    /// From each of them, to each of them, in milliseconds.
+    /// The delay from each of them to each of them, in milliseconds.
     pub average_ms: Vec<Vec<u32>>,
-    /// Whether a delay wanders between zero and twice its average; if not, it is its average.
+    /// Whether delays wander between zero and twice their average, instead of being constant.
     pub vary: bool,
 }
 
@@ -35,12 +35,12 @@ pub struct LinkDelay {
 }
 
 impl Delays {
-    /// Whether nothing is held back.
+    /// Whether nothing is delayed.
     pub fn is_empty(&self) -> bool {
         self.between.is_empty()
     }
 
-    /// Checks names and numbers.
+    /// Checks the names and numbers.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
         let fail = |setting, problem: String| Err(SettingsError { setting, problem });
         let count = self.between.len();
@@ -48,7 +48,7 @@ impl Delays {
             return fail("delays_between", format!("must be at most {}", limits::DELAYS_MAX));
         }
         for (index, name) in self.between.iter().enumerate() {
-            // Every region could be the name of a node.
+            // Every region name is a valid node name too.
             if let Err(NameError(name)) = check_name(name) {
                 let why = format!("{name:?} cannot be a region or a node's name: {NAME_RULE}");
                 return fail("delays_between", why);
@@ -91,16 +91,17 @@ impl Delays {
         Ok(())
     }
 
-    /// Where in [`between`](Self::between) a process is that has this name and is in this region.
+    /// The position in [`between`](Self::between) of a process with this name and region.
     pub fn place(&self, name: Option<&str>, region: Option<&Region>) -> Option<usize> {
         let find = |wanted: &str| self.between.iter().position(|name| name == wanted);
         name.and_then(find).or_else(|| find(region?.as_str()))
     }
 
-    /// What is said to a process in a region that has no delays.
+    /// Checks that a process in a region has delays, if there are any: without them its
+    /// measurements would be misleading.
     ///
     /// # Errors
-    /// If there are delays, and none for it: what it measures would not be what it is there for.
+    /// If the network has delays, and none for the region.
     pub fn check_place(
         &self,
         name: Option<&str>,
@@ -114,14 +115,14 @@ impl Delays {
         }
     }
 
-    /// From one [place](Self::place) to another.
+    /// The average delay from one [place](Self::place) to another.
     pub fn average(&self, from: usize, to: usize) -> Duration {
         let ms = self.average_ms.get(from).and_then(|row| row.get(to)).copied().unwrap_or_default();
         Duration::from_millis(u64::from(ms))
     }
 }
 
-/// A region that the delays of the network do not have.
+/// A region that is missing in the delays of the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this network has delays between {known}, and none for the region {region}")]
 pub struct UnknownRegion {

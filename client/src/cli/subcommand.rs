@@ -1,0 +1,144 @@
+//! What each subcommand needs.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::CommandFactory;
+use dkv_api::Role;
+
+use super::{Cli, Connect, PutArgs, Subcommand, TokenAction, TokenArgs};
+use crate::grammar::{self, Command, GrammarError, Scan};
+use crate::input::is_stdin;
+
+/// Subcommands that run processes or only print something, and so are not commands on a network.
+const WITHOUT_NETWORK: &[&str] =
+    &["local", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
+
+/// Returns whether a word is a subcommand that acts on a network.
+pub(crate) fn is_network_word(name: &str) -> bool {
+    !WITHOUT_NETWORK.contains(&name) && Cli::command().find_subcommand(name).is_some()
+}
+
+impl Subcommand {
+    /// Returns the command of the grammar that this is, if it is one.
+    ///
+    /// # Errors
+    /// A mistake in its operands.
+    pub(crate) fn command(&self) -> Result<Option<Command>, GrammarError> {
+        let words = |word: &str, operands: &[&OsString], how: &[OsString]| {
+            let operands = operands.iter().copied().chain(how);
+            let operands = operands.map(|operand| operand.as_bytes().to_vec());
+            let words: Vec<Vec<u8>> =
+                [word.as_bytes().to_vec()].into_iter().chain(operands).collect();
+            grammar::command(&words).map(Some).map_err(|error| error.within(&words.join(&b' ')))
+        };
+        let put =
+            |word: &str, PutArgs { key, value, how, .. }: &PutArgs| words(word, &[key, value], how);
+        match self {
+            Self::Get { key, how, .. } => words("get", &[key], how),
+            Self::Put(args) => put("put", args),
+            Self::Insert(args) => put("insert", args),
+            Self::Update(args) => put("update", args),
+            Self::Delete { key, how, .. } => words("delete", &[key], how),
+            Self::Search { key, .. } => words("search", &[key], &[]),
+            Self::ShowAll { node, .. } => words("show-all", &[node], &[]),
+            Self::Wait { ms, .. } => words("wait", &[ms], &[]),
+            Self::Nodes { .. } => Ok(Some(Command::Nodes)),
+            Self::Status { json, .. } => Ok(Some(Command::Status { json: *json })),
+            Self::Scan { prefix, after, limit, keys, .. } => {
+                let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
+                let (prefix, after) = (bytes(prefix), bytes(after));
+                Ok(Some(Command::Scan(Scan { prefix, after, limit: *limit, keys_only: *keys })))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes and returns the commands that follow in the same line.
+    pub(crate) fn then(&mut self) -> Vec<OsString> {
+        match self {
+            Self::Nodes { then, .. } | Self::Status { then, .. } => std::mem::take(then),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns its connection options; `None` if it has none.
+    pub(crate) fn connect(&self) -> Option<Connect> {
+        match self {
+            Self::Get { connect, .. }
+            | Self::Delete { connect, .. }
+            | Self::Search { connect, .. }
+            | Self::ShowAll { connect, .. }
+            | Self::Wait { connect, .. }
+            | Self::Nodes { connect, .. }
+            | Self::Status { connect, .. }
+            | Self::Scan { connect, .. }
+            | Self::Drain { connect, .. }
+            | Self::Rebalance { connect, .. }
+            | Self::Remove { connect, .. }
+            | Self::Keep { connect, .. }
+            | Self::Holders { connect, .. }
+            | Self::Revoke { connect, .. } => Some(connect.clone()),
+            Self::Put(args) | Self::Insert(args) | Self::Update(args) => Some(args.connect.clone()),
+            Self::Load(args) => Some(args.transfer.connect.clone()),
+            Self::Verify(args) => Some(args.connect.clone()),
+            Self::Token(TokenArgs { connect, action }) => {
+                let inner = match action {
+                    TokenAction::Create { connect, .. }
+                    | TokenAction::List { connect }
+                    | TokenAction::Revoke { connect, .. } => connect,
+                };
+                Some(inner.clone().or(connect.clone()))
+            }
+            Self::Local(args) => Some(args.connect.clone()),
+            Self::Drill(args) => Some(args.connect.clone()),
+            Self::Rehearse(args) => Some(args.connect.clone()),
+            Self::Gateway(args) => Some(args.connect.clone()),
+            Self::Server(_) | Self::Node(_) | Self::Completions { .. } | Self::Help { .. } => None,
+        }
+    }
+
+    /// Returns the role that it needs in the network.
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            // A dry run changes nothing.
+            Self::Rebalance { dry_run: true, .. } => Role::Client,
+            Self::Token(_)
+            | Self::Drain { .. }
+            | Self::Rebalance { .. }
+            | Self::Remove { .. }
+            | Self::Keep { .. }
+            | Self::Holders { .. }
+            | Self::Revoke { .. } => Role::Admin,
+            _ => Role::Client,
+        }
+    }
+
+    /// Returns whether it may have changed something when it is interrupted.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::Load(_)
+            | Self::Put(_)
+            | Self::Insert(_)
+            | Self::Update(_)
+            | Self::Delete { .. } => true,
+            Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
+            Self::Holders { .. } => false,
+            other => other.role() == Role::Admin,
+        }
+    }
+
+    /// Returns whether it prints a text that cannot be shown again.
+    pub(crate) fn creates_token(&self) -> bool {
+        matches!(self, Self::Token(TokenArgs { action: TokenAction::Create { .. }, .. }))
+    }
+
+    /// Returns whether it reads standard input.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        match self {
+            Self::Load(args) => is_stdin(&args.transfer.file),
+            Self::Verify(args) => is_stdin(&args.file),
+            _ => false,
+        }
+    }
+}

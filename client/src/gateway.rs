@@ -1,0 +1,144 @@
+//! `dkv gateway`: serves HTTP in front of a network, in a process without data. Without a network,
+//! it runs an instance of `/kvs` that environment variables describe.
+
+mod instance;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use dkv_api::Role;
+use dkv_base::durable;
+use dkv_base::logging::{self, Targets};
+use dkv_base::signals::ignore_strays;
+use dkv_gateway::{Access, App, ListenError, Listener, Options};
+
+use self::instance::Instance;
+use crate::api_problems::connect_problem;
+use crate::cli::{Addresses, Connect, GatewayArgs, default_addresses};
+use crate::exit::ended;
+use crate::store::{Connection, Session, Store};
+use dkv_console::Console;
+use dkv_console::problem::Problem;
+use dkv_console::signals::Signals;
+
+/// Default address of HTTP.
+const HTTP_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+/// Serves HTTP until a signal stops it.
+pub(crate) async fn run(
+    mut args: GatewayArgs,
+    before: Option<Addresses>,
+    outer: Connect,
+    console: &mut Console,
+) -> ExitCode {
+    args.connect = args.connect.clone().or(outer);
+    match serve(args, before, console).await {
+        Ok(status) => status,
+        Err(problem) => {
+            console.error(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(
+    args: GatewayArgs,
+    before: Option<Addresses>,
+    console: &mut Console,
+) -> Result<ExitCode, String> {
+    if args.connect.level.is_some() {
+        let why = "gateway does not take --level: each request sets its own with ?consistency=";
+        return Ok(ended(console, &Problem::usage(why)));
+    }
+    if args.server.is_some() && before.is_some() {
+        let why = "the server has two addresses: omit the one before gateway";
+        return Ok(ended(console, &Problem::usage(why)));
+    }
+    let _log = logging::start("warn", Targets::Shown).map_err(|error| error.to_string())?;
+    durable::keep_files_private();
+    let mut signals =
+        Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    ignore_strays().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let server = match args.server.or(before) {
+        Some(server) => server,
+        None => {
+            let instance = match args.http.http {
+                None => match Instance::from(|name| std::env::var(name).ok()) {
+                    Ok(instance) => instance,
+                    Err(why) => return Ok(ended(console, &Problem::usage(why))),
+                },
+                Some(_) => None,
+            };
+            if let Some(instance) = instance {
+                let option = args.http.option_given();
+                let option = option.or(args.dir.as_ref().and(instance.main).map(|_| "--dir"));
+                if let Some(option) = option {
+                    let why = format!(
+                        "{option} does not apply to an instance that IP, PORT or MAINIP configure"
+                    );
+                    return Ok(ended(console, &Problem::usage(why)));
+                }
+                return instance
+                    .serve(args.dir, args.http.host, args.connect, &mut signals, console)
+                    .await;
+            }
+            match default_addresses() {
+                Ok(server) => server,
+                Err(why) => {
+                    let why =
+                        format!("{why}, or set IP and PORT to give the gateway its own network");
+                    return Ok(ended(console, &Problem::usage(why)));
+                }
+            }
+        }
+    };
+    if args.dir.is_some() {
+        let why = "--dir is for the gateway's own network; omit it, or the address of the server";
+        return Ok(ended(console, &Problem::usage(why)));
+    }
+    let address = args.http.http.unwrap_or(HTTP_DEFAULT);
+    // Bound first, so that a wrong address is reported at once.
+    let listener = match Listener::bind(address, &args.http).await {
+        Ok(listener) => listener,
+        Err(error @ ListenError::Plain(_)) => {
+            return Ok(ended(console, &Problem::usage(error.to_string())));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let configured = ["IP", "PORT", "MAINIP"].into_iter().filter(|name| {
+        std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+    });
+    let configured: Vec<&str> = configured.collect();
+    if !configured.is_empty() {
+        console.note(&format!(
+            "ignoring {} in the environment, because --http or a server address was given",
+            configured.join(", ")
+        ));
+    }
+    let connection = Connection::new(server, args.connect, Role::Client);
+    let session = match Session::connect(&connection).await {
+        Ok(session) => session,
+        Err(error) => return Ok(ended(console, &connect_problem(&error))),
+    };
+    let access = dkv_gateway::access(&session.client, &args.http, listener.address())
+        .map_err(|error| error.to_string())?;
+    let open = !matches!(access, Access::Tokens(_));
+    let network = session.address().to_owned();
+    let app = App::new(session.client.clone(), Options { network, access, extra_metrics: None });
+    if open && !listener.address().ip().is_loopback() {
+        console
+            .note(&format!("anyone who can connect to {} may read and write", listener.address()));
+    }
+    ready(&listener, console)?;
+    listener.serve(app, async { _ = signals.next_of_service().await }).await;
+    session.client.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the address of HTTP.
+fn ready(listener: &Listener, console: &mut Console) -> Result<(), String> {
+    console
+        .line(&format!("ready {}", listener.address()))
+        .map_err(|error| format!("cannot write to standard output: {error}"))
+}

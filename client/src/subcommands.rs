@@ -1,0 +1,48 @@
+//! Carries out the subcommands that act on a network and are not commands of the grammar.
+
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
+
+use crate::cli::Subcommand;
+use crate::load::{self, Task};
+use crate::store::Store;
+use crate::{admin, holders, placement};
+
+/// Carries out a subcommand.
+pub(crate) async fn run(
+    word: &Subcommand,
+    store: &impl Store,
+    console: &mut Console,
+) -> Result<(), Abort> {
+    if let Subcommand::Load(args) = word {
+        let source = load::source(Task::Load, &args.transfer, console).await?;
+        load::run(Task::Load, &source, &args.transfer, store, console).await?;
+        if args.verify {
+            load::run(Task::Verify, &source, &args.transfer, store, console).await?;
+        }
+        return Ok(());
+    }
+    if let Subcommand::Verify(transfer) = word {
+        let source = load::source(Task::Verify, transfer, console).await?;
+        return load::run(Task::Verify, &source, transfer, store, console).await;
+    }
+    let client = store.client(word.role()).await?;
+    match word {
+        Subcommand::Token(args) => admin::token(&args.action, &client, console).await,
+        Subcommand::Drain { node, undo: true, .. } => {
+            placement::undrain(node, &client, console).await
+        }
+        Subcommand::Drain { node, no_wait, .. } => {
+            placement::drain(node, !no_wait, &client, console).await
+        }
+        Subcommand::Rebalance { dry_run: true, .. } => placement::show_plan(&client, console).await,
+        Subcommand::Rebalance { .. } => placement::rebalance(&client, console).await,
+        Subcommand::Remove { node, .. } => admin::remove(node, &client, console).await,
+        Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
+        Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
+        Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,
+        _ => {
+            Err(Problem::usage("this command takes no address before it; omit the address").into())
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What the tests of whole networks share: processes of the built `dkv`, waiting with a deadline,
+//! and judging whether the nodes agree.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "only tests use this crate")]
+
+pub mod convergence;
+pub mod process;
+pub mod waiting;
+
+use std::path::Path;
+
+pub use process::Process;
+pub use waiting::{PATIENCE, eventually, for_a_while, within};
+
+/// Returns a path as an argument of a command.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Returns an output stream as text.
+pub fn output(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}

@@ -1,0 +1,151 @@
+//! Faults with copies of data directories: an old copy in place of the current one, and two
+//! processes on copies of one directory.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
+use dkv_base::durable;
+use dkv_console::Console;
+use dkv_local::child::Child;
+use nix::sys::signal::Signal;
+
+use crate::testbed::Testbed;
+
+/// Time in which the network must detect the copy.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that a process has to exit by itself.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Puts an older copy of the coordinator's data directory in place of the current one.
+pub(crate) async fn old_copy(
+    testbed: &mut Testbed,
+    time: Duration,
+    console: &mut Console,
+) -> Result<(), String> {
+    let name = testbed.coordinator().await?;
+    let directory = testbed.network()?.dir().data(&name);
+    let (old, right) = (beside(&directory, "old"), beside(&directory, "right"));
+    copy_of(testbed, &name, &directory, &old).await?;
+    testbed.record(&format!("copied the data directory of {name}, the coordinator"), console);
+    testbed.work_for(time / 3, console).await;
+    testbed.kill(&name).await?;
+    let swapped =
+        std::fs::rename(&directory, &right).and_then(|()| std::fs::rename(&old, &directory));
+    swapped.map_err(|error| format!("cannot put a copy in place: {error}"))?;
+    testbed
+        .record(&format!("killed {name} and replaced its directory with the older copy"), console);
+    let mut child = testbed.network()?.spawn_in(&name, &directory)?;
+    let runs = wait_for_runs(testbed, |runs| {
+        runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. }))
+    });
+    let noticed = runs.await;
+    let has_ended = exits(&mut child).await;
+    // It must not go on, whatever it did.
+    let _ = child.kill().await;
+    noticed.map_err(|why| format!("the older copy was not detected: {why}"))?;
+    if !has_ended {
+        return Err("the node with the older copy did not exit".into());
+    }
+    testbed.record(&format!("the older copy was detected, and {name} exited"), console);
+    testbed.work_for(time / 3, console).await;
+    let restored =
+        std::fs::remove_dir_all(&directory).and_then(|()| std::fs::rename(&right, &directory));
+    restored.map_err(|error| format!("cannot put the directory back: {error}"))?;
+    testbed.start(&name, console).await?;
+    testbed.record(&format!("started {name} on its current directory"), console);
+    testbed.wait_live(&name).await
+}
+
+/// Starts a second process on a copy of the coordinator's data directory.
+pub(crate) async fn clone(
+    testbed: &mut Testbed,
+    time: Duration,
+    console: &mut Console,
+) -> Result<(), String> {
+    let name = testbed.coordinator().await?;
+    let directory = testbed.network()?.dir().data(&name);
+    let copied = beside(&directory, "clone");
+    copy_of(testbed, &name, &directory, &copied).await?;
+    let mut child = testbed.network()?.spawn_in(&name, &copied)?;
+    testbed.record(&format!("started a copy of {name}, the coordinator, beside it"), console);
+    let both = |runs: &[RunReport]| {
+        let twice = runs.iter().filter(|run| matches!(run.verdict, Verdict::Twice { .. }));
+        twice.count() >= 2
+    };
+    let runs = match wait_for_runs(testbed, both).await {
+        Ok(runs) => runs,
+        Err(why) => {
+            let _ = child.kill().await;
+            return Err(format!("the clone was not detected: {why}"));
+        }
+    };
+    testbed.record("the clone was detected, and neither process takes part", console);
+    testbed.work_for(time, console).await;
+    // The original was started before the clone.
+    let original =
+        runs.iter().min_by_key(|run| run.start).ok_or("the server knows no run of it")?;
+    let admin = testbed.network()?.connect(Role::Admin).await?;
+    let kept = admin.keep_run(original.node, RunChoice::Address(original.address)).await;
+    admin.close().await;
+    kept.map_err(|error| error.to_string())?;
+    testbed.record(&format!("told the network to keep {name} at {}", original.address), console);
+    if !exits(&mut child).await {
+        let _ = child.kill().await;
+        return Err("the clone did not exit".into());
+    }
+    testbed.wait_live(&name).await
+}
+
+/// Waits until a process exits by itself. Returns whether it did.
+async fn exits(child: &mut Child) -> bool {
+    let begun = Instant::now();
+    while child.ended().is_none() {
+        if begun.elapsed() >= EXIT_TIMEOUT {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    true
+}
+
+/// Returns the path of a sibling of a directory.
+fn beside(directory: &Path, what: &str) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(format!("-{what}"));
+    directory.with_file_name(name)
+}
+
+/// Copies the data directory of a node, which is paused meanwhile.
+async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
+    testbed.signal(name, Signal::SIGSTOP).await?;
+    let (source, target) = (from.to_owned(), to.to_owned());
+    let copied = tokio::task::spawn_blocking(move || durable::copy_dir(&source, &target)).await;
+    testbed.signal(name, Signal::SIGCONT).await?;
+    copied.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// Waits until the runs that the server knows are as expected, and returns them.
+async fn wait_for_runs(
+    testbed: &Testbed,
+    expected: impl Fn(&[RunReport]) -> bool,
+) -> Result<Vec<RunReport>, String> {
+    let client: Client = testbed.network()?.connect(Role::Client).await?;
+    let begun = Instant::now();
+    let found = loop {
+        let runs = client.status().await.server.map(|server| server.runs).unwrap_or_default();
+        if expected(&runs) {
+            break Ok(runs);
+        }
+        if begun.elapsed() > DETECTION_TIMEOUT {
+            break Err(format!(
+                "after {} s the server still reports {runs:?}",
+                DETECTION_TIMEOUT.as_secs()
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    client.close().await;
+    found
+}

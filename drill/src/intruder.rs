@@ -1,0 +1,344 @@
+//! An intruder: an attacker with a stolen node token, who speaks the network's own protocol.
+//!
+//! The token gets the intruder the certificate of a node. With it, the intruder
+//! - sends every message of a group member, in its own name, to every node and for every group;
+//! - reports to the server as the coordinator of a later term, with all other nodes denied;
+//! - registers its own address and waits for misled clients.
+//!
+//! None of this may have an effect: no term rises, no node stops, no client comes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dkv_api::{GroupId, NetworkView, NodeId, Role};
+use dkv_base::id::{Number, Stamp, Term};
+use dkv_console::Console;
+use dkv_local::SERVER;
+use dkv_node::fuzzing::{forgeries, introduce};
+use dkv_wire::certificate::Credentials;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::incarnation::{BootId, Incarnation};
+use dkv_wire::join::join;
+use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use dkv_wire::message::{
+    Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Opening,
+    Operation, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+};
+use dkv_wire::network::{NodeInfo, NodeState};
+use dkv_wire::quic::Endpoint;
+use dkv_wire::rpc::call;
+use dkv_wire::tls::{Admit, Expect};
+use dkv_wire::token::Token;
+use tokio::task::JoinSet;
+
+use crate::testbed::Testbed;
+
+/// Time limit of an answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Pause between two waves, so as not to overload the machine.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The key that it tries to write.
+const KEY: &[u8] = b"intruder";
+
+/// Attacks for about `time`.
+///
+/// # Errors
+/// What the intruder achieved, or why it could not attack, in one line.
+pub(crate) async fn attack(
+    testbed: &mut Testbed,
+    time: Duration,
+    console: &mut Console,
+) -> Result<(), String> {
+    let network = testbed.network()?;
+    let server: SocketAddr =
+        network.address().parse().map_err(|error| format!("{}: {error}", network.address()))?;
+    let token = network.dir().data(SERVER).join("tokens/node.token");
+    let token = std::fs::read_to_string(&token)
+        .map_err(|error| format!("cannot read {}: {error}", token.display()))?;
+    let client = network.connect(Role::Client).await?;
+    let view = client.view().await.map_err(|error| error.to_string())?;
+    let intruder = Arc::new(Intruder::join(server, token.trim(), view).await?);
+    testbed
+        .record("an intruder with a stolen node token attacks every node and the server", console);
+    let mut attacking = JoinSet::new();
+    let attacker = Arc::clone(&intruder);
+    attacking.spawn(async move { attacker.run(time).await });
+    testbed.work_for(time, console).await;
+    let tried = match attacking.join_next().await {
+        Some(Ok(tried)) => tried?,
+        _ => return Err("the attack ended early".into()),
+    };
+    testbed.record(&format!("the attack is over: {tried} conversations"), console);
+    let found = intruder.judge(&client, testbed).await;
+    client.close().await;
+    found
+}
+
+/// The attacker.
+struct Intruder {
+    id: NodeId,
+    name: String,
+    /// Endpoint from which it attacks, and at which it waits for misled clients.
+    endpoint: Endpoint,
+    address: SocketAddr,
+    server: SocketAddr,
+    /// The network before the attack.
+    view: NetworkView,
+    /// Number of requests from misled clients.
+    captured: Arc<AtomicUsize>,
+    _serving: JoinSet<()>,
+}
+
+impl Intruder {
+    async fn join(server: SocketAddr, token: &str, view: NetworkView) -> Result<Self, String> {
+        let token: Token = token.parse().map_err(|_| "the node token is malformed".to_owned())?;
+        let joiner = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
+        let credentials: Credentials =
+            join(&joiner, server, &token).await.map_err(|error| error.to_string())?;
+        let id = credentials.identity.as_node().ok_or("the token is not a node token")?;
+        let here = ([127, 0, 0, 1], 0).into();
+        let secret = credentials.secret().to_vec();
+        let endpoint = Endpoint::listen(here, credentials, Admit::Certified, &secret)
+            .map_err(|error| error.to_string())?;
+        let address = endpoint.local_address().map_err(|error| error.to_string())?;
+        let captured = Arc::new(AtomicUsize::new(0));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve_misled_clients(endpoint.clone(), forged_view(&view, id, address), {
+            Arc::clone(&captured)
+        }));
+        let name = "intruder".to_owned();
+        Ok(Self { id, name, endpoint, address, server, view, captured, _serving: serving })
+    }
+
+    /// Attacks until the time is over. Returns the number of conversations.
+    async fn run(&self, time: Duration) -> Result<usize, String> {
+        let end = Instant::now() + time;
+        let mut tried = 0;
+        while Instant::now() < end {
+            tried += self.attack_server().await?;
+            for node in &self.view.nodes {
+                tried += self.attack_node(node).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(tried)
+    }
+
+    /// Registers as the leader of the control group, and reports as the coordinator.
+    ///
+    /// # Errors
+    /// The server accepted a report.
+    async fn attack_server(&self) -> Result<usize, String> {
+        let Ok(connection) = self.endpoint.connect(self.server, Expect::Server).await else {
+            return Ok(0);
+        };
+        let mut tried = 0;
+        let known = self.view.term.0;
+        for term in [known, known + 1, known + 1000, u64::MAX] {
+            let control = ControlGroup {
+                term: Term(term),
+                leader: Some(self.id),
+                index: 1 << 30,
+                voters: vec![self.id],
+            };
+            let register = ServerRequest::Register {
+                name: Some(self.name.clone()),
+                address: self.address,
+                region: None,
+                control: Some(control.clone()),
+            };
+            let mut view = forged_view(&self.view, self.id, self.address);
+            view.term = Term(term);
+            let report =
+                ServerRequest::Report(CoordinatorReport { term: view.term, view, control });
+            for request in [register, report] {
+                tried += 1;
+                let answer: Result<ServerAnswer, _> =
+                    call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, ANSWER).await;
+                if matches!(answer, Ok(ServerAnswer::Confirmed(_))) {
+                    return Err(format!(
+                        "the server accepted the report of the intruder for term {term}"
+                    ));
+                }
+            }
+        }
+        Ok(tried)
+    }
+
+    /// Sends a node every forged message. Returns their number.
+    async fn attack_node(&self, node: &NodeInfo) -> usize {
+        let mut tried = 0;
+        let groups = self.view.shards.iter().map(|shard| shard.group);
+        let groups: Vec<GroupId> = [GroupId::CONTROL].into_iter().chain(groups).collect();
+        for group in &groups {
+            for term in [1, self.view.term.0 + 1, self.view.term.0 + 1_000_000, u64::MAX] {
+                for forged in forgeries(self.id, node.id, *group, term) {
+                    tried += 1;
+                    let sent = self.send(node.address, forged.opening, forged.frames);
+                    // A refused message may remain unanswered.
+                    let _ = tokio::time::timeout(ANSWER, sent).await;
+                }
+            }
+        }
+        let Ok(connection) = self.endpoint.connect(node.address, Expect::Node(node.id)).await
+        else {
+            return tried;
+        };
+        for body in self.requests(&groups) {
+            tried += 1;
+            let request = Request { id: 1, deadline_ms: 500, forward: false, body };
+            let opening = Some(&Opening::Requests);
+            let _: Result<Reply, _> =
+                call(&connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await;
+        }
+        tried
+    }
+
+    /// Opens a stream, sends frames and waits for the first answer, if there is one.
+    async fn send(
+        &self,
+        to: SocketAddr,
+        opening: Opening,
+        frames: Vec<Bytes>,
+    ) -> Result<(), String> {
+        let connection = self.endpoint.connect(to, Expect::AnyNode).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        // A node ignores peers that have not said which run they are.
+        let run = Incarnation::default().next(BootId(1));
+        introduce(&connection, self.id, &run)
+            .await
+            .ok_or("the node does not say which run it is")?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let mut writer = FrameWriter::new(send);
+        writer.push(&opening);
+        for frame in frames {
+            writer.push_bytes(&frame);
+        }
+        writer.flush().await.map_err(|error| error.to_string())?;
+        let _ = FrameReader::new(receive, FRAME_BYTES_MAX).next().await;
+        Ok(())
+    }
+
+    /// Returns the requests that only nodes of the network may send.
+    fn requests(&self, groups: &[GroupId]) -> Vec<RequestBody> {
+        let led = groups.iter().map(|group| LedGroup {
+            group: *group,
+            term: Term(u64::MAX),
+            voters: vec![self.id],
+            learners: Vec::new(),
+            is_joint: false,
+            bytes: 0,
+            last_index: u64::MAX,
+            members: Vec::new(),
+            is_changing: false,
+        });
+        let mut requests = vec![RequestBody::Measures(Box::new(Measures {
+            leads: led.collect(),
+            ..Measures::default()
+        }))];
+        let write = Deposited {
+            node: self.id,
+            number: Number(1),
+            after: Number(0),
+            stamp: Stamp(1 << 40),
+            key: KEY,
+            operation: Operation::Put(b"stolen"),
+        };
+        let command = dkv_wire::codec::encode(&Command::Deposited(write));
+        for shard in groups.iter().copied().filter(|group| group.is_shard()) {
+            let command = command.clone();
+            requests.extend([
+                RequestBody::HandOver { shard, to: self.id },
+                RequestBody::Departed(shard),
+                RequestBody::Committed { shard, followed: Some(Term(u64::MAX)) },
+                RequestBody::Propose { shard, everywhere: false, command },
+            ]);
+        }
+        requests.push(RequestBody::Leaving);
+        requests
+    }
+
+    /// Checks that the attack had no effect.
+    ///
+    /// # Errors
+    /// What the intruder achieved, in one line.
+    async fn judge(&self, client: &dkv_api::Client, testbed: &Testbed) -> Result<(), String> {
+        let captured = self.captured.load(Ordering::Relaxed);
+        if captured > 0 {
+            return Err(format!("{captured} client requests reached the intruder"));
+        }
+        if let Ok(read) = client.read(KEY).await {
+            return Err(format!("the intruder stored {:?}", String::from_utf8_lossy(&read.value)));
+        }
+        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        if view.node(self.id).is_some() || view.coordinator == Some(self.id) {
+            return Err("the intruder became a node of the network".into());
+        }
+        let before: Vec<NodeId> = self.view.nodes.iter().map(|node| node.id).collect();
+        if let Some(gone) = before.iter().find(|node| view.node(**node).is_none()) {
+            return Err(format!("node {gone} has left the network"));
+        }
+        for node in &self.view.nodes {
+            testbed.process(&node.name).await.map_err(|error| format!("the intruder: {error}"))?;
+            testbed.wait_live(&node.name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns a view in which the intruder is the only node.
+fn forged_view(view: &NetworkView, id: NodeId, address: SocketAddr) -> NetworkView {
+    let mut forged = view.clone();
+    forged.term = Term(view.term.0 + 1);
+    forged.coordinator = Some(id);
+    forged.denied = view.nodes.iter().map(|node| node.id.into()).collect();
+    let (name, region, state) = ("intruder".into(), None, NodeState::Live);
+    forged.nodes = vec![NodeInfo { id, name, address, region, state }];
+    for shard in &mut forged.shards {
+        shard.primary = Some(id);
+        shard.voters = vec![id];
+        shard.learners.clear();
+    }
+    forged
+}
+
+/// Answers every client, so that misled clients stay, and counts the requests for more than a view.
+async fn serve_misled_clients(endpoint: Endpoint, view: NetworkView, captured: Arc<AtomicUsize>) {
+    let mut conversations = JoinSet::new();
+    while let Some(incoming) = endpoint.quinn().accept().await {
+        let (view, captured) = (view.clone(), Arc::clone(&captured));
+        conversations.spawn(async move {
+            let Ok(connection) = incoming.await else { return };
+            while let Ok((send, receive)) = connection.accept_bi().await {
+                let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+                let mut writer = FrameWriter::new(send);
+                let opening = reader.next().await.ok().flatten();
+                if !matches!(opening.map(|it| decode::<Opening>(&it)), Some(Ok(Opening::Requests)))
+                {
+                    continue;
+                }
+                while let Ok(Some(frame)) = reader.next().await {
+                    let Ok(request) = decode::<Request>(&frame) else { break };
+                    let result = match request.body {
+                        RequestBody::View => Ok(Answer::View(Box::new(view.clone()))),
+                        RequestBody::Read { .. }
+                        | RequestBody::Scan { .. }
+                        | RequestBody::Propose { .. }
+                        | RequestBody::Deposit { .. } => {
+                            captured.fetch_add(1, Ordering::Relaxed);
+                            Ok(Answer::Done)
+                        }
+                        _ => Err(Refusal::Unavailable("busy".into())),
+                    };
+                    if writer.send(&Reply { id: request.id, result }).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,115 @@
+//! The result of a drill: its facts and its verdict.
+
+use dkv_check::{History, Kind, Options, Outcome, Report, check};
+use dkv_console::units::{duration, number, plural};
+
+use crate::fault::Fault;
+use crate::testbed::{Event, FinishedRun};
+use crate::workload::longest_wait;
+
+/// The result of one drill.
+pub struct DrillResult {
+    pub(crate) fault: Fault,
+    pub(crate) events: Vec<Event>,
+    /// When the clients stopped.
+    pub(crate) end_ns: u64,
+    pub(crate) history: History,
+    pub(crate) report: Report,
+    /// The longest time in which a shard acknowledged no write after the fault began, and its
+    /// start.
+    pub(crate) wait_ns: (u64, u64),
+    /// Number of acknowledged writes.
+    pub(crate) acknowledged: usize,
+    /// Problems besides the findings of the checkers.
+    pub(crate) problems: Vec<String>,
+}
+
+impl DrillResult {
+    /// Judges the history that the clients recorded.
+    pub(crate) fn judge(fault: Fault, finished: &mut FinishedRun, failure: Option<String>) -> Self {
+        let history = std::mem::take(&mut finished.history);
+        let report = check(&history, Options::default());
+        let begin_ns = finished.events.first().map_or(0, |event| event.at_ns);
+        let is_written = |it: &&dkv_check::Operation| matches!(it.outcome, Outcome::Written { .. });
+        let mut problems: Vec<String> = failure.into_iter().collect();
+        problems.append(&mut finished.problems);
+        Self {
+            fault,
+            events: std::mem::take(&mut finished.events),
+            end_ns: finished.end_ns,
+            wait_ns: longest_wait(&history, begin_ns, finished.end_ns.max(begin_ns)),
+            acknowledged: history.operations.iter().filter(is_written).count(),
+            report,
+            history,
+            problems,
+        }
+    }
+
+    /// Returns whether the network kept all promises.
+    pub fn holds(&self) -> bool {
+        self.report.holds() && self.problems.is_empty() && self.acknowledged > 0
+    }
+
+    /// Its name on the command line.
+    pub fn name(&self) -> String {
+        self.fault.name()
+    }
+
+    /// Returns the JSON document.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
+        let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
+        serde_json::json!({
+            "command": "drill",
+            "fault": self.name(),
+            "held": self.holds(),
+            "without_service_ms": self.wait_ns.0 as f64 / 1e6,
+            "operations": operations,
+            "keys": keys,
+            "failed": failed,
+            "unknown_outcomes": unknown,
+            "writes_acknowledged": self.acknowledged,
+            "writes_lost": self.report.count(Kind::Lost),
+            "stale_reads": stale,
+            "findings": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "problems": self.problems,
+        })
+    }
+
+    /// Returns the facts, each with a heading.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let Report { operations, failed, unknown, keys, findings, .. } = &self.report;
+        let stale = self.report.count(Kind::Stale) + self.report.count(Kind::WentBack);
+        let verdict = match (findings.len() as u64, self.report.undecided.len()) {
+            (0, 0) => "linearizable, and all revisions agree".to_owned(),
+            (0, undecided) => format!("undecided for {undecided} keys"),
+            (count, _) => {
+                format!("VIOLATED: {count} {}", plural(count, "contradiction", "contradictions"))
+            }
+        };
+        let mut facts = vec![
+            ("time without service", duration(std::time::Duration::from_nanos(self.wait_ns.0))),
+            (
+                "operations",
+                format!("{} on {} keys", number(*operations as u64), number(*keys as u64)),
+            ),
+            ("errors", format!("{failed} failed without effect, {unknown} of unknown outcome")),
+            ("writes acknowledged", number(self.acknowledged as u64)),
+            ("of these lost", self.report.count(Kind::Lost).to_string()),
+            ("stale reads", stale.to_string()),
+            ("checkers", verdict),
+        ];
+        facts.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        facts
+    }
+}
+
+/// Returns the JSON document of a drill that could not be held.
+pub fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
+    serde_json::json!({
+        "command": "drill",
+        "fault": fault.name(),
+        "held": false,
+        "problems": [problem],
+    })
+}

@@ -1,0 +1,287 @@
+//! The directory of a local network: its configuration, its files and its port.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use dkv_api::{Region, RegionError};
+use dkv_base::durable;
+use dkv_wire::network::Delays;
+use dkv_wire::network::Settings;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+use crate::options::Options;
+use crate::regions;
+
+const CONFIG: &str = "config.json";
+/// Ports to try after the wanted one, before taking any free one.
+const PORTS_AFTER: u16 = 16;
+
+/// The directory of a local network, locked against a second use.
+pub struct NetworkDir {
+    path: PathBuf,
+    /// Removes the directory when dropped.
+    temporary: Option<TempDir>,
+    _lock: File,
+    /// Address that the server is to listen on.
+    pub(crate) server: SocketAddr,
+    /// Whether the directory held no network before.
+    pub(crate) is_new: bool,
+    /// Voters that each group should have.
+    pub(crate) replication: u32,
+    /// Shards of the network.
+    pub(crate) shards: u32,
+    /// Regions in which the nodes take turns.
+    pub(crate) regions: Vec<Region>,
+}
+
+impl NetworkDir {
+    /// Opens or creates the directory, and writes the server's configuration.
+    ///
+    /// # Errors
+    /// The problem and its remedy, in one line.
+    pub fn open(options: &Options) -> Result<Self, String> {
+        let (path, temporary) = create(options.dir.as_deref())?;
+        let lock = lock(&path)?;
+        let config = path.join(CONFIG);
+        let found = read_config(&path, &config)?;
+        let is_new = found.is_none();
+        let mut fields = found.unwrap_or_default();
+        let wanted = options.port.or_else(|| port_in(&fields)).unwrap_or(dkv_api::DEFAULT_PORT);
+        let server = SocketAddr::new(options.listen, free_port(options.listen, wanted)?);
+        let defaults = Settings::default();
+        let settled = |fields: &Map<String, Value>, name: &str, default: u32| {
+            fields.get(name).and_then(Value::as_u64).map_or(default, |number| number as u32)
+        };
+        // One shard for each region, so that each region can be the home of some keys.
+        let usual = u32::try_from(options.regions.len()).unwrap_or(defaults.shards);
+        let usual = usual.max(defaults.shards);
+        let shards = settled(&fields, "shards", options.shards.unwrap_or(usual));
+        let replication =
+            settled(&fields, "replication", options.replication.unwrap_or(defaults.replication));
+        for (name, asked, fixed) in
+            [("shards", options.shards, shards), ("replication", options.replication, replication)]
+        {
+            if asked.is_some_and(|asked| asked != fixed) {
+                return Err(format!(
+                    "the network in {} was created with --{name} {fixed}, which cannot be changed; \
+                     omit the option, or name another directory",
+                    path.display()
+                ));
+            }
+        }
+        let delays = delays_of(&mut fields, options, &path)?;
+        let names = delays.between.iter().map(|name| name.parse());
+        let regions: Vec<Region> =
+            names.collect::<Result<_, RegionError>>().map_err(|error| error.to_string())?;
+        let settings = Settings { shards, replication, delays, ..defaults };
+        settings.check().map_err(|error| error.to_string())?;
+        fields.insert("listen".into(), server.to_string().into());
+        fields.entry("data_dir").or_insert_with(|| "server".into());
+        fields.insert("shards".into(), shards.into());
+        fields.insert("replication".into(), replication.into());
+        if let Some(bytes) = options.log_bytes_max {
+            fields.insert("log_bytes_max".into(), bytes.into());
+        }
+        let text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
+        durable::write(&config, &text)
+            .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
+        Ok(Self { path, temporary, _lock: lock, server, is_new, replication, shards, regions })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// `DKV_HOME` of the children and of this network's clients.
+    pub fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    /// The log of a process.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.log"))
+    }
+
+    /// The data directory of a process.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Number of nodes that this directory already has.
+    pub(crate) fn nodes_before(&self) -> u16 {
+        (1..).take_while(|number| self.data(&node_name(*number)).is_dir()).last().unwrap_or(0)
+    }
+}
+
+/// Creates the directory, or a temporary one. Returns its path.
+fn create(dir: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), String> {
+    match dir {
+        Some(path) => {
+            let tell = |error| format!("cannot create the directory {}: {error}", path.display());
+            durable::create_dir(path).map_err(tell)?;
+            Ok((path.canonicalize().map_err(tell)?, None))
+        }
+        None => {
+            let directory = tempfile::Builder::new().prefix("dkv-local-").tempdir();
+            let directory = directory
+                .map_err(|error| format!("cannot create a temporary directory: {error}"))?;
+            Ok((directory.path().to_owned(), Some(directory)))
+        }
+    }
+}
+
+/// Locks the directory against a second use.
+fn lock(path: &Path) -> Result<File, String> {
+    durable::lock_dir(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => format!(
+            "another dkv local is running in {}; stop it first, or name another directory",
+            path.display()
+        ),
+        _ => format!("cannot lock {}: {error}", path.display()),
+    })
+}
+
+/// Reads the configuration of the server; `None` if the directory has no network yet.
+fn read_config(path: &Path, config: &Path) -> Result<Option<Map<String, Value>>, String> {
+    let found = durable::read(config)
+        .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
+    match found {
+        Some(content) => serde_json::from_slice(&content)
+            .map(Some)
+            .map_err(|error| format!("{}: {error}", config.display())),
+        // A new directory contains only its lock.
+        None if fs::read_dir(path).is_ok_and(|entries| entries.count() > 1) => Err(format!(
+            "{} contains something other than a local network; name an empty directory",
+            path.display()
+        )),
+        None => Ok(None),
+    }
+}
+
+/// Returns the name of the node of that number.
+pub fn node_name(number: u16) -> String {
+    format!("n{number}")
+}
+
+/// Returns the delays of the network: those of the options, or those that an older network has.
+fn delays_of(
+    fields: &mut Map<String, Value>,
+    options: &Options,
+    path: &Path,
+) -> Result<Delays, String> {
+    let asked = regions::delays(&options.regions, options.delays.as_deref(), options.delays_vary)?;
+    let mut field = |name: &str, asked: Value| fields.entry(name).or_insert(asked).clone();
+    let read = |error: serde_json::Error| format!("{}: {error}", path.join(CONFIG).display());
+    let before = Delays {
+        between: serde_json::from_value(field("delays_between", asked.between.clone().into()))
+            .map_err(read)?,
+        average_ms: serde_json::from_value(field("delays_ms", asked.average_ms.clone().into()))
+            .map_err(read)?,
+        vary: serde_json::from_value(field("delays_vary", asked.vary.into())).map_err(read)?,
+    };
+    if !asked.is_empty() && asked != before {
+        return Err(format!(
+            "the network in {} was created with other regions or delays, which cannot be changed; \
+             omit --regions, --delays and --delays-vary, or name another directory",
+            path.display()
+        ));
+    }
+    Ok(before)
+}
+
+fn port_in(fields: &Map<String, Value>) -> Option<u16> {
+    let listen: SocketAddr = fields.get("listen")?.as_str()?.parse().ok()?;
+    Some(listen.port()).filter(|port| *port != 0)
+}
+
+/// Returns the wanted port, or one near it, or any free one.
+fn free_port(ip: IpAddr, wanted: u16) -> Result<u16, String> {
+    let bound = |port| UdpSocket::bind((ip, port)).and_then(|socket| socket.local_addr());
+    let near = wanted..=wanted.saturating_add(PORTS_AFTER);
+    for port in near.chain([0]) {
+        match bound(port) {
+            Ok(address) => return Ok(address.port()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                return Err(format!(
+                    "{ip} is not an address of this machine; name one with --listen"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(format!("no port of {ip} is free"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_any_port() -> Options {
+        Options { port: Some(0), ..Options::default() }
+    }
+
+    fn kept_in(dir: &Path) -> Options {
+        Options { dir: Some(dir.to_owned()), ..Options::default() }
+    }
+
+    #[test]
+    fn another_port_is_used_if_the_wanted_one_is_taken() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let dir = NetworkDir::open(&Options { port: Some(port), ..Options::default() }).unwrap();
+        assert_ne!(dir.server.port(), port);
+        assert!(dir.is_new && dir.is_temporary());
+        assert!(
+            NetworkDir::open(&Options { listen: [192, 0, 2, 1].into(), ..Options::default() })
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_kept_directory_resumes_its_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network");
+        let first = NetworkDir::open(&Options { shards: Some(2), port: Some(0), ..kept_in(&path) })
+            .unwrap();
+        assert!(first.is_new && first.nodes_before() == 0);
+        assert!(NetworkDir::open(&kept_in(&path)).err().unwrap().contains("another dkv local"));
+        let port = first.server.port();
+        fs::create_dir(first.data("n1")).unwrap();
+        fs::create_dir(first.data("n2")).unwrap();
+        drop(first);
+        let second = NetworkDir::open(&kept_in(&path)).unwrap();
+        assert_eq!((second.is_new, second.shards, second.nodes_before()), (false, 2, 2));
+        assert_eq!(second.server.port(), port);
+        drop(second);
+        let other = NetworkDir::open(&Options { shards: Some(3), ..kept_in(&path) });
+        assert!(other.err().unwrap().contains("--shards 2, which cannot be changed"));
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.tex"), "x").unwrap();
+        let refused = NetworkDir::open(&kept_in(directory.path()));
+        assert!(refused.err().unwrap().contains("name an empty directory"));
+    }
+
+    #[test]
+    fn a_temporary_directory_is_removed_at_the_end() {
+        let dir = NetworkDir::open(&on_any_port()).unwrap();
+        let path = dir.path().to_owned();
+        assert!(path.is_dir());
+        drop(dir);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,188 @@
+//! The state that the clients share with the run.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dkv_base::id::GroupId;
+use dkv_check::{History, Outcome, Recorder};
+use dkv_wire::network::key_hash;
+
+use super::eventual::EventualWrites;
+use super::staleness::Staleness;
+use super::{Focus, Load, Phase};
+use crate::trace::Trace;
+
+/// The state that all clients share with the run. Clones share it.
+#[derive(Clone)]
+pub struct Workload {
+    state: Arc<State>,
+}
+
+struct State {
+    phase: AtomicU8,
+    now: AtomicU64,
+    callers: AtomicU64,
+    probed: AtomicU64,
+    recorder: Recorder,
+    /// What each client keeps to, by its place.
+    focus: Mutex<BTreeMap<usize, Focus>>,
+    eventual: Mutex<EventualWrites>,
+    staleness: Mutex<Staleness>,
+    trace: Trace,
+    load: Load,
+}
+
+impl Workload {
+    /// Creates the state of a run with that load.
+    pub fn new(load: Load, trace: Trace) -> Self {
+        let state = State {
+            phase: AtomicU8::new(Phase::Load as u8),
+            now: AtomicU64::new(0),
+            callers: AtomicU64::new(0),
+            probed: AtomicU64::new(0),
+            recorder: Recorder::default(),
+            focus: Mutex::default(),
+            eventual: Mutex::default(),
+            staleness: Mutex::default(),
+            trace,
+            load,
+        };
+        Self { state: Arc::new(state) }
+    }
+
+    /// Sets the current tick.
+    pub fn set_now(&self, now: u64) {
+        self.state.now.store(now, Ordering::Relaxed);
+    }
+
+    /// Returns the current tick.
+    pub fn now(&self) -> u64 {
+        self.state.now.load(Ordering::Relaxed)
+    }
+
+    /// Begins a phase.
+    pub fn set_phase(&self, phase: Phase) {
+        self.state.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Returns whether the run is in that phase.
+    pub fn is(&self, phase: Phase) -> bool {
+        self.state.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    /// Returns how many callers have finished their last reads and writes, and how many there are.
+    pub fn probed(&self) -> (u64, u64) {
+        (self.state.probed.load(Ordering::Relaxed), self.state.callers.load(Ordering::Relaxed))
+    }
+
+    /// Makes the callers of a client keep to one thing.
+    pub fn focus(&self, client: usize, focus: Focus) {
+        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).insert(client, focus);
+    }
+
+    /// Lets all callers do anything again.
+    pub fn focus_on_nothing(&self) {
+        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(super) fn focus_of(&self, client: u64) -> Option<Focus> {
+        let focus = self.state.focus.lock().unwrap_or_else(PoisonError::into_inner);
+        usize::try_from(client).ok().and_then(|client| focus.get(&client).copied())
+    }
+
+    /// Returns how many keys are read and written.
+    pub fn keys(&self) -> u64 {
+        self.state.load.keys
+    }
+
+    /// Returns the name of a key.
+    pub fn key(number: u64) -> String {
+        format!("k{number}")
+    }
+
+    /// Returns the shard of a key.
+    pub fn shard_of(&self, key: &str) -> GroupId {
+        let shards = u128::from(self.state.load.shards);
+        GroupId(((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1)
+    }
+
+    /// Notes that nodes were removed: eventual writes that they had not delivered may be lost.
+    pub fn nodes_were_removed(&self, names: impl IntoIterator<Item = String>) {
+        self.eventual().nodes_were_removed(names);
+    }
+
+    /// Returns the history of the run as the checkers are to judge it.
+    pub fn history(&self) -> History {
+        let mut history = self.state.recorder.history();
+        let eventual = self.eventual();
+        for operation in &mut history.operations {
+            if let Outcome::Accepted { stamp } = operation.outcome
+                && eventual.may_be_lost(stamp)
+            {
+                operation.outcome = Outcome::Unknown;
+            }
+        }
+        history
+    }
+
+    /// Notes that a clock has been wrong. Nodes measure the age of their answers by their own
+    /// clocks.
+    pub fn clocks_were_wrong(&self) {
+        self.staleness().clocks_were_wrong();
+    }
+
+    /// Returns the answers that were older than they said.
+    pub fn too_old(&self) -> Vec<String> {
+        self.staleness().too_old().to_vec()
+    }
+
+    pub(super) fn staleness(&self) -> MutexGuard<'_, Staleness> {
+        self.state.staleness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn eventual(&self) -> MutexGuard<'_, EventualWrites> {
+        self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which node took the eventual write of that stamp.
+    pub(super) fn taken(&self, stamp: u64, by: String) {
+        self.eventual().taken(stamp, by);
+    }
+
+    pub(super) fn note_write(&self, key: &str, value: Option<String>, outcome: &Outcome) {
+        if key.starts_with('e') {
+            self.eventual().wrote(key, value, outcome);
+        }
+    }
+
+    /// Whether a strong read shows what a key with eventual writes may be in the end.
+    pub(super) fn is_settled(&self, key: &str, read: &Outcome) -> bool {
+        self.eventual().is_settled(key, read)
+    }
+
+    /// Notes that a caller has finished its last reads and writes.
+    pub(super) fn caller_has_probed(&self) {
+        self.state.probed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that so many callers are about to begin.
+    pub(super) fn callers_begin(&self, count: u64) {
+        self.state.callers.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Returns the load.
+    pub(super) fn load(&self) -> Load {
+        self.state.load
+    }
+
+    /// Returns the trace of the run.
+    pub(super) fn trace(&self) -> &Trace {
+        &self.state.trace
+    }
+
+    /// Returns the recorder of the history.
+    pub fn recorder(&self) -> &Recorder {
+        &self.state.recorder
+    }
+}

@@ -1,0 +1,96 @@
+//! The messages, by who speaks to whom.
+//!
+//! Every stream to a node begins with one [`Opening`] frame, which names the purpose of the stream.
+//! The frames of that conversation follow. docs/protocol.md has the table of all messages.
+
+mod join;
+mod request;
+mod read;
+mod scan;
+mod command;
+mod reply;
+mod placement;
+mod status;
+mod server;
+
+use dkv_base::id::{GroupId, NodeId, Term};
+use serde::{Deserialize, Serialize};
+
+pub use command::{Command, Condition, Deposited, Operation, Write};
+pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
+pub use placement::{
+    LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
+    Remainder,
+};
+pub use read::{Level, Reach, ReadBounds, ReadMode};
+pub use reply::{Answer, Receipt, Refusal, Reply, Stored};
+pub use request::{Request, RequestBody};
+pub use scan::{Page, Pair, Span};
+pub use server::{
+    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
+    NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
+    ServerStatus, Stand, Standing, TokenInfo,
+};
+pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
+
+use crate::seal::Seal;
+
+/// The first frame of a stream to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opening {
+    /// [`Request`] frames, each answered by a [`Reply`] frame, in any order.
+    Requests,
+    /// Calls of one Raft group with one answer each: votes, leadership transfer. The node crate
+    /// defines the frames; answers come in the order of the calls.
+    RaftCalls {
+        /// The group.
+        group: GroupId,
+        /// The calling node; must be the one of the certificate.
+        from: NodeId,
+    },
+    /// Heartbeats of all groups that a node leads, those due together in one frame. The node crate
+    /// defines the frames; they are numbered and answered in any order.
+    RaftPulse {
+        /// The leader; must be the node of the certificate.
+        from: NodeId,
+    },
+    /// Log entries of one group from its leader, pipelined: requests one way, acknowledgements the
+    /// other, in order.
+    RaftAppend {
+        /// The group.
+        group: GroupId,
+        /// The leader; must be the node of the certificate.
+        from: NodeId,
+        /// What the receiver has acknowledged to this leader, if it is a voter and has acknowledged
+        /// anything.
+        acknowledged: Option<Acknowledged>,
+    },
+    /// One snapshot of one group from its leader, in chunks, and one answer.
+    RaftSnapshot {
+        /// The group.
+        group: GroupId,
+        /// The leader; must be the node of the certificate.
+        from: NodeId,
+    },
+    /// Introduces the run of the node's process that speaks on this connection. It precedes
+    /// everything else that only nodes send, and is repeated every few seconds. The node crate
+    /// defines the frames; the dialled node answers each with its own.
+    Run {
+        /// The dialling node; must be the one of the certificate.
+        from: NodeId,
+    },
+}
+
+/// What a voter has acknowledged in the term of a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// The leader's term.
+    pub term: Term,
+    /// Index of the last acknowledged entry.
+    pub index: u64,
+    /// The voter's own seal, which came with the acknowledgement.
+    pub seal: Seal,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Replies of a node.
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp, Term};
+use serde::{Deserialize, Serialize};
+
+use super::placement::{Placement, Remainder};
+use super::read::{Level, Reach};
+use super::scan::Page;
+use super::status::NodeStatus;
+use crate::network::NetworkView;
+
+/// The receipt of a reply: how and where it was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The shard.
+    pub shard: GroupId,
+    /// For a write, its revision. For a read, the revision of the write that stored the value, or
+    /// the shard's latest if the key does not exist.
+    pub revision: Revision,
+    /// The level at which it was served.
+    pub level: Level,
+    /// The node that answered.
+    pub node: NodeId,
+    /// The shard's term when it answered.
+    pub term: Term,
+    /// Greatest possible age of the answer, in milliseconds: zero for strong answers, `None` if the
+    /// node cannot know.
+    pub staleness_ms: Option<u64>,
+    /// For a read, the stamp of the write that it shows. For a write, a stamp not before its own.
+    pub stamp: Stamp,
+    /// The number of an accepted eventual write in this node's outbox, as long as the shard is not
+    /// known to have ordered it; the write has no revision then. For a page, the number of the last
+    /// such write that it shows.
+    pub pending: Option<Number>,
+}
+
+/// A value and the write that stored it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The value.
+    pub value: Bytes,
+    /// The revision of the write that stored it.
+    pub revision: Revision,
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The id of the request.
+    pub id: u64,
+    /// The outcome.
+    pub result: Result<Answer, Refusal>,
+}
+
+/// The answer to a request that was served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`RequestBody::View`](super::RequestBody::View).
+    View(Box<NetworkView>),
+    /// To [`RequestBody::Status`](super::RequestBody::Status).
+    Status(Box<NodeStatus>),
+    /// To [`RequestBody::Read`](super::RequestBody::Read); `None` if the key does not exist.
+    Value(Receipt, Option<Stored>),
+    /// To [`RequestBody::Scan`](super::RequestBody::Scan); the receipt has the shard's latest
+    /// revision at the moment of the page, a moment not before any write that the page shows, and
+    /// the last write in the node's outbox that it shows.
+    Page(Receipt, Page),
+    /// To a write that was executed. The delete of a key that does not exist is executed too,
+    /// without effect.
+    Written {
+        /// The receipt of the write.
+        receipt: Receipt,
+        /// Whether the key existed before.
+        existed: bool,
+    },
+    /// To [`RequestBody::Read`](super::RequestBody::Read) at
+    /// [`ReadMode::All`](super::ReadMode::All).
+    ValueEverywhere(Receipt, Option<Stored>, Reach),
+    /// To a write that waits for every replica. It is committed, whichever replicas are missing.
+    WrittenEverywhere {
+        /// The receipt of the write.
+        receipt: Receipt,
+        /// Whether the key existed before.
+        existed: bool,
+        /// The replicas that have it, and those that may not.
+        reach: Reach,
+    },
+    /// To [`RequestBody::Committed`](super::RequestBody::Committed): all entries up to this one
+    /// were committed.
+    Committed {
+        /// Index of the entry.
+        index: u64,
+        /// The shard's term.
+        term: Term,
+    },
+    /// To [`RequestBody::Reach`](super::RequestBody::Reach): the entry is applied.
+    Reached {
+        /// Whether it was not applied yet when the request arrived.
+        was_behind: bool,
+    },
+    /// To [`Command::OpenSession`](super::Command::OpenSession), and to all requests without a
+    /// result.
+    Done,
+    /// To [`RequestBody::Departed`](super::RequestBody::Departed): by this entry of its log, which
+    /// is committed, the shard does not count on the node that asks.
+    Departed {
+        /// Index of the entry.
+        index: u64,
+        /// The term in which the node that answers leads the shard.
+        term: Term,
+    },
+    /// To [`RequestBody::Placement`](super::RequestBody::Placement).
+    Placement(Box<Placement>),
+    /// To [`RequestBody::Member`](super::RequestBody::Member).
+    Member(bool),
+    /// To [`RequestBody::Remainder`](super::RequestBody::Remainder).
+    Remainder(Remainder),
+}
+
+/// Why a request was not served, by consequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// This node does not lead the group. No effect; ask the primary.
+    #[error("not the primary")]
+    NotPrimary {
+        /// The primary, as far as this node knows.
+        primary: Option<NodeId>,
+    },
+    /// The write's condition does not hold. No effect.
+    #[error("condition does not hold; the key is {}", match .current {
+        Some(revision) => format!("at revision {revision}"),
+        None => "absent".to_owned(),
+    })]
+    Conflict {
+        /// The receipt of the decision.
+        receipt: Receipt,
+        /// The revision of the key, if it exists.
+        current: Option<Revision>,
+    },
+    /// The stamp of an eventual write is zero, too far from the node's clock, or far behind what
+    /// the node has for the key. No effect; the client tries again with a later stamp.
+    #[error("the stamp of the write is too far from the node's clock")]
+    Clock {
+        /// The time of the node's clock.
+        now: Stamp,
+    },
+    /// This replica is further behind than the read allows and could not catch up. No effect; ask
+    /// another replica.
+    #[error("this replica is behind: it is at revision {revision}{}", match .staleness_ms {
+        Some(ms) => format!(" and at most {ms} ms old"),
+        None => ", of unknown age".to_owned(),
+    })]
+    Behind {
+        /// The revision of this replica.
+        revision: Revision,
+        /// Its greatest possible age, in milliseconds.
+        staleness_ms: Option<u64>,
+    },
+    /// The shard does not know the session, or no longer knows the serial. This attempt had no
+    /// effect; an earlier one may have had.
+    #[error("session expired")]
+    SessionExpired,
+    /// The request can never succeed. No effect.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Key or value is over the limit. No effect.
+    #[error("{what} of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// "key" or "value".
+        what: String,
+        /// Its length, in bytes.
+        bytes: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The node has too many requests in progress. No effect.
+    #[error("overloaded, retry after {retry_after_ms} ms")]
+    Overloaded {
+        /// Time after which to try again, in milliseconds.
+        retry_after_ms: u32,
+    },
+    /// The request could not be served now. No effect.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// The request has begun and its outcome is not known. It may have taken effect, or may yet do
+    /// so; repeating it with the same serial settles it.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The certificate does not allow this. No effect.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The read must show eventual writes that are lost: the node that accepted them was removed
+    /// before it had delivered them. No effect.
+    #[error("eventual writes were lost: node {node} was removed before it had delivered them")]
+    Lost {
+        /// The node whose outbox held them.
+        node: NodeId,
+        /// The last of them that the read must show.
+        number: Number,
+    },
+}

@@ -1,0 +1,178 @@
+//! Requests to a node.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, HolderId, NodeId, Stamp, Term};
+use serde::{Deserialize, Serialize};
+
+use super::placement::Measures;
+use super::read::ReadMode;
+use super::scan::Span;
+use crate::region::Region;
+
+/// One request on a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client and repeated in the reply. Unique among the requests in progress on the
+    /// stream.
+    pub id: u64,
+    /// Time for which the client will wait, in milliseconds. A request that has not begun by then
+    /// is dropped; one that has is completed, whether or not the client still waits.
+    pub deadline_ms: u32,
+    /// Whether a node that cannot serve the request forwards it to the one that can and returns the
+    /// answer. Otherwise it replies which node that is.
+    pub forward: bool,
+    /// The request itself.
+    pub body: RequestBody,
+}
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// The network as this node sees it.
+    View,
+    /// The status of this node and its replicas.
+    Status,
+    /// The value of a key.
+    Read {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+        /// The guarantee that the answer must give, and which replica may answer.
+        mode: ReadMode,
+    },
+    /// One page of the keys of a shard, in order.
+    Scan {
+        /// The shard.
+        shard: GroupId,
+        /// The keys to return, and the size of the page.
+        span: Span,
+        /// The guarantee that the answer must give, and which replica may answer.
+        mode: ReadMode,
+    },
+    /// A command for the log of a shard.
+    Propose {
+        /// The key's shard.
+        shard: GroupId,
+        /// Whether the answer waits for every replica rather than for a quorum.
+        everywhere: bool,
+        /// An encoded [`Command`](super::Command), which goes into the log unchanged.
+        command: Bytes,
+    },
+    /// An eventual write, which the node stores and delivers to the primary once it can reach it.
+    Deposit {
+        /// The key's shard.
+        shard: GroupId,
+        /// The stamp of the write. The client keeps it through all attempts, so that a repeated
+        /// write takes effect once. Zero asks for the time:
+        /// [`Refusal::Clock`](super::Refusal::Clock).
+        stamp: Stamp,
+        /// Whether an earlier attempt with this stamp may have been accepted. If not, the stamp
+        /// must not be far behind what the node has for the key:
+        /// [`Refusal::Clock`](super::Refusal::Clock).
+        again: bool,
+        /// The key.
+        key: Bytes,
+        /// The value; `None` for a delete.
+        value: Option<Bytes>,
+    },
+    /// From a node with a replica: how far the shard had committed when this was asked.
+    Committed {
+        /// The shard.
+        shard: GroupId,
+        /// The term in which the asker follows this node, by the last vote in its log. With it a
+        /// voter confirms the leadership of the primary.
+        followed: Option<Term>,
+    },
+    /// From the primary: answer once this replica has applied an entry.
+    Reach {
+        /// The shard.
+        shard: GroupId,
+        /// Index of the entry.
+        index: u64,
+    },
+    /// From a node: its current name, address and region.
+    Announce {
+        /// The name of the node.
+        name: String,
+        /// The address at which it listens.
+        address: SocketAddr,
+        /// Its region, if it has one.
+        region: Option<Region>,
+    },
+    /// From a node: it is stopping in good order.
+    Leaving,
+    /// From an administrator: remove this node for good.
+    RemoveNode(NodeId),
+    /// From an administrator: refuse this holder of a certificate or token from now on.
+    Revoke(HolderId),
+    /// From a node: measurements of itself and of the groups that it leads.
+    Measures(Box<Measures>),
+    /// From a node that the directory no longer assigns to a shard: whether the shard still counts
+    /// it as a member.
+    Departed(GroupId),
+    /// From the coordinator: transfer the leadership of a shard to another node.
+    HandOver {
+        /// The shard.
+        shard: GroupId,
+        /// The new leader.
+        to: NodeId,
+    },
+    /// From an administrator: drain a node, or put it back into use.
+    Drain {
+        /// The node.
+        node: NodeId,
+        /// Whether to drain it.
+        on: bool,
+    },
+    /// From an administrator: rebalance replicas and leaderships now.
+    Rebalance,
+    /// The placement of replicas, and the moves in progress.
+    Placement {
+        /// Whether to include the moves that are planned after those in progress.
+        forecast: bool,
+    },
+    /// From a node: whether a node is a member of a group, by the log of the node asked.
+    Member {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// From the coordinator to a node being drained: what is left on it.
+    Remainder {
+        /// Index of the control group's entry that the node must have applied before it answers.
+        applied: u64,
+    },
+}
+
+impl RequestBody {
+    /// Whether the request may have had a visible effect if it was sent and not answered. Its
+    /// outcome is then unknown.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Self::Propose { .. }
+            | Self::Deposit { .. }
+            | Self::Announce { .. }
+            | Self::Leaving
+            | Self::RemoveNode(_)
+            | Self::Revoke(_)
+            | Self::HandOver { .. }
+            | Self::Drain { .. }
+            | Self::Rebalance => true,
+            Self::View
+            | Self::Status
+            | Self::Read { .. }
+            | Self::Scan { .. }
+            | Self::Committed { .. }
+            | Self::Reach { .. }
+            | Self::Measures(_)
+            | Self::Departed(_)
+            | Self::Placement { .. }
+            | Self::Member { .. }
+            | Self::Remainder { .. } => false,
+        }
+    }
+}
