@@ -1,6 +1,7 @@
 //! The process of a node: its arguments, its start, and how it joins a network and stays in it.
 
 pub(crate) mod args;
+pub(crate) mod error;
 pub(crate) mod start;
 pub(crate) mod runtime;
 pub(crate) mod enrolment;

@@ -32,7 +32,7 @@ pub(crate) mod fuzzing;
 mod metrics_watch;
 
 pub(crate) use adapter::{
-    Configured, configured, electorate, initialize, may_vote, propose, start, take_step, voters,
+    Configured, configured, electorate, initialize, propose, start, take_step, voters,
 };
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
 pub(crate) use heartbeat::time_scaling::TimeScale;
@@ -47,7 +47,7 @@ pub(crate) use handlers::{
     RaftPeer, ReplicaHandle, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
 pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
-pub(crate) use metrics_watch::MetricsWatch;
+pub(crate) use metrics_watch::{MetricsWatch, may_vote};
 pub(crate) use propose_error::ProposeError;
 pub(crate) use snapshot::SnapshotData;
 

@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use crate::net::server_link::{ServerError, ServerLink, resolve};
 use crate::node::Node;
 use crate::process::args::Args;
-use crate::process::start::NodeError;
+use crate::process::error::NodeError;
 use crate::storage::data_dir::DataDir;
 
 /// Time between two attempts to reach a server without which a node cannot go on.

@@ -10,7 +10,7 @@ use dkv_base::signals::Signals;
 use dkv_base::{durable, output};
 use tracing::warn;
 
-use crate::process::start::NodeError;
+use crate::process::error::NodeError;
 
 const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
 

@@ -30,6 +30,7 @@ use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
 };
+use crate::process::error::NodeError;
 use crate::process::memory_limit;
 use crate::serve::connection;
 use crate::storage::data_dir::{DataDir, NodeFile};
@@ -52,18 +53,6 @@ const PORTS_TRIED: u16 = 100;
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
-
-/// Why a node did not start, or stopped by itself. Its text is one sentence for a person.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NodeError(pub(crate) String);
-
-impl NodeError {
-    /// From whatever says it.
-    pub fn new(error: impl ToString) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Runs a node until `stop` completes or something forbids to go on. `ready` is told where the node
 /// listens once it serves.

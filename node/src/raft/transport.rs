@@ -27,12 +27,12 @@ use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
 use openraft::{AnyError, RaftNetworkFactory};
 use tokio::time::Instant;
 
-use super::adapter::may_vote;
 use super::codec::{
     Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     encode_append,
 };
 use super::last_contact::LastContact;
+use super::metrics_watch::may_vote;
 use super::validation::Known;
 use super::{
     HeartbeatCoalescer, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::replica::write_batches::IN_FLIGHT_MAX;
+use crate::replica::in_flight::IN_FLIGHT_MAX;
 use dkv_base::id::HolderId;
 use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
 

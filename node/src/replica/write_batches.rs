@@ -31,15 +31,10 @@ use crate::net::reply::ReplyTo;
 use crate::raft::ProposeError;
 use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, Place};
-use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
+use crate::replica::in_flight::{IN_FLIGHT_MAX, InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
-/// Batches of one shard that are under way at once, between near members.
-///
-/// One leaves the disk idle while a batch travels; more than two or three spread the same commands
-/// over more fsyncs. Measured: docs/decisions.md.
-pub(crate) const IN_FLIGHT_MAX: usize = 2;
 /// Distance of the farthest member, there and back, from which more are under way: farther than it
 /// seems when a near member's machine is busy, as more and smaller batches would make it busier.
 const FAR: Duration = Duration::from_millis(100);

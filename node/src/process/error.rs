@@ -1,0 +1,13 @@
+//! Why a node stopped, or did not start.
+
+/// Why a node did not start, or stopped by itself. Its text is one sentence for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NodeError(pub(crate) String);
+
+impl NodeError {
+    /// From whatever says it.
+    pub fn new(error: impl ToString) -> Self {
+        Self(error.to_string())
+    }
+}
