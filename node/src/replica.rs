@@ -234,7 +234,7 @@ impl Group {
         self.proposer.peers()
     }
 
-    /// Runs a task that ends with the group at the latest.
+    /// Incarnations a task that ends with the group at the latest.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

@@ -32,7 +32,7 @@ struct CoordinatorTerm {
     rebalancer: Rebalancer,
 }
 
-/// Runs for the life of the node.
+/// Incarnations for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut coordinator_term: Option<CoordinatorTerm> = None;
     node.guard("the task that reports to the server", report(Arc::clone(&node)));
@@ -76,7 +76,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Takes the next step, if there is one; tells whether it succeeded.
 async fn act(node: &Arc<Node>, coordinator_term: &mut CoordinatorTerm) -> bool {
-    if node.runs().held().is_some() {
+    if node.incarnations().held().is_some() {
         return false;
     }
     if let Some(create) = node.creation() {
@@ -154,7 +154,7 @@ async fn report(node: Arc<Node>) {
                 return;
             }
         }
-        if node.runs().held().is_some() || !node.runs().is_vouched_for() {
+        if node.incarnations().held().is_some() || !node.incarnations().is_vouched_for() {
             // Before the server has said that this run is sound, it would take its word.
             continue;
         }

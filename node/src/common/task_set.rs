@@ -17,7 +17,7 @@ impl Default for TaskSet {
 }
 
 impl TaskSet {
-    /// Runs a task until it completes or all are ended. After that, it does not begin.
+    /// Incarnations a task until it completes or all are ended. After that, it does not begin.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.lock();
         let Some(tasks) = running.as_mut() else { return };

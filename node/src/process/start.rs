@@ -22,7 +22,7 @@ use crate::cluster::membership_reconciler;
 use crate::cluster::node_reports;
 use crate::cluster::replica_removal;
 use crate::common::suspend;
-use crate::net::runs;
+use crate::net::incarnations;
 use crate::net::server_link::{ServerLink, resolve};
 use crate::node::observer::{Observer, Serving};
 use crate::node::{Me, Node, Parts, TaskFactories};
@@ -54,7 +54,7 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Runs a node until `stop` completes or something forbids to go on. `ready` is told where the node
+/// Incarnations a node until `stop` completes or something forbids to go on. `ready` is told where the node
 /// listens once it serves.
 ///
 /// # Errors
@@ -160,7 +160,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
     // Before anything is said to anybody.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
-    let runs = runs::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
+    let incarnations =
+        incarnations::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
     let acceptor = Arc::new(Acceptor::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
@@ -188,7 +189,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         }
         None => {
             // A directory that has lost all but its identity must not go on under it.
-            let standing = runs::before_serving(&runs, &server, address, true).await;
+            let standing =
+                incarnations::before_serving(&incarnations, &server, address, true).await;
             standing.map_err(NodeError)?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
@@ -208,8 +210,8 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    runs.open(wal.clone()).map_err(NodeError::new)?;
-    runs.name(&file.name, address);
+    incarnations.open(wal.clone()).map_err(NodeError::new)?;
+    incarnations.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
@@ -224,7 +226,7 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
         wal,
         engine,
         server,
-        runs,
+        incarnations,
         task_factories: TaskFactories {
             reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
@@ -255,7 +257,10 @@ async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> 
     node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
     node.keep("the task that watches who reaches the node", reachability::run(Arc::clone(&node)));
     node.keep("the task that asks which run goes on", keep_asking(Arc::clone(&node)));
-    node.keep("the task that keeps the book of runs", runs::keep_book(node.runs().clone()));
+    node.keep(
+        "the task that keeps the book of runs",
+        incarnations::keep_book(node.incarnations().clone()),
+    );
     Ok(Started { node, failure: failed })
 }
 
@@ -368,8 +373,9 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
 
 /// Asks the server for the life of the node whether this run of it may go on.
 async fn keep_asking(node: Arc<Node>) {
-    let (runs, server) = (node.runs().clone(), Arc::clone(node.server()));
-    let farewell = runs::keep_asking(runs, server, node.me().address, node.ticks()).await;
+    let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
+    let farewell =
+        incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
     node.fail(farewell);
 }
 

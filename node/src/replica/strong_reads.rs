@@ -70,7 +70,7 @@ pub(crate) struct ReplicaName {
     pub(crate) node: NodeId,
 }
 
-/// Runs until the queue closes.
+/// Incarnations until the queue closes.
 pub(crate) async fn run(
     who: ReplicaName,
     proposer: Arc<Proposer>,

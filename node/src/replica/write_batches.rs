@@ -92,7 +92,7 @@ fn next_turn(window: &InFlightWindow, farthest: Duration) -> NextStart {
     window.next(most, Instant::now())
 }
 
-/// Runs until the queue closes.
+/// Incarnations until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
     me: NodeId,

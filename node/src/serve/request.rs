@@ -287,8 +287,8 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
         | RequestBody::Committed { .. }
         | RequestBody::Reach { .. }
         | RequestBody::Departed(_)
-        | RequestBody::Measures(_) => node.runs().held(),
-        _ => node.runs().doubted(),
+        | RequestBody::Measures(_) => node.incarnations().held(),
+        _ => node.incarnations().doubted(),
     }
 }
 

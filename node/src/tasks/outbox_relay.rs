@@ -45,7 +45,7 @@ struct Attempt {
     refused: Option<Refusal>,
 }
 
-/// Runs for the life of the node.
+/// Incarnations for the life of the node.
 pub(crate) async fn run(node: Arc<Node>, outbox: Arc<Outbox>) {
     let mut relay = Relay { node, outbox, primary: None, asked: 0, in_vain: 0 };
     loop {
@@ -142,7 +142,7 @@ impl Relay {
             return Attempt { acknowledged: None, refused: Some(elsewhere()) };
         };
         // Nor would it take them of anybody else.
-        if let Some(why) = self.node.runs().doubted() {
+        if let Some(why) = self.node.incarnations().doubted() {
             let refused = Some(Refusal::Unavailable(why.to_string()));
             return Attempt { acknowledged: None, refused };
         }
