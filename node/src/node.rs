@@ -398,14 +398,14 @@ impl Node {
         self.called_back.load(Ordering::Relaxed)
     }
 
-    /// Incarnations a task that the node cannot be without: if it ends before the node does, the process
-    /// must stop.
+    /// Incarnations a task that the node cannot be without: if it ends before the node does, the
+    /// process must stop.
     pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.failure.if_ended(what, task));
     }
 
-    /// Incarnations a task that may end, and must not panic: what it did for others would not be done any
-    /// more.
+    /// Incarnations a task that may end, and must not panic: what it did for others would not be
+    /// done any more.
     pub(crate) fn guard(
         &self,
         what: &'static str,
@@ -414,8 +414,8 @@ impl Node {
         self.tasks.spawn(self.failure.if_panicked(what, task));
     }
 
-    /// Incarnations a task that ends with the node at the latest. It serves one request or one connection:
-    /// a panic ends that, and nothing else.
+    /// Incarnations a task that ends with the node at the latest. It serves one request or one
+    /// connection: a panic ends that, and nothing else.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

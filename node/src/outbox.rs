@@ -5,8 +5,8 @@
 //! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
 //! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
 //! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
-//! each number of an outbox once (see `dkv_state::tombstones`). A write leaves the outbox when this node's
-//! replica has applied it.
+//! each number of an outbox once (see `dkv_state::tombstones`). A write leaves the outbox when this
+//! node's replica has applied it.
 //!
 //! What decides is in [`ledger`], plain data.
 //!

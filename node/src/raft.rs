@@ -1,9 +1,9 @@
 //! Raft, as openraft does it, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A `Group` of the replica room drives one
-//! [`Raft`] through the functions here; nobody else needs to know how entries are encoded
-//! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how
-//! they reach the other members ([`transport`] sends, [`handlers`] receives).
+//! This is the only module that names openraft. A `Group` of the replica room drives one [`Raft`]
+//! through the functions here; nobody else needs to know how entries are encoded ([`codec`]), how
+//! they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how they
+//! reach the other members ([`transport`] sends, [`handlers`] receives).
 //!
 //! A leader is the only one of its term (openraft's standard leader id), stands only after a
 //! pre-vote, and hands over on request. Votes and entries share one write-ahead log, so that they
@@ -138,8 +138,8 @@ pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: "dkv".to_owned(),
-        // Heartbeats are sent when the node's `heartbeat_ticker` says so. What is left to this is how long
-        // an answer may take, and how often openraft looks at its timers: 13/64 of it.
+        // Heartbeats are sent when the node's `heartbeat_ticker` says so. What is left to this is
+        // how long an answer may take, and how often openraft looks at its timers: 13/64 of it.
         heartbeat_interval: 2 * settings.heartbeat_ms,
         enable_heartbeat: false,
         election_timeout_min: settings.election_min_ms,

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The [`engine`] writes what changed, in the background, and only ever a whole moment of the
-//! state. [`placement`] wishes where replicas shall be, [`reconciler`] says what a group's leader does
-//! next about it; both are plain functions of what is known.
+//! state. [`placement`] wishes where replicas shall be, [`reconciler`] says what a group's leader
+//! does next about it; both are plain functions of what is known.
 //!
 //! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
 //! owner does not know what is in them.

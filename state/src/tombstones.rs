@@ -3,10 +3,11 @@
 //!
 //! An eventual write is ordered by its stamp, not by its arrival. So a key that was deleted must
 //! still know when: a put of an earlier moment that comes later must not bring it back. Such a
-//! *tombstone* is kept for an hour, and no longer than there is room; then a write that was away for
-//! longer wins over the delete. The hour is one of the log's clock, which moves by what primaries
-//! measure: a clock on the wall that is set ahead ends no tombstone. And each outbox is taken in the
-//! order of its numbers, so that one number for each node tells what of it is here, for good.
+//! *tombstone* is kept for an hour, and no longer than there is room; then a write that was away
+//! for longer wins over the delete. The hour is one of the log's clock, which moves by what
+//! primaries measure: a clock on the wall that is set ahead ends no tombstone. And each outbox is
+//! taken in the order of its numbers, so that one number for each node tells what of it is here,
+//! for good.
 //!
 //! Both are part of the state: equal on all replicas, in every checkpoint and snapshot.
 

@@ -85,8 +85,8 @@ impl Wal {
         Ok(wal)
     }
 
-    /// As [`Self::open`], but without threads: the caller steps the writer and the segment manager, as a
-    /// simulation does. [`Self::close`] then only begins to close.
+    /// As [`Self::open`], but without threads: the caller steps the writer and the segment manager,
+    /// as a simulation does. [`Self::close`] then only begins to close.
     ///
     /// # Errors
     /// As for [`Self::open`].

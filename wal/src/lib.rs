@@ -21,8 +21,9 @@
 //! ```
 //!
 //! Read in this order: [`options`], `format` (the bytes), `groups` (what is known), `segments` (the
-//! table of files), `core` (what is staged and what comes next), `writer`, `segment_manager`, `replay` (how
-//! a log is read back, and how a torn tail is told from damage), `read`, and [`handle`].
+//! table of files), `core` (what is staged and what comes next), `writer`, `segment_manager`,
+//! `replay` (how a log is read back, and how a torn tail is told from damage), `read`, and
+//! [`handle`].
 //!
 //! Rules that hold whatever happens:
 //! * a callback is told `Ok` only after what it waits for has been synced, and callbacks are called

@@ -1,5 +1,5 @@
-//! What callers, writer and segment manager share: the core behind one lock, and the ways to wake each
-//! other.
+//! What callers, writer and segment manager share: the core behind one lock, and the ways to wake
+//! each other.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -146,8 +146,8 @@ impl WalInner {
     }
 }
 
-/// The same for writer and segment manager when they are tasks. What has changed shows under the lock, so to
-/// be woken once too often does no harm.
+/// The same for writer and segment manager when they are tasks. What has changed shows under the
+/// lock, so to be woken once too often does no harm.
 impl WalInner {
     /// Waits until something is staged. Returns false if a seal has become due instead.
     pub(super) async fn work(&self) -> bool {

@@ -2,9 +2,10 @@
 //! registration server how everything is.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `dkv_state::placement` says what to change (see [`rebalancer`](crate::cluster::rebalancer)), and a
-//! change takes effect only once a quorum has it. A coordinator that was deposed and does not know
-//! it yet can therefore propose nothing, and what it reports, the server refuses by its term.
+//! nothing itself: `dkv_state::placement` says what to change (see
+//! [`rebalancer`](crate::cluster::rebalancer)), and a change takes effect only once a quorum has
+//! it. A coordinator that was deposed and does not know it yet can therefore propose nothing, and
+//! what it reports, the server refuses by its term.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The tasks that bring the members of each group to what the directory wants.
 //!
 //! Each group has one on every node; it acts only while this node leads the group. What to do next
-//! is for `dkv_state::reconciler` to say, from facts alone: a leader that comes after one that died half
-//! way finds the same facts and goes on.
+//! is for `dkv_state::reconciler` to say, from facts alone: a leader that comes after one that died
+//! half way finds the same facts and goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! What the coordinator does about where replicas and primaries are, and what it tells of it.
 //!
-//! It decides nothing itself: `dkv_state::placement` says what to change. Here is only when: what is
-//! missing, gone or to go is seen to at once; balance waits until the nodes have been the same for
-//! a moment, so that those that join together share at once; and primaries change hands one after
-//! the other, with pauses.
+//! It decides nothing itself: `dkv_state::placement` says what to change. Here is only when: what
+//! is missing, gone or to go is seen to at once; balance waits until the nodes have been the same
+//! for a moment, so that those that join together share at once; and primaries change hands one
+//! after the other, with pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,8 +6,9 @@
 //! - [`store`]: the number of this start, on disk before anything is said; and what was heard of
 //!   the others, so that it outlives a restart.
 //! - [`server_verdict`]: the server is asked before the node serves, and every few seconds.
-//! - [`handshake`]: two nodes tell each other on each connection, before they say anything else on it.
-//!   Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not count.
+//! - [`handshake`]: two nodes tell each other on each connection, before they say anything else on
+//!   it. Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not
+//!   count.
 //! - [`verdicts`]: what this node makes of what it is told of itself. The server's word holds it
 //!   back, and only that of an administrator, which comes by the server, ends it. What another node
 //!   says may be wrong, so by itself it holds nobody back whom the server has found sound.

@@ -114,9 +114,9 @@ impl Node {
         self.control().state_machine().with_directory(listed).unwrap_or(false)
     }
 
-    /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or by
-    /// an earlier wish that the group may not have left behind. The replica here may be the only one
-    /// that is left beside a member whom the directory does not want any more.
+    /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or
+    /// by an earlier wish that the group may not have left behind. The replica here may be the only
+    /// one that is left beside a member whom the directory does not want any more.
     pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
         if group.has_member(node) {
             return true;

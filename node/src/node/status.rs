@@ -53,8 +53,8 @@ impl Node {
         self.control.state_machine().with_directory(|directory| directory.to_view(&observed))?
     }
 
-    /// For each node of the directory, how long it has not been heard of. A node that was never heard
-    /// of has been silent since this node became the coordinator.
+    /// For each node of the directory, how long it has not been heard of. A node that was never
+    /// heard of has been silent since this node became the coordinator.
     pub(crate) fn silence(&self, since: Instant) -> BTreeMap<NodeId, u64> {
         let leader_ms = since.elapsed().as_millis() as u64;
         let heard = self.control().silence();

@@ -197,8 +197,8 @@ impl Ledger {
         self.kept.values().map(|kept| kept.stamp).max()
     }
 
-    /// The same write, if it is here: a client sends it again. Another write of that key may have the
-    /// same stamp.
+    /// The same write, if it is here: a client sends it again. Another write of that key may have
+    /// the same stamp.
     pub(crate) fn again(&self, key: &[u8], stamp: Stamp, value: Option<&Bytes>) -> Option<Number> {
         let moment = (stamp, Number(0))..=(stamp, Number(u64::MAX));
         let mut numbers = self.by_key.get(key)?.range(moment).map(|(_, number)| *number);

@@ -54,8 +54,8 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Incarnations a node until `stop` completes or something forbids to go on. `ready` is told where the node
-/// listens once it serves.
+/// Incarnations a node until `stop` completes or something forbids to go on. `ready` is told where
+/// the node listens once it serves.
 ///
 /// # Errors
 /// If it cannot start, or must not go on.

@@ -1,8 +1,9 @@
 //! A promise to a leader that was taken back, and given again.
 //!
 //! A replica that hears its leader votes for nobody else. It takes that promise back if it looks as
-//! if the leader's process were gone (see `tasks/failure_detector.rs`), which is a hint only: a leader that is
-//! heard afterwards lives, and the promise holds again, for as long as it does after any heartbeat.
+//! if the leader's process were gone (see `tasks/failure_detector.rs`), which is a hint only: a
+//! leader that is heard afterwards lives, and the promise holds again, for as long as it does after
+//! any heartbeat.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 

@@ -339,8 +339,8 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this node, and `marks`
-/// is told how far the peer's log is on disk and says how far this node's is.
+/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this
+/// node, and `marks` is told how far the peer's log is on disk and says how far this node's is.
 pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<ReplicaHandle>,
     raft_peer: RaftPeer,

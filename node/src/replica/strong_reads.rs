@@ -2,9 +2,9 @@
 //!
 //! A strong read is answered from the primary's memory after the primary has made sure, by one
 //! round to a quorum, that it still is the primary and has applied everything that was committed
-//! when the round began. All reads that wait share a round (see [`rounds`](crate::replica::quorum_rounds)). No
-//! clock is trusted. A primary that was just elected cannot finish its first round before it has
-//! applied an entry of its own term.
+//! when the round began. All reads that wait share a round (see
+//! [`rounds`](crate::replica::quorum_rounds)). No clock is trusted. A primary that was just elected
+//! cannot finish its first round before it has applied an entry of its own term.
 //!
 //! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
 //! shard was committed, waits until it has applied as much, and answers from its own memory. The

@@ -5,7 +5,8 @@
 //! come while that many are under way wait and leave together. So an idle primary answers in one
 //! round trip and a busy one spends its fsyncs and its messages on hundreds of commands each. Where
 //! members are far from each other, a batch is a long time under way while neither disk nor
-//! processor is busy: there more begin before the others have ended (see [`window`](crate::replica::in_flight)).
+//! processor is busy: there more begin before the others have ended (see
+//! [`window`](crate::replica::in_flight)).
 //!
 //! The log of the node is shortened in the background, by checkpoints and purges (`compaction`).
 //! When writes are faster, no batch begins until there is room: they wait, each no longer than its

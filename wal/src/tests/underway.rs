@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Runs `meanwhile` with the segment manager between the next write and its sync, then steps the writer.
+/// Runs `meanwhile` with the segment manager between the next write and its sync, then steps the
+/// writer.
 fn during_the_next_write(
     disk: &MemoryDisk,
     writer: &mut Writer,
@@ -14,9 +15,9 @@ fn during_the_next_write(
     assert_eq!(writer.step(), WriterStep::Worked);
 }
 
-/// A crash while a frame is under way, after the segment manager did all that it might, leaves a log that
-/// opens: neither a segment that an unsynced purge frees is gone, nor is there a segment that
-/// proves an unsynced frame.
+/// A crash while a frame is under way, after the segment manager did all that it might, leaves a
+/// log that opens: neither a segment that an unsynced purge frees is gone, nor is there a segment
+/// that proves an unsynced frame.
 #[test]
 fn the_segment_manager_does_not_run_ahead_of_a_sync() {
     for purge in [false, true] {

@@ -2,9 +2,9 @@
 //!
 //! `starts.json` has this directory's own runs: it is written and synced at each start, before
 //! anything is said to anybody, and once more when the log was opened: with how much the run before
-//! has left, before more is written. `incarnations.json` has what was heard of other nodes: at once if a
-//! run of one was new, and now and then how far their logs were. An older `incarnations.json` knows less,
-//! and nothing that is wrong.
+//! has left, before more is written. `incarnations.json` has what was heard of other nodes: at once
+//! if a run of one was new, and now and then how far their logs were. An older `incarnations.json`
+//! knows less, and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

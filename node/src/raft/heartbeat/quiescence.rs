@@ -3,12 +3,12 @@
 //! Heartbeats are there so that a leader's silence is noticed. Those of groups that nobody asks
 //! anything are most of what a quiet network costs, and there a silence need not be noticed as
 //! soon. So a leader that was asked nothing for [`RESTS_AFTER`] says so with its heartbeat, and
-//! sends one in [`QUIESCENT_SLOWDOWN`]. The times of all members are as much longer from then on (see
-//! `time_scale.rs`), until the leader has something to say again: entries, or a heartbeat that says it is
-//! awake, which it sends at once when it is asked something.
+//! sends one in [`QUIESCENT_SLOWDOWN`]. The times of all members are as much longer from then on
+//! (see `time_scale.rs`), until the leader has something to say again: entries, or a heartbeat that
+//! says it is awake, which it sends at once when it is asked something.
 //!
-//! That a process has died is found out in another way (see `tasks/failure_detector.rs`). When a whole machine is
-//! gone, a resting group takes as much longer to notice.
+//! That a process has died is found out in another way (see `tasks/failure_detector.rs`). When a
+//! whole machine is gone, a resting group takes as much longer to notice.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 

@@ -1,10 +1,10 @@
 //! How fast a group's time passes: slower, the farther its members are.
 //!
 //! Raft's times have to be a few round trips long. openraft's are fixed when a group begins, and
-//! nobody knows then how far apart its members will be. So each group has a [`TimeScale`]: what openraft
-//! adds to a moment, or waits for, is stretched by it. Moments themselves are real ones, so that a
-//! pace may change at any time. Times as they are set fit round trips of up to [`ROOM`] of a
-//! heartbeat's patience, and are not stretched for these.
+//! nobody knows then how far apart its members will be. So each group has a [`TimeScale`]: what
+//! openraft adds to a moment, or waits for, is stretched by it. Moments themselves are real ones,
+//! so that a pace may change at any time. Times as they are set fit round trips of up to [`ROOM`]
+//! of a heartbeat's patience, and are not stretched for these.
 //!
 //! The times of a group that rests are longer too, as its heartbeats are further apart (see
 //! `rest.rs`).
