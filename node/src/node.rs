@@ -76,7 +76,7 @@ pub(crate) struct Parts {
     pub(crate) failure: Failure,
 }
 
-/// TaskSet that a node starts with what it opens. They use the node, so the layers above name them.
+/// Tasks that a node starts with what it opens. They use the node, so the layers above name them.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskFactories {
     /// Brings the members of a group to what the directory wants.
@@ -398,13 +398,13 @@ impl Node {
         self.called_back.load(Ordering::Relaxed)
     }
 
-    /// Incarnations a task that the node cannot be without: if it ends before the node does, the
+    /// Runs a task that the node cannot be without: if it ends before the node does, the
     /// process must stop.
     pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.failure.if_ended(what, task));
     }
 
-    /// Incarnations a task that may end, and must not panic: what it did for others would not be
+    /// Runs a task that may end, and must not panic: what it did for others would not be
     /// done any more.
     pub(crate) fn guard(
         &self,
@@ -414,7 +414,7 @@ impl Node {
         self.tasks.spawn(self.failure.if_panicked(what, task));
     }
 
-    /// Incarnations a task that ends with the node at the latest. It serves one request or one
+    /// Runs a task that ends with the node at the latest. It serves one request or one
     /// connection: a panic ends that, and nothing else.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);

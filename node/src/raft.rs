@@ -29,11 +29,10 @@ mod runtime;
 mod handlers;
 mod snapshot;
 pub(crate) mod fuzzing;
+mod membership;
 mod metrics_watch;
 
-pub(crate) use adapter::{
-    Configured, configured, electorate, initialize, propose, start, take_step, voters,
-};
+pub(crate) use adapter::{initialize, propose, start, take_step, voters};
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
 pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
@@ -47,7 +46,8 @@ pub(crate) use handlers::{
     RaftPeer, ReplicaHandle, serve_append, serve_calls, serve_heartbeats, serve_snapshot,
 };
 pub(crate) use heartbeat::coalescing::HeartbeatCoalescer;
-pub(crate) use metrics_watch::{MetricsWatch, may_vote};
+pub(crate) use membership::{Configured, configured, electorate, may_vote};
+pub(crate) use metrics_watch::MetricsWatch;
 pub(crate) use propose_error::ProposeError;
 pub(crate) use snapshot::SnapshotData;
 

@@ -1,7 +1,7 @@
 //! Manifests of crates, read just well enough to know names, sections and dependencies.
 //!
-//! Deliberately missing: TOML. The manifests of this repository keep one key on a line, which is all
-//! that is read here.
+//! Deliberately missing: TOML. The manifests of this repository keep one key on a line, which is
+//! all that is read here.
 
 use crate::tree::Tree;
 

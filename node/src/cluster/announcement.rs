@@ -25,7 +25,7 @@ const REFUSED_EVERY: Duration = Duration::from_secs(5);
 /// Time that one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known_before = false;
     loop {

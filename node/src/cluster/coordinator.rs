@@ -33,7 +33,7 @@ struct CoordinatorTerm {
     rebalancer: Rebalancer,
 }
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut coordinator_term: Option<CoordinatorTerm> = None;
     node.guard("the task that reports to the server", report(Arc::clone(&node)));

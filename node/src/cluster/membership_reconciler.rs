@@ -25,7 +25,7 @@ const TICK_FOLLOWING: Duration = Duration::from_millis(250);
 /// Time that one step may take before the facts are looked at again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Incarnations for the life of a group.
+/// Runs for the life of a group.
 pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     let mut tick = TICK;
     loop {

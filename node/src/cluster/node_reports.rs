@@ -24,7 +24,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Time that the coordinator has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told: Option<(Told, Instant)> = None;
     loop {

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How many nodes are asked in a row.
 const ASKED_MAX: usize = 4;
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told = false;
     loop {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-/// TaskSet that are ended together.
+/// Tasks that are ended together.
 pub(crate) struct TaskSet {
     /// Nothing once they were ended.
     running: Mutex<Option<JoinSet<()>>>,
@@ -17,7 +17,7 @@ impl Default for TaskSet {
 }
 
 impl TaskSet {
-    /// Incarnations a task until it completes or all are ended. After that, it does not begin.
+    /// Runs a task until it completes or all are ended. After that, it does not begin.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.lock();
         let Some(tasks) = running.as_mut() else { return };

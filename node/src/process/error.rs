@@ -1,4 +1,4 @@
-//! Why a node stopped, or did not start.
+//! Why a node ends.
 
 /// Why a node did not start, or stopped by itself. Its text is one sentence for a person.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::net_platform;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::info;
 
@@ -54,8 +55,8 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Incarnations a node until `stop` completes or something forbids to go on. `ready` is told where
-/// the node listens once it serves.
+/// Runs a node until `stop` completes or something forbids to go on. `ready` is told where the node
+/// listens once it serves.
 ///
 /// # Errors
 /// If it cannot start, or must not go on.
@@ -113,12 +114,12 @@ pub async fn run_on(
     match failed {
         // What is durable is known after a restart; until then nothing is handed over or promised.
         Some(why) => {
-            node.end_tasks().await;
+            end_tasks(node).await;
             Err(NodeError(why))
         }
         None => {
             info!("stopping");
-            node.stop(HAND_OVER_PATIENCE).await;
+            stop_serving(node).await;
             Ok(())
         }
     }
@@ -129,7 +130,31 @@ struct Started {
     failure: watch::Receiver<Option<String>>,
 }
 
-async fn start(storage: impl Storage, args: Args) -> Result<Started, NodeError> {
+/// Starts a node with its data in `storage`.
+fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+    start_boxed(Box::new(storage), args)
+}
+
+/// Starts a node. The future is boxed so that it is compiled in this crate, once: the body of an
+/// `async fn` is compiled again in every crate that awaits it, with all that it awaits itself.
+fn start_boxed(
+    storage: Box<dyn Storage>,
+    args: Args,
+) -> BoxFuture<'static, Result<Started, NodeError>> {
+    Box::pin(start_with(storage, args))
+}
+
+/// Hands over and stops. Boxed as [`start_boxed`] is.
+fn stop_serving(node: Arc<Node>) -> BoxFuture<'static, ()> {
+    Box::pin(async move { node.stop(HAND_OVER_PATIENCE).await })
+}
+
+/// Ends all tasks of a node. Boxed as [`start_boxed`] is.
+fn end_tasks(node: Arc<Node>) -> BoxFuture<'static, ()> {
+    Box::pin(async move { node.end_tasks().await })
+}
+
+async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, NodeError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
@@ -328,7 +353,7 @@ async fn open_stores(
     args: &Args,
     directory: &DataDir,
     file: &NodeFile,
-    storage: impl Storage,
+    storage: Box<dyn Storage>,
     failure: Failure,
 ) -> Result<(Wal, Engine), NodeError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());

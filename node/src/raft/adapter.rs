@@ -16,8 +16,8 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode, StorageHelper};
 
 use super::{
-    LogStore, Metrics, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, StateMachine,
-    TimeScale, Types,
+    LogStore, MetricsWatch, Network, Outcome, Proposal, Raft, ServerState, StateMachine, TimeScale,
+    Types,
 };
 use crate::raft::ProposeError;
 use dkv_state::reconciler::Step;
@@ -219,44 +219,6 @@ pub(crate) async fn forget_leader(raft: &Raft, leader: NodeId) {
     // forget their promise.
     let request = TransferLeaderRequest::new(vote, leader, None);
     let _ = raft.handle_transfer_leader(request).await;
-}
-
-/// All whose vote may count: who votes by the configuration that was committed last, or by a later
-/// one. Empty if the group has stopped.
-pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
-    let voters = raft.with_raft_state(|state| {
-        let (committed, newest) =
-            (state.membership_state.committed(), state.membership_state.effective());
-        committed.membership().voter_ids().chain(newest.membership().voter_ids()).collect()
-    });
-    voters.await.unwrap_or_default()
-}
-
-/// The members of a group by the newest configuration that is known here.
-pub(crate) struct Configured {
-    /// Index of the entry that it is in.
-    pub(crate) index: u64,
-    /// Whether that entry is applied here, and so committed.
-    pub(crate) is_applied: bool,
-    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
-    pub(crate) voters: BTreeSet<NodeId>,
-    /// All other members.
-    pub(crate) others: BTreeSet<NodeId>,
-    /// Whether it is joint.
-    pub(crate) is_joint: bool,
-}
-
-/// The members of a group, as its metrics have them.
-pub(crate) fn configured(metrics: &Metrics) -> Configured {
-    let stored = &metrics.membership_config;
-    let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);
-    let applied = metrics.last_applied.as_ref().map_or(0, |log_id| log_id.index);
-    let membership = stored.membership();
-    let voters = membership.get_joint_config().last().cloned().unwrap_or_default();
-    let all = membership.nodes().map(|(node, _)| *node);
-    let others = all.filter(|node| !voters.contains(node)).collect();
-    let is_joint = membership.get_joint_config().len() > 1;
-    Configured { index, is_applied: index <= applied, voters, others, is_joint }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use super::codec::{
     encode_append,
 };
 use super::last_contact::LastContact;
-use super::metrics_watch::may_vote;
+use super::membership::may_vote;
 use super::validation::Known;
 use super::{
     HeartbeatCoalescer, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,

@@ -18,9 +18,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::replica::in_flight::IN_FLIGHT_MAX;
 use dkv_base::id::HolderId;
 use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
+
+/// Batches of one shard that are under way at once, between near members.
+///
+/// One leaves the disk idle while a batch travels; more than two or three spread the same commands
+/// over more fsyncs. Measured: docs/decisions.md.
+pub(crate) const IN_FLIGHT_MAX: usize = 2;
 
 /// Longest time that a write should wait for its batch to begin. What a loaded disk takes for
 /// a few batches; a failover, during which writes wait at their clients, takes about as long.

@@ -12,12 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Batches of one shard that are under way at once, between near members.
-///
-/// One leaves the disk idle while a batch travels; more than two or three spread the same commands
-/// over more fsyncs. Measured: docs/decisions.md.
-pub(crate) const IN_FLIGHT_MAX: usize = 2;
-/// How many are under way at once over a long way.
+/// How many are under way at once.
 pub(crate) const UNDER_WAY_MAX: usize = 16;
 /// Least time from the beginning of one to that of the next while as many are under way as begin
 /// without a pause. A round between near members takes a small part of it.

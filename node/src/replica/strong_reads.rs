@@ -70,7 +70,7 @@ pub(crate) struct ReplicaName {
     pub(crate) node: NodeId,
 }
 
-/// Incarnations until the queue closes.
+/// Runs until the queue closes.
 pub(crate) async fn run(
     who: ReplicaName,
     proposer: Arc<Proposer>,

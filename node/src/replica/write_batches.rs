@@ -31,8 +31,8 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::raft::ProposeError;
 use crate::replica::Proposer;
-use crate::replica::backlog::{Backlog, Place};
-use crate::replica::in_flight::{IN_FLIGHT_MAX, InFlightWindow, NextStart, UNDER_WAY_MAX, until};
+use crate::replica::backlog::{Backlog, IN_FLIGHT_MAX, Place};
+use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
@@ -52,7 +52,7 @@ const TAKE_MAX: usize = 1024;
 /// A validated command that waits for its batch.
 pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
-    /// ReplicaName sent it.
+    /// Who sent it.
     pub(crate) holder: HolderId,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,
@@ -93,7 +93,7 @@ fn next_turn(window: &InFlightWindow, farthest: Duration) -> NextStart {
     window.next(most, Instant::now())
 }
 
-/// Incarnations until the queue closes.
+/// Runs until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
     me: NodeId,

@@ -107,7 +107,7 @@ async fn serve_stream(
         )
         .await;
     }
-    // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody,
+    // Who has not said which run it is, or may not take part, is not heard; nor is anybody,
     // while this node takes no part.
     if caller.boot().is_none() || node.incarnations().held().is_some() {
         return debug!(%identity, "not spoken to");

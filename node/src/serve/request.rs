@@ -292,7 +292,7 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
     }
 }
 
-/// ReplicaName may ask what.
+/// Who may ask what.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {

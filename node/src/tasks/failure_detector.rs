@@ -50,7 +50,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
 /// busy.
 const ASKS_MAX: u32 = 20;
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut probes: BTreeMap<NodeId, Arc<Probe>> = BTreeMap::new();
     let mut asking: BTreeSet<NodeId> = BTreeSet::new();

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::node::Node;
 use crate::raft::QUIESCENT_SLOWDOWN;
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let every = Duration::from_millis(node.settings().heartbeat_ms);
     let ticks = node.ticks();

@@ -41,7 +41,7 @@ const STALLED_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The same as a multiple of the longest election time.
 const STALLED_AFTER_ELECTIONS: u32 = 5;
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut tick = TICK;
     let mut asked = Asked::default();

@@ -45,7 +45,7 @@ struct Attempt {
     refused: Option<Refusal>,
 }
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>, outbox: Arc<Outbox>) {
     let mut relay = Relay { node, outbox, primary: None, asked: 0, in_vain: 0 };
     loop {

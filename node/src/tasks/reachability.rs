@@ -58,7 +58,7 @@ fn others(node: &Node) -> BTreeSet<NodeId> {
     listed.unwrap_or_default()
 }
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known = BTreeSet::new();
     let mut unreached = Unreached::default();

@@ -24,7 +24,7 @@ const GROWS: Duration = Duration::from_millis(10);
 /// Time after which a round trip that was longer all the while is believed.
 const SUSTAINED: Duration = Duration::from_secs(5);
 
-/// Incarnations for the life of the node.
+/// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known: BTreeMap<NodeId, (Option<SocketAddr>, Distance)> = BTreeMap::new();
     loop {

@@ -1,7 +1,7 @@
 //! Turns of phrase that a native reader stumbles over, in comments, strings and the documentation.
 //!
-//! Each entry says what to write instead. The list grows by what reviews find. This crate quotes the
-//! phrases and is exempt.
+//! Each entry says what to write instead. The list grows by what reviews find. This crate quotes
+//! the phrases and is exempt.
 
 use crate::Finding;
 use crate::markdown::Part;

@@ -1,7 +1,8 @@
 //! Lines of at most 100 columns, in Rust and in Markdown.
 //!
-//! Longer lines are right where a break would spoil them: in a string, in a table, in a fenced block
-//! of Markdown, and where a single word without a blank, such as a URL, reaches beyond the edge.
+//! Longer lines are right where a break would spoil them: in a string, in a table, in a fenced
+//! block of Markdown, and where a single word without a blank, such as a URL, reaches beyond the
+//! edge.
 
 use crate::Finding;
 use crate::markdown::Part;

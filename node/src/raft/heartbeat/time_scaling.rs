@@ -142,7 +142,7 @@ impl TimeScale {
         if self.is_slow() { self.0.ticks.at_rest(deadline) } else { deadline }
     }
 
-    /// Incarnations what belongs to the group.
+    /// Runs what belongs to the group.
     pub(in crate::raft) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         PACE.scope(self.clone(), work).await
     }

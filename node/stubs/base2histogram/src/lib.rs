@@ -2,10 +2,10 @@
 //!
 //! openraft records batch sizes and budgets in histograms of the crate `base2histogram`, whatever
 //! its features are, and shows them with its feature `runtime-stats` only, which dkv does not use.
-//! The published crate builds the tables of all its sixteen scales when the first histogram is made:
-//! 26 MiB in every process, four times what a node allocates otherwise. This crate takes its place,
-//! as `[patch.crates-io]` in the workspace's manifest says, and has the part of its interface that
-//! openraft compiles against. docs/decisions.md has the measurement.
+//! The published crate builds the tables of all its sixteen scales when the first histogram is
+//! made: 26 MiB in every process, four times what a node allocates otherwise. This crate takes its
+//! place, as `[patch.crates-io]` in the workspace's manifest says, and has the part of its
+//! interface that openraft compiles against. docs/decisions.md has the measurement.
 //!
 //! Deliberately missing: every number. To see openraft's statistics, remove the patch and enable
 //! `runtime-stats`.
