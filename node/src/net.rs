@@ -8,4 +8,4 @@ pub(crate) mod reply;
 pub(crate) mod quota;
 pub(crate) mod server_link;
 pub(crate) mod denials;
-pub(crate) mod runs;
+pub(crate) mod incarnations;

@@ -34,9 +34,9 @@ use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
 use crate::common::task_set::TaskSet;
 use crate::common::ticks::Ticks;
+use crate::net::incarnations::{self, Incarnations};
 use crate::net::peers::Peers;
 use crate::net::quota::Quotas;
-use crate::net::runs::{self, Runs};
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
 use crate::node::reports::NodeReports;
@@ -70,13 +70,13 @@ pub(crate) struct Parts {
     pub(crate) wal: Wal,
     pub(crate) engine: Engine,
     pub(crate) server: Arc<ServerLink>,
-    pub(crate) runs: Runs,
+    pub(crate) incarnations: Incarnations,
     pub(crate) task_factories: TaskFactories,
     /// Why the process must stop, once something says so.
     pub(crate) failure: Failure,
 }
 
-/// TaskSet that a node starts with what it opens. They use the node, so the layers above name them.
+/// Tasks that a node starts with what it opens. They use the node, so the layers above name them.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskFactories {
     /// Brings the members of a group to what the directory wants.
@@ -98,7 +98,7 @@ pub(crate) struct Node {
     wal: Wal,
     engine: Engine,
     server: Arc<ServerLink>,
-    runs: Runs,
+    incarnations: Incarnations,
     config: Arc<raft::Config>,
     clock: NodeClock,
     outboxes: Outboxes,
@@ -142,11 +142,11 @@ impl Node {
             wal,
             engine,
             server,
-            runs,
+            incarnations,
             task_factories,
             failure,
         } = parts;
-        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), runs.clone());
+        let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), incarnations.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
         let config = raft::config(&settings)?;
         let clock = NodeClock::default();
@@ -177,7 +177,7 @@ impl Node {
         for replica in &mut replicas {
             is_alone |= replica.is_led_alone(me.id, founder).await;
         }
-        runs::before_serving(&runs, &server, me.address, is_alone).await?;
+        incarnations::before_serving(&incarnations, &server, me.address, is_alone).await?;
         let mut replicas = replicas.into_iter();
         let control = replicas.next().ok_or("there is no control group")?;
         let control = Arc::new(opener.begin(control).await?);
@@ -199,7 +199,7 @@ impl Node {
             wal,
             engine,
             server,
-            runs,
+            incarnations,
             config,
             clock,
             outboxes,
@@ -278,8 +278,8 @@ impl Node {
     }
 
     /// Which run of its process this is, and which of the others were heard.
-    pub(crate) fn runs(&self) -> &Runs {
-        &self.runs
+    pub(crate) fn incarnations(&self) -> &Incarnations {
+        &self.incarnations
     }
 
     /// The node's log.
@@ -398,14 +398,14 @@ impl Node {
         self.called_back.load(Ordering::Relaxed)
     }
 
-    /// Runs a task that the node cannot be without: if it ends before the node does, the process
-    /// must stop.
+    /// Runs a task that the node cannot be without: if it ends before the node does, the
+    /// process must stop.
     pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.failure.if_ended(what, task));
     }
 
-    /// Runs a task that may end, and must not panic: what it did for others would not be done any
-    /// more.
+    /// Runs a task that may end, and must not panic: what it did for others would not be
+    /// done any more.
     pub(crate) fn guard(
         &self,
         what: &'static str,
@@ -414,8 +414,8 @@ impl Node {
         self.tasks.spawn(self.failure.if_panicked(what, task));
     }
 
-    /// Runs a task that ends with the node at the latest. It serves one request or one connection:
-    /// a panic ends that, and nothing else.
+    /// Runs a task that ends with the node at the latest. It serves one request or one
+    /// connection: a panic ends that, and nothing else.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }

@@ -261,7 +261,7 @@ impl Group {
         Term(self.metrics().borrow().current_term)
     }
 
-    /// ReplicaName leads, as far as is known here.
+    /// Who leads, as far as is known here.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.metrics().borrow().current_leader
     }
@@ -276,7 +276,7 @@ impl Group {
         self.proposer.confirm_leadership().await
     }
 
-    /// ReplicaName votes, by the newest configuration that is known here.
+    /// Who votes, by the newest configuration that is known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
     }

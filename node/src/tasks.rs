@@ -1,4 +1,4 @@
-//! TaskSet that each node runs for as long as it lives, each for one purpose.
+//! Tasks that each node runs for as long as it lives, each for one purpose.
 
 pub(crate) mod failure_detector;
 pub(crate) mod heartbeat_ticker;

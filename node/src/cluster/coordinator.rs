@@ -77,7 +77,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Takes the next step, if there is one; tells whether it succeeded.
 async fn act(node: &Arc<Node>, coordinator_term: &mut CoordinatorTerm) -> bool {
-    if node.runs().held().is_some() {
+    if node.incarnations().held().is_some() {
         return false;
     }
     if let Some(create) = node.creation() {
@@ -155,7 +155,7 @@ async fn report(node: Arc<Node>) {
                 return;
             }
         }
-        if node.runs().held().is_some() || !node.runs().is_vouched_for() {
+        if node.incarnations().held().is_some() || !node.incarnations().is_vouched_for() {
             // Before the server has said that this run is sound, it would take its word.
             continue;
         }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-/// TaskSet that are ended together.
+/// Tasks that are ended together.
 pub(crate) struct TaskSet {
     /// Nothing once they were ended.
     running: Mutex<Option<JoinSet<()>>>,

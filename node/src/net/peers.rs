@@ -21,8 +21,8 @@ use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
 use crate::net::denials::DenialLog;
+use crate::net::incarnations::{self, Incarnations};
 use crate::net::liveness::Liveness;
-use crate::net::runs::{self, Runs};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,7 @@ struct PeersInner {
     endpoint: Endpoint,
     acceptor: Arc<Acceptor>,
     /// Which runs speak at both ends; without it, nobody is asked.
-    runs: Option<Runs>,
+    incarnations: Option<Incarnations>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
     hearings: Mutex<BTreeMap<NodeId, Liveness>>,
@@ -110,8 +110,12 @@ struct LinkState {
 
 impl Peers {
     /// The other nodes, as a node meets them: on each connection both ends say which run they are.
-    pub(crate) fn greeting(endpoint: Endpoint, acceptor: Arc<Acceptor>, runs: Runs) -> Self {
-        Self::with(endpoint, acceptor, Some(runs))
+    pub(crate) fn greeting(
+        endpoint: Endpoint,
+        acceptor: Arc<Acceptor>,
+        incarnations: Incarnations,
+    ) -> Self {
+        Self::with(endpoint, acceptor, Some(incarnations))
     }
 
     /// The other nodes, without a word at the beginning of a connection.
@@ -120,11 +124,15 @@ impl Peers {
         Self::with(endpoint, acceptor, None)
     }
 
-    fn with(endpoint: Endpoint, acceptor: Arc<Acceptor>, runs: Option<Runs>) -> Self {
+    fn with(
+        endpoint: Endpoint,
+        acceptor: Arc<Acceptor>,
+        incarnations: Option<Incarnations>,
+    ) -> Self {
         let shared = PeersInner {
             endpoint,
             acceptor,
-            runs,
+            incarnations,
             addresses: Mutex::default(),
             links: Mutex::default(),
             hearings: Mutex::default(),
@@ -245,7 +253,8 @@ impl Peers {
         node: NodeId,
         lane: Lane,
     ) -> Result<quinn::Connection, PeerError> {
-        if let Some(why) = self.shared.runs.as_ref().and_then(Runs::held_by_server) {
+        if let Some(why) = self.shared.incarnations.as_ref().and_then(Incarnations::held_by_server)
+        {
             return Err(PeerError::Held(why));
         }
         if let Some(connection) = self.link(node, lane).open() {
@@ -310,10 +319,11 @@ impl Peers {
         lane: Lane,
         connection: &quinn::Connection,
     ) -> Result<(), PeerError> {
-        let Some(runs) = &self.shared.runs else { return Ok(()) };
-        let greeted = runs::greet(runs, node, connection, lane == Lane::Urgent).await;
+        let Some(incarnations) = &self.shared.incarnations else { return Ok(()) };
+        let greeted =
+            incarnations::greet(incarnations, node, connection, lane == Lane::Urgent).await;
         greeted.map_err(|why| PeerError::Refused(node, why))?;
-        runs.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
+        incarnations.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
     }
 
     /// Somebody found that a node does not answer.
@@ -332,13 +342,13 @@ impl Peers {
 
     /// How far the log of this node is on disk.
     pub(crate) fn mark(&self) -> u64 {
-        self.shared.runs.as_ref().map_or(0, |runs| runs.own().mark)
+        self.shared.incarnations.as_ref().map_or(0, |incarnations| incarnations.own().mark)
     }
 
     /// Whoever is at the other end of a connection has said how far its log is on disk.
     pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
-        if let Some(runs) = &self.shared.runs {
-            runs.advance(node, connection, mark);
+        if let Some(incarnations) = &self.shared.incarnations {
+            incarnations.advance(node, connection, mark);
         }
     }
 

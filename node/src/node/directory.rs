@@ -26,7 +26,7 @@ impl Node {
         &self,
         command: DirectoryCommand,
     ) -> Result<DirectoryResult, ProposeError> {
-        if let Some(why) = self.runs.held() {
+        if let Some(why) = self.incarnations.held() {
             return Err(ProposeError::Unavailable(why.to_string()));
         }
         if !self.control.leads() {

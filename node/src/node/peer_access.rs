@@ -94,7 +94,7 @@ impl Node {
         };
         let mut members = self.control().state_machine().with_directory(listed).unwrap_or_default();
         members.extend(&self.vouchers().lock().by_server);
-        self.runs().know(members);
+        self.incarnations().know(members);
     }
 
     /// Other nodes to ask for whoever leads: those in the directory, and those that the server

@@ -6,8 +6,8 @@ use dkv_wire::message::RequestBody;
 use tracing::{info, warn};
 
 use super::Node;
+use crate::net::incarnations;
 use crate::net::rpc;
-use crate::net::runs;
 
 /// Time in which a node that has handed over tells those who ask it yet where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
@@ -26,11 +26,11 @@ impl Node {
         if handed.contains(&true) {
             tokio::time::sleep(REDIRECT_FOR).await;
         }
-        runs::say_goodbye(&self.runs, &self.server, self.me.address).await;
+        incarnations::say_goodbye(&self.incarnations, &self.server, self.me.address).await;
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
-        if let Err(error) = self.runs.save_book() {
+        if let Err(error) = self.incarnations.save_book() {
             info!(%error, "what was heard of other nodes was not written");
         }
         self.endpoint.close().await;

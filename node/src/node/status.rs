@@ -133,7 +133,7 @@ impl Node {
             fsync_us: stats.fsync_us_median,
             disk_full: self.disk_full(),
             pending: self.outboxes.all().iter().map(|outbox| outbox.len() as u64).sum(),
-            notes: self.runs.notes(),
+            notes: self.incarnations.notes(),
         }
     }
 }

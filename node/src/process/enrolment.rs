@@ -251,7 +251,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     let mut met = false;
     let mut told: Option<(String, Instant)> = None;
     loop {
-        if node.runs().held().is_some() {
+        if node.incarnations().held().is_some() {
             // Where this run is, is of no use to anybody.
             tokio::time::sleep(SERVER_RETRY).await;
             continue;

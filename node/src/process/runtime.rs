@@ -17,8 +17,8 @@ const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs something as the process of a node does: with log output, so many threads, and an exit
-/// status by its end.
+/// Runs something as the process of a node does: with log output, so many threads, and an
+/// exit status by its end.
 pub fn process(
     threads: Option<NonZeroUsize>,
     work: impl Future<Output = Result<(), NodeError>>,

@@ -23,7 +23,7 @@ use crate::cluster::membership_reconciler;
 use crate::cluster::node_reports;
 use crate::cluster::replica_removal;
 use crate::common::suspend;
-use crate::net::runs;
+use crate::net::incarnations;
 use crate::net::server_link::{ServerLink, resolve};
 use crate::node::observer::{Observer, Serving};
 use crate::node::{Me, Node, Parts, TaskFactories};
@@ -185,7 +185,8 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
     // Before anything is said to anybody.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
-    let runs = runs::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
+    let incarnations =
+        incarnations::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
     let acceptor = Arc::new(Acceptor::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
     let bound = endpoint.local_address().map_err(NodeError::new)?;
@@ -213,7 +214,8 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         }
         None => {
             // A directory that has lost all but its identity must not go on under it.
-            let standing = runs::before_serving(&runs, &server, address, true).await;
+            let standing =
+                incarnations::before_serving(&incarnations, &server, address, true).await;
             standing.map_err(NodeError)?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
@@ -233,8 +235,8 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    runs.open(wal.clone()).map_err(NodeError::new)?;
-    runs.name(&file.name, address);
+    incarnations.open(wal.clone()).map_err(NodeError::new)?;
+    incarnations.name(&file.name, address);
     file.log_begun = true;
     directory.save_node_file(&file).map_err(NodeError::new)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
@@ -249,7 +251,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         wal,
         engine,
         server,
-        runs,
+        incarnations,
         task_factories: TaskFactories {
             reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
@@ -280,7 +282,10 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
     node.keep("the task that watches who reaches the node", reachability::run(Arc::clone(&node)));
     node.keep("the task that asks which run goes on", keep_asking(Arc::clone(&node)));
-    node.keep("the task that keeps the book of runs", runs::keep_book(node.runs().clone()));
+    node.keep(
+        "the task that keeps the book of runs",
+        incarnations::keep_book(node.incarnations().clone()),
+    );
     Ok(Started { node, failure: failed })
 }
 
@@ -393,8 +398,9 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
 
 /// Asks the server for the life of the node whether this run of it may go on.
 async fn keep_asking(node: Arc<Node>) {
-    let (runs, server) = (node.runs().clone(), Arc::clone(node.server()));
-    let farewell = runs::keep_asking(runs, server, node.me().address, node.ticks()).await;
+    let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
+    let farewell =
+        incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
     node.fail(farewell);
 }
 

@@ -23,7 +23,7 @@ use super::codec::{
 };
 use super::snapshot::Position;
 use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
-use crate::net::runs;
+use crate::net::incarnations;
 use crate::raft::heartbeat::coalescing::{Echo, HeartbeatBatch, HeartbeatBatchAnswer};
 
 /// How many kinds of frames there are.
@@ -43,7 +43,7 @@ pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
         7 => again::<SnapshotHead>(bytes),
         8 => again::<SnapshotFrame>(bytes).or_else(|| again::<SnapshotAnswer>(bytes)),
         9 => again::<Position>(bytes),
-        _ => runs::frame(bytes),
+        _ => incarnations::frame(bytes),
     }
 }
 
@@ -109,7 +109,7 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
         (8, encode(&SnapshotAnswer::Ok(vote))),
         (9, encode(&Position { applied: Some(log_id(3, 9)), membership: stored })),
     ];
-    samples.extend(runs::frame_samples().map(|frame| (10, frame)));
+    samples.extend(incarnations::frame_samples().map(|frame| (10, frame)));
     samples.extend(entries.iter().map(|entry| (1, encode_entry(entry))));
     samples.extend(calls.iter().map(|call| (2, encode(call))));
     let calls = calls.into_iter().map(|call| (GroupId(1), call)).collect();

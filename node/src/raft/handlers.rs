@@ -53,7 +53,7 @@ const SYNC_PATIENCE: Duration = Duration::from_millis(5);
 /// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
 const LATE_MAX: usize = 16;
 
-/// HeartbeatCoalescer that wait for their answers at once; more are left in the stream.
+/// Batches of heartbeats that wait for their answers at once; more are left in the stream.
 const HEARTBEAT_BATCHES_MAX: usize = 16;
 
 /// How often it is looked up whether the sender of a stream of entries is still a member.

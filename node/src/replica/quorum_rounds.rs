@@ -1,4 +1,4 @@
-//! QuorumRounds to a quorum that all who wait share.
+//! Rounds to a quorum that all who wait share.
 //!
 //! One round answers everybody who came before it began. Among near members one is under way at a
 //! time, and those who come meanwhile share the next: the busier a shard is, the more they are, and
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 
-/// ReplicaName may share a round.
+/// Who may share a round.
 const TAKE_MAX: usize = 4096;
 
 /// Those who wait for rounds (`T`), and the rounds, which come to an `R`.

@@ -52,7 +52,7 @@ const TAKE_MAX: usize = 1024;
 /// A validated command that waits for its batch.
 pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
-    /// ReplicaName sent it.
+    /// Who sent it.
     pub(crate) holder: HolderId,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,

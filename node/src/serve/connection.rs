@@ -16,8 +16,8 @@ use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
 use tracing::{debug, warn};
 
+use crate::net::incarnations::{self, Caller};
 use crate::net::quota::Quota;
-use crate::net::runs::{self, Caller};
 use crate::node::Node;
 use crate::raft::{self, RaftPeer};
 use crate::serve::request;
@@ -97,11 +97,19 @@ async fn serve_stream(
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
     if matches!(opening, Opening::Run { .. }) {
-        return runs::serve(node.runs(), from, &connection, &caller, reader, writer).await;
+        return incarnations::serve(
+            node.incarnations(),
+            from,
+            &connection,
+            &caller,
+            reader,
+            writer,
+        )
+        .await;
     }
     // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody,
     // while this node takes no part.
-    if caller.boot().is_none() || node.runs().held().is_some() {
+    if caller.boot().is_none() || node.incarnations().held().is_some() {
         return debug!(%identity, "not spoken to");
     }
     let Some(group) = group else {

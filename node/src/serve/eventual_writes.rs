@@ -24,7 +24,7 @@ const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
 /// An eventual write, as a client sends it.
 pub(crate) struct Deposit {
     pub(crate) shard: GroupId,
-    /// ReplicaName sent it.
+    /// Who sent it.
     pub(crate) holder: HolderId,
     pub(crate) stamp: Stamp,
     /// Whether it may have been taken before.

@@ -287,12 +287,12 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
         | RequestBody::Committed { .. }
         | RequestBody::Reach { .. }
         | RequestBody::Departed(_)
-        | RequestBody::Measures(_) => node.runs().held(),
-        _ => node.runs().doubted(),
+        | RequestBody::Measures(_) => node.incarnations().held(),
+        _ => node.incarnations().doubted(),
     }
 }
 
-/// ReplicaName may ask what.
+/// Who may ask what.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {

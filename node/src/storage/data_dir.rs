@@ -4,7 +4,7 @@
 //! lock            held by the process that uses the directory
 //! credentials/    key and certificates
 //! node.json       network, name, address, region, settings
-//! starts.json     how often the node was started here; see `runs/files.rs`
+//! starts.json     how often the node was started here; see `incarnations/files.rs`
 //! runs.json       what was heard of the runs of other nodes
 //! damaged         why nobody may use the directory any more; not there while all is well
 //! wal/            the log of all groups

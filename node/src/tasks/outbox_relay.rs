@@ -142,7 +142,7 @@ impl Relay {
             return Attempt { acknowledged: None, refused: Some(elsewhere()) };
         };
         // Nor would it take them of anybody else.
-        if let Some(why) = self.node.runs().doubted() {
+        if let Some(why) = self.node.incarnations().doubted() {
             let refused = Some(Refusal::Unavailable(why.to_string()));
             return Attempt { acknowledged: None, refused };
         }

@@ -357,18 +357,18 @@ async fn strangers_do_not_hold_a_sound_node_back() {
             Endpoint::listen(anywhere, credentials, Admit::Certified, b"stranger").unwrap();
         // As the server names every node that has registered.
         node.peers().learn(id, endpoint.local_address().unwrap());
-        liars.push((id, tokio::spawn(runs::refuse_all(endpoint))));
+        liars.push((id, tokio::spawn(incarnations::refuse_all(endpoint))));
     }
     for vouches in [false, true] {
         if vouches {
-            node.runs().hear_server(dkv_wire::incarnation::Verdict::Sound);
+            node.incarnations().hear_server(dkv_wire::incarnation::Verdict::Sound);
         }
         for (id, _) in &liars {
             assert!(!node.is_listed(*id));
             let met = node.peers().connection(*id, crate::net::peers::Lane::Urgent).await;
             assert!(met.is_err(), "a stranger refuses it");
         }
-        let doubted = node.runs().doubted();
+        let doubted = node.incarnations().doubted();
         assert!(doubted.is_none(), "{doubted:?}");
     }
     for (_, liar) in liars {

@@ -44,7 +44,7 @@ pub(in crate::raft) struct HeartbeatBatch {
     /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
     pub(in crate::raft) echo: Option<Echo>,
     pub(in crate::raft) calls: Vec<(GroupId, Call)>,
-    /// How far the sender's log is on disk (see `runs`).
+    /// How far the sender's log is on disk (see `incarnations`).
     pub(in crate::raft) mark: u64,
 }
 

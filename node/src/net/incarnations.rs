@@ -60,11 +60,11 @@ const ANSWER_LOOK: Duration = Duration::from_millis(20);
 
 /// The runs that a node knows of, its own first. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Runs {
-    shared: Arc<RunsInner>,
+pub(crate) struct Incarnations {
+    shared: Arc<IncarnationsInner>,
 }
 
-struct RunsInner {
+struct IncarnationsInner {
     me: NodeId,
     /// Where the book is kept.
     directory: PathBuf,
@@ -95,14 +95,14 @@ struct RunsInner {
     denials: DenialLog,
 }
 
-impl Runs {
+impl Incarnations {
     fn new(
         me: NodeId,
         directory: &Path,
         own: Incarnation,
         book: IncarnationTracker<NodeId>,
     ) -> Self {
-        let shared = RunsInner {
+        let shared = IncarnationsInner {
             me,
             directory: directory.to_owned(),
             own,

@@ -2,9 +2,9 @@
 //!
 //! `starts.json` has this directory's own runs: it is written and synced at each start, before
 //! anything is said to anybody, and once more when the log was opened: with how much the run before
-//! has left, before more is written. `runs.json` has what was heard of other nodes: at once if a
-//! run of one was new, and now and then how far their logs were. An older `runs.json` knows less,
-//! and nothing that is wrong.
+//! has left, before more is written. `incarnations.json` has what was heard of other nodes: at once
+//! if a run of one was new, and now and then how far their logs were. An older `incarnations.json`
+//! knows less, and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Runs, lock};
+use super::{Incarnations, lock};
 use dkv_wal::Wal;
 
 /// How often it is looked whether the book is to be written.
@@ -34,7 +34,7 @@ const VERSION: u32 = 2;
 
 /// Why a file about runs cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunFileError {
+pub(crate) enum IncarnationFileError {
     /// It cannot be read or written.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -65,7 +65,7 @@ struct Envelope {
     content: Box<RawValue>,
 }
 
-fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), RunFileError> {
+fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), IncarnationFileError> {
     let encode = || {
         let content = serde_json::value::to_raw_value(content)?;
         let checksum = format!("{:016x}", xxh3_64(content.get().as_bytes()));
@@ -73,16 +73,16 @@ fn save<T: Serialize>(path: &Path, content: &T) -> Result<(), RunFileError> {
     };
     let written = encode().map_err(std::io::Error::other);
     let written = written.and_then(|text| durable::write(path, &text));
-    written.map_err(|source| RunFileError::Io { path: path.to_owned(), source })
+    written.map_err(|source| IncarnationFileError::Io { path: path.to_owned(), source })
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
+fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IncarnationFileError> {
     let damaged = |why: String| {
         let why = format!("is damaged ({why})").into();
-        RunFileError::Damaged { path: path.to_owned(), why }
+        IncarnationFileError::Damaged { path: path.to_owned(), why }
     };
-    let text =
-        durable::read(path).map_err(|source| RunFileError::Io { path: path.to_owned(), source })?;
+    let text = durable::read(path)
+        .map_err(|source| IncarnationFileError::Io { path: path.to_owned(), source })?;
     let Some(text) = text else { return Ok(None) };
     let envelope: Envelope = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     if envelope.version != VERSION {
@@ -97,12 +97,16 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
 
 /// Begins a run in a data directory that belongs to this process: when this returns, its number is
 /// on disk. There was one before if the log has begun.
-pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Runs, RunFileError> {
+pub(crate) fn begin(
+    me: NodeId,
+    directory: &Path,
+    log_begun: bool,
+) -> Result<Incarnations, IncarnationFileError> {
     let path = starts_path(directory);
     let last: Incarnation = match load(&path)? {
         Some(last) => last,
         None if log_begun => {
-            return Err(RunFileError::Damaged { path, why: "is missing".into() });
+            return Err(IncarnationFileError::Damaged { path, why: "is missing".into() });
         }
         None => Incarnation::default(),
     };
@@ -117,7 +121,7 @@ pub(crate) fn begin(me: NodeId, directory: &Path, log_begun: bool) -> Result<Run
             BTreeMap::new()
         }
     };
-    Ok(Runs::new(me, directory, own, IncarnationTracker::new(heard)))
+    Ok(Incarnations::new(me, directory, own, IncarnationTracker::new(heard)))
 }
 
 fn starts_path(directory: &Path) -> PathBuf {
@@ -128,11 +132,11 @@ fn book_path(directory: &Path) -> PathBuf {
     directory.join("runs.json")
 }
 
-impl Runs {
+impl Incarnations {
     /// Learns the log that the mark of this run is of. When this returns, what the run before has
     /// left in it is on disk; nothing may be written into the log before that. Before it, this run
     /// has no log.
-    pub(crate) fn open(&self, wal: Wal) -> Result<(), RunFileError> {
+    pub(crate) fn open(&self, wal: Wal) -> Result<(), IncarnationFileError> {
         let opened = self.shared.own.clone().open(wal.durable_records());
         save(&starts_path(&self.shared.directory), &opened)?;
         // Told once: a run has one log.
@@ -141,18 +145,18 @@ impl Runs {
     }
 
     /// Writes what was heard of other nodes.
-    pub(crate) fn save_book(&self) -> Result<(), RunFileError> {
+    pub(crate) fn save_book(&self) -> Result<(), IncarnationFileError> {
         let records = lock(&self.shared.book).records().clone();
         save(&book_path(&self.shared.directory), &records)
     }
 }
 
 /// Writes what was heard of other nodes, for the life of the node.
-pub(crate) async fn keep_book(runs: Runs) {
+pub(crate) async fn keep_book(incarnations: Incarnations) {
     let mut saved = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let shared = &runs.shared;
+        let shared = &incarnations.shared;
         let news = shared.has_news.swap(false, Ordering::Relaxed);
         let marks =
             saved.elapsed() >= MARKS_EVERY && shared.has_marks.swap(false, Ordering::Relaxed);
@@ -160,7 +164,7 @@ pub(crate) async fn keep_book(runs: Runs) {
             continue;
         }
         saved = Instant::now();
-        let writing = runs.clone();
+        let writing = incarnations.clone();
         if let Ok(Err(error)) = run_blocking(move || writing.save_book()).await {
             debug!(%error, "what was heard of other nodes was not written");
             shared.has_news.store(true, Ordering::Relaxed);
@@ -191,16 +195,16 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (me, other) = (NodeId::random(), NodeId::random());
         let run = Incarnation::default().next(BootId(7)).open(9);
-        let runs = begin(me, home.path(), false).unwrap();
-        assert!(runs.hear(other, &run, None).verdict.is_sound());
-        runs.save_book().unwrap();
-        let runs = begin(me, home.path(), false).unwrap();
+        let incarnations = begin(me, home.path(), false).unwrap();
+        assert!(incarnations.hear(other, &run, None).verdict.is_sound());
+        incarnations.save_book().unwrap();
+        let incarnations = begin(me, home.path(), false).unwrap();
         let copy = run.next(BootId(8)).open(8);
-        assert!(!runs.hear(other, &copy, None).verdict.is_sound());
-        assert_eq!(runs.notes().len(), 1);
+        assert!(!incarnations.hear(other, &copy, None).verdict.is_sound());
+        assert_eq!(incarnations.notes().len(), 1);
         let restarted = run.next(BootId(9)).open(9);
-        assert!(runs.hear(other, &restarted, None).verdict.is_sound());
-        assert!(runs.notes().is_empty());
+        assert!(incarnations.hear(other, &restarted, None).verdict.is_sound());
+        assert!(incarnations.notes().is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use dkv_wire::message::{ServerAnswer, ServerRequest, Stand, Standing};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Runs, lock};
+use super::{Incarnations, lock};
 use crate::common::ticks::Ticks;
 use crate::net::server_link::{ServerError, ServerLink};
 
@@ -43,7 +43,7 @@ const OLDER_PATIENCE: Duration = Duration::from_secs(6);
 /// Time that the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-impl Runs {
+impl Incarnations {
     /// Asks the server. As long as that has heard of another run that may be alive, it asks a
     /// second time: what a run was told before it has shown that it is alive does not count.
     async fn ask(
@@ -101,7 +101,7 @@ impl Runs {
 /// If an administrator has dismissed this run, or it is alone with an older copy of the directory;
 /// with the sentence to end with.
 pub(crate) async fn before_serving(
-    runs: &Runs,
+    incarnations: &Incarnations,
     server: &ServerLink,
     address: SocketAddr,
     is_alone: bool,
@@ -111,11 +111,11 @@ pub(crate) async fn before_serving(
     let (mut is_told, mut older_since) = (false, None);
     loop {
         let left = patience.saturating_sub(begun.elapsed()).max(RETRY);
-        let asked = tokio::time::timeout(left, runs.ask(server, address, false)).await;
+        let asked = tokio::time::timeout(left, incarnations.ask(server, address, false)).await;
         match asked {
             Ok(Ok(Standing { verdict: Verdict::Sound, wait: false, .. })) => return Ok(()),
             Ok(Ok(Standing { verdict, ask_again, wait, .. })) => {
-                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
+                if let Some(farewell) = incarnations.farewell(verdict, &mut older_since) {
                     return Err(farewell);
                 }
                 if wait && !is_told {
@@ -125,7 +125,7 @@ pub(crate) async fn before_serving(
                 tokio::time::sleep(if ask_again || wait { ASK_AGAIN } else { HELD_EVERY }).await;
             }
             // Who is held back stays it, whether or not the server is there.
-            _ if runs.held().is_some() => tokio::time::sleep(HELD_EVERY).await,
+            _ if incarnations.held().is_some() => tokio::time::sleep(HELD_EVERY).await,
             _ if begun.elapsed() >= patience => {
                 info!("the registration server does not answer; this node begins without it");
                 return Ok(());
@@ -148,16 +148,16 @@ pub(crate) async fn before_serving(
 
 /// Asks until the run has to end, and returns the sentence to end with.
 pub(crate) async fn keep_asking(
-    runs: Runs,
+    incarnations: Incarnations,
     server: Arc<ServerLink>,
     address: SocketAddr,
     ticks: Ticks,
 ) -> String {
     let mut older_since = None;
     loop {
-        let pause = match runs.ask(&server, address, false).await {
+        let pause = match incarnations.ask(&server, address, false).await {
             Ok(Standing { verdict, ask_again, .. }) => {
-                if let Some(farewell) = runs.farewell(verdict, &mut older_since) {
+                if let Some(farewell) = incarnations.farewell(verdict, &mut older_since) {
                     return farewell;
                 }
                 match verdict {
@@ -168,23 +168,27 @@ pub(crate) async fn keep_asking(
             }
             Err(error) => {
                 debug!(%error, "the server was not asked");
-                if runs.is_vouched_for() && runs.held().is_none() { ASK_EVERY } else { HELD_EVERY }
+                if incarnations.is_vouched_for() && incarnations.held().is_none() {
+                    ASK_EVERY
+                } else {
+                    HELD_EVERY
+                }
             }
         };
         if pause < ASK_EVERY {
             tokio::time::sleep(pause).await;
             continue;
         }
-        let (told, until) = (runs.own().mark, Instant::now() + pause);
+        let (told, until) = (incarnations.own().mark, Instant::now() + pause);
         while Instant::now() < until {
             tokio::select! {
                 biased;
                 // Another node refuses this one: the server may have heard why.
-                () = runs.refused_by_peer() => break,
+                () = incarnations.refused_by_peer() => break,
                 () = tokio::time::sleep_until(until) => break,
                 () = ticks.pause(ASK_WHILE_WRITING) => {}
             }
-            if runs.own().mark != told {
+            if incarnations.own().mark != told {
                 break;
             }
         }
@@ -192,12 +196,16 @@ pub(crate) async fn keep_asking(
 }
 
 /// Tells the server how far the log is, before the node stops in good order.
-pub(crate) async fn say_goodbye(runs: &Runs, server: &ServerLink, address: SocketAddr) {
+pub(crate) async fn say_goodbye(
+    incarnations: &Incarnations,
+    server: &ServerLink,
+    address: SocketAddr,
+) {
     let is_there = server.seen().is_some_and(|seen| seen < 2 * ASK_EVERY);
-    if !is_there || runs.held().is_some() {
+    if !is_there || incarnations.held().is_some() {
         return;
     }
-    let goodbye = runs.ask(server, address, true);
+    let goodbye = incarnations.ask(server, address, true);
     if !matches!(tokio::time::timeout(GOODBYE, goodbye).await, Ok(Ok(_))) {
         debug!("the server was not told how far the log is");
     }

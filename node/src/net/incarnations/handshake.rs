@@ -24,7 +24,7 @@ use dkv_wire::quic::Close;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 
-use super::Runs;
+use super::Incarnations;
 
 /// How often who has dialed says which run it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -77,23 +77,26 @@ impl Caller {
 /// # Errors
 /// If either may not take part, with the reason; then the connection is closed.
 pub(crate) async fn greet(
-    runs: &Runs,
+    incarnations: &Incarnations,
     node: NodeId,
     connection: &quinn::Connection,
     goes_on: bool,
 ) -> Result<(), String> {
-    let greeted = tokio::time::timeout(PATIENCE, Greeting::begin(runs, node, connection)).await;
+    let greeted =
+        tokio::time::timeout(PATIENCE, Greeting::begin(incarnations, node, connection)).await;
     let greeted = greeted.unwrap_or_else(|_| Err("it does not say which run it is".to_owned()));
     let greeted = match greeted {
-        Ok(greeting) => runs.let_in(node, greeting.boot, connection).await.map(|()| greeting),
+        Ok(greeting) => {
+            incarnations.let_in(node, greeting.boot, connection).await.map(|()| greeting)
+        }
         Err(why) => Err(why),
     };
     match greeted {
         Ok(greeting) => {
             if goes_on {
-                let (runs, connection) = (runs.clone(), connection.clone());
+                let (incarnations, connection) = (incarnations.clone(), connection.clone());
                 tokio::spawn(async move {
-                    match supervise::caught(greeting.go_on(&runs, &connection)).await {
+                    match supervise::caught(greeting.go_on(&incarnations, &connection)).await {
                         Ok(Ok(())) => return,
                         Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
                         Err(panicked) => error!(
@@ -125,38 +128,38 @@ struct Greeting {
 
 impl Greeting {
     async fn begin(
-        runs: &Runs,
+        incarnations: &Incarnations,
         node: NodeId,
         connection: &quinn::Connection,
     ) -> Result<Self, String> {
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
         let mut writer = FrameWriter::new(send);
-        writer.push(&Opening::Run { from: runs.shared.me });
+        writer.push(&Opening::Run { from: incarnations.shared.me });
         let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
         let mut greeting =
             Self { node, boot: BootId(0), asked: None, ask_again: false, reader, writer };
-        greeting.boot = greeting.say(runs).await?;
+        greeting.boot = greeting.say(incarnations).await?;
         Ok(greeting)
     }
 
     /// Says it, and once more if what is made of it does not count yet: only who has answered has
     /// shown that it is alive.
-    async fn say(&mut self, runs: &Runs) -> Result<BootId, String> {
-        match self.say_once(runs).await {
-            Err(_) if self.ask_again => self.say_once(runs).await,
+    async fn say(&mut self, incarnations: &Incarnations) -> Result<BootId, String> {
+        match self.say_once(incarnations).await {
+            Err(_) if self.ask_again => self.say_once(incarnations).await,
             said => said,
         }
     }
 
-    async fn say_once(&mut self, runs: &Runs) -> Result<BootId, String> {
+    async fn say_once(&mut self, incarnations: &Incarnations) -> Result<BootId, String> {
         self.ask_again = false;
-        let question = runs.question();
-        let hello = Hello { run: runs.own(), question, answers: self.asked };
+        let question = incarnations.question();
+        let hello = Hello { run: incarnations.own(), question, answers: self.asked };
         self.writer.send(&hello).await.map_err(|error| error.to_string())?;
         loop {
             let answer = self.next().await?;
             if answer.answers == Some(question) {
-                return self.take(runs, &answer);
+                return self.take(incarnations, &answer);
             }
         }
     }
@@ -170,11 +173,11 @@ impl Greeting {
         Ok(answer)
     }
 
-    fn take(&mut self, runs: &Runs, answer: &Answer) -> Result<BootId, String> {
-        let heard = runs.hear(self.node, &answer.run, answer.answers);
+    fn take(&mut self, incarnations: &Incarnations, answer: &Answer) -> Result<BootId, String> {
+        let heard = incarnations.hear(self.node, &answer.run, answer.answers);
         self.ask_again = answer.ask_again || heard.ask_again;
         if answer.verdict.is_sound() || !answer.ask_again {
-            runs.hear_peer(self.node, answer.verdict);
+            incarnations.hear_peer(self.node, answer.verdict);
         }
         match (heard.verdict, answer.verdict) {
             (Verdict::Sound, Verdict::Sound) if answer.is_held => {
@@ -186,8 +189,12 @@ impl Greeting {
         }
     }
 
-    async fn go_on(mut self, runs: &Runs, connection: &quinn::Connection) -> Result<(), String> {
-        let doubt = runs.doubt_of(self.node);
+    async fn go_on(
+        mut self,
+        incarnations: &Incarnations,
+        connection: &quinn::Connection,
+    ) -> Result<(), String> {
+        let doubt = incarnations.doubt_of(self.node);
         loop {
             let pause = if self.ask_again { SAY_AGAIN } else { SAY_EVERY };
             tokio::select! {
@@ -198,7 +205,7 @@ impl Greeting {
                 asked = self.next() => drop(asked?),
                 () = tokio::time::sleep(pause) => {}
             }
-            let said = tokio::time::timeout(PATIENCE, self.say(runs)).await;
+            let said = tokio::time::timeout(PATIENCE, self.say(incarnations)).await;
             let boot = said.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
             if boot != self.boot {
                 return Err("another run answers".to_owned());
@@ -209,14 +216,14 @@ impl Greeting {
 
 /// Hears which run has dialed, and answers, until the stream ends.
 pub(crate) async fn serve(
-    runs: &Runs,
+    incarnations: &Incarnations,
     from: NodeId,
     connection: &quinn::Connection,
     caller: &Caller,
     mut reader: FrameReader<quinn::RecvStream>,
     mut writer: FrameWriter<quinn::SendStream>,
 ) {
-    let doubt = runs.doubt_of(from);
+    let doubt = incarnations.doubt_of(from);
     let mut verdict = Verdict::Sound;
     loop {
         let frame = tokio::select! {
@@ -224,11 +231,11 @@ pub(crate) async fn serve(
             frame = reader.next() => frame,
             () = doubt.notified() => {
                 let ask = Answer {
-                    run: runs.own(),
+                    run: incarnations.own(),
                     verdict,
-                    is_held: runs.held().is_some(),
+                    is_held: incarnations.held().is_some(),
                     ask_again: true,
-                    question: runs.question(),
+                    question: incarnations.question(),
                     answers: None,
                 };
                 match writer.send(&ask).await {
@@ -243,12 +250,12 @@ pub(crate) async fn serve(
         if check(&hello.run).is_err() || caller.boot().is_some_and(|said| said != boot) {
             break;
         }
-        let heard = runs.hear(from, &hello.run, hello.answers);
+        let heard = incarnations.hear(from, &hello.run, hello.answers);
         verdict = heard.verdict;
-        if verdict.is_sound() && caller.boot().is_none() && runs.held().is_none() {
-            verdict = match runs.let_in(from, boot, connection).await {
+        if verdict.is_sound() && caller.boot().is_none() && incarnations.held().is_none() {
+            verdict = match incarnations.let_in(from, boot, connection).await {
                 Ok(()) => Verdict::Sound,
-                Err(_) => runs.hear(from, &hello.run, None).verdict,
+                Err(_) => incarnations.hear(from, &hello.run, None).verdict,
             };
             if verdict.is_sound() {
                 // Set once: it does not change.
@@ -256,12 +263,12 @@ pub(crate) async fn serve(
             }
         }
         let answer = Answer {
-            run: runs.own(),
+            run: incarnations.own(),
             verdict,
             // Also of a moment ago: who was not let in then is not heard on this connection.
             is_held: caller.boot().is_none(),
             ask_again: heard.ask_again,
-            question: runs.question(),
+            question: incarnations.question(),
             answers: Some(hello.question),
         };
         if writer.send(&answer).await.is_err() {
