@@ -1,13 +1,13 @@
-//! Raft, as openraft does it, bound to our log, our state and our connections.
+//! Raft: openraft, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A `Group` of the replica room drives one [`Raft`]
-//! through the functions here; nobody else needs to know how entries are encoded ([`codec`]), how
-//! they reach the disk ([`log_store`]) and the state ([`state_machine`], [`snapshot`]), or how they
-//! reach the other members ([`transport`] sends, [`handlers`] receives).
+//! This is the only module that names openraft. A `Group` of the `replica` module drives one
+//! [`Raft`] through the functions here. No other module needs to know how entries are encoded
+//! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`],
+//! [`snapshot`]), or how they reach the other members ([`transport`] sends, [`handlers`] receives).
 //!
-//! A leader is the only one of its term (openraft's standard leader id), stands only after a
-//! pre-vote, and hands over on request. Votes and entries share one write-ahead log, so that they
-//! become durable in the order in which they were given.
+//! A term has at most one leader (openraft's standard leader id). A candidate stands only after a
+//! pre-vote, and a leader hands over on request. Votes and entries share one write-ahead log, so
+//! that they become durable in the order in which they were submitted.
 
 mod heartbeat;
 mod codec;
@@ -59,10 +59,10 @@ use dkv_base::id::NodeId;
 use dkv_wire::network::Settings;
 use serde::{Deserialize, Serialize};
 
-/// A node id, as openraft wants to see it.
+/// The type of a node id, under the name that openraft's traits need.
 pub(crate) type RaftNodeId = NodeId;
 
-/// The commands of one entry, encoded: a batch of a shard, or a command of the directory.
+/// The encoded commands of one entry: a batch of a shard, or a command of the directory.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proposal(pub(crate) Bytes);
 
@@ -79,7 +79,7 @@ impl fmt::Display for Proposal {
 }
 
 openraft::declare_raft_types!(
-    /// The types that our groups run with.
+    /// The types with which our groups run.
     #[derive(Serialize, Deserialize)]
     pub(crate) Types:
         D = Proposal,
@@ -91,14 +91,14 @@ openraft::declare_raft_types!(
         AsyncRuntime = runtime::Runtime,
 );
 
-/// What applying an entry came to, for whoever proposed it.
+/// The result of applying an entry, for its proposer.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// Nothing to tell: a blank entry, or a change of membership.
+    /// No result: a blank entry, or a change of membership.
     None,
-    /// Of a shard: one result for each command of the batch.
+    /// The results of a shard: one for each command of the batch.
     Shard(Vec<dkv_state::CommandResult>),
-    /// Of the control group.
+    /// The result of the control group.
     Directory(dkv_state::DirectoryResult),
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// An outcome never leaves its process; openraft asks for these all the same.
+/// An outcome never leaves its process; openraft requires these traits all the same.
 impl Serialize for Outcome {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit()
@@ -134,34 +134,37 @@ pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 
-/// openraft's configuration for the settings of a network.
+/// Returns openraft's configuration for the settings of a network.
 pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: "dkv".to_owned(),
-        // Heartbeats are sent when the node's `heartbeat_ticker` says so. What is left to this is
-        // how long an answer may take, and how often openraft looks at its timers: 13/64 of it.
+        // The node's `heartbeat_ticker` sends the heartbeats. This interval only bounds how long an
+        // answer may take, and sets how often openraft checks its timers: every 13/64 of it.
         heartbeat_interval: 2 * settings.heartbeat_ms,
         enable_heartbeat: false,
         election_timeout_min: settings.election_min_ms,
         election_timeout_max: settings.election_max_ms,
         enable_pre_vote: Some(true),
-        // A leader that was restarted stands for election like everybody else: what it remembers
-        // of its own leadership may be older than another's.
+        // A restarted leader stands for election like every other member: its record of its own
+        // leadership may be older than the leadership of another node.
         enable_leader_restore: Some(false),
-        // An entry is a batch: a few of them fill a frame, and the byte limit in `log` cuts first.
+        // An entry is a batch: a few of them fill a frame, and the byte limit in `log_store`
+        // applies first.
         max_payload_entries: 256,
-        // Merged by count, not by bytes: eight requests stay far below what one append may have.
+        // openraft merges by count, not by bytes: eight requests stay far below the limit of one
+        // append.
         max_append_entries: Some(8),
-        // Snapshots and purges follow the bytes of the log, which openraft does not see; the
-        // node's `compaction` asks for them.
+        // Snapshots and purges depend on the bytes of the log, which openraft does not see; the
+        // node's `log_retention` task triggers them.
         snapshot_policy: openraft::SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
-        // A learner with this many entries to go has caught up; see `reconciler`.
+        // A learner that lacks at most this many entries has caught up; see
+        // `dkv_state::reconciler`.
         replication_lag_threshold: 64,
         install_snapshot_timeout: 60_000,
-        // A member that has less than it acknowledged begins anew, rather than be a panic of its
-        // leader. Of a voter that is not all: see `durability`.
+        // A member that has less than it acknowledged starts over instead of making its leader
+        // panic. For a voter this is not enough: see `durability_check`.
         allow_log_reversion: Some(true),
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
         ..Config::default()

@@ -1,7 +1,7 @@
-//! What the rest of the node does with a group, in the node's own words.
+//! The operations of the rest of the node on a group, in the node's own terms.
 //!
-//! openraft's errors are sorted here by the one thing that matters to a client: whether what was
-//! proposed can still have an effect.
+//! This module sorts openraft's errors by the one thing that matters to a client: whether the
+//! proposal can still have an effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,17 +23,19 @@ use crate::raft::ProposeError;
 use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
 
-/// Longest time that a request waits while leadership changes hands, between near members.
+/// Longest time that a request waits for a change of leader between nearby members.
 const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
-/// Longest time that a request waits while leadership changes hands: a vote and the first round of
-/// the new leader, at least.
+/// Returns the longest time that a request waits for a change of leader: at least a vote and the
+/// first round of the new leader.
 fn turnover_wait(time_scale: &TimeScale) -> Duration {
     TURNOVER_WAIT.max(time_scale.round_trip() * 3)
 }
 
-/// Starts a group from what its log and its state say. It stands for election only if `elects`,
-/// until it is told otherwise.
+/// Starts a group from the contents of its log and its state.
+///
+/// The replica stands for election only if `elects`, until the group's runtime configuration says
+/// otherwise.
 pub(crate) async fn start(
     me: NodeId,
     config: Arc<openraft::Config>,
@@ -43,7 +45,7 @@ pub(crate) async fn start(
     time_scale: &TimeScale,
     elects: bool,
 ) -> Result<Raft, String> {
-    // From the first moment on: the only member that a log names elects itself at once.
+    // Set before the start, because the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
     network.shows(state_machine.handle());
     let raft = Raft::new(me, config, network.clone(), LogStore::new(log), state_machine);
@@ -53,14 +55,14 @@ pub(crate) async fn start(
     Ok(raft)
 }
 
-/// Voters of the newest configuration that is on disk; of one that cannot be read, none.
+/// Returns the voters of the newest configuration on disk, or none if it cannot be read.
 pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> BTreeSet<NodeId> {
     let mut log = LogStore::new(log.clone());
     let found = StorageHelper::<Types, _, _>::new(&mut log, state_machine).get_membership().await;
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
 
-/// Makes `me` the only member of a group that has none; a group that has some stays as it is.
+/// Makes `me` the only member of a group that has no members; leaves any other group as it is.
 pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
     match raft.initialize(BTreeMap::from([(me, EmptyNode {})])).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -80,8 +82,8 @@ pub(crate) async fn propose(
         match raft.client_write(Proposal(entry.clone())).await {
             Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                // A leader that was just elected takes nothing before a quorum has answered it,
-                // which it does within a round trip.
+                // A leader that was just elected accepts no entries before a quorum has answered
+                // it, which happens within a round trip.
                 let fresh = forward.reason == ForwardReason::LeaseExpired;
                 if fresh
                     && tokio::time::timeout_at(patience, quorum_answers(raft, time_scale))
@@ -99,8 +101,8 @@ pub(crate) async fn propose(
                 let why = "the primary changed while it was under way";
                 return Err(ProposeError::Unknown(why.into()));
             }
-            // Neither is an answer to an ordinary entry, and neither says that nothing was
-            // appended.
+            // Neither of the remaining errors is an answer to an ordinary entry, and neither says
+            // that nothing was appended.
             Err(RaftError::APIError(error)) => {
                 return Err(ProposeError::Unknown(error.to_string()));
             }
@@ -109,8 +111,9 @@ pub(crate) async fn propose(
     }
 }
 
-/// Waits until a quorum has answered this leader within its lease, or it does not lead any more.
-/// Nothing is promised by that: it is when openraft takes entries again.
+/// Waits until a quorum has answered this leader within its lease, or until it no longer leads.
+///
+/// This guarantees nothing: it is the condition under which openraft accepts entries again.
 async fn quorum_answers(raft: &Raft, time_scale: &TimeScale) {
     let lease = time_scale.stretch(Duration::from_millis(raft.config().election_timeout_max));
     let _ = MetricsWatch::of(raft)
@@ -122,13 +125,13 @@ async fn quorum_answers(raft: &Raft, time_scale: &TimeScale) {
         .await;
 }
 
-/// Who leads, as far as a replica knows that did not when it was asked.
+/// The leader, as far as a replica knows that could not act as leader when it was asked.
 pub(super) enum Leader {
-    /// This replica, by now.
+    /// This replica, which has become the leader in the meantime.
     Me,
-    /// Another one, or nobody that is known.
+    /// Another replica, or none that is known.
     Other(Option<NodeId>),
-    /// This replica, but a quorum does not answer it.
+    /// This replica, but no quorum answers it.
     Alone,
 }
 
@@ -142,7 +145,7 @@ impl From<Leader> for ProposeError {
     }
 }
 
-/// Who leads, once that is known or has taken too long.
+/// Returns the leader once it is known, or the last known one if that takes too long.
 pub(super) async fn leader_of(
     raft: &Raft,
     time_scale: &TimeScale,
@@ -157,7 +160,8 @@ pub(super) async fn leader_of(
     }
 }
 
-/// Who leads, if a replica that does not, or that `hands_over`, knows of `known`.
+/// Returns the leader, for a replica that does not lead or that `hands_over`, and that knows of
+/// `known`.
 pub(super) async fn next_leader(
     raft: &Raft,
     time_scale: &TimeScale,
@@ -167,9 +171,9 @@ pub(super) async fn next_leader(
     if !hands_over && known.is_some() {
         return Leader::Other(known);
     }
-    // Whoever asks is sent on once somebody leads; sent on at once it would not know where to, and
-    // find out later than the turnover takes. That somebody may be this replica, but for one that
-    // is just handing over: it names itself until another leads.
+    // The caller is sent on once there is a leader. Sent on at once, it would not know where to go,
+    // and would find out later than the change of leader takes. The leader may be this replica,
+    // except while this replica hands over: it names itself until another one leads.
     let mut metrics = MetricsWatch::of(raft);
     let taken_over = metrics.wait_for(|metrics| {
         let is_me = metrics.state == ServerState::Leader;
@@ -184,7 +188,7 @@ pub(super) async fn next_leader(
     }
 }
 
-/// Takes one step toward the wanted members and waits until it is committed.
+/// Takes one step toward the wanted members and waits until the step is committed.
 pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
     let change = match step {
         Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
@@ -198,14 +202,14 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
             return transfer.map_err(|error| error.to_string());
         }
     };
-    // A voter that is taken out stays a learner: the reconciler says when it goes.
+    // A voter that is removed stays a learner: the reconciler decides when it leaves.
     match raft.change_membership(change, true).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Takes back the promise to the leader of this term not to vote for anybody else for a while.
+/// Takes back the promise to this leader of the current term to vote for no other node for a while.
 pub(crate) async fn forget_leader(raft: &Raft, leader: NodeId) {
     let vote = {
         let metrics = MetricsWatch::of(raft);
@@ -215,8 +219,8 @@ pub(crate) async fn forget_leader(raft: &Raft, leader: NodeId) {
     if vote.leader_id.voted_for != leader {
         return;
     }
-    // What a leader sends when it hands over to somebody else: those who are not that somebody only
-    // forget their promise.
+    // A leader sends this request when it hands over to another node: all members but that node
+    // only forget their promise.
     let request = TransferLeaderRequest::new(vote, leader, None);
     let _ = raft.handle_transfer_leader(request).await;
 }

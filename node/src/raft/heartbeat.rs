@@ -1,4 +1,4 @@
-//! Heartbeats: the groups of two nodes share messages, idle groups and learners are sent fewer, and
+//! Heartbeats: the groups of two nodes share messages, idle groups and learners receive fewer, and
 //! distant members have longer to answer.
 
 pub(crate) mod coalescing;

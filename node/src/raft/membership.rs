@@ -1,4 +1,4 @@
-//! The members of a group, and whose votes count, as far as this node knows.
+//! The members of a group and the nodes whose votes count, as far as this node knows.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,15 @@ use dkv_base::mutants::{Mutant, planted};
 
 use super::{LogId, Metrics, Raft};
 
-/// Whether the vote of a member may count, and it may have to stand: it votes by the newest
-/// configuration that is known here, or that one is not known to be committed.
+/// Returns whether a member's vote may count, so that it may have to stand for election.
 ///
-/// Who votes by the configuration before that only, of either half, may be needed yet. It may have
-/// the longest log of all who are left, and be the only one who knows of the new configuration.
-/// Which was committed last, openraft knows exactly, and lets nobody stand who is in neither; that
-/// it looks costs nothing.
+/// It may if the member is a voter in the newest configuration known here, or if that configuration
+/// is not known to be committed.
+///
+/// A voter of only the previous configuration, in either half, may still be needed. It may have the
+/// longest log of all remaining members, and be the only one that knows of the new configuration.
+/// openraft knows exactly which configuration was committed last, and lets no node stand that is in
+/// neither; its check costs nothing.
 pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
     let newest = &metrics.membership_config;
     let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
@@ -22,8 +24,8 @@ pub(crate) fn may_vote(metrics: &Metrics, member: NodeId) -> bool {
         || !is_committed && !planted(Mutant::ElectByNewest)
 }
 
-/// All whose vote may count: who votes by the configuration that was committed last, or by a later
-/// one. Empty if the group has stopped.
+/// Returns all nodes whose vote may count: the voters of the configuration that was committed last,
+/// and of any later one. Empty if the group has stopped.
 pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
     let voters = raft.with_raft_state(|state| {
         let (committed, newest) =
@@ -33,23 +35,23 @@ pub(crate) async fn electorate(raft: &Raft) -> BTreeSet<NodeId> {
     voters.await.unwrap_or_default()
 }
 
-/// The members of a group by the newest configuration that is known here.
+/// The members of a group in the newest configuration known here.
 pub(crate) struct Configured {
-    /// Index of the entry that it is in.
+    /// Index of the entry that contains the configuration.
     pub(crate) index: u64,
     /// Term of the leader that proposed that entry.
     pub(crate) term: Term,
-    /// Whether that entry is applied here, and so committed.
+    /// Whether this replica has applied that entry, which implies that it is committed.
     pub(crate) is_applied: bool,
-    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    /// Nodes whose vote counts; in a joint configuration, those of the newer half.
     pub(crate) voters: BTreeSet<NodeId>,
     /// All other members.
     pub(crate) others: BTreeSet<NodeId>,
-    /// Whether it is joint.
+    /// Whether the configuration is joint.
     pub(crate) is_joint: bool,
 }
 
-/// The members of a group, as its metrics have them.
+/// Returns the members of a group according to its metrics.
 pub(crate) fn configured(metrics: &Metrics) -> Configured {
     let stored = &metrics.membership_config;
     let index = stored.log_id().as_ref().map_or(0, |log_id| log_id.index);

@@ -1,4 +1,4 @@
-//! What openraft says of a group, as it changes.
+//! Changes of the metrics that openraft reports for a group.
 
 use std::ops::Deref;
 
@@ -7,11 +7,11 @@ use openraft::type_config::alias::WatchReceiverOf;
 
 use super::{Metrics, Raft, Types};
 
-/// The group has stopped: nothing will change any more.
+/// The error of a wait on a group that has stopped: its metrics will not change any more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopped;
 
-/// The metrics of one group.
+/// The metrics of one group, as they change.
 pub(crate) struct MetricsWatch(WatchReceiverOf<Types, Metrics>);
 
 impl MetricsWatch {
@@ -19,17 +19,17 @@ impl MetricsWatch {
         Self(raft.metrics())
     }
 
-    /// The metrics now. Must not be kept across an await.
+    /// Returns the current metrics. The guard must not be kept across an await.
     pub(crate) fn borrow(&self) -> impl Deref<Target = Metrics> + '_ {
         self.0.borrow_watched()
     }
 
-    /// Waits until they have changed since they were last waited for.
+    /// Waits until the metrics have changed since the last wait.
     pub(crate) async fn changed(&mut self) -> Result<(), Stopped> {
         self.0.changed().await.map_err(|_| Stopped)
     }
 
-    /// Waits until they are as wanted.
+    /// Waits until the metrics satisfy `wanted`.
     pub(crate) async fn wait_for(
         &mut self,
         wanted: impl Fn(&Metrics) -> bool,

@@ -1,18 +1,18 @@
-//! Why a group did not answer what was proposed to it.
+//! The reasons why a group did not answer a proposal.
 
 use dkv_base::id::NodeId;
 use dkv_wire::message::Refusal;
 
-/// Why something that was proposed to a group did not come to an answer.
+/// The reason why a proposal to a group got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ProposeError {
-    /// This replica does not lead. No effect.
+    /// This replica does not lead. The proposal had no effect.
     #[error("not the leader")]
     NotLeader(Option<NodeId>),
-    /// No quorum answers. No effect.
+    /// No quorum answers. The proposal had no effect.
     #[error("{0}")]
     Unavailable(String),
-    /// It is in a log, and whether it stays there is for another leader to say.
+    /// The proposal is in a log, and another leader decides whether it stays there.
     #[error("{0}")]
     Unknown(String),
 }

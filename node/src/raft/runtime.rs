@@ -1,5 +1,5 @@
-//! The runtime that openraft runs on: tokio, with nothing in it that is left to chance but by the
-//! platform, and with each group's time at its pace (see `time_scale.rs`).
+//! The runtime on which openraft runs: tokio, with the platform as the only source of randomness,
+//! and with each group's time at its own pace (see `heartbeat/time_scaling.rs`).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use super::fifo_watch::FifoWatch;
 use crate::raft::heartbeat::time_scaling::{self, Moment};
 
-/// openraft gathers what its log reports for a microsecond, which is shorter than any time that is
-/// worth to sleep.
+/// Time below which a sleep is skipped. openraft gathers the reports of its log for a microsecond,
+/// which is too short to be worth a sleep.
 const GATHER: Duration = Duration::from_micros(2);
 
 thread_local! {
-    /// The last moment that was not slept until.
+    /// The deadline of the last sleep that was skipped.
     static NOT_SLEPT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Tokio; random numbers follow from what the platform draws.
+/// Tokio, with random numbers that derive from the platform's.
 #[derive(Debug)]
 pub(crate) struct Runtime(TokioRuntime);
 
@@ -56,10 +56,10 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        // tokio's clock has milliseconds, so to gather would hold back every commit for one of them
-        // while the log is busy. Whoever comes back with the same moment waits for a tick of its
-        // clock, which must pass: where time stands still until all are asleep, it would ask for
-        // ever.
+        // tokio's clock has a resolution of a millisecond, so gathering would delay every commit by
+        // a millisecond while the log is busy. A caller that comes back with the same deadline
+        // waits for a tick of its clock, which must advance: where time stands still until all
+        // tasks sleep, the caller would ask forever.
         let now = Instant::now();
         let gathers = deadline.0.saturating_duration_since(now) < GATHER;
         let again = gathers && NOT_SLEPT.replace(Some(deadline.0)) == Some(deadline.0);
@@ -89,7 +89,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> SmallRng {
-        // For election times only: rare, and no secret.
+        // For election timeouts only: they are rare, and no secret.
         SmallRng::seed_from_u64(platform::random_u64())
     }
 
