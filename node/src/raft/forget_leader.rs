@@ -1,29 +1,29 @@
-//! A promise to a leader that was taken back, and given again.
+//! A promise to a leader that a replica took back, and gave again.
 //!
-//! A replica that hears its leader votes for nobody else. It takes that promise back if it looks as
-//! if the leader's process were gone (see `tasks/failure_detector.rs`), which is a hint only: a
-//! leader that is heard afterwards lives, and the promise holds again, for as long as it does after
-//! any heartbeat.
+//! A replica that hears its leader votes for no other node. It takes that promise back if the
+//! leader's process appears to be gone (see `tasks/failure_detector.rs`), which is only a hint: a
+//! leader that is heard afterwards is alive, and the promise holds again, for as long as it does
+//! after any heartbeat.
 //!
-//! Deliberately missing: clocks. Moments are passed in.
+//! Deliberately missing: clocks. The caller passes in the moments.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When the promise to the leader was last taken back, if ever; clones share it.
+/// The moment when the promise to the leader was last taken back, if ever; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForgottenLeader(Arc<Mutex<Option<Instant>>>);
 
 impl ForgottenLeader {
-    /// The promise is taken back.
+    /// Takes the promise back.
     pub(super) fn forget(&self, now: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// Whether it was taken back and then given again, by hearing the leader at `heard`, and still
-    /// lasts.
+    /// Returns whether the promise was taken back, then given again by hearing the leader at
+    /// `heard`, and still lasts.
     pub(super) fn keeps(&self, heard: Option<Instant>, lasts: Duration, now: Instant) -> bool {
         let forgotten = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let given_again = heard.filter(|heard| forgotten.is_some_and(|at| *heard > at));

@@ -1,32 +1,32 @@
-//! As of when the other members last confirmed that they follow this leader.
+//! The moments as of which the other members last confirmed that they follow this leader.
 //!
-//! A member that answers a question has followed the leader at some moment after the question was
-//! sent, and before the answer came. So it counts as of the moment of the question, and only its
-//! answer to that very question counts: an acknowledgement of entries may have been on its way for
-//! long.
+//! A member that answers a question followed the leader at some moment after the question was sent
+//! and before the answer arrived. So the member counts as of the moment of the question, and only
+//! its answer to that very question counts: an acknowledgement of entries may have been on its way
+//! for a long time.
 //!
-//! openraft keeps such a clock too, which must not be used for this: it takes a late
-//! acknowledgement of an entry for an answer to whatever was sent since and ends with the same
-//! entry (see docs/decisions.md).
+//! openraft keeps such a clock too, but it must not be used for this purpose: openraft takes a late
+//! acknowledgement of an entry for an answer to any request that was sent since and ends with the
+//! same entry (see docs/decisions.md).
 //!
-//! Deliberately missing: clocks. Moments are passed in.
+//! Deliberately missing: clocks. The caller passes in the moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_base::id::{NodeId, Term};
 use tokio::time::Instant;
 
-/// What the members have answered to one leader.
+/// The answers of the members to one leader.
 #[derive(Debug, Default)]
 pub(super) struct LastContact {
-    /// The term that it leads.
+    /// Term of that leader.
     term: Term,
-    /// When each member was asked the question that it answered last.
+    /// When the leader asked each member the question that the member answered last.
     asked: BTreeMap<NodeId, Instant>,
 }
 
 impl LastContact {
-    /// A member has said that it follows the leader of that term, who asked it then.
+    /// Records that a member follows the leader of that term, which asked it at `asked`.
     pub(super) fn confirm(&mut self, member: NodeId, term: Term, asked: Instant) {
         if term > self.term {
             *self = Self { term, asked: BTreeMap::new() };
@@ -37,14 +37,15 @@ impl LastContact {
         }
     }
 
-    /// When each member was asked what it answered last, if it answered the leader of that term.
+    /// Returns when each member was asked the question that it answered last, if it answered the
+    /// leader of that term.
     pub(super) fn last_asked(&self, term: Term) -> impl Iterator<Item = (NodeId, Instant)> + '_ {
         let asked = self.asked.iter().filter(move |_| term == self.term);
         asked.map(|(member, asked)| (*member, *asked))
     }
 
-    /// The latest moment as of which a majority of each of these sets followed `me`, who leads that
-    /// term at `now`. Nothing if one never did.
+    /// Returns the latest moment as of which a majority of each of these sets followed `me`, the
+    /// leader of that term at `now`; `None` if a majority of one set never did.
     pub(super) fn quorum_at(
         &self,
         me: NodeId,
@@ -83,15 +84,15 @@ mod tests {
         numbers.iter().copied().map(node).collect()
     }
 
-    /// Of voters 2 to 5, who answered questions of the second, third, fourth and fifth second, and
-    /// of leader 1 in the tenth.
+    /// Returns the second as of which a quorum of `voters` followed leader 1, seen from the tenth
+    /// second. Voters 2 to 5 have answered questions of the second, third, fourth and fifth second.
     fn quorum_s(voters: &[&[u128]]) -> Option<u64> {
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);
         let mut confirmations = LastContact::default();
         for number in 2..=5 {
             confirmations.confirm(node(number), Term(7), at(number as u64));
-            // Late, and of older questions.
+            // Late answers: to an older question, and in an older term.
             confirmations.confirm(node(number), Term(7), at(1));
             confirmations.confirm(node(number), Term(6), at(9));
         }
@@ -111,7 +112,7 @@ mod tests {
             (&[1, 2, 3], Some(3)),
             (&[1, 2, 3, 4], Some(3)),
             (&[1, 2, 3, 4, 5], Some(4)),
-            // It has no vote of its own.
+            // The leader has no vote of its own.
             (&[3, 4, 5], Some(4)),
             (&[1, 2, 9], Some(2)),
             (&[1, 8, 9], None),

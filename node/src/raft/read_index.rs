@@ -1,27 +1,28 @@
-//! The rounds to a quorum by which a leader makes sure that it leads.
+//! The rounds to a quorum by which a leader confirms that it leads.
 //!
-//! The leader asks the voters itself, in as many rounds at once as it likes, whether they still
-//! follow it, and asks those who have not said so again, until enough have or its patience ends.
-//! Nothing else is evidence: a heartbeat or an acknowledgement that openraft counts may answer what
-//! was sent before the read began (see docs/decisions.md). openraft is only nudged to send a
-//! heartbeat, from which a voter that has not heard of the election learns of it, and the leader of
-//! a later one.
+//! The leader itself asks the voters whether they still follow it, in as many concurrent rounds as
+//! it likes. It asks those that have not confirmed again, until enough have or its patience ends.
+//! Nothing else is evidence: a heartbeat or an acknowledgement that openraft counts may answer a
+//! message that was sent before the read began (see docs/decisions.md). The leader only nudges
+//! openraft to send a heartbeat. From it, a voter that has not heard of the election learns of it,
+//! and the leader learns of a later election.
 //!
-//! Why that is enough for a read that came at a moment `t` to a leader of term `T` (section 6.4 of
-//! Ongaro's dissertation, "Consensus: Bridging Theory and Practice"): each voter of a majority
-//! says, of a moment after `t`, that the vote which it has put into its log last is that of `T`.
-//! Votes only grow, so none of them had voted in a later term by `t`. The first leader of a later
-//! term that is elected by `t` would have needed one of them: its configuration is that of the
-//! majority which was asked or the one before or after it, and any two majorities of such share a
-//! voter. So by `t` nobody but this leader had acknowledged anything since it was elected; what it
-//! had acknowledged it had committed, as was everything of earlier terms once an entry of `T` is
-//! committed. Whoever then has applied what this leader has committed at any moment from `t` on has
-//! all that was acknowledged by `t`.
+//! This is enough for a read that reached a leader of term `T` at a moment `t`, for the following
+//! reason (section 6.4 of Ongaro's dissertation, "Consensus: Bridging Theory and Practice"). Each
+//! voter of a majority states that, at a moment after `t`, the vote that it last put into its log
+//! is that of `T`. Votes only grow, so none of these voters had voted in a later term by `t`. The
+//! first leader of a later term, if elected by `t`, would have needed the vote of one of them: its
+//! configuration is the one whose majority was asked, or the one before or after it, and any two
+//! majorities of such configurations share a voter. So from this leader's election until `t`, no
+//! other node acknowledged anything. This leader had committed what it had acknowledged, and
+//! everything of earlier terms is committed too once an entry of `T` is. A replica that has applied
+//! what this leader has committed at any moment from `t` on therefore has everything that was
+//! acknowledged by `t`.
 //!
-//! openraft says, of one moment after `t`, who leads, who votes, and what is committed. The
-//! configuration is the newest in the leader's log, committed or not, and both halves of it if it
-//! is joint. It is looked at again with each round: a leader that finds that it was deposed says so
-//! at once.
+//! openraft's state gives, for one moment after `t`, the leader, the voters, and the last committed
+//! entry. The configuration is the newest in the leader's log, committed or not, with both halves
+//! if it is joint. Each round reads the state again: a leader that finds itself deposed says so at
+//! once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,29 +38,31 @@ use super::adapter::{Leader, next_leader};
 use super::{MetricsWatch, Network, Raft, ServerState, StateMachineHandle, TimeScale, Types, Vote};
 use crate::raft::ProposeError;
 
-/// Time that a leader has to make sure that it leads, between near members.
+/// Time that a leader has to confirm that it leads, between nearby members.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time after which a voter that does not follow yet is asked again; each further time it is twice
-/// as long, and at most as long as a voter has to answer.
+/// Time after which the leader asks a voter again that does not follow it yet. It doubles with each
+/// further attempt, up to the time that a voter has to answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// Time that a leader has to make sure that it leads: longer, the farther the members are.
+/// Returns the time that a leader has to confirm that it leads: longer, the farther the members
+/// are.
 pub(crate) fn patience(time_scale: &TimeScale) -> Duration {
     PATIENCE.max(time_scale.round_trip() * 3)
 }
 
-/// What a leader claims, at one moment.
+/// A leader's claim at one moment.
 struct Claim {
     vote: Vote,
-    /// Of each of these sets a majority has to confirm it: one, or the two of a joint
-    /// configuration.
+    /// Sets of voters, each of which must confirm the claim by a majority: one set, or the two of a
+    /// joint configuration.
     voters: Vec<BTreeSet<NodeId>>,
-    /// The last entry that is committed, which is of its own term.
+    /// Index of the last committed entry, which is of the leader's own term.
     committed: u64,
 }
 
 impl Claim {
-    /// What a node may claim; nothing, unless it leads and has committed something.
+    /// Returns the claim that a node may make; `None` unless it leads and has committed an entry of
+    /// its own term.
     fn of(me: NodeId, state: &RaftState<Types>) -> Option<Self> {
         let vote = *state.vote_ref();
         let leads = state.server_state == ServerState::Leader
@@ -71,7 +74,7 @@ impl Claim {
         is_of_term.then_some(Self { vote, voters, committed: committed.index })
     }
 
-    /// Whether these are enough of the voters.
+    /// Returns whether these nodes are a majority of each set of voters.
     fn is_confirmed_by(&self, confirmed: &BTreeSet<NodeId>) -> bool {
         let is_majority =
             |voters: &BTreeSet<NodeId>| voters.intersection(confirmed).count() > voters.len() / 2;
@@ -79,11 +82,11 @@ impl Claim {
     }
 }
 
-/// What a replica is, at one moment.
+/// The role of a replica at one moment.
 enum Standing {
-    /// It leads, and may say so.
+    /// It leads, and may claim to.
     Leads(Claim),
-    /// It leads, and has committed nothing of its term yet.
+    /// It leads, but has committed nothing of its term yet.
     Begins,
     /// It does not lead.
     Follows,
@@ -99,8 +102,8 @@ impl Standing {
     }
 }
 
-/// Makes sure, by a round to a quorum, that this replica leads and has applied what was committed
-/// before the call.
+/// Confirms, by a round to a quorum, that this replica leads and has applied everything that was
+/// committed before the call.
 pub(crate) async fn confirm_leadership(
     raft: &Raft,
     state_machine: &StateMachineHandle,
@@ -127,8 +130,8 @@ fn no_quorum() -> ProposeError {
     ProposeError::Unavailable("no quorum answers".into())
 }
 
-/// Asks the voters, those who have not confirmed again and again, for as long as this replica
-/// leads.
+/// Asks the voters, and asks those that have not confirmed again and again, for as long as this
+/// replica leads.
 async fn ask_voters(
     raft: &Raft,
     state_machine: &StateMachineHandle,
@@ -158,7 +161,7 @@ async fn ask_voters(
             }
         };
         if vote.is_some_and(|before| before != claim.vote) {
-            // Who followed it in an earlier term has said nothing of this one.
+            // A voter that followed this leader in an earlier term has said nothing about this one.
             (asked, under_way) = Default::default();
             confirmed = BTreeSet::from([me]);
         }
@@ -187,12 +190,12 @@ async fn ask_voters(
                 Err(_) => Err(ProposeError::Unavailable("the group is stopping".into())),
             };
         }
-        // Who follows another leader tells openraft so, and openraft's state tells this loop.
+        // A voter that follows another leader tells openraft, and this loop reads openraft's state.
         let _ = raft.trigger().heartbeat().await;
     }
 }
 
-/// Asks a voter until it says that it follows the leader that has this vote.
+/// Asks a voter until it says that it follows the leader with this vote.
 async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vote: Vote) -> NodeId {
     let mut pause = ASK_AGAIN_AFTER;
     loop {
@@ -200,7 +203,7 @@ async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vot
         match timeout(patience, network.follows(voter, vote)).await {
             Ok(true) => return voter,
             Ok(false) => {
-                // It may not have heard of the election.
+                // The voter may not have heard of the election.
                 let _hurry = network.mark_urgent();
                 let _ = raft.trigger().heartbeat().await;
                 tokio::time::sleep(pause).await;
@@ -211,7 +214,7 @@ async fn ask_until_it_follows(raft: &Raft, network: &Network, voter: NodeId, vot
     }
 }
 
-/// Waits until this leader has committed an entry of its own term, or does not lead any more.
+/// Waits until this leader has committed an entry of its own term, or no longer leads.
 async fn begun(raft: &Raft, until: Instant) {
     let mut metrics = MetricsWatch::of(raft);
     let begun = metrics.wait_for(|metrics| {
@@ -221,9 +224,11 @@ async fn begun(raft: &Raft, until: Instant) {
     let _ = timeout_at(until, begun).await;
 }
 
-/// What is committed, if this replica leads in that term and makes a quorum with one voter who says
-/// that it follows it there. What the voter has said it found after the read had come that it asks
-/// for: it is as good as its answer to a question.
+/// Returns the index of the last committed entry, if this replica leads in that term and makes a
+/// quorum with one voter that says that it follows this replica there.
+///
+/// The voter's statement is as good as its answer to a question: the voter established it after the
+/// arrival of the read for which it asks.
 pub(crate) async fn confirmed_by(
     raft: &Raft,
     network: &Network,
@@ -237,7 +242,7 @@ pub(crate) async fn confirmed_by(
     is_confirmed.then_some(claim.committed)
 }
 
-/// openraft's own round, which is no evidence: see [`Mutant::TrustLateAcknowledgements`].
+/// Runs openraft's own round, which is no evidence: see [`Mutant::TrustLateAcknowledgements`].
 async fn openrafts_round(raft: &Raft, network: &Network) -> Result<Term, ProposeError> {
     let _hurry = network.mark_urgent();
     let read = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
