@@ -1,8 +1,8 @@
-//! The watch channel of a group, and of openraft: its receivers are woken in the order in which
+//! The watch channel of a group, and of openraft, which wakes its receivers in the order in which
 //! they began to wait.
 //!
-//! Tokio's own spreads its receivers over several queues by chance, to serve thousands of them.
-//! Here there are about a dozen, and a simulation must be able to do the same again.
+//! Tokio's own channel spreads its receivers over several queues at random, to serve thousands of
+//! them. Here there are about a dozen, and a simulation must be able to repeat a run exactly.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use tokio::sync::Notify;
 
-/// The kind of channel.
+/// The type that stands for this kind of channel in openraft's traits.
 pub(crate) struct FifoWatch;
 
 struct FifoWatchInner<T> {
     value: RwLock<T>,
-    /// Changes so far, doubled; odd once all senders are gone.
+    /// Twice the number of changes so far; odd once all senders are gone.
     version: AtomicUsize,
     senders: AtomicUsize,
     receivers: AtomicUsize,
@@ -32,7 +32,7 @@ pub(crate) struct Receiver<T> {
     seen: usize,
 }
 
-/// The value of a channel. Must not be kept across an await.
+/// A read guard on the value of a channel. Must not be kept across an await.
 pub(crate) struct Ref<'a, T>(RwLockReadGuard<'a, T>);
 
 impl<T> Deref for Ref<'_, T> {
@@ -58,7 +58,7 @@ impl<T: Send + Sync> Sender<T> {
         FifoWatch::channel(value).0
     }
 
-    /// Sets the value, whether anybody waits for it or not.
+    /// Sets the value, whether or not a receiver waits for it.
     pub(crate) fn set(&self, value: T) {
         self.send_if_modified(|current| {
             *current = value;
@@ -68,19 +68,19 @@ impl<T: Send + Sync> Sender<T> {
 }
 
 impl<T: Send + Sync + Copy> Sender<T> {
-    /// The value now.
+    /// Returns the current value.
     pub(crate) fn get(&self) -> T {
         *self.0.read()
     }
 }
 
 impl<T: Send + Sync> Receiver<T> {
-    /// Waits until the value is another one than was seen last.
+    /// Waits until the value has changed since this receiver last saw it.
     pub(crate) async fn changed(&mut self) -> Result<(), RecvError> {
         WatchReceiver::changed(self).await
     }
 
-    /// The value now.
+    /// Returns the current value.
     pub(crate) fn get(&self) -> T
     where
         T: Copy,
@@ -88,7 +88,7 @@ impl<T: Send + Sync> Receiver<T> {
         *self.shared.read()
     }
 
-    /// Waits until the value is as wanted.
+    /// Waits until the value satisfies `wanted`.
     pub(crate) async fn wait_for(&mut self, wanted: impl Fn(&T) -> bool) -> Result<(), RecvError> {
         while !wanted(&self.borrow_and_update()) {
             self.changed().await?;
@@ -98,7 +98,7 @@ impl<T: Send + Sync> Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    /// Another receiver, which has seen the value that is there.
+    /// Creates another receiver, which has seen the current value.
     pub(crate) fn receiver(&self) -> Receiver<T> {
         self.0.receivers.fetch_add(1, Ordering::Relaxed);
         Receiver { shared: Arc::clone(&self.0), seen: self.0.version() & !CLOSED }
@@ -170,7 +170,7 @@ impl<T: Send + Sync> WatchSender<FifoWatch, T> for Sender<T> {
             if !modify(&mut value) {
                 return false;
             }
-            // Under the lock: who has read the value has seen its version too.
+            // Under the lock, so that a receiver that has read the value has seen its version too.
             self.0.version.fetch_add(2, Ordering::Release);
         }
         self.0.changed.notify_waiters();
@@ -189,7 +189,7 @@ impl<T: Send + Sync> WatchSender<FifoWatch, T> for Sender<T> {
 impl<T: Send + Sync> WatchReceiver<FifoWatch, T> for Receiver<T> {
     async fn changed(&mut self) -> Result<(), RecvError> {
         loop {
-            // Registered before the look at the version, or a change could fall between the two.
+            // Registered before the version is read, or a change could fall between the two.
             let changed = self.shared.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
@@ -239,7 +239,7 @@ mod tests {
         }
         for value in 1..=3 {
             sender.send(value).unwrap();
-            // What was seen is told once.
+            // The second pass shows that receivers report each value only once.
             for _ in 0..2 {
                 tokio::task::yield_now().await;
             }

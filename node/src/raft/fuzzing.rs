@@ -1,5 +1,5 @@
-//! Frames of Raft, read and written again, whatever they are, and forged ones. Nothing happens to
-//! any group.
+//! Raft frames for fuzzing: arbitrary ones, decoded and encoded again, and forged ones. None of
+//! this affects a group.
 
 use std::collections::BTreeMap;
 
@@ -26,11 +26,11 @@ use super::{Entry, Proposal, SnapshotMeta, StoredMembership, Vote};
 use crate::net::incarnations;
 use crate::raft::heartbeat::coalescing::{Echo, HeartbeatBatch, HeartbeatBatchAnswer};
 
-/// How many kinds of frames there are.
+/// Number of kinds of frames.
 pub const RAFT_FRAMES: usize = 11;
 
-/// Reads bytes as a frame of a kind below [`RAFT_FRAMES`], and writes again what was read; nothing
-/// if it is no such frame.
+/// Decodes bytes as a frame of a kind below [`RAFT_FRAMES`], and encodes the result again; returns
+/// `None` if they are no such frame.
 pub fn raft_frame(kind: usize, bytes: &Bytes) -> Option<Bytes> {
     match kind {
         0 => Some(Bytes::from(encode_append(&decode_append(bytes).ok()?).concat())),
@@ -51,13 +51,13 @@ fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<Bytes> {
     decode::<T>(bytes).ok().map(|frame| encode(&frame))
 }
 
-/// Frames as they should be, each with its kind.
+/// Returns valid frames, each with its kind.
 pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     let nodes = [1, 2, 3].map(|number| NodeId(Uuid::from_u128(number)));
     let vote = Vote::new_committed(3, nodes[0]);
     let configs = vec![nodes.into(), nodes[..2].iter().copied().collect()];
     let known: BTreeMap<_, _> = nodes.map(|node| (node, EmptyNode {})).into();
-    // Its voters are among the nodes that it knows.
+    // This cannot fail: the voters are among the known nodes.
     let membership = Membership::new(configs, known).unwrap_or_default();
     let payloads = [
         EntryPayload::Blank,
@@ -118,17 +118,19 @@ pub fn raft_frame_samples() -> Vec<(usize, Bytes)> {
     samples
 }
 
-/// A stream that somebody opens to a node who has a node's certificate, and what is sent on it.
+/// A stream that a holder of a node's certificate opens to a node, and the frames sent on it.
 pub struct Forged {
-    /// What the stream is for.
+    /// Purpose of the stream.
     pub opening: Opening,
-    /// The frames after that.
+    /// Frames that follow the opening.
     pub frames: Vec<Bytes>,
 }
 
-/// What a thief of a node's certificate would say of a group in its own name, as its leader or a
-/// candidate of that term: everything that there is to say, so as to depose, to overwrite, and to
-/// be taken for proof that the receiver is damaged.
+/// Returns everything that a thief of a node's certificate could say about a group in its own name,
+/// as its leader or a candidate of that term.
+///
+/// The thief aims to depose the leader, to overwrite entries, and to pass for proof that the
+/// receiver is damaged.
 pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<Forged> {
     let vote = Vote::new_committed(term, from);
     let far = Some(log_id(term, u64::MAX));
@@ -195,7 +197,7 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         stream(None, append(None, None, (0..50).map(blank).collect())),
         stream(None, Bytes::from_static(&[255; 64])),
     ];
-    // Each on a stream of its own: the first that is refused may end it.
+    // Each call has a stream of its own: the first that the receiver refuses may end the stream.
     forged.extend(calls().into_iter().map(|call| Forged {
         opening: Opening::RaftCalls { group, from },
         frames: vec![encode(&call)],

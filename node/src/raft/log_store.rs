@@ -1,12 +1,13 @@
 //! Raft's log on the node's write-ahead log.
 //!
-//! A thin binding: openraft's entries and votes become bytes and go to the group's part of the
-//! log; its callbacks are called by the log's writer when the bytes are durable. An append returns
-//! at once and is readable from then on, so that the same entries travel to the other members
-//! while the local disk syncs.
+//! A thin binding: it encodes openraft's entries and votes and gives them to the group's part of
+//! the log; the log's writer calls openraft's callbacks when the bytes are durable. An append
+//! returns at once and is readable from then on, so that the same entries travel to the other
+//! members while the local disk syncs.
 //!
-//! What is still in memory is read at once. What has left it, because a member or the state is far
-//! behind, is read where waiting for the disk holds nobody up, and a bounded part at a time.
+//! A read of entries that are still in memory returns at once. Entries that have left memory, which
+//! a member or a state far behind still needs, are read where waiting for the disk blocks no other
+//! task, and in bounded parts.
 
 use std::fmt::Debug;
 use std::io;
@@ -24,8 +25,8 @@ use super::codec::{decode_entry, encode_entry, invalid};
 use super::{Entry, LogId, Types, Vote};
 use dkv_wal::{GroupLog, bounds};
 
-/// Bytes of entries that one read for replication, or for the state, returns; one entry may be
-/// larger.
+/// Maximum bytes of entries that one read for replication, or for the state, returns; a single
+/// entry may be larger.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The log of one group.
@@ -39,22 +40,22 @@ impl LogStore {
         Self { log }
     }
 
-    /// Gives one durable write to the log and waits for it.
+    /// Gives one durable write to the log and waits until it is durable.
     async fn durably(
         &self,
         write: impl FnOnce(&GroupLog, dkv_wal::Done) -> io::Result<()>,
     ) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| {
-            // Nobody waits any more when Raft has stopped meanwhile.
+            // The receiver is gone if Raft has stopped in the meantime.
             let _ = sender.send(result);
         });
         write(&self.log, done)?;
         receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
     }
 
-    /// Entries from `start` up to but without `end`, as far as they exist and their bytes together
-    /// do not exceed `bytes_max`; but at least one, if there is one.
+    /// Returns the entries from `start` up to but excluding `end`, as far as they exist and their
+    /// bytes together do not exceed `bytes_max`; but at least one, if there is one.
     async fn entries(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
         let reading = self.log.reading(start, end, bytes_max);
         let entries = if reading.is_in_memory() {
@@ -119,19 +120,20 @@ impl RaftLogStorage<Types> for LogStore {
             callback.io_completed(Ok(()));
             return self.log.append_when_ready(entries, Box::new(|_| ())).await;
         }
-        // Waits while the disk is far behind: whoever proposes must not outrun it for long.
+        // Waits while the disk is far behind: a proposer must not outrun it for long.
         let done = Box::new(move |result| callback.io_completed(result));
         self.log.append_when_ready(entries, done).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        // Waited for: a checkpoint of what comes in their place must not be durable before this is.
+        // Waits for the truncation: a checkpoint of the entries that replace these must not become
+        // durable before it.
         let from = last.map_or(0, |last| last.index + 1);
         self.durably(|log, done| log.truncate_from(from, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        // Not waited for: entries that come back after a crash are in a checkpoint anyhow.
+        // Does not wait: entries that come back after a crash are in a checkpoint anyway.
         self.log.purge(upto.index, encode(&upto), Box::new(|_| ()))
     }
 }
@@ -158,7 +160,7 @@ impl RaftLogReader<Types> for LogStore {
         try_unfold(begin, move |(log, mut next, mut read)| async move {
             if read.as_slice().is_empty() {
                 let entries = log.entries(next, end, READ_BYTES_MAX).await?;
-                // Only what comes before the first and after the last may be missing.
+                // Entries may be missing only before the first and after the last.
                 let first = entries.first().map(|entry| entry.log_id.index);
                 if first.is_some_and(|first| first != next && next != start) {
                     return Err(gone(next));

@@ -1,4 +1,4 @@
-//! A replica in memory, for tests of what binds it together: openraft with our log and our state,
+//! An in-memory replica for tests of what binds it together: openraft with our log and our state,
 //! without any other member.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ use dkv_state::{BatchBuilder, Engine, EngineOptions, GroupState, GroupStore, Met
 use dkv_wal::disk::MemoryDisk;
 use dkv_wal::{Wal, WalOptions};
 
-/// The shard that everything here is about.
+/// The shard that all tests here use.
 pub(super) const SHARD: GroupId = GroupId(1);
 
 /// One replica of a shard.
@@ -46,17 +46,17 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// A replica that is a member of nothing yet.
+    /// Starts a replica that is not a member of any group yet.
     pub(super) async fn start() -> Self {
         Self::start_as(&credentials(&new_authority())).await
     }
 
-    /// The same, as the holder of credentials.
+    /// Starts a replica that holds these credentials.
     pub(super) async fn start_as(credentials: &Credentials) -> Self {
         Self::start_with(credentials, true).await
     }
 
-    /// The same, which stands for election only if it may.
+    /// Starts a replica that holds these credentials and stands for election only if `elects`.
     pub(super) async fn start_with(credentials: &Credentials, elects: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let engine = open_engine(&directory);
@@ -101,18 +101,18 @@ impl Replica {
         }
     }
 
-    /// The same, as the other members see it.
+    /// Returns this replica as the other members see it.
     pub(super) fn member(&self) -> ReplicaHandle {
         let (raft, state_machine) = (self.raft.clone(), self.state_machine.clone());
         ReplicaHandle::new(raft, state_machine, self.durability.clone(), self.time_scale.clone())
     }
 
-    /// Its store.
+    /// Returns the replica's store.
     pub(super) fn store(&self) -> GroupStore {
         self.engine.group(SHARD).unwrap()
     }
 
-    /// Makes sure that openraft has not given up.
+    /// Asserts that openraft has not given up.
     pub(super) fn assert_runs(&self) {
         let metrics = MetricsWatch::of(&self.raft);
         let metrics = metrics.borrow();
@@ -120,12 +120,12 @@ impl Replica {
     }
 }
 
-/// The authority of a new network.
+/// Creates the authority of a new network.
 pub(super) fn new_authority() -> Authority {
     Authority::create(NetworkId::random(), SystemTime::now()).unwrap()
 }
 
-/// Credentials of a new node.
+/// Creates the credentials of a new node.
 pub(super) fn credentials(authority: &Authority) -> Credentials {
     let (key, public_key) = generate_key().unwrap();
     let identity = Identity::node(authority.network(), NodeId::random());
@@ -147,7 +147,7 @@ pub(super) struct Sent {
     pub(super) clock_ms: u64,
 }
 
-/// A snapshot of a shard that ends at that index, with so many keys.
+/// Creates a snapshot of a shard that ends at that index and has `keys` keys.
 pub(super) fn snapshot(index: u64, keys: u64) -> Sent {
     let directory = tempfile::tempdir().unwrap();
     let engine = open_engine(&directory);
@@ -174,7 +174,7 @@ pub(super) fn snapshot(index: u64, keys: u64) -> Sent {
     }
 }
 
-/// A batch that opens a session and puts so many keys.
+/// Builds a batch that opens a session and puts `keys` keys.
 pub(super) fn puts(keys: u64) -> Bytes {
     let session = SessionId(uuid::Uuid::from_u128(7));
     let mut batch = BatchBuilder::new(1_000_000, Stamp(1));
