@@ -79,7 +79,7 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
     log.purge(10, Bytes::from_static(b"ten"), Box::new(|_| ())).unwrap();
     assert!(check(5, 10));
     assert!(!check(5, 11));
-    // The vote is missing too: it was given before anything was acknowledged.
+    // The vote of term 6 is missing too: it was given before anything was acknowledged.
     assert!(!check(6, 11));
     let why = durability.broken().await;
     assert!(why.contains("ends at entry 10") && why.contains("acknowledged entry 11"), "{why}");
