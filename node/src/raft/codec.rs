@@ -1,8 +1,8 @@
-//! Entries and Raft messages as bytes.
+//! Encoding of entries and Raft messages.
 //!
-//! An entry has one encoding, in the log and on the wire: a small head (term, index, kind) and the
-//! payload as it is, so that appending and replicating a batch copies it and never parses it.
-//! Everything else is openraft's own types through serde.
+//! An entry has one encoding, in the log and on the wire: a small head (term, index, kind) followed
+//! by the payload as is, so that appending and replicating a batch copies it and never parses it.
+//! All other messages are openraft's own types through serde.
 
 use std::io;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, LogId, Proposal, SnapshotMeta, Types, Vote};
 
-/// A batch of this many bytes is sent as it lies in memory; a smaller one is copied beside others.
+/// A batch of at least this many bytes is sent from where it lies in memory; a smaller one is
+/// copied next to others.
 const SHARED_BYTES: usize = 16 * 1024;
 
-/// What follows an entry's head.
+/// The kind of payload that follows an entry's head.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Blank,
@@ -60,7 +61,7 @@ pub(super) fn encode_entry(entry: &Entry) -> Bytes {
     Bytes::from(buffer)
 }
 
-/// Decodes an entry; a batch in it shares the bytes.
+/// Decodes an entry; a batch in it shares the memory of `bytes`.
 pub(super) fn decode_entry(bytes: &Bytes) -> Result<Entry, DecodeError> {
     let (head, rest) = decode_prefix::<EntryHead>(bytes)?;
     let payload = match head.kind {
@@ -76,7 +77,7 @@ pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId { leader_id: CommittedLeaderId::new(term), index }
 }
 
-/// A message that is not one, as the error of the storage or stream it came from.
+/// Converts a decoding error to an error of the storage or stream that the bytes came from.
 pub(super) fn invalid(error: DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
@@ -89,8 +90,8 @@ struct AppendHead {
     entries: u32,
 }
 
-/// Encodes a request to append: a head, and each entry with its length in front. The parts make one
-/// message; a large batch is a part of its own, shared and not copied.
+/// Encodes a request to append: a head, then each entry preceded by its length. The parts form one
+/// message; a large batch is a separate part, shared and not copied.
 pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<Bytes> {
     let head = AppendHead {
         vote: request.vote,
@@ -121,11 +122,11 @@ pub(super) fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<Bytes>
     parts
 }
 
-/// Decodes a request to append; its entries share the bytes.
+/// Decodes a request to append; its entries share the memory of `bytes`.
 pub(super) fn decode_append(bytes: &Bytes) -> Result<AppendEntriesRequest<Types>, DecodeError> {
     let (head, rest) = decode_prefix::<AppendHead>(bytes)?;
     let mut rest = bytes.slice_ref(rest);
-    // Each entry takes four bytes and more: no count can make us allocate more than we were sent.
+    // Each entry takes at least four bytes: no count can make us allocate more than we were sent.
     let mut entries = Vec::with_capacity((head.entries as usize).min(rest.len() / 4));
     for _ in 0..head.entries {
         let length = if rest.len() < 4 { usize::MAX } else { rest.get_u32_le() as usize };
@@ -148,41 +149,42 @@ pub(super) fn decode_append(bytes: &Bytes) -> Result<AppendEntriesRequest<Types>
 /// The acknowledgement of one request to append, or why it was not taken.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum AppendAnswer {
-    /// All up to the end of the request is on disk.
+    /// All entries up to the end of the request are on disk.
     Taken {
-        /// Its last entry.
+        /// The last entry of the request.
         last: Option<LogId>,
-        /// The member's seal on that, by which it knows its word again; see `durability`.
+        /// The member's seal on that entry, by which it recognizes its own acknowledgement; see
+        /// `durability_check`.
         seal: Option<Seal>,
     },
-    /// It was not taken.
+    /// The request was not taken.
     Refused(StreamAppendError<Types>),
 }
 
-/// A call that has one answer.
+/// A call that has a single answer.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Call {
-    /// The leader lives.
+    /// The leader is alive.
     Heartbeat {
         /// An encoded request to append without entries.
         append: Bytes,
-        /// How complete a state is that has applied as much as the leader; nothing as long as that
-        /// is not known.
+        /// How complete a state is that has applied as much as the leader; `None` as long as that
+        /// is unknown.
         confirmed: Option<Confirmed>,
-        /// How far the leader knows the receiver to be, if it votes.
+        /// The receiver's last acknowledgement as the leader has it, if the receiver votes.
         acknowledged: Option<Acknowledged>,
-        /// Whether the group rests: the next heartbeat comes later.
+        /// Whether the group is quiescent, so that the next heartbeat comes later.
         is_quiescent: bool,
     },
     /// A request for a vote.
     Vote(VoteRequest<Types>),
-    /// Would you vote for me?
+    /// Asks whether the receiver would vote for the sender.
     PreVote(VoteRequest<Types>),
-    /// The leader hands over.
+    /// The leader transfers the leadership.
     Transfer(TransferLeaderRequest<Types>),
-    /// Do you still follow the leader that has this vote?
+    /// Asks whether the receiver still follows the leader that has this vote.
     Follow {
-        /// Of the term that the sender leads.
+        /// The vote of the term that the sender leads.
         vote: Vote,
         /// As in a heartbeat.
         acknowledged: Option<Acknowledged>,
@@ -190,23 +192,23 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// It has waited for so long before it was sent.
+    /// Accounts for the time that the call waited before it was sent.
     pub(super) fn waited(&mut self, time: Duration) {
         if let Self::Heartbeat { confirmed: Some(confirmed), .. } = self {
-            // The part of a microsecond counts as a whole one: never younger than it is.
+            // A fraction of a microsecond counts as a whole one, so that the age is never too low.
             let us = time.as_micros() as u64 + 1;
             confirmed.age_us = confirmed.age_us.saturating_add(us);
         }
     }
 }
 
-/// Everything that was acknowledged by a moment is in the entries up to an index.
+/// A statement that everything acknowledged by some moment is in the entries up to an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Confirmed {
-    /// How long before the message was sent that moment was, in microseconds: a quorum confirmed
+    /// How long before the message was sent that moment was, in microseconds; a quorum confirmed
     /// the leader then.
     pub(super) age_us: u64,
-    /// The last entry that the leader has applied.
+    /// The index of the last entry that the leader has applied.
     pub(super) applied: u64,
 }
 
@@ -219,16 +221,16 @@ pub(super) enum CallAnswer {
     Heartbeat(AppendEntriesResponse<Types>),
     Vote(VoteResponse<Types>),
     Transfer(TransferLeaderResponse<Types>),
-    /// Whether the vote that this member has put into its log last is that one.
+    /// Whether the vote that this member last wrote to its log is the one asked about.
     Follow(bool),
 }
 
-/// What comes in front of the chunks of a snapshot.
+/// The head that precedes the chunks of a snapshot.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SnapshotHead {
     pub(super) vote: Vote,
     pub(super) meta: SnapshotMeta,
-    /// What the store says of itself; see `dkv_state::engine`.
+    /// The store's metadata about the rows; see `dkv_state::engine`.
     pub(super) store: Bytes,
 }
 
@@ -237,11 +239,11 @@ pub(super) struct SnapshotHead {
 pub(super) enum SnapshotFrame {
     /// Rows, as the store encodes them.
     Rows(Bytes),
-    /// There are no more.
+    /// The end of the rows.
     End,
 }
 
-/// What the receiver of a snapshot answers: its vote, or why it did not take it.
+/// The answer of a snapshot's receiver: its vote, or why it did not take the snapshot.
 pub(super) type SnapshotAnswer = Result<Vote, String>;
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
-//! Raft's messages from the other members.
+//! Raft messages from the other members.
 //!
-//! Whoever speaks Raft has shown a node's certificate, and says in its stream's opening who it is;
-//! both were compared by the time a stream gets here. What remains is checked here, for each
-//! message: that its sender is a member of the group (see `members`), that the vote in it is the
-//! sender's own, so that nobody can lead, or stand, in another's name, and that it can be true (see
-//! [`plausible`]). A message that cannot be ends its stream, is told to the operator with its
-//! sender, and has no other consequence: it neither stops this node nor makes its data suspect.
+//! A peer that speaks Raft has presented a node's certificate and named itself in the opening of
+//! its stream; by the time a stream reaches this module, the two have been compared. This module
+//! checks the rest, for each message: that the sender is a member of the group (see
+//! `node/peer_access.rs`); that the vote in the message is the sender's own, so that no node can
+//! lead or stand for election in another's name; and that the message is plausible (see
+//! [`validation`]). A message that cannot be true ends its stream, is reported to the operator with
+//! its sender, and has no other consequence: it neither stops this node nor makes its data suspect.
 //!
-//! [`plausible`]: super::validation
+//! [`validation`]: super::validation
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,21 +49,21 @@ type Writer = FrameWriter<quinn::SendStream>;
 /// Time that a call may wait for the group, whose disk may have stalled.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time that a heartbeat may wait for what was given to the disk before it.
+/// Time that a heartbeat may wait for earlier writes to reach the disk.
 const SYNC_PATIENCE: Duration = Duration::from_millis(5);
-/// Heartbeats of a group that were answered before the disk was ready for openraft's own answer.
+/// Most heartbeats of a group answered before the disk was ready for openraft's own answer.
 const LATE_MAX: usize = 16;
 
-/// Batches of heartbeats that wait for their answers at once; more are left in the stream.
+/// Most batches of heartbeats that wait for their answers at once; further ones stay in the stream.
 const HEARTBEAT_BATCHES_MAX: usize = 16;
 
-/// How often it is looked up whether the sender of a stream of entries is still a member.
+/// Interval at which the sender of a stream of entries is checked for still being a member.
 const MEMBER_CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// Says whether somebody is a member of a group, as far as this node knows.
+/// Function that reports whether a peer is a member of a group, as far as this node knows.
 pub(crate) type IsMember = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
 
-/// Who sends.
+/// The sender of a message.
 #[derive(Clone)]
 pub(crate) struct RaftPeer {
     pub(crate) id: NodeId,
@@ -72,7 +73,7 @@ pub(crate) struct RaftPeer {
 }
 
 impl RaftPeer {
-    /// Refuses what it sends to a group that it is no member of.
+    /// Refuses a message to a group that the sender is not a member of.
     fn check_member(&self, group: GroupId) -> Result<(), Refused> {
         if (self.is_member)(group) {
             return Ok(());
@@ -82,7 +83,7 @@ impl RaftPeer {
         Err(Refused::Now(why))
     }
 
-    /// Notes that a message cannot be.
+    /// Reports a message that cannot be true and returns its refusal.
     fn refuse(&self, member: &ReplicaHandle, why: String) -> Refused {
         let why = format!("group {}: {why}", member.durability.group());
         self.denials.note(self.id, &why);
@@ -92,24 +93,24 @@ impl RaftPeer {
 
 #[cfg(test)]
 impl RaftPeer {
-    /// A member.
+    /// Returns a member of every group.
     fn member(id: NodeId) -> Self {
         let (liveness, denials) = Default::default();
         Self { id, liveness, is_member: Arc::new(|_| true), denials }
     }
 
-    /// Somebody with a node's certificate and no more.
+    /// Returns a peer that has a node's certificate but is a member of no group.
     fn stranger(id: NodeId) -> Self {
         Self { is_member: Arc::new(|_| false), ..Self::member(id) }
     }
 }
 
-/// Why a message was not answered as asked.
+/// Reason why a message was not answered as asked.
 #[derive(Debug)]
 enum Refused {
-    /// It may be answered another time.
+    /// The message may succeed at another time.
     Now(String),
-    /// It, or what comes after it, can never be: the stream ends.
+    /// The message, or whatever follows it, can never be valid: the stream ends.
     ForGood(String),
 }
 
@@ -121,7 +122,7 @@ impl From<String> for Refused {
 
 type Answered = Result<CallAnswer, Refused>;
 
-/// What is sent back, and whether the stream goes on.
+/// Returns the result to send back, and whether the stream continues.
 fn told(answered: Answered) -> (CallResult, bool) {
     match answered {
         Ok(answer) => (Ok(answer), true),
@@ -130,7 +131,7 @@ fn told(answered: Answered) -> (CallResult, bool) {
     }
 }
 
-/// A replica of this node, as the other members see it.
+/// A replica on this node, as the other members see it.
 #[derive(Clone)]
 pub(crate) struct ReplicaHandle {
     pub(crate) raft: Raft,
@@ -152,40 +153,40 @@ impl ReplicaHandle {
         Self { raft, state_machine, durability, time_scale, late, forgotten }
     }
 
-    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard. It
-    /// is given again as soon as that leader is heard again.
+    /// Withdraws the promise not to vote against `leader` while the replica hears it. The promise
+    /// holds again as soon as the replica hears that leader again.
     pub(crate) async fn forget_leader(&self, leader: NodeId) {
-        // First, as what is heard meanwhile may be of later.
+        // Note the time first: a heartbeat that arrives meanwhile may be a later one.
         self.forgotten.forget(Instant::now());
         forget_leader(&self.raft, leader).await;
     }
 
-    /// Whether a vote would break the promise to a leader that was forsaken and has been heard
-    /// since.
+    /// Returns whether a vote would break the promise to a leader that this replica had forsaken
+    /// and has heard again since.
     ///
-    /// openraft takes such a promise back for the whole term, so it is kept here. It lasts as long
-    /// as openraft's.
+    /// openraft withdraws such a promise for the whole term, so this module keeps it instead. It
+    /// lasts as long as openraft's.
     fn keeps_to_leader(&self) -> bool {
         let lease = Duration::from_millis(self.raft.config().election_timeout_max);
         let heard = self.state_machine.followed_at();
         self.forgotten.keeps(heard, self.time_scale.stretch(lease), Instant::now())
     }
 
-    /// The answer to one who asks for a vote and does not get it.
+    /// Returns the answer to a candidate that does not get this replica's vote.
     fn refuse_vote(&self) -> VoteResponse<Types> {
         let metrics = MetricsWatch::of(&self.raft);
         let vote = metrics.borrow().vote;
         VoteResponse::new(vote, None, false)
     }
 
-    /// The last entry that is known to be committed.
+    /// Returns the last entry known to be committed.
     fn committed(&self) -> Option<LogId> {
         let told = MetricsWatch::of(&self.raft).borrow().local_committed;
         told.max(self.state_machine.applied_log_id())
     }
 }
 
-/// Answers calls until the peer ends the stream, or sends what cannot be.
+/// Answers calls until the peer ends the stream or sends a message that cannot be true.
 pub(crate) async fn serve_calls(
     member: ReplicaHandle,
     raft_peer: RaftPeer,
@@ -216,7 +217,7 @@ async fn answer_call(member: &ReplicaHandle, raft_peer: &RaftPeer, frame: &Bytes
     }
 }
 
-/// Answers a call that was sent at `sent` at the earliest, if that is known.
+/// Answers a call; `sent` is the earliest time at which it may have been sent, if known.
 async fn answer(
     member: &ReplicaHandle,
     raft_peer: &RaftPeer,
@@ -249,7 +250,7 @@ async fn answer(
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut liveness).await {
                 return heard.map_err(Refused::Now);
             }
-            // It waits for the disk.
+            // openraft's answer waits for the disk.
             if !durability.follows(&vote) {
                 return liveness.await.map_err(Refused::Now);
             }
@@ -273,7 +274,8 @@ async fn answer(
         Call::PreVote(request) => {
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(refuse)?;
-            // Whoever is elected by this must not be missed for longer than at any other time.
+            // Wake the group: a leader elected by this must not be missed for longer than at any
+            // other time.
             member.time_scale.told(false);
             if member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
@@ -295,8 +297,9 @@ async fn answer(
     }
 }
 
-/// Whether a request to append says otherwise of what is committed here already. Nothing can:
-/// whoever does is no leader of this group, or this replica is not what it was.
+/// Returns an error if a request to append contradicts what is committed on this replica. No valid
+/// request can: either the sender is not a leader of this group, or this replica is no longer
+/// intact.
 async fn contradicts(
     member: &ReplicaHandle,
     request: &AppendEntriesRequest<Types>,
@@ -310,7 +313,7 @@ async fn contradicts(
     if let Some(at) = stated.iter().find(|at| at.leader_id > committed.leader_id) {
         return Err(other(at));
     }
-    // Nearly always there is none, or the last one that is committed.
+    // Nearly always the request names no such entry, or only the last committed one.
     let stated: Vec<LogId> = stated.into_iter().filter(|at| *at != committed).collect();
     let (Some(first), Some(last)) = (stated.first(), stated.last()) else { return Ok(()) };
     let own = positions(member.durability.log(), first.index, last.index).await?;
@@ -320,7 +323,7 @@ async fn contradicts(
     }
 }
 
-/// Hands a heartbeat to openraft.
+/// Passes a heartbeat to openraft.
 async fn hear(
     member: ReplicaHandle,
     request: AppendEntriesRequest<Types>,
@@ -339,8 +342,8 @@ async fn hear(
     Ok(CallAnswer::Heartbeat(answer))
 }
 
-/// Answers batches of heartbeats until the peer ends the stream; `group` finds a group of this
-/// node, and `marks` is told how far the peer's log is on disk and says how far this node's is.
+/// Answers batches of heartbeats until the peer ends the stream. `group` finds a group on this
+/// node; `marks` takes the position up to which the peer's log is on disk and returns this node's.
 pub(crate) async fn serve_heartbeats(
     group: impl Fn(GroupId) -> Option<ReplicaHandle>,
     raft_peer: RaftPeer,
@@ -387,7 +390,7 @@ pub(crate) async fn serve_heartbeats(
     }
 }
 
-/// Takes entries from a leader, pipelined, and acknowledges them in order.
+/// Takes pipelined entries from a leader and acknowledges them in order.
 pub(crate) async fn serve_append<R, W>(
     member: ReplicaHandle,
     raft_peer: RaftPeer,
@@ -398,10 +401,11 @@ pub(crate) async fn serve_append<R, W>(
     W: AsyncWrite + Unpin,
 {
     let (raft, durability) = (member.raft.clone(), member.durability.clone());
-    // Terms of the requests that are under way, in their order.
+    // Terms of the requests in flight, in their order.
     let terms = Arc::new(Mutex::new(VecDeque::new()));
     let state = (reader, member, raft_peer, None, Arc::clone(&terms));
-    // Ends at the first frame that is not a request of the sender's own: so does the stream.
+    // The request stream, and with it the QUIC stream, ends at the first frame that is not a
+    // request of the sender's own.
     let requests =
         unfold(state, move |(mut reader, member, raft_peer, checked, terms)| async move {
             let frame = match reader.next().await {
@@ -428,7 +432,7 @@ pub(crate) async fn serve_append<R, W>(
             Err(error) => return debug!(%error, "this node stops"),
         };
         writer.push(&answer);
-        // Acknowledgements that are ready together go together.
+        // Acknowledgements that are ready together are sent together.
         if writer.flush().await.is_err() {
             return;
         }
@@ -436,7 +440,8 @@ pub(crate) async fn serve_append<R, W>(
     let _ = writer.into_inner().shutdown().await;
 }
 
-/// A request to append, if it may be handed to openraft, and when its sender was last looked up.
+/// Returns a request to append if it may be passed to openraft, and the time at which its sender's
+/// membership was last checked.
 async fn take_request(
     member: &ReplicaHandle,
     raft_peer: &RaftPeer,
@@ -460,10 +465,10 @@ async fn take_request(
     Some((request, checked))
 }
 
-/// Takes a snapshot from a leader and answers when it is installed.
+/// Takes a snapshot from a leader and answers once it is installed.
 ///
 /// # Errors
-/// If this node must stop, with the reason.
+/// Returns the reason if this node must stop.
 pub(crate) async fn serve_snapshot(
     member: ReplicaHandle,
     raft_peer: RaftPeer,
@@ -516,7 +521,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
         }
     }
     let arrived = incoming.complete(&head.meta).await?;
-    // Time has passed.
+    // Check again: the transfer took time.
     raft_peer.check_member(durability.group()).map_err(refuse)?;
     check(&head).map_err(|why| refuse(raft_peer.refuse(member, why)))?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
@@ -524,8 +529,8 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     Ok(answer.map_err(|error| error.to_string())?.vote)
 }
 
-/// Whether a snapshot goes on from what is committed here: openraft takes one that does not for the
-/// end.
+/// Returns an error unless a snapshot continues what is committed here. openraft treats a snapshot
+/// that does not as fatal.
 fn fits(member: &ReplicaHandle, meta: &SnapshotMeta) -> Result<(), String> {
     match (meta.last_log_id, member.committed()) {
         (Some(last), Some(committed))
@@ -538,7 +543,7 @@ fn fits(member: &ReplicaHandle, meta: &SnapshotMeta) -> Result<(), String> {
     }
 }
 
-/// The ids of entries of the log, as far as they are there.
+/// Returns the ids of the entries of the log in this range, as far as they exist.
 async fn positions(log: &GroupLog, first: u64, last: u64) -> Result<Vec<LogId>, String> {
     let reading = log.reading(first, last.saturating_add(1), u64::MAX);
     let entries = if reading.is_in_memory() {
@@ -551,7 +556,7 @@ async fn positions(log: &GroupLog, first: u64, last: u64) -> Result<Vec<LogId>, 
     ids.collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
-/// Whether a vote is the sender's own.
+/// Returns an error unless a vote is the sender's own.
 fn own(vote: &Vote, from: NodeId) -> Result<(), String> {
     if vote.leader_id.voted_for == from {
         Ok(())

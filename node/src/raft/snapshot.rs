@@ -1,13 +1,13 @@
-//! Snapshots on their way: rows of our newest checkpoint to another node, or its rows to us.
+//! Snapshots in transfer: rows of our newest checkpoint to another node, or its rows to us.
 //!
-//! For openraft an error while a snapshot is installed is the end of the node. So it hears of one
-//! only when all that can go wrong with a transfer is behind it: an [`Incoming`] takes rows as they
-//! come, and becomes an [`Arrived`] once they are those that the head named, durable, and read back
-//! as a state. What fails before that is answered to the sender, who tries again. Installing is a
-//! switch.
+//! To openraft, an error while a snapshot is installed is fatal to the node. So openraft learns of
+//! a snapshot only once everything that can go wrong with a transfer is over: an [`Incoming`] takes
+//! rows as they arrive, and becomes an [`Arrived`] once they match the head, are durable, and were
+//! read back as a state. A failure before that is reported to the sender, which tries again.
+//! Installing is then only a switch.
 //!
-//! Deliberately missing: a second snapshot at a time. One that is complete keeps others from
-//! becoming so until it is installed or given up.
+//! Deliberately missing: several snapshots at a time. A complete one keeps others from completing
+//! until it is installed or given up.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::codec::invalid;
 use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
 use dkv_state::{Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader};
 
-/// The moment that a state is of, as it stands in its checkpoints.
+/// The position of a state in the log, as stored in its checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) applied: Option<LogId>,
@@ -35,11 +35,11 @@ impl Position {
     }
 }
 
-/// What openraft passes around as a snapshot.
+/// The snapshot type that openraft passes around.
 pub(crate) enum SnapshotData {
-    /// Rows of our newest checkpoint, on their way to another node.
+    /// Rows of our newest checkpoint, to send to another node.
     Outgoing(Outgoing),
-    /// Rows from another node, whole and durable, that are not the state yet.
+    /// Rows from another node, complete and durable, that are not the state yet.
     Arrived(Arrived),
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// What the store says of the rows.
+    /// Returns the store's metadata about the rows.
     pub(crate) fn meta(&self) -> Bytes {
         self.meta.clone()
     }
 
-    /// The next rows; `None` after the last.
+    /// Returns the next rows; `None` after the last.
     pub(crate) async fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
         let read = run_blocking(move || {
@@ -68,7 +68,7 @@ impl Outgoing {
     }
 }
 
-/// Our newest checkpoint, if there is one.
+/// Opens our newest checkpoint for sending, if there is one.
 pub(super) async fn outgoing(store: GroupStore) -> io::Result<Option<Snapshot>> {
     let opened = run_blocking(move || Ok::<_, EngineError>(store.snapshot()?.map(open))).await?;
     let Some((reader, meta)) = opened.map_err(io::Error::other)? else { return Ok(None) };
@@ -85,12 +85,12 @@ fn open(reader: SnapshotReader) -> (OffThread<SnapshotReader>, Meta) {
     (OffThread::new(reader), meta)
 }
 
-/// Why a snapshot was not taken.
+/// Reason why a snapshot was not taken.
 #[derive(Debug)]
 pub(crate) enum NotTaken {
-    /// It, or its transfer, is to blame, or there is no room: the sender may try again.
+    /// The snapshot or its transfer is at fault, or there is no room: the sender may try again.
     Refused(String),
-    /// This node is: it must stop.
+    /// This node is at fault and must stop.
     Unfit(String),
 }
 
@@ -110,14 +110,14 @@ impl From<EngineError> for NotTaken {
     }
 }
 
-/// Of a thread that ended without an answer.
+/// Converts the error of a thread that ended without an answer.
 impl From<io::Error> for NotTaken {
     fn from(error: io::Error) -> Self {
         Self::Unfit(error.to_string())
     }
 }
 
-/// Rows from another node, as they come.
+/// Rows from another node, as they arrive.
 pub(crate) struct Incoming {
     installer: OffThread<Installer>,
     meta: Meta,
@@ -125,8 +125,8 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Begins to take a snapshot of which its sender's store says `meta`. `installing` is the same
-    /// for all snapshots of a group.
+    /// Begins to receive a snapshot that has the metadata `meta` from its sender's store.
+    /// `installing` is the same for all snapshots of a group.
     pub(super) async fn begin(
         store: GroupStore,
         meta: Bytes,
@@ -137,7 +137,7 @@ impl Incoming {
         Ok(Self { installer: begun.await??, meta, installing })
     }
 
-    /// Takes some rows in.
+    /// Writes rows that have arrived.
     pub(crate) async fn rows(&mut self, rows: Bytes) -> Result<(), NotTaken> {
         let mut installer = self.take_installer()?;
         let taken = run_blocking(move || {
@@ -148,8 +148,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Ends the transfer: the rows are all there, they are those of the moment that `head` names,
-    /// and they are durable.
+    /// Completes the transfer: checks that the rows belong to the position that `head` names and
+    /// that they are all there, and makes them durable.
     pub(crate) async fn complete(mut self, head: &SnapshotMeta) -> Result<Arrived, NotTaken> {
         let position =
             Position { applied: head.last_log_id, membership: head.last_membership.clone() };
@@ -174,7 +174,7 @@ impl Incoming {
     }
 }
 
-/// Rows from another node that are whole and durable, and the state that they are. Dropped, it
+/// Complete and durable rows from another node, and the state that they represent. Dropping it
 /// leaves nothing behind.
 pub(crate) struct Arrived {
     rows: OffThread<(Completed, GroupState)>,
@@ -183,7 +183,7 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// Makes the rows those that stand, and returns the state that goes with them.
+    /// Puts the rows in place of the current ones and returns their state.
     pub(super) async fn switch(mut self) -> io::Result<(GroupState, Position)> {
         let gone = || io::Error::other("a snapshot is installed once");
         let (completed, state) = self.rows.take().ok_or_else(gone)?;
@@ -192,7 +192,8 @@ impl Arrived {
     }
 }
 
-/// A value whose end may wait for the disk or take long. It ends where that holds nobody up.
+/// A value whose drop may wait for the disk or take long. It is dropped on a thread where that
+/// delays no other work.
 pub(super) struct OffThread<T: Send + 'static>(Option<T>);
 
 impl<T: Send + 'static> OffThread<T> {
@@ -200,7 +201,7 @@ impl<T: Send + 'static> OffThread<T> {
         Self(Some(value))
     }
 
-    /// The value, whose end is now somebody else's business; nothing if it was taken before.
+    /// Takes out the value, which the caller must then drop; `None` if it was taken before.
     pub(super) fn take(&mut self) -> Option<T> {
         self.0.take()
     }

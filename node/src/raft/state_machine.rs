@@ -1,12 +1,12 @@
-//! Raft's state machine on the node's state.
+//! Raft's state machine, backed by the node's state.
 //!
-//! Applying touches memory only. A snapshot, in openraft's word, is a checkpoint in ours: what
-//! changed since the last one goes to the engine in one atomic batch, in the background, and the
-//! log may then be purged up to it. A member that is too far behind for the log is sent the rows of
-//! the newest checkpoint.
+//! Applying touches memory only. What openraft calls a snapshot is a checkpoint here: the changes
+//! since the last one go to the engine in one atomic batch, in the background, and the log may then
+//! be purged up to it. A member that is too far behind for the log receives the rows of the newest
+//! checkpoint.
 //!
-//! The position of the last applied entry, and the membership in force there, go with every
-//! checkpoint, so that state and position can never part.
+//! Every checkpoint includes the position of the last applied entry and the membership in force
+//! there, so that state and position can never diverge.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -35,26 +35,27 @@ use dkv_state::{
     LogClock, Row, ShardState, Waiting,
 };
 
-/// Time between two attempts to write a checkpoint to a disk that is full.
+/// Time between two attempts to write a checkpoint to a full disk.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
 
-/// Keys that are looked up in the checkpoint one after the other by one thread.
+/// Keys that one thread looks up in the checkpoint, one after the other.
 const LOOK_UPS_TOGETHER: usize = 16;
-/// Times that a key is looked up whose value was just removed.
+/// Most attempts to look up a key whose value was just removed.
 const LOOK_UPS_MAX: usize = 8;
-/// Keys that are looked at with the state locked when values are to leave memory.
+/// Keys examined under one lock of the state when values are evicted from memory.
 const EVICT_KEYS: usize = 256;
-/// How many times that, at most, after values were read back.
+/// Most such batches of keys examined after values were read back.
 const EVICT_STEPS: usize = 64;
 
-/// What a look at a key comes to, or why there is no answer.
+/// The result of looking up a key, or why there is none.
 pub(crate) type LookupResult = Result<Lookup, String>;
 
-/// What a shard has for a key.
+/// A shard's entry for a key.
 pub(crate) struct Lookup {
-    /// Of the write that stored the value; of a key that is not there, the shard's latest.
+    /// The revision of the write that stored the value; if the key does not exist, the shard's
+    /// latest.
     pub(crate) revision: Revision,
-    /// When it was stored, or deleted as far as that is known.
+    /// When the value was stored, or deleted as far as that is known.
     pub(crate) stamp: Stamp,
     pub(crate) stored: Option<Stored>,
 }
@@ -74,7 +75,7 @@ pub(crate) struct StateMachine {
     handle: StateMachineHandle,
 }
 
-/// The state of one group, for everybody else.
+/// Handle to the state of one group, for the rest of the node.
 #[derive(Clone)]
 pub(crate) struct StateMachineHandle {
     shared: Arc<StateMachineInner>,
@@ -85,16 +86,17 @@ struct StateMachineInner {
     store: GroupStore,
     current: RwLock<Current>,
     staleness: Mutex<Staleness>,
-    /// The shard's clock, and the moment from which its readings count.
+    /// The shard's clock, and (in `began`) the time from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
-    /// The network's.
+    /// The network's clock.
     stamps: NodeClock,
-    /// When a leader was last followed, in microseconds since then; zero if none ever was.
+    /// When this replica last followed a leader, in microseconds since `began`; zero if it never
+    /// did.
     followed_us: AtomicU64,
-    /// Index of the last applied entry, for those who wait for changes.
+    /// Index of the last applied entry, for tasks that wait for changes.
     applied: fifo_watch::Sender<u64>,
-    /// Held by the one snapshot that is complete and not installed yet.
+    /// Locked by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -103,7 +105,7 @@ struct Current {
     position: Position,
 }
 
-/// A few figures about a state.
+/// Key figures of a state.
 pub(crate) struct Summary {
     pub(crate) applied_index: u64,
     pub(crate) keys: u64,
@@ -113,7 +115,7 @@ pub(crate) struct Summary {
 }
 
 impl StateMachine {
-    /// The state as the engine has it.
+    /// Loads the state from the engine.
     pub(crate) fn load(store: GroupStore, stamps: NodeClock) -> Result<Self, EngineError> {
         let (state, meta) = GroupState::load(&store)?;
         stamps.observe(state.stamp());
@@ -139,15 +141,15 @@ impl StateMachine {
         Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
     }
 
-    /// The state, for everybody else.
+    /// Returns a handle to the state, for the rest of the node.
     pub(crate) fn handle(&self) -> StateMachineHandle {
         self.handle.clone()
     }
 }
 
 impl StateMachineHandle {
-    /// Looks keys up; each is answered with the value, or with the latest revision and nothing.
-    /// Those whose values are in memory are answered before this returns.
+    /// Looks up keys and answers each with its value, or with the latest revision and no value.
+    /// Keys whose values are in memory are answered before this returns.
     pub(crate) fn read_keys<F>(&self, keys: impl Iterator<Item = (Bytes, F)>)
     where
         F: FnOnce(LookupResult) + Send + 'static,
@@ -191,9 +193,9 @@ impl StateMachineHandle {
                 }
             };
             let row = match shared.store.get(key) {
-                // A later one is of a write that this reader need not see, and may.
+                // A later row comes from a write that this reader need not see, but may.
                 Ok(Some(row)) if row.revision >= least => row,
-                // It was removed meanwhile, by a delete or with all of the group.
+                // The value was removed meanwhile, by a delete or together with the whole group.
                 Ok(_) => continue,
                 Err(error) => return Err(self.unreadable(&error)),
             };
@@ -206,8 +208,9 @@ impl StateMachineHandle {
         Err("the shard is leaving this node".to_owned())
     }
 
-    /// A page of the keys of a shard and of what waits, all of one moment, and the receipt with
-    /// what is to be told of that moment. Waits for the disk if values are there only.
+    /// Returns a page of the shard's keys merged with the writes in `waiting`, all as of one
+    /// moment, and `receipt` completed with that moment's revision, stamp and pending writes. Waits
+    /// for the disk if some values are only there.
     pub(crate) fn scan(
         &self,
         span: &Span,
@@ -229,8 +232,8 @@ impl StateMachineHandle {
         Err("what is scanned changes too fast".to_owned())
     }
 
-    /// The values of keys; `None` if the checkpoint has not the same any more, because it is a
-    /// later one or was replaced.
+    /// Returns the values of keys; `None` if the checkpoint no longer has the same values, because
+    /// a later checkpoint was written or it was replaced.
     fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
         let store = &self.shared.store;
         let mut pairs = Vec::with_capacity(keys.len());
@@ -260,7 +263,7 @@ impl StateMachineHandle {
         "a value of this node's checkpoint cannot be read".to_owned()
     }
 
-    /// These changes are durable.
+    /// Marks these changes as durable.
     async fn checkpointed(&self, changes: &Changes) -> io::Result<()> {
         let exceeded = match self.write().state.as_shard_mut() {
             Some(shard) => {
@@ -276,7 +279,7 @@ impl StateMachineHandle {
         Ok(())
     }
 
-    /// Lets values go from memory if there are more than may be.
+    /// Evicts values from memory if they exceed the limit.
     fn evict(&self, steps_max: usize) {
         let mut ends = 0;
         for _ in 0..steps_max {
@@ -286,62 +289,64 @@ impl StateMachineHandle {
                 return;
             }
             ends += usize::from(shard.evict(EVICT_KEYS));
-            // Twice, since the first time may have found all of them in use.
+            // Two full passes, since the first may have found all values in use.
             if ends > 2 {
                 return;
             }
         }
     }
 
-    /// Looks at the directory. `None` if this is a shard.
+    /// Calls `look` with the directory. Returns `None` if this group is a shard.
     pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
         self.read().state.as_directory().map(look)
     }
 
-    /// Index of the last applied entry, and news of it.
+    /// Returns a receiver for the index of the last applied entry and its changes.
     pub(crate) fn applied(&self) -> fifo_watch::Receiver<u64> {
         self.shared.applied.receiver()
     }
 
-    /// The last applied entry.
+    /// Returns the id of the last applied entry.
     pub(super) fn applied_log_id(&self) -> Option<LogId> {
         self.read().position.applied
     }
 
-    /// The voters of the last configuration that is applied, and the entry that it is in.
+    /// Returns the voters of the last applied configuration, and the index of the entry that
+    /// contains it.
     pub(crate) fn voters(&self) -> (u64, BTreeSet<NodeId>) {
         let current = self.read();
         let stored = &current.position.membership;
         (index(*stored.log_id()), stored.voter_ids().collect())
     }
 
-    /// Whether that configuration has a node as a member.
+    /// Returns whether that configuration has a node as a member.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         self.read().position.membership.get_node(&node).is_some()
     }
 
-    /// Index of the last applied entry.
+    /// Returns the index of the last applied entry.
     pub(crate) fn applied_index(&self) -> u64 {
         self.shared.applied.get()
     }
 
-    /// The latest revision.
+    /// Returns the latest revision.
     pub(crate) fn revision(&self) -> Revision {
         self.read().state.revision()
     }
 
-    /// How far the outbox of a node was taken.
+    /// Returns the number of the last write that was taken from a node's outbox.
     pub(crate) fn taken(&self, node: NodeId) -> Number {
         self.read().state.as_shard().map(|shard| shard.taken(node)).unwrap_or_default()
     }
 
-    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    /// Returns when a key was last written or deleted, as far as that is known, and whether it
+    /// exists.
     pub(crate) fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
         let current = self.read();
         current.state.as_shard().map(|shard| shard.last_written(key)).unwrap_or_default()
     }
 
-    /// A few figures.
+    /// Returns key figures of the state.
     pub(crate) fn summary(&self) -> Summary {
         let current = self.read();
         let counts = current.state.counts();
@@ -354,53 +359,54 @@ impl StateMachineHandle {
         }
     }
 
-    /// Bytes that the next checkpoint would write.
+    /// Returns the number of bytes that the next checkpoint would write.
     pub(crate) fn changed_bytes(&self) -> usize {
         self.read().state.changed_bytes()
     }
 
-    /// A leader says, in what it sent no earlier than `sent`, that a quorum had confirmed it that
-    /// long before, and that it has applied that index.
+    /// Records a leader's statement, sent no earlier than `sent`: a quorum had confirmed the leader
+    /// `quorum_age` before it was sent, and the leader has applied the index `applied`.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
         lock(&self.shared.staleness).heard(sent, quorum_age, applied);
         self.note_freshness();
     }
 
-    /// Notes that this replica follows a leader that was heard now.
+    /// Records that this replica follows a leader that it has just heard.
     pub(crate) fn follow_leader(&self) {
         let us = self.shared.began.elapsed().as_micros() as u64;
         self.shared.followed_us.store(us.max(1), Ordering::Relaxed);
     }
 
-    /// When this replica last heard the leader that it follows.
+    /// Returns when this replica last heard the leader that it follows.
     pub(crate) fn followed_at(&self) -> Option<Instant> {
         let us = self.shared.followed_us.load(Ordering::Relaxed);
         (us > 0).then(|| self.shared.began + Duration::from_micros(us))
     }
 
-    /// How old the state may be, in milliseconds; `None` if no leader was heard since the start.
+    /// Returns how old the state may be, in milliseconds; `None` if no leader was heard since the
+    /// start.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         let age = lock(&self.shared.staleness).age(Instant::now())?;
         Some(age.as_millis() as u64)
     }
 
-    /// Begins to take a snapshot from the leader.
+    /// Begins to receive a snapshot from the leader.
     pub(crate) async fn receive(&self, meta: Bytes) -> Result<Incoming, NotTaken> {
         let installing = Arc::clone(&self.shared.installing);
         Incoming::begin(self.shared.store.clone(), meta, installing).await
     }
 
-    /// What the shard's clock shows, in milliseconds: the stamp of a batch that is made now.
+    /// Returns the reading of the shard's clock, in milliseconds: the stamp of a batch made now.
     pub(crate) fn clock_ms(&self) -> u64 {
         lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
     }
 
-    /// A fresh stamp of the network's clock.
+    /// Returns a fresh stamp of the network's clock.
     pub(crate) fn stamp(&self) -> Stamp {
         self.shared.stamps.stamp()
     }
 
-    /// The latest stamp that this node made or saw.
+    /// Returns the latest stamp that this node made or saw.
     pub(crate) fn last_stamp(&self) -> Stamp {
         self.shared.stamps.last()
     }
@@ -474,7 +480,7 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Checkpoint {
-        // Between two applies: the changes lead to exactly this position.
+        // openraft calls this between two applies, so the changes lead to exactly this position.
         let mut current = self.handle.write();
         let position = current.position.clone();
         let changes = current.state.take_changes(encode(&position));
@@ -487,7 +493,8 @@ impl RaftStateMachine<Types> for StateMachine {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         let SnapshotData::Arrived(arrived) = snapshot else {
-            // openraft offers our own checkpoint at a start; the state has been loaded from it.
+            // At a start openraft offers our own checkpoint; the state has already been loaded from
+            // it.
             return Ok(());
         };
         let (state, position) = arrived.switch().await?;
@@ -507,7 +514,7 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 }
 
-/// One checkpoint to be written.
+/// One checkpoint to write.
 pub(crate) struct Checkpoint {
     handle: StateMachineHandle,
     work: Option<(Position, Changes)>,

@@ -1,10 +1,10 @@
-//! Raft's messages to the other members.
+//! Raft messages to the other members.
 //!
-//! Calls that have one answer (votes, heartbeats, the hand-over) go each on a stream of its own
-//! over the urgent connection. Entries go over the bulk connection on one long stream a session:
-//! requests are written as fast as the log yields them and acknowledgements read as they come, so
-//! that a round trip is not paid for each; QUIC's flow control bounds what is under way. A snapshot
-//! has a stream of its own with a lower priority, so that it never delays entries.
+//! Calls with a single answer (votes, heartbeats, leadership transfers) each use their own stream
+//! on the urgent connection. Entries use the bulk connection, on one long stream per session: the
+//! session writes requests as fast as the log yields them and reads acknowledgements as they
+//! arrive, so that no request waits for a round trip; QUIC's flow control bounds what is in flight.
+//! A snapshot has its own stream with a lower priority, so that it never delays entries.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -47,14 +47,14 @@ use super::heartbeat::learners::{LEARNER_SILENCE_MAX, LearnerHeartbeats};
 use append_stream::AppendStream;
 pub(crate) use append_stream::AppendStreams;
 
-/// Priority of a snapshot's stream; entries have the default, zero.
+/// Priority of a snapshot's stream; entries use the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
-/// Pause after a session that could not be begun.
+/// Pause after a session that failed to start.
 const SESSION_PAUSE: Duration = Duration::from_millis(30);
-/// Time that the receiver of a snapshot has to install it once it has all of it.
+/// Time that the receiver of a snapshot has to install it once it has received all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Makes the clients of one group.
+/// Creates the network clients of one group.
 #[derive(Clone)]
 pub(crate) struct Network {
     group: GroupId,
@@ -63,9 +63,9 @@ pub(crate) struct Network {
     heartbeats: HeartbeatCoalescer,
     append_streams: AppendStreams,
     time_scale: TimeScale,
-    /// What openraft says of the group, once it has begun.
+    /// The metrics that openraft reports for the group, once it has started.
     metrics: Arc<OnceLock<MetricsWatch>>,
-    /// The replica's state, once it has begun.
+    /// The replica's state, once the replica has started.
     state_machine: Arc<OnceLock<StateMachineHandle>>,
     confirmations: Arc<Mutex<LastContact>>,
 }
@@ -93,34 +93,35 @@ impl Network {
         }
     }
 
-    /// The same, for whoever starts openraft with it and then tells it what that says.
+    /// Sets the metrics to those of `raft`; the caller that starts openraft with this network calls
+    /// it afterwards.
     pub(super) fn told_by(&self, raft: &Raft) {
-        // Told once: it is the same openraft from then on.
+        // Only the first call counts: the openraft instance never changes.
         let _ = self.metrics.set(MetricsWatch::of(raft));
     }
 
-    /// The same, for whoever begins the replica with this state.
+    /// Sets the replica's state; the caller that starts the replica with this state calls it.
     pub(super) fn shows(&self, state_machine: StateMachineHandle) {
         let _ = self.state_machine.set(state_machine);
     }
 
-    /// Whose network it is.
+    /// Returns the id of the node that this network belongs to.
     pub(super) fn me(&self) -> NodeId {
         self.me
     }
 
-    /// How far the members are.
+    /// Returns the group's time scale, which reflects how far away its members are.
     pub(super) fn time_scale(&self) -> &TimeScale {
         &self.time_scale
     }
 
-    /// Has heartbeats sent at once while it lives.
+    /// Makes heartbeats go out at once for as long as the guard lives.
     pub(super) fn mark_urgent(&self) -> UrgentGuard<'_> {
         self.heartbeats.mark_urgent()
     }
 
-    /// Asks a voter whether it still follows the leader that has this vote. That it does not answer
-    /// is no confirmation either.
+    /// Asks a voter whether it still follows the leader that has this vote. No answer counts as no
+    /// confirmation.
     pub(super) async fn follows(&self, voter: NodeId, vote: Vote) -> bool {
         let call = Call::Follow { vote, acknowledged: self.acknowledged(voter) };
         let asked = Instant::now();
@@ -136,7 +137,7 @@ impl Network {
         self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As of when a quorum last confirmed that this replica leads, if it does.
+    /// Returns the time as of which a quorum last confirmed that this replica leads, if it does.
     pub(crate) fn quorum_at(&self) -> Option<Instant> {
         let metrics = self.metrics.get()?.borrow();
         if metrics.state != ServerState::Leader {
@@ -147,21 +148,23 @@ impl Network {
         self.confirmations().quorum_at(self.me, term, voters, Instant::now())
     }
 
-    /// How complete a state is that has applied as much as this leader; nothing before it has
-    /// applied an entry of its own term, as it may lack the last of what was acknowledged before.
+    /// Returns how complete a state is that has applied as much as this leader. Returns `None`
+    /// until the leader has applied an entry of its own term, because until then it may lack the
+    /// last entries that were acknowledged before.
     fn confirmed(&self) -> Option<Confirmed> {
         let at = self.quorum_at()?;
         let applied_own = {
             let metrics = self.metrics.get()?.borrow();
             metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term)
         };
-        // Only now: what was acknowledged by that moment was applied by then.
+        // Read the index only after the time: everything acknowledged by that time was applied by
+        // then.
         let applied = self.state_machine.get().filter(|_| applied_own)?.applied_index();
         Some(Confirmed { age_us: at.elapsed().as_micros() as u64 + 1, applied })
     }
 
-    /// Time since each other member last answered this leader, in milliseconds, without the time in
-    /// which a learner is not asked. Empty on a follower.
+    /// Returns the time since each other member last answered this leader, in milliseconds,
+    /// excluding the time in which a learner is sent no heartbeat. Empty on a follower.
     pub(crate) fn silence(&self) -> BTreeMap<NodeId, u64> {
         let Some(metrics) = self.metrics.get().map(MetricsWatch::borrow) else {
             return BTreeMap::new();
@@ -181,7 +184,7 @@ impl Network {
         self.confirmations().last_asked(Term(metrics.current_term)).map(silence).collect()
     }
 
-    /// How far this leader knows a voter to be.
+    /// Returns the last acknowledgement that this leader has from a voter.
     fn acknowledged(&self, target: NodeId) -> Option<Acknowledged> {
         let metrics = self.metrics.get()?.borrow();
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
@@ -189,7 +192,7 @@ impl Network {
         self.append_streams.word(target, Term(metrics.current_term))
     }
 
-    /// Forgets the words of those that are no members any more.
+    /// Forgets the acknowledgements of nodes that are no longer members.
     fn forget_others(&self) {
         let Some(metrics) = self.metrics.get() else { return };
         let metrics = metrics.borrow();
@@ -197,7 +200,7 @@ impl Network {
         self.append_streams.forget_others(&members.collect());
     }
 
-    /// What is known here, to judge answers by.
+    /// Returns this replica's own term and last index, against which it validates answers.
     fn known(&self) -> Known {
         let Some(metrics) = self.metrics.get() else { return Known::default() };
         let metrics = metrics.borrow();
@@ -205,13 +208,13 @@ impl Network {
         Known { term: Some(Term(metrics.current_term)), last }
     }
 
-    /// An answer that cannot be is not handed on, and told to the operator.
+    /// Reports an impossible answer to the operator; the caller does not pass it on.
     fn refuse(&self, target: NodeId, why: &str) {
         let why = format!("group {}, an answer: {why}", self.group);
         self.peers.denials().note(target, &why);
     }
 
-    /// The answer, if it can be one.
+    /// Returns the answer if `judge` accepts it.
     fn judged<T>(
         &self,
         target: NodeId,
@@ -227,7 +230,7 @@ impl Network {
         }
     }
 
-    /// Whether a member votes, unless it is known that it does not.
+    /// Returns whether a member may vote: true unless it is known not to.
     fn may_vote(&self, target: NodeId) -> bool {
         self.metrics.get().is_none_or(|metrics| may_vote(&metrics.borrow(), target))
     }
@@ -258,15 +261,15 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-/// Heartbeats come through openraft's stream of requests too, but each on its own: they must not
-/// wait for one another.
+/// The kind of requests that a client sends. openraft passes heartbeats through its stream of
+/// requests too, but each is sent separately, because heartbeats must not wait for one another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Entries,
     Heartbeats,
 }
 
-/// Speaks to one member of one group.
+/// Client of one member of one group.
 pub(crate) struct NetworkClient {
     network: Network,
     target: NodeId,
@@ -288,7 +291,8 @@ impl NetworkClient {
                     .map_err(|error| error.to_string())?;
             answer
         };
-        // The caller gives up at its own limit; this one is a little earlier, so that it is told.
+        // openraft gives up at its own limit; this one ends a little earlier, so that openraft
+        // receives the error.
         match tokio::time::timeout(self.patience(option), conversation).await {
             Ok(Ok(answer)) => {
                 peers.answered(self.target, Lane::Urgent);
@@ -305,8 +309,8 @@ impl NetworkClient {
         }
     }
 
-    /// Time that an answer has. Openraft's own limit, which is stretched as much, is a little
-    /// later.
+    /// Returns the time within which an answer must arrive. openraft's own limit, stretched by the
+    /// same factor, ends a little later.
     fn patience(&self, option: &RPCOption) -> Duration {
         self.network.time_scale.stretch(option.hard_ttl()) * 15 / 16
     }
@@ -353,7 +357,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let now = Instant::now();
         if self.learner_heartbeats.may_skip(self.network.may_vote(self.target), now) {
-            // openraft takes it for one that was lost, and makes no more of it.
+            // openraft treats this heartbeat as lost and takes no further action.
             return Err(unreachable("a learner was spared it"));
         }
         let sent = request.prev_log_id;
@@ -365,7 +369,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let request = Call::Heartbeat { append, confirmed, acknowledged, is_quiescent };
         let peers = &self.network.peers;
         let beat = self.network.heartbeats.beat(self.target, self.network.group, request);
-        // Openraft's worker gives up at its own limit; this one is a little earlier.
+        // openraft's worker gives up at its own limit; this one ends a little earlier.
         match tokio::time::timeout(self.patience(&option), beat).await {
             Ok(Ok(CallAnswer::Heartbeat(answer))) => {
                 peers.answered(self.target, Lane::Urgent);
@@ -402,7 +406,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            // Nor may a session hold on to the log that cannot even begin.
+            // A session that cannot even start must not keep the log from being purged either.
             let mut left_behind = self.network.append_streams.left_behind();
             let opened = tokio::select! {
                 biased;
@@ -412,7 +416,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
             let (send, receive) = match opened {
                 Ok(streams) => streams,
                 Err(error) => {
-                    // openraft pauses between the requests of a session, not between sessions.
+                    // openraft pauses between the requests of a session, but not between sessions.
                     tokio::time::sleep(SESSION_PAUSE).await;
                     return Err(error);
                 }
@@ -496,12 +500,12 @@ impl RaftNetworkV2<Types> for NetworkClient {
     }
 }
 
-/// An error after which openraft waits before it tries again.
+/// Returns an error after which openraft waits before it retries.
 fn unreachable(error: impl ToString) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 
-/// An error after which openraft tries again at once.
+/// Returns an error after which openraft retries at once.
 fn lost(error: impl ToString) -> RPCError<Types> {
     RPCError::Network(NetworkError::from_string(error))
 }

@@ -1,16 +1,17 @@
-//! What a message of Raft may say: whatever cannot be is refused before openraft sees it.
+//! Validation of Raft messages: an implausible message is refused before openraft sees it.
 //!
-//! Raft trusts its members, and openraft takes their numbers as they are: a term that is taken once
-//! rules all lower ones out for good, and some sums of indices overflow. A member whose key was
-//! stolen, or whose memory lies, must not be able to end elections for good or to stop the others.
-//! So terms and indices may go ahead only as far as a network in use can have come, positions must
-//! follow each other as those of one log do, and what is to be appended must be what a group of
-//! that kind appends.
+//! Raft trusts its members, and openraft accepts their numbers unchecked: once a replica accepts a
+//! term, all lower terms are ruled out for good, and some sums of indices overflow. A member whose
+//! key was stolen, or whose memory is corrupt, must not be able to end elections for good or to
+//! stop the other members. So terms and indices may advance only as far as a network in use can
+//! have come, positions must follow each other as those of one log do, and the entries to append
+//! must be of the kind that the group appends.
 //!
-//! Plain data: what is known comes in, and a reason to refuse comes out.
+//! The checks work on plain data: the replica's own figures come in, and a reason to refuse comes
+//! out.
 //!
 //! Deliberately missing: proof that a leader was elected. Raft has none; a member that lies within
-//! these bounds is a leader of its term to whoever believes it.
+//! these bounds is the leader of its term to every node that accepts its messages.
 
 use std::collections::BTreeSet;
 
@@ -25,25 +26,25 @@ use openraft::raft::{
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
 use dkv_state::{Batch, DirectoryEntry};
 
-/// Highest index that there can be: sums with it do not overflow.
+/// Highest valid index: sums with it do not overflow.
 const INDEX_MAX: u64 = 1 << 62;
-/// Latest reading of a shard's clock, in milliseconds: in 8,900 years.
+/// Latest valid reading of a shard's clock, in milliseconds: 8,900 years from now.
 const CLOCK_MS_MAX: u64 = 1 << 48;
 
-/// What a replica knows of its group.
+/// A replica's own figures, against which messages are checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// The term of the last vote, if there is one.
+    /// The term of the last vote, if any.
     pub(super) term: Option<Term>,
-    /// The last entry.
+    /// The index of the last entry.
     pub(super) last: u64,
 }
 
-/// Why a message cannot be.
+/// Reason why a message cannot be true.
 pub(super) type Implausible = String;
 
 impl Known {
-    /// Whether a message may speak of a term.
+    /// Checks that a message may mention a term.
     fn term(&self, term: u64) -> Result<(), Implausible> {
         match Term(term).may_follow(self.term) {
             true => Ok(()),
@@ -53,7 +54,7 @@ impl Known {
         }
     }
 
-    /// Whether an entry may be at that place, if the latest term is `term`.
+    /// Checks that an entry may be at this position if the latest term is `term`.
     fn position(&self, at: Option<&LogId>, term: u64) -> Result<(), Implausible> {
         let Some(at) = at else { return Ok(()) };
         let most = self.last.saturating_add(limits::ENTRIES_AHEAD_MAX).min(INDEX_MAX);
@@ -66,12 +67,12 @@ impl Known {
         Ok(())
     }
 
-    /// Whether the vote of a message can be.
+    /// Checks the vote of a message.
     pub(super) fn vote(&self, vote: &Vote) -> Result<(), Implausible> {
         self.term(vote.leader_id.term)
     }
 
-    /// Whether a request to append can be.
+    /// Checks a request to append.
     pub(super) fn append(
         &self,
         group: GroupId,
@@ -102,13 +103,13 @@ impl Known {
         in_order(prev_log_id.as_ref(), leader_commit.as_ref())
     }
 
-    /// Whether a request for a vote can be.
+    /// Checks a request for a vote.
     pub(super) fn vote_request(&self, request: &VoteRequest<Types>) -> Result<(), Implausible> {
         self.vote(&request.vote)?;
         self.position(request.last_log_id.as_ref(), request.vote.leader_id.term)
     }
 
-    /// Whether the word of a leader that hands over can be.
+    /// Checks a leader's request to take over the leadership.
     pub(super) fn transfer(
         &self,
         request: &TransferLeaderRequest<Types>,
@@ -118,7 +119,7 @@ impl Known {
         self.position(request.last_log_id(), vote.leader_id.term)
     }
 
-    /// Whether what comes in front of a snapshot can be.
+    /// Checks the head of a snapshot.
     pub(super) fn snapshot(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Implausible> {
         self.vote(vote)?;
         if !vote.committed {
@@ -134,14 +135,15 @@ impl Known {
         stored_membership(&meta.last_membership)
     }
 
-    /// Whether an answer to a vote, or to a question for one, can be.
+    /// Checks an answer to a vote or a pre-vote.
     pub(super) fn vote_response(&self, answer: &VoteResponse<Types>) -> Result<(), Implausible> {
         self.vote(&answer.vote)?;
-        // Of a candidate of an earlier term that has met a later one, an entry may be of that.
+        // A candidate of an earlier term that has met a later one may receive an entry of the later
+        // term.
         self.position(answer.last_log_id.as_ref(), self.latest(answer.vote.leader_id.term))
     }
 
-    /// Whether an answer to a heartbeat after `sent` can be.
+    /// Checks an answer to a heartbeat that follows on `sent`.
     pub(super) fn heartbeat_response(
         &self,
         answer: &AppendEntriesResponse<Types>,
@@ -157,7 +159,7 @@ impl Known {
         }
     }
 
-    /// Whether a refusal to append after `sent` can be.
+    /// Checks a refusal to append after `sent`.
     pub(super) fn refusal(
         &self,
         refusal: &StreamAppendError<Types>,
@@ -177,8 +179,8 @@ impl Known {
     }
 }
 
-/// Whether two positions can be of one log: the later place is of no earlier term, and a place is
-/// of one term.
+/// Checks that two positions can belong to one log: the later index has no earlier term, and an
+/// index has only one term.
 fn in_order(one: Option<&LogId>, other: Option<&LogId>) -> Result<(), Implausible> {
     let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
     let by_place = one.index.cmp(&other.index);
@@ -189,7 +191,7 @@ fn in_order(one: Option<&LogId>, other: Option<&LogId>) -> Result<(), Implausibl
     Ok(())
 }
 
-/// Whether a group of that kind can apply an entry: one that it cannot ends the replica.
+/// Checks that a group of this kind can apply an entry: one that it cannot apply stops the replica.
 fn payload(group: GroupId, entry: &Entry) -> Result<(), Implausible> {
     let broken = |why: String| format!("entry {}: {why}", entry.log_id.index);
     match &entry.payload {

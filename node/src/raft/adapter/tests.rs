@@ -6,8 +6,8 @@ use super::super::{Entry, Vote};
 use super::*;
 use crate::raft::test_replica::{Replica, credentials, new_authority, puts};
 
-/// Whoever waits for a leader at the replica that becomes it is served, and does not wait on for
-/// another.
+/// A client that waits for a leader at the replica that becomes it is served there, and does not go
+/// on waiting for another leader.
 #[tokio::test]
 async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     let replica = Replica::start().await;
@@ -17,7 +17,7 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     let propose = propose(raft, &replica.time_scale, puts(1));
     let propose = tokio::time::timeout(Duration::from_secs(10), propose);
     let elect = async {
-        // Only once the proposal has found nobody who leads.
+        // Elect only after the proposal has found no leader.
         tokio::task::yield_now().await;
         initialize(raft, replica.id).await
     };
@@ -27,15 +27,15 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     assert_eq!(term, Term(1));
 }
 
-/// A replica that was begun anew must not stand before it knows what the one before it knew, and
-/// its log may name it as the only member, as a founder's does.
+/// A replica that was started anew must not stand for election before it knows what its predecessor
+/// knew, although its log may name it as the only member, as a founder's does.
 #[tokio::test]
 async fn a_replica_that_may_not_stand_does_not_do_so_at_its_start_either() {
     let replica = Replica::start_with(&credentials(&new_authority()), false).await;
     let members = BTreeMap::from([(replica.id, EmptyNode {})]);
     let members = Membership::new(vec![BTreeSet::from([replica.id])], members).unwrap();
     let entry = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(members) };
-    // So it is filled, by one who leads the group that it may not know yet.
+    // A leader of the group, which the replica may not know yet, fills its log.
     let request = AppendEntriesRequest {
         vote: Vote::new_committed(1, NodeId::random()),
         prev_log_id: None,
@@ -44,7 +44,7 @@ async fn a_replica_that_may_not_stand_does_not_do_so_at_its_start_either() {
     };
     let answer = replica.raft.append_entries(request).await.unwrap();
     assert!(answer.is_success(), "{answer:?}");
-    // By then openraft has looked at its timer many times, and would have elected it.
+    // By then openraft has checked its timer many times, and would have elected the replica.
     tokio::time::sleep(Duration::from_millis(400)).await;
     let mut metrics = MetricsWatch::of(&replica.raft);
     assert_eq!(metrics.borrow().current_term, 1);

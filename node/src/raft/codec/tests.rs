@@ -49,7 +49,7 @@ fn append(entries: Vec<Entry>) -> AppendEntriesRequest<Types> {
     }
 }
 
-/// Whether `part` lies inside the memory of `whole`.
+/// Returns whether `part` lies inside the memory of `whole`.
 fn shares(part: &Bytes, whole: &Bytes) -> bool {
     whole.as_ptr_range().contains(&part.as_ptr())
 }
@@ -61,7 +61,7 @@ fn an_entry_comes_back() {
     }
 }
 
-/// The log of an older version must be read by a newer one.
+/// A newer version must be able to read the log of an older one.
 #[test]
 fn an_entry_is_the_bytes_that_it_was() {
     assert_eq!(*encode_entry(&entry(300, EntryPayload::Blank)), [3, 0xac, 0x02, 0]);
@@ -103,7 +103,7 @@ fn what_is_no_entry_is_refused() {
         assert_eq!(decode_entry(&longer), Err(DecodeError::Trailing(1)));
     }
     decode_entry(&Bytes::from_static(&[3, 1, 3])).unwrap_err();
-    // The head of a batch; what follows is for the state to judge.
+    // Only the head of a batch is decoded here; the state validates the rest.
     decode_entry(&Bytes::from_static(&[3, 1])).unwrap_err();
 }
 
@@ -152,7 +152,7 @@ fn false_counts_and_lengths_are_refused() {
     decode(&[&head(1), &[0; 3]]).unwrap_err();
 }
 
-/// Nodes of two releases speak to each other while a network is brought up to date.
+/// Nodes of two releases communicate while a network is being upgraded.
 #[test]
 fn a_heartbeat_is_the_bytes_that_it_was() {
     let append = Bytes::from_static(b"append");

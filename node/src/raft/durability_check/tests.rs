@@ -9,7 +9,7 @@ use super::*;
 use dkv_wal::disk::MemoryDisk;
 use dkv_wal::{Wal, WalOptions};
 
-/// A log that ends at entry 10, with a vote for `leader` in term 5.
+/// Returns a log that ends at entry 10, with a vote for `leader` in term 5.
 async fn log(leader: NodeId) -> (Replica, DurabilityCheck, GroupLog) {
     let replica = Replica::start().await;
     let options = WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() };
@@ -25,13 +25,14 @@ async fn log(leader: NodeId) -> (Replica, DurabilityCheck, GroupLog) {
 
 const SECRET: &[u8] = b"the secret of this node";
 
-/// What a leader tells that was given it.
+/// Returns what a leader reports that received this acknowledgement.
 fn acknowledged(durability: &DurabilityCheck, term: u64, index: u64) -> Acknowledged {
     let (term, last) = (Term(term), Some(log_id(term, index)));
     Acknowledged { term, index, seal: durability.seal(term, last).unwrap() }
 }
 
-/// Whoever has a node's certificate can say it; only this node can have said it.
+/// Any peer with a node's certificate can send an acknowledgement, but only this node can have
+/// sealed it.
 #[tokio::test]
 async fn a_promise_that_was_never_made_is_not_broken() {
     let leader = NodeId::random();
@@ -42,7 +43,7 @@ async fn a_promise_that_was_never_made_is_not_broken() {
     let lies = [
         Acknowledged { term: Term(u64::MAX), index: u64::MAX, seal: Seal([0; 16]) },
         Acknowledged { term: Term(5), index: 11, seal: of_other },
-        // Its own seal, on less.
+        // Its own seal, but made for a lower index.
         Acknowledged { index: 11, ..acknowledged(&durability, 5, 10) },
         Acknowledged { term: Term(6), ..acknowledged(&durability, 5, 11) },
     ];
@@ -51,7 +52,7 @@ async fn a_promise_that_was_never_made_is_not_broken() {
         assert!(why.starts_with("this node has never acknowledged"), "{why}");
     }
     assert!(tokio::time::timeout(Duration::ZERO, durability.broken()).await.is_err());
-    // After a restart it knows its word again.
+    // After a restart the node recognizes its own acknowledgement.
     let again =
         DurabilityCheck::new(durability.log().clone(), replica.state_machine.clone(), 0, SECRET);
     assert!(again.check(leader, Some(acknowledged(&durability, 5, 11))).is_err());
@@ -67,18 +68,18 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
     };
     assert!(durability.check(leader, None).is_ok());
     assert!(check(5, 10) && check(5, 3));
-    // The leader of an earlier term: what came after it may have been dropped.
+    // For the leader of an earlier term: entries after it may have been dropped.
     assert!(check(4, 11));
-    // Somebody who does not lead that term.
+    // A node that does not lead that term.
     let other = Some(acknowledged(&durability, 5, 11));
     assert!(durability.check(NodeId::random(), other).is_ok());
     assert!(tokio::time::timeout(Duration::ZERO, durability.broken()).await.is_err());
 
-    // What was purged is in the state.
+    // Purged entries are in the state.
     log.purge(10, Bytes::from_static(b"ten"), Box::new(|_| ())).unwrap();
     assert!(check(5, 10));
     assert!(!check(5, 11));
-    // The vote is gone too: it was given before anything was acknowledged.
+    // The vote of term 6 is missing too: it was given before anything was acknowledged.
     assert!(!check(6, 11));
     let why = durability.broken().await;
     assert!(why.contains("ends at entry 10") && why.contains("acknowledged entry 11"), "{why}");
@@ -92,7 +93,7 @@ async fn a_replica_in_the_place_of_another_has_a_say_once_it_knows_as_much() {
         |owed| DurabilityCheck::new(log.clone(), replica.state_machine.clone(), owed, SECRET);
     assert!(durability(0).are_known() && durability(10).are_known());
     let durability = durability(12);
-    // Nor is it held to what the other one acknowledged.
+    // Nor must it answer for what the earlier replica acknowledged.
     let word = Some(acknowledged(&durability, 5, 12));
     for index in 11..=12 {
         assert!(!durability.are_known());

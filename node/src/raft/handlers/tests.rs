@@ -14,9 +14,9 @@ use super::super::test_replica::{Replica, Sent, puts, snapshot};
 use super::super::{Entry, LogId, MetricsWatch, Proposal, ServerState, SnapshotMeta};
 use super::*;
 
-/// Bytes of a snapshot that may be on their way; what was written beyond them has been read.
+/// Bytes of a snapshot that may be in flight; everything written beyond them has been read.
 const PIPE_BYTES: usize = 64;
-/// Time in which everything here is done, by far.
+/// Time that is ample for everything done here.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The sender of snapshots to one replica.
@@ -35,7 +35,7 @@ impl Leader {
         SnapshotHead { vote: self.vote, meta: sent.meta.clone(), store: sent.store.clone() }
     }
 
-    /// Sends a snapshot whole, but for what `before_end` does when all rows were read.
+    /// Sends a complete snapshot; runs `before_end` once all rows were read.
     async fn send(
         &self,
         to: &Replica,
@@ -63,7 +63,7 @@ impl Leader {
 
 async fn send_rows(writer: &mut FrameWriter<DuplexStream>, rows: &Bytes) {
     assert!(rows.len() > 2 * PIPE_BYTES);
-    // Fails once the replica has refused what came before.
+    // Fails once the replica has refused an earlier part.
     let _ = writer.send(&SnapshotFrame::Rows(rows.clone())).await;
 }
 
@@ -119,8 +119,8 @@ async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
     }
     leader.send(&replica, &sent, &sent.chunks, || {}).await.unwrap();
     assert_eq!(replica.state_machine.summary().hash, sent.hash);
-    // It is what a restart would find.
-    // And its clock has gone on from there, whatever the clock on the wall shows.
+    // A restart would find the same state, and the shard's clock has continued from the snapshot's,
+    // whatever the wall clock shows.
     let clock_ms = replica.state_machine.clock_ms();
     assert!((sent.clock_ms..sent.clock_ms + 60_000).contains(&clock_ms), "{clock_ms}");
     let (loaded, _) = dkv_state::GroupState::load(&replica.store()).unwrap();
@@ -139,7 +139,7 @@ async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
     let taken = incoming.complete(&old.head(&early).meta).await.map(|_| new.vote);
     assert_eq!(refused(taken), "superseded by a later snapshot");
 
-    // One that is complete lets no other become so before it is installed or given up.
+    // A complete snapshot keeps others from completing until it is installed or given up.
     let begin = async |sent: &Sent| {
         let mut incoming = replica.state_machine.receive(sent.store.clone()).await.unwrap();
         incoming.rows(sent.chunks[0].clone()).await.unwrap();
@@ -160,7 +160,7 @@ fn append(vote: Vote, leader_commit: Option<LogId>) -> AppendEntriesRequest<Type
     AppendEntriesRequest { vote, prev_log_id: None, leader_commit, entries: Vec::new() }
 }
 
-/// Every call that carries a vote.
+/// Returns one call of every kind that carries a vote.
 fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     let append = Bytes::from(encode_append(&append(vote, last)).concat());
     vec![
@@ -176,7 +176,7 @@ fn term(replica: &Replica) -> u64 {
     MetricsWatch::of(&replica.raft).borrow().current_term
 }
 
-/// Why a message was refused, with its stream.
+/// Returns why a message was refused together with its stream.
 fn for_good(answered: Answered) -> String {
     match answered {
         Err(Refused::ForGood(why)) => why,
@@ -185,7 +185,7 @@ fn for_good(answered: Answered) -> String {
     }
 }
 
-/// What comes back on a stream of entries for one request, if anything does.
+/// Returns the answer on a stream of entries to one request, if there is one.
 async fn answered(
     replica: &Replica,
     raft_peer: RaftPeer,
@@ -213,7 +213,7 @@ async fn answered(
     tokio::time::timeout(PATIENCE, answered).await.unwrap()
 }
 
-/// Its certificate is good and says who it is; what it sends says that it is another.
+/// The sender's certificate is valid and names it; the messages it sends name another node.
 #[tokio::test]
 async fn nobody_leads_or_stands_in_anothers_name() {
     let replica = Replica::start().await;
@@ -234,20 +234,20 @@ async fn nobody_leads_or_stands_in_anothers_name() {
     let taken = take_snapshot(&replica.member(), &raft_peer, &mut reader).await;
     assert!(refused(taken).contains("denied: a vote for"));
 
-    // Entries are not even answered: the stream ends.
+    // Entries get no answer at all: the stream ends.
     let answered =
         async |from| answered(&replica, RaftPeer::member(from), append(other.vote, None)).await;
     assert_eq!(answered(sender).await, None);
     assert_eq!(term(&replica), 0);
     assert_eq!(replica.state_machine.summary().applied_index, 0);
 
-    // In its own name it may.
+    // In its own name a node may lead.
     assert!(answered(other.id).await.is_some());
     assert_eq!(term(&replica), 7);
     replica.assert_runs();
 }
 
-/// Such as one that was taken out and has not heard of it.
+/// Such a node may have been removed from the group without having learned of it.
 #[tokio::test]
 async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
     let replica = Replica::start().await;
@@ -274,7 +274,7 @@ async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
     assert!(metrics.borrow().state == ServerState::Leader);
 }
 
-/// Entries that a shard can apply, from `first` on.
+/// Returns entries that a shard can apply, from index `first` on.
 fn batches(term: u64, first: u64, count: u64) -> Vec<Entry> {
     let entry = |index| Entry {
         log_id: log_id(term, index),
@@ -283,7 +283,7 @@ fn batches(term: u64, first: u64, count: u64) -> Vec<Entry> {
     (first..first + count).map(entry).collect()
 }
 
-/// A node's certificate alone moves nothing: no term, no entry, no state.
+/// A node's certificate alone changes nothing: no term, no entry, no state.
 #[tokio::test]
 async fn a_stranger_is_refused_whatever_it_says() {
     let replica = Replica::start().await;
@@ -304,14 +304,14 @@ async fn a_stranger_is_refused_whatever_it_says() {
     assert!(why.contains("no member of group 1"), "{why}");
     assert_eq!((term(&replica), replica.state_machine.summary().applied_index), (0, 0));
 
-    // From a member the same is taken.
+    // The same is accepted from a member.
     assert!(answered(&replica, RaftPeer::member(leader.id), entries).await.is_some());
     assert_eq!(term(&replica), 7);
     replica.assert_runs();
 }
 
-/// A member whose key was stolen says what can never be: it is refused, and nothing else comes of
-/// it.
+/// A member whose key was stolen sends messages that can never be true: they are refused, and have
+/// no other consequence.
 #[tokio::test]
 async fn what_cannot_be_is_refused_from_members_too() {
     let replica = Replica::start().await;
@@ -359,7 +359,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
     }
     for_good(answer_call(&member, &RaftPeer::member(leader.id), &Bytes::from_static(&[255])).await);
 
-    // Entries: in places that cannot be, of terms that cannot be, and such as nobody can apply.
+    // Entries at impossible positions, of impossible terms, and entries that no replica can apply.
     let next = Some(log_id(7, 4));
     let entry = |at, payload| Entry { log_id: at, payload };
     let blank = |at| entry(at, EntryPayload::Blank);
@@ -372,7 +372,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         (Vote::new_committed(9, leader.id), next, vec![blank(log_id(6, 5))]),
         (leader.vote, next, vec![entry(log_id(7, 5), EntryPayload::Normal(rubbish))]),
         (leader.vote, next, vec![entry(log_id(7, 5), EntryPayload::Membership(none))]),
-        // Instead of what is committed.
+        // Entries that would replace committed ones.
         (Vote::new_committed(9, leader.id), Some(log_id(8, 4)), vec![]),
         (Vote::new_committed(9, leader.id), None, vec![blank(log_id(0, 0))]),
         (Vote::new_committed(9, leader.id), Some(log_id(7, 3)), vec![blank(log_id(9, 4))]),
@@ -383,7 +383,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         assert_eq!(answered(&replica, RaftPeer::member(leader.id), request).await, None);
     }
 
-    // Snapshots of other terms, other places, or without what is committed.
+    // Snapshots of other terms, at other positions, or without committed entries.
     for (vote, last) in [
         (far.vote, Some(log_id(7, 20))),
         (leader.vote, Some(log_id(9, 20))),
@@ -404,7 +404,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         refused(take_snapshot(&member, &raft_peer, &mut reader).await);
     }
 
-    // Nothing has come of it, and the group goes on.
+    // The messages have had no effect, and the group continues.
     assert_eq!((term(&replica), replica.state_machine.summary().hash), (7, before));
     let broken = tokio::time::timeout(Duration::ZERO, replica.durability.broken());
     assert!(broken.await.is_err(), "it was taken for damaged");
@@ -418,7 +418,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
     replica.assert_runs();
 }
 
-/// A member that is let go is refused within a moment, on the stream that it has.
+/// A removed member is refused within a moment, on the stream that it already has.
 #[tokio::test]
 async fn a_member_that_is_none_any_more_is_cut_off() {
     let replica = Replica::start().await;
@@ -456,8 +456,8 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
         .unwrap();
 }
 
-/// A hint that a leader is gone may be wrong. Once that leader is heard again, nobody gets a vote
-/// against it.
+/// A hint that a leader is gone may be wrong. Once the replica hears that leader again, it gives no
+/// vote against it.
 #[tokio::test]
 async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     let replica = Replica::start().await;
@@ -478,7 +478,7 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
             _ => panic!("no answer"),
         }
     };
-    // As long as it is heard it is not voted against, but once it was forsaken.
+    // The replica does not vote against a leader that it hears, unless it has forsaken it.
     beat().await;
     assert!(!votes(false).await);
     member.forget_leader(leader.id).await;
@@ -487,7 +487,7 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
     assert!(!votes(false).await, "the promise is taken back for good");
     member.forget_leader(leader.id).await;
     assert!(votes(false).await);
-    // Whom the leader itself has named is voted for all the same.
+    // It votes all the same for a node that the leader itself has named.
     beat().await;
     assert!(votes(true).await);
     replica.assert_runs();

@@ -1,15 +1,17 @@
-//! Heartbeats of all groups to one node, together.
+//! Coalesced heartbeats: those of all groups to one node, sent together.
 //!
-//! A node that leads many groups has a heartbeat for each of them and each of their members. Sent
-//! one by one, each would be a packet, its answer another and two acknowledgements two more; all of
-//! them for a peer at one time are one frame on a stream that stays open. Frames are numbered and
-//! may be answered in any order, so a group that answers late holds up no other. What a strong read
-//! waits for is sent at once: a leader's question whether it still leads, which goes the same way.
+//! A node that leads many groups has a heartbeat for each member of each group. Sent one by one,
+//! each would be a packet, its answer another, and their acknowledgements two more. Instead, all
+//! heartbeats due for a peer form one frame on a stream that stays open. Frames are numbered and
+//! may be answered in any order, so a group that answers late delays no other. What a strong read
+//! waits for is sent at once: a leader's question whether it still leads, which uses the same
+//! stream.
 //!
-//! A frame may be on its way for seconds, over a connection that outlives a cut of the network. How
-//! old what it says is, its receiver cannot tell by when it came. So each answer bears its sender's
-//! clock, and the next frame says which reading came last, and how long ago ([`Echo`]): the frame
-//! was sent no earlier than that much after the reading. No two clocks are compared.
+//! A frame may be in flight for seconds, over a connection that outlives a network partition, so
+//! its receiver cannot tell from the arrival time how old its contents are. So each answer carries
+//! its sender's clock, and the next frame states which reading arrived last, and how long ago
+//! ([`Echo`]): the frame was sent no earlier than the reading plus that time. No two clocks are
+//! compared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,45 +34,48 @@ use crate::common::ticks::Ticks;
 use crate::net::peers::{Lane, Peers};
 use crate::raft::codec::{Call, CallAnswer, CallResult};
 
-/// Longest time in which heartbeats that nobody waits for are gathered once there is one.
+/// Longest time for which heartbeats that no task waits for are gathered, once there is one.
 const GATHER: Duration = Duration::from_millis(4);
-/// Heartbeats and questions that may wait for one peer; of a group there is at most one heartbeat.
+/// Most heartbeats and questions that may wait for one peer; each group has at most one heartbeat
+/// among them.
 const WAITING_MAX: usize = 4096;
 
 /// One frame of a batch of heartbeats.
 #[derive(Serialize, Deserialize)]
 pub(in crate::raft) struct HeartbeatBatch {
     pub(in crate::raft) number: u64,
-    /// When it is sent, by what its receiver knows; nothing before the first answer on its stream.
+    /// The time of sending, in terms that the receiver can interpret; `None` before the first
+    /// answer on the stream.
     pub(in crate::raft) echo: Option<Echo>,
     pub(in crate::raft) calls: Vec<(GroupId, Call)>,
-    /// How far the sender's log is on disk (see `incarnations`).
+    /// The position up to which the sender's log is on disk (see `incarnations`).
     pub(in crate::raft) mark: u64,
 }
 
-/// Its answer: one for each call, in their order.
+/// The answer to a batch: one answer for each call, in their order.
 #[derive(Serialize, Deserialize)]
 pub(in crate::raft) struct HeartbeatBatchAnswer {
     pub(in crate::raft) number: u64,
-    /// When it is sent, in microseconds since the stream began for its sender.
+    /// The time of sending, in microseconds since the stream began for the answering node.
     pub(in crate::raft) at_us: u64,
     pub(in crate::raft) answers: Vec<CallResult>,
-    /// How far the log of who answers is on disk.
+    /// The position up to which the answering node's log is on disk.
     pub(in crate::raft) mark: u64,
 }
 
-/// The answer that came last, as a moment that both ends of a stream know.
+/// The last answer that arrived, as a moment that both ends of a stream know.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in crate::raft) struct Echo {
-    /// What it said of when it was sent.
+    /// The time of sending that the answer states.
     pub(in crate::raft) answered_us: u64,
-    /// How long ago it came, in microseconds.
+    /// How long ago the answer arrived, in microseconds.
     pub(in crate::raft) since_us: u64,
 }
 
 impl Echo {
-    /// The earliest moment in which a frame with this may have been sent, for one who answers on a
-    /// stream that began then. Never one that is to come, whatever the frame says.
+    /// Returns the earliest moment at which a frame with this echo may have been sent, for the node
+    /// that answers on a stream that began at `began`. Never later than `now`, whatever the frame
+    /// says.
     pub(in crate::raft) fn sent_at(self, began: Instant, now: Instant) -> Instant {
         let after = Duration::from_micros(self.answered_us.saturating_add(self.since_us));
         began.checked_add(after).map_or(now, |sent| sent.min(now))
@@ -87,15 +92,15 @@ struct CoalescerInner {
     me: NodeId,
     peers: Peers,
     queues: Mutex<BTreeMap<NodeId, mpsc::Sender<QueuedCall>>>,
-    /// Rounds to a quorum that somebody waits for.
+    /// Number of quorum rounds that a task waits for.
     rounds: AtomicUsize,
-    /// Groups whose heartbeats come together.
+    /// Number of groups whose heartbeats are due together.
     expected: Arc<AtomicUsize>,
     ticks: Ticks,
     tasks: TaskSet,
 }
 
-/// While it lives, heartbeats are sent at once.
+/// Guard that makes heartbeats go out at once while it lives.
 pub(crate) struct UrgentGuard<'a> {
     rounds: &'a AtomicUsize,
 }
@@ -110,17 +115,17 @@ impl Drop for UrgentGuard<'_> {
 struct QueuedCall {
     group: GroupId,
     call: Call,
-    /// When it was handed in.
+    /// When the call was queued.
     made: Instant,
-    /// Whether somebody waits for what it confirms.
+    /// Whether a task waits for what the call confirms.
     urgent: bool,
     waiter: Waiter,
 }
 
 type Waiter = oneshot::Sender<CallResult>;
-/// Those who wait for the answers to frames, by the frames' numbers.
+/// Waiters for the answers to frames, by the frames' numbers.
 type Waiting = Arc<Mutex<BTreeMap<u64, Vec<Waiter>>>>;
-/// What the answer that came last said of when it was sent, and when it came.
+/// The time of sending that the last answer stated, and when it arrived.
 type LastAnswer = Arc<Mutex<Option<(u64, Instant)>>>;
 
 impl HeartbeatCoalescer {
@@ -131,19 +136,19 @@ impl HeartbeatCoalescer {
         }
     }
 
-    /// Has heartbeats sent at once while a round to a quorum is waited for.
+    /// Makes heartbeats go out at once while a task waits for a quorum round.
     pub(crate) fn mark_urgent(&self) -> UrgentGuard<'_> {
         let rounds = &self.shared.rounds;
         rounds.fetch_add(1, Ordering::Relaxed);
         UrgentGuard { rounds }
     }
 
-    /// The ticks of the node.
+    /// Returns the ticks of the node.
     pub(crate) fn ticks(&self) -> Ticks {
         self.shared.ticks.clone()
     }
 
-    /// Says of how many groups there will be heartbeats in a moment.
+    /// Announces the number of groups that will send heartbeats in a moment.
     pub(crate) fn expect(&self, groups: usize) {
         self.shared.expected.store(groups, Ordering::Relaxed);
     }
@@ -159,7 +164,7 @@ impl HeartbeatCoalescer {
         self.send(target, group, call, urgent).await
     }
 
-    /// Sends a question to `target` at once, with the heartbeats that wait, and waits for its
+    /// Sends a question to `target` at once, together with the queued heartbeats, and waits for its
     /// answer.
     pub(in crate::raft) async fn ask(
         &self,
@@ -183,14 +188,14 @@ impl HeartbeatCoalescer {
         answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 
-    /// Ends all batches.
+    /// Stops sending to all peers.
     pub(crate) async fn end(&self) {
         self.shared.tasks.end().await;
     }
 
     fn queue(&self, target: NodeId) -> mpsc::Sender<QueuedCall> {
         let mut queues = lock(&self.shared.queues);
-        // One whose sender has panicked is closed; the next heartbeat gets another.
+        // A queue whose sender has panicked is closed; the next heartbeat gets a new one.
         if let Some(queue) = queues.get(&target).filter(|queue| !queue.is_closed()) {
             return queue.clone();
         }
@@ -208,12 +213,12 @@ struct Sender {
     me: NodeId,
     target: NodeId,
     peers: Peers,
-    /// Groups whose heartbeats come together.
+    /// Number of groups whose heartbeats are due together.
     expected: Arc<AtomicUsize>,
 }
 
 impl Sender {
-    /// Sends what waits, over one stream after another.
+    /// Sends queued calls, over one stream after another.
     async fn run(self, mut beats: mpsc::Receiver<QueuedCall>) {
         let mut number = 0;
         while let Some(first) = beats.recv().await {
@@ -224,8 +229,8 @@ impl Sender {
         }
     }
 
-    /// Sends heartbeats over one stream until it breaks. Those who wait for answers that cannot
-    /// come any more are told by dropping them.
+    /// Sends heartbeats over one stream until it breaks. Waiters whose answers can no longer arrive
+    /// learn it because their channels are dropped.
     async fn converse(
         &self,
         first: QueuedCall,
@@ -263,7 +268,8 @@ impl Sender {
     }
 }
 
-/// Gathers what else is to be sent, until it is all that is expected or somebody waits for a part.
+/// Gathers the calls to send with `first`, until all expected ones are there or a task waits for
+/// one of them.
 async fn gather(
     first: QueuedCall,
     beats: &mut mpsc::Receiver<QueuedCall>,
@@ -282,8 +288,8 @@ async fn gather(
     gathered
 }
 
-/// Makes a frame of heartbeats, and notes who waits for it. Nobody waits any more for a frame that
-/// is older than their patience: those are forgotten.
+/// Builds a frame of heartbeats and records its waiters. Drops the records of older frames whose
+/// waiters have all given up.
 fn frame(
     number: u64,
     gathered: Vec<QueuedCall>,
@@ -310,7 +316,7 @@ fn frame(
     HeartbeatBatch { number, echo, calls, mark: 0 }
 }
 
-/// Hands out answers until the stream breaks; returns why.
+/// Passes answers to their waiters until the stream breaks; returns the reason.
 async fn read_answers(
     mut reader: FrameReader<quinn::RecvStream>,
     waiting: Waiting,
@@ -331,7 +337,7 @@ async fn read_answers(
         heard(mark);
         let waiters = lock(&waiting).remove(&number).unwrap_or_default();
         for (waiter, answer) in waiters.into_iter().zip(answers) {
-            // Who has lost patience needs no answer.
+            // A waiter that has given up needs no answer.
             let _ = waiter.send(answer);
         }
     }

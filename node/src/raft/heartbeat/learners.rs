@@ -1,10 +1,10 @@
-//! Heartbeats that a learner is spared.
+//! Heartbeats that a learner does not need.
 //!
-//! A heartbeat keeps voters from standing for election, and confirms a leader to itself. Of a
-//! learner it asks nothing but whether it is there. In a network of many nodes nearly all follow
-//! the control group as learners, and each would cost every node, and the coordinator as many times
-//! over, a packet, its answer and what both wake. So a learner that has answered is left alone for
-//! a while.
+//! A heartbeat keeps voters from standing for election, and confirms to a leader that it still
+//! leads. To a learner it is only a check whether the learner is there. In a network of many nodes
+//! nearly all follow the control group as learners. Each heartbeat would cost each of these nodes,
+//! and the coordinator as many times over, a packet, its answer and two wake-ups. So a leader sends
+//! no heartbeats for a while to a learner that has answered.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use tokio::time::Instant;
 /// Time for which a learner that has answered is sent no further heartbeat.
 pub(in crate::raft) const LEARNER_SILENCE_MAX: Duration = Duration::from_millis(500);
 
-/// What one member was sent, as plain data.
+/// The heartbeats of one member, as plain data.
 #[derive(Debug, Default)]
 pub(in crate::raft) struct LearnerHeartbeats {
-    /// When the heartbeat was sent that the member answered last.
+    /// When the last answered heartbeat was sent.
     answered: Option<Instant>,
 }
 
 impl LearnerHeartbeats {
-    /// Whether a heartbeat need not be sent now. A voter is never spared: an election, or a read,
-    /// may hang on its answer.
+    /// Returns whether a heartbeat can be skipped now. A voter's never can: an election, or a read,
+    /// may depend on its answer.
     pub(in crate::raft) fn may_skip(&self, votes: bool, now: Instant) -> bool {
         let is_quiescent = |sent| now.saturating_duration_since(sent) < LEARNER_SILENCE_MAX;
         !votes && self.answered.is_some_and(is_quiescent)
     }
 
-    /// What was sent then has been answered.
+    /// Records that the heartbeat sent at `sent` was answered.
     pub(in crate::raft) fn answered(&mut self, sent: Instant) {
         self.answered = Some(sent);
     }

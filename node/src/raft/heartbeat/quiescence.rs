@@ -1,14 +1,14 @@
-//! Quiescence: a group of which nobody asks anything keeps its heartbeats further apart.
+//! Quiescence: a group that receives no requests sends its heartbeats further apart.
 //!
-//! Heartbeats are there so that a leader's silence is noticed. Those of groups that nobody asks
-//! anything are most of what a quiet network costs, and there a silence need not be noticed as
-//! soon. So a leader that was asked nothing for [`RESTS_AFTER`] says so with its heartbeat, and
-//! sends one in [`QUIESCENT_SLOWDOWN`]. The times of all members are as much longer from then on
-//! (see `time_scale.rs`), until the leader has something to say again: entries, or a heartbeat that
-//! says it is awake, which it sends at once when it is asked something.
+//! Heartbeats exist so that a leader's silence is noticed. Those of idle groups are most of what a
+//! quiet network costs, and there a silence need not be noticed as soon. So a leader that received
+//! no request for [`RESTS_AFTER`] says so with its heartbeat, and from then on sends only one
+//! heartbeat in [`QUIESCENT_SLOWDOWN`]. The times of all members are longer by the same factor (see
+//! `time_scaling.rs`), until the leader has something to say again: entries, or a heartbeat that
+//! says that it is awake, which it sends at once when it receives a request.
 //!
-//! That a process has died is found out in another way (see `tasks/failure_detector.rs`). When a
-//! whole machine is gone, a resting group takes as much longer to notice.
+//! The death of a process is detected in another way (see `tasks/failure_detector.rs`). When a
+//! whole machine is gone, a quiescent group takes longer to notice, by the same factor.
 //!
 //! Deliberately missing: clocks. Moments are passed in.
 
@@ -16,30 +16,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Of so many heartbeats, a leader sends one while its group rests.
+/// The leader of a quiescent group sends one of this many heartbeats.
 pub(crate) const QUIESCENT_SLOWDOWN: u32 = 5;
-/// Heartbeats of a group that rests which may fail to come before its leader is gone: as many as in
-/// the longest election time that there is by default.
+/// Most heartbeats of a quiescent group that may fail to arrive before its leader counts as gone:
+/// as many as in the longest default election time.
 const BEATS_MAX: u32 = 5;
-/// Time without anything asked after which a group rests.
+/// Time without requests after which a group becomes quiescent.
 const RESTS_AFTER: Duration = Duration::from_secs(2);
 
-/// Whether one replica's group rests, as plain data.
+/// Quiescence of the group as one of its replicas sees it, as plain data.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::raft) struct Quiescence {
-    /// When this replica was last asked something that its leader has to answer.
+    /// When this replica last received a request that its leader has to answer.
     asked: Instant,
-    /// Whether a leader's heartbeats say that the group rests.
+    /// Whether a leader's heartbeats say that the group is quiescent.
     says: bool,
-    /// Whether times are those of rest; a leader's are for one heartbeat more.
+    /// Whether times are those of a quiescent group; a leader's remain so for one heartbeat more.
     slow: Slow,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slow {
     No,
-    /// Once more: those to whom it says that it is awake have not answered yet, and by the times of
-    /// a group that is awake they have been silent for too long.
+    /// For one heartbeat more: the members that learn from it that the group is awake have not
+    /// answered yet, and by the times of a group that is awake they have been silent for too long.
     OnceMore,
     Yes,
 }
@@ -49,14 +49,14 @@ impl Quiescence {
         Self { asked: now, says: false, slow: Slow::No }
     }
 
-    /// Something is asked. Returns whether that wakes the group: only its leader can.
+    /// Records a request. Returns whether it wakes the group: only a request to its leader can.
     pub(in crate::raft) fn wake(&mut self, now: Instant) -> bool {
         self.asked = now;
         std::mem::take(&mut self.says)
     }
 
-    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too.
-    /// Returns whether to send it.
+    /// Decides whether a leader sends the heartbeat that is due; `whole` says that a quiescent
+    /// group sends this one too.
     pub(in crate::raft) fn beats(&mut self, whole: bool, now: Instant) -> bool {
         if now.saturating_duration_since(self.asked) < RESTS_AFTER {
             self.says = false;
@@ -64,12 +64,13 @@ impl Quiescence {
             return true;
         }
         self.slow = Slow::Yes;
-        // The others must hear of it before they hear less.
+        // The others must learn of it before they receive fewer heartbeats.
         !std::mem::replace(&mut self.says, true) || whole
     }
 
-    /// Of a follower whose leader was last heard then, if ever, and beats so often: it is not to be
-    /// taken to rest if it is gone.
+    /// Ends quiescence on a follower if its leader is gone, so that a leader that is gone does not
+    /// pass for a quiescent one. The leader was last heard at `heard`, if ever, and sends a
+    /// heartbeat every `every`.
     pub(in crate::raft) fn misses(
         &mut self,
         heard: Option<Instant>,
@@ -82,25 +83,25 @@ impl Quiescence {
         }
     }
 
-    /// The leader, or another who would lead, says whether the group rests. Returns whether that
-    /// wakes it.
+    /// Records whether the group is quiescent, as the leader, or a node that would lead, says.
+    /// Returns whether that wakes the replica.
     pub(in crate::raft) fn told(&mut self, is_quiescent: bool) -> bool {
         let before =
             std::mem::replace(&mut self.slow, if is_quiescent { Slow::Yes } else { Slow::No });
         !is_quiescent && before != Slow::No
     }
 
-    /// Whether a leader's heartbeats say that the group rests.
+    /// Returns whether a leader's heartbeats say that the group is quiescent.
     pub(in crate::raft) fn says(&self) -> bool {
         self.says
     }
 
-    /// Whether times are those of rest.
+    /// Returns whether times are those of a quiescent group.
     pub(in crate::raft) fn is_slow(&self) -> bool {
         self.slow != Slow::No
     }
 
-    /// Whether the group rests, and goes on to.
+    /// Returns whether the group is quiescent and remains so.
     pub(in crate::raft) fn is_quiescent(&self) -> bool {
         self.slow == Slow::Yes
     }

@@ -1,18 +1,18 @@
-//! How fast a group's time passes: slower, the farther its members are.
+//! Time scale of a group: the farther its members are, the slower its time passes.
 //!
-//! Raft's times have to be a few round trips long. openraft's are fixed when a group begins, and
-//! nobody knows then how far apart its members will be. So each group has a [`TimeScale`]: what
-//! openraft adds to a moment, or waits for, is stretched by it. Moments themselves are real ones,
-//! so that a pace may change at any time. Times as they are set fit round trips of up to [`ROOM`]
-//! of a heartbeat's patience, and are not stretched for these.
+//! Raft's timeouts have to be a few round trips long. openraft's are fixed when a group starts,
+//! when the distance between its future members is unknown. So each group has a [`TimeScale`],
+//! which stretches the times that openraft adds to a moment or waits for. Moments themselves are
+//! real ones, so that the scale may change at any time. The configured times fit round trips of up
+//! to [`ROOM`] of a heartbeat's patience, and are not stretched for these.
 //!
-//! The times of a group that rests are longer too, as its heartbeats are further apart (see
-//! `rest.rs`).
+//! The times of a quiescent group are longer too, because its heartbeats are further apart (see
+//! `quiescence.rs`).
 //!
-//! openraft asks its runtime for the time without saying for which group. The group is known from
-//! the task: whatever a group's tasks start belongs to it too.
+//! openraft asks its runtime for the time without naming the group. The task identifies the group:
+//! every task that a group's task spawns belongs to the same group.
 //!
-//! Nothing that is promised rests on these times: they say when something is tried, not what holds.
+//! No guarantee depends on these times: they determine when something is tried, not what holds.
 
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,89 +25,89 @@ use tokio::time::Instant;
 use super::quiescence::{QUIESCENT_SLOWDOWN, Quiescence};
 use crate::common::ticks::Ticks;
 
-/// Round trips that the time for the answer to a heartbeat must have room for.
+/// Number of round trips that must fit into the time for the answer to a heartbeat.
 const ROOM: f64 = 1.25;
-/// Longest round trip that is reckoned with: whatever is longer has to do with its network, or with
-/// a machine that does not get to its work.
+/// Longest round trip taken into account: anything longer is due to a fault of the network, or to
+/// an overloaded machine.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
 task_local! {
     static PACE: TimeScale;
 }
 
-/// The pace of one group; clones share it.
+/// The time scale of one group; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct TimeScale(Arc<TimeScaleInner>);
 
 #[derive(Debug)]
 struct TimeScaleInner {
-    /// Time that the answer to a heartbeat has as things are set.
+    /// Time that the answer to a heartbeat has, as configured.
     patience: Duration,
     round_trip_us: AtomicU64,
     rest: Mutex<Quiescence>,
-    /// Whether times are those of rest, for those who cannot wait for the lock.
+    /// Whether times are those of a quiescent group, for readers that cannot wait for the lock.
     slow: AtomicBool,
-    /// The node's, which is woken with the group.
+    /// The ticks of the node, which wake together with the group.
     ticks: Ticks,
 }
 
 impl TimeScale {
-    /// The pace of a group whose heartbeats have so much time to be answered.
+    /// Creates the time scale of a group whose heartbeats must be answered within `patience`.
     pub(crate) fn new(patience: Duration, ticks: Ticks) -> Self {
         let (round_trip_us, slow) = Default::default();
         let rest = Mutex::new(Quiescence::new(Instant::now()));
         Self(Arc::new(TimeScaleInner { patience, round_trip_us, rest, slow, ticks }))
     }
 
-    /// Notes how far the farthest member is.
+    /// Sets the round-trip time to the farthest member.
     pub(crate) fn set_round_trip(&self, round_trip: Duration) {
         let round_trip_us = round_trip.min(ROUND_TRIP_MAX).as_micros() as u64;
         self.0.round_trip_us.store(round_trip_us, Ordering::Relaxed);
     }
 
-    /// How far the farthest member is, there and back.
+    /// Returns the round-trip time to the farthest member.
     pub(crate) fn round_trip(&self) -> Duration {
         Duration::from_micros(self.0.round_trip_us.load(Ordering::Relaxed))
     }
 
-    /// Something is asked of the group: it does not rest any more.
+    /// Ends quiescence, because the group has received a request.
     pub(crate) fn wake(&self) {
         if self.rest(|rest| rest.wake(Instant::now())) {
             self.0.ticks.wake();
         }
     }
 
-    /// Of a leader, whenever there is a heartbeat, `whole` if it is one that is sent at rest too:
-    /// whether to send it.
+    /// Returns whether a leader sends the heartbeat that is due; `whole` says that a quiescent
+    /// group sends this one too.
     pub(crate) fn beats(&self, whole: bool) -> bool {
         self.rest(|rest| rest.beats(whole, Instant::now()))
     }
 
-    /// Of a follower whose leader was last heard then, if ever, and beats so often when the group
-    /// is awake: looks whether that is gone.
+    /// Ends quiescence on a follower if its leader is gone. The leader was last heard at `heard`,
+    /// if ever, and sends a heartbeat every `every` when the group is awake.
     pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
         let every = self.stretch(every);
         self.rest(|rest| rest.misses(heard, every, Instant::now()));
     }
 
-    /// The leader, or another who would lead, says whether the group rests.
+    /// Records whether the group is quiescent, as the leader, or a node that would lead, says.
     pub(in crate::raft) fn told(&self, is_quiescent: bool) {
         if self.is_slow() != is_quiescent && self.rest(|rest| rest.told(is_quiescent)) {
             self.0.ticks.wake();
         }
     }
 
-    /// What this leader's heartbeats say of it.
+    /// Returns whether this leader's heartbeats say that the group is quiescent.
     pub(in crate::raft) fn says_rest(&self) -> bool {
         self.rest(|rest| rest.says())
     }
 
-    /// Whether heartbeats are as far apart as they are at rest.
+    /// Returns whether heartbeats are as far apart as in a quiescent group.
     pub(crate) fn is_slow(&self) -> bool {
         self.0.slow.load(Ordering::Relaxed)
     }
 
-    /// Whether the group rests, and goes on to.
+    /// Returns whether the group is quiescent and remains so.
     pub(crate) fn is_quiescent(&self) -> bool {
         self.rest(|rest| rest.is_quiescent())
     }
@@ -119,12 +119,12 @@ impl TimeScale {
         result
     }
 
-    /// Time that the answer to a heartbeat has.
+    /// Returns the time that the answer to a heartbeat has.
     pub(crate) fn patience(&self) -> Duration {
         self.stretch(self.0.patience)
     }
 
-    /// A time that was set, as it is for this group.
+    /// Stretches a configured time to this group's scale.
     pub(crate) fn stretch(&self, time: Duration) -> Duration {
         match self.factor() {
             Some(factor) => time.mul_f64(factor),
@@ -132,22 +132,23 @@ impl TimeScale {
         }
     }
 
-    /// The same of milliseconds.
+    /// Stretches a configured time in milliseconds.
     pub(crate) fn stretch_ms(&self, time_ms: u64) -> u64 {
         self.stretch(Duration::from_millis(time_ms)).as_millis() as u64
     }
 
-    /// When a sleep ends that was to end then: those of groups that rest end together.
+    /// Returns when a sleep ends that was to end at `deadline`: the sleeps of quiescent groups end
+    /// together.
     fn end_of_sleep(&self, deadline: Instant) -> Instant {
         if self.is_slow() { self.0.ticks.at_rest(deadline) } else { deadline }
     }
 
-    /// Runs what belongs to the group.
+    /// Runs `work` as part of the group.
     pub(in crate::raft) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         PACE.scope(self.clone(), work).await
     }
 
-    /// How many times longer everything takes, if it does.
+    /// Returns the factor by which all times are longer, if it is more than one.
     fn factor(&self) -> Option<f64> {
         let needed = self.round_trip().mul_f64(ROOM);
         let far = needed.as_secs_f64() / self.0.patience.as_secs_f64();
@@ -156,33 +157,33 @@ impl TimeScale {
     }
 }
 
-/// The pace of the group that this task belongs to.
+/// Returns the time scale of the group that this task belongs to.
 pub(in crate::raft) fn current() -> Option<TimeScale> {
     PACE.try_with(Clone::clone).ok()
 }
 
-/// A time, as it is for the group that this task belongs to.
+/// Stretches a time to the scale of the group that this task belongs to.
 pub(in crate::raft) fn stretched(time: Duration) -> Duration {
     PACE.try_with(|time_scale| time_scale.stretch(time)).unwrap_or(time)
 }
 
-/// When a sleep of the group that this task belongs to ends that was to end then.
+/// Returns when a sleep that was to end at `deadline` ends in the group that this task belongs to.
 pub(in crate::raft) fn end_of_sleep(deadline: Moment) -> Instant {
     PACE.try_with(|time_scale| time_scale.end_of_sleep(deadline.0)).unwrap_or(deadline.0)
 }
 
-/// A time that has passed, as it would have to be set to be so long.
+/// Converts an elapsed time to the configured time that would be stretched to it.
 fn shrunk(time: Duration) -> Duration {
     let factor = PACE.try_with(TimeScale::factor).ok().flatten();
     factor.map_or(time, |factor| time.div_f64(factor))
 }
 
-/// A moment, to which openraft adds times.
+/// A moment to which openraft adds times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(in crate::raft) Instant);
 
 impl Moment {
-    /// How long ago it was, for everybody.
+    /// Returns how long ago the moment was, independent of any group's scale.
     pub(in crate::raft) fn age(&self) -> Duration {
         self.0.elapsed()
     }
@@ -206,7 +207,7 @@ impl Sub<Duration> for Moment {
     type Output = Self;
 
     fn sub(self, time: Duration) -> Self {
-        // A machine that has not been on for as long has no such moment.
+        // A machine that has been on for less time has no such moment.
         Self(self.0.checked_sub(stretched(time)).unwrap_or(self.0))
     }
 }
@@ -278,13 +279,13 @@ mod tests {
             })
             .await;
         assert_eq!(later.0 - begun.0, ms(100));
-        // Nobody else's.
+        // Outside the group's tasks, times are not stretched.
         assert_eq!((begun + ms(50)).0 - begun.0, ms(50));
         assert_eq!(later - begun, ms(100));
         far.run(async {
             assert_eq!(later - begun, ms(50));
             assert_eq!(later.age(), ms(0));
-            // It changes at once.
+            // A new scale takes effect at once.
             time_scale.set_round_trip(ms(1));
             assert_eq!(later - begun, ms(100));
         })

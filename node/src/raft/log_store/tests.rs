@@ -20,7 +20,7 @@ fn entry(index: u64) -> Entry {
     Entry { log_id: log_id(3, index), payload: EntryPayload::Normal(Proposal(batch)) }
 }
 
-/// A log of so many entries, of which none or all are in memory.
+/// Returns a log of `ENTRIES` entries, all or none of which are in memory.
 fn store(cache_bytes: usize) -> (LogStore, MemoryDisk, Wal) {
     let disk = MemoryDisk::new();
     let options = WalOptions { cache_bytes, ..WalOptions::default() };
@@ -87,17 +87,17 @@ async fn a_stream_reads_no_more_than_its_bound_ahead() {
     for index in 1..=ENTRIES {
         assert_eq!(stream.next().await.unwrap().unwrap(), entry(index));
         let ahead = disk.bytes_read() - before - (index - 1) * ENTRY_BYTES as u64;
-        // Two of them fit; each has a little in front of it.
+        // Two entries fit; each has a few bytes in front of it.
         assert!(ahead < READ_BYTES_MAX + 4096, "{ahead} bytes at entry {index}");
     }
     assert!(stream.next().await.is_none());
 
-    // Nothing to read, and less than was asked for.
+    // A range with no entries, and one that reaches beyond the last.
     assert_eq!(store.entries_stream(5..5).await.count().await, 0);
     let beyond: Vec<_> = store.entries_stream(15..100).await.try_collect().await.unwrap();
     assert_eq!(indexes(&beyond), [15, 16]);
 
-    // What was purged is missing in front, and never in the middle.
+    // Purged entries are missing at the front, and never in the middle.
     let mut reader = store.clone();
     let stream = reader.entries_stream(1..).await;
     let mut stream = std::pin::pin!(stream);

@@ -20,7 +20,7 @@ use super::*;
 use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_state::reconciler::Step;
 
-/// Time in which everything here is done, by far.
+/// Time that is ample for everything done here.
 const DONE_WITHIN: Duration = Duration::from_secs(20);
 
 fn nodes(numbers: &[u128]) -> BTreeSet<NodeId> {
@@ -41,7 +41,7 @@ fn a_majority_confirms_and_nobody_else_counts() {
         (&[1, 2, 3], &[1, 3], true),
         (&[1, 2, 3, 4], &[1, 4], false),
         (&[1, 2, 3, 4], &[1, 2, 4], true),
-        // A leader that is to go has no vote of its own.
+        // A leader that is being removed has no vote of its own.
         (&[2, 3, 4], &[1, 2], false),
         (&[2, 3, 4], &[1, 2, 4], true),
         (&[1, 2, 3], &[1, 5, 6, 7], false),
@@ -58,8 +58,8 @@ fn of_a_joint_configuration_both_halves_confirm() {
     assert!(confirmed(&[old, new], &[1, 3, 4]));
 }
 
-/// A voter that acknowledges entries: late, from a moment on, as over a connection that outlives a
-/// cut of the network. To heartbeats and questions it gives no answer, until it is told to.
+/// A voter that acknowledges entries late, from some moment on, as over a connection that outlives
+/// a network partition. It answers no heartbeats and no questions until the test allows it.
 #[derive(Clone)]
 struct Voter {
     endpoint: Endpoint,
@@ -68,14 +68,15 @@ struct Voter {
 }
 
 struct Seen {
-    /// The last entry that it was sent, and the last that it was told to be committed.
+    /// Index of the last entry that it received, and of the last that its leader reported as
+    /// committed.
     received: AtomicU64,
     committed: AtomicU64,
-    /// Questions whether it follows.
+    /// Number of questions whether it follows the leader.
     asked: AtomicU64,
     is_late: AtomicBool,
     answers: AtomicBool,
-    /// Acknowledgements that may go while it is late.
+    /// Number of acknowledgements that it may send while it is late.
     late: Semaphore,
 }
 
@@ -109,7 +110,7 @@ impl Voter {
         let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
         let Ok(Some(opening)) = reader.next().await else { return };
         let opening: Opening = decode(&opening).unwrap();
-        // What comes is seen at once, however late it is answered.
+        // Frames are recorded on arrival, however late they are answered.
         let (answers, answering) = mpsc::unbounded_channel();
         tokio::spawn(Self::answer(send, answering, Arc::clone(&seen)));
         while let Ok(Some(frame)) = reader.next().await {
@@ -190,7 +191,8 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// What a voter acknowledged before the read began says nothing of whom it follows since.
+/// An acknowledgement from before the read began does not show which leader the voter has followed
+/// since.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     let authority = new_authority();
@@ -210,14 +212,15 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     let before = metrics.borrow().last_log_index.unwrap();
     until("more is under way", || voters.iter().all(|voter| voter.was_told(before))).await;
 
-    // An entry reaches both, and their acknowledgements are late. They might elect one of them now.
+    // An entry reaches both voters, and their acknowledgements are late. Meanwhile they might elect
+    // one of themselves.
     let entry = before + 1;
     voters.iter().for_each(|voter| voter.seen.is_late.store(true, Ordering::SeqCst));
     let (raft, time_scale) = (leader.raft.clone(), leader.time_scale.clone());
     let _writing = tokio::spawn(async move { propose(&raft, &time_scale, puts(1)).await });
     until("they get no entry", || voters.iter().all(|voter| voter.has(entry))).await;
 
-    // Only now a read begins.
+    // The read begins only now.
     let heartbeats = HeartbeatCoalescer::new(leader.id, leader.peers.clone());
     let (append_streams, time_scale) = (leader.append_streams.clone(), leader.time_scale.clone());
     let network = Network::new(
@@ -236,8 +239,8 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     until("nobody is asked", || voters.iter().all(|voter| voter.asked() > 0)).await;
     assert!(!reading.is_finished());
 
-    // The acknowledgements of that entry come, one after the other, and nothing else. By the first
-    // it is committed, which the other is told in a request that ends with the same entry.
+    // Only the acknowledgements of that entry arrive, one after the other. The first commits the
+    // entry; the leader reports that to the other voter in a request that ends with the same entry.
     one.seen.late.add_permits(1);
     until("it is not committed", || leader.state_machine.applied_index() >= entry).await;
     until("nobody is told", || other.was_told(entry)).await;
@@ -248,7 +251,7 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
         matched.is_some_and(|matched| matched.index >= entry)
     };
     until("it acknowledges nothing", has_acknowledged).await;
-    // Those who have not answered are asked again, however often.
+    // The leader keeps asking voters that have not answered, however often.
     for _ in 0..2 {
         let asked = one.asked();
         until("nobody is asked again", || reading.is_finished() || one.asked() > asked).await;
@@ -256,20 +259,20 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     }
     assert_eq!(network.quorum_at(), None, "nobody has answered a question");
 
-    // At last they answer.
+    // Now the voters answer.
     let answering = Instant::now();
     voters.iter().for_each(|voter| voter.seen.answers.store(true, Ordering::SeqCst));
     until("it is not confirmed", || reading.is_finished()).await;
     match reading.await.unwrap() {
         Ok(term) => assert_eq!(term, Term(metrics.borrow().current_term)),
-        // On a busy machine its patience may have ended meanwhile.
+        // On a busy machine the read may have timed out meanwhile.
         Err(ProposeError::Unavailable(_)) => {
             let confirmed = confirm_leadership(&leader.raft, &leader.state_machine, &network).await;
             confirmed.unwrap();
         }
         Err(error) => panic!("{error}"),
     }
-    // As of when they were asked.
+    // The confirmation dates from when the voters were asked.
     let confirmed = network.quorum_at().unwrap();
     assert!(confirmed >= answering - network.time_scale().patience(), "{confirmed:?}");
     assert!(confirmed <= Instant::now());

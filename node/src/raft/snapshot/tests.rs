@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Says on which thread it ended.
+/// Value that reports the thread on which it is dropped.
 struct Probe(mpsc::Sender<ThreadId>);
 
 impl Drop for Probe {
@@ -23,7 +23,7 @@ fn what_waits_for_the_disk_ends_on_no_thread_of_the_runtime() {
     runtime.block_on(async { drop(probe()) });
     assert_ne!(ended(), thread::current().id());
 
-    // What was taken out is its taker's.
+    // A value that was taken out is dropped by the caller.
     let taken = runtime.block_on(async { probe().take() });
     drop(taken);
     assert_eq!(ended(), thread::current().id());

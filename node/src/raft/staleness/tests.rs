@@ -29,14 +29,15 @@ fn what_a_leader_without_a_majority_says_makes_nothing_fresh() {
     staleness.heard(start, HEARTBEAT, 7);
     staleness.applied(7);
     assert_eq!(staleness.age(start), Some(HEARTBEAT));
-    // Then it is alone with this replica.
+    // Then only this replica hears the leader.
     for beat in 1..50 {
         let now = start + beat * HEARTBEAT;
         staleness.heard(now, (beat + 1) * HEARTBEAT, 7);
         staleness.applied(7);
         assert_eq!(staleness.age(now), Some((beat + 1) * HEARTBEAT));
     }
-    // Another, which was isolated for longer, does not make it older than it is known to be.
+    // Another leader, which was isolated for longer, does not make the state older than it is known
+    // to be.
     let now = start + ms(6000);
     staleness.heard(now, ms(60_000), 7);
     staleness.applied(7);
@@ -47,7 +48,7 @@ fn what_a_leader_without_a_majority_says_makes_nothing_fresh() {
 fn a_state_that_is_always_behind_still_knows_how_far() {
     let start = Instant::now();
     let mut staleness = Staleness::default();
-    // It applies what was committed three heartbeats ago, and never the newest.
+    // The replica applies entries that were committed three heartbeats ago, and never the newest.
     for beat in 0..100_u64 {
         let now = start + ms(100 * beat);
         staleness.heard(now, ms(0), 10 * beat);

@@ -1,4 +1,4 @@
-//! A session: entries that are streamed to one member, and its acknowledgements.
+//! A session: a stream of entries to one member, and its acknowledgements.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,20 +19,20 @@ use super::super::{LogId, Types};
 use super::{Network, lost};
 use crate::net::peers::Lane;
 
-/// Time that news of a commit waits for entries to go along with.
+/// Time that a request which only reports a commit waits for entries to accompany it.
 const COMMIT_WAIT: Duration = Duration::from_millis(5);
-/// Time in which a peer that was sent entries must acknowledge some.
+/// Time within which a peer that was sent entries must acknowledge some.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the sessions of one group's members hear from the rest of the node.
+/// Control from outside over the sessions of one group's members.
 ///
-/// openraft keeps its log from being purged as long as a session streams what is to be purged. A
-/// member that is alive and slower than the writes would hold on to it for good. So a session can
-/// be ended from outside: openraft finds then that the member is to be sent a snapshot.
+/// openraft does not purge entries of its log while a session streams them. A member that is alive
+/// but slower than the writes would keep them from being purged for good. So other code can end a
+/// session: openraft then finds that the member needs a snapshot.
 #[derive(Clone)]
 pub(crate) struct AppendStreams {
     left_behind: fifo_watch::Sender<u64>,
-    /// What each member has acknowledged last, under its seal.
+    /// The last acknowledgement of each member, under its seal.
     words: Arc<Mutex<BTreeMap<NodeId, Acknowledged>>>,
 }
 
@@ -43,34 +43,34 @@ impl Default for AppendStreams {
 }
 
 impl AppendStreams {
-    /// Ends those whose member has not acknowledged this index. What is before it must have been
-    /// asked to be purged.
+    /// Ends the sessions whose member has not acknowledged this index. The purge of everything
+    /// before it must have been requested already.
     pub(crate) fn leave_behind(&self, index: u64) {
         self.left_behind.set(index);
     }
 
-    /// Keeps what a member has acknowledged.
+    /// Stores a member's acknowledgement.
     fn keep_word(&self, member: NodeId, word: Acknowledged) {
         lock(&self.words).insert(member, word);
     }
 
-    /// What a member has acknowledged in that term, if anything.
+    /// Returns a member's last acknowledgement if it is of this term.
     pub(super) fn word(&self, member: NodeId, term: Term) -> Option<Acknowledged> {
         lock(&self.words).get(&member).copied().filter(|word| word.term == term)
     }
 
-    /// Forgets what was acknowledged by those that are no members.
+    /// Forgets the acknowledgements of nodes that are not members.
     pub(super) fn forget_others(&self, members: &BTreeSet<NodeId>) {
         lock(&self.words).retain(|member, _| members.contains(member));
     }
 
-    /// Changes when members are left behind from now on.
+    /// Returns a receiver that changes whenever members are left behind from now on.
     pub(super) fn left_behind(&self) -> fifo_watch::Receiver<u64> {
         self.left_behind.receiver()
     }
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub(super) struct AppendStream<'a> {
     pub(super) opening: Opening,
     pub(super) append_streams: &'a AppendStreams,
@@ -79,7 +79,7 @@ pub(super) struct AppendStream<'a> {
 }
 
 impl AppendStream<'_> {
-    /// Writes requests as they come, and yields what becomes of them.
+    /// Writes requests as they arrive, and yields their results.
     pub(super) fn run<'s, S>(
         self,
         send: quinn::SendStream,
@@ -106,7 +106,7 @@ impl AppendStream<'_> {
     }
 }
 
-/// Writes requests as they come; ends the stream when there are no more.
+/// Writes requests as they arrive; finishes the stream when there are no more.
 async fn write_requests<S>(
     send: quinn::SendStream,
     opening: Opening,
@@ -119,7 +119,7 @@ where
     let mut writer = FrameWriter::new(send);
     writer.push(&opening);
     let mut last_sent = None;
-    // A stream that has ended must not be asked again.
+    // A stream that has ended must not be polled again.
     let mut input = input.fuse();
     while let Some(mut request) = input.next().await {
         if last_sent.is_some() {
@@ -133,16 +133,16 @@ where
     writer.into_inner().finish().map_err(std::io::Error::other)
 }
 
-/// Whether a request says nothing but that more of what was sent is committed.
+/// Returns whether a request says only that more of what was sent is committed.
 fn tells_commit_only(request: &AppendEntriesRequest<Types>, last_sent: Option<LogId>) -> bool {
     request.entries.is_empty() && request.prev_log_id == last_sent
 }
 
-/// What is sent instead of a request that only tells of a commit: entries, if some come soon, which
-/// tell of it too.
+/// Returns the request to send instead of one that only reports a commit: entries, if some arrive
+/// soon, since they report it too.
 ///
-/// openraft tells of each commit at once, which doubles the messages of a network with few writers.
-/// An acknowledgement of later entries counts for all that came before them, so none is missed.
+/// openraft reports each commit at once, which doubles the messages of a network with few writers.
+/// An acknowledgement of later entries covers all earlier ones, so none is missed.
 async fn replaced<S>(
     mut request: AppendEntriesRequest<Types>,
     input: &mut S,
@@ -160,15 +160,15 @@ where
     request
 }
 
-/// Requests that were sent and are not answered.
+/// Requests that were sent and not answered yet.
 #[derive(Default)]
 struct Sent {
     count: u64,
-    /// Of each what it follows on and where it ends, in their order.
+    /// The unanswered requests, in their order.
     unanswered: VecDeque<Asked>,
 }
 
-/// What a request was.
+/// The range of a sent request: the entry that it follows on, and its last entry.
 struct Asked {
     term: Term,
     from: Option<LogId>,
@@ -191,13 +191,13 @@ struct Answers {
     reader: FrameReader<quinn::RecvStream>,
     _writer: AbortOnDrop,
     sent: Arc<Mutex<Sent>>,
-    /// Requests that were acknowledged.
+    /// Number of requests that were answered.
     answered: u64,
-    /// Requests that had been sent when an acknowledgement last took long.
+    /// Number of requests that had been sent when a wait for an acknowledgement last timed out.
     owed: u64,
-    /// The last index that was acknowledged.
+    /// The last acknowledged index.
     acknowledged: u64,
-    /// Members that lack this index are not waited for.
+    /// The session does not wait for a member that lacks this index.
     left_behind: fifo_watch::Receiver<u64>,
     network: Network,
     target: NodeId,
@@ -222,8 +222,9 @@ impl Answers {
             };
             match read {
                 Ok(read) => break read,
-                // What was owed a whole limit ago is owed still: the peer's log does not move. With
-                // the session ends what it holds of our own log.
+                // A request that was already unanswered one whole timeout ago still is: the peer's
+                // log does not move. Ending the session releases the part of our own log that it
+                // keeps from being purged.
                 Err(_) if answers.owed > answers.answered => {
                     return Some((Err(lost("no acknowledgement in time")), None));
                 }
@@ -243,7 +244,7 @@ impl Answers {
         match decode::<AppendAnswer>(&frame).map_err(|error| error.to_string()) {
             Ok(answer) => match answers.judge(answer) {
                 Ok(Ok(acknowledged)) => Some((Ok(Ok(acknowledged)), Some(answers))),
-                // After a conflict or a higher vote nothing that is queued can succeed.
+                // After a conflict or a higher vote no queued request can succeed.
                 Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
                 Err(why) => {
                     answers.network.refuse(answers.target, &why);
@@ -254,10 +255,10 @@ impl Answers {
         }
     }
 
-    /// What openraft is told of an answer.
+    /// Returns the result to pass to openraft for an answer.
     ///
     /// # Errors
-    /// If it cannot be one to what was sent.
+    /// Returns an error if the answer cannot belong to the request that was sent.
     fn judge(&mut self, answer: AppendAnswer) -> Result<StreamAppendResult<Types>, String> {
         let asked = lock(&self.sent).unanswered.pop_front();
         let Asked { term, from, to } = asked.ok_or("an answer to nothing that was sent")?;

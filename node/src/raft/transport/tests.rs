@@ -12,15 +12,15 @@ use super::*;
 use dkv_state::BatchBuilder;
 use dkv_state::reconciler::Step;
 
-/// Time in which everything here is done, by far.
+/// Time that is ample for everything done here.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Time that the learner takes for one request.
+/// Time that the learner takes for each request.
 const PAUSE: Duration = Duration::from_secs(1);
 const ENTRIES: u64 = 40;
 const ENTRY_BYTES: usize = 700 * 1024;
 
-/// A learner that lives, acknowledges, and is slower than the writes for good. Says what its leader
-/// opens to it.
+/// Starts a learner that is alive and acknowledges, but is always slower than the writes. Returns a
+/// channel with the openings of its leader's streams.
 fn slow_learner(credentials: &Credentials) -> (Endpoint, mpsc::UnboundedReceiver<Opening>) {
     let address = ([127, 0, 0, 1], 0).into();
     let endpoint =
@@ -105,7 +105,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     let checkpoint = || metrics.borrow().snapshot.map_or(0, |log_id| log_id.index);
     until("no checkpoint is taken", || checkpoint() >= last).await;
 
-    // The learner acknowledges now and then, and the log is kept for it.
+    // The learner acknowledges now and then, so the leader keeps its log for it.
     leader.raft.trigger().purge_log(last).await.unwrap();
     let purged = || metrics.borrow().purged.map_or(0, |log_id| log_id.index);
     until("the learner does not live", || matched() > begun).await;

@@ -37,7 +37,7 @@ fn terms_go_ahead_as_far_as_elections_can_take_them() {
     {
         assert_eq!(vote(known(), term), taken, "term {term}");
     }
-    // One that begins may meet a network of any age, and not one of no age that there can be.
+    // A new replica may join a network of any age that is possible, but not of an impossible one.
     let new = Known::default();
     assert!(vote(new, ahead + 1) && vote(new, limits::FIRST_TERM_MAX));
     assert!(!vote(new, limits::FIRST_TERM_MAX + 1) && !vote(new, u64::MAX));
@@ -49,7 +49,7 @@ fn terms_go_ahead_as_far_as_elections_can_take_them() {
 fn positions_are_those_of_one_log() {
     let at = log_id;
     assert!(is_taken(&request(5, at(5, 100), at(4, 90))));
-    // A follower may lack most of what is committed.
+    // A follower may lack most of the committed entries.
     assert!(is_taken(&request(5, at(3, 90), at(5, 1_000_000))));
     for (term, prev, commit) in [
         (5, at(6, 100), at(4, 90)),
@@ -57,7 +57,7 @@ fn positions_are_those_of_one_log() {
         (5, at(5, u64::MAX), at(4, 90)),
         (5, at(5, 100), at(5, u64::MAX)),
         (5, at(5, 100), at(5, 101 + limits::ENTRIES_AHEAD_MAX)),
-        // A later place of an earlier term, and one place of two terms.
+        // A later index of an earlier term, and one index in two terms.
         (5, at(4, 100), at(5, 90)),
         (5, at(5, 90), at(4, 100)),
         (5, at(5, 100), at(4, 100)),
@@ -97,7 +97,7 @@ fn an_entry_is_one_that_its_group_applies() {
     let payload = EntryPayload::Normal(super::super::Proposal(batch));
     request.entries.push(Entry { log_id: log_id(5, 103), payload });
     assert!(is_taken(&request));
-    // A batch is nothing for the directory.
+    // The directory cannot apply a batch.
     assert!(known().append(GroupId::CONTROL, &request).is_err());
 }
 

@@ -59,7 +59,7 @@ fn answers_nobody_waits_for_are_forgotten() {
     frame(1, vec![gone], &waiting, None, now);
     frame(2, vec![stays], &waiting, None, now);
     drop(answer);
-    // What has lost patience before it is sent is not sent.
+    // A heartbeat whose waiter gave up before it was sent is not sent.
     let late = beat(3, false).0;
     assert!(frame(3, vec![late], &waiting, None, now).calls.is_empty());
     let mut left: Vec<u64> = lock(&waiting).keys().copied().collect();
@@ -67,12 +67,12 @@ fn answers_nobody_waits_for_are_forgotten() {
     assert_eq!(left, [2, 3]);
 }
 
-/// However long a heartbeat waits and is on its way, nobody takes what it says for younger than it
-/// is.
+/// However long a heartbeat waits and is in flight, its receiver never takes its contents for
+/// younger than they are.
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_says_when_it_was_sent_by_the_clock_of_its_receiver() {
     const MS: Duration = Duration::from_millis(1);
-    // The receiver's stream begins with the first frame, which was on its way for 20 ms.
+    // The receiver's stream begins with the first frame, which was in flight for 20 ms.
     let began = Instant::now();
     let answered_us = 3_000;
     let came = began + 3 * MS + 20 * MS;
@@ -95,7 +95,7 @@ async fn a_heartbeat_says_when_it_was_sent_by_the_clock_of_its_receiver() {
     let earliest = echo.sent_at(began, began + 5_000 * MS);
     assert_eq!(sent - earliest, 20 * MS, "the answer's way is all that is not known");
 
-    // Whoever says that it was sent in the future gains nothing by it.
+    // A sender that claims to have sent a frame in the future gains nothing by it.
     let now = began + MS;
     assert_eq!(echo.sent_at(began, now), now);
     let endless = Echo { answered_us: u64::MAX, since_us: u64::MAX };
