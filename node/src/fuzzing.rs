@@ -1,5 +1,5 @@
-//! What other nodes send, read and not obeyed, and what a thief would send: for whoever tries what
-//! comes of it.
+//! Entry points for fuzzing: messages of other nodes are parsed but have no effect, and messages of
+//! an attacker are forged.
 
 pub use crate::net::incarnations::introduce;
 pub use crate::raft::fuzzing::{Forged, RAFT_FRAMES, forgeries, raft_frame, raft_frame_samples};
