@@ -38,8 +38,8 @@ pub(crate) enum Lane {
 const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
 /// Pause after a failed attempt to connect, in which no other is made.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Longest duration of the first attempt to connect. Each of the next attempts may take twice as
-/// long, up to 8 times this, because the node may be far away.
+/// Longest duration of the first attempt to connect. After each failure the limit doubles, up to 8
+/// times this, because the node may be far away.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Nodes whose liveness is tracked: as many as there can be, and as many that have left or never

@@ -89,8 +89,9 @@ impl Node {
         self.forget_group(id);
         group.stop().await;
         let configured = group.configured();
-        // The replica stays if a later change of members put it back. A later change that an
-        // earlier leader began, and that the log of this leader does not have, was never committed.
+        // The replica stays if its log has a change of members that is later than the one that let
+        // it go. A later change of an earlier leader, which the log of this leader does not have,
+        // was in vain.
         let mut stays = configured.index > departed && configured.term.0 >= leader.leader_id.term;
         drop(group);
         // The tombstone comes first: if it cannot be saved, nothing is deleted, and the attempt is

@@ -123,8 +123,8 @@ impl Node {
     pub(crate) async fn follow_intake(&self) -> io::Result<()> {
         let write_gate = self.outboxes().write_gate().clone();
         let is_going = self.is_going();
-        // The index is read afterwards: the directory as of this entry, or of an earlier one, has
-        // said so.
+        // The index is read afterwards, so the directory that decided `is_going` is as of this
+        // entry or of an earlier one.
         let applied = self.control().state_machine().summary().applied_index;
         let directory = self.data_dir().path().to_owned();
         let control = self.control().state_machine().clone();
@@ -139,7 +139,8 @@ impl Node {
             (true, WriteGateState::Open | WriteGateState::Closing) => {
                 run_blocking(move || write_gate.close(&directory, applied)).await?
             }
-            // An earlier entry may come from a read at the start, before the log was read.
+            // A directory from before entry `at` does not count: it may have been read at a start,
+            // before the log was.
             (false, WriteGateState::Closed { at }) if applied >= at => {
                 run_blocking(move || write_gate.open(&directory, goes)).await?
             }

@@ -9,7 +9,7 @@ use super::Node;
 use crate::net::incarnations;
 use crate::net::rpc;
 
-/// Time for which a node that has handed over still redirects the clients that ask it.
+/// Time for which a node that has handed over still tells those who ask it where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
 
 impl Node {

@@ -265,8 +265,8 @@ pub(crate) async fn serve(
         let answer = Answer {
             run: incarnations.own(),
             verdict,
-            // This also covers the previous hello: a peer that was refused then is not heard on
-            // this connection.
+            // Not `held()`, which may have changed just now: a peer that was not admitted a moment
+            // ago is not heard on this connection.
             is_held: caller.boot().is_none(),
             ask_again: heard.ask_again,
             question: incarnations.question(),

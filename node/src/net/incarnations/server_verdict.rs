@@ -30,10 +30,11 @@ const ALONE_PATIENCE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Time between two attempts, and between two questions of a node that is held back.
+/// Time between two attempts to reach the server, and between two questions of a node that is held
+/// back.
 const RETRY: Duration = Duration::from_millis(250);
 const HELD_EVERY: Duration = Duration::from_secs(1);
-/// Interval at which a serving node asks; it asks no more often while its log grows.
+/// Interval at which a serving node asks, and the shortest interval while its log grows.
 const ASK_EVERY: Duration = Duration::from_secs(3);
 const ASK_WHILE_WRITING: Duration = Duration::from_millis(500);
 /// The same interval while the node may have a second incarnation.
