@@ -1,5 +1,5 @@
-//! What every room of a node may use and what itself uses none of them: the network's clock, sets
-//! of tasks, the ticks that periodic tasks share, counters.
+//! Building blocks that every module of a node may use and that depend on none of them: the
+//! network's clock, sets of tasks, the ticks that periodic tasks share, and counters.
 
 pub(crate) mod clock;
 pub(crate) mod unix_time;

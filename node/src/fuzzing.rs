@@ -1,5 +1,5 @@
-//! What other nodes send, read and not obeyed, and what a thief would send: for whoever tries what
-//! comes of it.
+//! Entry points for fuzzing: parsers that read the messages of other nodes without acting on them,
+//! and messages that a thief of a node's identity would send.
 
 pub use crate::net::incarnations::introduce;
 pub use crate::raft::fuzzing::{Forged, RAFT_FRAMES, forgeries, raft_frame, raft_frame_samples};

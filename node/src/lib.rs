@@ -1,12 +1,13 @@
 //! A node: a process that holds data, as coordinator or as replicant.
 //!
-//! A node holds one replica of each group that the directory gives it: of the *control group*,
-//! whose state is the directory and whose leader is the coordinator, and of the *shards*, whose
-//! leaders are the primaries of their keys. All groups of a node share one log on disk, one store
-//! of checkpoints, and one endpoint.
+//! A node holds one replica of each group that the directory assigns to it: the *control group*,
+//! whose state is the directory and whose leader is the coordinator, and *shards*, whose leaders
+//! are the primaries of their keys. All groups of a node share one log on disk, one store of
+//! checkpoints, and one endpoint.
 //!
-//! What a node decides is plain code in `dkv_state`; what it does about it are small tasks around
-//! that: see docs/architecture.md. The registration server is never on the path of a read or a
+//! The decisions of a node are plain code in `dkv_state`; small tasks around that code carry them
+//! out: see docs/architecture.md. The registration server is never on the path of a read or a
+//! write: a node serves, fails over and restarts without it.
 //! write: a node serves, fails over and restarts without it.
 #![forbid(unsafe_code)]
 

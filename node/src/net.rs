@@ -1,5 +1,5 @@
-//! Connections to the other nodes and to the registration server, and what goes over them: calls,
-//! their answers, how much each peer may ask for, and who is alive.
+//! Connections to the other nodes and to the registration server, with the calls and answers that
+//! they carry, the quota of each peer, and the failure detector's record of which nodes are alive.
 
 pub(crate) mod peers;
 pub(crate) mod liveness;

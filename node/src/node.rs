@@ -1,7 +1,7 @@
-//! A running node: everything that its tasks share.
+//! A running node: the state that its tasks share.
 //!
-//! What it does with that is in the modules below: it [opens groups](groups), [does what the
-//! directory says](directory), [knows where shards are](routing), [says how it is](status), and
+//! The modules below act on it: the node [opens groups](groups), [follows the
+//! directory](directory), [tracks where shards are](routing), [reports its status](status), and
 //! [stops](shutdown).
 
 pub(crate) mod peer_access;
@@ -47,19 +47,19 @@ use crate::storage::data_dir::DataDir;
 use dkv_state::Engine;
 use dkv_wal::Wal;
 
-/// Who the node is, and where.
+/// The identity and address of the node.
 #[derive(Clone, Debug)]
 pub(crate) struct Me {
     pub(crate) network: NetworkId,
     pub(crate) id: NodeId,
     pub(crate) name: String,
-    /// Where others reach it.
+    /// The address where others reach the node.
     pub(crate) address: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// The node's region, if one was configured.
     pub(crate) region: Option<Region>,
 }
 
-/// What a node is made of.
+/// The parts of which a node consists.
 pub(crate) struct Parts {
     pub(crate) me: Me,
     pub(crate) settings: Settings,
@@ -72,14 +72,14 @@ pub(crate) struct Parts {
     pub(crate) server: Arc<ServerLink>,
     pub(crate) incarnations: Incarnations,
     pub(crate) task_factories: TaskFactories,
-    /// Why the process must stop, once something says so.
+    /// The reason why the process must stop, once there is one.
     pub(crate) failure: Failure,
 }
 
-/// Tasks that a node starts with what it opens. They use the node, so the layers above name them.
+/// Tasks that a node starts for what it opens. They use the node, so the layers above supply them.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskFactories {
-    /// Brings the members of a group to what the directory wants.
+    /// Brings the members of a group into line with the directory.
     pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
     /// Empties an outbox.
     pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
@@ -105,18 +105,18 @@ pub(crate) struct Node {
     control: Arc<Group>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     leader_since: Mutex<Option<Instant>>,
-    /// Where the nodes are by the directory, as it was followed last.
+    /// The addresses of the nodes in the directory as it was last followed.
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
-    /// What other nodes have told of themselves, if this one is the coordinator.
+    /// The reports of other nodes about themselves, if this one is the coordinator.
     heard: Mutex<NodeReports>,
-    /// Who led the shards that are not here, when it was heard last.
+    /// The last known primaries of shards that are not on this node.
     primaries: Mutex<BTreeMap<GroupId, NodeId>>,
-    /// Who is vouched for.
+    /// Nodes that the server or members vouch for.
     vouchers: Vouchers,
-    /// Held while a group is opened or closed: groups of which there are rows that are to be
-    /// deleted yet.
+    /// Locked while a group is opened or closed. The set has the groups whose leftover rows are
+    /// still to be deleted.
     opening: tokio::sync::Mutex<BTreeSet<GroupId>>,
-    /// Whether an administrator wants replicas and primaries evened out at once.
+    /// Whether an administrator wants replicas and primaries rebalanced at once.
     rebalancing: AtomicBool,
     started: Instant,
     disk_full: AtomicBool,
@@ -172,7 +172,7 @@ impl Node {
         for id in held_before {
             replicas.push(opener.prepare(id).await?);
         }
-        // A node that could lead something without any other has nobody else to ask.
+        // A node that could lead some group alone has no other node to ask.
         let mut is_alone = false;
         for replica in &mut replicas {
             is_alone |= replica.is_led_alone(me.id, founder).await;
@@ -221,8 +221,8 @@ impl Node {
             tasks: TaskSet::default(),
         });
         node.attend(&node.control);
-        // Whatever the directory wishes by now: as long as a group has this node among its voters,
-        // it may need the vote, and nobody else has its log.
+        // This happens whatever the directory wants by now: as long as this node is among a group's
+        // voters, the group may need its vote, and no other node has its log.
         for shard in shards.into_values() {
             node.adopt_group(shard);
         }
@@ -237,106 +237,106 @@ impl Node {
         Ok(node)
     }
 
-    /// Its copy of the network's clock.
+    /// Returns the node's copy of the network's clock.
     pub(crate) fn clock(&self) -> &NodeClock {
         &self.clock
     }
 
-    /// Eventual writes that it has taken and that are not delivered yet.
+    /// Returns the outboxes: eventual writes that the node has accepted but not delivered yet.
     pub(crate) fn outboxes(&self) -> &Outboxes {
         &self.outboxes
     }
 
-    /// Its identity.
+    /// Returns the node's id.
     pub(crate) fn id(&self) -> NodeId {
         self.me.id
     }
 
-    /// Who it is, and where.
+    /// Returns the node's identity and address.
     pub(crate) fn me(&self) -> &Me {
         &self.me
     }
 
-    /// What the network runs with.
+    /// Returns the network's settings.
     pub(crate) fn settings(&self) -> Settings {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The other nodes.
+    /// Returns the connections to the other nodes.
     pub(crate) fn peers(&self) -> &Peers {
         &self.peers
     }
 
-    /// Who is vouched for by others than this node's logs.
+    /// Returns the nodes that are vouched for by others than this node's logs.
     pub(crate) fn vouchers(&self) -> &Vouchers {
         &self.vouchers
     }
 
-    /// The registration server.
+    /// Returns the link to the registration server.
     pub(crate) fn server(&self) -> &Arc<ServerLink> {
         &self.server
     }
 
-    /// Which run of its process this is, and which of the others were heard.
+    /// Returns this incarnation of the process, and the known ones of the other nodes.
     pub(crate) fn incarnations(&self) -> &Incarnations {
         &self.incarnations
     }
 
-    /// The node's log.
+    /// Returns the node's log.
     pub(crate) fn wal(&self) -> &Wal {
         &self.wal
     }
 
-    /// The node's end of its connections.
+    /// Returns the node's end of its connections.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Where it keeps everything.
+    /// Returns the data directory.
     pub(crate) fn data_dir(&self) -> &DataDir {
         &self.data_dir
     }
 
-    /// What each peer may have under way.
+    /// Returns the quotas of the peers.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// The control group.
+    /// Returns the control group.
     pub(crate) fn control(&self) -> &Arc<Group> {
         &self.control
     }
 
-    /// A group, if this node holds it.
+    /// Returns a group, if this node holds it.
     pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// All groups that this node holds, the control group first.
+    /// Returns all groups that this node holds, the control group first.
     pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Whether this node neither leads nor votes in any group.
+    /// Returns whether this node neither leads nor votes in any group.
     pub(crate) fn only_follows(&self) -> bool {
         self.groups().iter().all(|group| group.only_follows())
     }
 
-    /// Whether the network has that shard, held here or not.
+    /// Returns whether the network has that shard, held here or not.
     pub(crate) fn knows_shard(&self, id: GroupId) -> bool {
         let known = self.control.state_machine().with_directory(|directory| {
-            // Before the directory has arrived nothing can be ruled out.
+            // Before the directory has arrived, no shard can be ruled out.
             !directory.exists() || directory.groups().contains_key(&id)
         });
         id.is_shard() && known.unwrap_or(true)
     }
 
-    /// Whether writes are refused for want of room on the disk.
+    /// Returns whether writes are refused because the disk is full.
     pub(crate) fn disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
     }
 
-    /// Notes whether there is room on the disk.
+    /// Sets whether the disk is full.
     pub(crate) fn set_disk_full(&self, full: bool) {
         if self.disk_full.swap(full, Ordering::Relaxed) != full {
             if full {
@@ -347,65 +347,65 @@ impl Node {
         }
     }
 
-    /// Its checkpoints.
+    /// Returns the store of checkpoints.
     #[cfg(test)]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Notes since when this node has been the coordinator, if it is.
+    /// Sets since when this node has been the coordinator; `None` if it is not.
     pub(crate) fn set_leader_since(&self, since: Option<Instant>) {
         *lock(&self.leader_since) = since;
     }
 
-    /// Since when this node has been the coordinator, if it is.
+    /// Returns since when this node has been the coordinator; `None` if it is not.
     pub(crate) fn leader_since(&self) -> Option<Instant> {
         *lock(&self.leader_since)
     }
 
-    /// Says whether replicas and primaries are to be evened out at once.
+    /// Sets whether replicas and primaries are to be rebalanced at once.
     pub(crate) fn set_rebalancing(&self, on: bool) {
         self.rebalancing.store(on, Ordering::Relaxed);
     }
 
-    /// Whether replicas and primaries are to be evened out at once.
+    /// Returns whether replicas and primaries are to be rebalanced at once.
     pub(crate) fn is_rebalancing(&self) -> bool {
         self.rebalancing.load(Ordering::Relaxed)
     }
 
-    /// Says that heartbeats of so many groups are sent now.
+    /// Announces that heartbeats for this many groups are being sent now.
     pub(crate) fn expect_heartbeats(&self, groups: usize) {
         self.heartbeats.expect(groups);
     }
 
-    /// When it looks after things.
+    /// Returns the ticks of the node's periodic tasks.
     pub(crate) fn ticks(&self) -> Ticks {
         self.heartbeats.ticks()
     }
 
-    /// Something has happened after which the process must not go on.
+    /// Stops the process because of a failure after which it must not go on.
     pub(crate) fn fail(&self, why: String) {
         self.failure.fail(why);
     }
 
-    /// Notes that the server has called this node back at its address.
+    /// Records that the server has called this node back at its address.
     pub(crate) fn set_called_back(&self) {
         self.called_back.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the server has called this node back at its address.
+    /// Returns whether the server has called this node back at its address.
     pub(crate) fn was_called_back(&self) -> bool {
         self.called_back.load(Ordering::Relaxed)
     }
 
-    /// Runs a task that the node cannot be without: if it ends before the node does, the
-    /// process must stop.
+    /// Runs a task that the node cannot do without: if it ends before the node does, the process
+    /// must stop.
     pub(crate) fn keep(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.failure.if_ended(what, task));
     }
 
-    /// Runs a task that may end, and must not panic: what it did for others would not be
-    /// done any more.
+    /// Runs a task that may end but must not panic, because a panic would leave its work for others
+    /// undone.
     pub(crate) fn guard(
         &self,
         what: &'static str,
@@ -414,13 +414,13 @@ impl Node {
         self.tasks.spawn(self.failure.if_panicked(what, task));
     }
 
-    /// Runs a task that ends with the node at the latest. It serves one request or one
-    /// connection: a panic ends that, and nothing else.
+    /// Runs a task that ends with the node at the latest. It serves one request or one connection,
+    /// and a panic ends only that.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Ends every task of the node, whatever it does.
+    /// Ends every task of the node, whatever it is doing.
     pub(crate) async fn end_tasks(&self) {
         self.heartbeats.end().await;
         self.tasks.end().await;

@@ -1,4 +1,4 @@
-//! The node's copy of the network's clock, which everything on it shares.
+//! The node's copy of the network's clock, shared by everything on the node.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,42 +7,41 @@ use dkv_base::hlc::Clock;
 use dkv_base::id::Stamp;
 use dkv_base::platform;
 
-/// Time that a stamp of a client may be behind: longer than it goes on trying to get its write
-/// taken.
+/// Greatest lag of a client's stamp behind this clock: longer than a client keeps retrying a write.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
 
-/// A hybrid logical clock on the wall clock of this machine. Clones are the same clock.
+/// A hybrid logical clock driven by this machine's wall clock. Clones share the same clock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeClock {
     clock: Arc<Mutex<Clock>>,
 }
 
 impl NodeClock {
-    /// A fresh stamp.
+    /// Returns a fresh stamp.
     pub(crate) fn stamp(&self) -> Stamp {
         self.lock().stamp(wall())
     }
 
-    /// Takes note of a stamp.
+    /// Advances the clock to a stamp that was received.
     pub(crate) fn observe(&self, stamp: Stamp) {
         self.lock().observe(stamp);
     }
 
-    /// The latest stamp that was made here or seen.
+    /// Returns the latest stamp that this node has issued or observed.
     pub(crate) fn last(&self) -> Stamp {
         self.lock().last()
     }
 
-    /// Whether a client may have seen such a stamp.
+    /// Returns whether a client can legitimately have seen this stamp.
     pub(crate) fn allows(&self, stamp: Stamp) -> bool {
-        // Most have seen none, and need no look at the clock.
+        // Most clients have seen no stamp, so the check needs no look at the clock.
         stamp == Stamp::default() || self.lock().allows(stamp, wall())
     }
 
-    /// Takes note of the stamp that a client has given to a write.
+    /// Observes the stamp that a client has given to a write.
     ///
     /// # Errors
-    /// If it is too far from this clock; with what this clock shows.
+    /// Fails if the stamp is too far from this clock; the error is a fresh stamp of this clock.
     pub(crate) fn admit(&self, stamp: Stamp) -> Result<(), Stamp> {
         let mut clock = self.lock();
         let wall = wall();
@@ -59,7 +58,7 @@ impl NodeClock {
     }
 }
 
-/// Time since 1970, by the clock on the wall.
+/// Returns the time since 1970 according to the wall clock.
 pub(crate) fn wall() -> Duration {
     platform::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! What a node counts while it serves, for whoever watches it.
+//! Counters of a serving node, for its observers.
 //!
-//! Requests are counted where their answers are written, many at a time, so that whoever decides a
-//! request has nothing to do with it.
+//! Requests are counted where their answers are written, many at a time, so that the code that
+//! decides a request does no counting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use dkv_base::histogram::{Histogram, Times};
 use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
 
-/// What requests are for.
+/// Kinds of requests.
 pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
-/// What they come to.
+/// Outcomes of requests.
 pub(crate) const RESULTS: [&str; 9] = [
     "ok",
     "conflict",
@@ -26,7 +26,7 @@ pub(crate) const RESULTS: [&str; 9] = [
     "behind",
 ];
 
-/// The kind of a request, as a place in [`KINDS`].
+/// Returns the kind of a request, as an index into [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
@@ -50,7 +50,7 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
         Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
         Err(Refusal::Denied(_)) => 7,
-        // Neither is an error: another replica, or another stamp, does.
+        // Neither is an error: another replica, or another stamp, will do.
         Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,
     }
 }
@@ -65,7 +65,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// A request was answered, that long after it came.
+    /// Counts an answered request, with the time from its arrival to its answer.
     pub(crate) fn answered(&self, kind: usize, answer: &Result<Answer, Refusal>, time: Duration) {
         if let (Some(results), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
             results[result(answer)].fetch_add(1, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Counters {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Everything that was counted.
+    /// Returns a snapshot of all counters.
     pub(crate) fn counted(&self) -> Counted {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let requests = KINDS.iter().zip(&self.requests).zip(&self.times);
@@ -98,25 +98,25 @@ impl Counters {
     }
 }
 
-/// What a node has counted.
+/// The counter values of a node.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// Requests by their kind.
+    /// Requests by kind.
     pub requests: Vec<CountedKind>,
-    /// Bytes of requests.
+    /// Bytes of requests received.
     pub received_bytes: u64,
-    /// Bytes of answers.
+    /// Bytes of answers sent.
     pub sent_bytes: u64,
 }
 
 /// Requests of one kind.
 #[derive(Clone, Debug)]
 pub struct CountedKind {
-    /// Which.
+    /// The kind, one of `KINDS`.
     pub kind: &'static str,
-    /// How many came to what.
+    /// Number of requests per outcome.
     pub results: Vec<(&'static str, u64)>,
-    /// Time from a request to its answer.
+    /// Times from a request to its answer.
     pub times: Times,
 }
 

@@ -1,10 +1,10 @@
-//! A machine that was suspended.
+//! Detection of a suspended machine.
 //!
-//! The clock that measures ages stands still while Linux is suspended (`CLOCK_MONOTONIC`), so what
-//! was heard before looks as young as it was then, and what waited in a socket meanwhile as if it
-//! had just been sent. Another clock goes on (`CLOCK_BOOTTIME`): the difference between both is the
-//! time that was slept. For a while after it has grown, no age is told. Only a hypervisor can stop
-//! both; nobody inside can tell.
+//! The clock that measures ages (`CLOCK_MONOTONIC`) stands still while Linux is suspended, so a
+//! message heard before the suspend looks as young as it did then, and one that waited in a socket
+//! meanwhile looks as if it had just been sent. `CLOCK_BOOTTIME` keeps running: the difference
+//! between the two clocks is the time spent suspended. For a while after that difference has grown,
+//! ages count as unknown. Only a hypervisor can stop both clocks, and a guest cannot detect that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,20 +13,21 @@ use std::time::Duration;
 use dkv_base::platform;
 use tokio::time::Instant;
 
-/// Time after a suspend in which ages are not known: what was on its way has arrived by then, and
-/// connections whose other end has given up are made anew.
+/// Time after a suspend during which ages are unknown. By its end, messages that were in transit
+/// have arrived, and connections whose other end has given up have been re-established.
 const UNSURE_FOR: Duration = Duration::from_secs(10);
-/// Time slept that is no more than two clocks that are read one after the other.
+/// Largest growth of the difference that comes merely from reading the two clocks one after the
+/// other.
 const NO_SLEEP: Duration = Duration::from_millis(50);
 
 static SLEEPS: Mutex<Sleeps> = Mutex::new(Sleeps { slept: None, woke: None });
-/// What was slept, in milliseconds, as it was seen last, while nothing is unsure: every read with a
-/// bound asks, and need not wait for the others.
+/// Last observed time spent suspended, in milliseconds, or [`UNSEEN`] while ages are unknown. Every
+/// read with a bound checks for a suspend; this spares it the lock.
 static SETTLED_MS: AtomicU64 = AtomicU64::new(UNSEEN);
 const UNSEEN: u64 = u64::MAX;
 
-/// Whether this machine was suspended a moment ago, so that ages are not what they seem. To be
-/// asked from the beginning on.
+/// Returns whether this machine was suspended a moment ago, so that ages are unreliable. The first
+/// call sets the baseline, so callers must start asking when the process starts.
 pub(crate) fn woke_lately() -> bool {
     let slept = platform::slept();
     let slept_ms = slept.as_millis() as u64;
@@ -40,11 +41,11 @@ pub(crate) fn woke_lately() -> bool {
     lately
 }
 
-/// What is known of suspends, as plain data.
+/// The observed suspends, as plain data.
 struct Sleeps {
-    /// The time slept as it was seen last.
+    /// The last observed time spent suspended.
     slept: Option<Duration>,
-    /// When it was seen to have grown.
+    /// When that time was last seen to have grown.
     woke: Option<Instant>,
 }
 

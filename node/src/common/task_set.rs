@@ -1,12 +1,12 @@
-//! The tasks of a node, all in one place, so that none outlives it.
+//! The tasks of a node, in one place so that none outlives the node.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-/// Tasks that are ended together.
+/// A set of tasks that end together.
 pub(crate) struct TaskSet {
-    /// Nothing once they were ended.
+    /// `None` once the tasks have been ended.
     running: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -17,17 +17,17 @@ impl Default for TaskSet {
 }
 
 impl TaskSet {
-    /// Runs a task until it completes or all are ended. After that, it does not begin.
+    /// Spawns a task, which runs until it completes or the set ends. After that, no task starts.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.lock();
         let Some(tasks) = running.as_mut() else { return };
-        // Those that have completed are let go of here, so no more are kept than ran at once. A
-        // panic in one has been reported by the panic hook.
+        // Completed tasks are reaped here, so the set never holds more tasks than ran at once. The
+        // panic hook has already reported any panic.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
 
-    /// Ends all tasks where they wait, and returns when they are gone.
+    /// Aborts all tasks at their next await point and returns when they are gone.
     pub(crate) async fn end(&self) {
         let running = self.lock().take();
         if let Some(mut tasks) = running {
@@ -39,7 +39,7 @@ impl TaskSet {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many are kept, running or not.
+    /// Returns the number of tasks in the set, running or not.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.lock().as_ref().map_or(0, JoinSet::len)

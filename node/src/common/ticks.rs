@@ -1,8 +1,8 @@
-//! When a node looks after what it looks after now and then, and when it beats.
+//! Shared ticks for the periodic tasks of a node and for its heartbeats.
 //!
-//! Many tasks look at something a few times in a second. Each by a clock of its own would wake the
-//! processor at a time of its own; by shared ticks they do at moments that they share. While all
-//! groups of a node rest, they share the few moments of [`AT_REST`], and all are woken when a group
+//! Many tasks check something a few times a second. With a timer each, they would wake the
+//! processor at as many different times; with shared ticks they wake together. While all groups of
+//! a node rest, the tasks share the few ticks of [`AT_REST`], and all of them wake when a group
 //! wakes (see `raft/rest.rs`).
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// Time between two moments while all groups rest.
+/// Time between two ticks while all groups rest.
 const AT_REST: Duration = Duration::from_millis(250);
 
-/// The ticks of one node; clones share it.
+/// The ticks of one node. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticks(Arc<TicksInner>);
 
@@ -36,33 +36,33 @@ impl Default for Ticks {
 }
 
 impl Ticks {
-    /// A group wakes: so does everybody who sleeps here.
+    /// Wakes every task that sleeps here, because a group wakes.
     pub(crate) fn wake(&self) {
         self.0.rests.store(false, Ordering::Relaxed);
         self.0.looks.notify_waiters();
         self.0.beat.notify_one();
     }
 
-    /// Whether all groups rest, as the one says who gives the time for heartbeats.
+    /// Sets whether all groups rest. Only the heartbeat task calls this.
     pub(crate) fn set_rests(&self, rests: bool) {
         self.0.rests.store(rests, Ordering::Relaxed);
     }
 
-    /// Sleeps until then or until a group wakes: the one who gives the time for heartbeats, who is
-    /// woken even if that was before.
+    /// Sleeps until `until` or until a group wakes. Only the heartbeat task calls this; a wake that
+    /// came before the call ends the sleep too.
     pub(crate) async fn until_beat(&self, until: Instant) {
-        // Both ends are the same to it.
+        // A timeout and a wake-up have the same effect.
         let _ = timeout_at(until, self.0.beat.notified()).await;
     }
 
-    /// Sleeps until the next of the moments that are so far apart; longer, if all groups rest, but
-    /// then until one wakes at the latest.
+    /// Sleeps until the next tick of the period `every`. If all groups rest, the sleep is longer,
+    /// but ends when a group wakes at the latest.
     pub(crate) async fn pause(&self, every: Duration) {
         let every = if self.0.rests.load(Ordering::Relaxed) { every.max(AT_REST) } else { every };
         self.until(self.next(every, Instant::now())).await;
     }
 
-    /// Sleeps until then, or until a group wakes.
+    /// Sleeps until `until`, or until a group wakes.
     pub(crate) async fn until(&self, until: Instant) {
         tokio::select! {
             () = sleep_until(until) => {}
@@ -70,12 +70,12 @@ impl Ticks {
         }
     }
 
-    /// The first moment, from `from` on, of those that are shared by all while they rest.
+    /// Returns the first resting tick at or after `from`.
     pub(crate) fn at_rest(&self, from: Instant) -> Instant {
         self.next(AT_REST, from)
     }
 
-    /// The first of the moments that are so far apart after `now`.
+    /// Returns the first tick of the period `every` after `now`.
     pub(crate) fn next(&self, every: Duration, now: Instant) -> Instant {
         let passed = now.saturating_duration_since(self.0.began).as_nanos();
         let rest = every.as_nanos() - passed % every.as_nanos().max(1);
@@ -112,7 +112,7 @@ mod tests {
         };
         tokio::join!(ticks.pause(10 * MS), waking);
         assert_eq!(began.elapsed(), AT_REST + 20 * MS);
-        // Who gives the time for heartbeats misses nothing.
+        // The heartbeat task misses no wake-up.
         ticks.until_beat(began + 1000 * MS).await;
         ticks.pause(10 * MS).await;
         assert_eq!(began.elapsed(), AT_REST + 30 * MS);

@@ -1,4 +1,4 @@
-//! What was refused, told to the operator: with the sender, and not so often as to fill a disk.
+//! A rate-limited log of refused messages and their senders, for the operator.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,12 @@ use dkv_base::id::NodeId;
 use tokio::time::Instant;
 use tracing::warn;
 
-/// How often one sender is told of.
+/// Shortest time between two log lines about one sender.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Senders that are told apart at a time; of others nothing is told.
+/// Senders that are tracked at a time; refusals of further senders are not logged.
 const SENDERS_MAX: usize = 64;
 
-/// Who was refused what, lately. All clones are one.
+/// Recent refusals by sender. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DenialLog(Arc<Mutex<Told>>);
 
@@ -29,7 +29,8 @@ struct Sender {
 }
 
 impl Told {
-    /// Notes a refusal; says whether to tell of it, and how many were not told of before it.
+    /// Counts a refusal. Returns `Some` if it should be logged, with the number of unlogged
+    /// refusals before it.
     fn note(&mut self, sender: NodeId, now: Instant) -> Option<u64> {
         let is_old = |told: Instant| now.saturating_duration_since(told) >= TELL_EVERY;
         if let Some(known) = self.by_sender.get_mut(&sender) {
@@ -53,7 +54,7 @@ impl Told {
 }
 
 impl DenialLog {
-    /// Something of `sender` was refused.
+    /// Notes that something from `sender` was refused.
     pub(crate) fn note(&self, sender: NodeId, why: &str) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = told.note(sender, Instant::now());

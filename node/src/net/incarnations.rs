@@ -1,17 +1,19 @@
-//! Which run of this node's process this is, and which runs of the other nodes were heard.
+//! The incarnation of this node's process, and the incarnations of the other nodes that were heard.
 //!
-//! A data directory can be copied, put back, and started twice. So a node tells who it speaks to
-//! which run of its process it is ([`dkv_wire::incarnation`]), and listens for the same:
+//! A data directory can be copied, restored, and started twice. So a node tells its peers which
+//! incarnation of its process they are talking to ([`dkv_wire::incarnation`]), and expects the same
+//! from them:
 //!
-//! - [`store`]: the number of this start, on disk before anything is said; and what was heard of
-//!   the others, so that it outlives a restart.
-//! - [`server_verdict`]: the server is asked before the node serves, and every few seconds.
-//! - [`handshake`]: two nodes tell each other on each connection, before they say anything else on
-//!   it. Whoever is refused is not spoken to: it gets no votes, and its acknowledgements do not
-//!   count.
-//! - [`verdicts`]: what this node makes of what it is told of itself. The server's word holds it
-//!   back, and only that of an administrator, which comes by the server, ends it. What another node
-//!   says may be wrong, so by itself it holds nobody back whom the server has found sound.
+//! - [`store`]: the number of this start, which is on disk before the node sends anything, and the
+//!   record of what was heard of the other nodes, so that it survives a restart.
+//! - [`server_verdict`]: the node asks the server before it serves, and every few seconds.
+//! - [`handshake`]: two nodes exchange their incarnations on each connection before they send
+//!   anything else on it. A node sends nothing else to one that it refuses: the refused node gets
+//!   no votes, and its acknowledgements do not count.
+//! - [`verdicts`]: the conclusions that this node draws from the verdicts of others on its
+//!   incarnation. The server's verdict can hold the node back; only the ruling of an administrator,
+//!   which arrives through the server, can end it. Another node may be wrong, so its verdict alone
+//!   does not hold back a node that the server has found sound.
 //!
 //! Deliberately missing: anything about Raft. A node that is held back is silent, and Raft copes
 //! with that.
@@ -50,15 +52,15 @@ use verdicts::Verdicts;
 use crate::net::denials::DenialLog;
 use dkv_wal::Wal;
 
-/// Nodes whose runs are remembered. There are as many that were never removed, and as many
-/// strangers.
+/// Nodes whose incarnations are remembered: room for as many nodes as can be members at a time, and
+/// for as many strangers.
 const KNOWN_MAX: usize = 2 * limits::NODES_MAX;
-/// Time that a run has to show that it is alive, when another one has come; and how often it is
-/// looked whether it has.
+/// Time within which an incarnation must show that it is alive after another one has appeared, and
+/// the interval of the checks whether it has.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 const ANSWER_LOOK: Duration = Duration::from_millis(20);
 
-/// The runs that a node knows of, its own first. Clones share it.
+/// The incarnations that a node knows of, its own first. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Incarnations {
     shared: Arc<IncarnationsInner>,
@@ -66,32 +68,33 @@ pub(crate) struct Incarnations {
 
 struct IncarnationsInner {
     me: NodeId,
-    /// Where the book is kept.
+    /// The data directory, where the book is stored.
     directory: PathBuf,
     own: Incarnation,
-    /// Its log, and this run as it was when that was opened.
+    /// The node's log, and this incarnation as it was when the log was opened.
     wal: OnceLock<(Wal, Incarnation)>,
-    /// What people call the node, and where it is: for messages.
+    /// The node's name and address, for messages.
     named: OnceLock<(String, SocketAddr)>,
     book: Mutex<IncarnationTracker<NodeId>>,
-    /// Whether the book has what is to be on disk at once, and what can wait.
+    /// Whether the book has changes that must reach the disk at once (`has_news`) or can wait
+    /// (`has_marks`).
     has_news: AtomicBool,
     has_marks: AtomicBool,
     verdicts: Mutex<Verdicts>,
     /// The server's last question.
     asked: Mutex<Option<Question>>,
-    /// Why the node takes no part, while it does not.
+    /// The reason why the node takes no part, while it does not.
     held: watch::Sender<Option<Arc<str>>>,
-    /// Connections, by the run at their other end.
+    /// Connections, with the incarnation at their other end.
     links: Mutex<BTreeMap<NodeId, Vec<(BootId, quinn::Connection)>>>,
-    /// Where it is told that there may be another run of a node: whoever is connected to one asks
-    /// it at once.
+    /// Notified when a second incarnation of a node may exist: each task that is connected to one
+    /// then asks it at once.
     doubts: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
-    /// Where it is told that another node refuses this one.
+    /// Notified when another node refuses this one.
     refusal: Notify,
-    /// Whom this node refuses, as one sentence each.
+    /// The nodes that this node refuses, with one sentence each.
     refused: Mutex<BTreeMap<NodeId, (BootId, Verdict, String)>>,
-    /// Says so in the log, and not so often as to fill a disk.
+    /// The rate-limited log of these refusals.
     denials: DenialLog,
 }
 
@@ -123,12 +126,12 @@ impl Incarnations {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Learns what people call the node, and where it listens.
+    /// Sets the node's name and listening address.
     pub(crate) fn name(&self, name: &str, address: SocketAddr) {
         let _ = self.shared.named.set((name.to_owned(), address));
     }
 
-    /// This run, and how much its log has on disk.
+    /// Returns this incarnation, with the number of entries that its log has on disk.
     pub(crate) fn own(&self) -> Incarnation {
         match self.shared.wal.get() {
             Some((wal, opened)) => Incarnation { mark: wal.durable_records(), ..opened.clone() },
@@ -136,41 +139,41 @@ impl Incarnations {
         }
     }
 
-    /// Why this node takes no part, while it does not.
+    /// Returns the reason why this node takes no part, while it does not.
     pub(crate) fn held(&self) -> Option<Arc<str>> {
         self.shared.held.borrow().clone()
     }
 
-    /// Why the server holds this node back, while it does.
+    /// Returns the reason why the server holds this node back, while it does.
     pub(crate) fn held_by_server(&self) -> Option<Arc<str>> {
         lock(&self.shared.verdicts).held_by_server()
     }
 
-    /// Why this node takes no writes, while it does not.
+    /// Returns the reason why this node takes no writes, while it does not.
     pub(crate) fn doubted(&self) -> Option<Arc<str>> {
         self.held().or_else(|| lock(&self.shared.verdicts).doubt(Instant::now()))
     }
 
-    /// Learns which nodes are members: they have a word about this one, and are never forgotten.
+    /// Sets the members: their verdicts on this node count, and they are never forgotten.
     pub(crate) fn know(&self, mut members: BTreeSet<NodeId>) {
         members.remove(&self.shared.me);
         lock(&self.shared.verdicts).know(members);
         self.stand_as_told();
     }
 
-    /// Whether the server has found this run sound.
+    /// Returns whether the server has found this incarnation sound.
     pub(crate) fn is_vouched_for(&self) -> bool {
         lock(&self.shared.verdicts).is_vouched_for()
     }
 
-    /// What an administrator should know, one sentence each.
+    /// Returns notes for an administrator, one sentence each.
     pub(crate) fn notes(&self) -> Vec<String> {
         let own = self.doubted().map(|why| why.to_string());
         let refused = lock(&self.shared.refused);
         own.into_iter().chain(refused.values().map(|(_, _, note)| note.clone())).collect()
     }
 
-    /// The server has said what it makes of this run.
+    /// Takes note of the server's verdict on this incarnation.
     pub(crate) fn hear_server(&self, verdict: Verdict) {
         let own = self.own();
         lock(&self.shared.verdicts).hear_server(
@@ -181,7 +184,7 @@ impl Incarnations {
         self.stand_as_told();
     }
 
-    /// Another node has said what it makes of this run.
+    /// Takes note of another node's verdict on this incarnation.
     fn hear_peer(&self, node: NodeId, verdict: Verdict) {
         let own = self.own();
         let is_new = {
@@ -220,8 +223,8 @@ impl Incarnations {
         }
     }
 
-    /// A run of another node was heard, in answer to a question if it was asked one. If it may not
-    /// take part, what is connected to it is cut off.
+    /// Records an incarnation of another node. `answers` is the question that the node answered, if
+    /// there was one. Closes the connections to the incarnation if it may not take part.
     fn hear(&self, node: NodeId, run: &Incarnation, answers: Option<u64>) -> Observation {
         self.make_room(node);
         let mut book = lock(&self.shared.book);
@@ -234,7 +237,7 @@ impl Incarnations {
         if mark != Some(run.mark) {
             self.shared.has_marks.store(true, Ordering::Relaxed);
         }
-        // It may yet turn out to be one of two.
+        // The node may yet turn out to run twice.
         let is_final = !matches!(heard.verdict, Verdict::Older { .. }) || !heard.ask_again;
         if is_final {
             self.note(node, run, heard.verdict);
@@ -251,7 +254,7 @@ impl Incarnations {
         heard
     }
 
-    /// Forgets strangers that nothing is connected to, if there are too many to learn of one more.
+    /// Forgets strangers without connections if there is no room for one more node.
     fn make_room(&self, node: NodeId) {
         let mut book = lock(&self.shared.book);
         if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
@@ -266,11 +269,12 @@ impl Incarnations {
         lock(&self.shared.refused).retain(|known, _| stays(known));
     }
 
-    /// Lets a run of another node in, over a connection with it. Of another run of it that is
-    /// connected here from somewhere else it is asked first whether it lives; whatever does not
-    /// answer is cut off.
+    /// Admits an incarnation of another node over a connection with it. If another incarnation of
+    /// that node is connected from a different address, asks it first whether it is alive, and cuts
+    /// it off if it does not answer.
     ///
     /// # Errors
+    /// Fails if both are alive.
     /// If both live.
     async fn let_in(
         &self,
@@ -282,7 +286,7 @@ impl Incarnations {
         let may_live = || {
             let links = lock(&self.shared.links);
             let mut links = links.get(&node).into_iter().flatten();
-            // Of two processes at one address one is gone.
+            // Two processes cannot share an address, so one at the same address is gone.
             links.any(|(other, open)| {
                 *other != boot && open.close_reason().is_none() && open.remote_address() != address
             })
@@ -300,17 +304,17 @@ impl Incarnations {
         Ok(())
     }
 
-    /// Where it is told that there may be another run of a node.
+    /// Returns the notification that a second incarnation of a node may exist.
     fn doubt_of(&self, node: NodeId) -> Arc<Notify> {
         Arc::clone(lock(&self.shared.doubts).entry(node).or_default())
     }
 
-    /// Returns when another node has refused this one since it was asked last.
+    /// Returns when another node has refused this one since the last call.
     async fn refused_by_peer(&self) {
         self.shared.refusal.notified().await;
     }
 
-    /// Says whom this node refuses, once.
+    /// Logs each refusal of a node once.
     fn note(&self, node: NodeId, run: &Incarnation, verdict: Verdict) {
         let mut refused = lock(&self.shared.refused);
         let before = refused.get(&node).map(|(boot, verdict, _)| (*boot, *verdict));
@@ -344,7 +348,7 @@ impl Incarnations {
         refused.insert(node, (run.boot, verdict, note));
     }
 
-    /// A connection to a run of another node is used from now on.
+    /// Registers a connection to an incarnation of another node.
     fn link(&self, node: NodeId, boot: BootId, connection: &quinn::Connection) {
         let mut links = lock(&self.shared.links);
         let links = links.entry(node).or_default();
@@ -352,7 +356,7 @@ impl Incarnations {
         links.push((boot, connection.clone()));
     }
 
-    /// Closes the connections to some runs of a node.
+    /// Closes the connections to the incarnations of a node that `whom` selects.
     fn part_from(&self, node: NodeId, whom: impl Fn(BootId) -> bool, why: &str) {
         let mut links = lock(&self.shared.links);
         let Some(links) = links.get_mut(&node) else { return };
@@ -364,7 +368,7 @@ impl Incarnations {
         });
     }
 
-    /// Whoever is at the other end of a connection has said how much its log has on disk.
+    /// Records how much of its log the peer at the other end of a connection has on disk.
     pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
         let links = lock(&self.shared.links);
         let here =
@@ -376,12 +380,12 @@ impl Incarnations {
         self.shared.has_marks.store(true, Ordering::Relaxed);
     }
 
-    /// Numbers a question to other nodes.
+    /// Returns the number of a new question to other nodes.
     fn question(&self) -> u64 {
         lock(&self.shared.book).question()
     }
 
-    /// Does as administrators have said.
+    /// Carries out the rulings of administrators.
     fn obey(&self, rulings: &[(NodeId, Ruling)]) {
         for (node, ruling) in rulings {
             if *node == self.shared.me {
@@ -400,7 +404,7 @@ impl Incarnations {
         }
     }
 
-    /// What a verdict on this run means, and what to do.
+    /// Explains a verdict on this incarnation, and the remedy.
     fn explain(&self, verdict: Verdict, own: &Incarnation) -> String {
         let (name, address) = match self.shared.named.get() {
             Some((name, address)) => (name.clone(), address.to_string()),
@@ -439,7 +443,7 @@ impl Incarnations {
     }
 }
 
-/// Whether two verdicts differ in numbers only.
+/// Returns whether two verdicts differ in numbers only.
 fn is_alike(one: Verdict, other: Verdict) -> bool {
     std::mem::discriminant(&one) == std::mem::discriminant(&other)
 }

@@ -1,19 +1,19 @@
-//! When another node was last heard, and how long a silence of it is out of the ordinary.
+//! The time of the last message of another node, and the length at which its silence is unusual.
 //!
-//! A leader that has work speaks many times in a millisecond, an idle one once a heartbeat. So a
-//! silence is measured by what came before it.
+//! A busy leader sends many messages per millisecond, an idle one sends one per heartbeat. So the
+//! pauses before a silence determine when it counts as unusual.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Shortest silence that is ever out of the ordinary: a disk may take that long for a sync.
+/// Shortest silence that ever counts as unusual: an fsync may take that long.
 const PATIENCE_MIN: Duration = Duration::from_millis(10);
-/// Usual pauses in a row that make a silence.
+/// Number of usual pauses in a row that make a silence.
 const PAUSES: u32 = 4;
 
-/// How one node speaks: plain data, shared by the streams that it speaks on.
+/// The message timing of one node: plain data, shared by the streams that the node sends on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Liveness(Arc<Mutex<State>>);
 
@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Liveness {
-    /// A message has come.
+    /// Records the arrival of a message.
     pub(crate) fn heard(&self, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = state.last {
@@ -34,13 +34,13 @@ impl Liveness {
         state.last = Some(now);
     }
 
-    /// When it was last heard, if ever.
+    /// Returns the time of the last message, or `None` if there was none.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    /// When the silence of this node will be, or was, out of the ordinary, if one that is told to
-    /// speak every `heartbeat` is not heard until then. `None` if it was never heard.
+    /// Returns the time at which the silence of this node becomes, or became, unusual, if it is
+    /// expected to send a message every `heartbeat`. `None` if it was never heard.
     pub(crate) fn silent_at(&self, heartbeat: Duration) -> Option<Instant> {
         let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = (heartbeat * 4 / 3).max(PATIENCE_MIN);

@@ -1,12 +1,13 @@
-//! Connections to the other nodes, made when they are needed and mended when they break.
+//! Connections to the other nodes, opened on demand and replaced when they break.
 //!
-//! Between two nodes there are two connections each way: one for what must never wait (heartbeats,
-//! votes, announcements) and one for what may be large (entries, snapshots). QUIC keeps the streams
-//! of one connection apart, but they share its congestion window; two connections share nothing.
+//! Between two nodes there are two connections each way: one for messages that must never wait
+//! (heartbeats, votes, announcements) and one for messages that may be large (entries, snapshots).
+//! QUIC keeps the streams of one connection apart, but they share its congestion window; two
+//! connections share nothing.
 //!
-//! A connection whose peer has died without a word looks alive for seconds. So whoever finds that
-//! a peer does not answer says so ([`Peers::failed`]), and after a while of nothing but failures
-//! the connection is dropped and made anew.
+//! A connection whose peer has died silently looks alive for seconds. So a caller that gets no
+//! answer from a peer reports it ([`Peers::failed`]), and after a period of nothing but failures
+//! the connection is dropped and opened anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -24,43 +25,43 @@ use crate::net::denials::DenialLog;
 use crate::net::incarnations::{self, Incarnations};
 use crate::net::liveness::Liveness;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    /// Small and urgent.
+    /// Small and urgent messages.
     Urgent,
-    /// Large, or many.
+    /// Large messages, or many.
     Bulk,
 }
 
-/// Time of nothing but failures after which a connection to a near node is given up.
+/// Time of nothing but failures after which a connection to a nearby node is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(600);
-/// Time after a failed attempt to connect in which no other is made.
+/// Pause after a failed attempt to connect, in which no other is made.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Longest attempt to connect, the first time. The next one may take twice as long: the node may be
-/// far.
+/// Longest duration of the first attempt to connect. After each failure the limit doubles, up to 8
+/// times this, because the node may be far away.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// Nodes whose speech is followed: those that there can be, and as many that are no more or never
-/// were.
+/// Nodes whose liveness is tracked: as many as there can be, and as many that have left or never
+/// were members.
 const HEARINGS_MAX: usize = 2 * NODES_MAX;
 
-/// Why there is no connection to a peer.
+/// The reason why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// Nobody has told us yet where it is.
+    /// The node's address has not been announced yet.
     #[error("the address of node {0:?} is not known")]
     UnknownAddress(NodeId),
-    /// It was removed from the network.
+    /// The node was removed from the network.
     #[error("node {0:?} was removed from the network")]
     Denied(NodeId),
-    /// It could not be reached a moment ago, and it is too early to try again.
+    /// An attempt failed a moment ago, and it is too early for another.
     #[error("node {0:?} could not be reached a moment ago")]
     Resting(NodeId),
-    /// It cannot be reached.
+    /// The node cannot be reached.
     #[error("{0}")]
     Connect(#[from] ConnectError),
-    /// Its run, or this one, may not take part.
+    /// The node's incarnation, or this one, may not take part.
     #[error("node {0:?}: {1}")]
     Refused(NodeId, String),
     /// This node takes no part.
@@ -68,7 +69,7 @@ pub(crate) enum PeerError {
     Held(Arc<str>),
 }
 
-/// All the other nodes.
+/// The other nodes, with the connections to them.
 #[derive(Clone)]
 pub(crate) struct Peers {
     shared: Arc<PeersInner>,
@@ -77,7 +78,7 @@ pub(crate) struct Peers {
 struct PeersInner {
     endpoint: Endpoint,
     acceptor: Arc<Acceptor>,
-    /// Which runs speak at both ends; without it, nobody is asked.
+    /// The incarnations at both ends of connections. If `None`, no handshake takes place.
     incarnations: Option<Incarnations>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
@@ -85,15 +86,15 @@ struct PeersInner {
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     denials: DenialLog,
-    /// Who has closed a connection of this node because it was removed, and has not connected to it
-    /// since.
+    /// The nodes that have closed a connection because this node was removed, and have not
+    /// connected to this node since.
     refusing: Mutex<BTreeSet<NodeId>>,
 }
 
-/// One connection to be, or that is.
+/// One outgoing connection, open or to be opened.
 #[derive(Default)]
 struct Link {
-    /// Held while connecting, so that many who wait share one attempt.
+    /// Locked while connecting, so that all who wait share one attempt.
     connecting: tokio::sync::Mutex<()>,
     state: Mutex<LinkState>,
 }
@@ -103,13 +104,14 @@ struct LinkState {
     connection: Option<quinn::Connection>,
     address: Option<SocketAddr>,
     failing_since: Option<Instant>,
-    /// Attempts to connect that failed in a row.
+    /// Failed attempts to connect in a row.
     attempts: u32,
     rest_until: Option<Instant>,
 }
 
 impl Peers {
-    /// The other nodes, as a node meets them: on each connection both ends say which run they are.
+    /// Returns the peers of a serving node: on each connection both ends first state their
+    /// incarnations.
     pub(crate) fn greeting(
         endpoint: Endpoint,
         acceptor: Arc<Acceptor>,
@@ -118,7 +120,7 @@ impl Peers {
         Self::with(endpoint, acceptor, Some(incarnations))
     }
 
-    /// The other nodes, without a word at the beginning of a connection.
+    /// Returns peers that skip the handshake.
     #[cfg(test)]
     pub(crate) fn new(endpoint: Endpoint, acceptor: Arc<Acceptor>) -> Self {
         Self::with(endpoint, acceptor, None)
@@ -143,7 +145,7 @@ impl Peers {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Learns where a node is. A connection to another address is given up.
+    /// Sets a node's address. A connection to another address is given up.
     pub(crate) fn learn(&self, node: NodeId, address: SocketAddr) {
         let known = lock(&self.shared.addresses).insert(node, address);
         if known != Some(address) {
@@ -151,56 +153,56 @@ impl Peers {
         }
     }
 
-    /// Where a node is, as far as is known.
+    /// Returns the address of a node, if it is known.
     pub(crate) fn address(&self, node: NodeId) -> Option<SocketAddr> {
         lock(&self.shared.addresses).get(&node).copied()
     }
 
-    /// Whether there is a connection to a node, as far as is known.
+    /// Returns whether this node has an apparently open connection to a node.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         [Lane::Urgent, Lane::Bulk].into_iter().any(|lane| self.link(node, lane).open().is_some())
     }
 
-    /// Where it is told what other nodes sent that was refused.
+    /// Returns the log of refused messages.
     pub(crate) fn denials(&self) -> &DenialLog {
         &self.shared.denials
     }
 
-    /// A secret of this node's own, the same for the life of its identity.
+    /// Returns a secret of this node, which stays the same for the life of its identity.
     pub(crate) fn secret(&self) -> Vec<u8> {
         let credentials = self.shared.endpoint.credentials();
         credentials.map(|credentials| credentials.secret().to_vec()).unwrap_or_default()
     }
 
-    /// When a node was last heard to speak Raft: to be noted, and looked at.
+    /// Returns the record of when a node last sent a Raft message, for updates and queries.
     pub(crate) fn liveness(&self, node: NodeId) -> Liveness {
         let mut hearings = lock(&self.shared.hearings);
         if hearings.len() >= HEARINGS_MAX && !hearings.contains_key(&node) {
-            // Of so many most are strangers, of whom nothing is kept.
+            // Most of that many nodes are strangers; nothing is recorded about them.
             return Liveness::default();
         }
         hearings.entry(node).or_default().clone()
     }
 
-    /// A node has connected to this one.
+    /// Registers a connection from another node.
     pub(crate) fn met(&self, node: NodeId, connection: &quinn::Connection) {
         lock(&self.shared.met).insert(node, connection.clone());
         lock(&self.shared.refusing).remove(&node);
-        // It is there: whatever of ours to it seemed dead should be tried again at once.
+        // The node is up, so connections to it that seemed dead are to be retried at once.
         self.redial(node);
     }
 
-    /// Whether another node is connected to this one.
+    /// Returns whether another node is connected to this one.
     pub(crate) fn is_met(&self) -> bool {
         lock(&self.shared.met).values().any(|open| open.close_reason().is_none())
     }
 
-    /// Who says that this node was removed from the network.
+    /// Returns the nodes that say that this node was removed from the network.
     pub(crate) fn refusing(&self) -> BTreeSet<NodeId> {
         lock(&self.shared.refusing).clone()
     }
 
-    /// Notes whether a node closes a connection because this node was removed.
+    /// Records it if a node closes this connection because this node was removed.
     fn watch(&self, node: NodeId, address: SocketAddr, connection: &quinn::Connection) {
         let (shared, connection) = (Arc::downgrade(&self.shared), connection.clone());
         tokio::spawn(async move {
@@ -213,8 +215,7 @@ impl Peers {
         });
     }
 
-    /// How long a packet to a node and its acknowledgement take, as measured by now on whatever
-    /// connection there is.
+    /// Returns the current round-trip time to a node, as measured on any open connection with it.
     pub(crate) fn round_trip(&self, node: NodeId) -> Option<Duration> {
         let mut own = [Lane::Urgent, Lane::Bulk].into_iter();
         let own = own.find_map(|lane| self.link(node, lane).open());
@@ -223,7 +224,7 @@ impl Peers {
         open.map(|open| open.rtt())
     }
 
-    /// All nodes whose address is known.
+    /// Returns all nodes whose address is known.
     pub(crate) fn known(&self) -> Vec<(NodeId, SocketAddr)> {
         lock(&self.shared.addresses).iter().map(|(node, address)| (*node, *address)).collect()
     }
@@ -247,7 +248,7 @@ impl Peers {
         }
     }
 
-    /// A connection to a node.
+    /// Returns a connection to a node, and opens it if necessary.
     pub(crate) async fn connection(
         &self,
         node: NodeId,
@@ -261,7 +262,7 @@ impl Peers {
             return Ok(connection);
         }
         let peers = self.clone();
-        // In a task of its own: whoever asks may give up sooner than a handshake takes.
+        // Spawned, because the caller may give up sooner than a handshake takes.
         let connecting = tokio::spawn(async move { peers.connect(node, lane).await });
         connecting.await.unwrap_or(Err(PeerError::Resting(node)))
     }
@@ -312,7 +313,7 @@ impl Peers {
         }
     }
 
-    /// Nothing is said on a connection before both ends know which run speaks.
+    /// Exchanges incarnations: nothing else is sent before each end knows the other's incarnation.
     async fn greet(
         &self,
         node: NodeId,
@@ -326,7 +327,7 @@ impl Peers {
         incarnations.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
     }
 
-    /// Somebody found that a node does not answer.
+    /// Reports that a node did not answer.
     pub(crate) fn failed(&self, node: NodeId, lane: Lane) {
         let link = self.link(node, lane);
         let mut state = lock(&link.state);
@@ -340,19 +341,19 @@ impl Peers {
         }
     }
 
-    /// How far the log of this node is on disk.
+    /// Returns how far the log of this node is on disk.
     pub(crate) fn mark(&self) -> u64 {
         self.shared.incarnations.as_ref().map_or(0, |incarnations| incarnations.own().mark)
     }
 
-    /// Whoever is at the other end of a connection has said how far its log is on disk.
+    /// Records how far the log of the peer at the other end of a connection is on disk.
     pub(crate) fn advance(&self, node: NodeId, connection: &quinn::Connection, mark: u64) {
         if let Some(incarnations) = &self.shared.incarnations {
             incarnations.advance(node, connection, mark);
         }
     }
 
-    /// Somebody had an answer from a node.
+    /// Reports that a node answered.
     pub(crate) fn answered(&self, node: NodeId, lane: Lane) {
         lock(&self.link(node, lane).state).failing_since = None;
     }

@@ -1,9 +1,10 @@
-//! How much of this node's attention each peer has.
+//! Limits on the work that each peer may have in progress.
 //!
-//! What is under way of a connection is bounded, and so is what is under way over all connections
-//! of one holder of a certificate. A request takes its part before more than the head of its frame
-//! is read, and gives it back when its answer is written: a peer that sends more than it may, or
-//! does not read its answers, is not read from, and holds up nobody but itself.
+//! The work in progress is bounded per connection, and again over all connections of one
+//! certificate holder. A request takes its parts of the quota before more than the head of its
+//! frame is read, and returns them when its answer has been written. A node therefore stops reading
+//! from a peer that sends more than it may or does not read its answers, and that peer holds up
+//! only itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,13 +13,13 @@ use dkv_base::id::HolderId;
 use dkv_wire::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A request takes one part, and one more for each of these bytes.
+/// Bytes of a frame per part of the quota; every request takes one part in addition.
 const BYTES_A_PART: usize = 4096;
-/// Parts that a scan takes besides: it is its answer that is large.
+/// Additional parts that a scan takes, because its answer is large.
 const SCAN_PARTS: u32 = (limits::SCAN_BYTES_MAX / BYTES_A_PART) as u32;
-/// Parts that a connection may have under way.
+/// Parts that one connection may hold.
 pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
-/// Parts that all connections of one holder may have under way together.
+/// Parts that all connections of one holder may hold together.
 pub(crate) const HOLDER_PARTS: usize = 2 * CONNECTION_PARTS;
 
 const _: () = {
@@ -26,18 +27,18 @@ const _: () = {
     assert!(CONNECTION_PARTS <= HOLDER_PARTS);
 };
 
-/// The shares of all holders that are connected.
+/// The quotas of all connected holders.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas(Mutex<HashMap<HolderId, Weak<Semaphore>>>);
 
-/// What one connection may have under way, and its holder.
+/// The quota of one connection, and of its holder.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota {
     connection: Arc<Semaphore>,
     holder: Arc<Semaphore>,
 }
 
-/// What a request has taken.
+/// The parts that a request holds.
 #[derive(Debug)]
 pub(crate) struct QuotaPermit {
     connection: OwnedSemaphorePermit,
@@ -45,7 +46,7 @@ pub(crate) struct QuotaPermit {
 }
 
 impl Quotas {
-    /// The share of a new connection of a holder.
+    /// Returns the quota for a new connection of a holder.
     pub(crate) fn of(&self, holder: HolderId) -> Quota {
         let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = quotas.get(&holder).and_then(Weak::upgrade);
@@ -60,17 +61,18 @@ impl Quotas {
 }
 
 impl Quota {
-    /// Waits for room for a request whose frame is so long.
+    /// Waits for room for a request with a frame of `bytes` bytes.
     pub(crate) async fn take(&self, bytes: usize) -> Option<QuotaPermit> {
         self.take_parts(u32::try_from(1 + bytes / BYTES_A_PART).ok()?).await
     }
 
-    /// Waits for the room that a scan takes besides.
+    /// Waits for the additional room that a scan takes.
     pub(crate) async fn take_scan(&self) -> Option<QuotaPermit> {
         self.take_parts(SCAN_PARTS).await
     }
 
-    /// First of the connection's: who waits there takes nothing from the holder's others.
+    /// Takes from the connection's quota first: a request that waits there takes nothing from the
+    /// holder's other connections.
     async fn take_parts(&self, parts: u32) -> Option<QuotaPermit> {
         let connection = Arc::clone(&self.connection).acquire_many_owned(parts).await.ok()?;
         let holder = Arc::clone(&self.holder).acquire_many_owned(parts).await.ok()?;
@@ -79,7 +81,7 @@ impl Quota {
 }
 
 impl QuotaPermit {
-    /// Takes in another one.
+    /// Merges another permit into this one.
     pub(crate) fn merge(&mut self, more: Self) {
         self.connection.merge(more.connection);
         self.holder.merge(more.holder);
@@ -101,7 +103,7 @@ mod tests {
             .iter()
             .map(|quota| quota.take(whole * BYTES_A_PART).now_or_never().flatten())
             .collect();
-        // Two connections use up what their holder may have.
+        // Two connections use up their holder's quota.
         assert_eq!(taken.iter().filter(|part| part.is_some()).count(), 2);
         assert!(connections[0].take(0).now_or_never().is_none(), "over the connection's share");
         let other = quotas.of(HolderId::random());

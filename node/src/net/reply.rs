@@ -1,8 +1,8 @@
-//! Where answers go: from wherever a request is decided back to the stream it came on.
+//! The way of answers back to the streams on which their requests came.
 //!
-//! A request's [`ReplyTo`] holds its share of what its connection may have under way. The share is
-//! given back when the answer has been written to the stream, so that a client that does not read
-//! its answers is soon not read from either, and nothing grows.
+//! The [`ReplyTo`] of a request holds the request's share of its connection's quota, and returns it
+//! when the answer has been written to the stream. A node therefore soon stops reading from a
+//! client that does not read its answers, and no queue grows without bound.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use crate::common::counters::Counters;
 use crate::net::quota::QuotaPermit;
 
-/// Bytes of answers that are written together at the most.
+/// Largest number of bytes of answers that are written together.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// Answers that are taken from the queue together at the most.
+/// Largest number of answers that are taken from the queue together.
 const TAKE_MAX: usize = 1024;
 
 pub(crate) type Queued = (Reply, QuotaPermit, Begun);
 
-/// What a request was for, and when it came.
+/// The kind of a request, and its time of arrival.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
     pub(crate) kind: usize,
@@ -31,13 +31,14 @@ pub(crate) struct Begun {
 /// The answers of one stream.
 #[derive(Clone)]
 pub(crate) struct Replies {
-    // Unbounded, for it must never block whoever decides a request; its bound is the permits.
+    // Unbounded, because it must never block the code that decides a request. The permits bound it.
     sender: mpsc::UnboundedSender<Queued>,
 }
 
-/// The one answer of one request. Dropped without one, it answers that the outcome is unknown.
+/// The single answer to one request. If dropped without one, it answers that the outcome is
+/// unknown.
 pub(crate) struct ReplyTo {
-    /// Nowhere once it is answered.
+    /// `None` once the request has been answered.
     to: Option<Destination>,
 }
 
@@ -47,7 +48,7 @@ enum Destination {
 }
 
 impl Begun {
-    /// For a test that looks at answers only.
+    /// Returns a placeholder for tests that examine answers only.
     #[cfg(test)]
     pub(crate) fn now() -> Self {
         Self { kind: 0, at: Instant::now() }
@@ -55,7 +56,7 @@ impl Begun {
 }
 
 impl Replies {
-    /// The answers of a stream, and the task that writes them.
+    /// Returns the handle for the answers of a stream, and the task that writes them.
     pub(crate) fn new(
         writer: FrameWriter<quinn::SendStream>,
         counters: Arc<Counters>,
@@ -64,14 +65,14 @@ impl Replies {
         (Self { sender }, write(receiver, writer, counters))
     }
 
-    /// The answers, for a test to look at.
+    /// Returns a handle and the receiver from which a test takes the answers.
     #[cfg(test)]
     pub(crate) fn collected() -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { sender }, receiver)
     }
 
-    /// The answer of the request with this id.
+    /// Returns the handle for the answer to the request with this id.
     pub(crate) fn to(&self, id: u64, permit: QuotaPermit, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
         ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
@@ -79,13 +80,13 @@ impl Replies {
 }
 
 impl ReplyTo {
-    /// An answer for this node itself, which makes one of its own of it.
+    /// Returns a handle for an answer that stays in this node, which builds its own answer from it.
     pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
         let (sender, receiver) = oneshot::channel();
         (Self { to: Some(Destination::Here(sender)) }, receiver)
     }
 
-    /// Answers.
+    /// Sends the answer.
     pub(crate) fn send(mut self, result: Result<Answer, Refusal>) {
         self.answer(result);
     }
@@ -96,7 +97,7 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
-        // Whoever asked may be gone.
+        // The requester may be gone.
         match self.to.take() {
             Some(Destination::Stream { id, sender, permit, begun }) => {
                 let _ = sender.send((Reply { id, result }, permit, begun));
@@ -123,7 +124,7 @@ async fn write(
     let mut queued: Vec<Queued> = Vec::new();
     while receiver.recv_many(&mut queued, TAKE_MAX).await > 0 {
         let mut permits = Vec::with_capacity(queued.len());
-        // One look at the clock for all that are written together.
+        // One clock read for all answers that are written together.
         let now = Instant::now();
         for (reply, permit, begun) in queued.drain(..) {
             counters.answered(begun.kind, &reply.result, now.saturating_duration_since(begun.at));

@@ -1,4 +1,4 @@
-//! One question to another node, and its answer.
+//! A single question to another node, and its answer.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use dkv_wire::rpc::{RpcError, call};
 
 use crate::net::peers::{Lane, Peers};
 
-/// Asks one node. What it refuses is passed on as it is; that nobody answers is
-/// [`Refusal::Unavailable`], and then whether it had an effect is not known.
+/// Asks one node. A refusal is passed on unchanged. If no answer comes, the result is
+/// [`Refusal::Unavailable`], and the request may or may not have had an effect.
 pub(crate) async fn ask(
     peers: &Peers,
     peer: NodeId,
@@ -28,17 +28,17 @@ pub(crate) async fn ask(
             call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
         match answered {
             Ok(reply) => reply.result,
-            // Whether the connection is to be given up is for those to say who use it all the time:
-            // a slow answer to this may be due to what was asked.
+            // The regular users of the connection decide when to give it up: a slow answer here may
+            // be due to the question itself.
             Err(error) => Err(unavailable(error.to_string())),
         }
     };
-    // To connect takes time too.
+    // Connecting takes time too, so the timeout includes it.
     let asked = tokio::time::timeout(patience, asked).await;
     asked.unwrap_or_else(|_| Err(unavailable(format!("no answer in {} ms", patience.as_millis()))))
 }
 
-/// Asks one node something that is answered with "done".
+/// Sends one node a request whose answer is [`Answer::Done`].
 pub(crate) async fn tell(
     peers: &Peers,
     peer: NodeId,

@@ -1,7 +1,7 @@
-//! The way to the registration server.
+//! The link to the registration server.
 //!
-//! The server is never needed to serve, only to join and to be known: every use of this link may
-//! fail, and whoever uses it goes on and tries again later.
+//! A node needs the server only to join and to be known, never to serve. Every use of this link may
+//! fail; the caller then carries on and tries again later.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,30 +18,30 @@ use tokio::time::Instant;
 /// The port of a server whose address names none.
 pub(crate) const DEFAULT_SERVER_PORT: u16 = 4400;
 
-/// Time that the server has to answer.
+/// Time within which the server has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the server did not do what it was asked.
+/// The reason why the server did not do what it was asked to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
-    /// Its name cannot be resolved.
+    /// The server's name cannot be resolved.
     #[error("the address {0} of the registration server cannot be resolved: {1}")]
     Resolve(String, String),
-    /// There is no connection.
+    /// There is no connection to the server.
     #[error("{0}")]
     Connect(ConnectError),
-    /// It did not answer.
+    /// The server did not answer.
     #[error("the registration server does not answer: {0}")]
     Silent(String),
-    /// It will not.
+    /// The server refused the request.
     #[error("{0}")]
     Refused(ServerRefusal),
-    /// It answered another question.
+    /// The server answered another question.
     #[error("the registration server gave an unexpected answer")]
     Unexpected,
 }
 
-/// The registration server, as a node reaches it.
+/// A node's link to the registration server.
 pub(crate) struct ServerLink {
     address: String,
     endpoint: Endpoint,
@@ -55,7 +55,8 @@ impl ServerLink {
         Self { address, endpoint, acceptor, connection: Mutex::default(), seen: Mutex::default() }
     }
 
-    /// Time since the server last answered, if it has since the start.
+    /// Returns the time since the server last answered, or `None` if it has not answered since the
+    /// start.
     pub(crate) fn seen(&self) -> Option<Duration> {
         lock(&self.seen).map(|seen| seen.elapsed())
     }
@@ -72,12 +73,13 @@ impl ServerLink {
                 Ok(answer)
             }
             Err(error) => {
-                // Dead or restarted: the next question gets a fresh connection.
+                // The server is dead or has restarted: the next question gets a fresh connection.
                 drop(lock(&self.connection).take());
                 let address = connection.remote_address();
                 let lost = connection.close_reason();
                 Close::Done.close(&connection, "no answer");
-                // Whom it denies it cuts off without an answer, after a handshake that went well.
+                // The server cuts off a denied node without an answer, after a successful
+                // handshake.
                 match lost.map(|lost| ConnectError::from_lost(address, &lost)) {
                     Some(
                         refused @ (ConnectError::Refused { .. } | ConnectError::Removed { .. }),
@@ -88,7 +90,7 @@ impl ServerLink {
         }
     }
 
-    /// Where the server is.
+    /// Resolves the server's socket address.
     pub(crate) async fn resolve(&self) -> Result<SocketAddr, ServerError> {
         resolve(&self.address).await
     }
@@ -107,7 +109,7 @@ impl ServerLink {
     }
 }
 
-/// The socket address of a server, from `ip`, `ip:port`, `name` or `name:port`.
+/// Resolves the socket address of a server, from `ip`, `ip:port`, `name` or `name:port`.
 pub(crate) async fn resolve(address: &str) -> Result<SocketAddr, ServerError> {
     if let Ok(address) = address.parse::<SocketAddr>() {
         return Ok(address);

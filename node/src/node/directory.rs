@@ -1,4 +1,4 @@
-//! The directory: how it is changed, and what it makes this node do.
+//! Changes to the directory, and their effects on this node.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -17,7 +17,7 @@ use crate::net::rpc::ask;
 use crate::raft::ProposeError;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Observed};
 
-/// Time that the coordinator has to say how far the directory is, and the node to get as far.
+/// Time for the coordinator to say how far the directory is, and again for this node to get as far.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Node {
@@ -36,17 +36,18 @@ impl Node {
         if !begins
             && !self.control.state_machine().with_directory(|found| found.exists()).unwrap_or(false)
         {
-            // A leader applies what there is before it is of use; a founder has to begin first.
+            // A leader applies the existing entries before it is of use; a founder has to begin
+            // first.
             return Err(ProposeError::Unavailable("the network has not begun yet".into()));
         }
         let entry = DirectoryEntry { time_ms: unix_ms(), command };
         self.control.propose_directory(&entry).await
     }
 
-    /// Waits until the directory here is as new as it was anywhere when this was called.
+    /// Waits until the directory here is as new as it was anywhere at the time of the call.
     ///
     /// # Errors
-    /// If the coordinator is not known, does not answer, or cannot say that it is the coordinator.
+    /// Fails if the coordinator is not known, does not answer, or cannot confirm its leadership.
     pub(crate) async fn catch_up_with_directory(&self) -> Result<(), Refusal> {
         let control = self.control();
         if control.leads() {
@@ -71,7 +72,7 @@ impl Node {
         }
     }
 
-    /// The first entry of a network that this node founds and that has none yet.
+    /// Returns the first entry of a network that this node founds and that has no entry yet.
     pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
         let exists = self
             .control
@@ -88,14 +89,14 @@ impl Node {
         })
     }
 
-    /// What this node says of itself.
+    /// Returns this node's announcement of itself.
     pub(crate) fn announcement(&self) -> Announcement {
         let Me { id, name, address, region, network: _ } = self.me.clone();
         Announcement { id, name, address, region }
     }
 
-    /// Initialises the shards of a network that this node founds. Returns whether there are any
-    /// left to do: until then nobody else becomes a member of anything.
+    /// Initialises the shards of a network that this node founds. Returns whether any were left to
+    /// initialise: until none is, no other node becomes a member of any group.
     pub(crate) async fn start_founded_shards(&self) -> bool {
         let unstarted = self.control.state_machine().with_directory(|directory| {
             let groups = directory.groups().iter();
@@ -120,22 +121,22 @@ impl Node {
         !unstarted.is_empty()
     }
 
-    /// Holds back what goes to other nodes, if the network rehearses distances.
+    /// Delays packets to other nodes, if the network simulates distances.
     pub(crate) fn keep_apart(&self, delays: &Delays, nodes: &[NodeInfo]) {
         if delays.is_empty() {
             return;
         }
         let own = delays.place(Some(&self.me.name), self.me.region.as_ref());
         let others = nodes.iter().filter(|node| node.id != self.me.id);
-        // The other nodes delay what they send themselves.
+        // The other nodes delay their own packets.
         let links = delays.link_delays(own, others).into_iter();
         let links = links.map(|(address, to)| (address, LinkDelay { from: Duration::ZERO, ..to }));
         let links = links.filter(|(_, delay)| !delay.to.is_zero());
         self.endpoint.set_link_delays(links.collect(), delays.vary);
     }
 
-    /// Does what the directory says concerns this node: learns addresses and the deny list, starts
-    /// the groups that it shall hold.
+    /// Applies the parts of the directory that concern this node: sets addresses and the deny list,
+    /// and opens the groups that this node shall hold.
     pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
         let news = self.control.state_machine().with_directory(|directory| {
             let addresses: Vec<_> =
@@ -161,7 +162,7 @@ impl Node {
         }
         self.name_members();
         for (id, address) in addresses {
-            // Only what is new in it: of what has stayed as it was, the server may know better.
+            // Only changed addresses: for an unchanged one, the server may have newer information.
             let before = lock(&self.listed).insert(id, address);
             if id != self.me.id && before != Some(address) {
                 self.peers.learn(id, address);

@@ -1,4 +1,4 @@
-//! Groups: opening and closing them, and noticing when one breaks.
+//! Opening and closing of groups, and detection of broken ones.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ impl Node {
             return Ok(());
         }
         if leftovers.contains(&id) {
-            // What is left of an earlier replica would be taken for a state of this one.
+            // Leftovers of an earlier replica would be taken for the state of this one.
             if let Err(error) = self.delete_rows(id).await {
                 debug!(group = %id, %error, "not opened yet: what is left of a replica cannot be deleted");
                 return Ok(());
@@ -54,7 +54,7 @@ impl Node {
         Ok(())
     }
 
-    /// Takes in a group that was opened.
+    /// Registers a group that was opened.
     pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Group>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(group.id(), Arc::clone(&group));
@@ -62,7 +62,7 @@ impl Node {
         self.attend(&group);
     }
 
-    /// The outbox of a shard, with somebody who empties it.
+    /// Returns the outbox of a shard, and makes sure that a task empties it.
     pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
         let (outbox, is_new) = self.outboxes.open_for(shard)?;
         if is_new {
@@ -74,9 +74,9 @@ impl Node {
         Ok(outbox)
     }
 
-    /// Closes a group that does not count on this node any more, by that entry of its log and the
-    /// word of the leader of that vote, and deletes all that is here of it but what a later replica
-    /// must know.
+    /// Closes a group that does not count on this node any more, and deletes everything that is
+    /// here of it except for the tombstone that a later replica needs. `departed` is the entry of
+    /// the group's log that let this replica go, and `leader` the vote of the leader that said so.
     pub(crate) async fn close_group(
         self: &Arc<Self>,
         id: GroupId,
@@ -85,16 +85,17 @@ impl Node {
     ) -> Result<(), String> {
         let mut leftovers = self.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
-        // From here on nobody finds it. What is under way in it ends with it.
+        // From here on no task finds the group, and requests in progress in it end with it.
         self.forget_group(id);
         group.stop().await;
         let configured = group.configured();
-        // A later change of members than the one that let this replica go. One that an earlier
-        // leader began, and the log of this one does not have, was in vain.
+        // The replica stays if its log has a change of members that is later than the one that let
+        // it go. A later change of an earlier leader, which the log of this leader does not have,
+        // was in vain.
         let mut stays = configured.index > departed && configured.term.0 >= leader.leader_id.term;
         drop(group);
-        // What a later replica must know comes first: without it nothing is deleted, and that is
-        // tried again.
+        // The tombstone comes first: if it cannot be saved, nothing is deleted, and the attempt is
+        // repeated later.
         if !stays && let Err(error) = self.save_tombstone(id, departed, leader).await {
             warn!(group = %id, %error, "the replica is not deleted yet");
             stays = true;
@@ -108,7 +109,7 @@ impl Node {
         if stays {
             self.open_group(id).await?;
         }
-        // It may have been wanted again meanwhile, when it was still open.
+        // The directory may have wanted the group again while it was still open.
         self.follow_directory().await
     }
 
@@ -121,8 +122,8 @@ impl Node {
         saved.flatten().map_err(|error| error.to_string())
     }
 
-    /// Deletes the log of a group that is not open. It goes first: rows without one are known to be
-    /// left over.
+    /// Deletes the log of a group that is not open. The log goes first, because rows without a log
+    /// are recognised as leftovers.
     async fn delete_log(&self, id: GroupId) -> Result<(), String> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
@@ -133,8 +134,7 @@ impl Node {
         }
     }
 
-    /// Deletes the rows of a group that has no log any more. On a full disk that may have to be
-    /// done later.
+    /// Deletes the rows of a group that has no log any more. On a full disk this may have to wait.
     async fn delete_leftover(&self, id: GroupId, leftovers: &mut BTreeSet<GroupId>) {
         match self.delete_rows(id).await {
             Ok(()) => _ = leftovers.remove(&id),
@@ -163,7 +163,7 @@ impl Node {
         Ok(())
     }
 
-    /// Deletes what could not be deleted before, and opens what had to wait for that.
+    /// Retries the deletion of leftovers, and opens the groups that had to wait for it.
     pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), String> {
         let mut leftovers = self.opening.lock().await;
         if leftovers.is_empty() {
@@ -176,9 +176,10 @@ impl Node {
         self.follow_directory().await
     }
 
-    /// Starts what goes with every group: its reconciler, and those who notice if it breaks.
+    /// Starts the tasks that go with every group: its reconciler, and those that detect its
+    /// failure.
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
-        // They end with the group: one that is closed is not broken.
+        // The tasks end with the group: a group that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             group.spawn(self.failure.if_panicked(what, task));
         };
@@ -204,7 +205,7 @@ impl Node {
             let broken = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
             let why = match broken {
                 Ok(()) => metrics.borrow().running_state.as_ref().err().map(ToString::to_string),
-                // A stop in good order leaves a last word.
+                // A clean stop leaves a final state in the metrics.
                 Err(_) => Some("it panicked".to_owned()),
             };
             if let Some(why) = why {
@@ -215,7 +216,7 @@ impl Node {
     }
 }
 
-/// Opens groups.
+/// The parts of a node that opening a group requires.
 pub(super) struct GroupOpener<'a> {
     pub(super) me: NodeId,
     pub(super) data_dir: &'a DataDir,
@@ -230,12 +231,12 @@ pub(super) struct GroupOpener<'a> {
 }
 
 impl GroupOpener<'_> {
-    /// Opens a group from what is on disk.
+    /// Opens a group from its state on disk.
     pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
         self.begin(self.prepare(id).await?).await
     }
 
-    /// Reads what is on disk of a group, and begins nothing.
+    /// Reads a group's state on disk without starting anything.
     pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, String> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
@@ -259,7 +260,7 @@ impl GroupOpener<'_> {
         Ok(StoredReplica { id, log, owed, state_machine })
     }
 
-    /// Begins to take part in a group.
+    /// Starts taking part in a group.
     pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, String> {
         let StoredReplica { id, log, owed, state_machine } = replica;
         Group::start(GroupParts {
@@ -278,7 +279,7 @@ impl GroupOpener<'_> {
     }
 }
 
-/// What is on disk of a group.
+/// The state of a group on disk.
 pub(super) struct StoredReplica {
     id: GroupId,
     log: GroupLog,
@@ -287,7 +288,7 @@ pub(super) struct StoredReplica {
 }
 
 impl StoredReplica {
-    /// Whether this node could lead the group without any other: as its only voter, or as a founder
+    /// Returns whether this node could lead the group alone: as its only voter, or as a founder
     /// that has not begun it.
     pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
         let voters = raft::voters(&self.log, &mut self.state_machine).await;
@@ -306,7 +307,8 @@ async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
     }
 }
 
-/// A log that begins after the state ends has lost entries in between.
+/// Checks that no entries are missing between the state and the log: a log that begins after the
+/// state ends has lost some.
 fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), String> {
     let applied = state_machine.handle().summary().applied_index;
     match log.state().purged {

@@ -1,4 +1,4 @@
-//! A running node, for those who watch it from the same process.
+//! A view of a running node for observers in the same process.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -10,16 +10,16 @@ use crate::common::counters::Counted;
 use crate::node::Node;
 use crate::replica::GroupFigures;
 
-/// A node that serves.
+/// A serving node.
 #[derive(Clone, Debug)]
 pub struct Serving {
-    /// Where.
+    /// The node's address.
     pub address: SocketAddr,
-    /// Its figures.
+    /// The observer of the node's figures.
     pub observer: Observer,
 }
 
-/// Sees the figures of a node, and does not keep it alive.
+/// Access to the figures of a node that does not keep the node alive.
 #[derive(Clone)]
 pub struct Observer {
     node: Weak<Node>,
@@ -28,19 +28,19 @@ pub struct Observer {
 /// The figures of a node at one moment.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// What it tells everybody.
+    /// The status that the node reports to everyone.
     pub status: NodeStatus,
-    /// What it has counted.
+    /// The counters.
     pub counted: Counted,
-    /// Times of writes of the log with their sync.
+    /// Durations of writes to the log, including their sync.
     pub syncs: Times,
     /// Entries that the log has written.
     pub entries_written: u64,
     /// Bytes that wait to be written to the log.
     pub staged_bytes: usize,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: usize,
-    /// What only this node can know of its groups.
+    /// Figures of the groups that only this node can know.
     pub groups: Vec<GroupFigures>,
 }
 
@@ -49,7 +49,7 @@ impl Observer {
         Self { node: Arc::downgrade(node) }
     }
 
-    /// The figures; none if the node has stopped.
+    /// Returns the figures, or `None` if the node has stopped.
     pub fn figures(&self) -> Option<Figures> {
         Some(self.node.upgrade()?.figures())
     }

@@ -1,17 +1,18 @@
-//! Who may speak to a group's replica here: its members, and whom they or the server vouch for.
+//! Access of peers to a group's replica here: its members, and nodes that members or the server
+//! vouch for.
 //!
-//! A node's certificate says that the network admitted its holder, and no more. To speak of a group
-//! one has to be a member of it: by the configuration that is applied here, by a later one in the
-//! log, or by the directory's wish. That is all that a replica needs in the ordinary: whoever leads
-//! it was wished for, and was a learner first.
+//! A node's certificate says that the network admitted its holder, and no more. To send messages of
+//! a group, a node has to be a member of it: by the configuration that is applied here, by a later
+//! one in the log, or by the directory. Normally a replica needs no more: the directory named each
+//! leader before it led, and it was a learner first.
 //!
-//! Two replicas may not know who leads them. One that begins has no log yet: of a shard it takes
-//! the word of any node in the directory; of the control group, that of whom the server vouches
-//! for. And one that was away for long may know only members of long ago. It asks those that it
-//! does know whether the stranger is a member by their logs. A member that lies about that gains
-//! nothing: it may speak itself.
+//! Two kinds of replica may not know who leads them. A new replica has no log yet: for a shard it
+//! trusts any node in the directory; for the control group, the nodes that the server vouches for.
+//! A replica that was away for long may know only former members. It asks the members that it does
+//! know whether the stranger is a member by their logs. A member gains nothing by lying about that,
+//! because it may send messages itself.
 //!
-//! Everybody else is refused, and told of with its id (see [`denials`](crate::net::denials)).
+//! All other nodes are refused, and logged with their id (see [`denials`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,28 +29,28 @@ use crate::node::Node;
 use crate::raft;
 use crate::replica::Group;
 
-/// How long the word of a member about another one counts.
+/// Time for which a member's voucher for another node counts.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
-/// How often the members are asked about the same stranger.
+/// Shortest time between two rounds of questions about the same stranger.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Members that are asked about one stranger.
+/// Number of members that are asked about one stranger.
 const ASKED_MAX: usize = 4;
-/// Strangers that are asked about at a time.
+/// Number of strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
 /// Time that a member has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Who is vouched for, besides those that the logs and the directory name.
+/// Nodes that are vouched for, besides those that the logs and the directory name.
 #[derive(Debug, Default)]
 pub(crate) struct Vouchers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the server, for the control group.
+    /// Nodes that the server vouches for, for the control group.
     by_server: BTreeSet<NodeId>,
-    /// By members, and when.
+    /// Nodes that members vouch for, and when they did.
     by_members: BTreeMap<(GroupId, NodeId), Instant>,
-    /// When it was asked last.
+    /// When the members were last asked about a node.
     asked: BTreeMap<(GroupId, NodeId), Instant>,
 }
 
@@ -60,7 +61,7 @@ impl State {
         by_server || self.by_members.get(&(group, node)).is_some_and(counts)
     }
 
-    /// Whether the members are to be asked about a stranger now; notes that they are.
+    /// Returns whether to ask the members about a stranger now; if so, records that they are asked.
     fn asks(&mut self, group: GroupId, node: NodeId, now: Instant) -> bool {
         let age = |at: &Instant| now.saturating_duration_since(*at);
         self.asked.retain(|_, at| age(at) < ASK_EVERY);
@@ -80,14 +81,14 @@ impl Vouchers {
 }
 
 impl Node {
-    /// The server says who the members of the control group are.
+    /// Sets the members of the control group according to the server.
     pub(crate) fn vouched_by_server(&self, nodes: &[NodeId]) {
         self.vouchers().lock().by_server = nodes.iter().copied().collect();
         self.name_members();
     }
 
-    /// Says whose word about this node's run counts: that of the nodes in the directory, and of
-    /// those that the server vouches for, which an older directory may not name.
+    /// Sets the nodes whose verdicts on this incarnation count: those in the directory, and those
+    /// that the server vouches for, which an older directory may not name.
     pub(crate) fn name_members(&self) {
         let listed = |directory: &dkv_state::Directory| -> BTreeSet<NodeId> {
             directory.nodes().keys().copied().collect()
@@ -97,8 +98,9 @@ impl Node {
         self.incarnations().know(members);
     }
 
-    /// Other nodes to ask for whoever leads: those in the directory, and those that the server
-    /// vouches for; whoever is known, where that is none.
+    /// Returns the other nodes that can be asked for the current leader: those in the directory,
+    /// and those that the server vouches for. If there is none, returns all nodes whose address is
+    /// known.
     pub(crate) fn askable(&self) -> Vec<NodeId> {
         let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
         let may_lead = |node: &NodeId| {
@@ -108,15 +110,15 @@ impl Node {
         if named.is_empty() { known } else { named }
     }
 
-    /// Whether a node is in the directory.
+    /// Returns whether a node is in the directory.
     pub(crate) fn is_listed(&self, node: NodeId) -> bool {
         let listed = |listed: &dkv_state::Directory| listed.nodes().contains_key(&node);
         self.control().state_machine().with_directory(listed).unwrap_or(false)
     }
 
-    /// Whether a node is a member of a group: by the log that is here, by the directory's wish, or
-    /// by an earlier wish that the group may not have left behind. The replica here may be the only
-    /// one that is left beside a member whom the directory does not want any more.
+    /// Returns whether a node is a member of a group: by the log here, by the directory's current
+    /// plan, or by an earlier plan that the group may not have left behind. The replica here may be
+    /// the only one left besides a member that the directory does not want any more.
     pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
         if group.has_member(node) {
             return true;
@@ -127,8 +129,8 @@ impl Node {
         is_wanted.unwrap_or(false)
     }
 
-    /// Whether a node may speak to the replica of a group here. If it is not known to be a member,
-    /// those that are known are asked, and the next time it may be.
+    /// Returns whether a node may send messages to the replica of a group here. If the node is not
+    /// known to be a member, asks the known members, so that a later call may return true.
     pub(crate) fn may_speak(self: &Arc<Self>, id: GroupId, from: NodeId) -> bool {
         let Some(group) = self.group(id) else { return false };
         if self.is_member(&group, from) {
@@ -150,7 +152,7 @@ impl Node {
         false
     }
 
-    /// Asks those that are known to be members about a stranger, the voters first.
+    /// Asks the known members about a stranger, the voters first.
     async fn ask_about(&self, group: Arc<Group>, stranger: NodeId) {
         let voters = group.voters();
         let others = group.members().into_iter().filter(|member| !voters.contains(member));
@@ -171,7 +173,7 @@ impl Node {
         }
     }
 
-    /// The control group as the log here has it; nothing before it names anybody.
+    /// Returns the control group according to the log here; `None` while the log names no voters.
     pub(crate) fn control_group(&self) -> Option<ControlGroup> {
         let (index, voters) = self.control().state_machine().voters();
         let term = self.control().term();
@@ -180,8 +182,8 @@ impl Node {
         Some(known).filter(|known| !known.voters.is_empty())
     }
 
-    /// The control group as its leader reports it: with the voters of a configuration that is not
-    /// applied yet too, of which one may lead next.
+    /// Returns the control group as its leader reports it: including the voters of a configuration
+    /// that is not applied yet, any of which may lead next.
     pub(crate) fn led_control_group(&self) -> Option<ControlGroup> {
         let applied = self.control_group()?;
         let metrics = self.control().metrics();

@@ -1,4 +1,4 @@
-//! What the nodes have told the coordinator of themselves, and what this one tells.
+//! The reports that nodes send the coordinator about themselves, and the report of this node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 use super::Node;
 use dkv_state::placement::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 
-/// Age at which the word of a node counts no more.
+/// Age at which a node's report no longer counts.
 const OLD_AFTER: Duration = Duration::from_secs(5);
 
-/// The last words of all nodes.
+/// The latest reports of all nodes.
 #[derive(Default)]
 pub(crate) struct NodeReports {
     by_node: BTreeMap<NodeId, (Instant, Measures)>,
 }
 
 impl NodeReports {
-    /// A node has spoken.
+    /// Records a node's report.
     ///
     /// # Errors
-    /// If a term in it leaps from the one that was heard of before: it would hide every later
+    /// Fails if a term in the report leaps ahead of the last known one: it would hide every later
     /// leader.
     pub(crate) fn hear(
         &mut self,
@@ -42,7 +42,7 @@ impl NodeReports {
         Ok(())
     }
 
-    /// Those words that still count.
+    /// Returns the reports that still count.
     fn fresh(&self, now: Instant) -> impl Iterator<Item = (NodeId, &Measures)> {
         let fresh = move |when: Instant| now.saturating_duration_since(when) < OLD_AFTER;
         self.by_node
@@ -51,7 +51,7 @@ impl NodeReports {
             .map(|(node, (_, said))| (*node, said))
     }
 
-    /// The leader's word about each group: of two who claim to lead, that of the later term.
+    /// Returns the leader's report of each group. If two nodes claim to lead, the later term wins.
     pub(crate) fn led(&self, now: Instant) -> BTreeMap<GroupId, (NodeId, LedGroup)> {
         let mut led: BTreeMap<GroupId, (NodeId, LedGroup)> = BTreeMap::new();
         for (node, said) in self.fresh(now) {
@@ -65,7 +65,8 @@ impl NodeReports {
         led
     }
 
-    /// What placement decides by. `silence` says how long each node has not been heard of.
+    /// Returns the input for placement. `silence` has the time since each node was last heard, in
+    /// milliseconds.
     pub(crate) fn measured(
         &self,
         silence: &BTreeMap<NodeId, u64>,
@@ -104,14 +105,16 @@ impl NodeReports {
 }
 
 impl Node {
-    /// How this node and what it leads are.
+    /// Returns the report of this node and of the groups that it leads.
     pub(crate) fn measure(&self) -> Measures {
         Measures { free_bytes: self.free_bytes(), ..self.holdings() }
     }
 
-    /// The same but for the room on its disk, which it takes a call of the kernel to know.
+    /// Returns the same report without the free space on disk, which takes a system call to
+    /// determine.
     pub(crate) fn holdings(&self) -> Measures {
-        // It comes first: by what is known then, the leaders below have acted or will.
+        // The directory's revision is read first: the leaders below have acted on that directory or
+        // will.
         let directory =
             self.control().state_machine().with_directory(|directory| directory.revision());
         let groups = self.groups();
@@ -155,7 +158,7 @@ mod tests {
         assert_eq!(leader(&heard, start + OLD_AFTER / 2), Some(one));
         assert_eq!(leader(&heard, start + OLD_AFTER), Some(other));
         assert_eq!(leader(&heard, start + 2 * OLD_AFTER), None);
-        // One that lies about its term hides nobody.
+        // A node that lies about its term hides no other node.
         for term in [u64::MAX, 1 << 41] {
             assert!(heard.hear(other, says(term), start + OLD_AFTER).is_err());
         }

@@ -1,4 +1,4 @@
-//! Where shards are, as far as this node knows: its own, and those of others.
+//! The locations of shards, on this node and on others, as far as this node knows.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,10 +16,10 @@ use dkv_state::Member;
 use dkv_state::placement::Measured;
 
 impl Node {
-    /// A node of the directory tells how it is.
+    /// Records the report of a node in the directory.
     ///
     /// # Errors
-    /// If it cannot be so. Nothing of it is noted then.
+    /// Fails if the report cannot be true. None of it is recorded then.
     pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
         let groups = self.control().state_machine().with_directory(|directory| {
             directory.groups().keys().copied().collect::<BTreeSet<_>>()
@@ -31,23 +31,23 @@ impl Node {
         lock(&self.heard).hear(node, measures, Instant::now())
     }
 
-    /// What the nodes have told, this one included.
+    /// Gives `look` the reports of all nodes, including a fresh one of this node.
     pub(crate) fn heard<T>(&self, look: impl FnOnce(&NodeReports, Instant) -> T) -> T {
         let (own, now) = (self.measure(), Instant::now());
         let mut heard = lock(&self.heard);
-        // What it says itself is so.
+        // The node's own report is always valid.
         let _ = heard.hear(self.id(), own, now);
         look(&heard, now)
     }
 
-    /// What placement decides by; only a coordinator knows.
+    /// Returns the input for placement, which only a coordinator has.
     pub(crate) fn measured(&self, since: Instant) -> Measured {
         let silence = self.silence(since);
         let live_within_ms = self.control().live_within_ms();
         self.heard(|heard, now| heard.measured(&silence, live_within_ms, now))
     }
 
-    /// Who leads a shard, as far as is known here.
+    /// Returns the leader of a shard, as far as this node knows.
     pub(crate) fn primary_of(&self, shard: GroupId) -> Option<NodeId> {
         let own = self.group(shard).filter(|group| group.configured().voters.contains(&self.id()));
         if let Some(leader) = own.and_then(|group| group.leader()) {
@@ -61,12 +61,12 @@ impl Node {
         lock(&self.primaries).get(&shard).copied().filter(|primary| *primary != self.id())
     }
 
-    /// A node has answered as the primary of a shard that is not here.
+    /// Records that a node has answered as the primary of a shard that is not here.
     pub(crate) fn learn_primary(&self, shard: GroupId, primary: NodeId) {
         lock(&self.primaries).insert(shard, primary);
     }
 
-    /// Another node that should have a replica of a shard, and is none of those.
+    /// Returns another node that should have a replica of a shard and is not in `without`.
     pub(crate) fn holder_of(&self, shard: GroupId, without: &BTreeSet<NodeId>) -> Option<NodeId> {
         let holder = self.control().state_machine().with_directory(|directory| {
             let mut voters = directory.groups().get(&shard)?.voters.iter();
@@ -75,12 +75,12 @@ impl Node {
         holder.flatten()
     }
 
-    /// Whether an administrator wants this node to be empty.
+    /// Returns whether an administrator wants this node to be emptied.
     pub(crate) fn is_going(&self) -> bool {
         self.entry_says(|member| member.draining || member.retiring)
     }
 
-    /// Whether a node was removed from the network for good, as far as this one knows.
+    /// Returns whether a node was removed from the network for good, as far as this one knows.
     pub(crate) fn was_removed(&self, node: NodeId) -> bool {
         let removed = self
             .control()
@@ -97,9 +97,9 @@ impl Node {
         found.unwrap_or_default()
     }
 
-    /// Whether this node may have eventual writes at its removal that nobody else has. That it has
-    /// none is its last word: unlike the order to empty a node, the one to remove it is never taken
-    /// back.
+    /// Returns whether this node, at its removal, may have eventual writes that no other node has.
+    /// The answer `false` is final: unlike the order to empty a node, the order to remove it is
+    /// never withdrawn.
     pub(crate) fn keeps_writes(&self) -> bool {
         let is_closed =
             matches!(self.outboxes().write_gate().state(), WriteGateState::Closed { .. });
@@ -107,10 +107,10 @@ impl Node {
         !(is_final && self.outboxes().are_empty())
     }
 
-    /// What is left here, if this node is to be emptied.
+    /// Returns what is left on this node, for the case that it is to be emptied.
     pub(crate) fn remainder(&self) -> Remainder {
-        // In this order: what is closed stays closed as long as the node is to go, and takes
-        // nothing in.
+        // The order matters: a closed gate stays closed as long as the node is to be emptied, and
+        // no writes come in.
         let is_closed =
             matches!(self.outboxes().write_gate().state(), WriteGateState::Closed { .. });
         let takes_writes = !(is_closed && self.is_going());
@@ -119,11 +119,12 @@ impl Node {
         Remainder { takes_writes, keeps_writes, shards: u32::try_from(shards).unwrap_or(u32::MAX) }
     }
 
-    /// Closes the outboxes if this node is to be emptied, and opens them if it is not any more.
+    /// Closes the outboxes if this node is to be emptied, and opens them if that is no longer so.
     pub(crate) async fn follow_intake(&self) -> io::Result<()> {
         let write_gate = self.outboxes().write_gate().clone();
         let is_going = self.is_going();
-        // Read afterwards: the directory of this entry, or of an earlier one, has said so.
+        // The index is read afterwards, so the directory that decided `is_going` is as of this
+        // entry or of an earlier one.
         let applied = self.control().state_machine().summary().applied_index;
         let directory = self.data_dir().path().to_owned();
         let control = self.control().state_machine().clone();
@@ -138,7 +139,8 @@ impl Node {
             (true, WriteGateState::Open | WriteGateState::Closing) => {
                 run_blocking(move || write_gate.close(&directory, applied)).await?
             }
-            // Of an earlier entry it may have been read at a start, before the log was.
+            // A directory from before entry `at` does not count: it may have been read at a start,
+            // before the log was.
             (false, WriteGateState::Closed { at }) if applied >= at => {
                 run_blocking(move || write_gate.open(&directory, goes)).await?
             }
@@ -149,12 +151,12 @@ impl Node {
         }
     }
 
-    /// Bytes that this node could take in.
+    /// Returns the number of bytes that this node could take in.
     pub(crate) fn free_bytes(&self) -> u64 {
         if self.disk_full() { 0 } else { self.engine.free_bytes() }
     }
 
-    /// A group is here no more.
+    /// Removes a group from the open groups.
     pub(super) fn forget_group(&self, id: GroupId) {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }

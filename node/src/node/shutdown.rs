@@ -1,4 +1,4 @@
-//! Stopping in good order.
+//! Orderly shutdown.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::Node;
 use crate::net::incarnations;
 use crate::net::rpc;
 
-/// Time in which a node that has handed over tells those who ask it yet where to go.
+/// Time for which a node that has handed over still tells those who ask it where to go.
 const REDIRECT_FOR: Duration = Duration::from_millis(100);
 
 impl Node {
-    /// Hands over whatever this node leads, and stops.
+    /// Hands over all leaderships of this node, and stops it.
     pub(crate) async fn stop(&self, patience: Duration) {
         let groups = self.groups();
         let hand_over = groups.iter().filter(|group| group.leads());

@@ -1,4 +1,4 @@
-//! How the network and this node look from here.
+//! The status of the network and of this node, as seen from here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use dkv_state::Observed;
 use dkv_state::placement::down_after_ms;
 
 impl Node {
-    /// The network as this node sees it; `None` before it has begun.
+    /// Returns the network as this node sees it; `None` before it has begun.
     pub(crate) fn view(&self) -> Option<NetworkView> {
         let control = self.control.metrics();
         let (term, coordinator) = {
@@ -34,7 +34,7 @@ impl Node {
         }
         for group in self.groups().into_iter().filter(|group| group.id().is_shard()) {
             let configured = group.configured();
-            // Of a group that it is no member of, it knows what was.
+            // For a group that this node is not a voter of, it knows only the past.
             if configured.voters.contains(&self.me.id) {
                 match group.leader() {
                     Some(leader) => drop(primaries.insert(group.id(), leader)),
@@ -45,7 +45,8 @@ impl Node {
         }
         let states = match self.leader_since() {
             Some(since) if coordinator == Some(self.me.id) => self.states(since),
-            // A replicant knows of the coordinator's and its own life only; the rest it assumes.
+            // A replicant knows only that the coordinator and itself are alive; it assumes so of
+            // the rest.
             _ => self.peers.known().into_iter().map(|(id, _)| (id, NodeState::Live)).collect(),
         };
         let mut observed = Observed { term, coordinator, states, primaries, members };
@@ -53,8 +54,8 @@ impl Node {
         self.control.state_machine().with_directory(|directory| directory.to_view(&observed))?
     }
 
-    /// For each node of the directory, how long it has not been heard of. A node that was never
-    /// heard of has been silent since this node became the coordinator.
+    /// Returns for each node in the directory how long ago it was last heard, in milliseconds. A
+    /// node that was never heard counts as silent since this node became the coordinator.
     pub(crate) fn silence(&self, since: Instant) -> BTreeMap<NodeId, u64> {
         let leader_ms = since.elapsed().as_millis() as u64;
         let heard = self.control().silence();
@@ -72,7 +73,7 @@ impl Node {
             .collect()
     }
 
-    /// How the nodes seem to this coordinator, for people.
+    /// Returns the states of the nodes as this coordinator sees them, for display.
     pub(crate) fn states(&self, since: Instant) -> BTreeMap<NodeId, NodeState> {
         let suspect_ms = self.control().live_within_ms();
         let down_ms = down_after_ms(suspect_ms);
@@ -87,7 +88,7 @@ impl Node {
             .into_iter()
             .map(|(id, silent_ms)| {
                 let joined = id == self.id() || (members.contains(&id) && heard.contains_key(&id));
-                // Who votes has joined long ago, whether or not this coordinator has ever heard it.
+                // A voter has joined long ago, whether or not this coordinator has ever heard it.
                 let known = joined || voters.contains(&id);
                 let state = match silent_ms {
                     silent_ms if silent_ms > down_ms => NodeState::Down,
@@ -100,12 +101,12 @@ impl Node {
             .collect()
     }
 
-    /// What it counts.
+    /// Returns the counters.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// All its figures.
+    /// Returns all figures of the node.
     pub(crate) fn figures(&self) -> Figures {
         let (stats, syncs) = (self.wal.stats(), self.wal.sync_times());
         Figures {
@@ -119,7 +120,7 @@ impl Node {
         }
     }
 
-    /// How this node is.
+    /// Returns the status of this node.
     pub(crate) fn status(&self) -> NodeStatus {
         let stats = self.wal.stats();
         NodeStatus {

@@ -1,13 +1,14 @@
-//! What two nodes tell each other on a connection before anything else: which run each is.
+//! The first exchange of two nodes on a connection: each states its incarnation.
 //!
-//! A connection belongs to one process at each end, so what is true of it at its beginning stays
-//! true of all that is said on it. Whoever has dialed says it again every few seconds, on the
-//! connection that is for urgent things, and both number what they ask: an answer shows that a
-//! process was alive after it was asked, and by that a clone is told from a restart.
+//! A connection belongs to one process at each end, so the incarnations stated at its beginning
+//! hold for everything that is sent on it. The dialing node repeats its statement every few
+//! seconds, on the connection for urgent messages. Both ends number their questions: an answer
+//! shows that a process was alive after the question, and that distinguishes a clone from a
+//! restart.
 //!
-//! Whoever hears of a new run of a node asks those that it is connected to at once, without being
-//! spoken to first ([`Answer::answers`] is empty then), and lets the new one in when they have had
-//! a moment to answer.
+//! A node that hears of a new incarnation of a peer asks the incarnations that it is connected to
+//! at once, unprompted ([`Answer::answers`] is empty then), and admits the new one after they have
+//! had a moment to answer.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -26,56 +27,55 @@ use tracing::{debug, error};
 
 use super::Incarnations;
 
-/// How often who has dialed says which run it is.
+/// Interval at which the dialing node states its incarnation.
 const SAY_EVERY: Duration = Duration::from_secs(2);
-/// The same while there may be another run of either.
+/// The same interval while either node may have a second incarnation.
 const SAY_AGAIN: Duration = Duration::from_millis(200);
-/// Time that an answer has.
+/// Time allowed for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What who dials says.
+/// The statement of the dialing node.
 #[derive(Serialize, Deserialize)]
 struct Hello {
     run: Incarnation,
-    /// What it asks: the other end answers with its run.
+    /// The number of its question, which the other end answers with its incarnation.
     question: u64,
-    /// What it was asked last on this connection.
+    /// The number of the other end's last question on this connection.
     answers: Option<u64>,
 }
 
-/// What who was dialed answers.
+/// The answer of the dialed node.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     run: Incarnation,
-    /// What it makes of who has dialed.
+    /// Its verdict on the dialing node.
     verdict: Verdict,
-    /// Whether it takes no part itself.
+    /// Whether the dialed node itself takes no part.
     is_held: bool,
-    /// Whether it wants to hear of it again at once: what it has said so far was not the whole of
-    /// it.
+    /// Whether it wants another hello at once, because its verdict so far is not final.
     ask_again: bool,
-    /// What it asks: who has dialed answers with its next hello.
+    /// The number of its question, which the dialing node answers with its next hello.
     question: u64,
-    /// What this answers; nothing if it only asks.
+    /// The question that this answers; `None` if this only asks.
     answers: Option<u64>,
 }
 
-/// Which run is at the other end of a connection that was accepted.
+/// The incarnation at the other end of an accepted connection.
 #[derive(Default)]
 pub(crate) struct Caller(OnceLock<BootId>);
 
 impl Caller {
-    /// The run, once it has said so and was found sound.
+    /// Returns the incarnation, once the peer has stated it and it was found sound.
     pub(crate) fn boot(&self) -> Option<BootId> {
         self.0.get().copied()
     }
 }
 
-/// Says on a connection which run this is, and hears which is there. With `goes_on`, says so again
-/// every few seconds, for as long as the connection lives.
+/// States this node's incarnation on a connection, and learns the other end's. With `goes_on`,
+/// repeats that every few seconds for as long as the connection lives.
 ///
 /// # Errors
-/// If either may not take part, with the reason; then the connection is closed.
+/// Fails with the reason if either end may not take part; the connection is closed then.
 pub(crate) async fn greet(
     incarnations: &Incarnations,
     node: NodeId,
@@ -119,7 +119,7 @@ pub(crate) async fn greet(
 struct Greeting {
     node: NodeId,
     boot: BootId,
-    /// What the other end has asked last.
+    /// The number of the other end's last question.
     asked: Option<u64>,
     ask_again: bool,
     reader: FrameReader<quinn::RecvStream>,
@@ -142,8 +142,8 @@ impl Greeting {
         Ok(greeting)
     }
 
-    /// Says it, and once more if what is made of it does not count yet: only who has answered has
-    /// shown that it is alive.
+    /// States the incarnation, and once more if the verdict on it does not count yet: only an
+    /// answer shows that a process is alive.
     async fn say(&mut self, incarnations: &Incarnations) -> Result<BootId, String> {
         match self.say_once(incarnations).await {
             Err(_) if self.ask_again => self.say_once(incarnations).await,
@@ -201,7 +201,7 @@ impl Greeting {
                 biased;
                 _ = connection.closed() => return Ok(()),
                 () = doubt.notified() => {}
-                // It asks by itself.
+                // The peer sent a question unprompted.
                 asked = self.next() => drop(asked?),
                 () = tokio::time::sleep(pause) => {}
             }
@@ -214,7 +214,7 @@ impl Greeting {
     }
 }
 
-/// Hears which run has dialed, and answers, until the stream ends.
+/// Learns the incarnation of the dialing node, and answers it until the stream ends.
 pub(crate) async fn serve(
     incarnations: &Incarnations,
     from: NodeId,
@@ -258,14 +258,15 @@ pub(crate) async fn serve(
                 Err(_) => incarnations.hear(from, &hello.run, None).verdict,
             };
             if verdict.is_sound() {
-                // Set once: it does not change.
+                // Set once: the incarnation of a connection does not change.
                 let _ = caller.0.set(boot);
             }
         }
         let answer = Answer {
             run: incarnations.own(),
             verdict,
-            // Also of a moment ago: who was not let in then is not heard on this connection.
+            // Not `held()`, which may have changed just now: a peer that was not admitted a moment
+            // ago is not heard on this connection.
             is_held: caller.boot().is_none(),
             ask_again: heard.ask_again,
             question: incarnations.question(),
@@ -275,7 +276,8 @@ pub(crate) async fn serve(
             return;
         }
         if !verdict.is_sound() && !heard.ask_again {
-            // It closes the connection when it has heard why; if not, this end does.
+            // The peer closes the connection when it has read the reason; if it does not, this end
+            // does.
             let _ = writer.into_inner().finish();
             let closed = tokio::time::timeout(PATIENCE, connection.closed()).await;
             if closed.is_err() {
@@ -286,8 +288,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Says on a connection, as `from`, to be that run, for whoever tries what comes of it; returns
-/// once it was answered, with whether it was let in.
+/// Claims on a connection, as `from`, to be the given incarnation, for tests of the consequences.
+/// Returns once the peer has answered, with whether it was admitted.
 pub async fn introduce(
     connection: &quinn::Connection,
     from: NodeId,
@@ -308,14 +310,14 @@ pub async fn introduce(
     }
 }
 
-/// Reads bytes as a frame of this conversation, and writes again what was read; nothing if it is
-/// none.
+/// Parses bytes as a frame of this exchange and encodes the result again; `None` if they are no
+/// such frame.
 pub(crate) fn frame(bytes: &Bytes) -> Option<Bytes> {
     let hello = decode::<Hello>(bytes).ok().map(|hello| encode(&hello));
     hello.or_else(|| decode::<Answer>(bytes).ok().map(|answer| encode(&answer)))
 }
 
-/// Frames as they should be.
+/// Returns well-formed sample frames.
 pub(crate) fn frame_samples() -> [Bytes; 2] {
     let run = Incarnation {
         start: 3,
@@ -335,7 +337,7 @@ fn check(run: &Incarnation) -> Result<(), String> {
     if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
 }
 
-/// Answers on connections of an endpoint that everybody's directory is an older copy.
+/// Answers every connection of an endpoint that the caller's data directory is an older copy.
 #[cfg(test)]
 pub(crate) async fn refuse_all(endpoint: dkv_wire::quic::Endpoint) {
     let answer = async |connection: quinn::Connection| {

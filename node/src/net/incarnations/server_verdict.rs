@@ -1,10 +1,11 @@
-//! Asking the server what it makes of this run: before the node serves, and every few seconds.
+//! The server's verdict on this incarnation, requested before the node serves and every few
+//! seconds.
 //!
-//! A node that could elect itself, because it is the only voter of a group by its own log, would
-//! find nobody else to contradict it. So it waits for the server for a while ([`ALONE_PATIENCE`]);
-//! one that needs others, who know better, waits for a moment only. If the server is silent for
-//! longer, what is reachable decides: the node serves, and stops as soon as the server knows
-//! better.
+//! A node that could elect itself, because its own log makes it the only voter of a group, would
+//! find no other node to contradict it. So it waits for the server for a while
+//! ([`ALONE_PATIENCE`]). A node that needs others, who know better, waits only for a moment. If the
+//! server stays silent for longer, the node goes by what is reachable: it serves, and stops as soon
+//! as the server knows better.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,33 +20,35 @@ use super::{Incarnations, lock};
 use crate::common::ticks::Ticks;
 use crate::net::server_link::{ServerError, ServerLink};
 
-/// Time that a node waits for the server that could serve without any other.
+/// Time that a node waits for the server if it could serve without any other node.
 #[cfg(not(test))]
 const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 #[cfg(test)]
 const ALONE_PATIENCE: Duration = Duration::from_millis(300);
-/// Time that any other node waits for it.
+/// Time that any other node waits for the server.
 #[cfg(not(test))]
 const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Time between two attempts, and between two questions of a node that is held back.
+/// Time between two attempts to reach the server, and between two questions of a node that is held
+/// back.
 const RETRY: Duration = Duration::from_millis(250);
 const HELD_EVERY: Duration = Duration::from_secs(1);
-/// How often a node that serves asks, and at most while its log grows.
+/// Interval at which a serving node asks, and the shortest interval while its log grows.
 const ASK_EVERY: Duration = Duration::from_secs(3);
 const ASK_WHILE_WRITING: Duration = Duration::from_millis(500);
-/// The same while there may be another run of it.
+/// The same interval while the node may have a second incarnation.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// Time in which a run on an older copy may turn out to be one of two that run: then it stays,
-/// until an administrator says which goes on. After that it ends.
+/// Time in which an incarnation on an older copy may turn out to be one of two that run. If it
+/// does, it waits until an administrator says which goes on. Otherwise it ends.
 const OLDER_PATIENCE: Duration = Duration::from_secs(6);
-/// Time that the goodbye may take.
+/// Longest time that the goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
 impl Incarnations {
-    /// Asks the server. As long as that has heard of another run that may be alive, it asks a
-    /// second time: what a run was told before it has shown that it is alive does not count.
+    /// Asks the server. While the server has heard of another incarnation that may be alive, asks a
+    /// second time: a verdict given before this incarnation has shown that it is alive does not
+    /// count.
     async fn ask(
         &self,
         server: &ServerLink,
@@ -78,8 +81,9 @@ impl Incarnations {
         }
     }
 
-    /// The sentence with which a run ends that an administrator has dismissed, or that is alone
-    /// with an older copy of its directory. `older_since` is kept by the caller.
+    /// Returns the sentence with which this incarnation ends, if an administrator has dismissed it
+    /// or if it is alone with an older copy of its directory. The caller keeps `older_since`
+    /// between calls.
     fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<String> {
         let ends = match verdict {
             Verdict::Dismissed { .. } => true,
@@ -95,11 +99,12 @@ impl Incarnations {
     }
 }
 
-/// Returns once the node may serve: the server finds its run sound, or is silent for too long.
+/// Returns once the node may serve: the server finds its incarnation sound, or is silent for too
+/// long.
 ///
 /// # Errors
-/// If an administrator has dismissed this run, or it is alone with an older copy of the directory;
-/// with the sentence to end with.
+/// Fails, with the sentence to end with, if an administrator has dismissed this incarnation or if
+/// it is alone with an older copy of the directory.
 pub(crate) async fn before_serving(
     incarnations: &Incarnations,
     server: &ServerLink,
@@ -124,7 +129,7 @@ pub(crate) async fn before_serving(
                 }
                 tokio::time::sleep(if ask_again || wait { ASK_AGAIN } else { HELD_EVERY }).await;
             }
-            // Who is held back stays it, whether or not the server is there.
+            // A node that is held back remains so, whether or not the server can be reached.
             _ if incarnations.held().is_some() => tokio::time::sleep(HELD_EVERY).await,
             _ if begun.elapsed() >= patience => {
                 info!("the registration server does not answer; this node begins without it");
@@ -146,7 +151,7 @@ pub(crate) async fn before_serving(
     }
 }
 
-/// Asks until the run has to end, and returns the sentence to end with.
+/// Asks the server until the incarnation has to end, and returns the sentence to end with.
 pub(crate) async fn keep_asking(
     incarnations: Incarnations,
     server: Arc<ServerLink>,
@@ -195,7 +200,7 @@ pub(crate) async fn keep_asking(
     }
 }
 
-/// Tells the server how far the log is, before the node stops in good order.
+/// Tells the server how far the log is, before the node stops cleanly.
 pub(crate) async fn say_goodbye(
     incarnations: &Incarnations,
     server: &ServerLink,

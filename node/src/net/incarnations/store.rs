@@ -1,10 +1,10 @@
-//! What is kept of runs in the data directory.
+//! The records of incarnations in the data directory.
 //!
-//! `starts.json` has this directory's own runs: it is written and synced at each start, before
-//! anything is said to anybody, and once more when the log was opened: with how much the run before
-//! has left, before more is written. `incarnations.json` has what was heard of other nodes: at once
-//! if a run of one was new, and now and then how far their logs were. An older `incarnations.json`
-//! knows less, and nothing that is wrong.
+//! `starts.json` has the directory's own incarnations. The node writes and syncs it at each start,
+//! before it sends anything, and once more after opening the log and before appending to it, with
+//! the mark that the previous incarnation has left. `runs.json` has what was heard of other nodes.
+//! The node writes it at once if an incarnation of one was new, and now and then with how far their
+//! logs are. An older `runs.json` knows less, and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,33 +26,33 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Incarnations, lock};
 use dkv_wal::Wal;
 
-/// How often it is looked whether the book is to be written.
+/// Interval of the checks whether the book must be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time between two writes for nothing but how far logs are.
+/// Time between two writes when only the positions of logs have changed.
 const MARKS_EVERY: Duration = Duration::from_secs(10);
 const VERSION: u32 = 2;
 
-/// Why a file about runs cannot be used.
+/// The reason why a file about incarnations cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IncarnationFileError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// It is not what a node wrote, or is not there although it was written.
+    /// The file is not what a node wrote, or is missing although a node wrote it.
     #[error(
         "{} {why}: it says how often this node was started, without which an older \
          copy of its data directory cannot be told from the right one; put the file back from \
          where the directory came from", .path.display()
     )]
     Damaged {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: Cow<'static, str>,
     },
 }
@@ -95,8 +95,8 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, IncarnationFileEr
     serde_json::from_str(content).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// Begins a run in a data directory that belongs to this process: when this returns, its number is
-/// on disk. There was one before if the log has begun.
+/// Begins an incarnation in a data directory that belongs to this process. Its number is on disk
+/// when this returns. If the log has begun, there must have been an earlier incarnation.
 pub(crate) fn begin(
     me: NodeId,
     directory: &Path,
@@ -112,8 +112,8 @@ pub(crate) fn begin(
     };
     let own = last.next(BootId(platform::random_u64()));
     save(&path, &own)?;
-    // What others said matters only as long as nobody says more; a file that cannot be read is
-    // none.
+    // The record of other nodes matters only until they are heard again, so an unreadable file
+    // counts as missing.
     let heard: BTreeMap<NodeId, IncarnationRecord> = match load(&book_path(directory)) {
         Ok(heard) => heard.unwrap_or_default(),
         Err(error) => {
@@ -133,25 +133,25 @@ fn book_path(directory: &Path) -> PathBuf {
 }
 
 impl Incarnations {
-    /// Learns the log that the mark of this run is of. When this returns, what the run before has
-    /// left in it is on disk; nothing may be written into the log before that. Before it, this run
-    /// has no log.
+    /// Sets the log that the mark of this incarnation refers to. When this returns, the mark that
+    /// the previous incarnation left in the log is on disk; nothing may be written to the log
+    /// before that. Until this call, the incarnation has no log.
     pub(crate) fn open(&self, wal: Wal) -> Result<(), IncarnationFileError> {
         let opened = self.shared.own.clone().open(wal.durable_records());
         save(&starts_path(&self.shared.directory), &opened)?;
-        // Told once: a run has one log.
+        // Set once: an incarnation has one log.
         let _ = self.shared.wal.set((wal, opened));
         Ok(())
     }
 
-    /// Writes what was heard of other nodes.
+    /// Writes the record of the other nodes.
     pub(crate) fn save_book(&self) -> Result<(), IncarnationFileError> {
         let records = lock(&self.shared.book).records().clone();
         save(&book_path(&self.shared.directory), &records)
     }
 }
 
-/// Writes what was heard of other nodes, for the life of the node.
+/// Writes the record of the other nodes whenever it has changed, for the life of the node.
 pub(crate) async fn keep_book(incarnations: Incarnations) {
     let mut saved = Instant::now();
     loop {

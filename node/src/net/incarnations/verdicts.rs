@@ -1,7 +1,7 @@
-//! What a node makes of what it is told of its own run: plain data.
+//! The verdicts of others on this node's incarnation, and their effect: plain data.
 //!
-//! Only the word of members counts: of nodes that the directory names, or that the server vouches
-//! for.
+//! Only the verdicts of members count: of nodes that the directory names, or that the server
+//! vouches for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,33 +13,34 @@ use tokio::time::Instant;
 
 use super::is_alike;
 
-/// Time for which the server's word that a run is sound counts for more than another node's that it
-/// is not.
+/// Time for which the server's verdict that an incarnation is sound outweighs another node's
+/// verdict that it is not.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 
-/// Members whose word counts although the server has found this run sound, at some time.
+/// Members that must agree before their verdicts count although the server once found this
+/// incarnation sound.
 const BELIEVED: usize = 2;
-/// Time for which the word of a member counts against the server's. Who refuses a node says so each
-/// time that it is dialed.
+/// Time for which a member's verdict counts against the server's. A node that refuses another
+/// repeats its verdict each time that it is dialed.
 const REPEATED: Duration = Duration::from_secs(5);
 
-/// What a member has said, and when it said so last.
+/// The verdict of a member, and the time when it was last repeated.
 struct Said {
     verdict: Verdict,
     why: Arc<str>,
     at: Instant,
 }
 
-/// What was said of this run, and by whom.
+/// The verdicts on this incarnation, by their origin.
 #[derive(Default)]
 pub(super) struct Verdicts {
-    /// When the server last found it sound.
+    /// When the server last found the incarnation sound.
     vouched: Option<Instant>,
-    /// Why the server does not.
+    /// The server's reason for refusing it.
     server: Option<(Verdict, Arc<str>)>,
     members: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Said>,
-    /// The last word of an administrator by which this run goes on.
+    /// The number of the last ruling by which an administrator let this incarnation go on.
     kept: u64,
 }
 
@@ -49,24 +50,24 @@ impl Verdicts {
             self.vouched = Some(now);
             self.server = None;
         } else if self.server.as_ref().is_none_or(|(before, _)| !is_alike(*before, verdict)) {
-            // While only numbers grow, the sentence stays.
+            // While only the numbers grow, the sentence stays.
             self.server = Some((verdict, why.into()));
         }
     }
 
-    /// Learns which other nodes are members.
+    /// Sets which other nodes are members.
     pub(super) fn know(&mut self, members: BTreeSet<NodeId>) {
         self.peers.retain(|node, _| members.contains(node));
         self.members = members;
     }
 
-    /// Whether the other nodes that are members include this one.
+    /// Returns whether `node` is one of the other members.
     pub(super) fn is_member(&self, node: NodeId) -> bool {
         self.members.contains(&node)
     }
 
-    /// Takes the word of another node; tells whether it is another than before. A stranger has
-    /// none.
+    /// Records another node's verdict; returns whether it differs from the previous one. The
+    /// verdict of a stranger does not count.
     pub(super) fn hear_peer(
         &mut self,
         node: NodeId,
@@ -90,7 +91,8 @@ impl Verdicts {
         true
     }
 
-    /// An administrator has said that this run goes on: what others said before does not count.
+    /// Records that an administrator lets this incarnation go on: earlier verdicts of members are
+    /// void.
     pub(super) fn kept(&mut self, number: u64) {
         if number > self.kept {
             self.kept = number;
@@ -98,19 +100,20 @@ impl Verdicts {
         }
     }
 
-    /// Why the server holds the node back.
+    /// Returns the reason why the server holds the node back.
     pub(super) fn held_by_server(&self) -> Option<Arc<str>> {
         self.server.as_ref().map(|(_, why)| Arc::clone(why))
     }
 
-    /// Whether the server has found the run sound at some time.
+    /// Returns whether the server has ever found the incarnation sound.
     pub(super) fn is_vouched_for(&self) -> bool {
         self.vouched.is_some()
     }
 
-    /// Why the node takes no part. One that the server has found sound is not held back by what a
-    /// single member says: that may be a lie. The server may know less than others who were there;
-    /// so most of the members are believed against it, and two as soon as it is silent.
+    /// Returns the reason why the node takes no part. The verdict of a single member does not hold
+    /// back a node that the server has found sound, because it may be a lie. But the server may
+    /// know less than members that were there. So the verdicts of most members override it, and
+    /// those of two do as soon as the server is silent.
     pub(super) fn held(&self, now: Instant) -> Option<Arc<str>> {
         let is_believed = if self.vouches_at(now) {
             let is_fresh = |said: &&Said| now.saturating_duration_since(said.at) < REPEATED;
@@ -123,8 +126,8 @@ impl Verdicts {
         self.held_by_server().or(by_peers)
     }
 
-    /// Why it takes no writes, though it takes part: members refuse it, and the server, which would
-    /// know, is silent.
+    /// Returns the reason why the node takes no writes although it takes part: members refuse it,
+    /// and the server, which would know, is silent.
     pub(super) fn doubt(&self, now: Instant) -> Option<Arc<str>> {
         if self.vouches_at(now) { None } else { self.first_said() }
     }
