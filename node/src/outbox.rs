@@ -42,7 +42,7 @@ use dkv_wal::{GroupLog, Wal};
 
 /// Most bytes that the outboxes of a node may contain together, however long its log may be.
 pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The outboxes may fill the log divided by this.
+/// Divisor of the log: the outboxes may fill one part in this many.
 const LOG_SHARE: u64 = 8;
 /// Bytes moved to the end of the log at once.
 const MOVED_BYTES: usize = 1024 * 1024;

@@ -320,7 +320,7 @@ impl Group {
     }
 
     /// Runs openraft's election timer only while it matters: not while this replica leads or has no
-    /// vote, and not while it hears from its leader, which sends a heartbeat `every` so often
+    /// vote, and not while it hears from its leader, which sends heartbeats at the interval `every`
     /// unless the group is quiescent.
     pub(crate) fn mind_elections(&self, every: Duration) {
         self.raft().runtime_config().elect(self.durability().are_known());

@@ -6,8 +6,8 @@
 //!
 //! Numbers grow by one. When the node starts, they begin anew at a number derived from the wall
 //! clock, far above all that can have been given before. Should the end of an outbox have been
-//! lost, to a disk that lied or an old copy that was restored, no second write gets the number of
-//! an earlier one; the shard would take it for the first write and drop it. Each write names its
+//! lost, to a disk that lied or an old copy that was restored, no new write gets the number of an
+//! earlier one, which the shard would take it for and therefore drop. Each write names its
 //! predecessor, so that none is taken out of order.
 //!
 //! In the log each write is a record under an index of its own. When the log has to be shortened

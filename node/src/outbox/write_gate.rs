@@ -3,8 +3,8 @@
 //! A node that is being emptied takes none, and looking whether its outboxes are empty is of use
 //! only once none can arrive any more. So the gate makes the order durable, in a file of its own,
 //! before it counts as obeyed: after a restart the node may not yet have read it in the directory,
-//! and must take no writes either. A task that stages a write holds the lock that closing the gate
-//! has to take, so nothing slips in between.
+//! and must take no writes then either. A task that stages a write holds the lock that closing the
+//! gate has to take, so nothing slips in between.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use super::Group;
 use crate::raft::{self, Metrics, ServerState};
 
 /// Most entries that a member may lack and still count as caught up: about as many as are in
-/// flight.
+/// flight anyway.
 const CAUGHT_UP_ENTRIES: u64 = 16;
 
 /// Figures of one group on this node.

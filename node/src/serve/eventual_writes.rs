@@ -103,7 +103,7 @@ fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
             "the disk of this node is full; it takes writes once there is room on it".into(),
         ));
     }
-    // A write taken before is still recognized; see below for the rest.
+    // A write taken before is still recognised; see below for the rest.
     if node.is_going() && !deposit.again {
         return Err(outbox::draining());
     }

@@ -124,7 +124,7 @@ proptest! {
                 }
                 Step::Send(count) => {
                     for (number, _) in ledger.window(count, usize::MAX) {
-                        // The shard takes the next number, and recognizes those that it has.
+                        // The shard takes the next number, and recognises those that it has.
                         prop_assert!(number.0 <= taken + 1, "{} after {}", number.0, taken);
                         taken = taken.max(number.0);
                         ledger.sent(number);
