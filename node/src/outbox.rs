@@ -1,21 +1,21 @@
 //! Outboxes: eventual writes that this node has taken, until the primary has them.
 //!
-//! A node takes an eventual write of any shard, whether it holds a replica or not and whether the
-//! primary can be reached or not. It makes it durable in its own log, beside the entries of its
+//! A node takes an eventual write to any shard, whether or not it has a replica and whether or not
+//! the primary can be reached. It makes the write durable in its own log, beside the entries of its
 //! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
-//! the latest that is known of its key. A task for each shard ([`relay`]) brings what there is to
-//! the primary, in the order in which it was taken, as soon and as often as needed; the shard takes
+//! the latest known write of its key. A task for each shard ([`relay`]) delivers the writes to the
+//! primary, in the order in which they were taken, as soon and as often as needed; the shard takes
 //! each number of an outbox once (see `dkv_state::tombstones`). A write leaves the outbox when this
 //! node's replica has applied it.
 //!
-//! What decides is in [`ledger`], plain data.
+//! The decisions are made in [`ledger`], which is plain data.
 //!
-//! Bounds: [`BYTES_MAX`], and an eighth of the log, for all outboxes of a node together; and what
-//! is not durable yet waits in the log as everything else does. A full outbox refuses; nothing that
-//! was accepted is ever dropped.
+//! Bounds: [`BYTES_MAX`], and an eighth of the log, for all outboxes of a node together. Writes
+//! that are not durable yet wait in the log like everything else. A full outbox refuses writes; it
+//! never drops one that it accepted.
 //!
-//! Deliberately missing: outboxes for another node. What a node has taken and not yet delivered is
-//! on its disk alone.
+//! Deliberately missing: outboxes for another node. Writes that a node has taken and not yet
+//! delivered are on its disk alone.
 
 mod ledger;
 mod write_gate;
@@ -40,11 +40,11 @@ use self::quota::OwnerQuotas;
 use dkv_state::Waiting;
 use dkv_wal::{GroupLog, Wal};
 
-/// Bytes that the outboxes of a node may hold together, however long its log may be.
+/// Most bytes that the outboxes of a node may contain together, however long its log may be.
 pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The part of the log that they may fill.
+/// Divisor of the log: the outboxes may fill one part in this many.
 const LOG_SHARE: u64 = 8;
-/// Bytes that are moved to the end of the log at once.
+/// Bytes moved to the end of the log at once.
 const MOVED_BYTES: usize = 1024 * 1024;
 
 /// The outboxes of a node.
@@ -52,12 +52,12 @@ pub(crate) struct Outboxes {
     me: NodeId,
     wal: Wal,
     shards: RwLock<BTreeMap<GroupId, Arc<Outbox>>>,
-    /// Bytes of all of them; zero while there is nothing in any.
+    /// Bytes of all of them; zero while all are empty.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
-    /// Whether they take anything.
+    /// The gate that decides whether they take writes.
     write_gate: WriteGate,
-    /// When the process started, since 1970, by the clock on the wall.
+    /// When the process started, since 1970, by the wall clock.
     started: Duration,
     owners: Arc<OwnerQuotas>,
 }
@@ -71,18 +71,18 @@ pub(crate) struct Outbox {
     bytes_max: usize,
     write_gate: WriteGate,
     owners: Arc<OwnerQuotas>,
-    /// Something is there to be sent.
+    /// Signals that there is something to send.
     news: Notify,
-    /// Some of it is being moved to the end of the log.
+    /// Whether part of it is being moved to the end of the log.
     moving: AtomicBool,
 }
 
 impl Outboxes {
-    /// Those that the log has. `started` is when the process did, since 1970, by the clock on the
-    /// wall.
+    /// Opens the outboxes that the log has. `started` is when the process started, since 1970, by
+    /// the wall clock.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns the problem with the log.
     pub(crate) fn open(
         me: NodeId,
         wal: Wal,
@@ -107,27 +107,27 @@ impl Outboxes {
         self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
 
-    /// Whose writes wait in them, and how many bytes may.
+    /// The owners of the waiting writes, and the number of bytes that may wait.
     pub(crate) fn owners(&self) -> (&Arc<OwnerQuotas>, usize) {
         (&self.owners, self.bytes_max)
     }
 
-    /// The outbox of a shard, if anything at all waits in one of this node.
+    /// The outbox of a shard, if anything at all waits in an outbox of this node.
     pub(crate) fn busy(&self, shard: GroupId) -> Option<Arc<Outbox>> {
         if self.are_empty() { None } else { self.get(shard) }
     }
 
-    /// Whether they take anything.
+    /// The gate that decides whether they take writes.
     pub(crate) fn write_gate(&self) -> &WriteGate {
         &self.write_gate
     }
 
-    /// Whether nothing at all waits in one, or is on its way to the log.
+    /// Returns whether nothing at all waits in an outbox or is on its way to the log.
     pub(crate) fn are_empty(&self) -> bool {
         self.bytes.load(Ordering::Acquire) == 0
     }
 
-    /// The latest stamp of what waits in them.
+    /// The latest stamp of the waiting writes.
     pub(crate) fn last_stamp(&self) -> Stamp {
         let stamps = self.all().into_iter().filter_map(|outbox| outbox.ledger().last_stamp());
         stamps.max().unwrap_or_default()
@@ -138,10 +138,10 @@ impl Outboxes {
         self.shards.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The outbox of a shard, and whether it is new.
+    /// Returns the outbox of a shard, which it opens if need be, and whether the outbox is new.
     ///
     /// # Errors
-    /// What is wrong with the log.
+    /// Returns the problem with the log.
     pub(crate) fn open_for(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), String> {
         if let Some(outbox) = self.get(shard) {
             return Ok((outbox, false));
@@ -181,15 +181,15 @@ impl Outboxes {
 }
 
 impl Outbox {
-    /// Which shard's.
+    /// The shard whose outbox this is.
     pub(crate) fn shard(&self) -> GroupId {
         self.shard
     }
 
-    /// Makes a write durable, and returns its number then.
+    /// Makes a write durable, and then returns its number.
     ///
     /// # Errors
-    /// Why it was not taken.
+    /// Returns the reason why the write was not taken.
     pub(crate) async fn deposit(
         self: Arc<Self>,
         stamp: Stamp,
@@ -202,7 +202,7 @@ impl Outbox {
             if let Some(number) = ledger.again(&key, stamp, value.as_ref()) {
                 return Ok(number);
             }
-            // Held until the write counts: whoever closes afterwards finds it.
+            // Held until the write counts: a caller that closes the gate afterwards finds it.
             let _entered = self.write_gate.enter()?;
             let taken = self.bytes.load(Ordering::Acquire);
             if taken + key.len() + value.as_ref().map_or(0, Bytes::len) > self.bytes_max {
@@ -220,7 +220,7 @@ impl Outbox {
                     outbox.ledger().durable();
                     outbox.news.notify_one();
                 }
-                // Whoever asked may be gone; the write stays.
+                // The caller may be gone; the write stays.
                 let _ = told.send(result);
             });
             if let Err(error) = self.log.append(vec![(index, command)], done) {
@@ -240,28 +240,29 @@ impl Outbox {
         }
     }
 
-    /// The latest write of a key that waits here.
+    /// The latest waiting write of a key.
     pub(crate) fn find(&self, key: &[u8]) -> Option<DurableWrite> {
         self.ledger().find(key).cloned()
     }
 
-    /// The latest write of each key of a span that waits here.
+    /// The latest waiting write of each key in a span.
     pub(crate) fn list(&self, span: &Span) -> Vec<Waiting> {
         self.ledger().list(span)
     }
 
-    /// Whether every write up to that number waits here, or is in a state that has taken so many.
+    /// Returns whether every write up to `number` waits here, or is in a state that has taken all
+    /// up to `taken`.
     pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
         self.ledger().shows(number, taken)
     }
 
-    /// Writes that wait here.
+    /// Number of writes that wait here.
     pub(crate) fn len(&self) -> usize {
         self.ledger().len()
     }
 
-    /// Writes the oldest of what waits here at the end of the log, so that what comes before can
-    /// go.
+    /// Writes the oldest waiting writes again at the end of the log, so that the log before them
+    /// can go.
     pub(crate) fn rewrite(self: &Arc<Self>) {
         if self.moving.swap(true, Ordering::AcqRel) {
             return;
@@ -279,18 +280,18 @@ impl Outbox {
         let records: Vec<_> = moved.iter().map(|it| (it.to, it.command.clone())).collect();
         debug!(shard = %self.shard, writes = records.len(), "moving an outbox to the end of the log");
         if records.is_empty() || self.log.append(records, done).is_err() {
-            // It is tried again as long as the log is long.
+            // Another attempt follows as long as the log is too long.
             ledger.stay(moved);
             self.moving.store(false, Ordering::Release);
         }
     }
 
-    /// Waits until a write has come, or something else that the relay has to look at.
+    /// Waits for a new write, or for something else that the relay has to look at.
     pub(crate) async fn wait_for_news(&self) {
         self.news.notified().await;
     }
 
-    /// All up to that number is where it is to be.
+    /// Removes the writes up to `upto`, which have reached their destination.
     pub(crate) fn settle(&self, upto: Number) {
         self.owners.settled(self.shard, upto);
         let mut ledger = self.ledger();

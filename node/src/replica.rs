@@ -45,7 +45,7 @@ use dkv_wal::GroupLog;
 pub(crate) struct Group {
     id: GroupId,
     me: NodeId,
-    /// Silence after which a near member is not taken to be alive, in milliseconds.
+    /// Silence after which a nearby member no longer counts as alive, in milliseconds.
     live_within_ms: u64,
     proposer: Arc<Proposer>,
     append_streams: AppendStreams,
@@ -53,32 +53,32 @@ pub(crate) struct Group {
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
-    /// The term of the leader that was seen last, and how many were seen.
+    /// The term of the last leader seen; `leaders_seen` counts them all.
     led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     tasks: TaskSet,
 }
 
-/// What a group is made of.
+/// The parts that [`Group::start`] assembles into a group.
 pub(crate) struct GroupParts {
     pub(crate) id: GroupId,
     pub(crate) me: NodeId,
     pub(crate) config: Arc<raft::Config>,
     pub(crate) log: GroupLog,
-    /// The entry that the replica must have before it takes part in elections.
+    /// Index of the entry that the replica must have before it takes part in elections.
     pub(crate) owed: u64,
     pub(crate) state_machine: StateMachine,
     pub(crate) peers: Peers,
     pub(crate) heartbeats: HeartbeatCoalescer,
-    /// Bytes that the log of the node may have, for all groups together.
+    /// Limit on the size of the node's log in bytes, for all groups together.
     pub(crate) log_bytes_max: u64,
-    /// Why the process must stop, once something says so.
+    /// The reason why the process must stop, once a task reports one.
     pub(crate) failure: Failure,
 }
 
 impl Group {
-    /// Starts a group from what its log and its state on disk say.
+    /// Starts a group from its log and its state on disk.
     pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
         let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
         let GroupParts { log_bytes_max, failure, .. } = parts;
@@ -126,7 +126,7 @@ impl Group {
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
         }
         let who = ReplicaName { shard: id, node: me };
-        // Of the control group, nodes ask how far it is committed.
+        // The control group has a read task too: nodes ask how far it is committed.
         let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
         tasks.spawn(failure.if_panicked("a group's task of reads", read));
         Ok(Self {
@@ -146,7 +146,7 @@ impl Group {
         })
     }
 
-    /// Which group.
+    /// The group's id.
     pub(crate) fn id(&self) -> GroupId {
         self.id
     }
@@ -156,22 +156,22 @@ impl Group {
         &self.proposer.raft
     }
 
-    /// How far the members are, and how much longer the group's times are for it.
+    /// The distance to the members, and the factor by which it stretches the group's timeouts.
     pub(crate) fn time_scale(&self) -> &TimeScale {
         self.proposer.time_scale()
     }
 
-    /// Silence after which a member is not taken to be alive, in milliseconds.
+    /// Silence after which a member no longer counts as alive, in milliseconds.
     pub(crate) fn live_within_ms(&self) -> u64 {
         self.time_scale().stretch_ms(self.live_within_ms)
     }
 
-    /// The state.
+    /// The handle of the state machine.
     pub(crate) fn state_machine(&self) -> &StateMachineHandle {
         &self.proposer.state_machine
     }
 
-    /// What this replica has promised to keep.
+    /// The check of what this replica has promised to keep.
     pub(crate) fn durability(&self) -> &DurabilityCheck {
         &self.member.durability
     }
@@ -186,7 +186,7 @@ impl Group {
         match self.backlog.enter(write.holder, write.command.len(), write.expires, Instant::now()) {
             Ok(place) => write.place = place,
             Err(retry_after) => {
-                let retry_after_ms = retry_after.as_millis() as u32; // a second at the most
+                let retry_after_ms = retry_after.as_millis() as u32; // at most one second
                 return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
             }
         }
@@ -200,8 +200,8 @@ impl Group {
         hand_in(&self.reads, read);
     }
 
-    /// Says how far the shard is committed: at once if the asker, which says in which term it
-    /// follows this replica, makes a quorum with it, and else after the next round.
+    /// Reports how far the shard is committed: at once if the asker, which names the term in which
+    /// it follows this replica, forms a quorum with it, otherwise after the next round.
     pub(crate) fn tell_committed(&self, asker: Option<(NodeId, Term)>, reply: ReplyTo) {
         let (proposer, reads) = (Arc::clone(&self.proposer), self.reads.clone());
         self.tasks.spawn(async move {
@@ -214,7 +214,7 @@ impl Group {
         });
     }
 
-    /// How old the state here may be, in milliseconds.
+    /// Upper bound on the age of the state here, in milliseconds.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         self.proposer.staleness_ms()
     }
@@ -224,7 +224,7 @@ impl Group {
         self.state_machine().revision()
     }
 
-    /// This replica, as a receipt names it.
+    /// This replica's name, as receipts carry it.
     pub(crate) fn who(&self) -> ReplicaName {
         ReplicaName { shard: self.id, node: self.me }
     }
@@ -234,12 +234,12 @@ impl Group {
         self.proposer.peers()
     }
 
-    /// Runs a task that ends with the group at the latest.
+    /// Spawns a task that ends with the group at the latest.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Proposes a change of the directory and waits until it is applied. Control group only.
+    /// Proposes a change to the directory and waits until it is applied. Control group only.
     pub(crate) async fn propose_directory(
         &self,
         entry: &DirectoryEntry,
@@ -251,62 +251,62 @@ impl Group {
         }
     }
 
-    /// What openraft says of the group, and when it changes.
+    /// A watch on openraft's metrics of the group.
     pub(crate) fn metrics(&self) -> MetricsWatch {
         MetricsWatch::of(self.raft())
     }
 
-    /// The group's term here.
+    /// The group's current term, as this replica sees it.
     pub(crate) fn term(&self) -> Term {
         Term(self.metrics().borrow().current_term)
     }
 
-    /// Who leads, as far as is known here.
+    /// The current leader, if this replica knows one.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.metrics().borrow().current_leader
     }
 
-    /// Whether this replica leads.
+    /// Returns whether this replica leads.
     pub(crate) fn leads(&self) -> bool {
         self.metrics().borrow().state == ServerState::Leader
     }
 
-    /// Makes sure that this replica leads and has applied what was committed before the call.
+    /// Confirms that this replica leads and has applied everything committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
         self.proposer.confirm_leadership().await
     }
 
-    /// Who votes, by the newest configuration that is known here.
+    /// The voters of the newest configuration known here.
     pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
         self.metrics().borrow().membership_config.membership().voter_ids().collect()
     }
 
-    /// All whose vote may count for who leads next.
+    /// All nodes whose vote may count in the next election.
     pub(crate) async fn electorate(&self) -> BTreeSet<NodeId> {
         raft::electorate(self.raft()).await
     }
 
-    /// Takes back the promise to `leader` not to vote for anybody else as long as it is heard.
+    /// Withdraws the promise to `leader` to vote for no other node as long as it is heard from.
     pub(crate) async fn forget_leader(&self, leader: NodeId) {
         self.member.forget_leader(leader).await;
     }
 
-    /// Asks the other voters whether they would vote for this node, and stands if they would.
+    /// Asks the other voters whether they would vote for this node, and stands for election if so.
     pub(crate) async fn stand(&self) {
         if !self.durability().are_known() {
             return;
         }
-        // It fails only if the group has stopped.
+        // Fails only if the group has stopped.
         let _ = self.raft().trigger().elect(true).await;
     }
 
     /// Sends a heartbeat to each other member, if this replica leads.
     pub(crate) async fn send_heartbeats(&self) {
-        // It fails only if the group has stopped.
+        // Fails only if the group has stopped.
         let _ = self.raft().trigger().heartbeat().await;
     }
 
-    /// Whether this replica neither leads nor has a vote that counts.
+    /// Returns whether this replica neither leads nor has a vote that counts.
     pub(crate) fn only_follows(&self) -> bool {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
@@ -319,9 +319,9 @@ impl Group {
         self.proposer.silence()
     }
 
-    /// Has openraft look at its election timer only while that matters: not while this replica
-    /// leads or has no vote, and not while it has heard its leader, which beats so often unless the
-    /// group rests.
+    /// Runs openraft's election timer only while it matters: not while this replica leads or has no
+    /// vote, and not while it hears from its leader, which sends heartbeats at the interval `every`
+    /// unless the group is quiescent.
     pub(crate) fn mind_elections(&self, every: Duration) {
         self.raft().runtime_config().elect(self.durability().are_known());
         let leads = self.leads();
@@ -335,67 +335,67 @@ impl Group {
         self.raft().runtime_config().tick(!at_rest);
     }
 
-    /// Makes this node the only member of a group that has none.
+    /// Makes this node the only member of a group that has no members yet.
     pub(crate) async fn initialize(&self) -> Result<(), String> {
         raft::initialize(self.raft(), self.me).await
     }
 
-    /// Takes one step toward the wanted members; only the leader can.
+    /// Takes one step toward the wanted membership. Only the leader can.
     pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
         self.time_scale().wake();
         raft::take_step(self.raft(), step).await
     }
 
-    /// All members of the newest configuration that is known here.
+    /// All members of the newest configuration known here.
     pub(crate) fn members(&self) -> BTreeSet<NodeId> {
         let Configured { mut voters, others, .. } = self.configured();
         voters.extend(others);
         voters
     }
 
-    /// Whether a node is a member by that configuration, or by the last one that is applied.
+    /// Returns whether a node is a member in that configuration, or in the last one applied.
     pub(crate) fn has_member(&self, node: NodeId) -> bool {
         let newest = self.metrics().borrow().membership_config.get_node(&node).is_some();
         newest || self.state_machine().has_member(node)
     }
 
-    /// Its members by the newest configuration that is known here.
+    /// The newest membership configuration known here.
     pub(crate) fn configured(&self) -> Configured {
         raft::configured(&self.metrics().borrow())
     }
 
-    /// Asks for a checkpoint of the state.
+    /// Requests a checkpoint of the state.
     pub(crate) async fn checkpoint(&self) {
-        // It fails only if the group has stopped; whoever watches the group learns of that.
+        // Fails only if the group has stopped; the watcher of the group learns of that.
         let _ = self.raft().trigger().snapshot().await;
     }
 
-    /// Asks to purge the log up to an entry that a checkpoint holds.
+    /// Requests a purge of the log up to an entry that a checkpoint covers.
     pub(crate) async fn purge(&self, upto: u64) {
         let _ = self.raft().trigger().purge_log(upto).await;
     }
 
-    /// Waits no more for members that lack what was asked to be purged up to that entry: they get a
+    /// Stops waiting for members that lack entries up to `upto`, which are to be purged: they get a
     /// snapshot.
     pub(crate) fn leave_behind(&self, upto: u64) {
         self.append_streams.leave_behind(upto);
     }
 
-    /// Last entry that was purged.
+    /// Index of the last purged entry.
     pub(crate) fn purged_index(&self) -> u64 {
         status::index(self.metrics().borrow().purged)
     }
 
-    /// Last entry that the newest checkpoint holds.
+    /// Index of the last entry that the newest checkpoint covers.
     pub(crate) fn checkpoint_index(&self) -> u64 {
         status::index(self.metrics().borrow().snapshot)
     }
 
-    /// Stops the group. What was acknowledged is durable already.
+    /// Stops the group. Everything acknowledged is durable already.
     pub(crate) async fn stop(&self) {
         self.tasks.end().await;
-        // In a task of its own: who asks openraft for its end and does not wait for it leaves it in
-        // a state in which the next one who asks for anything panics.
+        // In a separate task: a caller that asks openraft to shut down and does not wait for it
+        // leaves it in a state in which the next request to it panics.
         let raft = self.raft().clone();
         let _ = tokio::spawn(async move { raft.shutdown().await }).await;
     }

@@ -1,5 +1,5 @@
-//! Requests of clients, administrators and other nodes: from the connection that they come on to
-//! the replica that decides them.
+//! Requests from clients, administrators and other nodes: from the connection they arrive on to the
+//! replica that decides them.
 
 pub(crate) mod connection;
 pub(crate) mod request;

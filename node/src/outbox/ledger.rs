@@ -1,18 +1,18 @@
-//! What an outbox holds: plain data, the same after a restart as before.
+//! The contents of an outbox: plain data, the same after a restart as before.
 //!
-//! A write is *staged* when it is on its way to the log, and *kept* once it is durable. It is
+//! A write is *staged* while it is on its way to the log, and *kept* once it is durable. It is
 //! *sent* once the primary has acknowledged it, and *settled*, that is gone, once this node's own
 //! replica has it too, so that an eventual read here never goes back.
 //!
-//! Numbers grow by one. When the node starts they begin anew at one that the clock on the wall
-//! gives, far above all that can have been given before: should the end of an outbox have been
-//! lost, by a disk that lied or an old copy that was put back, no number is given to a second
-//! write, which the shard would take for the first one and drop. Each write names the one before
-//! it, so that none is taken out of order.
+//! Numbers grow by one. When the node starts, they begin anew at a number derived from the wall
+//! clock, far above all that can have been given before. Should the end of an outbox have been
+//! lost, to a disk that lied or an old copy that was restored, no new write gets the number of an
+//! earlier one, which the shard would take it for and therefore drop. Each write names its
+//! predecessor, so that none is taken out of order.
 //!
 //! In the log each write is a record under an index of its own. When the log has to be shortened
-//! and the primary cannot be reached, what is kept is written again at the end of the log, under
-//! the same numbers; after a crash in between a number may be there twice.
+//! and the primary cannot be reached, the kept writes are written again at the end of the log,
+//! under the same numbers; after a crash in between a number may be there twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,21 +24,21 @@ use dkv_wire::message::{Command, Deposited, Operation, Span};
 
 use dkv_state::Waiting;
 
-/// Bytes that a write takes besides its key and value, about.
+/// Approximate number of bytes that a write takes besides its key and value.
 const OVERHEAD_BYTES: usize = 200;
-/// Bits of a number that count within a second of the clock on the wall at the start: more writes
-/// than an outbox can take in a second. Numbers stay below 2^53, which JSON can name.
+/// Bits of a number that count within a second of the wall clock at the start: more writes than an
+/// outbox can take in a second. Numbers stay below 2^53, which JSON can represent.
 const NUMBERS_A_SECOND_BITS: u32 = 20;
 
 /// A write in an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DurableWrite {
     pub(crate) number: Number,
-    /// The write before it.
+    /// The number of the write before it.
     after: Number,
     pub(crate) stamp: Stamp,
     pub(crate) key: Bytes,
-    /// The value; nothing for a delete.
+    /// The value; `None` for a delete.
     pub(crate) value: Option<Bytes>,
     /// The command for the shard's log, encoded.
     pub(crate) command: Bytes,
@@ -51,12 +51,12 @@ impl DurableWrite {
     }
 }
 
-/// A record of the log that is none of an outbox.
+/// A log record that does not belong to an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record of an outbox is malformed")]
 pub(crate) struct Malformed;
 
-/// What is to be appended to the log.
+/// A record to append to the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Append {
     pub(crate) index: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Append {
     pub(crate) command: Bytes,
 }
 
-/// A write that gets another place in the log.
+/// A write that moves to another place in the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
     number: Number,
@@ -77,28 +77,28 @@ pub(crate) struct Moved {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     me: NodeId,
-    /// The last number that was given.
+    /// The last number given.
     last: Number,
-    /// No number below this one is given any more.
+    /// Lower bound on the numbers given from now on.
     next_least: u64,
-    /// All up to that number has left, or may have: only a replica's state tells of it.
+    /// All writes up to this number have left, or may have: only the state of a replica can tell.
     settled: Number,
     next_index: u64,
     staged: VecDeque<DurableWrite>,
     kept: BTreeMap<Number, DurableWrite>,
     by_key: BTreeMap<Bytes, BTreeSet<(Stamp, Number)>>,
-    /// Where in the log what is kept lies.
+    /// The places of the kept writes in the log.
     by_index: BTreeMap<u64, Number>,
     sent: Number,
     bytes: usize,
 }
 
 impl Ledger {
-    /// The outbox as the log has it: its records, and the index and the mark of the last purge.
-    /// `started` is the time at which the process started, since 1970.
+    /// Loads the outbox from its records in the log, the index that follows them and the mark of
+    /// the last purge. `started` is the time at which the process started, since 1970.
     ///
     /// # Errors
-    /// If a record is not one of an outbox of this node.
+    /// Fails if a record does not belong to an outbox of this node.
     pub(crate) fn load(
         me: NodeId,
         next_index: u64,
@@ -131,7 +131,7 @@ impl Ledger {
             ledger.bytes += kept.bytes();
             ledger.keep(kept);
         }
-        // What was settled may be here again, its purge having been lost; but it has gaps then.
+        // Settled writes may be here again if their purge was lost; but then they have gaps.
         ledger.settled = ledger.last;
         while let Some(kept) = ledger.kept.get(&ledger.settled) {
             ledger.settled = kept.after;
@@ -139,8 +139,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes a write in: what to append to the log. Call [`durable`](Self::durable) in the same
-    /// order once that is durable.
+    /// Stages a write, and returns what to append to the log. Call [`durable`](Self::durable) in
+    /// the same order once that is durable.
     pub(crate) fn stage(&mut self, stamp: Stamp, key: &Bytes, value: Option<&Bytes>) -> Append {
         let after = self.last;
         self.last = Number((after.0 + 1).max(self.next_least));
@@ -149,14 +149,14 @@ impl Ledger {
         let operation = value.map_or(Operation::Delete, |value| Operation::Put(value));
         let deposited = Deposited { node: self.me, number, after, stamp, key, operation };
         let command = codec::encode(&Command::Deposited(deposited));
-        // All of them share the bytes of the command.
+        // The staged write shares the bytes of the command.
         let kept = shared((number, after), stamp, key, value, command.clone(), index);
         self.bytes += kept.bytes();
         self.staged.push_back(kept);
         Append { index, number, command }
     }
 
-    /// Takes the last write that was staged back: the log did not take it.
+    /// Takes back the write that was staged last: the log did not take it.
     pub(crate) fn unstage(&mut self) {
         if let Some(kept) = self.staged.pop_back() {
             self.bytes -= kept.bytes();
@@ -165,7 +165,7 @@ impl Ledger {
         }
     }
 
-    /// The oldest write that is staged is durable: it shows from now on.
+    /// Marks the oldest staged write as durable: it shows from now on.
     pub(crate) fn durable(&mut self) {
         if let Some(kept) = self.staged.pop_front() {
             self.keep(kept);
@@ -192,13 +192,13 @@ impl Ledger {
             .collect()
     }
 
-    /// The latest stamp that is kept.
+    /// The latest stamp of the kept writes.
     pub(crate) fn last_stamp(&self) -> Option<Stamp> {
         self.kept.values().map(|kept| kept.stamp).max()
     }
 
-    /// The same write, if it is here: a client sends it again. Another write of that key may have
-    /// the same stamp.
+    /// Returns the number of the same write, if it is here: its client sends it again. Another
+    /// write of that key may have the same stamp.
     pub(crate) fn again(&self, key: &[u8], stamp: Stamp, value: Option<&Bytes>) -> Option<Number> {
         let moment = (stamp, Number(0))..=(stamp, Number(u64::MAX));
         let mut numbers = self.by_key.get(key)?.range(moment).map(|(_, number)| *number);
@@ -206,8 +206,8 @@ impl Ledger {
             .find(|number| self.kept.get(number).is_some_and(|kept| kept.value.as_ref() == value))
     }
 
-    /// What is to be sent next, in order: so many writes at most, and so many bytes but for the
-    /// first.
+    /// The writes to send next, in order: at most `writes_max` of them and, except for the first,
+    /// at most `bytes_max` bytes.
     pub(crate) fn window(&self, writes_max: usize, bytes_max: usize) -> Vec<(Number, Bytes)> {
         let mut bytes = 0;
         let unsent = self.kept.range(Number(self.sent.0 + 1)..);
@@ -222,12 +222,12 @@ impl Ledger {
             .collect()
     }
 
-    /// The primary has all up to that number.
+    /// Records that the primary has all writes up to `number`.
     pub(crate) fn sent(&mut self, number: Number) {
         self.sent = self.sent.max(number);
     }
 
-    /// The primary lacks what it seemed to have: all is sent again.
+    /// Has all writes sent again: the primary lacks some that it seemed to have.
     pub(crate) fn start_over(&mut self) {
         self.sent = Number(0);
     }
@@ -237,17 +237,18 @@ impl Ledger {
         self.sent
     }
 
-    /// Whether nothing is kept.
+    /// Returns whether no write is kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// Writes that are kept.
+    /// Number of kept writes.
     pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Whether every write up to that number is here, or in a state that has taken so many.
+    /// Returns whether every write up to `number` is here, or in a state that has taken all up to
+    /// `taken`.
     pub(crate) fn shows(&self, number: Number, taken: Number) -> bool {
         taken >= number || (number <= self.last_durable() && self.settled <= taken)
     }
@@ -256,13 +257,13 @@ impl Ledger {
         self.staged.front().map_or(self.last, |kept| kept.after)
     }
 
-    /// Bytes of all that is here, about.
+    /// Approximate number of bytes of everything here.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All up to that number is where it is to be, and goes. What may be purged from the log then:
-    /// up to which index, and the mark to purge it with.
+    /// Removes the writes up to `upto`, which have reached their destination. Returns how much of
+    /// the log may be purged then: its last index, and the mark to purge it with.
     pub(crate) fn settle(&mut self, upto: Number) -> Option<(u64, Bytes)> {
         let mut settled = false;
         while let Some((&number, _)) = self.kept.first_key_value() {
@@ -276,9 +277,9 @@ impl Ledger {
         settled.then(|| self.purgeable())
     }
 
-    /// What to append to the log so that the oldest of it lies at its end: so many bytes at most,
-    /// but for the first. Nothing while writes are on their way there anyhow. Once it is durable,
-    /// [`purgeable`](Self::purgeable) says what may go.
+    /// Moves the oldest writes to the end of the log, and returns what to append to it: at most
+    /// `bytes_max` bytes, except for the first. Moves nothing while staged writes are on their way
+    /// there anyway. Once the records are durable, [`purgeable`](Self::purgeable) says what may go.
     pub(crate) fn rewrite(&mut self, bytes_max: usize) -> Vec<Moved> {
         let mut moved = Vec::new();
         if !self.staged.is_empty() {
@@ -300,7 +301,7 @@ impl Ledger {
         moved
     }
 
-    /// The log did not take what was to be moved.
+    /// Undoes a move that the log did not take.
     pub(crate) fn stay(&mut self, moved: Vec<Moved>) {
         for Moved { number, from, to, .. } in moved.into_iter().rev() {
             self.by_index.remove(&to);
@@ -312,11 +313,11 @@ impl Ledger {
         }
     }
 
-    /// Up to which index nothing in the log is needed, and the mark to purge it with.
+    /// The index up to which nothing in the log is needed, and the mark to purge it with.
     pub(crate) fn purgeable(&self) -> (u64, Bytes) {
         let kept = self.by_index.first_key_value().map(|(index, _)| *index);
         let first = kept.or(self.staged.front().map(|kept| kept.index)).unwrap_or(self.next_index);
-        // What is not durable yet is not to be counted on.
+        // Writes that are not durable yet do not count.
         (first.saturating_sub(1), codec::encode(&self.last_durable()))
     }
 
@@ -363,7 +364,8 @@ fn shared(
     command: Bytes,
     index: u64,
 ) -> DurableWrite {
-    // Key and value lie at the end of the command, in this order, with the value's length between.
+    // The key and the value lie at the end of the command, in this order, with the value's length
+    // between.
     let value_bytes = value.map_or(0, Bytes::len);
     let value = value.map(|_| command.slice(command.len() - value_bytes..));
     DurableWrite { number, after, stamp, key: Bytes::copy_from_slice(key), value, command, index }

@@ -1,14 +1,14 @@
-//! Whose writes wait in the outboxes: one client does not fill them for the others.
+//! The owners of the writes that wait in the outboxes: one client cannot fill them for the others.
 //!
-//! A holder of a certificate may have half of the room. What waited before a restart is nobody's:
-//! the log does not say whose it was, and it counts for the whole alone.
+//! A holder of a certificate may have half of the room. Writes that waited before a restart have no
+//! owner: the log does not record it, and they count toward the total alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dkv_base::id::{GroupId, HolderId, Number};
 
-/// Whose writes wait.
+/// The owners of the waiting writes.
 #[derive(Debug, Default)]
 pub(crate) struct OwnerQuotas(Mutex<Usage>);
 
@@ -20,23 +20,24 @@ struct Usage {
 
 #[derive(Debug, Default)]
 struct OfShard {
-    /// All up to this number is where it is to be.
+    /// All writes up to this number have reached their destination.
     settled: Number,
     waiting: BTreeMap<Number, (HolderId, usize)>,
 }
 
 impl OwnerQuotas {
-    /// Whether a holder may have so many bytes more, of so many for all.
+    /// Returns whether a holder may have `bytes` more, if all holders together may have
+    /// `bytes_max`.
     pub(crate) fn allow(&self, holder: HolderId, bytes: usize, bytes_max: usize) -> bool {
         let own = self.lock().bytes.get(&holder).copied().unwrap_or_default();
         own + bytes <= bytes_max / 2
     }
 
-    /// A write of a holder waits under that number.
+    /// Records that a holder's write waits under `number`.
     pub(crate) fn took(&self, holder: HolderId, shard: GroupId, number: Number, bytes: usize) {
         let kept = &mut *self.lock();
         let of_shard = kept.writes.entry(shard).or_default();
-        // It may have been delivered in the meantime, and one that comes again is there already.
+        // It may have been delivered in the meantime, and a retry is counted already.
         if number <= of_shard.settled || of_shard.waiting.contains_key(&number) {
             return;
         }
@@ -44,7 +45,7 @@ impl OwnerQuotas {
         *kept.bytes.entry(holder).or_default() += bytes;
     }
 
-    /// All up to that number is where it is to be.
+    /// Records that all writes up to `upto` have reached their destination.
     pub(crate) fn settled(&self, shard: GroupId, upto: Number) {
         let kept = &mut *self.lock();
         let of_shard = kept.writes.entry(shard).or_default();
@@ -78,7 +79,7 @@ mod tests {
         let (first, second) = (HolderId::random(), HolderId::random());
         owners.took(first, shard, Number(1), 30);
         owners.took(first, shard, Number(2), 20);
-        // One that came again is not counted again.
+        // A retry is not counted again.
         owners.took(first, shard, Number(2), 20);
         assert!(!owners.allow(first, 1, 100) && owners.allow(second, 50, 100));
         owners.settled(shard, Number(1));

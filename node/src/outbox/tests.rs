@@ -1,4 +1,4 @@
-//! Outboxes in a log: what waits moves along with it, and is there after a crash.
+//! Outboxes in a log: waiting writes move along with it, and are there after a crash.
 
 use super::*;
 use dkv_wal::WalOptions;
@@ -31,7 +31,7 @@ async fn what_waits_lets_the_log_be_shortened_and_outlives_a_crash() {
         let taken = Arc::clone(&outbox).deposit(Stamp(number), key(number), value).await;
         assert_eq!(taken, Ok(Number(number)));
     }
-    // Some are delivered; then another group writes many times as much as the log may hold.
+    // Some are delivered; then another group writes many times as much as the log may contain.
     outbox.settle(Number(5));
     let (other, own) = (wal.group(GroupId(1)), SHARD.outbox());
     for index in 1..=100 {
@@ -73,7 +73,7 @@ async fn what_is_closed_takes_nothing_but_knows_what_it_has_taken() {
     let taken = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;
     assert_eq!(taken, Ok(Number(1)));
     outboxes.write_gate().close(home.path(), 5).unwrap();
-    // It was checked before, and comes to the log only now.
+    // The write was checked before, and comes to the log only now.
     let late = Arc::clone(&outbox).deposit(Stamp(2), key(2), None).await;
     assert_eq!(late, Err(draining()));
     let again = Arc::clone(&outbox).deposit(Stamp(1), key(1), None).await;

@@ -1,10 +1,10 @@
-//! Whether a node takes eventual writes to keep.
+//! The gate that decides whether a node takes eventual writes.
 //!
-//! One that is to be emptied takes none, and only when none can come any more is it of use to look
-//! whether its outboxes are empty. So the order is made durable here, in a file of its own, before
-//! it counts as obeyed: after a restart the node may not yet have read of it in the directory, and
-//! must take none either. Whoever stages a write holds the lock that whoever closes has to take, so
-//! nothing slips in between.
+//! A node that is being emptied takes none, and looking whether its outboxes are empty is of use
+//! only once none can arrive any more. So the gate makes the order durable, in a file of its own,
+//! before it counts as obeyed: after a restart the node may not yet have read it in the directory,
+//! and must take no writes then either. A task that stages a write holds the lock that closing the
+//! gate has to take, so nothing slips in between.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,21 @@ use dkv_wire::codec::{decode, encode};
 use dkv_wire::message::Refusal;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// See the [module](self). Clones are the same.
+/// The gate; see the [module](self). Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteGate {
     state: Arc<RwLock<State>>,
 }
 
-/// How it is.
+/// The state of the gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Writes are taken.
+    /// The node takes writes.
     #[default]
     Open,
-    /// None are taken, and after a restart some might be.
+    /// The node takes none, but after a restart it might.
     Closing,
-    /// None are taken, whatever happens, until the directory says otherwise at that entry or a
+    /// The node takes none, whatever happens, until the directory says otherwise at that entry or a
     /// later one.
     Closed {
         /// Index of the entry.
@@ -38,10 +38,10 @@ pub(crate) enum State {
 }
 
 impl WriteGate {
-    /// As it was left in a data directory.
+    /// Loads the gate as it was left in a data directory.
     ///
     /// # Errors
-    /// If the file cannot be read, with what is wrong.
+    /// Returns the problem, if the file cannot be read.
     pub(crate) fn load(directory: &Path) -> Result<Self, String> {
         let state = match load(directory)? {
             Some(at) => State::Closed { at },
@@ -50,22 +50,22 @@ impl WriteGate {
         Ok(Self { state: Arc::new(RwLock::new(state)) })
     }
 
-    /// How it is now.
+    /// The current state.
     pub(crate) fn state(&self) -> State {
         *self.read()
     }
 
-    /// What whoever stages a write holds meanwhile.
+    /// Returns the guard to hold while a write is staged.
     ///
     /// # Errors
-    /// If none is taken.
+    /// Refuses unless the gate is open.
     pub(super) fn enter(&self) -> Result<RwLockReadGuard<'_, State>, Refusal> {
         let state = self.read();
         if *state == State::Open { Ok(state) } else { Err(refused()) }
     }
 
-    /// Takes no write from now on, for good once this has returned: the directory of entry `at` has
-    /// asked for it. Waits for the disk.
+    /// Closes the gate, as the directory of entry `at` has ordered: no write is taken from now on,
+    /// and for good once this has returned. Waits for the disk.
     pub(crate) fn close(&self, directory: &Path, at: u64) -> io::Result<()> {
         self.set(State::Closing);
         save(directory, at)?;
@@ -73,7 +73,7 @@ impl WriteGate {
         Ok(())
     }
 
-    /// Takes writes again, unless `is_going` has become true. Waits for the disk.
+    /// Opens the gate again, unless `is_going` has become true. Waits for the disk.
     pub(crate) fn open(&self, directory: &Path, is_going: impl Fn() -> bool) -> io::Result<()> {
         self.set(State::Closing);
         durable::remove(&path(directory))?;
@@ -93,7 +93,7 @@ impl WriteGate {
     }
 }
 
-/// What a node says that is being emptied.
+/// The refusal of a node that is being emptied.
 pub(crate) fn refused() -> Refusal {
     Refusal::Unavailable("this node is being emptied and takes no writes to keep".into())
 }
@@ -135,7 +135,7 @@ mod tests {
             assert_eq!(write_gate.state(), State::Closed { at: 7 });
             assert_eq!(write_gate.enter().unwrap_err(), refused());
         }
-        // The order was given again meanwhile: nothing is taken in between.
+        // The order was given again meanwhile: the gate takes nothing in between.
         let write_gate = WriteGate::load(home.path()).unwrap();
         write_gate.open(home.path(), || true).unwrap();
         assert_eq!(write_gate.state(), State::Closing);
@@ -163,7 +163,7 @@ mod tests {
         let staging = write_gate.enter().unwrap();
         let (closing, directory) = (write_gate.clone(), home.path().to_owned());
         let closer = std::thread::spawn(move || closing.close(&directory, 1));
-        // It holds the lock: however long it takes, nobody has closed.
+        // The stager holds the lock: however long it takes, the gate has not closed.
         for _ in 0..100 {
             assert!(!closer.is_finished());
             std::thread::yield_now();

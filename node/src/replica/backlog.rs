@@ -1,16 +1,15 @@
-//! How much waits for a batch, and whether more may.
+//! Admission of writes: how many wait for a batch, and whether more may.
 //!
-//! A queue that is long takes every request's time and gives nobody anything, so a write is refused
-//! at the door once it would have to wait longer than [`WAIT_MAX`]: what is taken keeps its
-//! latency, and whoever is refused is told when to come again. How long a write would wait follows
-//! from what waits and from how long batches take, that is, from the slowest of disks, network and
-//! processors.
+//! A long queue delays every request and benefits none, so a shard refuses a write on arrival once
+//! it would have to wait longer than [`WAIT_MAX`]. Accepted writes keep their latency, and a
+//! refusal says when to retry. The expected wait follows from the waiting commands and from the
+//! duration of batches, that is, from the slowest of disks, network and processors.
 //!
-//! Memory is bounded beside that: by [`BYTES_MAX`].
+//! [`BYTES_MAX`] bounds memory separately.
 //!
-//! Once that much waits, only those are refused of whose commands an average share waits already,
-//! or more. Whoever has fewer gets in, up to twice the bounds: so who floods a shard is held up by
-//! what it sends itself.
+//! Once a bound is reached, the shard refuses only holders that have at least an average share of
+//! the waiting commands. A holder with fewer gets in, up to twice the bounds, so a client that
+//! floods a shard is held up by its own writes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,21 +20,21 @@ use tokio::time::Instant;
 use dkv_base::id::HolderId;
 use dkv_wire::limits::{BATCH_BYTES_TARGET, BATCH_COMMANDS_MAX};
 
-/// Batches of one shard that are under way at once, between near members.
+/// Batches of one shard in flight at once, among nearby members.
 ///
-/// One leaves the disk idle while a batch travels; more than two or three spread the same commands
+/// With one, the disk idles while a batch travels; more than two or three spread the same commands
 /// over more fsyncs. Measured: docs/decisions.md.
 pub(crate) const IN_FLIGHT_MAX: usize = 2;
 
-/// Longest time that a write should wait for its batch to begin. What a loaded disk takes for
+/// Longest time that a write should wait for its batch to begin. A loaded disk takes this long for
 /// a few batches; a failover, during which writes wait at their clients, takes about as long.
 const WAIT_MAX: Duration = Duration::from_millis(500);
-/// Commands that wait at a shard, in bytes.
+/// Limit on the commands that wait at a shard, in bytes.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Shortest and longest time after which who was refused is told to come again.
+/// Shortest and longest time after which a refused client is asked to retry.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// What waits at a shard. Clones are the same.
+/// The commands that wait at a shard. Clones share their state.
 #[derive(Clone, Default)]
 pub(crate) struct Backlog(Arc<Mutex<Kept>>);
 
@@ -44,20 +43,20 @@ struct Kept {
     commands: usize,
     bytes: usize,
     holders: HashMap<HolderId, Waiting>,
-    /// How long a batch takes, from its beginning until it is applied. Nothing before the first.
+    /// Average duration of a batch, from its beginning until it is applied. Zero before the first.
     batch: Duration,
-    /// When the batches under way were begun.
+    /// When the batches in flight began.
     begun: Vec<Instant>,
 }
 
-/// What waits of one holder.
+/// The waiting commands of one holder.
 #[derive(Clone, Copy, Default)]
 struct Waiting {
     commands: usize,
     bytes: usize,
 }
 
-/// The place of a command that waits; it is free again once this is dropped.
+/// The place of a waiting command, freed on drop.
 #[derive(Default)]
 pub(crate) struct Place(Option<(Backlog, HolderId, usize)>);
 
@@ -79,10 +78,10 @@ impl Drop for Place {
 }
 
 impl Backlog {
-    /// Takes a place for a holder's command of so many bytes that is of use until `expires`.
+    /// Reserves a place for a holder's command of `bytes` bytes that is of use until `expires`.
     ///
     /// # Errors
-    /// If too much waits already, with the time after which to come again.
+    /// Returns the time after which to retry, if too much waits already.
     pub(crate) fn enter(
         &self,
         holder: HolderId,
@@ -92,13 +91,13 @@ impl Backlog {
     ) -> Result<Place, Duration> {
         let mut kept = self.lock();
         let wait = kept.wait(now);
-        // What would be begun and not be done in time has an outcome that its client cannot know.
-        // Not all batches take the same time, so there is one to spare.
+        // A write that begins and does not end in time has an outcome that its client cannot know.
+        // Batches differ in duration, so this leaves one to spare.
         let late = !wait.is_zero() && now + wait + 2 * kept.batch > expires;
         let most = if kept.is_modest(holder) { 2 } else { 1 };
         let too_much = kept.bytes > 0 && kept.bytes + bytes > most * BYTES_MAX;
         if wait > WAIT_MAX * most as u32 || late || too_much {
-            // By then about half of what waits has gone.
+            // By then about half of the queue has drained.
             return Err((wait / 2).clamp(RETRY.0, RETRY.1));
         }
         kept.commands += 1;
@@ -109,18 +108,18 @@ impl Backlog {
         Ok(Place(Some((self.clone(), holder, bytes))))
     }
 
-    /// A batch begins.
+    /// Records that a batch begins.
     pub(super) fn begin(&self, now: Instant) {
         self.lock().begun.push(now);
     }
 
-    /// A batch that was begun then has come to its end, whatever that was.
+    /// Records that the batch begun at `begun` has ended, whatever its outcome.
     pub(super) fn end(&self, begun: Instant, now: Instant) {
         let mut kept = self.lock();
         if let Some(place) = kept.begun.iter().position(|one| *one == begun) {
             kept.begun.swap_remove(place);
         }
-        // Half of what it was and half of what it is: two fast batches make up for a slow one.
+        // Half the old average, half the new value: two fast batches make up for a slow one.
         kept.batch = (kept.batch + now.duration_since(begun)) / 2;
     }
 
@@ -130,21 +129,21 @@ impl Backlog {
 }
 
 impl Kept {
-    /// Whether less than an average share of what waits is this holder's.
+    /// Returns whether a holder has less than an average share of the waiting commands and bytes.
     fn is_modest(&self, holder: HolderId) -> bool {
         let own = self.holders.get(&holder).copied().unwrap_or_default();
         let holders = self.holders.len() + usize::from(own.commands == 0);
         own.commands * holders < self.commands && own.bytes * holders < self.bytes
     }
 
-    /// How long a command that came now would wait until its batch begins.
+    /// Time that a command arriving now would wait until its batch begins.
     fn wait(&self, now: Instant) -> Duration {
         let ahead = (self.commands / BATCH_COMMANDS_MAX).max(self.bytes / BATCH_BYTES_TARGET);
         if ahead == 0 {
-            // It goes with the next batch.
+            // It joins the next batch.
             return Duration::ZERO;
         }
-        // A batch that is stuck takes at least as long as it has taken so far.
+        // A stuck batch takes at least as long as it has taken so far.
         let oldest = self.begun.iter().min().map(|begun| now.duration_since(*begun));
         let batch = self.batch.max(oldest.unwrap_or_default());
         let rounds = u32::try_from(ahead.div_ceil(IN_FLIGHT_MAX)).unwrap_or(u32::MAX);
@@ -158,7 +157,7 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// The holder that most of these commands are from.
+    /// The holder that sends most of these commands.
     fn attacker() -> HolderId {
         HolderId(uuid::Uuid::from_u128(1))
     }
@@ -175,7 +174,8 @@ mod tests {
         Instant::now() + Duration::from_secs(3600)
     }
 
-    /// A backlog whose batches take so long, and what was let in of so many writes of 64 KiB.
+    /// A backlog whose batches take `batch`, the places of those of `writes` writes of 64 KiB that
+    /// got in, and the time to retry after a refusal.
     fn filled(batch: Duration, writes: usize) -> (Backlog, Vec<Place>, Option<Duration>) {
         let (backlog, now) = (Backlog::default(), Instant::now());
         for _ in 0..20 {
@@ -194,17 +194,17 @@ mod tests {
 
     #[test]
     fn as_much_may_wait_as_goes_in_time() {
-        // Sixteen writes make a batch, two batches go at a time, and ten times 100 ms is too long.
+        // Sixteen writes make a batch, two batches are in flight, and ten times 100 ms is too long.
         let (backlog, mut places, retry) = filled(ms(100), 1000);
         assert!((150..=180).contains(&places.len()), "{}", places.len());
         assert!(retry.is_some_and(|retry| retry > ms(200) && retry < ms(400)), "{retry:?}");
-        // It takes more as soon as some have left.
+        // It admits more as soon as some have left.
         drop(places.drain(..40));
         assert!(backlog.enter(attacker(), 64 * KIB, later(), Instant::now()).is_ok());
-        // What would come to its end too late is not even begun.
+        // A write that would end too late does not even begin.
         assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(400), now()).is_err());
         assert!(backlog.enter(attacker(), 64 * KIB, now() + ms(700), now()).is_ok());
-        // A fast disk is bounded by memory alone.
+        // On a fast disk, memory is the only bound.
         let (_, places, _) = filled(ms(2), 5000);
         assert_eq!(places.len() * 64 * KIB, BYTES_MAX);
     }
@@ -218,8 +218,8 @@ mod tests {
         assert!(places.iter().all(Option::is_some));
         assert!(backlog.enter(attacker(), KIB, later(), now + ms(100)).is_ok());
         assert_eq!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).err(), Some(RETRY.1));
-        // One that goes with the next batch is always welcome: there may be no other way to learn
-        // that things go again.
+        // A command that joins the next batch is always admitted: there may be no other way to find
+        // out that the shard works again.
         drop(places);
         assert!(backlog.enter(attacker(), KIB, later(), now + ms(3000)).is_ok());
     }
@@ -242,7 +242,7 @@ mod tests {
         while let Ok(place) = of_other(64 * KIB) {
             taken.push(place);
         }
-        // As much again, and neither of them gets in then.
+        // About as much again, and then neither of them gets in.
         assert!(taken.len() * 3 > places.len() * 2, "{} of {}", taken.len(), places.len());
         assert!(backlog.enter(attacker(), KIB, later(), Instant::now()).is_err());
         drop((places, taken));

@@ -1,24 +1,23 @@
-//! When something begins of which several may be under way, each of which takes a way to others and
-//! back.
+//! A window of concurrent operations in flight, each of which takes a round trip to other nodes.
 //!
-//! Among near members a few are under way at a time, and whatever comes meanwhile shares the next.
-//! Over a long way that would make whoever comes just too late wait for a whole one, so there more
-//! begin before the last has ended: as soon as a small part of the time has passed that one takes,
-//! and up to a bound.
+//! Among nearby members a few operations are in flight at a time, and requests that arrive
+//! meanwhile share the next. Over long distances a request that just missed one would wait for a
+//! whole one, so there more begin before the last has ended: once a small part of the duration of
+//! one has passed, and up to a bound.
 //!
-//! Deliberately missing: clocks. Moments are passed in.
+//! Deliberately missing: clocks. The caller passes the time in.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How many are under way at once.
+/// Most operations in flight at once.
 pub(crate) const UNDER_WAY_MAX: usize = 16;
-/// Least time from the beginning of one to that of the next while as many are under way as begin
-/// without a pause. A round between near members takes a small part of it.
+/// Shortest time between the beginnings of two operations while as many are in flight as begin
+/// without a pause. A round between nearby members takes a small part of it.
 const APART_MIN: Duration = Duration::from_millis(5);
 
-/// When the next one may begin.
+/// When the next operation may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStart {
     Now,
@@ -28,21 +27,21 @@ pub(crate) enum NextStart {
 }
 
 impl NextStart {
-    /// The moment to wait for, if it is one.
+    /// The moment to wait for, if there is one.
     pub(crate) fn at(self) -> Option<Instant> {
         if let Self::At(at) = self { Some(at) } else { None }
     }
 }
 
-/// What is known of those under way.
+/// The state of the operations in flight.
 #[derive(Debug)]
 pub(crate) struct InFlightWindow {
-    /// So many begin without a pause.
+    /// Number of operations that begin without a pause.
     at_once: usize,
     under_way: usize,
     /// When the last one began.
     begun: Option<Instant>,
-    /// How long the one took that ended last.
+    /// Duration of the one that ended last.
     took: Duration,
 }
 
@@ -51,7 +50,7 @@ impl InFlightWindow {
         Self { at_once, under_way: 0, begun: None, took: Duration::ZERO }
     }
 
-    /// When the next one may begin, if so many may be under way.
+    /// Returns when the next operation may begin, if at most `most` may be in flight.
     pub(crate) fn next(&self, most: usize, now: Instant) -> NextStart {
         let is_busy = self.under_way >= self.at_once;
         let Some(begun) = self.begun.filter(|_| is_busy) else { return NextStart::Now };
@@ -62,20 +61,20 @@ impl InFlightWindow {
         if at <= now { NextStart::Now } else { NextStart::At(at) }
     }
 
-    /// One begins.
+    /// Records that an operation begins.
     pub(crate) fn begins(&mut self, now: Instant) {
         self.under_way += 1;
         self.begun = Some(now);
     }
 
-    /// One has ended that took so long.
+    /// Records that an operation that took `took` has ended.
     pub(crate) fn ends(&mut self, took: Duration) {
         self.under_way -= 1;
         self.took = took;
     }
 }
 
-/// Sleeps until then, if there is a then.
+/// Sleeps until `at`, if there is such a moment.
 pub(crate) async fn until(at: Option<Instant>) {
     if let Some(at) = at {
         sleep_until(at).await;
@@ -102,7 +101,7 @@ mod tests {
         let last = now - APART_MIN;
         let at = NextStart::At(last + FAR / UNDER_WAY_MAX as u32);
         assert_eq!(window.next(UNDER_WAY_MAX, now), at);
-        // With none under way nobody waits.
+        // With none in flight, the next one need not wait.
         for _ in 1..UNDER_WAY_MAX {
             window.ends(FAR);
         }

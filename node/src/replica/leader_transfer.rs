@@ -1,4 +1,4 @@
-//! Handing leadership over with nothing under way.
+//! Transfer of leadership with no batch in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::Group;
 use crate::raft::{Metrics, ServerState};
 use crate::replica::write_batches::Hold;
 
-/// Time in which a new leader is heard of once the old one leads no more.
+/// Time to wait for news of the new leader once the old one no longer leads.
 const SUCCESSOR_WAIT: Duration = Duration::from_millis(10);
 
 impl Group {
-    /// Hands leadership to the voter that has most of the log, and waits until that is done.
+    /// Transfers leadership to the voter that has most of the log, and waits until that is done.
     ///
-    /// Returns whether this replica leads no more.
+    /// Returns whether this replica no longer leads.
     pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
         let successor = successor(&self.metrics().borrow(), &self.silence(), self.live_within_ms());
         match successor {
@@ -25,12 +25,12 @@ impl Group {
         }
     }
 
-    /// Hands leadership to that voter, and waits until that is done.
+    /// Transfers leadership to `successor`, and waits until that is done.
     ///
-    /// Returns whether this replica leads no more.
+    /// Returns whether this replica no longer leads.
     pub(crate) async fn hand_over_to(&self, successor: NodeId, patience: Duration) -> bool {
         self.time_scale().wake();
-        // The request, the vote and the word of the new leader are on their way for as long.
+        // The request, the vote and the word of the new leader take this long to travel.
         let patience = patience.max(self.time_scale().round_trip() * 4);
         let mut metrics = self.metrics();
         // Held until the end of this function.
@@ -44,25 +44,28 @@ impl Group {
         if !matches!(tokio::time::timeout(patience, gone).await, Ok(Ok(()))) {
             return false;
         }
-        // Whoever is held here is best told whom to go to; but they find out by themselves too.
+        // The refusals of waiting requests best name the new leader; but clients find it by
+        // themselves too.
         let known = metrics.wait_for(|metrics| metrics.current_leader.is_some());
         let _ = tokio::time::timeout(SUCCESSOR_WAIT, known).await;
         true
     }
 
-    /// Lets no batch begin until what is returned is dropped, and waits, with patience, until those
-    /// under way are done. What is not done by then is in doubt for a moment, as after a crash.
+    /// Lets no batch begin until the returned sender is dropped, and waits at most `patience` until
+    /// those in flight are done. A batch that is not done by then is in doubt for a moment, as
+    /// after a crash.
     async fn hold(&self, patience: Duration) -> Option<oneshot::Sender<()>> {
         let (drained, when_drained) = oneshot::channel();
         let (hold, released) = oneshot::channel();
-        // The control group has no such task, and needs none.
+        // The control group has no write task, and needs none.
         self.holds.send(Hold { drained, released }).await.ok()?;
         let _ = tokio::time::timeout(patience, when_drained).await;
         Some(hold)
     }
 }
 
-/// Of the other voters, one that answers and of these the one that has most of the log.
+/// Returns the voter that has most of the log among the other voters that answer, or among all of
+/// them if none answers.
 fn successor(
     metrics: &Metrics,
     silence: &BTreeMap<NodeId, u64>,

@@ -1,4 +1,4 @@
-//! What the tasks of a group propose and confirm through.
+//! Proposals and confirmations of leadership for the tasks of a group.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::raft::{
 };
 use dkv_state::CommandResult;
 
-/// What the tasks of a group propose and confirm through.
+/// The path by which the tasks of a group propose entries and confirm leadership.
 pub(crate) struct Proposer {
     pub(super) raft: Raft,
     pub(super) state_machine: StateMachineHandle,
@@ -36,20 +36,20 @@ impl Proposer {
         }
     }
 
-    /// Makes sure that this replica leads and has applied what was committed before the call.
+    /// Confirms that this replica leads and has applied everything committed before the call.
     pub(crate) async fn confirm_leadership(&self) -> Result<Term, ProposeError> {
         self.time_scale.wake();
         raft::confirm_leadership(&self.raft, &self.state_machine, &self.network).await
     }
 
-    /// What is committed, if this replica leads in that term and a voter that says it follows it
-    /// makes a quorum with it.
+    /// Returns the commit index if this replica leads in `term` and forms a quorum with `voter`,
+    /// which says that it follows this replica.
     pub(crate) async fn confirmed_by(&self, voter: NodeId, term: Term) -> Option<u64> {
         self.time_scale.wake();
         raft::confirmed_by(&self.raft, &self.network, voter, term).await
     }
 
-    /// The term in which this replica follows `leader`, if it does.
+    /// Returns the term in which this replica follows `leader`, if it does.
     pub(crate) fn followed(&self, leader: NodeId) -> Option<Term> {
         self.durability.followed(leader)
     }
@@ -60,22 +60,23 @@ impl Proposer {
         self.network.silence()
     }
 
-    /// How far the group's members are, and how much longer its times are for it.
+    /// The distance to the group's members, and the factor by which it stretches its timeouts.
     pub(crate) fn time_scale(&self) -> &TimeScale {
         &self.time_scale
     }
 
-    /// How old this replica's state may be, in milliseconds: of a leader, since a quorum last
-    /// confirmed it; of others, since a quorum confirmed the leader that they heard, provided that
-    /// they have all that it had committed. Nothing is known of it for a while after the machine
-    /// was suspended.
+    /// Upper bound on the age of this replica's state, in milliseconds.
+    ///
+    /// A leader counts from the last time that a quorum confirmed it. Other replicas count from the
+    /// last time that a quorum confirmed the leader they heard from, provided that they have
+    /// everything it had committed. The age is unknown for a while after the machine was suspended.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         if suspend::woke_lately() {
             return None;
         }
         let metrics = MetricsWatch::of(&self.raft);
         let metrics = metrics.borrow();
-        // A leader may lack the last of what the one before it committed, until it has applied an
+        // A leader may lack the last entries that its predecessor committed until it has applied an
         // entry of its own.
         let applied_own =
             metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
@@ -88,7 +89,7 @@ impl Proposer {
         }
     }
 
-    /// The state.
+    /// The handle of the state machine.
     pub(crate) fn state_machine(&self) -> &StateMachineHandle {
         &self.state_machine
     }

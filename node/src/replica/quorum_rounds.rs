@@ -1,12 +1,12 @@
-//! Rounds to a quorum that all who wait share.
+//! Quorum rounds that all waiting requests share.
 //!
-//! One round answers everybody who came before it began. Among near members one is under way at a
-//! time, and those who come meanwhile share the next: the busier a shard is, the more they are, and
-//! the less a round costs each of them. Over a long way that would make whoever comes just too late
-//! wait for two rounds, so there another one begins before the last has ended: as soon as a small
-//! part of the time has passed that a round takes, and up to a bound.
+//! One round answers every request that arrived before it began. Among nearby members one round is
+//! in flight at a time, and the requests that arrive meanwhile share the next: the busier a shard
+//! is, the more they are, and the less a round costs each of them. Over long distances a request
+//! that just missed a round would wait for two, so there another round begins before the last has
+//! ended: once a small part of the duration of a round has passed, and up to a bound.
 //!
-//! [`InFlightWindow`] decides; [`QuorumRounds`] does as it says.
+//! [`InFlightWindow`] decides when a round begins; [`QuorumRounds`] runs it.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 
-/// Who may share a round.
+/// Most requests that share a round.
 const TAKE_MAX: usize = 4096;
 
-/// Those who wait for rounds (`T`), and the rounds, which come to an `R`.
+/// The requests that wait for rounds (`T`), and the rounds in flight, each with a result (`R`).
 pub(crate) struct QuorumRounds<T, R> {
     queue: mpsc::Receiver<T>,
     /// Whether the queue has ended.
@@ -29,7 +29,7 @@ pub(crate) struct QuorumRounds<T, R> {
     window: InFlightWindow,
 }
 
-/// A round that has ended: for whom it was, how long it took, and what it came to.
+/// A finished round: its requests, its duration and its result.
 struct Ended<T, R>(Vec<T>, Duration, R);
 
 impl<T: Send + 'static, R: Send + 'static> QuorumRounds<T, R> {
@@ -38,8 +38,8 @@ impl<T: Send + 'static, R: Send + 'static> QuorumRounds<T, R> {
         Self { queue, ended: false, under_way, window: InFlightWindow::new(1) }
     }
 
-    /// Begins rounds for those who come, until one has ended: for whom it was, and what it came to.
-    /// Nothing once the queue has ended and no round is under way.
+    /// Runs rounds for arriving requests until one ends, and returns its requests and its result.
+    /// Returns `None` once the queue has ended and no round is in flight.
     pub(crate) async fn next<F>(&mut self, round: impl Fn() -> F) -> Option<(Vec<T>, R)>
     where
         F: Future<Output = R> + Send + 'static,

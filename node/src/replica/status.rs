@@ -1,4 +1,4 @@
-//! How a replica is, as it sees itself.
+//! The status of a replica, as it sees itself.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -9,17 +9,18 @@ use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, Replic
 use super::Group;
 use crate::raft::{self, Metrics, ServerState};
 
-/// Entries that a member may lack and still be taken to have all: about what is under way anyhow.
+/// Most entries that a member may lack and still count as caught up: about as many as are in
+/// flight anyway.
 const CAUGHT_UP_ENTRIES: u64 = 16;
 
 /// Figures of one group on this node.
 #[derive(Clone, Debug)]
 pub struct GroupFigures {
-    /// Which.
+    /// The group.
     pub group: GroupId,
-    /// Last entry that this node knows to be committed.
+    /// Index of the last entry that this node knows to be committed.
     pub committed_index: u64,
-    /// How often another leader, or the same in another term, was seen since the start.
+    /// Number of times that another leader, or the same in another term, was seen since the start.
     pub leader_changes: u64,
     /// Writes that wait for a batch.
     pub writes_waiting: usize,
@@ -28,7 +29,7 @@ pub struct GroupFigures {
 }
 
 impl Group {
-    /// What only this node can know.
+    /// The figures that only this node can know.
     pub(crate) fn figures(&self) -> GroupFigures {
         GroupFigures {
             group: self.id,
@@ -39,7 +40,8 @@ impl Group {
         }
     }
 
-    /// Looks who leads, for [`figures`](Self::figures). To be called now and then.
+    /// Records the term of the current leader, for [`figures`](Self::figures). Call it
+    /// periodically.
     pub(crate) fn note_leader(&self) {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
@@ -51,7 +53,7 @@ impl Group {
         }
     }
 
-    /// What the coordinator is told of it, if this replica leads.
+    /// The report on the group to the coordinator, if this replica leads.
     pub(crate) fn measure(&self) -> Option<LedGroup> {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
@@ -81,7 +83,7 @@ impl Group {
         })
     }
 
-    /// How this replica is.
+    /// The status of this replica.
     pub(crate) fn status(&self) -> GroupStatus {
         let metrics = self.metrics();
         let metrics = metrics.borrow();
@@ -133,8 +135,8 @@ fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Ve
         .collect()
 }
 
-/// Whether a member with the first has all but the newest entries of a log that ends with the
-/// second.
+/// Returns whether a member that has `matched_index` has all but the newest entries of a log that
+/// ends at `last_index`.
 pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
     matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
 }

@@ -1,22 +1,23 @@
 //! The strong reads of a replica.
 //!
-//! A strong read is answered from the primary's memory after the primary has made sure, by one
-//! round to a quorum, that it still is the primary and has applied everything that was committed
-//! when the round began. All reads that wait share a round (see
-//! [`rounds`](crate::replica::quorum_rounds)). No clock is trusted. A primary that was just elected
-//! cannot finish its first round before it has applied an entry of its own term.
+//! The primary answers a strong read from memory once one round to a quorum has confirmed that it
+//! still is the primary and has applied everything that was committed when the round began. All
+//! waiting reads share a round (see [`rounds`](crate::replica::quorum_rounds)). No clock is
+//! trusted. A newly elected primary cannot finish its first round before it has applied an entry of
+//! its own term.
 //!
-//! Any other replica can answer one as well, if it was asked to: it asks the primary how far the
-//! shard was committed, waits until it has applied as much, and answers from its own memory. The
-//! primary answers that question after a round like any read, so one that was deposed and does not
-//! know it answers nobody. If the asker votes, its own vote goes with the question: of three voters
-//! that and the primary's are a majority, and no round is needed. This is the ReadIndex of section
-//! 6.4 of Ongaro's dissertation, "Consensus: Bridging Theory and Practice", with its followers.
+//! Any other replica can answer one as well, if the client allows it: it asks the primary how far
+//! the shard was committed, waits until it has applied as much, and answers from its own memory.
+//! The primary answers that question after a round, like any read, so a deposed primary that does
+//! not know it yet gives no answer. If the asker is a voter, its own vote goes with the question:
+//! with three voters, that vote and the primary's are a majority, and no round is needed. This is
+//! the ReadIndex of section 6.4 of Ongaro's dissertation, "Consensus: Bridging Theory and
+//! Practice", with its followers.
 //!
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at
-//! one moment, on a thread of its own, since values may have to be read from the disk.
+//! one moment, on a separate thread, since values may have to be read from the disk.
 //!
-//! What is not strong is in `serve/eventual_reads.rs`.
+//! Reads that are not strong are in `serve/eventual_reads.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +39,11 @@ use crate::replica::Proposer;
 use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::Waiting;
 
-/// Reads that wait for a round; more are refused as overload. One holder fills half of it at the
-/// most.
+/// Most reads that wait for a round; more are refused as overload. One holder fills at most half of
+/// the queue.
 pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
-/// Questions of one replica to its primary that are under way at once. A primary far away is asked
-/// again before it has answered the last time, or a read would wait for two of its answers.
+/// Most questions from one replica to its primary in flight at once. A replica asks a distant
+/// primary again before the last answer has arrived; otherwise a read would wait for two answers.
 const ROUNDS_AWAY_MAX: usize = 16;
 
 /// A strong read that waits for its round.
@@ -53,13 +54,13 @@ pub(crate) struct PendingRead {
     pub(crate) reply: ReplyTo,
 }
 
-/// What is to be told.
+/// The question that a read asks.
 pub(crate) enum Asked {
     /// The value of a key.
     Key(Bytes),
-    /// A page of keys, those that wait among them.
+    /// A page of keys, including writes that wait in an outbox.
     Page(Span, Vec<Waiting>),
-    /// How far the shard is committed; of the primary alone.
+    /// How far the shard is committed. Only the primary answers this.
     Committed,
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct ReplicaName {
     pub(crate) node: NodeId,
 }
 
-/// Runs until the queue closes.
+/// Serves strong reads until the queue closes.
 pub(crate) async fn run(
     who: ReplicaName,
     proposer: Arc<Proposer>,
@@ -104,7 +105,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Answers reads from what this replica has applied, with that receipt.
+/// Answers reads from what this replica has applied, with the given receipt.
 pub(crate) fn serve(
     state_machine: &StateMachineHandle,
     reads: impl Iterator<Item = PendingRead>,
@@ -120,7 +121,7 @@ pub(crate) fn serve(
             Asked::Committed => asked_how_far.push(reply),
         }
     }
-    // The control group has none, and is asked only how far it is.
+    // The control group has no keys; nodes ask it only how far it is committed.
     if !keys.is_empty() {
         state_machine.read_keys(keys.into_iter());
     }
@@ -132,7 +133,7 @@ pub(crate) fn serve(
         return;
     }
     let state_machine = state_machine.clone();
-    // One thread for the scans of a round, however many they are.
+    // One thread serves the scans of a round, however many there are.
     platform::spawn_blocking(move || {
         for (span, waiting, reply) in scans {
             match state_machine.scan(&span, &waiting, receipt) {
@@ -143,7 +144,7 @@ pub(crate) fn serve(
     });
 }
 
-/// Answers reads once this replica has what the primary says is committed.
+/// Answers reads once this replica has applied everything that the primary reports as committed.
 async fn serve_after(
     who: ReplicaName,
     proposer: Arc<Proposer>,
@@ -177,7 +178,7 @@ async fn serve_after(
     }
 }
 
-/// Time that a primary has to answer: as much as its own round may take.
+/// Time that a primary has to answer: as long as its own round may take.
 fn patience(proposer: &Proposer) -> Duration {
     raft::patience(proposer.time_scale())
 }
@@ -198,7 +199,7 @@ fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
 }
 
 impl ReplicaName {
-    /// The receipt of an answer, but for its revision.
+    /// The receipt of an answer, except for its revision.
     pub(crate) fn receipt(self, term: Term, level: Level, staleness_ms: Option<u64>) -> Receipt {
         let Self { shard, node } = self;
         let (revision, stamp) = (Revision::default(), Stamp::default());

@@ -1,16 +1,16 @@
-//! What a replica leaves behind when it is deleted, for one of the same shard that comes after it
-//! here.
+//! The tombstone of a deleted replica, for a later replica of the same shard on this node.
 //!
-//! Raft counts on members that forget neither their votes nor what they acknowledged. A replica
-//! that was deleted has forgotten both, and its node may be given one of the same shard again,
-//! under the same id. Its log is then filled from the beginning, and for a while names members of
-//! long ago, of which it may have been the only one: it would elect itself, and take writes that
-//! nobody else has. Or it would give its vote, or its acknowledgement, to a leader that was deposed
-//! while the old replica looked on.
+//! Raft relies on members that forget neither their votes nor their acknowledgements. A deleted
+//! replica has forgotten both, and its node may be given a replica of the same shard again, under
+//! the same id. The log of the new replica is then filled from the beginning, and for a while names
+//! members of long ago, of which this node may have been the only one: it would elect itself, and
+//! take writes that no other node has. Or it would give its vote, or its acknowledgement, to a
+//! leader that was deposed while the old replica looked on.
 //!
-//! So the entry by which the old one was let go is kept, and a vote for the leader that said so.
-//! The new one begins with that vote, so that no earlier leader can use it, and takes no part in
-//! elections until it has that entry: by then it knows everything that the old one knew.
+//! So the node keeps the index of the entry that released the old replica, and a vote for the
+//! leader that said so. The new replica begins with that vote, so that no earlier leader can use
+//! it, and takes no part in elections until it has that entry: by then it knows everything that the
+//! old one knew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,35 +24,35 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::raft::Vote;
 
-/// What is kept of a replica that was deleted.
+/// The record that a deleted replica leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaTombstone {
-    /// The entry by which the shard did not count on it any more.
+    /// Index of the entry from which on the shard no longer counted on the replica.
     pub(crate) index: u64,
-    /// The last vote that it gave, or one for the leader of that entry, whichever is the later.
+    /// The replica's last vote, or one for the leader of that entry, whichever is later.
     pub(crate) vote: Vote,
 }
 
-/// Why what was kept is not known.
+/// The reason why a tombstone cannot be loaded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TombstoneError {
     /// The file cannot be read now.
     #[error("{0}")]
     Io(String),
-    /// It was read, and is not what was written.
+    /// The file was read, and does not contain what was written.
     #[error("{} is malformed", .0.display())]
     Malformed(PathBuf),
 }
 
 impl ReplicaTombstone {
-    /// What is to be kept of a replica that has given `own` vote, and was let go by that entry, by
-    /// the word of a leader of that vote.
+    /// Makes the tombstone of a replica that gave the vote `own` and was released by entry `index`,
+    /// on the word of a leader with the vote `leader`.
     pub(crate) fn new(index: u64, leader: Vote, own: Option<Vote>) -> Self {
         let own = own.filter(|own| own.leader_id.term > leader.leader_id.term);
         Self { index, vote: own.unwrap_or(leader) }
     }
 
-    /// Keeps it, in place of one that was kept before.
+    /// Saves the tombstone, in place of an earlier one.
     pub(crate) fn save(&self, directory: &Path, group: GroupId) -> io::Result<()> {
         let content = encode(self);
         let mut file = xxh3_64(&content).to_le_bytes().to_vec();
@@ -64,10 +64,10 @@ impl ReplicaTombstone {
         durable::write(&path, &file)
     }
 
-    /// What was kept of the replica of a group, if there was one.
+    /// Loads the tombstone of a group's replica, if there is one.
     ///
     /// # Errors
-    /// If it cannot be read, with what is wrong.
+    /// Returns the problem, if the file cannot be read or is malformed.
     pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, TombstoneError> {
         if planted(Mutant::ForgetFormer) {
             return Ok(None);

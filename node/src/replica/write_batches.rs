@@ -1,19 +1,18 @@
 //! The write path of a shard's primary: commands into batches, batches into the log.
 //!
-//! Batches form by themselves, never by a timer: a command that finds fewer than [`IN_FLIGHT_MAX`]
-//! batches under way becomes a batch at once, alone or with whatever waits beside it; commands that
-//! come while that many are under way wait and leave together. So an idle primary answers in one
-//! round trip and a busy one spends its fsyncs and its messages on hundreds of commands each. Where
-//! members are far from each other, a batch is a long time under way while neither disk nor
-//! processor is busy: there more begin before the others have ended (see
+//! Batches form without a timer: a command that finds fewer than [`IN_FLIGHT_MAX`] batches in
+//! flight becomes a batch at once, alone or with the commands that wait beside it; commands that
+//! arrive while that many are in flight wait and leave together. So an idle primary answers in one
+//! round trip, and a busy one spends each fsync and each message on hundreds of commands. Where
+//! members are far apart, a batch is in flight for a long time while neither disk nor processor is
+//! busy: there more batches begin before the others have ended (see
 //! [`window`](crate::replica::in_flight)).
 //!
-//! The log of the node is shortened in the background, by checkpoints and purges (`compaction`).
-//! When writes are faster, no batch begins until there is room: they wait, each no longer than its
-//! deadline. What is under way goes on, and nothing that shortens the log needs a batch that is
-//! held back.
+//! Checkpoints and purges shorten the node's log in the background (`compaction`). When writes
+//! outpace them, no batch begins until there is room: commands wait, none longer than its deadline.
+//! Batches in flight go on, and nothing that shortens the log depends on a batch that waits.
 //!
-//! More than can be taken in time is refused at the door: see `backlog`.
+//! Writes that cannot be taken in time are refused on arrival: see `backlog`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,64 +35,66 @@ use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until}
 use dkv_state::{BatchBuilder, CommandResult};
 use dkv_wal::GroupLog;
 
-/// Distance of the farthest member, there and back, from which more are under way: farther than it
-/// seems when a near member's machine is busy, as more and smaller batches would make it busier.
+/// Round trip to the farthest member from which on more batches are in flight. It is longer than
+/// the round trip that a nearby member seems to have when its machine is busy, as more and smaller
+/// batches would make that machine busier.
 const FAR: Duration = Duration::from_millis(100);
-/// Commands that wait for a batch; more are refused as overload.
-/// One holder fills half of it at the most.
+/// Most commands that wait for a batch; more are refused as overload. One holder fills at most half
+/// of the queue.
 pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
-/// How often writes that wait behind stuck batches are looked through.
+/// Interval at which writes that wait behind stuck batches are checked for expiry.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
-/// How often it is looked whether a log that was full has been shortened.
+/// Interval at which a full log is checked for having been shortened.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Commands that are taken from the queue together.
+/// Most commands taken from the queue at once.
 const TAKE_MAX: usize = 1024;
 
 /// A validated command that waits for its batch.
 pub(crate) struct PendingWrite {
     pub(crate) command: Bytes,
-    /// Who sent it.
+    /// The holder that sent it.
     pub(crate) holder: HolderId,
     pub(crate) expires: Instant,
     pub(crate) reply: ReplyTo,
-    /// Its place among those that wait; the group gives it.
+    /// Its place in the backlog, assigned by the group.
     pub(crate) place: Place,
 }
 
-/// A wish that no batch begins for a while, so that leadership can change hands with nothing under
-/// way: whatever waits is then sent on to the successor, with its outcome in no doubt.
+/// A request to begin no batch for a while, so that leadership can change hands with none in
+/// flight: the waiting commands then go to the successor, with no doubt about their outcome.
 pub(crate) struct Hold {
-    /// Told when the last batch is done.
+    /// Signalled when the last batch is done.
     pub(crate) drained: oneshot::Sender<()>,
     /// Batches begin again once its other end is dropped.
     pub(crate) released: oneshot::Receiver<()>,
 }
 
-/// What keeps batches from beginning. Commands wait meanwhile, each until its deadline.
+/// Conditions that keep batches from beginning. Commands wait meanwhile, each until its deadline.
 pub(crate) struct Brakes {
-    /// Leadership is to change hands.
+    /// Requests to hold batches while leadership changes hands.
     pub(crate) holds: mpsc::Receiver<Hold>,
-    /// The log of the node, which all its groups share.
+    /// The node's log, which all its groups share.
     pub(crate) log: GroupLog,
-    /// Bytes that it may have.
+    /// Limit on the size of that log, in bytes.
     pub(crate) log_bytes_max: u64,
 }
 
 impl Brakes {
-    /// Whether the log is so long that it has to be shortened first. The segment in use and the
-    /// next one do not count: nothing can make them go, and there is room left for them.
+    /// Returns whether the log is so long that it must be shortened first. The segment in use and
+    /// the next one do not count: nothing can remove them, and there is room left for them.
     fn log_is_full(&self) -> bool {
         self.log.bytes_held() >= self.log_bytes_max / 8 * 7
     }
 }
 
-/// When the next batch may begin: among near members not before one ends.
+/// Returns when the next batch may begin: among nearby members, not before one ends once
+/// [`IN_FLIGHT_MAX`] are in flight.
 fn next_turn(window: &InFlightWindow, farthest: Duration) -> NextStart {
     let most = if farthest >= FAR { UNDER_WAY_MAX } else { IN_FLIGHT_MAX };
     window.next(most, Instant::now())
 }
 
-/// Runs until the queue closes.
+/// Proposes writes in batches until the queue closes.
 pub(crate) async fn run(
     group: GroupId,
     me: NodeId,
@@ -134,7 +135,8 @@ pub(crate) async fn run(
         }
         let room = waiting.len() < TAKE_MAX;
         tokio::select! {
-            // First whatever has come: the next batch takes all of it. It is bounded by the room.
+            // The queue comes first: the next batch takes everything that has arrived, as far as
+            // there is room.
             biased;
             count = queue.recv_many(&mut taken, TAKE_MAX), if open && room => {
                 open = count > 0;
@@ -172,7 +174,7 @@ impl From<Hold> for Held {
 impl Held {
     fn tell_drained(&mut self) {
         if let Some(drained) = self.drained.take() {
-            // Whoever asked may have lost patience; then it releases too.
+            // The caller may have lost patience; then it releases too.
             let _ = drained.send(());
         }
     }
@@ -184,7 +186,7 @@ async fn released(held: &mut Option<Held>) {
     }
 }
 
-/// Tells those that waited too long for a batch that nothing was done.
+/// Refuses the writes that waited too long for a batch, as not done.
 fn refuse_expired(waiting: &mut VecDeque<PendingWrite>, log_full: bool) {
     let now = Instant::now();
     for write in std::mem::take(waiting) {
@@ -204,8 +206,8 @@ fn expired() -> Refusal {
     Refusal::Unavailable("no quorum took it before its deadline".into())
 }
 
-/// Takes what fits into one batch off the front of the queue, and refuses what has waited too long.
-/// `time_ms` is what the shard's clock shows, `stamp` what the network's does.
+/// Takes the commands that fit into one batch off the front of the queue, and refuses those that
+/// have waited too long. `time_ms` is the time on the shard's clock, `stamp` that on the network's.
 fn next_batch(
     waiting: &mut VecDeque<PendingWrite>,
     time_ms: u64,
@@ -280,7 +282,7 @@ fn to_answer(
     }
 }
 
-/// What a shard says to a number whose predecessors it does not have.
+/// The refusal of an outbox's number whose predecessors the shard does not have.
 pub(crate) fn too_early() -> Refusal {
     Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
 }

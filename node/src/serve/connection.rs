@@ -1,7 +1,7 @@
-//! Connections to this node, and what their streams are for.
+//! Connections to this node, and the purposes of their streams.
 //!
 //! By the time a connection gets here its peer has shown a certificate of this network. Each stream
-//! says in its first frame what it is for; who may open which is decided here, once. Raft is for
+//! states its purpose in its first frame; this module alone decides who may open which. Raft is for
 //! the members of a group, and each speaks for itself only.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
-            // As many as its groups need. There are the more of them the longer it is connected.
+            // As many as its groups need; their number grows while the connection lasts.
             let groups = u32::try_from(node.groups().len()).unwrap_or(u32::MAX);
             let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
             let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
@@ -107,8 +107,8 @@ async fn serve_stream(
         )
         .await;
     }
-    // ReplicaName has not said which run it is, or may not take part, is not heard; nor is anybody,
-    // while this node takes no part.
+    // A peer that has not reported its incarnation, or may not take part, is ignored; so is every
+    // peer while this node takes no part.
     if caller.boot().is_none() || node.incarnations().held().is_some() {
         return debug!(%identity, "not spoken to");
     }
@@ -121,7 +121,7 @@ async fn serve_stream(
         };
         return raft::serve_heartbeats(find, raft_peer, marks, reader, writer).await;
     };
-    // Not there yet, or not any more: the peer finds its stream ended and tries again.
+    // Not here yet, or no longer: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
     if !node.may_speak(group.id(), from) {
         let why = format!("denied: no member of group {}", group.id());
@@ -142,7 +142,7 @@ async fn serve_stream(
         Opening::RaftSnapshot { .. } => {
             let taken =
                 raft::serve_snapshot(group.as_replica_handle(), raft_peer, reader, writer).await;
-            // One that was closed meanwhile takes nothing any more, and need not.
+            // A group that was closed meanwhile takes nothing any more, and need not.
             let is_open = node.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
             if let Err(why) = taken
                 && is_open
@@ -153,7 +153,7 @@ async fn serve_stream(
     }
 }
 
-/// A node that sends, and what it may.
+/// A node that sends Raft messages, and what it may do.
 fn raft_peer(node: &Arc<Node>, from: NodeId) -> RaftPeer {
     let (liveness, looking) = (node.peers().liveness(from), Arc::clone(node));
     let denials = node.peers().denials().clone();
@@ -161,7 +161,7 @@ fn raft_peer(node: &Arc<Node>, from: NodeId) -> RaftPeer {
     RaftPeer { id: from, liveness, is_member, denials }
 }
 
-/// Whether the holder of a certificate is the node that a message names as its sender.
+/// Returns whether the holder of a certificate is the node that a message names as its sender.
 fn speaks_for(identity: Identity, from: NodeId) -> bool {
     identity.as_node() == Some(from)
 }

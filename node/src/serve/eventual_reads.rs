@@ -1,13 +1,13 @@
-//! The eventual reads of a replica: answered at once, from whatever this node has.
+//! The eventual reads of a replica: answered at once, from the data on this node.
 //!
-//! That is what its replica has applied, or an eventual write of the key that waits in this node's
-//! outbox, whichever is later; of a scan, for each key. How old it may be counts from the last time
-//! that a quorum confirmed the leader, here as at a replica that follows it.
+//! That is the state that its replica has applied, or an eventual write of the key that waits in
+//! this node's outbox, whichever is later; a scan decides for each key. The staleness counts from
+//! the last time that a quorum confirmed the leader, on the leader as on a replica that follows it.
 //!
 //! A read may set bounds: how old the answer may be, which revision it must have reached, and which
-//! eventual writes must be there. A node that does not keep within them waits a moment for what is
-//! on its way, then goes as far as the primary by a strong read of its own, and if that does not
-//! help either says how far behind it is. It never answers from outside of the bounds.
+//! eventual writes must be there. A node that does not keep within them waits a moment for data on
+//! its way, then goes as far as the primary by a strong read of its own, and if that does not help
+//! either reports how far behind it is. It never answers from outside the bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,20 +25,20 @@ use crate::replica::Group;
 use crate::replica::strong_reads::{self, Asked, PendingRead, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
 
-/// Time that a read waits for what is on its way. A replica that follows is behind by a round trip
-/// and an fsync.
+/// Time that a read waits for data on its way. A replica that follows is behind by a round trip and
+/// an fsync.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
-/// Time that the way to the primary may take, between near members. Whoever asks takes a node for
-/// dead that says nothing for much longer.
+/// Time that the way to the primary may take, among nearby members. A client takes a node for dead
+/// that is silent for much longer.
 const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 
-/// One node's part of a shard.
+/// The parts of a shard on one node.
 #[derive(Clone)]
 struct Part {
     group: Arc<Group>,
     outbox: Option<Arc<Outbox>>,
-    /// Of the nodes whose eventual writes must be there, those that were removed: what the shard
-    /// does not have of theirs, it never will.
+    /// The removed nodes among those whose eventual writes must be there: the shard will never get
+    /// the writes of theirs that it lacks now.
     removed: Vec<NodeId>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn read(
     bounds: ReadBounds,
     reply: ReplyTo,
 ) {
-    // Without bounds an empty outbox is of no interest.
+    // Without bounds an empty outbox does not matter.
     let outboxes = node.outboxes();
     let empty = bounds.is_empty();
     let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
@@ -63,8 +63,8 @@ pub(crate) fn read(
     group.spawn(async move { part.later(asked, bounds, reply).await });
 }
 
-/// What a node that holds no replica can answer all the same: with a write of the key that waits in
-/// its outbox, and with what it has when that is what is asked for.
+/// The answer that a node without a replica can give all the same: a write of the key that waits in
+/// its outbox, or everything that it has if the request asks for that.
 pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer> {
     match body {
         RequestBody::Read { shard, key, mode: ReadMode::Eventual(bounds) } => {
@@ -104,12 +104,12 @@ fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
     Answer::Page(receipt, Page { pairs: pairs.collect(), more })
 }
 
-/// The receipt of a node that holds no replica.
+/// The receipt of a node that has no replica.
 fn outside(node: &Node, shard: GroupId) -> Receipt {
     ReplicaName { shard, node: node.id() }.receipt(Term(0), Level::Eventual, None)
 }
 
-/// The answer that is a write that waits.
+/// The answer made from a waiting write.
 fn answer_of(pending: DurableWrite, receipt: Receipt) -> Answer {
     let DurableWrite { number, stamp, value, .. } = pending;
     let revision = Revision(0);
@@ -120,7 +120,7 @@ fn answer_of(pending: DurableWrite, receipt: Receipt) -> Answer {
 impl Part {
     fn answer(&self, mut asked: Asked, mut reply: ReplyTo) {
         let Self { group, outbox, removed: _ } = self;
-        // First what waits, then the state: what leaves the outbox is in the state by then.
+        // The outbox first, then the state: a write that leaves the outbox is in the state by then.
         match (outbox, &mut asked) {
             (Some(outbox), Asked::Key(key)) => {
                 if let Some(pending) = outbox.find(key) {
@@ -135,7 +135,7 @@ impl Part {
         strong_reads::serve(group.state_machine(), std::iter::once(read), receipt);
     }
 
-    /// Has a write that waits answer, if it is later than what the state has.
+    /// Has a waiting write answer, if it is later than the value in the state.
     fn or_pending(&self, pending: DurableWrite, reply: ReplyTo) -> ReplyTo {
         let (here, answered) = ReplyTo::here();
         self.group.spawn(async move {
@@ -159,14 +159,15 @@ impl Part {
         if arrived && self.keeps_within(&bounds) {
             return self.answer(asked, reply);
         }
-        // It is told for what it is, a strong one: more than was asked for. What waits in the
-        // outbox here it does not show, so it is of no use to whom that was promised.
+        // The answer is labelled strong, which is more than the read asked for. It does not show
+        // the writes that wait in the outbox here, so it is of no use to a client that was promised
+        // those.
         let (strong, answered) = ReplyTo::here();
         group.read(PendingRead { asked, anywhere: true, reply: strong });
         let patience = AS_FAR_AS_THE_PRIMARY.max(group.time_scale().round_trip() * 3);
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),
-            // All is here that was ever ordered.
+            // Everything that was ever ordered is here.
             Ok(Ok(Ok(_))) if let Some((node, number)) = self.lost(&bounds) => {
                 reply.refuse(Refusal::Lost { node, number });
             }
@@ -182,7 +183,7 @@ impl Part {
         bounds.allow(self.group.revision(), self.group.staleness_ms()) && self.has(bounds)
     }
 
-    /// Whether all writes that must be there are, here or in the outbox.
+    /// Returns whether all writes that must be there are here, in the state or in the outbox.
     fn has(&self, bounds: &ReadBounds) -> bool {
         let (state_machine, me) = (self.group.state_machine(), self.group.who().node);
         let is_there = |node: NodeId, number: Number| {
@@ -194,7 +195,7 @@ impl Part {
             && bounds.deposits.iter().all(|(node, number)| is_there(*node, *number))
     }
 
-    /// A write that must be there, and is not, of a node that was removed.
+    /// A write of a removed node that must be there and is not.
     fn lost(&self, bounds: &ReadBounds) -> Option<(NodeId, Number)> {
         let state_machine = self.group.state_machine();
         let missing = |(node, number): &&(NodeId, Number)| {
@@ -203,7 +204,7 @@ impl Part {
         bounds.deposits.iter().find(missing).copied()
     }
 
-    /// Whether all writes that must be there are ordered, and here.
+    /// Returns whether all writes that must be there are ordered and applied here.
     fn has_applied(&self, bounds: &ReadBounds) -> bool {
         let state_machine = self.group.state_machine();
         self.group.revision() >= bounds.at_least

@@ -1,10 +1,10 @@
-//! Taking eventual writes.
+//! Acceptance of eventual writes.
 //!
-//! A write comes with a stamp that its client keeps through all attempts. So it does not matter how
-//! many nodes take it: of the same key and moment a shard keeps one. A client that has no clock yet
-//! is told the time, by a refusal; and so is one whose clock is clearly behind what this node has
-//! for the key, so that what was accepted here shows here. What was taken is durable before it is
-//! answered, and it is the outbox's then.
+//! A write carries a stamp that its client keeps through all attempts, so it does not matter how
+//! many nodes take it: a shard keeps one write of a key and moment. A client that has no clock yet
+//! learns the time from a refusal; so does a client whose clock is clearly behind what this node
+//! has for the key, so that a write accepted here shows here. A write is durable before it is
+//! answered, and from then on the outbox is responsible for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +17,24 @@ use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::outbox;
 
-/// How far a stamp may be behind what is there for the key. Of writes that were on their way
-/// together any may be the latest; a client that is further behind has a clock that lags.
+/// How far a stamp may be behind the latest one for the key. Any one of several writes in flight
+/// together may be the latest; a client that is further behind has a clock that lags.
 const BEHIND_THE_KEY: Duration = Duration::from_secs(1);
 
 /// An eventual write, as a client sends it.
 pub(crate) struct Deposit {
     pub(crate) shard: GroupId,
-    /// Who sent it.
+    /// The holder that sent it.
     pub(crate) holder: HolderId,
     pub(crate) stamp: Stamp,
     /// Whether it may have been taken before.
     pub(crate) again: bool,
     pub(crate) key: Bytes,
-    /// The value; nothing for a delete.
+    /// The value; `None` for a delete.
     pub(crate) value: Option<Bytes>,
 }
 
-/// Takes a write of any shard of the network.
+/// Takes a write to any shard of the network.
 pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     if let Err(refusal) = check(node, &deposit) {
         return reply.refuse(refusal);
@@ -51,8 +51,8 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
         Some(pending) if pending.stamp > ordered => (pending.stamp, pending.value.is_some()),
         _ => (ordered, existed),
     };
-    // The stamp of one that comes again may be what is there. One that comes for the first time has
-    // the stamp of another client's write, and only one of them would be kept.
+    // A retry may carry the stamp that is there already. A first attempt with that stamp has the
+    // stamp of another client's write, and the shard would keep only one of them.
     let behind = latest.since_1970().saturating_sub(stamp.since_1970());
     if (behind >= BEHIND_THE_KEY || latest == stamp) && !again {
         return reply.refuse(Refusal::Clock { now: node.clock().stamp() });
@@ -103,7 +103,7 @@ fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
             "the disk of this node is full; it takes writes once there is room on it".into(),
         ));
     }
-    // What was taken before is still known; see below for the rest.
+    // A write taken before is still recognised; see below for the rest.
     if node.is_going() && !deposit.again {
         return Err(outbox::draining());
     }

@@ -1,9 +1,10 @@
-//! Requests that somebody else has to answer, for those who ask to have them passed on.
+//! Requests that another node has to answer, for clients that ask to have them forwarded.
 //!
-//! A client that knows one node only is served by it: what another node has to answer goes there,
-//! and the answer comes back. A write keeps its stamp on the way, so it is executed once however
-//! often it is sent on. What the other node says of leading is followed; what it cannot say is
-//! tried again until the client's deadline.
+//! A client that knows only one node can use it for everything: the node sends a request that
+//! another node has to answer there, and passes the answer back. A write keeps its stamp on the
+//! way, so it is executed once however often it is forwarded. The forwarding node follows what the
+//! other node says about the leader; if that node cannot say, it tries again until the client's
+//! deadline.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 
-/// Time before it is tried again when nobody could be asked.
+/// Time before a retry when no node could be asked.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The shard whose primary has to answer a request, if that is another node.
@@ -40,7 +41,7 @@ pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
     }
 }
 
-/// Has a request answered by whoever can.
+/// Has a request answered by a node that can.
 pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, reply: ReplyTo) {
     let forwarding = Arc::clone(node);
     node.spawn(async move {
@@ -72,7 +73,8 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
                 why = format!("node {} is not the primary", target.short());
             }
             Ok(result) => {
-                // Of an attempt that is in doubt only an answer says that it had no effect.
+                // Once an attempt is in doubt, only an answer or a conflict settles whether it had
+                // an effect; another refusal does not.
                 let refused = result.is_err() && !matches!(result, Err(Refusal::Conflict { .. }));
                 if doubt && is_write && refused {
                     break;
@@ -94,11 +96,11 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
     Err(if doubt && is_write { Refusal::Unknown(why) } else { Refusal::Unavailable(why) })
 }
 
-/// Why there is no answer.
+/// The reason for a missing answer.
 enum NotSent {
     /// The request was not sent.
     Before(String),
-    /// It was.
+    /// The request was sent.
     Lost(String),
 }
 
@@ -114,7 +116,7 @@ async fn send(
         Ok(connection) => connection.map_err(|error| NotSent::Before(error.to_string()))?,
         Err(_) => return Err(NotSent::Before("no connection in time".into())),
     };
-    // An attempt that nobody answers leaves time for another.
+    // An attempt that gets no answer leaves time for another.
     let patience = (deadline.saturating_duration_since(Instant::now()) / 2).max(PAUSE);
     let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };

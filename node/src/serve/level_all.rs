@@ -1,15 +1,15 @@
 //! Level `all`: an answer that waits for every replica of the shard.
 //!
-//! The primary does what was asked as always, with a quorum, and then asks every other member of
-//! the group, learners too, since they answer eventual reads, to say when it has applied as much.
-//! Whoever does not say so in time is named. Nothing is taken back then: a write that a quorum has
-//! stands.
+//! The primary serves the request as usual, with a quorum, and then asks every other member of the
+//! group, learners too, since they answer eventual reads, to report when it has applied as much.
+//! The answer names the members that do not report in time. Nothing is taken back then: a write
+//! that a quorum has stands.
 //!
-//! Three quarters of the request's time, counted from when it came, are for the quorum and the
-//! replicas together: once the quorum has a write, its client is told so before it gives up.
+//! Three quarters of the request's time, counted from its arrival, are for the quorum and the
+//! replicas together: once the quorum has a write, its client learns so before it gives up.
 //!
-//! A replica that follows its primary gets everything anyhow, so this mends nothing that would not
-//! mend itself; it waits for it, and tells who was behind.
+//! A replica that follows its primary gets everything anyway, so this level repairs nothing that
+//! would not repair itself; it waits for that, and reports which replicas were behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::replica::Group;
 
-/// Longest time that the replicas have.
+/// Longest time that the replicas have to report.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Passes the answer of `done` on to `reply` once every replica has what it is about. A quarter of
-/// the time that the asker waits, from now on, is left for the answer's way.
+/// Passes the answer of `done` on to `reply` once every replica has the state that it is about. A
+/// quarter of the time that the asker waits, from now on, is left for the answer's way back.
 pub(crate) fn answer(
     group: &Arc<Group>,
     done: oneshot::Receiver<Result<Answer, Refusal>>,
@@ -54,7 +54,7 @@ pub(crate) fn answer(
                 Ok(Answer::WrittenEverywhere { receipt: all(receipt), existed, reach })
             }
             Ok(Answer::Page(receipt, page)) => {
-                // A page has no room for names: its receipt tells the level that was reached.
+                // A page has no room for names: its receipt gives the level that was reached.
                 let reach = reach(&asking, until).await;
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
                 Ok(Answer::Page(receipt, page))
@@ -64,7 +64,7 @@ pub(crate) fn answer(
     });
 }
 
-/// When quorum and replicas together have to be done, for a request that came then.
+/// The moment by which quorum and replicas must be done, for a request that arrived at `came`.
 fn end(came: Instant, deadline_ms: u32) -> Instant {
     came + Duration::from_millis(u64::from(deadline_ms)) / 4 * 3
 }
@@ -91,7 +91,8 @@ async fn reach(group: &Group, until: Instant) -> Reach {
     reach
 }
 
-/// Whether a member had to wait until it had applied that entry; `None` if it is not known to have.
+/// Returns whether a member had to wait until it had applied that entry, or `None` if it is not
+/// known to have applied it.
 async fn has(
     group: &Group,
     node: NodeId,
@@ -104,7 +105,7 @@ async fn has(
             match ask(group.peers(), node, Lane::Urgent, body.clone(), patience).await {
                 Ok(Answer::Reached { was_behind }) => return Some(was_behind),
                 Ok(_) => return None,
-                // It is starting, or its connection is being made anew.
+                // It is starting, or its connection is being re-established.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
@@ -112,7 +113,7 @@ async fn has(
     (node, tokio::time::timeout(patience, asked).await.unwrap_or_default())
 }
 
-/// Answers the primary once this replica has applied that entry.
+/// Answers the primary once this replica has applied entry `index`.
 pub(crate) fn report(group: &Arc<Group>, index: u64, deadline_ms: u32, reply: ReplyTo) {
     let was_behind = group.state_machine().applied_index() < index;
     if !was_behind {
@@ -139,7 +140,7 @@ mod tests {
         let until = end(came, 2000);
         assert_eq!(left(until, came), ms(1500));
         assert_eq!(left(until, came + ms(1200)), ms(300));
-        // The client waits for 200 ms more, and is told who is missing.
+        // The client waits for 200 ms more, and learns who is missing.
         assert_eq!(left(until, came + ms(1800)), Duration::ZERO);
         assert_eq!(left(end(came, 60_000), came), PATIENCE_MAX);
     }

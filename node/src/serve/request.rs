@@ -1,9 +1,9 @@
-//! What clients, administrators and other nodes ask this node.
+//! Requests of clients, administrators and other nodes to this node.
 //!
-//! One stream carries many requests; each is decided wherever it belongs, and its answer goes back
+//! One stream carries many requests; each is decided where it belongs, and its answer goes back
 //! when it is ready, in any order. A connection and its holder have a [share](crate::net::quota) of
-//! what may be under way: a request takes its part before it is read and gives it back when its
-//! answer is written, so that a peer that does not read its answers is not read from.
+//! what may be in flight: a request takes its part before it is read and returns it once its answer
+//! is written, so this node stops reading from a peer that does not read its answers.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ use crate::serve::forwarding;
 use crate::serve::level_all;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
-/// Longest time that nodes which are to be emptied have to say whether they are empty.
+/// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Answers the requests of one stream until it ends.
@@ -52,7 +52,7 @@ pub(crate) async fn serve(
     writer: FrameWriter<quinn::SendStream>,
 ) {
     let (replies, writing) = Replies::new(writer, Arc::clone(node.counters()));
-    // A task of its own, which ends with this one at the latest.
+    // A separate task, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
     while let Some((frame, mut part)) = next_frame(&mut reader, &quota).await {
@@ -61,7 +61,8 @@ pub(crate) async fn serve(
         let mut request: Request = match decode(&frame) {
             Ok(request) => request,
             Err(error) => {
-                // Without its id it cannot be answered, and what follows cannot be trusted.
+                // Without its id the request cannot be answered, and what follows cannot be
+                // trusted.
                 debug!(%peer, %error, "malformed request");
                 break;
             }
@@ -99,15 +100,15 @@ async fn next_frame(
     }
 }
 
-/// Has a session counted with the others of whoever opens it. What another node passes on says
-/// already whose it is.
+/// Counts a session among those of the holder that opens it. A request that another node passes on
+/// names its holder already.
 fn name_session(peer: Identity, body: &mut RequestBody) {
     let RequestBody::Propose { command, .. } = body else { return };
     let Ok(Command::OpenSession(session)) = decode(command) else { return };
     *command = encode(&Command::OpenSessionOf { session, holder: peer.holder });
 }
 
-/// What an administrator asks for, in words for the log; nothing if this is no administrator's.
+/// Describes an administrator's request for the log; `None` for any other request.
 fn act(body: &RequestBody) -> Option<String> {
     match body {
         RequestBody::RemoveNode(node) => Some(format!("remove node {node}")),
@@ -126,8 +127,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Some(stranger) =
         peer.as_node().filter(|id| needs_listing(&request.body) && !node.is_listed(*id))
     {
-        // A node that has just come may not be in the directory here yet: it, or who sent it, asks
-        // again.
+        // A node that has just joined may not be in the directory here yet: the node, or the sender
+        // of the request, asks again.
         let why = "a node that the directory does not name is not served";
         node.peers().denials().note(stranger, why);
         return reply.refuse(Refusal::Unavailable(why.into()));
@@ -223,10 +224,10 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
         },
         RequestBody::Placement { forecast } => {
-            // What is left of the time is for the answer's way.
+            // The rest of the time is for the answer's way back.
             let until = Instant::now() + patience(request.deadline_ms) / 4 * 3;
             answer(node, reply, move |node| async move {
-                // A coordinator that was deposed may not know that a node is used again.
+                // A deposed coordinator may not know that a node is in use again.
                 let confirmed = node.control().confirm_leadership();
                 tokio::time::timeout_at(until, confirmed)
                     .await
@@ -261,7 +262,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             Some(group) => reply.send(Ok(Answer::Member(node.is_member(&group, asked)))),
             None => reply.refuse(Refusal::NotPrimary { primary: None }),
         },
-        // Whoever thinks that it is the coordinator and is not asks in vain.
+        // A node that wrongly takes itself for the coordinator asks in vain.
         RequestBody::HandOver { .. } if peer.as_node() != node.control().leader() => {
             let why = "only the coordinator has shards handed over".to_owned();
             if let Some(id) = peer.as_node() {
@@ -276,7 +277,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     }
 }
 
-/// Why this node does not do what it is asked, if its directory may be a copy.
+/// Returns why this node refuses a request, if its data directory may be a copy.
 fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
     match body {
         RequestBody::Status => None,
@@ -292,7 +293,7 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
     }
 }
 
-/// Who may ask what.
+/// Checks that a peer's role allows a request.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
@@ -331,8 +332,8 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a node has to be in the directory to ask this. The certificate of one that is not says
-/// only that it may ask to be taken in.
+/// Returns whether a node must be in the directory to send this request. The certificate of a node
+/// that is not there says only that it may ask to be taken in.
 fn needs_listing(body: &RequestBody) -> bool {
     !matches!(
         body,
@@ -352,11 +353,11 @@ fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
     if shard.is_shard() { node.group(shard) } else { None }
 }
 
-/// The answer of a node that does not hold a shard.
+/// The refusal of a node that does not hold a shard.
 fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     match node.knows_shard(shard) {
         true => Refusal::NotPrimary {
-            // Whoever should have a replica knows who leads.
+            // A node that should have a replica knows who leads.
             primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
         },
         false => Refusal::Invalid(format!("there is no shard {shard}")),
@@ -385,7 +386,7 @@ fn read(
     group.read(PendingRead { asked, anywhere, reply });
 }
 
-/// Where an answer goes that is to wait for every replica.
+/// The destination of an answer that is to wait for every replica.
 fn at_all(group: &Arc<Group>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
     let (here, done) = ReplyTo::here();
     level_all::answer(group, done, deadline_ms, reply);
@@ -414,7 +415,7 @@ fn write(
     group.write(PendingWrite { command, holder, expires, reply, place });
 }
 
-/// Whether a command may go into the log in the name of whoever sent it.
+/// Checks that a command may go into the log in the name of its sender.
 fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
     match command {
         Command::OpenSession(_) => Ok(()),
@@ -437,13 +438,13 @@ fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(),
     }
 }
 
-/// Whether this is a write out of an outbox.
+/// Returns whether this is a write from an outbox.
 fn is_deposited(body: &RequestBody) -> bool {
     let RequestBody::Propose { command, .. } = body else { return false };
     matches!(decode::<Command<'_>>(command), Ok(Command::Deposited(_)))
 }
 
-/// Answers when something has been done. There are few of these, so each may have a task.
+/// Answers when `work` is done. There are few of these, so each may have a task.
 fn answer<F>(node: &Arc<Node>, reply: ReplyTo, work: impl FnOnce(Arc<Node>) -> F)
 where
     F: Future<Output = Result<Answer, Refusal>> + Send + 'static,
@@ -452,11 +453,11 @@ where
     node.spawn(async move { reply.send(working.await) });
 }
 
-/// Proposes a change of the directory. These are few, so each may have a task.
+/// Proposes a change to the directory. These are few, so each may have a task.
 fn direct(node: &Arc<Node>, command: DirectoryCommand, deadline_ms: u32, reply: ReplyTo) {
     let proposing = Arc::clone(node);
     node.spawn(async move {
-        // Whoever asked is told before it gives up.
+        // The asker gets an answer before it gives up.
         let patience = patience(deadline_ms) / 4 * 3;
         let result = match tokio::time::timeout(patience, proposing.change_directory(command)).await
         {

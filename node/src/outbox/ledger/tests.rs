@@ -14,15 +14,16 @@ enum Step {
         stamp: u64,
         value: Option<u8>,
     },
-    /// The oldest so many of what is on its way to the log arrive there.
+    /// The given number of the oldest writes on their way to the log arrive there.
     Sync(usize),
-    /// What is not durable is lost; all else is read back.
+    /// Everything that is not durable is lost; all else is read back.
     Crash,
-    /// The primary acknowledges so many of what is sent.
+    /// The primary acknowledges up to the given number of writes.
     Send(usize),
     /// The replica here catches up with the primary.
     Settle,
-    /// The log is to be shortened; whether it takes the records, and the purge gets there too.
+    /// The log is to be shortened; whether it takes the records, and whether the purge gets there
+    /// too.
     Rewrite {
         bytes_max: usize,
         taken: bool,
@@ -88,7 +89,7 @@ proptest! {
     ) {
         let mut log = Log { next: 1, ..Log::default() };
         let mut ledger = Ledger::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
-        // Everything that was ever accepted; what the primary took; what is settled.
+        // Every write ever accepted; the last that the primary took; the last that is settled.
         let mut twin: Vec<Deposit> = Vec::new();
         let (mut taken, mut settled) = (0_u64, 0_u64);
         for step in steps {
@@ -116,14 +117,14 @@ proptest! {
                     log.next = last.max(log.purged) + 1;
                     let records = log.durable.clone();
                     ledger = Ledger::load(ME, log.next, records, log.mark.as_deref(), Duration::ZERO).unwrap();
-                    // What the replica here has is known after a restart too.
+                    // The progress of the replica here is known after a restart too.
                     if let Some(purge) = ledger.settle(Number(settled)) {
                         log.purge(purge);
                     }
                 }
                 Step::Send(count) => {
                     for (number, _) in ledger.window(count, usize::MAX) {
-                        // The shard takes the next one, and knows what it has.
+                        // The shard takes the next number, and recognises those that it has.
                         prop_assert!(number.0 <= taken + 1, "{} after {}", number.0, taken);
                         taken = taken.max(number.0);
                         ledger.sent(number);
@@ -219,19 +220,19 @@ fn an_outbox_that_has_lost_its_end_gives_no_number_twice() {
     let appended: Vec<Append> = (1..=3).map(|at| ledger.stage(Stamp(at), &key, None)).collect();
     (0..3).for_each(|_| ledger.durable());
     assert!(appended.windows(2).all(|pair| pair[1].number.0 == pair[0].number.0 + 1));
-    // Two of them are lost, though they were durable, and may have been delivered.
+    // Two of them are lost although they were durable, and may have been delivered.
     let left = vec![(1, appended[0].command.clone())];
     let mut ledger = Ledger::load(ME, 2, left, None, 101 * second).unwrap();
     let next = ledger.stage(Stamp(9), &key, None);
     assert!(next.number > appended[2].number, "{:?}", next.number);
     ledger.durable();
-    // It says itself after which one it comes, and is sent after that.
+    // The write names its predecessor itself, and is sent after it.
     let read = |record: &Bytes| decode(ME, 1, record).unwrap();
     assert_eq!(read(&next.command).after, appended[0].number);
     let window: Vec<Number> =
         ledger.window(9, usize::MAX).into_iter().map(|(number, _)| number).collect();
     assert_eq!(window, [appended[0].number, next.number]);
-    // What is here shows, whatever lies between the numbers.
+    // A write that is here shows, whatever lies between the numbers.
     assert!(ledger.shows(next.number, Number(0)));
     assert_eq!(ledger.settle(appended[0].number).map(drop), Some(()));
     assert!(!ledger.shows(next.number, Number(0)) && ledger.shows(next.number, appended[0].number));

@@ -3,7 +3,7 @@ use tokio::time::sleep_until;
 use super::*;
 use crate::replica::in_flight::UNDER_WAY_MAX;
 
-/// Between regions, and in one place.
+/// Duration of a round between regions, and of one within a place.
 const FAR: Duration = Duration::from_millis(400);
 const NEAR: Duration = Duration::from_millis(2);
 
@@ -11,7 +11,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What came of those who came.
+/// The observed waits and rounds.
 #[derive(Default)]
 struct Seen {
     waits: Vec<Duration>,
@@ -19,7 +19,7 @@ struct Seen {
     at_once: usize,
 }
 
-/// Has somebody come at each of these times.
+/// Serves requests that arrive at these times.
 async fn serve(round: Duration, arrivals: &[Duration]) -> Seen {
     let (queue, waiting) = mpsc::channel(arrivals.len());
     let (start, mut rounds) = (Instant::now(), QuorumRounds::new(waiting));
@@ -50,7 +50,7 @@ async fn serve(round: Duration, arrivals: &[Duration]) -> Seen {
 #[tokio::test(start_paused = true)]
 async fn over_a_long_way_nobody_waits_for_the_round_of_another() {
     let apart = FAR / UNDER_WAY_MAX as u32;
-    // One that tells how long a round takes, and then some while others are under way.
+    // One request that shows how long a round takes, and then some while others are in flight.
     let arrivals: Vec<_> = [0, 1000, 1050, 1060, 1070, 1200, 1399].map(ms).into();
     let seen = serve(FAR, &arrivals).await;
     assert_eq!((seen.waits.len(), seen.rounds), (arrivals.len(), 6));

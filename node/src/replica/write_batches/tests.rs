@@ -9,7 +9,7 @@ use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};
 use dkv_state::Batch;
 
-/// Writes that wait, numbered in order, and where their answers go.
+/// Waiting writes, numbered in order, and the destination of their answers.
 struct Waiting {
     queue: VecDeque<PendingWrite>,
     replies: Replies,
@@ -38,7 +38,7 @@ impl Waiting {
         });
     }
 
-    /// The ids and outcomes of what was answered so far.
+    /// The ids and outcomes of the writes answered so far.
     fn answered(&mut self) -> Vec<(u64, Result<Answer, Refusal>)> {
         let mut answered = Vec::new();
         while let Ok((reply, ..)) = self.answers.try_recv() {
@@ -48,7 +48,7 @@ impl Waiting {
     }
 }
 
-/// What the shard's clock shows.
+/// The time on the shard's clock.
 const TIME_MS: u64 = 77;
 
 fn later() -> Instant {
@@ -89,7 +89,7 @@ fn what_waited_too_long_is_refused_and_has_no_effect() {
     assert_eq!(replies.len(), 1);
     let answered = waiting.answered();
     assert_eq!(answered.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 2]);
-    // Unavailable promises that there is and will be no effect; unknown would not.
+    // Unavailable promises that there is no effect and never will be; unknown would not.
     assert!(answered.iter().all(|(_, result)| matches!(result, Err(Refusal::Unavailable(_)))));
 
     waiting.push("late", Instant::now());
@@ -114,13 +114,13 @@ fn a_batch_has_its_bounds_and_loses_nothing() {
         sizes.push(replies.len());
         unanswered.extend(replies);
     }
-    // Two halves and their heads are over the target; a large one goes alone.
+    // Two halves and their headers exceed the target; a large one goes alone.
     assert_eq!(sizes, [1, 1, 1, limits::BATCH_COMMANDS_MAX, 1]);
     assert!(waiting.answered().is_empty());
     drop(unanswered);
     let answered = waiting.answered();
     assert_eq!(answered.len(), waiting.next_id as usize);
-    // What was on its way when the node stopped may have had its effect.
+    // Writes in flight when the node stopped may have had their effect.
     assert!(answered.iter().all(|(_, result)| matches!(result, Err(Refusal::Unknown(_)))));
 }
 
