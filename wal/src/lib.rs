@@ -22,7 +22,7 @@
 //!
 //! Read in this order: [`options`], `format` (the bytes), `groups` (the state of each group),
 //! `segments` (the table of files), `core` (staged records and the next frame), `writer`,
-//! `segment_manager`, `replay` (how a log is read back, and how a torn tail is told from damage),
+//! `segment_manager`, `replay` (how a log is read back, and how it tells a torn tail from damage),
 //! `read`, and [`handle`].
 //!
 //! Rules that always hold:
