@@ -30,8 +30,8 @@ const RECYCLED_MAX: usize = 2;
 /// Prepares and deletes segment files. There is one for each log.
 pub struct SegmentManager {
     shared: Arc<WalInner>,
-    /// The only other owner of the disk, so that its directory is free again once the log is
-    /// closed.
+    /// No other part of the log keeps the disk, so that its directory is free again once the log
+    /// is closed.
     disk: Arc<dyn Disk>,
     maker: SegmentMaker,
 }

@@ -16,7 +16,7 @@ pub(super) struct WalInner {
     for_writer: Condvar,
     for_segment_manager: Condvar,
     for_appenders: Notify,
-    /// Wakes the writer and the segment manager when they are tasks and not threads.
+    /// Wake-ups of the writer and of the segment manager when they are tasks and not threads.
     writer_task: Notify,
     segment_manager_task: Notify,
 }

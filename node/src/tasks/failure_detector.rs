@@ -47,8 +47,8 @@ const TURN: Duration = Duration::from_millis(12);
 /// further pause is longer by the same amount. It is never shorter than a handshake and the two
 /// rounds of votes: a candidate that stands again earlier undoes what it has begun.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
-/// Attempts after which the failure detector leaves the election to Raft's own timers: within 1.7
-/// s, for a machine that is very busy.
+/// Attempts after which the failure detector leaves the election to Raft's own timers: within
+/// 1.7 s, for a machine that is very busy.
 const ASKS_MAX: u32 = 20;
 
 /// Runs for the life of the node.

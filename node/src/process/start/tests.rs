@@ -104,7 +104,7 @@ async fn no_task_outlives_its_node() {
 
 const SHARD: GroupId = GroupId(1);
 
-/// Client of the shard of a node that bypasses all connections.
+/// Client of a node's shard that bypasses all connections.
 struct Writer {
     node: Arc<Node>,
     serial: u64,
