@@ -1,5 +1,5 @@
-//! The cluster map, called the directory, and what follows from it: the coordinator changes it, and
-//! every node brings its replicas to what it says.
+//! The cluster map, called the directory, and the tasks around it: the coordinator changes it, and
+//! every node brings its replicas in line with it.
 
 pub(crate) mod coordinator;
 pub(crate) mod rebalancer;

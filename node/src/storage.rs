@@ -1,5 +1,5 @@
-//! What a node keeps on disk: its data directory, the log and the checkpoints in it, and whether
-//! the disk is fast enough for them.
+//! A node's storage: its data directory, the log and the checkpoints in it, and a check that the
+//! disk is fast enough for them.
 
 pub(crate) mod data_dir;
 pub(crate) mod stores;

@@ -1,4 +1,4 @@
-//! Tasks that each node runs for as long as it lives, each for one purpose.
+//! Background tasks that every node runs for its whole life, one module per purpose.
 
 pub(crate) mod failure_detector;
 pub(crate) mod heartbeat_ticker;

@@ -1,10 +1,11 @@
-//! What is staged, and what the next frame is: the part of the log that decides and does no IO.
+//! The part of the log that decides and does no IO: it collects staged records and plans the next
+//! frame.
 //!
 //! Callers stage records under one lock: at that moment the state of their group changes and their
-//! entries are readable. The writer then asks for a [`Plan`], does what it says without the lock,
-//! and reports back with [`Core::written`]. A plan takes *everything* that is staged, in order, so
-//! the state of the groups at that moment is the state after the frame, and that is what the first
-//! frame of a segment restates.
+//! entries are readable. The writer then asks for a [`Plan`], carries it out without the lock, and
+//! reports back with [`Core::written`]. A plan takes *everything* that is staged, in order, so the
+//! state of the groups at that moment is the state after the frame, and the first frame of a
+//! segment restates that state.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,14 +22,15 @@ use super::timing::Timing;
 use super::{Done, FatalHook};
 use crate::disk::DiskFile;
 
-/// What one call of a caller puts into the log.
+/// The contribution of one call to the log.
 #[derive(Default)]
 pub(super) struct Staged {
     /// Encoded records; empty for a call that changes nothing and only waits its turn.
     pub(super) records: Vec<u8>,
-    /// The entries among them: they are all there is, one record each.
+    /// The entries among the records. If there are any, the records hold nothing else, one record
+    /// each.
     pub(super) appended: Option<Appended>,
-    /// Whether this may free a segment.
+    /// Whether these records may free a segment.
     pub(super) frees: bool,
     pub(super) done: Option<Done>,
 }
@@ -39,16 +41,16 @@ pub(super) struct Appended {
     pub(super) payload_bytes: Vec<u32>,
 }
 
-/// What the writer has to do.
+/// The writer's next task.
 pub(super) enum Plan {
     /// Nothing is staged.
     Nothing,
     /// There is no segment for the next frame.
     NeedsSegment,
-    /// Nothing to write, but these have waited their turn.
+    /// There is nothing to write, but the turn of these callbacks has come.
     Call(Vec<Done>),
     Write(Frame),
-    /// The log is over; whoever waits gets this error.
+    /// The log has ended; all callbacks receive this error.
     Stop(Vec<Done>, io::Error),
 }
 
@@ -62,7 +64,7 @@ pub(super) struct Frame {
     pub(super) dones: Vec<Done>,
     entries: u64,
     last_serial: u64,
-    /// What was given to the log up to this frame.
+    /// Entries and votes that were given to the log up to this frame.
     promises: u64,
     is_seal: bool,
     release_below: Option<u64>,
@@ -78,18 +80,18 @@ pub(super) struct Core {
     /// Groups whose committed position rides on the next frame.
     committed: BTreeSet<GroupId>,
     next_frame: u64,
-    /// Entries and votes that are on disk, those that were dropped since included.
+    /// Entries and votes that are on disk, including those that were dropped since.
     pub(super) durable_records: u64,
     written_serial: u64,
     entries_written: u64,
-    /// Whether the last frame is a seal, or there is none.
+    /// Whether the last frame is a seal, or there is no frame.
     sealed: bool,
     pub(super) closing: bool,
-    /// The writer is done: nothing will be written any more.
+    /// Whether the writer is done and will write nothing more.
     pub(super) stopped: bool,
     pub(super) dead: Option<String>,
     on_fatal: Option<FatalHook>,
-    /// Whether the writer sleeps, and has to be woken.
+    /// Whether the writer sleeps, and must be woken.
     pub(super) writer_sleeps: bool,
 }
 
@@ -128,7 +130,7 @@ impl Core {
         }
     }
 
-    /// Whether anything may be staged.
+    /// Fails if no records may be staged any more.
     pub(super) fn check_open(&self) -> io::Result<()> {
         if let Some(reason) = &self.dead {
             return Err(dead_error(reason));
@@ -176,7 +178,7 @@ impl Core {
         self.stage(Staged { records, appended, frees: false, done: Some(done) });
     }
 
-    /// Lets the committed position of a group ride on the next frame.
+    /// Schedules the committed position of a group for the next frame.
     pub(super) fn stage_committed(&mut self, group: GroupId) {
         self.committed.insert(group);
     }
@@ -186,7 +188,7 @@ impl Core {
         self.committed.remove(&group);
     }
 
-    /// Whether the writer would find something to do that does not wait for the log to be idle.
+    /// Whether the writer would find work that does not wait for the log to be idle.
     pub(super) fn has_work(&self) -> bool {
         !self.staged.is_empty() || self.closing || self.dead.is_some()
     }
@@ -196,17 +198,17 @@ impl Core {
         !self.sealed || !self.committed.is_empty()
     }
 
-    /// Whether the writer, having been told that it needs a segment, should try again.
+    /// Whether the writer should try again after a plan that needed a segment.
     pub(super) fn may_have_segment(&self) -> bool {
         self.segments.spare.is_some() || self.dead.is_some() || self.must_give_up()
     }
 
-    /// A log that is being closed does not wait for room.
+    /// Whether to give up: a log that is being closed does not wait for room.
     fn must_give_up(&self) -> bool {
         self.closing && self.segments.short_of_room
     }
 
-    /// What the writer has to do now. `idle` says that the log has been idle for long enough.
+    /// Returns the writer's next task. `idle` says that the log has been idle for long enough.
     pub(super) fn plan(&mut self, idle: bool) -> Plan {
         if let Some(reason) = &self.dead {
             let error = dead_error(reason);
@@ -244,7 +246,8 @@ impl Core {
         self.take_frame(tail, body_bytes, is_seal)
     }
 
-    /// Turns everything that is staged into a frame. There is room for it.
+    /// Turns everything that is staged into a frame. The caller has checked that there is room for
+    /// it.
     fn take_frame(&mut self, tail: Vec<u8>, body_bytes: u64, is_seal: bool) -> Plan {
         let bytes = frame_bytes(body_bytes);
         let Some((segment, offset)) = self.segments.fit(bytes) else { return Plan::NeedsSegment };
@@ -286,7 +289,7 @@ impl Core {
         Plan::Write(frame)
     }
 
-    /// Says where the entries of an append lie, whose records begin at `at` in a segment.
+    /// Records where the entries of an append lie, whose records begin at `at` in a segment.
     fn locate(&mut self, appended: &Appended, segment: u64, at: u64) {
         let mut at = at;
         for (index, &payload_bytes) in (appended.first..).zip(&appended.payload_bytes) {
@@ -313,15 +316,15 @@ impl Core {
     }
 
     fn encode_restated(&self, into: &mut Vec<u8>) {
-        // Encoding plain values into memory does not fail; if it did, the empty payload would be
-        // refused at the next start rather than taken for a log without groups.
+        // Encoding plain values into memory does not fail; if it did, the next start would refuse
+        // the empty payload rather than take it for a log without groups.
         let restated = (self.groups.promises, self.groups.restate());
         let payload = postcard::to_stdvec(&restated).unwrap_or_default();
         let group = GroupId::CONTROL;
         Record { group, kind: Kind::Restate, index: 0, payload: &payload }.encode(into);
     }
 
-    /// A frame was written and synced.
+    /// Records that a frame was written and synced.
     pub(super) fn written(&mut self, frame: &Frame) {
         self.sealed = frame.is_seal;
         self.durable_records = frame.promises;
@@ -331,11 +334,12 @@ impl Core {
         if let Some(sequence) = frame.release_below {
             self.segments.release_below(sequence);
         }
-        // Only now: that the next segment exists proves that this one's first frame was synced.
+        // Not earlier: the existence of the next segment proves that this one's first frame was
+        // synced.
         self.segments.want_spare(self.options.segment_bytes);
     }
 
-    /// Ends the log for good. Before anybody else can notice, the hook is told why.
+    /// Ends the log for good. Calls the hook with the reason before any caller can notice.
     pub(super) fn die(&mut self, reason: String) {
         if let Some(hook) = self.on_fatal.take() {
             hook(&reason);

@@ -1,12 +1,12 @@
-//! Why a log could not be opened. What goes wrong later is an [`io::Error`], because that is what
-//! callbacks and the Raft library speak.
+//! Errors of opening a log. Later failures are [`io::Error`]s, because callbacks and the Raft
+//! library use those.
 
 use std::io;
 
-/// Why a log could not be opened. Nothing was lost by trying.
+/// Why a log could not be opened. The attempt lost nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
-    /// A file holds something that no crash can explain: acknowledged data may be lost. The node
+    /// A file contains something that no crash can explain: acknowledged data may be lost. The node
     /// must not take part under its identity again; its data comes back from the other replicas.
     #[error("write-ahead log is damaged: {file} at byte {offset}: {reason}")]
     Damaged {
@@ -14,15 +14,15 @@ pub enum WalError {
         file: String,
         /// Position in the file, in bytes.
         offset: u64,
-        /// What was found there.
+        /// The contradiction that was found there.
         reason: String,
     },
     /// The disk failed; another attempt may succeed.
     #[error("write-ahead log: cannot {action}")]
     Disk {
-        /// What was being done.
+        /// The action that failed.
         action: String,
-        /// What the disk said.
+        /// The error of the disk.
         #[source]
         source: io::Error,
     },

@@ -1,8 +1,8 @@
-//! The bytes of a segment file, and nothing else: no files, no state.
+//! The byte format of a segment file, without any files or state.
 //!
-//! A segment is a header in the first sector, then frames, then zeros. A **frame** is what one
-//! write and one sync put down: a header, and a body of records. Each frame begins a sector of its
-//! own, so that a torn write never touches a sector that holds acknowledged data. All numbers are
+//! A segment is a header in the first sector, then frames, then zeros. A **frame** is the unit of
+//! one write and one sync: a header, and a body of records. Each frame begins a sector of its own,
+//! so that a torn write never touches a sector that holds acknowledged data. All numbers are
 //! little-endian.
 //!
 //! ```text
@@ -14,7 +14,7 @@
 //!
 //! The salt is drawn at random for each segment and is part of each frame header: a client that
 //! stores the image of a frame as a value does not know it, so its value is never taken for a
-//! frame. The checksum of a record is what a later read of that one entry checks.
+//! frame. A later read of a single entry checks the checksum of its record.
 
 use dkv_base::id::GroupId;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"dkv wal\n");
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"frm\n");
 const VERSION: u32 = 1;
 
-/// What the first sector of a segment says.
+/// Content of the first sector of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) sequence: u64,
@@ -75,7 +75,7 @@ impl SegmentHeader {
     }
 }
 
-/// What the header of a frame says.
+/// Header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameHeader {
     pub(super) salt: u64,
@@ -100,7 +100,7 @@ impl FrameHeader {
         bytes
     }
 
-    /// The header at the start of `bytes`, if one of this segment is there.
+    /// Decodes the header at the start of `bytes`, if there is one that belongs to this segment.
     pub(super) fn decode(bytes: &[u8], segment: &SegmentHeader) -> Option<Self> {
         let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
         if u32_at(bytes, 0) != FRAME_MAGIC
@@ -124,7 +124,7 @@ pub(super) fn frame_bytes(body_bytes: u64) -> u64 {
     (FRAME_HEADER_BYTES as u64 + body_bytes).next_multiple_of(SECTOR_BYTES as u64)
 }
 
-/// What a record is about.
+/// Kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Kind {
@@ -138,12 +138,12 @@ pub(super) enum Kind {
     Truncate = 4,
     /// All entries up to `index` are gone; the payload is the caller's id of the last of them.
     Purge = 5,
-    /// Everything of the group is void.
+    /// All data of the group is void.
     Forget = 6,
-    /// Nothing: the frame only proves that the one before it was synced.
+    /// No data: the frame only proves that the one before it was synced.
     Seal = 7,
-    /// The state of all groups as it is after this frame: how many entries and votes there have
-    /// been, and a list of [`Restated`].
+    /// The state of all groups after this frame: the number of entries and votes so far, and a list
+    /// of [`Restated`].
     Restate = 8,
 }
 
@@ -163,8 +163,8 @@ impl Kind {
     }
 }
 
-/// What the first frame of a segment says about one group, so that no older segment is needed for
-/// anything but entries.
+/// One group's state in the first frame of a segment, which makes older segments unnecessary for
+/// everything but entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Restated {
     pub(super) group: GroupId,
@@ -204,7 +204,7 @@ impl<'a> Record<'a> {
         into.extend_from_slice(self.payload);
     }
 
-    /// Takes the record at the start of `bytes`; `None` if there is no whole and sound one.
+    /// Decodes the record at the start of `bytes`; `None` if there is no whole and sound one.
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.get(..RECORD_HEADER_BYTES)?;
         let payload_bytes = usize::try_from(u32_at(header, 4)).ok()?;
@@ -221,7 +221,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The checksum of several pieces as if they were one.
+/// Computes the checksum of several pieces as if they were one.
 pub(super) fn checksum(pieces: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for piece in pieces {
@@ -242,23 +242,23 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(number)
 }
 
-/// The name of the segment with a sequence number.
+/// Returns the name of the segment with a sequence number.
 pub(super) fn segment_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")
 }
 
-/// The name of a segment that is still being prepared.
+/// Returns the name of a segment that is still being prepared.
 pub(super) fn unfinished_name(sequence: u64) -> String {
     format!("{sequence:016x}.tmp")
 }
 
-/// The sequence number of a segment, if `name` is the name of one.
+/// Returns the sequence number of a segment, if `name` is the name of one.
 pub(super) fn sequence_of_name(name: &str) -> Option<u64> {
     let sequence = u64::from_str_radix(name.strip_suffix(".wal")?, 16).ok()?;
     (name == segment_name(sequence)).then_some(sequence)
 }
 
-/// Whether `name` is that of a segment that was never finished.
+/// Whether `name` is the name of a segment that was never finished.
 pub(super) fn is_unfinished_name(name: &str) -> bool {
     let digits = name.strip_suffix(".tmp").unwrap_or("");
     digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())

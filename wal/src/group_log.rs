@@ -18,7 +18,7 @@ use super::read::Reading;
 use super::shared::Handle;
 use super::shared::WalInner;
 
-/// The log of one group. Clones are the same log.
+/// The log of one group. Clones refer to the same log.
 ///
 /// Calls take effect in the order in which they are made, in memory at once and on disk later. Each
 /// call that takes a [`Done`] either returns an error and drops it, or returns `Ok` and calls it
@@ -30,7 +30,7 @@ pub struct GroupLog {
 }
 
 impl GroupLog {
-    /// The group that this is the log of.
+    /// The group to which this log belongs.
     pub fn id(&self) -> GroupId {
         self.id
     }
@@ -43,9 +43,9 @@ impl GroupLog {
     ///
     /// # Errors
     /// `WouldBlock` if [`staged_bytes`](super::WalOptions::staged_bytes) are waiting already (see
-    /// [`Self::append_when_ready`]), `InvalidInput` if the indexes do not fit or there is too much
-    /// at once ([`APPEND_BYTES_MAX`]), or the reason why the log takes no more. Nothing was
-    /// appended.
+    /// [`Self::append_when_ready`]), `InvalidInput` if the indexes do not fit or the entries are
+    /// too long together ([`APPEND_BYTES_MAX`]), or the reason why the log accepts no more. Nothing
+    /// was appended.
     pub fn append(&self, entries: Vec<(u64, Bytes)>, done: Done) -> io::Result<()> {
         let records = self.encode(&entries)?;
         let mut core = self.shared().lock();
@@ -56,8 +56,8 @@ impl GroupLog {
         self.stage_append(&mut core, entries, records, done)
     }
 
-    /// As [`Self::append`], but waits while too much is staged, which is how a slow or full disk
-    /// pushes back. May be cancelled: then nothing was appended.
+    /// Appends entries as [`Self::append`] does, but waits while too much is staged, which is how a
+    /// slow or full disk pushes back. If the call is cancelled, nothing was appended.
     ///
     /// # Errors
     /// As for [`Self::append`], but never `WouldBlock`.
@@ -68,7 +68,7 @@ impl GroupLog {
     ) -> io::Result<()> {
         let records = self.encode(&entries)?;
         loop {
-            // Registered before the look at the stage, or the wake-up could fall between the two.
+            // Registered before the check of the stage, or the wake-up could fall between the two.
             let woken = self.shared().for_appenders().notified();
             let mut woken = std::pin::pin!(woken);
             woken.as_mut().enable();
@@ -86,8 +86,8 @@ impl GroupLog {
     /// Saves the vote.
     ///
     /// # Errors
-    /// `InvalidInput` if it is longer than [`STATE_BYTES_MAX`], or the reason why the log takes no
-    /// more.
+    /// `InvalidInput` if it is longer than [`STATE_BYTES_MAX`], or the reason why the log accepts
+    /// no more.
     pub fn save_vote(&self, vote: Bytes, done: Done) -> io::Result<()> {
         check_state_bytes(&vote)?;
         let mut core = self.shared().lock();
@@ -111,7 +111,7 @@ impl GroupLog {
         let seal_was_due = core.needs_seal();
         core.stage_committed(self.id);
         if !seal_was_due {
-            // The writer sleeps without a limit, and has to count the idle time from now on.
+            // The writer sleeps without a limit, and must count the idle time from now on.
             self.shared().wake_writer_locked(&mut core);
         }
         Ok(())
@@ -121,7 +121,7 @@ impl GroupLog {
     /// `done` only waits for what was staged before.
     ///
     /// # Errors
-    /// `InvalidInput` if `index` was purged, or the reason why the log takes no more.
+    /// `InvalidInput` if `index` was purged, or the reason why the log accepts no more.
     pub fn truncate_from(&self, index: u64, done: Done) -> io::Result<()> {
         let mut core = self.shared().lock();
         core.check_open()?;
@@ -134,13 +134,14 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Drops all entries up to `index`, whose id for the caller is `log_id`. It may lie beyond the
-    /// last entry: the next one to append is then the one behind it. If as much was purged already,
-    /// nothing changes, and `done` only waits for what was staged before.
+    /// Drops all entries up to `index`, whose id for the caller is `log_id`. `index` may lie beyond
+    /// the last entry: the next entry to append is then the one after `index`. If the log was
+    /// already purged up to there, nothing changes, and `done` only waits for what was staged
+    /// before.
     ///
     /// # Errors
     /// `InvalidInput` if `log_id` is longer than [`STATE_BYTES_MAX`] or `index` is `u64::MAX`, or
-    /// the reason why the log takes no more.
+    /// the reason why the log accepts no more.
     pub fn purge(&self, index: u64, log_id: Bytes, done: Done) -> io::Result<()> {
         check_state_bytes(&log_id)?;
         let mut core = self.shared().lock();
@@ -154,10 +155,10 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Drops everything of the group, as if it had never been.
+    /// Drops all data of the group, as if it had never existed.
     ///
     /// # Errors
-    /// The reason why the log takes no more.
+    /// The reason why the log accepts no more.
     pub fn forget(&self, done: Done) -> io::Result<()> {
         let mut core = self.shared().lock();
         core.check_open()?;
@@ -170,18 +171,18 @@ impl GroupLog {
         Ok(())
     }
 
-    /// The entries of a range, as far as they exist, with their indexes. Reads those from disk that
-    /// have left memory, and blocks meanwhile.
+    /// Returns the existing entries of a range, with their indexes. Reads those from disk that have
+    /// left memory, and blocks meanwhile.
     ///
     /// # Errors
-    /// `InvalidData` if an entry is damaged on disk, or whatever the disk reports.
+    /// `InvalidData` if an entry is damaged on disk, or any error of the disk.
     pub fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<(u64, Bytes)>> {
         let (start, end) = bounds(&range);
         self.read_limited(start, end, u64::MAX)
     }
 
-    /// The entries from `start` up to but without `end`, as far as they exist, while their lengths
-    /// together do not exceed `bytes_max`; but at least one, if there is one.
+    /// Returns the existing entries from `start` up to but without `end`, while the sum of their
+    /// lengths does not exceed `bytes_max`; but at least one, if there is one.
     ///
     /// # Errors
     /// As for [`Self::read`].
@@ -194,8 +195,8 @@ impl GroupLog {
         self.reading(start, end, bytes_max).entries()
     }
 
-    /// As [`Self::read_limited`], but only finds the entries, and says whether the disk is needed
-    /// to read them: for whoever must not wait for it.
+    /// Finds the entries that [`Self::read_limited`] would return, without reading them, and says
+    /// whether that needs the disk: for callers that must not wait for it.
     pub fn reading(&self, start: u64, end: u64, bytes_max: u64) -> Reading {
         let core = self.shared().lock();
         let found = core.groups.find(self.id, start, end, bytes_max);
@@ -210,18 +211,18 @@ impl GroupLog {
         Reading { group: self.id, found, files }
     }
 
-    /// Bytes of the segment files that hold what could be purged, of whatever group: all but the
-    /// one in use and the spare.
+    /// Bytes of the segment files that could be purged, of all groups: all files but the one in use
+    /// and the spare.
     pub fn bytes_held(&self) -> u64 {
         self.shared().lock().segments.bytes_held()
     }
 
-    /// How long the write that is under way has been so, of whatever group; zero if there is none.
+    /// How long the current write, of any group, has been under way; zero if there is none.
     pub fn write_pending(&self) -> Duration {
         Duration::from_micros(self.shared().lock().timing.pending_us())
     }
 
-    /// What the group has besides its entries, and which entries there are.
+    /// Returns the group's saved state, and which entries exist.
     pub fn state(&self) -> LogState {
         self.shared().lock().groups.state(self.id)
     }
@@ -236,7 +237,8 @@ impl GroupLog {
         records
     }
 
-    /// The records of an append. This is done without the lock: it computes the checksums.
+    /// Encodes the records of an append. This is done without the lock, because it computes the
+    /// checksums.
     fn encode(&self, entries: &[(u64, Bytes)]) -> io::Result<Vec<u8>> {
         let bytes: usize = entries.iter().map(|(_, payload)| record_bytes(payload.len())).sum();
         if bytes > APPEND_BYTES_MAX {
@@ -276,7 +278,7 @@ impl GroupLog {
     }
 }
 
-/// The first index of a range, and the one after the last.
+/// Returns the first index of a range, and the one after the last.
 pub fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(start) => *start,

@@ -1,11 +1,12 @@
-//! What the log says, group by group: votes, positions, where each entry lies, and the entries that
+//! State of the log, group by group: votes, positions, where each entry lies, and the entries that
 //! are still in memory.
 //!
 //! The same methods serve the callers and the replay of the files, so that both agree on what is
-//! allowed. Entries are held in order, so the index is a queue: 16 bytes an entry. The cache is the
+//! allowed. Entries are in order, so the index is a queue: 16 bytes an entry. The cache is the
 //! youngest part of it: entries enter in the order in which they are appended, over all groups, and
-//! leave in that order once they are written, so what a group has in memory is always a suffix of
-//! its entries. An entry that is not written yet never leaves, except by being truncated or purged.
+//! leave in that order once they are written, so the entries of a group in memory are always a
+//! suffix of its entries. An entry that is not written yet never leaves, except by being truncated
+//! or purged.
 //!
 //! Deliberately missing: files, threads, and any notion of what is durable.
 
@@ -29,16 +30,16 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// The place of an entry that has none yet.
+    /// The location of an entry that has no place on disk yet.
     pub(super) fn staged(payload_bytes: u32) -> Self {
         Self { segment: 0, offset: 0, payload_bytes }
     }
 }
 
-/// What an entry in memory is taken to need beside its own bytes, so that empty ones count too.
+/// Assumed memory of an entry beside its own bytes, so that empty ones count too.
 const CACHED_OVERHEAD_BYTES: usize = 64;
 
-/// A place in memory or on disk where an entry is.
+/// Where an entry was found, in memory or on disk.
 pub(super) enum Found {
     Cached(Bytes),
     Stored(Location),
@@ -62,9 +63,9 @@ pub(super) struct Group {
     purged: Option<(u64, Bytes)>,
     /// First index, and the one after the last; `None` before the first entry or purge.
     range: Option<(u64, u64)>,
-    /// Where the entries lie, for the last so many of the range. All of them, except during replay.
+    /// Locations of the entries at the end of the range: all of them, except during replay.
     locations: VecDeque<Location>,
-    /// The entries in memory, for the last so many of the range, each with its serial.
+    /// The entries in memory, at the end of the range, each with its serial number.
     cached: VecDeque<(u64, Bytes)>,
 }
 
@@ -72,11 +73,12 @@ pub(super) struct Group {
 #[derive(Default)]
 pub(super) struct Groups {
     groups: BTreeMap<GroupId, Group>,
-    /// For each group with entries in memory, the serial of the oldest of them.
+    /// For each group with entries in memory, the serial number of the oldest of them.
     oldest_cached: BTreeMap<u64, GroupId>,
     cached_bytes: usize,
     last_serial: u64,
-    /// Entries and votes that were ever given to this log: what its node has promised to keep.
+    /// Entries and votes that were ever given to this log: everything that its node has promised to
+    /// keep.
     pub(super) promises: u64,
 }
 
@@ -106,7 +108,7 @@ impl Groups {
         self.cached_bytes
     }
 
-    /// The number of the entry that entered memory last.
+    /// The serial number of the entry that entered memory last.
     pub(super) fn last_serial(&self) -> u64 {
         self.last_serial
     }
@@ -124,7 +126,7 @@ impl Groups {
         self.groups.get(&id).and_then(|group| group.committed.clone())
     }
 
-    /// Whether `count` entries from `index` on may be appended now.
+    /// Checks whether `count` entries from `index` on may be appended now.
     pub(super) fn check_append(&self, id: GroupId, index: u64, count: u64) -> Result<(), Refused> {
         if index.checked_add(count).is_none() {
             return Err(Refused::Range { group: id, index });
@@ -158,7 +160,7 @@ impl Groups {
         }
     }
 
-    /// Says where an entry lies that was appended before its place was known. It may have been
+    /// Records where an entry lies that was appended before its place was known. It may have been
     /// truncated or purged since.
     pub(super) fn locate(&mut self, id: GroupId, index: u64, location: Location) {
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -167,7 +169,7 @@ impl Groups {
         }
     }
 
-    /// Whether truncating from `index` would change anything.
+    /// Returns whether truncating from `index` would change anything.
     pub(super) fn check_truncate(&self, id: GroupId, index: u64) -> Result<bool, Refused> {
         match self.groups.get(&id).and_then(|group| group.range) {
             Some((first, _)) if index < first => Err(Refused::Purged { group: id, index }),
@@ -187,7 +189,7 @@ impl Groups {
         self.drop_cached(id, |cached| cached.len().saturating_sub(dropped)..cached.len());
     }
 
-    /// Whether purging up to `index` would change anything.
+    /// Returns whether purging up to `index` would change anything.
     pub(super) fn check_purge(&self, id: GroupId, index: u64) -> Result<bool, Refused> {
         if index == u64::MAX {
             return Err(Refused::Range { group: id, index });
@@ -196,7 +198,7 @@ impl Groups {
         Ok(purged.is_none_or(|(purged, _)| *purged < index))
     }
 
-    /// Drops all entries up to `index`; the next one to append is at least the one behind it. The
+    /// Drops all entries up to `index`; the next entry to append is at least the one after it. The
     /// caller has checked it.
     pub(super) fn purge(&mut self, id: GroupId, index: u64, log_id: Bytes) {
         let group = self.groups.entry(id).or_default();
@@ -217,7 +219,7 @@ impl Groups {
         self.groups.remove(&id);
     }
 
-    /// Takes a range out of what a group has in memory, and keeps the books.
+    /// Removes a range from the entries that a group has in memory, and updates the accounts.
     fn drop_cached(
         &mut self,
         id: GroupId,
@@ -235,8 +237,8 @@ impl Groups {
         }
     }
 
-    /// Takes entries out of memory, oldest first, until no more than `bytes_max` remain; but none
-    /// younger than `written`, the serial of the last entry that can be read from its file.
+    /// Removes entries from memory, oldest first, until no more than `bytes_max` remain; but none
+    /// younger than `written`, the serial number of the last entry that can be read from its file.
     pub(super) fn shrink_cache(&mut self, bytes_max: usize, written: u64) {
         while self.cached_bytes > bytes_max {
             match self.oldest_cached.first_key_value() {
@@ -246,8 +248,8 @@ impl Groups {
         }
     }
 
-    /// The places of the entries of a group from `start` up to but without `end`, as far as they
-    /// exist, until their lengths exceed `bytes_max`; but at least one, if there is one.
+    /// Returns the places of the existing entries of a group from `start` up to but without `end`,
+    /// until the sum of their lengths exceeds `bytes_max`; but at least one, if there is one.
     pub(super) fn find(
         &self,
         id: GroupId,
@@ -273,13 +275,13 @@ impl Groups {
         found
     }
 
-    /// The oldest segment that still holds an entry of any group.
+    /// Returns the oldest segment that still contains an entry of any group.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
         let fronts = self.groups.values().filter_map(|group| group.locations.front());
         fronts.map(|location| location.segment).filter(|segment| *segment != 0).min()
     }
 
-    /// The last index that each group has in `segment` or an older one.
+    /// Returns the last index that each group has in `segment` or an older one.
     pub(super) fn last_indexes_in(&self, segment: u64) -> Vec<(GroupId, u64)> {
         let mut pinning = Vec::new();
         for (id, group) in &self.groups {
@@ -293,7 +295,7 @@ impl Groups {
         pinning
     }
 
-    /// The state of every group, for the first frame of a segment.
+    /// Returns the state of every group, for the first frame of a segment.
     pub(super) fn restate(&self) -> Vec<Restated> {
         let bytes = |bytes: &Bytes| bytes.to_vec();
         let states = self.groups.iter().map(|(id, group)| Restated {
@@ -306,8 +308,8 @@ impl Groups {
         states.collect()
     }
 
-    /// The groups as a segment restates them, with the entries that are known to lie in that
-    /// segment. Others are [missing](Self::missing) for now.
+    /// Makes the groups as a segment restates them, with the entries that are known to lie in that
+    /// segment. Other entries are [missing](Self::missing) for now.
     pub(super) fn from_restated(
         promises: u64,
         states: Vec<Restated>,
@@ -338,7 +340,7 @@ impl Groups {
         Some(Self { groups, promises, ..Self::default() })
     }
 
-    /// A group, and the indexes that it should have but that were not seen in any segment.
+    /// Returns a group, and the indexes that it should have but that were in no segment.
     pub(super) fn missing(&self) -> Option<(GroupId, u64, u64)> {
         self.groups.iter().find_map(|(id, group)| {
             let (first, next) = group.range?;
@@ -349,7 +351,7 @@ impl Groups {
 }
 
 impl Group {
-    /// The position of an index in the queue of locations.
+    /// Returns the position of an index in the queue of locations.
     fn position(&self, index: u64) -> Option<usize> {
         let (_, next) = self.range?;
         let from_end = usize::try_from(next.checked_sub(index)?).ok()?;
@@ -366,7 +368,7 @@ impl Group {
     }
 }
 
-/// Gives memory back once a queue is far emptier than it was.
+/// Releases memory once a queue is far emptier than it was.
 fn shrink(locations: &mut VecDeque<Location>) {
     if locations.capacity() > 4096 && locations.len() < locations.capacity() / 4 {
         locations.shrink_to(locations.len() * 2);

@@ -19,10 +19,10 @@ use super::writer::Writer;
 use super::{FatalHook, WriteDelay};
 use crate::disk::Disk;
 
-/// The write-ahead log of a node. Clones are the same log.
+/// The write-ahead log of a node. Clones refer to the same log.
 ///
-/// When the last clone, and the last [`GroupLog`], is gone, the log closes in the background. Use
-/// [`Wal::close`] to wait for that.
+/// When the last clone, and the last [`GroupLog`], is dropped, the log closes in the background.
+/// Use [`Wal::close`] to wait for that.
 #[derive(Clone)]
 pub struct Wal {
     handle: Arc<Handle>,
@@ -30,14 +30,14 @@ pub struct Wal {
 
 impl Wal {
     /// Opens the log in the directory `disk`, or begins a new one there, and starts its two
-    /// threads. Reads all segments and blocks until they are read. `on_fatal` is called, from one
-    /// of the threads, if the log stops for good, before anybody else learns of it; it must not use
-    /// the log.
+    /// threads. Reads all segments, and blocks until that is done. If the log stops for good, one
+    /// of the threads calls `on_fatal` before any caller learns of it; `on_fatal` must not use the
+    /// log.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] if acknowledged data may be lost, [`WalError::Missing`] if there is
-    /// nothing and there must be, [`WalError::Disk`] if the disk failed or has no room for a first
-    /// segment, [`WalError::Options`] if an option is out of bounds.
+    /// [`WalError::Damaged`] if acknowledged data may be lost, [`WalError::Missing`] if there are
+    /// no segments and there must be, [`WalError::Disk`] if the disk failed or has no room for a
+    /// first segment, [`WalError::Options`] if an option is out of bounds.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: WalOptions,
@@ -48,8 +48,8 @@ impl Wal {
             let builder = thread::Builder::new().name(name.to_owned());
             let (shared, name) = (Arc::clone(&wal.handle.shared), name.to_owned());
             let run = move || {
-                // Nobody waits for this thread: without a word, all that it should write would wait
-                // for ever.
+                // No other thread joins this one: if it ended silently, every caller that needs it
+                // would wait for ever.
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
                     shared.die(format!("{name} {}", Panicked::new(&*payload)));
                 }
@@ -64,9 +64,9 @@ impl Wal {
         Ok(wal)
     }
 
-    /// As [`Self::open`], but with two tasks of the runtime instead of threads, as a simulation
-    /// does: each write takes as long as `pace` says, on the runtime's clock. [`Self::close`] then
-    /// only begins to close.
+    /// Opens a log as [`Self::open`] does, but with two tasks of the runtime instead of threads,
+    /// for simulations: each write takes as long as `pace` says, on the runtime's clock.
+    /// [`Self::close`] then only begins to close.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -85,8 +85,8 @@ impl Wal {
         Ok(wal)
     }
 
-    /// As [`Self::open`], but without threads: the caller steps the writer and the segment manager,
-    /// as a simulation does. [`Self::close`] then only begins to close.
+    /// Opens a log as [`Self::open`] does, but without threads: the caller steps the writer and the
+    /// segment manager, as a simulation does. [`Self::close`] then only begins to close.
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -123,17 +123,17 @@ impl Wal {
         Ok((Self { handle: Arc::new(handle) }, writer, segment_manager))
     }
 
-    /// The log of one group. A group exists once something was saved or appended to it.
+    /// Returns the log of one group. A group exists once something was saved or appended to it.
     pub fn group(&self, id: GroupId) -> GroupLog {
         GroupLog { handle: self.handle.clone(), id }
     }
 
-    /// All groups that exist, in order.
+    /// Returns all groups that exist, in order.
     pub fn groups(&self) -> Vec<GroupId> {
         self.handle.shared.lock().groups.ids().collect()
     }
 
-    /// How the log is doing. Cheap enough for a few calls a second.
+    /// Returns statistics of the log. Cheap enough for a few calls a second.
     pub fn stats(&self) -> WalStats {
         let core = self.handle.shared.lock();
         let (fsync_us_median, fsync_us_max) = core.timing.median_and_max_us();
@@ -155,22 +155,22 @@ impl Wal {
         }
     }
 
-    /// Entries and votes that are on disk, of all groups and of all times: those that were dropped
-    /// since count. It only grows, through restarts too, for as long as the directory is what it
-    /// was.
+    /// Number of entries and votes that are on disk, of all groups and of all times: those that
+    /// were dropped since count too. It only grows, through restarts too, for as long as the
+    /// directory is not replaced.
     pub fn durable_records(&self) -> u64 {
         self.handle.shared.lock().durable_records
     }
 
-    /// Times of writes with their sync since the log was opened.
+    /// Durations of writes with their sync since the log was opened.
     pub fn sync_times(&self) -> dkv_base::histogram::Times {
         self.handle.shared.lock().timing.times()
     }
 
     /// Closes the log: writes what is staged, seals it, and waits until both threads have ended.
-    /// Calls that come later get an error. If there is no room for what is staged, its callbacks
-    /// get that error. The directory is free again once this returns, unless the caller kept the
-    /// disk. Called from a callback it only begins to close.
+    /// Later calls return an error. If there is no room for what is staged, its callbacks get that
+    /// error. The directory is free again once this returns, unless the caller kept the disk. A
+    /// call from a callback only begins to close.
     pub fn close(&self) {
         self.handle.shared.begin_close();
         let threads = {
@@ -182,7 +182,7 @@ impl Wal {
         };
         // Not under the lock: a callback that runs meanwhile may call this too.
         for thread in threads {
-            // A panic in it has ended the log, and was told.
+            // A panic in the thread has ended the log, and was reported.
             drop(thread.join());
         }
     }

@@ -1,4 +1,4 @@
-//! What a caller chooses, and the bounds that nobody can choose away.
+//! Options and statistics of a log, and the fixed bounds of the options.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -14,37 +14,37 @@ use crate::disk::SECTOR_BYTES;
 pub const STATE_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes that the entries of one append may have together.
 pub const APPEND_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Largest size that may be chosen for segments, in bytes.
+/// Largest segment size that may be chosen, in bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Largest bound that may be chosen for what waits to be written, in bytes.
+/// Largest value of [`WalOptions::staged_bytes`].
 pub const STAGED_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// How often a log that found no room for a segment looks again.
+/// Interval at which a log that found no room for a segment tries again.
 pub const ROOM_RETRY: Duration = Duration::from_millis(200);
 
-// Positions in a segment are kept in 32 bits: a frame is at most what is staged, one append beyond
-// the bound of that, and small records.
+// Positions in a segment are stored in 32 bits: a frame is at most the staged bytes, one append
+// beyond their bound, and small records.
 const _: () = assert!(STAGED_BYTES_MAX + 4 * APPEND_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES < 2 * SECTOR_BYTES);
 
-/// What a log is opened with.
+/// Options with which a log is opened.
 #[derive(Debug, Clone)]
 pub struct WalOptions {
     /// Size of a segment file, in bytes; a multiple of [`SECTOR_BYTES`] from 2 KiB to 1 GiB. Takes
     /// effect for segments that are created from now on.
     pub segment_bytes: u64,
-    /// How many bytes of written entries stay in memory, for all groups together.
+    /// Bytes of written entries that stay in memory, for all groups together.
     pub cache_bytes: usize,
-    /// How many bytes may wait to be written before appends are refused (or wait), for all groups
-    /// together. One append may go beyond it.
+    /// Bytes that may wait to be written before appends are refused (or wait), for all groups
+    /// together. One append may go beyond the bound.
     pub staged_bytes: usize,
-    /// How many bytes of the disk's room the log leaves to others: it takes no new segment if less
-    /// than this would remain. Purging the log needs a checkpoint, and a checkpoint needs room.
+    /// Bytes of free disk space that the log leaves to others: it takes no new segment if less
+    /// would remain. Purging the log needs a checkpoint, and a checkpoint needs room.
     pub reserve_bytes: u64,
-    /// How long the log has to be idle before its last frame is sealed.
+    /// Time for which the log must be idle before its last frame is sealed.
     pub idle_seal: Duration,
     /// Whether a directory without segments is an error rather than a new log.
     pub must_exist: bool,
-    /// What the salts of new segments are drawn from. Fixed in a simulation, random otherwise.
+    /// Seed of the salts of new segments. Fixed in a simulation, random otherwise.
     pub salt_seed: u64,
 }
 
@@ -78,7 +78,7 @@ impl WalOptions {
     }
 }
 
-/// What a group's log holds besides its entries.
+/// State of a group's log besides its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogState {
     /// The vote that was saved last.
@@ -96,7 +96,7 @@ pub struct LogState {
     pub next_index: Option<u64>,
 }
 
-/// What a log says about itself.
+/// Statistics of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WalStats {
     /// Bytes of all segment files, the spare one included.
@@ -106,12 +106,12 @@ pub struct WalStats {
     /// The groups with entries in the oldest segment, each with the last index that it has there: a
     /// group has to purge up to that index before the segment can go.
     pub oldest: Vec<(GroupId, u64)>,
-    /// Bytes of entries held in memory, those that wait to be written included.
+    /// Bytes of entries in memory, including those that wait to be written.
     pub cached_bytes: usize,
     /// Bytes that wait to be written.
     pub staged_bytes: usize,
-    /// No room was found for the *next* segment. What is in use still takes writes: a node should
-    /// refuse its clients now, and keep what is left for votes and for purging.
+    /// No room was found for the *next* segment. The segment in use still takes writes: a node
+    /// should refuse its clients now, and save the remaining room for votes and for purging.
     pub short_of_room: bool,
     /// No room was found and the segment in use is full: nothing becomes durable until there is
     /// room.
@@ -124,8 +124,8 @@ pub struct WalStats {
     pub fsync_us_median: u64,
     /// Longest of the latest 256 writes with their sync, in microseconds.
     pub fsync_us_max: u64,
-    /// How long the write that is under way has been so, in microseconds; zero if there is none. A
-    /// disk that stalls shows here.
+    /// How long the current write has been under way, in microseconds; zero if there is none. It
+    /// shows when a disk stalls.
     pub write_pending_us: u64,
     /// Why the log stopped for good, if it did.
     pub dead: Option<String>,

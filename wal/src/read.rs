@@ -1,7 +1,7 @@
-//! Reads entries back that have left memory.
+//! Reads entries back from disk that have left memory.
 //!
-//! Entries of one segment that lie close together are read at once, up to a bound; each is checked
-//! against its own checksum, and against the group and index that were asked for.
+//! Entries of one segment that lie close together are read at once, up to a bound. Each is checked
+//! against its own checksum, and against the requested group and index.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,11 +21,11 @@ const GAP_BYTES_MAX: u64 = 8 * 1024;
 
 /// Entries that were found, in memory or in files, and are still to be read.
 ///
-/// What it names stays readable, even if it is purged meanwhile.
+/// They stay readable, even if they are purged meanwhile.
 pub struct Reading {
     pub(super) group: GroupId,
     pub(super) found: Vec<(u64, Found)>,
-    /// Every segment that is named. An open file outlives the deletion of its segment.
+    /// All segments in which the entries lie. An open file outlives the deletion of its segment.
     pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
 }
 
@@ -35,10 +35,10 @@ impl Reading {
         self.found.iter().all(|(_, place)| matches!(place, Found::Cached(_)))
     }
 
-    /// The entries, with their indexes. Blocks while it reads from the disk.
+    /// Returns the entries, with their indexes. Blocks while it reads from the disk.
     ///
     /// # Errors
-    /// `InvalidData` if an entry is damaged on disk, or whatever the disk reports.
+    /// `InvalidData` if an entry is damaged on disk, or any error of the disk.
     pub fn entries(self) -> io::Result<Vec<(u64, Bytes)>> {
         read_found(self.group, self.found, &self.files)
     }
@@ -49,11 +49,11 @@ struct Run {
     segment: u64,
     from: u64,
     to: u64,
-    /// Each with its place in the answer.
+    /// Each entry with its position in the result.
     entries: Vec<(usize, u64, Location)>,
 }
 
-/// Turns places into entries. `files` has every segment that is named.
+/// Reads entries from their places. `files` contains every segment that they lie in.
 fn read_found(
     group: GroupId,
     found: Vec<(u64, Found)>,
@@ -104,10 +104,10 @@ fn add_to_runs(runs: &mut Vec<Run>, place: usize, index: u64, location: Location
     runs.push(Run { segment: location.segment, from, to, entries: vec![(place, index, location)] });
 }
 
-/// The payload of the record at the start of `bytes`, if it is the entry that was asked for.
+/// Returns the payload of the record at the start of `bytes`, if it is the requested entry.
 fn check_entry(group: GroupId, index: u64, bytes: &[u8]) -> Option<Bytes> {
     let record = Record::decode(bytes)?;
     let right = record.group == group && record.index == index && record.kind == Kind::Entry;
-    // Copied, so that one entry that is kept does not keep all that were read with it.
+    // Copied, so that one entry in memory does not keep alive all that were read with it.
     right.then(|| Bytes::copy_from_slice(record.payload))
 }

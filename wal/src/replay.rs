@@ -1,23 +1,24 @@
-//! Reads a log back from its segments, and tells a torn tail from damage.
+//! Reads a log back from its segments, and distinguishes a torn tail from damage.
 //!
 //! One write is under way at a time, and the next begins only after the one before it was synced.
 //! So the header of a later frame, wherever it lies, proves that all frames before it had been on
 //! the disk; and the next segment is prepared only after the first frame of this one was synced, so
 //! its existence proves that too. An unsound frame with no such proof behind it is the write that
-//! was under way at a crash, which nobody was told about: it is dropped, and zeros take the place
-//! of its header before anything else is written. An unsound frame with proof behind it was
+//! was under way at a crash, which was never acknowledged: replay drops it, and overwrites its
+//! header with zeros before it writes anything else. An unsound frame with proof behind it was
 //! acknowledged, and is now lost: the log refuses to open. The same goes for files that are
 //! missing, shorter than they were made or not segments, and for groups whose entries have holes.
 //!
-//! The last sound frame may be known to the operating system only, left by a process that died
-//! between write and sync, or whose sync failed. It is therefore written once more, and synced.
+//! The last sound frame may exist only in the operating system's cache, left by a process that died
+//! between write and sync, or whose sync failed. Replay therefore writes it once more, and syncs
+//! it.
 //!
-//! Behind the end of the log a segment has zeros, or what its file held when it was another
+//! After the end of the log a segment has zeros, or the earlier content of its file as another
 //! segment: frames of another salt.
 //!
-//! What cannot be told apart: damage of the very last frame from a torn tail, and anything over the
-//! end of the log from an end. A seal after an idle moment makes the last frame one that holds
-//! nothing.
+//! Two things cannot be detected: damage of the very last frame looks like a torn tail, and
+//! anything written over the end of the log looks like an end. A seal after an idle moment makes
+//! the last frame an empty one.
 //!
 //! Lengths are checked against the file before anything is allocated or read.
 
@@ -39,16 +40,16 @@ use crate::disk::{Disk, SECTOR_BYTES};
 const SECTOR: u64 = SECTOR_BYTES as u64;
 /// Bytes read at once when looking for frames or zeros; a multiple of a sector.
 const SCAN_BYTES: usize = 1024 * 1024;
-/// No segment is larger, whatever its header says: one append beyond the largest stage.
+/// Upper bound of a segment's size, whatever its header says: one append beyond the largest stage.
 const FILE_BYTES_MAX: u64 = SEGMENT_BYTES_MAX + u32::MAX as u64;
 
-/// What the files say.
+/// Content of the files.
 #[derive(Default)]
 pub(super) struct Replayed {
     pub(super) groups: Groups,
     pub(super) segments: Segments,
     pub(super) next_frame: u64,
-    /// Whether the last frame is a seal, or there is none.
+    /// Whether the last frame is a seal, or there is no frame.
     pub(super) sealed: bool,
 }
 
@@ -58,16 +59,16 @@ struct SoundFrame {
     body: Vec<u8>,
 }
 
-/// Where the walk through the segments has got to.
+/// Position of the walk through the segments.
 struct Walk {
     replayed: Replayed,
     /// The last sound frame: its segment, and its position there.
     last: Option<(u64, u64)>,
-    /// Number of the frame that comes next, once one was seen.
+    /// Number of the next frame, once one was seen.
     expected: Option<u64>,
 }
 
-/// Reads the log in `disk`, repairs a torn tail, and removes what is left of unfinished segments.
+/// Reads the log in `disk`, repairs a torn tail, and removes the remains of unfinished segments.
 pub(super) fn replay(disk: &dyn Disk) -> Result<Replayed, WalError> {
     let segments = open_segments(disk)?;
     let mut walk = Walk {
@@ -139,7 +140,8 @@ fn open_segment(disk: &dyn Disk, sequence: u64) -> Result<Segment, WalError> {
 }
 
 impl Walk {
-    /// Applies the frames of a segment, up to the first that is not sound. Returns where that is.
+    /// Applies the frames of a segment, up to the first that is not sound. Returns the position of
+    /// that one.
     fn segment(&mut self, segment: &Segment) -> Result<u64, WalError> {
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         while let Some(frame) = read_frame(segment, offset)? {
@@ -180,8 +182,8 @@ impl Walk {
         if opens_segment != restated.is_some() {
             return Err("the first frame of a segment restates the groups, and no other".into());
         }
-        // The oldest segment says how things stand after its first frame; the records in it do not
-        // apply to anything that is still known. Later segments only confirm what is known.
+        // The oldest segment restates the state after its first frame; the records in that frame do
+        // not apply to anything that is still known. Later segments only confirm the state.
         if let (Some((_, record)), None) = (restated, self.last) {
             let entries = records.iter().filter(|(_, record)| record.kind == Kind::Entry);
             let known: BTreeMap<(GroupId, u64), Location> = entries
@@ -230,8 +232,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Looks behind the unsound place at `offset` of the first of `rest`: whether the log goes on
-    /// at the start of the next segment, or nowhere. Anything else is damage.
+    /// Checks what follows the unsound place at `offset` of the first of `rest`: whether the log
+    /// goes on at the start of the next segment, or nowhere. Anything else is damage.
     fn continues_after(&self, rest: &[Segment], offset: u64) -> Result<bool, WalError> {
         let here = &rest[0];
         let sequence = here.header.sequence;
@@ -241,7 +243,7 @@ impl Walk {
             let reason = format!("a frame is lost: a later one is in {proof} at byte {at}");
             Err(damaged(sequence, offset, reason))
         };
-        // A torn frame may have its header on the disk; that one proves nothing, others do.
+        // A torn frame may have its header on the disk; that header proves nothing, others do.
         let mut behind = offset;
         if let Some((at, header)) = find_header(here, offset)?
             && at == offset
@@ -260,7 +262,7 @@ impl Walk {
                 return Ok(true);
             }
             // The lost frame was either here or at the start of the next segment, or there were
-            // some.
+            // several.
             let second = self.expected.and_then(|expected| expected.checked_add(1));
             let lost_one = second == Some(header.number);
             let was_here = match at_start {
@@ -274,7 +276,7 @@ impl Walk {
         Ok(false)
     }
 
-    /// The log ends at `offset` of the first of `rest`; nothing behind it is a frame.
+    /// Ends the log at `offset` of the first of `rest`; nothing after it is a frame.
     fn finish(mut self, rest: &[Segment], offset: u64) -> Result<Replayed, WalError> {
         let here = &rest[0];
         let sequence = here.header.sequence;
@@ -301,7 +303,7 @@ impl Walk {
         Ok(self.replayed)
     }
 
-    /// Writes and syncs the last frame once more, and zeros behind it.
+    /// Writes and syncs the last frame once more, and zeros after it.
     fn make_durable(&self) -> Result<(), WalError> {
         let segments = &self.replayed.segments;
         let (Some((sequence, offset)), Some((_, segment))) =
@@ -318,7 +320,7 @@ impl Walk {
     }
 }
 
-/// The frame at `offset`, if a sound one is there.
+/// Returns the frame at `offset`, if there is a sound one.
 fn read_frame(segment: &Segment, offset: u64) -> Result<Option<SoundFrame>, WalError> {
     let body_at = offset + FRAME_HEADER_BYTES as u64;
     if body_at > segment.header.bytes {
@@ -336,7 +338,7 @@ fn read_frame(segment: &Segment, offset: u64) -> Result<Option<SoundFrame>, WalE
     Ok(sound.then_some(SoundFrame { number: header.number, body }))
 }
 
-/// The records of a body with their positions in it, if all of it is records.
+/// Returns the records of a body with their positions in it, if all of it is records.
 fn split_records(body: &[u8]) -> Option<Vec<(usize, Record<'_>)>> {
     let mut records = Vec::new();
     let mut at = 0;
@@ -352,7 +354,7 @@ fn decode_restated(record: &Record<'_>) -> Result<(u64, Vec<Restated>), String> 
     postcard::from_bytes(record.payload).map_err(|error| format!("cannot read the groups: {error}"))
 }
 
-/// The first frame header in a segment from `from` on, whether its body is sound or not.
+/// Returns the first frame header in a segment from `from` on, whether its body is sound or not.
 fn find_header(segment: &Segment, from: u64) -> Result<Option<(u64, FrameHeader)>, WalError> {
     scan(segment, from, |at, piece| {
         let mut sectors = piece.chunks(SECTOR_BYTES).zip((at..).step_by(SECTOR_BYTES));
@@ -362,14 +364,14 @@ fn find_header(segment: &Segment, from: u64) -> Result<Option<(u64, FrameHeader)
     })
 }
 
-/// Whether there is nothing in the sector at `offset`, or no such sector.
+/// Whether the sector at `offset` is all zeros, or does not exist.
 fn is_zero(segment: &Segment, offset: u64) -> Result<bool, WalError> {
     let nothing = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
     let first = |_, piece: &[u8]| Some(nothing(&piece[..SECTOR_BYTES.min(piece.len())]));
     Ok(scan(segment, offset, first)?.unwrap_or(true))
 }
 
-/// Puts zeros, durably, in place of the header that a torn write left behind `from`.
+/// Durably overwrites with zeros the header that a torn write left after `from`.
 fn clear(segment: &Segment, from: u64) -> Result<(), WalError> {
     let failed = |action: &str| {
         WalError::disk(format!("{action} {}", segment_name(segment.header.sequence)))
@@ -382,7 +384,7 @@ fn clear(segment: &Segment, from: u64) -> Result<(), WalError> {
     if cleared { segment.file.sync_data().map_err(failed("sync")) } else { Ok(()) }
 }
 
-/// Shows a segment from `from` on to `look`, piece by piece, until it answers.
+/// Passes a segment from `from` on to `look`, piece by piece, until it returns a result.
 fn scan<T>(
     segment: &Segment,
     from: u64,

@@ -1,17 +1,17 @@
-//! The one who keeps segments coming and going: prepares the next one ahead of time, deletes those
-//! that nothing needs, and waits for room when there is none.
+//! Manages segment files: prepares the next one ahead of time, deletes those that nothing needs,
+//! and waits for room when there is none.
 //!
-//! A few of the files that nothing needs are used again: to write over bytes that a file has takes
-//! a fraction of the time that it takes to give a file new ones. They get another name first, for
-//! good, so that no crash leaves a segment with another one's frames under its name. What they
-//! still hold is not taken for frames of the new segment, as that has another salt.
+//! A few of the unneeded files are used again: to overwrite existing bytes of a file takes a
+//! fraction of the time of extending it. A file is durably renamed first, so that no crash leaves a
+//! segment with the frames of another one under its name. The old content is not taken for frames
+//! of the new segment, because the new segment has another salt.
 //!
 //! A segment is written full of zeros and synced under a temporary name before it gets its own, so
-//! that a segment that can be seen is whole, and writing to it later changes no metadata: that
-//! makes the syncs of frames about twice as fast. The zeros are synced piece by piece, so that a
-//! frame's sync does not wait behind all of them. While frames are long, zeros would be as many
-//! bytes again as the frames themselves: then there is only made sure that there is room, and what
-//! a file had stays in it.
+//! that a visible segment is complete, and writing to it later changes no metadata: that makes the
+//! syncs of frames about twice as fast. The zeros are synced piece by piece, so that a frame's sync
+//! does not wait behind all of them. While frames are long, zeros would be as many bytes again as
+//! the frames themselves: then the segment manager only reserves room, and the old content of a
+//! file stays in it.
 
 use std::io;
 use std::sync::Arc;
@@ -22,27 +22,28 @@ use super::segments::{Job, Segment, Wanted};
 use super::shared::WalInner;
 use crate::disk::{Disk, DiskFile, is_no_room};
 
-/// Zeros written and synced at once, in bytes.
+/// Bytes of zeros that are written and synced at once.
 const PIECE_BYTES: usize = 1024 * 1024;
-/// Files that wait to be used again.
+/// Most files that wait to be used again.
 const RECYCLED_MAX: usize = 2;
 
 /// Prepares and deletes segment files. There is one for each log.
 pub struct SegmentManager {
     shared: Arc<WalInner>,
-    /// Nobody else keeps the disk, so that its directory is free again once the log is closed.
+    /// No other part of the log keeps the disk, so that its directory is free again once the log
+    /// is closed.
     disk: Arc<dyn Disk>,
     maker: SegmentMaker,
 }
 
-/// What a step of the segment manager came to.
+/// Result of a step of the segment manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentManagerStep {
     /// A segment was prepared or deleted; there may be more to do.
     Worked,
-    /// Nothing is to be done.
+    /// There is nothing to do.
     Idle,
-    /// A segment is wanted and there is no room for it; to be tried again after [`ROOM_RETRY`].
+    /// A segment is wanted and there is no room for it; try again after [`ROOM_RETRY`].
     ///
     /// [`ROOM_RETRY`]: super::options::ROOM_RETRY
     NoRoom,
@@ -55,7 +56,7 @@ impl SegmentManager {
         Self { shared, disk, maker }
     }
 
-    /// Prepares or deletes one segment, if that is to be done.
+    /// Prepares or deletes one segment, if one is due.
     pub fn step(&mut self) -> SegmentManagerStep {
         let job = {
             let core = self.shared.lock();
@@ -93,7 +94,7 @@ impl SegmentManager {
             }
             _ => disk.remove(&segment_name(sequence))?,
         }
-        // One by one: a later segment must never be gone while an earlier one is still there.
+        // One by one: a later segment must never be gone while an earlier one still exists.
         disk.sync_dir()?;
         self.shared.lock().segments.deleted(sequence);
         Ok(())
@@ -118,11 +119,11 @@ impl SegmentManager {
         }
     }
 
-    /// As [`Self::run`], as a task.
+    /// Runs as [`Self::run`] does, but as a task.
     pub(super) async fn run_as_task(mut self) {
         loop {
             match self.step() {
-                // Others may go on between two steps, as they do between two threads.
+                // Other tasks may run between two steps, as other threads would.
                 SegmentManagerStep::Worked => tokio::task::yield_now().await,
                 SegmentManagerStep::Idle => self.shared.job().await,
                 SegmentManagerStep::NoRoom => self.shared.room().await,
@@ -137,7 +138,7 @@ pub(super) struct SegmentMaker {
     segment_bytes: u64,
     reserve_bytes: u64,
     salt: u64,
-    /// Files of segments that nothing needs any more, all of the usual length.
+    /// Files of unneeded segments, all of the usual length.
     recycled: Vec<RecycledFile>,
 }
 
@@ -152,15 +153,15 @@ impl SegmentMaker {
         Self { segment_bytes, reserve_bytes, salt, recycled: Vec::new() }
     }
 
-    /// Whether the file of a segment that nothing needs is worth being kept, and takes nobody's
-    /// room.
+    /// Whether the file of an unneeded segment is worth keeping, and takes no room that others
+    /// need.
     fn may_keep(&self, disk: &dyn Disk, segment: &Segment) -> io::Result<bool> {
         Ok(self.recycled.len() < RECYCLED_MAX
             && segment.header.bytes == self.segment_bytes
             && disk.free_bytes()? >= self.reserve_bytes)
     }
 
-    /// Keeps it, under the name of one that is not finished: opening the log removes those.
+    /// Keeps the file, under the name of an unfinished segment: opening the log removes those.
     fn keep(&mut self, disk: &dyn Disk, segment: Segment) -> io::Result<()> {
         let Segment { header, file } = segment;
         let name = unfinished_name(header.sequence);
@@ -169,14 +170,14 @@ impl SegmentMaker {
         Ok(())
     }
 
-    /// Makes a segment, durably, in place of one that has its name. If there is no room for it,
-    /// nothing remains of the attempt.
+    /// Makes a segment, durably, in place of any file that has its name. If there is no room for
+    /// it, the attempt leaves nothing behind.
     pub(super) fn make(&mut self, disk: &dyn Disk, wanted: Wanted) -> io::Result<Segment> {
         let Wanted { sequence, bytes, may_use_reserve, zeroed } = wanted;
         let reserve_bytes = if may_use_reserve { 0 } else { self.reserve_bytes };
         let header = SegmentHeader { sequence, bytes, salt: self.next_salt() };
         if bytes != self.segment_bytes {
-            // What was kept is of no use soon, and room may be needed.
+            // The recycled files will not be of use soon, and room may be needed.
             for RecycledFile { name, .. } in self.recycled.drain(..) {
                 disk.remove(&name)?;
             }
@@ -209,7 +210,7 @@ impl SegmentMaker {
         Ok(Segment { header, file })
     }
 
-    /// A new file of the length that the header says.
+    /// Creates a new file of the length that the header says.
     fn create(
         disk: &dyn Disk,
         name: &str,
@@ -222,7 +223,7 @@ impl SegmentMaker {
         Ok(file)
     }
 
-    /// Gives a file its header, and zeros behind it if they are wanted.
+    /// Writes the header of a file, and zeros after it if they are wanted.
     fn fill(file: &dyn DiskFile, header: &SegmentHeader, zeroed: bool) -> io::Result<()> {
         file.write_at(&header.encode(), 0)?;
         if zeroed {
@@ -238,7 +239,7 @@ impl SegmentMaker {
         file.sync_data()
     }
 
-    /// The next number of the splitmix64 sequence: no two segments of a log share a salt.
+    /// Returns the next number of the splitmix64 sequence: no two segments of a log share a salt.
     fn next_salt(&mut self) -> u64 {
         self.salt = self.salt.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.salt;
@@ -248,7 +249,7 @@ impl SegmentMaker {
     }
 }
 
-/// Gives a file room, unless it does not know how.
+/// Reserves room for a file, unless the disk does not support that.
 fn allocate(file: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
     match file.allocate(bytes) {
         Ok(()) => Ok(true),

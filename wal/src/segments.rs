@@ -1,5 +1,5 @@
-//! The table of segment files: which there are, where the next frame goes, which one is spare,
-//! which one is wanted and which may go.
+//! The table of segment files: which exist, where the next frame goes, which one is spare, which
+//! one is wanted and which may be deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
 }
 
-/// What the segment manager should do next.
+/// The segment manager's next task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Job {
     Delete { sequence: u64 },
@@ -26,43 +26,44 @@ pub(super) struct Wanted {
     pub(super) sequence: u64,
     pub(super) bytes: u64,
     pub(super) may_use_reserve: bool,
-    /// Whether zeros are to be written; if not, there is only to be room.
+    /// Whether to write zeros; if not, it is enough to reserve room.
     pub(super) zeroed: bool,
 }
 
-/// Usual length of frames from which on segments are not written full of zeros beforehand: with
-/// frames this long, that would cost more than it saves.
+/// Usual length of frames from which on segments are not filled with zeros beforehand: with frames
+/// this long, that would cost more than it saves.
 const ALLOCATED_FROM_BYTES: u64 = if cfg!(test) { 800 } else { 64 * 1024 };
 
 #[derive(Default)]
 pub(super) struct Segments {
-    /// The segments that hold frames, by sequence number. The last one is in use.
+    /// The segments that contain frames, by sequence number. The last one is in use.
     pub(super) written: BTreeMap<u64, Segment>,
     /// Where the next frame goes in the last segment, in bytes.
     pub(super) offset: u64,
     /// The segment after the last, prepared ahead of time.
     pub(super) spare: Option<Segment>,
-    /// Size of the spare that is wanted, if one is.
+    /// Size of the wanted spare, if one is wanted.
     wanted_bytes: Option<u64>,
-    /// Segments before this one hold nothing that is needed.
+    /// Segments before this one contain nothing that is needed.
     delete_below: u64,
-    /// The last attempt to prepare a segment found no room.
+    /// Whether the last attempt to prepare a segment found no room.
     pub(super) short_of_room: bool,
-    /// The writer cannot go on without a segment.
+    /// Whether the writer cannot go on without a segment.
     waiting: bool,
-    /// What waits to be written would free segments, so the reserve may be used for it.
+    /// Whether the staged records would free segments, so the reserve may be used for them.
     urgent: bool,
     /// The usual length of frames, in bytes.
     frame_bytes: u64,
 }
 
 impl Segments {
-    /// Sequence number of the segment that comes after those in use.
+    /// Returns the sequence number of the segment after those in use.
     pub(super) fn next_sequence(&self) -> u64 {
         self.written.last_key_value().map_or(1, |(last, _)| last + 1)
     }
 
-    /// The segment in use and the position of the next frame, if a frame of `bytes` fits there.
+    /// Returns the segment in use and the position of the next frame, if a frame of `bytes` fits
+    /// there.
     pub(super) fn fit(&self, bytes: u64) -> Option<(&Segment, u64)> {
         let (_, segment) = self.written.last_key_value()?;
         (self.offset + bytes <= segment.header.bytes).then_some((segment, self.offset))
@@ -81,7 +82,7 @@ impl Segments {
                 true
             }
             None => {
-                // One that is too small is replaced: it holds nothing.
+                // A spare that is too small is replaced: it contains nothing.
                 self.spare = None;
                 self.wanted_bytes = Some(needed.max(bytes_default));
                 self.waiting = true;
@@ -91,7 +92,7 @@ impl Segments {
         }
     }
 
-    /// The next frame, of `bytes`, takes its place.
+    /// Advances the position past the next frame, of `bytes`.
     pub(super) fn place(&mut self, bytes: u64) {
         self.offset += bytes;
         self.frame_bytes = (self.frame_bytes * 7 + bytes) / 8;
@@ -104,17 +105,17 @@ impl Segments {
         }
     }
 
-    /// Allows the reserve to be used if the writer waits.
+    /// Allows the use of the reserve if the writer waits.
     pub(super) fn something_frees(&mut self) {
         self.urgent |= self.waiting;
     }
 
-    /// Says that all segments before `sequence` may go.
+    /// Declares that all segments before `sequence` may be deleted.
     pub(super) fn release_below(&mut self, sequence: u64) {
         self.delete_below = self.delete_below.max(sequence);
     }
 
-    /// What is to be done in the background. Deleting comes first: it makes room.
+    /// Returns the next background task. Deletions come first: they make room.
     pub(super) fn job(&self) -> Option<Job> {
         if let Some((&sequence, _)) = self.written.first_key_value()
             && sequence < self.delete_below
@@ -128,7 +129,7 @@ impl Segments {
         Some(Job::Prepare(Wanted { sequence, bytes, may_use_reserve: self.urgent, zeroed }))
     }
 
-    /// The segment manager has prepared a segment.
+    /// Records that the segment manager has prepared a segment.
     pub(super) fn prepared(&mut self, segment: Segment) {
         self.short_of_room = false;
         if segment.header.sequence == self.next_sequence() {
@@ -139,8 +140,8 @@ impl Segments {
         }
     }
 
-    /// The segment, if nobody reads its file: whoever begins to read does not find it any more once
-    /// it may go.
+    /// Returns the segment, if no reader uses its file: new readers cannot find it any more once it
+    /// may be deleted.
     pub(super) fn unread(&self, sequence: u64) -> Option<Segment> {
         let segment = self.written.get(&sequence)?;
         (Arc::strong_count(&segment.file) == 1).then(|| segment.clone())

@@ -1,5 +1,5 @@
-//! What callers, writer and segment manager share: the core behind one lock, and the ways to wake
-//! each other.
+//! State that callers, writer and segment manager share: the core behind one lock, and the ways to
+//! wake each other.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ pub(super) struct WalInner {
     for_writer: Condvar,
     for_segment_manager: Condvar,
     for_appenders: Notify,
-    /// Of writer and segment manager when they are tasks and not threads.
+    /// Wake-ups of the writer and of the segment manager when they are tasks and not threads.
     writer_task: Notify,
     segment_manager_task: Notify,
 }
@@ -34,8 +34,8 @@ impl WalInner {
         }
     }
 
-    /// A panic under the lock is a bug in the core; what it was doing may be half done, so the log
-    /// goes no further.
+    /// Locks the core. A panic under the lock is a bug in the core; its work may be half done, so
+    /// the log ends.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         match self.core.lock() {
             Ok(core) => core,
@@ -43,7 +43,7 @@ impl WalInner {
         }
     }
 
-    /// Wakes the writer, if it sleeps: that costs a system call.
+    /// Wakes the writer only if it sleeps, because a wake-up costs a system call.
     pub(super) fn wake_writer_locked(&self, core: &mut Core) {
         if std::mem::take(&mut core.writer_sleeps) {
             self.for_writer.notify_one();
@@ -70,12 +70,12 @@ impl WalInner {
         self.for_appenders.notify_waiters();
     }
 
-    /// Where those wait who want to append while too much is staged.
+    /// Notifies callers that wait to append while too much is staged.
     pub(super) fn for_appenders(&self) -> &Notify {
         &self.for_appenders
     }
 
-    /// Ends the log for good and calls the fatal hook, the first time.
+    /// Ends the log for good and, the first time, calls the fatal hook.
     pub(super) fn die(&self, reason: String) {
         {
             let mut core = self.lock();
@@ -146,8 +146,8 @@ impl WalInner {
     }
 }
 
-/// The same for writer and segment manager when they are tasks. What has changed shows under the
-/// lock, so to be woken once too often does no harm.
+/// The same waits for writer and segment manager when they are tasks. Changes are visible under the
+/// lock, so a superfluous wake-up does no harm.
 impl WalInner {
     /// Waits until something is staged. Returns false if a seal has become due instead.
     pub(super) async fn work(&self) -> bool {
@@ -202,7 +202,7 @@ fn after_panic<'a>(poisoned: PoisonError<MutexGuard<'a, Core>>) -> MutexGuard<'a
     core
 }
 
-/// The log for those who hold it, and its threads. The last one who lets go closes the log.
+/// Owner of the log and its threads. Dropping the last reference closes the log.
 pub(super) struct Handle {
     pub(super) shared: Arc<WalInner>,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,

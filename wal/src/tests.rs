@@ -1,4 +1,5 @@
-//! The log against a stupid model, against crashes, against damaged files, and on a real disk.
+//! Tests of the log against a simple model, against crashes, against damaged files, and on a real
+//! disk.
 
 mod crash;
 mod damage;
@@ -92,18 +93,18 @@ impl Manual {
     }
 }
 
-/// Entries of `count` bytes that say which they are.
+/// Returns an entry of `bytes` bytes that identifies itself.
 fn entry(group: u32, index: u64, salt: u64, bytes: usize) -> Bytes {
     let mut payload = format!("{group}/{index}/{salt} ").into_bytes();
     payload.resize(bytes.max(payload.len()), b'.');
     Bytes::from(payload)
 }
 
-/// Remembers what callbacks were told, in order.
+/// Records the results that callbacks received, in order.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<Outcome>>>, Arc<AtomicU64>);
 
-/// The number of a call, and what its callback was told.
+/// The number of a call, and the result that its callback received.
 type Outcome = (u64, Result<(), io::ErrorKind>);
 
 impl Told {

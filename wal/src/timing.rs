@@ -1,5 +1,5 @@
-//! How long writes take. Nothing is decided by it; it is for people and for the node's judgement of
-//! its disk.
+//! Measures how long writes take. The log bases no decision on it; it is for people and for the
+//! node's assessment of its disk.
 
 use std::time::Duration;
 
@@ -38,18 +38,18 @@ impl Timing {
         self.count
     }
 
-    /// All writes, by how long they took.
+    /// Returns the distribution of all write times.
     pub(super) fn times(&self) -> Times {
         self.all.times()
     }
 
-    /// How long the write under way has taken so far; zero if there is none.
+    /// Returns how long the current write has taken so far; zero if there is none.
     pub(super) fn pending_us(&self) -> u64 {
         let elapsed = self.begun.map(|begun| now().saturating_duration_since(begun));
         elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The median and the longest of the latest writes.
+    /// Returns the median and the longest of the latest writes.
     pub(super) fn median_and_max_us(&self) -> (u64, u64) {
         let mut sorted = self.samples_us.clone();
         sorted.sort_unstable();
@@ -58,7 +58,7 @@ impl Timing {
     }
 }
 
-/// The clock is read here and nowhere else in the log.
+/// Reads the clock; no other code in the log does.
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,4 +1,5 @@
-//! The one who writes: takes everything that is staged, one write, one sync, then the callbacks.
+//! The log's only writer: it takes everything that is staged, does one write and one sync, then
+//! calls the callbacks.
 //!
 //! [`Writer::step`] is the body of its loop. A thread runs it ([`Writer::run`]); a simulation calls
 //! it by hand.
@@ -12,7 +13,7 @@ use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
 use super::shared::WalInner;
 use super::{Done, WriteDelay};
 
-/// A buffer that grew beyond this for one large frame is given back, in bytes.
+/// Size in bytes beyond which a buffer that grew for one large frame is released.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
 
 /// Writes what callers have staged. There is one for each log.
@@ -21,7 +22,7 @@ pub struct Writer {
     buffer: Vec<u8>,
 }
 
-/// What a step of the writer came to.
+/// Result of a step of the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriterStep {
     /// Something was written, or callbacks were called; there may be more to do.
@@ -44,8 +45,8 @@ impl Writer {
         self.step_with(false)
     }
 
-    /// As [`Self::step`]; if nothing is staged, seals the last frame. To be called when the log has
-    /// been idle for [`WalOptions::idle_seal`](super::WalOptions::idle_seal).
+    /// Does the same as [`Self::step`]; if nothing is staged, seals the last frame. To be called
+    /// when the log has been idle for [`WalOptions::idle_seal`](super::WalOptions::idle_seal).
     pub fn step_idle(&mut self) -> WriterStep {
         self.step_with(true)
     }
@@ -88,7 +89,7 @@ impl Writer {
 
     fn write(&mut self, mut frame: Frame) -> WriterStep {
         self.fill_buffer(&frame);
-        // What was staged is taken: appenders may fill the stage while this frame is under way.
+        // The stage is empty again: appenders may fill it while this frame is under way.
         self.shared.wake_appenders();
         let outcome = frame.file.write_at(&self.buffer, frame.offset);
         let outcome = outcome.and_then(|()| frame.file.sync_data());
@@ -112,7 +113,7 @@ impl Writer {
                 self.call(dones, None);
             }
             Err(error) => {
-                // What reached the disk is unknown, and a sync that succeeds later would not tell.
+                // It is unknown what reached the disk, and a later successful sync would not tell.
                 self.shared.die(format!("cannot write a frame: {error}"));
                 self.call(dones, Some(&error));
             }
@@ -120,7 +121,7 @@ impl Writer {
         WriterStep::Worked
     }
 
-    /// Puts the bytes of a frame together: header, body, zeros up to the next sector.
+    /// Assembles the bytes of a frame: header, body, zeros up to the next sector.
     fn fill_buffer(&mut self, frame: &Frame) {
         self.buffer.clear();
         self.buffer.resize(FRAME_HEADER_BYTES, 0);
@@ -170,14 +171,15 @@ impl Writer {
         }
     }
 
-    /// As [`Self::run`], as a task: a write lands when as much time has passed as `pace` says.
+    /// Runs as [`Self::run`] does, but as a task: a write lands once the time that `pace` says has
+    /// passed.
     pub(super) async fn run_as_task(mut self, mut pace: WriteDelay) {
         let mut idle = false;
         loop {
             let plan = self.plan(idle);
             idle = false;
             if matches!(plan, Plan::Write(_)) {
-                // What is staged meanwhile is for the next frame.
+                // Records that are staged meanwhile belong to the next frame.
                 self.shared.wake_appenders();
                 tokio::time::sleep(pace()).await;
             }

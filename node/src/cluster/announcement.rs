@@ -1,9 +1,9 @@
-//! How a node makes itself known to the coordinator, and keeps itself known.
+//! Announces this node to the coordinator, and keeps the directory's record of it up to date.
 //!
-//! A node that joins, that comes back, or that has moved says so to the coordinator, which it finds
-//! through whomever it knows. It goes on saying so until the directory, as it has arrived here by
-//! replication, shows the node as it is. That somebody refuses it, whoever that is, stops no node:
-//! it tells the operator and goes on asking.
+//! A node that joins, comes back or has moved announces itself to the coordinator, which it finds
+//! through the nodes that it knows. It repeats the announcement until the directory, as replicated
+//! to this node, shows the node as it is. A refusal, from any node, does not stop this one: it
+//! warns the operator and asks again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::net::rpc::tell;
 use crate::node::{Me, Node};
 use dkv_state::DirectoryCommand;
 
-/// How often a node that is not known tries again.
+/// Interval between attempts of a node that is not in the directory yet.
 const RETRY_EVERY: Duration = Duration::from_millis(200);
-/// How often a node that is known looks whether it still is.
+/// Interval at which a node in the directory checks whether it still is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How often one that was refused tries again, and says so.
+/// Interval between attempts of a node that was refused, and between its warnings.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 /// Time that one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ fn is_known(node: &Node) -> bool {
     known.unwrap_or(false)
 }
 
-/// Tells the coordinator, wherever it is.
+/// Announces the node to the coordinator, wherever it is.
 async fn announce(node: &Node) -> Result<(), Refusal> {
     if node.control().leads() {
         let command = DirectoryCommand::Announce(node.announcement());

@@ -1,11 +1,11 @@
-//! What the coordinator does beside leading: it keeps the directory as it should be, and tells the
-//! registration server how everything is.
+//! The coordinator's task: it keeps the directory as it should be, and reports the state of the
+//! cluster to the registration server.
 //!
 //! Every node runs this task; it acts only while the node leads the control group. It decides
-//! nothing itself: `dkv_state::placement` says what to change (see
+//! nothing itself: `dkv_state::placement` computes what to change (see
 //! [`rebalancer`](crate::cluster::rebalancer)), and a change takes effect only once a quorum has
-//! it. A coordinator that was deposed and does not know it yet can therefore propose nothing, and
-//! what it reports, the server refuses by its term.
+//! it. So a coordinator that was deposed and has not noticed yet cannot change anything, and the
+//! server rejects its reports by their term.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::node::Node;
 use crate::raft::ServerState;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
-/// How often the coordinator looks at everything.
+/// Interval between the coordinator's checks.
 const TICK: Duration = Duration::from_millis(100);
-/// How often it reports when nothing has changed.
+/// Interval between reports when nothing has changed.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// One term of leading the control group.
@@ -57,7 +57,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             // Something has changed, and more may be due at once.
             continue;
         }
-        // openraft speaks up at every turn of its loop; only who leads matters here.
+        // openraft notifies at every turn of its loop; only a change of leader matters here.
         let another_term = metrics.wait_for(|metrics| {
             let leads = metrics.state == ServerState::Leader;
             leads.then_some(Term(metrics.current_term)) != term
@@ -75,7 +75,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Takes the next step, if there is one; tells whether it succeeded.
+/// Takes the next step, if there is one; returns whether it succeeded.
 async fn act(node: &Arc<Node>, coordinator_term: &mut CoordinatorTerm) -> bool {
     if node.incarnations().held().is_some() {
         return false;
@@ -108,8 +108,8 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
     }
 }
 
-/// How a node that announces itself is taken in: as itself, or in the place of one that is gone and
-/// had its name.
+/// Decides how to admit a node that announces itself: as itself, or in place of a node that is gone
+/// and had its name.
 pub(crate) fn welcome(
     node: &Node,
     announcement: Announcement,
@@ -126,7 +126,7 @@ pub(crate) fn welcome(
     let Some(old) = namesake.flatten() else {
         return Ok(DirectoryCommand::Announce(announcement));
     };
-    // Only who has led for a moment knows who lives; everybody else assumes it.
+    // Only a node that has led for a moment can tell which nodes live; any other assumes it.
     let state = node.leader_since().and_then(|since| node.states(since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
@@ -135,14 +135,14 @@ pub(crate) fn welcome(
         Some(NodeState::Live) => Err(Refusal::Invalid(format!(
             "the name {name} belongs to another node that is running; choose another with --name"
         ))),
-        // It is not known yet whether it is gone.
+        // Whether the old node is gone is not known yet.
         _ => Err(Refusal::Unavailable(format!(
             "the name {name} belongs to a node that was heard of a moment ago"
         ))),
     }
 }
 
-/// Tells the server, at once when something has changed and now and then when nothing has.
+/// Reports to the server, at once when something has changed and now and then when nothing has.
 async fn report(node: Arc<Node>) {
     let mut told: Option<(CoordinatorReport, Instant)> = None;
     let mut metrics = node.control().metrics();
@@ -156,7 +156,8 @@ async fn report(node: Arc<Node>) {
             }
         }
         if node.incarnations().held().is_some() || !node.incarnations().is_vouched_for() {
-            // Before the server has said that this run is sound, it would take its word.
+            // The server would accept the report even of an incarnation that it has not yet
+            // confirmed to be sound.
             continue;
         }
         let Some(view) = node.view() else { continue };
@@ -184,7 +185,8 @@ async fn report(node: Arc<Node>) {
             }
             Ok(_) => warn!("the server gave an unexpected answer"),
             Err(error @ ServerError::Refused(_)) => {
-                // It follows once it has heard of the voters from those that it knows.
+                // The server accepts it once it has learnt of the voters from the nodes that it
+                // knows.
                 warn!(%error, "the server does not take this coordinator's report");
                 tokio::time::sleep(REPORT_EVERY).await;
             }

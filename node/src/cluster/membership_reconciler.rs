@@ -1,8 +1,8 @@
-//! The tasks that bring the members of each group to what the directory wants.
+//! Tasks that bring the members of each group in line with the directory.
 //!
-//! Each group has one on every node; it acts only while this node leads the group. What to do next
-//! is for `dkv_state::reconciler` to say, from facts alone: a leader that comes after one that died
-//! half way finds the same facts and goes on.
+//! Each group has one on every node; it acts only while this node leads the group.
+//! `dkv_state::reconciler` computes the next step from facts alone: a leader that succeeds one that
+//! died half way finds the same facts and goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::raft::Configured;
 use crate::replica::{Group, is_caught_up};
 use dkv_state::reconciler::{Desired, Membership, Progress, Step, next_step};
 
-/// How often a leader looks.
+/// Interval between checks of a leader.
 const TICK: Duration = Duration::from_millis(100);
-/// How soon again when a step has just been taken.
+/// Interval until the next check after a step.
 const TICK_AFTER_STEP: Duration = Duration::from_millis(10);
-/// How often one that follows looks whether it leads.
+/// Interval at which a follower checks whether it leads.
 const TICK_FOLLOWING: Duration = Duration::from_millis(250);
-/// Time that one step may take before the facts are looked at again.
+/// Time that one step may take before the task checks the facts again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs for the life of a group.
@@ -37,7 +37,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
         }
         let Some(step) = step(&node, &group) else { continue };
         if step.follows_the_plan() {
-            // By an old plan it would undo what was done by a newer one.
+            // With an old plan it would undo the work of a newer one.
             if let Err(why) = node.catch_up_with_directory().await {
                 debug!(group = %group.id(), %why, "members are not changed: the plan may be old");
                 continue;
@@ -56,7 +56,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
     }
 }
 
-/// What is to be done next, by the plan that is known here.
+/// The next step, by the plan that this node knows.
 fn step(node: &Node, group: &Group) -> Option<Step> {
     let desired = node.control().state_machine().with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;

@@ -1,8 +1,10 @@
-//! What the coordinator hears of the nodes: each tells it what it holds and how what it leads is.
+//! Reports of the nodes to the coordinator: which replicas a node has, and the state of the groups
+//! that it leads.
 //!
-//! Every node runs this task. Something that concerns members is told at once, the rest every
-//! second. A coordinator keeps the last word of each node for a while, and makes of all of them
-//! what placement decides by. Nothing of it is kept on disk: the next coordinator hears it anew.
+//! Every node runs this task. It sends a change that concerns members at once, and the rest every
+//! second. A coordinator keeps the last report of each node for a while, and derives from all of
+//! them the input of placement decisions. Reports are not stored on disk: the next coordinator
+//! receives them anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,11 @@ use tracing::debug;
 use crate::net::rpc;
 use crate::node::Node;
 
-/// How often a node looks whether there is something to tell.
+/// Interval at which a node checks whether there is a change to report.
 const TICK: Duration = Duration::from_millis(50);
-/// How often one that votes in nothing does, and so will not lead anything in a moment.
+/// The same interval for a node that votes in no group, and so will not lead one soon.
 const TICK_FOLLOWING: Duration = Duration::from_millis(250);
-/// How often it tells when nothing has changed that matters at once.
+/// Interval between reports when nothing urgent has changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Time that the coordinator has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,7 +33,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let every = if node.only_follows() { TICK_FOLLOWING } else { TICK };
         node.ticks().pause(every).await;
         let Some(coordinator) = node.control().leader() else { continue };
-        // The coordinator looks at itself when it decides.
+        // The coordinator inspects its own state when it decides.
         if coordinator == node.id() {
             told = None;
             continue;
@@ -53,7 +55,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// What is told at once when it changes.
+/// The part of a report whose changes the node sends at once.
 #[derive(PartialEq, Eq)]
 struct Told {
     coordinator: NodeId,
@@ -77,7 +79,7 @@ impl Told {
     }
 }
 
-/// Whether something is on its way, of which people want to see the progress.
+/// Whether a change is under way whose progress people want to see.
 trait Changing {
     fn is_changing(&self) -> bool;
 }

@@ -1,9 +1,9 @@
-//! What the coordinator does about where replicas and primaries are, and what it tells of it.
+//! The coordinator's actions on the placement of replicas and primaries, and its report of it.
 //!
-//! It decides nothing itself: `dkv_state::placement` says what to change. Here is only when: what
-//! is missing, gone or to go is seen to at once; balance waits until the nodes have been the same
-//! for a moment, so that those that join together share at once; and primaries change hands one
-//! after the other, with pauses.
+//! It decides nothing itself: `dkv_state::placement` computes what to change. This module only
+//! decides when: missing, dead or departing replicas are handled at once; balancing waits until the
+//! set of nodes has been the same for a moment, so that nodes that join together share the load at
+//! once; and primaries change hands one after the other, with pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,27 +29,27 @@ use dkv_state::{Directory, DirectoryCommand};
 const SETTLE: Duration = Duration::from_secs(3);
 /// Time between two transfers of a primary.
 const TRANSFER_EVERY: Duration = Duration::from_millis(1000);
-/// The same, when an administrator wants it done.
+/// The same when an administrator asked for it.
 const TRANSFER_EVERY_ASKED: Duration = Duration::from_millis(100);
 /// Time that a transfer may take.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What the coordinator remembers from one look to the next, for one term of the coordinator.
+/// The coordinator's memory between two checks, for one term.
 pub(crate) struct Rebalancer {
     since: Instant,
-    /// The nodes, and whether each is to stay; and since when they are these.
+    /// The nodes, and whether each is to stay; and since when this set has been the same.
     nodes: (BTreeMap<NodeId, bool>, Instant),
     last_transfer: Option<Instant>,
 }
 
 impl Rebalancer {
-    /// At the beginning of a term.
+    /// Makes the memory of a term that begins at `since`.
     pub(crate) fn new(since: Instant) -> Self {
         Self { since, nodes: (BTreeMap::new(), since), last_transfer: None }
     }
 
-    /// The next change of the directory, if there is one. Has a primary change hands if that is
-    /// next.
+    /// Returns the next change of the directory, if there is one. If a transfer of a primary is
+    /// next, starts that.
     pub(crate) fn next(&mut self, node: &Arc<Node>) -> Option<DirectoryCommand> {
         let measured = node.measured(self.since);
         let led = node.heard(|heard, now| heard.led(now));
@@ -118,7 +118,7 @@ impl Rebalancer {
     }
 }
 
-/// Hands a shard that this node leads over.
+/// Hands over a shard that this node leads.
 pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result<(), Refusal> {
     let Some(group) = node.group(shard).filter(|group| group.leads()) else {
         return Err(Refusal::NotPrimary { primary: node.primary_of(shard) });
@@ -129,8 +129,8 @@ pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result
     }
 }
 
-/// Where replicas are and where they are going. To be called once this node's leadership is
-/// confirmed; what it says of nodes that may be switched off, it asks them within `patience`.
+/// Reports where replicas are and where they are going. To be called once this node's leadership is
+/// confirmed. For nodes that may be switched off, it asks those nodes within `patience`.
 ///
 /// # Errors
 /// If this node is not the coordinator.
@@ -141,7 +141,7 @@ pub(crate) async fn report(
 ) -> Result<Placement, Refusal> {
     let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
     let since = node.leader_since().ok_or_else(not_coordinator)?;
-    // A copy, as asking and looking ahead take their time.
+    // A copy, because asking and planning ahead take time.
     let directory = node.control().state_machine().with_directory(Directory::clone);
     let directory = directory.ok_or_else(not_coordinator)?;
     let words = ask_the_emptied(node, &directory, &node.measured(since), patience).await;
@@ -173,8 +173,8 @@ pub(crate) async fn report(
     Ok(report)
 }
 
-/// What nodes say of themselves that seem to be empty and are to be, asked now. Each answers from a
-/// directory that is no older than this one.
+/// Asks the nodes that are to be emptied and seem to be for what is left on them. Each answers from
+/// a directory that is no older than this one.
 async fn ask_the_emptied(
     node: &Node,
     directory: &Directory,
@@ -202,13 +202,13 @@ async fn ask_the_emptied(
     join_all(asked).await.into_iter().collect()
 }
 
-/// What a node says is left on it, or why it says nothing.
+/// A node's answer on what is left on it, or why it gives none.
 type Word = Result<Remainder, String>;
 
-/// What is left here, once the directory of entry `applied` is here.
+/// Returns what is left on this node, once it has the directory of entry `applied`.
 ///
 /// # Errors
-/// If it does not come in time.
+/// If that directory does not arrive in time.
 pub(crate) async fn remainder(
     node: &Node,
     applied: u64,
@@ -221,7 +221,7 @@ pub(crate) async fn remainder(
     }
 }
 
-/// What is on its way: wherever what is wished and what is so differ.
+/// Moves under way: every difference between the plan and the actual state.
 fn moves(directory: &Directory, led: &BTreeMap<GroupId, (NodeId, LedGroup)>) -> Vec<Move> {
     let mut moves = Vec::new();
     let shards = directory.groups().iter().filter(|(group, plan)| group.is_shard() && plan.started);
@@ -254,7 +254,8 @@ fn one_move(group: GroupId, from: Option<NodeId>, to: Option<NodeId>, led: &LedG
     Move { group, from, to, step, matched_index, last_index: led.last_index, bytes: led.bytes }
 }
 
-/// What one node has. That it may be switched off is not said without its own `word`.
+/// The replicas of one node. Without the node's own `word` they never say that it may be switched
+/// off.
 fn places(
     directory: &Directory,
     measured: &Measured,
@@ -271,19 +272,19 @@ fn places(
         bytes: 0,
         draining,
         retiring,
-        // Any other may take an eventual write at any moment.
+        // Any other node may take an eventual write at any moment.
         may_stop: draining || retiring,
         obstacle: None,
     };
     for (group, plan) in directory.groups().iter().filter(|(_, plan)| plan.started) {
         let actual = measured.groups.get(group);
         if !group.is_shard() {
-            // Its members all follow it; what counts is whether its vote is needed.
+            // All members follow it; the question is whether its vote is needed.
             let votes = actual.is_none_or(|it| it.is_joint || it.voters.contains(&node));
             places.may_stop &= !votes && !plan.voters.contains(&node);
             continue;
         }
-        // A shard of which nothing is known may count on any node.
+        // A shard whose state is unknown may count on any node.
         let has = plan.has(node) || actual.is_none_or(|it| it.has(node));
         places.may_stop &= !has;
         if plan.has(node) || actual.is_some_and(|it| it.has(node)) {
@@ -295,7 +296,7 @@ fn places(
     if draining && !places.may_stop {
         places.obstacle = placement::obstacle(directory, measured, node);
     }
-    // Its own word on what it has not deleted or not delivered yet.
+    // The node's own word on what it has not deleted or not delivered yet.
     if places.may_stop && !planted(Mutant::PromiseWithoutAsking) {
         places.may_stop = matches!(word, Some(Ok(left)) if left.is_nothing());
         if let Some(Err(why)) = word {

@@ -1,15 +1,15 @@
-//! Replicas that are not wanted here any more: they are deleted, log and rows, once nobody counts
-//! on them.
+//! Removes replicas that are no longer wanted on this node: it deletes their log and rows, once no
+//! group counts on them.
 //!
-//! That the directory does not name this node for a shard is a wish, and may be an old one. That
-//! the shard does not count on it any more is for the shard's own log to say: its primary confirms
-//! that it leads, and that by an entry which is committed this node is no member. And since one
-//! node's word deletes nothing, most of those who shall hold the shard say that they do, without
-//! this node. The replica is then stopped, and deleted unless its own log has come further than
-//! that entry, which would mean that it is a member again.
+//! A directory that does not name this node for a shard states a wish, and may be an old one. Only
+//! the shard's own log can say that the shard does not count on this node any more: its primary
+//! confirms that it leads, and that by a committed entry this node is not a member. And since the
+//! word of a single node must not delete anything, most of the nodes that shall have the shard must
+//! confirm that they have it, without this node. The node then stops the replica, and deletes it
+//! unless its own log has gone past that entry, which would mean that it is a member again.
 //!
-//! A node that is to be emptied also closes its outboxes here, durably, and opens them again if
-//! that is taken back.
+//! A node that is to be emptied also closes its outboxes, durably, and opens them again if the
+//! order is taken back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ use crate::node::Node;
 use crate::raft::Vote;
 use crate::replica::Group;
 
-/// How often a node looks for replicas that it need not keep.
+/// Interval at which a node looks for replicas that it need not keep.
 const EVERY: Duration = Duration::from_millis(300);
 /// Time that a primary has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many nodes are asked in a row.
+/// Most nodes that are asked in a row.
 const ASKED_MAX: usize = 4;
 
 /// Runs for the life of the node.
@@ -39,7 +39,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         node.ticks().pause(EVERY).await;
         match node.follow_intake().await {
             Ok(()) => told = false,
-            // Once, and not three times a second for as long as the disk is full.
+            // Logged once, and not three times a second for as long as the disk is full.
             Err(_) if told => {}
             Err(error) => {
                 warn!(%error, "cannot note in the data directory whether this node is to be emptied");
@@ -51,8 +51,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for group in node.groups() {
             let Some(holders) = unwanted(&node, &group) else { continue };
-            // A leader leads until it is taken out; one that was voted out while it was cut off is
-            // not told so by anybody, and cannot confirm that it leads.
+            // A leader leads until it is taken out; no node informs a leader that was voted out
+            // while it was cut off, and it cannot confirm that it leads.
             if group.leads() && group.confirm_leadership().await.is_ok() {
                 continue;
             }
@@ -68,7 +68,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// If the directory does not want this replica any more, those who shall have one.
+/// If the directory no longer wants this replica, returns the nodes that shall have one.
 fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
     if !group.id().is_shard() {
         return None;
@@ -80,8 +80,8 @@ fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
     holders.flatten()
 }
 
-/// Asks the primary whether the shard counts on this node; if it does not, by which entry, and with
-/// which vote it leads.
+/// Asks the primary whether the shard counts on this node. If it does not, returns the entry that
+/// says so, and the vote with which the primary leads.
 async fn departed(
     node: &Node,
     group: &Group,
@@ -114,7 +114,7 @@ async fn departed(
     Err(last)
 }
 
-/// Whether that entry, and that term, can be.
+/// Checks that the entry and the term are possible.
 fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.state_machine().applied_index().max(group.configured().index);
     let can_be = term.may_follow(Some(group.term()))
@@ -126,7 +126,8 @@ fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
     }
 }
 
-/// Whether most of those who shall hold a shard do, without this node; `primary` has said so.
+/// Whether most of the nodes that shall have a shard have it, without this node; `primary` has
+/// already confirmed.
 async fn agreed(
     node: &Node,
     group: &Group,
@@ -148,11 +149,11 @@ async fn agreed(
     }
 }
 
-/// Whether a group of this node does not count on `who` any more; if so, by which entry of its log,
-/// and in which term this node leads.
+/// Whether a group of this node does not count on `who` any more; if so, returns by which entry of
+/// its log, and in which term this node leads.
 ///
 /// # Errors
-/// If it does, or this node cannot say.
+/// If the group does count on it, or this node cannot say.
 pub(crate) async fn confirm(
     node: &Node,
     shard: GroupId,

@@ -1,4 +1,4 @@
-//! What a node is told when it is started.
+//! Command-line arguments of a node.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -1,9 +1,10 @@
-//! How a node comes to belong to a network, and stays in the server's books.
+//! How a node joins a network, and stays registered with the server.
 //!
-//! Once in its life a node joins, with a token, and gets its identity. At every start it registers:
-//! it tells the server where it is, and is told where the others are, and, the very first node of
-//! all, that it shall bootstrap the network. After that the server is needed only now and then, for
-//! a new certificate; while it is down a node that has been here before does without it.
+//! A node joins once in its life, with a token, and receives its identity. At every start it
+//! registers: it tells the server its address and learns the addresses of the others. The very
+//! first node of all also learns that it must bootstrap the network. After that the node needs the
+//! server only now and then, for a new certificate; while the server is down, a node that has
+//! registered before does without it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,17 +34,17 @@ use crate::storage::data_dir::DataDir;
 
 /// Time between two attempts to reach a server without which a node cannot go on.
 const SERVER_RETRY: Duration = Duration::from_millis(500);
-/// How often a person is told that the server cannot be reached.
+/// Interval between reminders that the server cannot be reached.
 const SERVER_REMIND: Duration = Duration::from_secs(5);
-/// Time in which a name may become free because the node that had it is found to be gone.
+/// Time within which a name may become free because the node that had it is found to be gone.
 const NAME_PATIENCE: Duration = Duration::from_secs(20);
-/// How often a running node registers again, so that the server has it after it was restarted.
+/// Interval at which a running node registers again, so that a restarted server knows it.
 const REGISTER_EVERY: Duration = Duration::from_secs(10);
-/// Time after the start in which a server of another network is taken for an operator's mistake.
+/// Time after the start within which a server of another network counts as an operator's mistake.
 const FIRST_MEETING: Duration = Duration::from_secs(10);
 /// Time between two attempts to renew a certificate that is still valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// How often a person is told again that the server is not reached.
+/// Interval between reminders that a running node does not reach the server.
 const UNREACHED_REMIND: Duration = Duration::from_secs(600);
 
 /// Joins with a token.
@@ -52,7 +53,8 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     let mut waiting = Waiting::default();
     loop {
         let server = resolve(&args.server).await.map_err(NodeError::new)?;
-        // Looked for each time: a server that is just starting may not have left it yet.
+        // The token is looked up each time: a server that is just starting may not have left it
+        // yet.
         let token = token_for(args, server).await?;
         let failed = match token {
             Ok(token) => match join(&endpoint, server, &token).await {
@@ -71,8 +73,7 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     }
 }
 
-/// The token to join with. Its file may be one that does not come to an end, which must hold up
-/// nobody else.
+/// Finds the token to join with. Reading its file may never end, which must not block other tasks.
 async fn token_for(
     args: &Args,
     server: SocketAddr,
@@ -82,7 +83,7 @@ async fn token_for(
     platform::run_blocking(find).await.map_err(NodeError::new)
 }
 
-/// Gets a new certificate for a node that was away for longer than its last one lived.
+/// Gets a new certificate for a node that was away for longer than its last certificate was valid.
 pub(crate) async fn certify_again(
     args: &Args,
     directory: &DataDir,
@@ -98,7 +99,8 @@ pub(crate) async fn certify_again(
     loop {
         let server = resolve(&args.server).await.map_err(NodeError::new)?;
         let certified = match recertify(&endpoint, server, &expired).await {
-            // Away for so long that its key is not enough: whoever starts it has a token for it.
+            // The node was away for so long that its key is not enough: the operator has a token
+            // for it.
             Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
                 let token = token_for(args, server).await?;
                 let token = token.map_err(|error| {
@@ -122,7 +124,7 @@ pub(crate) async fn certify_again(
     }
 }
 
-/// Says now and then what a node waits for.
+/// Logs now and then what a node waits for.
 #[derive(Default)]
 struct Waiting {
     told: Option<Instant>,
@@ -138,7 +140,7 @@ impl Waiting {
     }
 }
 
-/// What a node says to the server at every start, and now and then.
+/// What a node tells the server at every start, and now and then.
 pub(crate) struct Registration {
     pub(crate) server: Arc<ServerLink>,
     pub(crate) name: Option<String>,
@@ -182,10 +184,10 @@ impl Registration {
     }
 }
 
-/// What of a server's answers makes it useless to ask again.
+/// Returns the error that stops a running node, if the server's answer makes asking again useless.
 ///
-/// For a node that runs, only the word of its own network's server counts: whoever else answers at
-/// the server's address must not be able to stop it.
+/// A running node accepts only the word of its own network's server: another process that answers
+/// at the server's address must not be able to stop it.
 fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
         ServerError::Connect(ConnectError::Refused { .. }) | ServerError::Resolve(..) => None,
@@ -193,8 +195,9 @@ fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeE
     }
 }
 
-/// The same when a node that was here before meets the server for the first time after its start.
-/// It serves without the server, so that the name of that cannot be resolved does not stop it.
+/// The same for a node that was here before and meets the server for the first time after its
+/// start. Such a node serves without the server, so a server name that does not resolve must not
+/// stop it.
 fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
         ServerError::Resolve(..) => None,
@@ -202,7 +205,8 @@ fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeErro
     }
 }
 
-/// What of a server's answers makes it useless to ask again, for a node that is just starting.
+/// Returns the error that stops a node that is just starting, if the answer makes asking again
+/// useless.
 fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
     match error {
         ServerError::Connect(ConnectError::Removed { why, .. }) => Some(NodeError(format!(
@@ -224,9 +228,9 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
 
 /// Learns from the server where the other nodes are.
 ///
-/// The directory knows better, as long as it can be followed. When all nodes have moved, nobody is
-/// left at the addresses in it: so of a node to which there is no connection, the address under
-/// which it has registered is tried.
+/// The directory knows better, as long as this node can follow it. When all nodes have moved, the
+/// addresses in the directory are stale; so for a node without a connection, this node tries the
+/// address under which that node has registered.
 pub(crate) fn learn(node: &Node, admission: &Admission) {
     node.vouched_by_server(&admission.vouched);
     let begun = node.control().state_machine().with_directory(|directory| directory.exists());
@@ -244,7 +248,7 @@ pub(crate) fn learn(node: &Node, admission: &Admission) {
     }
 }
 
-/// Registers until it succeeded, and again now and then.
+/// Registers until it succeeds, and again now and then.
 pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration) {
     let registration = Registration { name: Some(node.me().name.clone()), ..registration };
     let begun = Instant::now();
@@ -252,11 +256,11 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     let mut told: Option<(String, Instant)> = None;
     loop {
         if node.incarnations().held().is_some() {
-            // Where this run is, is of no use to anybody.
+            // The address of this incarnation is of no use to other nodes.
             tokio::time::sleep(SERVER_RETRY).await;
             continue;
         }
-        // The first meeting shows whether directory and server are of one network.
+        // The first meeting shows whether directory and server belong to the same network.
         let is_first = !met && begun.elapsed() <= FIRST_MEETING;
         let judge = if is_first { fatal_at_restart } else { fatal_while_running };
         let pause = match registration.register(node.control_group()).await {
@@ -266,11 +270,11 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                     info!("the registration server answers");
                 }
                 learn(&node, &admission);
-                // The network has not begun, or nobody is where it was: the server hears of it
-                // first.
+                // The network has not begun, or all nodes have moved: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
-            // The directory's word stands against the server's books: it does not stop for a name.
+            // The directory overrides the server's registry: the node does not stop because of a
+            // name.
             Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
                 if node.is_listed(node.id()) =>
             {
@@ -305,8 +309,8 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
     }
 }
 
-/// Renews the certificate when it has reached a good part of its life. Looks often, for the clock
-/// may jump at any moment: it may be set, or the machine may have slept.
+/// Renews the certificate when it has reached a good part of its life. Checks often, because the
+/// clock may jump at any moment: it may be set, or the machine may have slept.
 pub(crate) async fn keep_certified(node: Arc<Node>) {
     let mut failed: Option<Instant> = None;
     loop {
@@ -321,7 +325,8 @@ pub(crate) async fn keep_certified(node: Arc<Node>) {
         failed = match renew_if_due(&node).await {
             Ok(()) => None,
             Err(error) => {
-                // One that is not valid is tried for without a pause, and told now and then.
+                // For an invalid certificate, the node tries without a pause, and logs the failure
+                // now and then.
                 if failed.is_none_or(|at| at.elapsed() >= RENEW_AGAIN) {
                     warn!(%error, "the certificate was not renewed");
                     Some(Instant::now())

@@ -6,7 +6,7 @@
 pub struct NodeError(pub(crate) String);
 
 impl NodeError {
-    /// From whatever says it.
+    /// Makes an error of the text of another one.
     pub fn new(error: impl ToString) -> Self {
         Self(error.to_string())
     }

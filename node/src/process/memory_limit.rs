@@ -1,10 +1,10 @@
-//! How much memory there is for this process.
+//! Finds out how much memory this process may use.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes of values that a node keeps in memory if it is told nothing: half of what the machine, or
-/// the control group of this process, has. Without a bound if that cannot be found out.
+/// Default for the bytes of values that a node keeps in memory: half of the memory of the machine
+/// or of this process's control group, whichever is less. Unlimited if neither can be determined.
 pub(crate) fn default_value_bytes() -> u64 {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let state_machine = of_machine(&read(Path::new("/proc/meminfo")));
@@ -12,14 +12,14 @@ pub(crate) fn default_value_bytes() -> u64 {
     state_machine.into_iter().chain(group).min().map_or(u64::MAX, |bytes| bytes / 2)
 }
 
-/// As /proc/meminfo says: `MemTotal: 16318480 kB`.
+/// Parses /proc/meminfo, which has a line `MemTotal: 16318480 kB`.
 fn of_machine(meminfo: &str) -> Option<u64> {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 
-/// The least limit of a control group (version 2) and those around it. /proc/self/cgroup says
+/// The least limit of a control group (version 2) and its ancestors. /proc/self/cgroup says
 /// `0::/system.slice/dkv-node.service`.
 fn of_group(cgroup: &str, read: impl Fn(&Path) -> String) -> Option<u64> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;

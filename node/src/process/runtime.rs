@@ -17,8 +17,8 @@ const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs something as the process of a node does: with log output, so many threads, and an
-/// exit status by its end.
+/// Runs `work` as the process of a node: sets up log output and the given number of threads, and
+/// returns an exit status that reflects the result.
 pub fn process(
     threads: Option<NonZeroUsize>,
     work: impl Future<Output = Result<(), NodeError>>,
@@ -37,7 +37,7 @@ pub fn process(
         Err(error) => return complain(&format!("cannot start threads: {error}")),
     };
     let ended = runtime.block_on(work);
-    // First everything falls silent: the last line says why the process ends.
+    // All output stops first: the last line says why the process ends.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     drop(log);
     match ended {
@@ -46,16 +46,16 @@ pub fn process(
     }
 }
 
-/// Half of the cores: the log, the kernel's network stack and whatever else runs there want some
-/// too, and a thread that finds little to do costs more in wake-ups than it does.
+/// Half of the cores: the log, the kernel's network stack and other processes need some too, and a
+/// thread with little to do costs more in wake-ups than it gains.
 fn default_threads() -> NonZeroUsize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// A line on stdout, for whoever started the process. That it cannot be written is told on stderr
-/// and stops nothing: others count on a node that serves, whether or not anybody reads what it
-/// says.
+/// Writes a line to stdout, for the caller that started the process. A write error is reported on
+/// stderr and stops nothing: others rely on a serving node, whether or not anybody reads its
+/// output.
 pub fn say(line: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
@@ -70,7 +70,8 @@ fn complain(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Completes at Ctrl-C or SIGTERM, which are noticed from when this is called. Within a runtime.
+/// Completes at Ctrl-C or SIGTERM, which it notices from the moment of this call. Must be called
+/// within a runtime.
 pub fn stop_signal() -> impl Future<Output = ()> + Send {
     let signals = Signals::watch();
     async move {

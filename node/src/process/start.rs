@@ -1,4 +1,4 @@
-//! From the command line to a running node, and back.
+//! Starts a node from its command line, runs it, and stops it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -46,17 +46,17 @@ use crate::tasks::round_trips;
 use dkv_state::{Engine, EngineOptions};
 use dkv_wal::{Wal, WalOptions};
 
-/// First port that a node tries if it is told none and had none before.
+/// First port that a node tries if it has no configured port and no previous one.
 const FIRST_PORT: u16 = 4401;
-/// How many ports after that it tries before it takes any.
+/// Number of further ports to try before the node takes any free one.
 const PORTS_TRIED: u16 = 100;
 /// Time that a hand-over may take when the node stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
-/// Bytes of entries that stay in memory.
+/// Bytes of log entries that stay in memory.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Runs a node until `stop` completes or something forbids to go on. `ready` is told where the node
-/// listens once it serves.
+/// Runs a node until `stop` completes or a failure forbids it to go on. Calls `ready` with the
+/// listening address once the node serves.
 ///
 /// # Errors
 /// If it cannot start, or must not go on.
@@ -68,7 +68,7 @@ pub async fn run(
     let starting = Starting::begin();
     let starting =
         starting.map_err(|error| NodeError(format!("cannot watch for signals: {error}")))?;
-    // Over once it serves, or once its own task has noticed that it is to stop.
+    // Dropped once the node serves, or once its own task has noticed that it must stop.
     let starting = Mutex::new(Some(starting));
     let over = || drop(starting.lock().unwrap_or_else(PoisonError::into_inner).take());
     let ready = |serving| {
@@ -82,7 +82,7 @@ pub async fn run(
     run_on(RealStorage, args, ready, stop).await
 }
 
-/// As [`run`], with the data in a place of the caller's choice.
+/// Runs a node as [`run`] does, with its data in a storage of the caller's choice.
 ///
 /// # Errors
 /// As for [`run`].
@@ -99,7 +99,7 @@ pub async fn run_on(
         () = &mut stop => return Ok(()),
     };
     let Started { node, mut failure } = started;
-    // Only then can anybody count on it.
+    // Clients can count on the node only from then on.
     let run = async {
         reachability::made(&node).await;
         ready(Serving { address: node.me().address, observer: Observer::of(&node) });
@@ -112,7 +112,8 @@ pub async fn run_on(
         () = run => None,
     };
     match failed {
-        // What is durable is known after a restart; until then nothing is handed over or promised.
+        // Only a restart shows which data is durable; until then the node hands over and promises
+        // nothing.
         Some(why) => {
             end_tasks(node).await;
             Err(NodeError(why))
@@ -164,7 +165,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     }
     .map_err(NodeError::new)?;
     info!(directory = %directory.path().display(), "data directory");
-    // From here on a suspend is noticed.
+    // From here on the node notices a suspend.
     suspend::woke_lately();
     let credentials = match directory.credentials().map_err(NodeError::new)? {
         Some(credentials)
@@ -174,7 +175,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         }
         Some(credentials) => credentials,
         None => {
-            // A token may be good for one use: first everything else that the start needs.
+            // A token may be good for one use: everything else that the start needs comes first.
             may_listen(&args)?;
             disk_check::require_room(directory.path()).map_err(NodeError::new)?;
             admit(&args, &directory).await?
@@ -183,7 +184,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     let identity = credentials.identity;
     let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
     let known = directory.node_file(&credentials).map_err(NodeError::new)?;
-    // Before anything is said to anybody.
+    // This happens before the node sends anything to another process.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
     let incarnations =
         incarnations::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
@@ -213,7 +214,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
             file
         }
         None => {
-            // A directory that has lost all but its identity must not go on under it.
+            // A node must not go on under an identity whose directory has lost everything else.
             let standing =
                 incarnations::before_serving(&incarnations, &server, address, true).await;
             standing.map_err(NodeError)?;
@@ -289,7 +290,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     Ok(Started { node, failure: failed })
 }
 
-/// Whether the node may listen where it was told to.
+/// Checks that the node may listen at its configured address.
 fn may_listen(args: &Args) -> Result<(), NodeError> {
     let Some(address) = args.listen else { return Ok(()) };
     net_platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
@@ -326,7 +327,7 @@ async fn listen(
     }
     let ip = match resolve(&args.server).await {
         Ok(server) => local_ip_towards(server).map_err(NodeError::new)?,
-        // Without the server's address, where it was last is the best guess.
+        // If the server's address is unknown, the previous address is the best guess.
         Err(error) => known.map(|file| file.listen.ip()).ok_or_else(|| NodeError::new(error))?,
     };
     let mut ports = (FIRST_PORT..FIRST_PORT + PORTS_TRIED).chain([0]);
@@ -340,7 +341,7 @@ async fn listen(
     })
 }
 
-/// The address of this machine from which it reaches a server.
+/// Returns the address of this machine from which it reaches a server.
 fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
     let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     // Connecting a datagram socket sends nothing: it asks the kernel for the route.
@@ -396,7 +397,7 @@ fn segment_bytes(log_bytes_max: u64) -> u64 {
     (log_bytes_max / 16 / STEP * STEP).clamp(1024 * 1024, 16 * 1024 * 1024)
 }
 
-/// Asks the server for the life of the node whether this run of it may go on.
+/// Asks the server, for the life of the node, whether this incarnation may go on.
 async fn keep_asking(node: Arc<Node>) {
     let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
     let farewell =

@@ -1,4 +1,4 @@
-//! A node's data directory: its identity, and all that it holds.
+//! A node's data directory: its identity, and all of its data.
 //!
 //! ```text
 //! lock            held by the process that uses the directory
@@ -12,10 +12,9 @@
 //! former/         what is left of replicas that were deleted; see `former.rs`
 //! ```
 //!
-//! The identity lives and dies with the directory. `node.json` says whether the log was begun: a
-//! directory that lost its log is damaged, for a node that forgot its votes and entries must never
-//! go on under its old identity. What is found out only while the node runs is written to
-//! `damaged`.
+//! The identity is bound to the directory. `node.json` says whether the log was begun: a directory
+//! that lost its log is damaged, because a node that forgot its votes and entries must never go on
+//! under its old identity. Damage that is found only while the node runs is recorded in `damaged`.
 
 use std::fs::{self, File};
 use std::io;
@@ -36,41 +35,41 @@ const CREDENTIALS: &str = "credentials";
 /// Names of the directories of the log and of the checkpoints.
 const LOG: &str = "wal";
 const STATE: &str = "state";
-/// What a node begins once it has its certificate.
+/// Files and directories that a node creates once it has its certificate.
 const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
 /// Version of node.json.
 const VERSION: u32 = 1;
-/// Default directories that are tried before giving up.
+/// Number of default directories to try before giving up.
 const DEFAULTS_MAX: u32 = 1024;
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error(
         "the data directory {0} is in use by another process; stop that one, or choose another \
          directory with --data-dir"
     )]
     InUse(PathBuf),
-    /// It holds something else.
+    /// It contains something else.
     #[error(
         "the data directory {} is not empty and holds no dkv node; name an empty or new directory with \
          --data-dir", .0.display()
     )]
     Foreign(PathBuf),
-    /// What is in it cannot be.
+    /// Its content is impossible.
     #[error(
         "the data directory {path} is damaged: {problem}; do not delete it. Once `dkv status` shows \
          no lag on the other nodes, start the node with an empty directory \
          (--data-dir): it joins under a new identity and gets its data from them"
     )]
     Damaged {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// What does not fit.
+        /// The contradiction that was found.
         problem: String,
     },
-    /// Something that was in it is not there. Nothing was read that could be damaged.
+    /// A file or directory that was in it is gone. Nothing was read that could be damaged.
     #[error(
         "{} is missing or empty, and {} already holds this node's data. If it is on a disk of its own, \
          mount that. If it is lost for good, do not delete the rest. Once `dkv status` shows no lag on the \
@@ -78,51 +77,51 @@ pub(crate) enum DataDirError {
          identity and gets its data from them", .missing.display(), .path.display()
     )]
     Missing {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// What is not there.
+        /// The missing file or directory.
         missing: PathBuf,
     },
-    /// It was written by a version that we do not know.
+    /// It was written by a version that this one does not know.
     #[error("the data directory {path} is of format {found}, and this version knows {VERSION}")]
     Version {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// What it says.
+        /// The format version in it.
         found: u32,
     },
     /// It cannot be read or written.
     #[error("the data directory {path} cannot be used: {source}")]
     Io {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// What node.json holds.
+/// Content of node.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeFile {
     version: u32,
     /// The network that the node belongs to.
     pub(crate) network: NetworkId,
-    /// The node.
+    /// The node's id.
     pub(crate) id: NodeId,
-    /// What people call it.
+    /// The node's name, for people.
     pub(crate) name: String,
-    /// Where it listened last.
+    /// The address where it listened last.
     pub(crate) listen: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// The region that it is in, if one was given.
     pub(crate) region: Option<Region>,
-    /// What the network runs with.
+    /// The settings that the network runs with.
     pub(crate) settings: Settings,
     /// Whether the server told this node to bootstrap the network.
     pub(crate) bootstrap: bool,
     /// Whether the log was begun.
     pub(crate) log_begun: bool,
-    /// Of all the rest, in the file; files of the first versions had none.
+    /// Checksum of all other fields in the file; files of the first versions had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     checksum: Option<String>,
 }
@@ -151,16 +150,16 @@ impl NodeFile {
         }
     }
 
-    /// The file's content, with its checksum if there is one.
+    /// Encodes the file's content, with its checksum if there is one.
     fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec_pretty(self)
     }
 }
 
-/// A directory that belongs to this process.
+/// A data directory that belongs to this process.
 ///
-/// Dropped before anything was kept in it, it takes back what it made, so that a start that fails
-/// leaves nothing.
+/// If it is dropped before anything was stored in it, it removes what it created, so that a start
+/// that fails leaves nothing.
 pub(crate) struct DataDir {
     path: PathBuf,
     /// Directories that this start made, the deepest first.
@@ -187,10 +186,10 @@ impl Drop for DataDir {
 }
 
 impl DataDir {
-    /// Takes a directory, which is made if need be.
+    /// Opens and locks a directory, and creates it if need be.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
-        // Before it is touched: the next steps take a directory away from everybody else.
+        // Checked before the directory is touched: the next steps deny it to all other users.
         let ours: Vec<&str> = BEGUN.into_iter().chain([CREDENTIALS, LOG, STATE]).collect();
         if durable::is_foreign(path, &ours).map_err(io)? {
             return Err(DataDirError::Foreign(path.to_owned()));
@@ -204,7 +203,7 @@ impl DataDir {
         match durable::lock_dir(path) {
             Ok(lock) => {
                 let data = Self { path: path.to_owned(), made, was_empty, _lock: lock };
-                // What an earlier release, or an unpacked copy, has left for others to read.
+                // Files of an earlier release, or of an unpacked copy, may be readable by others.
                 durable::narrow(path).map_err(io)?;
                 Ok(data)
             }
@@ -215,7 +214,7 @@ impl DataDir {
         }
     }
 
-    /// Takes the first of `node-1`, `node-2`, ... below `parent` that no other process uses, so
+    /// Opens the first of `node-1`, `node-2`, ... below `parent` that no other process uses, so
     /// that one command, typed in several terminals, runs several nodes, and typed again runs the
     /// same ones.
     pub(crate) fn open_default(parent: &Path) -> Result<Self, DataDirError> {
@@ -229,25 +228,25 @@ impl DataDir {
         Err(last.unwrap_or_else(|| DataDirError::InUse(parent.to_owned())))
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the log is.
+    /// The path of the log.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
-    /// Where the checkpoints are.
+    /// The path of the checkpoints.
     pub(crate) fn state_path(&self) -> PathBuf {
         self.path.join(STATE)
     }
 
-    /// The identity that lives here, if one does.
+    /// Returns the identity in this directory, if there is one.
     ///
     /// # Errors
-    /// Also if the certificate is gone and a node has lived here: nobody else must.
+    /// Also if the certificate is gone and a node has used the directory: no other node may use it.
     pub(crate) fn credentials(&self) -> Result<Option<Credentials>, DataDirError> {
         match Credentials::load(&self.credentials_path()) {
             Ok(Some(found)) if found.identity.role != Role::Node => {
@@ -271,11 +270,11 @@ impl DataDir {
                 return Ok(true);
             }
         }
-        // Each may be the place of a disk of its own, made ready before the first start.
+        // Each may be the mount point of a disk of its own, prepared before the first start.
         Ok(durable::has_content(&self.log_path())? || durable::has_content(&self.state_path())?)
     }
 
-    /// Keeps an identity, or a renewed certificate of it.
+    /// Saves an identity, or a renewed certificate of it.
     pub(crate) fn save_credentials(&self, credentials: &Credentials) -> Result<(), DataDirError> {
         credentials.save(&self.credentials_path()).map_err(|error| match error {
             CertificateError::Io(source) => self.io(source),
@@ -283,7 +282,7 @@ impl DataDir {
         })
     }
 
-    /// Reads node.json and checks it against the identity and against what else is there.
+    /// Reads node.json and checks it against the identity and the other content of the directory.
     pub(crate) fn node_file(
         &self,
         credentials: &Credentials,
@@ -316,7 +315,7 @@ impl DataDir {
         }
         file.settings.check().map_err(|error| self.damaged(format!("node.json: {error}")))?;
         if checksum.is_some() && checksum != Some(checksum_of(&file.encode().map_err(malformed)?)) {
-            // A name or an address of which a bit has changed reads like any other.
+            // A name or an address with one changed bit still parses.
             return Err(self.damaged("node.json: its content does not match its checksum".into()));
         }
         for kept in [self.log_path(), self.state_path()] {
@@ -338,17 +337,17 @@ impl DataDir {
             .map_err(|error| self.io(error))
     }
 
-    /// An error that says what is wrong with this directory.
+    /// Makes an error that says what is wrong with this directory.
     pub(crate) fn damaged(&self, problem: String) -> DataDirError {
         DataDirError::Damaged { path: self.path.clone(), problem }
     }
 
-    /// An error that says that this directory cannot be used now.
+    /// Makes an error that says that this directory cannot be used now.
     pub(crate) fn unusable(&self, why: &impl ToString) -> String {
         self.io(io::Error::other(why.to_string())).to_string()
     }
 
-    /// An error that says what has gone from this directory.
+    /// Makes an error that says what has gone from this directory.
     pub(crate) fn missing(&self, missing: PathBuf) -> DataDirError {
         DataDirError::Missing { path: self.path.clone(), missing }
     }
@@ -366,12 +365,12 @@ impl DataDir {
     }
 }
 
-/// Notes in a directory that it must not be used any more, and returns the error of its owner.
+/// Records in a directory that it must not be used any more, and returns the error for its owner.
 pub(crate) fn condemn(path: &Path, problem: &str) -> String {
     let error = DataDirError::Damaged { path: path.to_owned(), problem: problem.to_owned() };
     match durable::write(&damaged_path(path), problem.as_bytes()) {
         Ok(()) => error.to_string(),
-        // It is found out anew when the node is started again.
+        // The next start of the node finds the damage anew.
         Err(why) => format!("{error} (which could not be noted there: {why})"),
     }
 }

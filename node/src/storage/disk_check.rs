@@ -1,8 +1,8 @@
-//! Whether the disk is fast enough for the election times, asked once at every start.
+//! Checks at every start whether the disk is fast enough for the election times.
 //!
-//! A vote must be on disk before it is given, and an entry before it is acknowledged. A disk whose
-//! syncs take as long as an election makes a network that elects and elects; better to say so at
-//! once than to be found out at night.
+//! A vote must be on disk before it is given, and an entry before it is acknowledged. If syncs of
+//! the disk take as long as an election, the network elects for ever. It is better to report that
+//! at once than to have it discovered at night.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,26 +16,26 @@ use dkv_wire::network::Settings;
 use rustix::fs::FallocateFlags;
 use tracing::{info, warn};
 
-/// Syncs that are timed.
+/// Number of syncs to time.
 const SAMPLES: usize = 9;
-/// Bytes that each writes.
+/// Bytes that each sync writes.
 const SAMPLE_BYTES: usize = 4096;
 
 /// Bytes that a new node must be able to write: its first segment of the log and a checkpoint.
 const ROOM_BYTES: u64 = 24 * 1024 * 1024;
-/// Times that a disk is measured before it is found too slow.
+/// Attempts to measure a disk before it is found too slow.
 const ATTEMPTS: usize = 10;
-/// Time between two of them.
+/// Time between two attempts.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How fast a disk syncs.
+/// Sync times of a disk.
 #[derive(Clone, Copy, Debug)]
 struct SyncTime {
     median: Duration,
     longest: Duration,
 }
 
-/// What to make of it.
+/// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Fast enough.
@@ -46,10 +46,10 @@ enum Verdict {
     Unfit(String),
 }
 
-/// Measures the disk below a data directory, and says in the log what to make of it.
+/// Measures the disk below a data directory, and logs the result.
 ///
-/// A disk that is busy for a moment, as after a boot, is measured again. One that stays too slow is
-/// refused to a node that has no data yet; one that has is started all the same, since a slow
+/// A disk that is busy for a moment, as after a boot, is measured again. If it stays too slow, a
+/// node that has no data yet is refused; a node that has data starts all the same, since a slow
 /// replica is worth more than none.
 pub(crate) async fn check(
     directory: &Path,
@@ -61,7 +61,8 @@ pub(crate) async fn check(
         let measured = run_blocking(move || measure(&path)).await;
         let verdict = match measured.map_err(|error| error.to_string())? {
             Ok(time) => judge(time, settings),
-            // A full disk still lets a node start, and serve reads.
+            // The measurement failed, as on a full disk, and the node goes on without it. Whether
+            // it starts depends later on the storage engine's reserve.
             Err(error) => {
                 warn!(%error, "the speed of the disk could not be measured");
                 return Ok(());
@@ -104,14 +105,14 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
     Ok(SyncTime { median: times[SAMPLES / 2], longest: times[SAMPLES - 1] })
 }
 
-/// Refuses a disk on which a node could not begin: it is asked before a token is used, which may be
-/// good for one use only.
+/// Refuses a disk on which a node could not begin. The check comes before a token is used, because
+/// a token may be good for one use only.
 pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
     let path = directory.join("room-test");
     let tried = create(&path).and_then(|file| {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM_BYTES) {
-            // A filesystem without reservations is asked for a little, which shows that it can be
-            // written.
+            // On a filesystem without reservations, a small write shows that the filesystem is
+            // writable.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 file.write_all_at(&[1; SAMPLE_BYTES], 0)
             }
@@ -139,7 +140,7 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path).map_err(|error| named(path, error))
 }
 
-/// Holds a disk against the election times.
+/// Compares the sync times of a disk with the election times.
 fn judge(time: SyncTime, settings: &Settings) -> Verdict {
     let heartbeat = Duration::from_millis(settings.heartbeat_ms);
     let election = Duration::from_millis(settings.election_min_ms);

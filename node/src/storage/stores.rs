@@ -1,4 +1,4 @@
-//! What a node keeps its data on: its log and its checkpoints.
+//! The stores of a node: its log and its checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use dkv_state::{Engine, EngineError, EngineOptions};
 use dkv_wal::disk::RealDisk;
 use dkv_wal::{FatalHook, Wal, WalError, WalOptions};
 
-/// Why data does not open, by what is to be done about it.
+/// Why data does not open, by the remedy that it needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// It is not what was written. The node must not go on with it, under its identity.
+    /// The data is not what was written. The node must not go on with it under its identity.
     #[error("{0}")]
     Damaged(String),
-    /// A file of it is not there: nothing was read that could be damaged. The node must not go on
-    /// without it.
+    /// A file of the data is missing: nothing was read that could be damaged. The node must not go
+    /// on without it.
     #[error("{} is missing or empty", .0.display())]
     Missing(PathBuf),
-    /// It cannot be read or written now: the disk fails or is full, or another process has it.
-    /// Nothing is lost, and a later start may succeed.
+    /// The data cannot be read or written now: the disk fails or is full, or another process uses
+    /// it. Nothing is lost, and a later start may succeed.
     #[error("{0}")]
     Unusable(String),
 }
@@ -43,12 +43,12 @@ impl From<EngineError> for StorageError {
     }
 }
 
-/// Opens what a node keeps its data in. A simulation has one of its own.
+/// Opens the stores of a node. A simulation has an implementation of its own.
 pub trait Storage: Send + 'static {
     /// Opens the log that belongs at `path`.
     ///
     /// # Errors
-    /// Why it does not open.
+    /// If it does not open, with the reason.
     fn open_log(
         &self,
         path: &Path,
@@ -59,7 +59,7 @@ pub trait Storage: Send + 'static {
     /// Opens the checkpoints that belong at `path`.
     ///
     /// # Errors
-    /// Why they do not open.
+    /// If they do not open, with the reason.
     fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError>;
 }
 

@@ -1,18 +1,18 @@
-//! Looks out for leaders whose process is gone, so that another takes over at once.
+//! Detects leaders whose process is gone, so that another node takes over at once.
 //!
-//! Raft learns of a dead leader by its silence, and must wait long enough not to mistake a slow one
+//! Raft detects a dead leader by its silence, and must wait long enough not to mistake a slow one
 //! for it. But when a process dies and its machine lives on, the kernel of that machine refuses
-//! what is sent to the process's port, and says so (ICMP port unreachable). A connected UDP socket
-//! hands that on as an error. So a leader that is silent for longer than it usually is, is sent one
-//! byte from such a socket; QUIC drops it where there is somebody, and where there is nobody the
-//! answer is here within a round trip.
+//! packets to the process's port with an ICMP port unreachable message, which a connected UDP
+//! socket reports as an error. So when a leader is silent for longer than usual, the failure
+//! detector sends it one byte from such a socket. A live process drops the byte in QUIC; if there
+//! is no process, the refusal arrives within a round trip.
 //!
-//! That is a hint, never a proof: it may be forged, or come from a firewall. All it does is to take
-//! back this node's promise to the leader not to vote for anybody else for a while, and to ask the
-//! other voters whether they would vote (pre-vote). They would only if their own promise has ended
-//! or was taken back too, so a leader that a quorum hears is never disturbed; and reads do not rest
-//! on that promise. Safety is Raft's as ever: one vote a term, and only for a log that is long
-//! enough.
+//! A refusal is a hint, never a proof: it may be forged, or come from a firewall. Its only effect
+//! is that this node takes back its promise to the leader not to vote for another node for a while,
+//! and asks the other voters whether they would vote (pre-vote). They agree only if their own
+//! promise has ended or was taken back too, so a leader that a quorum hears is never disturbed; and
+//! reads do not rest on that promise. Safety is still Raft's: one vote a term, and only for a log
+//! that is long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -31,30 +31,31 @@ use crate::node::Node;
 use crate::raft::QUIESCENT_SLOWDOWN;
 use crate::replica::Group;
 
-/// Shortest time between two tries of one who is silent.
+/// Shortest time between two probes of a silent leader.
 const TRY_EVERY: Duration = Duration::from_millis(10);
-/// Longest time between two looks at the leaders, and between two tries.
+/// Longest time between two checks of the leaders, and between two probes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The same while all groups rest, and for a node that votes in nothing.
+/// The same interval while all groups are quiescent, and for a node that votes in no group.
 const LOOK_EVERY_AT_REST: Duration = Duration::from_millis(500);
-/// Time in which the kernel of a near machine says that it has nobody at a port.
+/// Time within which the kernel of a nearby machine reports that a port has no process.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
-/// Time that each voter leaves to those before it, so that two do not split the votes; if they are
-/// far, two round trips, as the first to stand must be heard before the next one does.
+/// Time that each voter leaves to those before it, so that two do not split the votes. If voters
+/// are far apart, it is two round trips, as the others must hear the first candidate before the
+/// next one stands.
 const TURN: Duration = Duration::from_millis(12);
-/// Time after the first try to be elected, as the others may not have noticed yet; after each
-/// further one it is as much longer. Never less than a handshake and the two rounds of votes take:
-/// who stands again before that undoes what it has begun.
+/// Pause after the first attempt to be elected, as the others may not have noticed yet; each
+/// further pause is longer by the same amount. It is never shorter than a handshake and the two
+/// rounds of votes: a candidate that stands again earlier undoes what it has begun.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(8);
-/// Tries after which Raft's own timers are left to it: within 1.7 s, for a machine that is very
-/// busy.
+/// Attempts after which the failure detector leaves the election to Raft's own timers: within
+/// 1.7 s, for a machine that is very busy.
 const ASKS_MAX: u32 = 20;
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut probes: BTreeMap<NodeId, Arc<Probe>> = BTreeMap::new();
     let mut asking: BTreeSet<NodeId> = BTreeSet::new();
-    // Nobody is asked again before that.
+    // Until the time given here, the task does not probe that leader again.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
     let mut told: JoinSet<Told> = JoinSet::new();
     let mut handled: BTreeMap<(GroupId, Term), Takeover> = BTreeMap::new();
@@ -76,7 +77,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             if asking.contains(&leader) {
                 continue;
             }
-            // The answer to a heartbeat is waited for before the next one is sent.
+            // The next heartbeat is sent only after the answer to the last one.
             let round_trip = node.peers().round_trip(leader).unwrap_or_default();
             let silent_at = node.peers().liveness(leader).silent_at(heartbeat.max(round_trip));
             let (Some(silent_at), Some(address)) = (silent_at, node.peers().address(leader)) else {
@@ -87,12 +88,12 @@ pub(crate) async fn run(node: Arc<Node>) {
                 next = next.min(due);
                 continue;
             }
-            // Each try doubles the silence that the next one waits for.
+            // Each probe doubles the silence required before the next one.
             let silence = silent_at.elapsed().clamp(TRY_EVERY, LOOK_EVERY);
             resting.insert(leader, Instant::now() + silence);
             let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
             let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
-            // A rehearsal holds back what QUIC sends; this is to take as long.
+            // A rehearsal delays what QUIC sends; the probe must take as long.
             let delay = node.endpoint().added_round_trip(address);
             asking.insert(leader);
             told.spawn(async move {
@@ -103,7 +104,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                 Told::Looked { leader, refused }
             });
         }
-        // Whoever is far answers late, and holds up nobody.
+        // A distant leader answers late, and must not delay the others.
         let answered = tokio::select! {
             biased;
             answered = next_answer(&mut told) => answered,
@@ -121,7 +122,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         };
         asking.remove(&leader);
         let heard = node.peers().liveness(leader).last_heard();
-        // Those that it led when it was asked, and leads yet.
+        // The groups that the leader led at the time of the probe, and still leads.
         let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
@@ -140,25 +141,26 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// What a task of the failure detector has come to.
+/// Result of one of the failure detector's tasks.
 enum Told {
-    /// A leader was looked for; the kernel at its address says that nobody is there, or not.
+    /// The task probed a leader: the kernel at its address refused, or did not.
     Looked { leader: NodeId, refused: bool },
-    /// No more is done about the leader of that term.
+    /// The takeover from the leader of that term has ended.
     Succeeded(GroupId, Term),
 }
 
-/// What is done about a leader whose process was found to be gone.
+/// State of the takeover from a leader whose process is gone.
 #[derive(Clone, Copy)]
 enum Takeover {
-    /// Somebody else is to lead.
+    /// The task is trying to have another node lead.
     UnderWay,
-    /// It has been left to Raft's own timers since then.
+    /// Since then the election has been left to Raft's own timers.
     Over(Instant),
 }
 
 impl Takeover {
-    /// Whether it begins again if the leader is found to be gone once more: it lived meanwhile.
+    /// Whether to begin again when the leader is found to be gone once more: it was alive in
+    /// between.
     fn begins_again(self, heard: Option<Instant>) -> bool {
         match self {
             Self::UnderWay => false,
@@ -174,7 +176,7 @@ async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, J
     answers.join_next().await
 }
 
-/// The groups in which this node's vote may count and another leads, by who does.
+/// Groups in which this node's vote may count and another node leads, by leader.
 fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
     let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
     for group in node.groups() {
@@ -187,12 +189,12 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
     led
 }
 
-/// Stands for election, after those voters whose turn comes first, until somebody else leads: a
-/// vote may be split all the same, and Raft's own next try may be far away.
+/// Stands for election, after the voters whose turn comes first, until another node leads: a vote
+/// may still be split, and Raft's own next attempt may be far away.
 async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
     group.forget_leader(leader).await;
-    // Those who go as well as those who come: of a configuration that is not committed yet, one who
-    // goes may be the only one who can be elected.
+    // Voters of both the old and the new configuration: while a configuration is not committed, a
+    // departing voter may be the only one that can be elected.
     let voters = group.electorate().await;
     let turn = turn(&voters, node.id(), leader);
     let farthest = || farthest(&node, &group, &voters, leader);
@@ -205,12 +207,13 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
         if is_led {
             return;
         }
-        // What the leader sent before it was gone may be taken only now, and renews the promise.
+        // A message that the leader sent before it died may be processed only now, and renews the
+        // promise.
         group.forget_leader(leader).await;
         group.stand().await;
         let asked = Instant::now();
         let pause = ASK_AGAIN_AFTER * ask + TURN * turn;
-        // How far those are with whom there was no connection yet is known only once there is one.
+        // The distance to a voter without a connection is known only once there is one.
         while let until = asked + pause.max(farthest() * 7 / 2)
             && until > Instant::now()
         {
@@ -219,26 +222,26 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
     }
 }
 
-/// How far the farthest of the voters that are left is, there and back.
+/// Round trip to the farthest of the remaining voters.
 fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
     let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
     let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
     measured.unwrap_or_default().max(group.time_scale().round_trip())
 }
 
-/// How many of the voters that are left come before this one.
+/// Number of remaining voters that come before this one.
 fn turn(voters: &BTreeSet<NodeId>, me: NodeId, gone: NodeId) -> u32 {
     let before = voters.iter().filter(|voter| **voter != gone && **voter < me).count();
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 
-/// A socket that is connected to where a node is.
+/// Socket connected to the address of a node.
 struct Probe {
     address: SocketAddr,
     socket: Option<UdpSocket>,
 }
 
-/// The socket for a node, made if need be; nothing if there can be none.
+/// Returns the socket for a node, made if need be, or `None` if there can be none.
 async fn probe_of(
     probes: &mut BTreeMap<NodeId, Arc<Probe>>,
     node: NodeId,
@@ -264,20 +267,20 @@ async fn probe_of(
 }
 
 impl Probe {
-    /// Whether the kernel at that address says that nobody is there.
+    /// Whether the kernel at that address reports that the port has no process.
     async fn refuses(&self, patience: Duration) -> bool {
         let Some(socket) = &self.socket else {
             return net_platform::refuses(self.address).unwrap_or(false);
         };
         let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
-        // What came too late for the last try says nothing about this one.
+        // A late answer to the last probe says nothing about this one.
         let _ = socket.take_error();
         if let Err(error) = socket.send(&[0]).await {
             return refused(error);
         }
         match tokio::time::timeout(patience, socket.recv(&mut [0; 1])).await {
             Ok(Err(error)) => refused(error),
-            // Nothing, or something that nobody was asked for.
+            // No answer, or an unsolicited packet.
             _ => false,
         }
     }
@@ -317,7 +320,7 @@ mod tests {
         assert!(!probe.refuses(REFUSAL_WAIT).await);
         drop(there);
         assert!(probe.refuses(REFUSAL_WAIT).await);
-        // The error of one try is not the answer to the next.
+        // The error of one probe is not the answer to the next.
         let _back = UdpSocket::bind(address).await.expect("the port is free again");
         assert!(!probe.refuses(REFUSAL_WAIT).await);
     }

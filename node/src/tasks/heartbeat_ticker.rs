@@ -1,14 +1,14 @@
-//! Gives the time for heartbeats, to all groups at once.
+//! Triggers the heartbeats of all groups at the same moments.
 //!
-//! openraft has a clock for each group. Heartbeats that each group sends by its own clock are as
-//! many packets, answers and wake-ups as there are groups; at one moment for all, those to one node
-//! go together (see `raft/heartbeat/coalescing.rs`).
+//! openraft has a clock for each group. If each group sent heartbeats by its own clock, there would
+//! be as many packets, answers and wake-ups as groups; with one moment for all groups, the
+//! heartbeats to one node travel together (see `raft/heartbeat/coalescing.rs`).
 //!
-//! The clocks of groups that hear their leaders rest meanwhile. One that has not heard its leader
-//! for one and a half heartbeats runs again at the next beat: in time, as no election time is
-//! shorter than three. A node that neither leads nor votes in anything looks only now and then
-//! whether it does, and so does one whose groups all rest (see `raft/rest.rs`): it is woken when
-//! one of them wakes.
+//! The clocks of groups that hear their leaders are suspended. A group that has not heard its
+//! leader for one and a half heartbeats runs its clock again from the next beat on: in time, as no
+//! election time is shorter than three heartbeats. A node that neither leads nor votes in any group
+//! checks only now and then whether that has changed, and so does a node whose groups are all
+//! quiescent (see `raft/rest.rs`): it wakes when one of them wakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut next_whole = Instant::now();
     loop {
         let now = Instant::now();
-        // All groups that rest beat at one moment too.
+        // Quiescent groups also beat together.
         let whole = now >= next_whole;
         if whole {
             next_whole = ticks.next(every * QUIESCENT_SLOWDOWN, now);
@@ -40,7 +40,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             .filter(|group| group.leads() && group.time_scale().beats(whole))
             .collect();
         node.expect_heartbeats(beating.len());
-        // A group that is behind with its work holds up no other.
+        // A group that is behind with its work must not delay the others.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
         let all_rest = groups.iter().all(|group| group.time_scale().is_quiescent());
         ticks.set_rests(all_rest);

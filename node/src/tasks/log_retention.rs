@@ -1,17 +1,17 @@
-//! Keeps the log within its bytes, and notices when its disk is full or stalls.
+//! Keeps the log within its size limit, and notices when its disk is full or stalls.
 //!
-//! The log of all groups is one, and its oldest segment can go only when no group needs it any
-//! more. So when the log has grown past half of what it may have, the groups that hold on to the
-//! oldest segment are made to let go of it: first a checkpoint, and once that is durable, a purge
-//! up to where the segment ends. What a member that was away still lacks and the log no longer has,
-//! it gets as a snapshot; so does a member that is there and slower than the writes, when the log
-//! has grown past three quarters of what it may have and could be purged but for that member. No
-//! quorum needs it: what is purged is committed, and in a checkpoint.
+//! All groups share one log, and its oldest segment can be deleted only when no group needs it any
+//! more. When the log has grown past half of its limit, this task makes the groups that still need
+//! the oldest segment release it: it takes a checkpoint first, and once that is durable, it purges
+//! up to the end of the segment. A member that was away receives a snapshot in place of the entries
+//! that the log no longer has. So does a member that is present but slower than the writes, when
+//! the log has grown past three quarters of its limit and only that member prevents a purge. No
+//! quorum needs the purged entries: they are committed, and in a checkpoint.
 //!
-//! All of that takes its time, and writes may be faster: then they wait. See `writes`.
+//! All of this takes time, and writes may be faster: then they wait. See `writes`.
 //!
-//! A disk that stalls without failing leaves a primary that still sends heartbeats and never
-//! commits anything of its own. It hands over to a voter whose disk works.
+//! A disk that stalls without failing leaves a primary that still sends heartbeats but never
+//! commits anything of its own. Such a primary hands over to a voter whose disk works.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use tracing::{debug, info, warn};
 
 use crate::node::Node;
 
-/// How often the log is looked at.
+/// Interval between checks of the log.
 const TICK: Duration = Duration::from_millis(50);
-/// How soon again while it is too long. Each time one segment can go at most, and a busy log fills
-/// many of them in a second.
+/// Interval between checks while the log is too long. Each check frees one segment at most, and a
+/// busy log fills many of them in a second.
 const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
-/// How seldom while nothing is written.
+/// Interval between checks while nothing is written.
 const TICK_AT_REST: Duration = Duration::from_millis(250);
 
-/// Bytes of changed rows after which a checkpoint is taken: it is one batch, and all of it is in
-/// memory while it is written.
+/// Bytes of changed rows after which the task takes a checkpoint: a checkpoint is one batch, and
+/// all of it is in memory while it is written.
 const CHANGED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Time that a purge may wait for a member that is still sent what is to be purged.
+/// Time that a purge may wait for a member to which the entries are still being sent.
 const PURGE_PATIENCE: Duration = Duration::from_millis(500);
-/// Time in which a write does not end after which the disk is taken to have stalled.
+/// Least duration of a pending write after which the disk counts as stalled.
 const STALLED_AFTER_MIN: Duration = Duration::from_secs(1);
-/// The same as a multiple of the longest election time.
+/// The same limit as a multiple of the longest election time.
 const STALLED_AFTER_ELECTIONS: u32 = 5;
 
 /// Runs for the life of the node.
@@ -77,8 +77,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         for (id, last) in stats.oldest {
             let Some(group) = node.group(id) else {
-                // An outbox whose primary is away: its place in the log can change, its writes
-                // stay.
+                // An outbox whose primary is away: it can move its writes to the end of the log,
+                // but keeps them.
                 let outbox = id.outbox_shard().and_then(|shard| node.outboxes().get(shard));
                 if let Some(outbox) = outbox {
                     outbox.rewrite();
@@ -92,12 +92,13 @@ pub(crate) async fn run(node: Arc<Node>) {
                 let (stays, leads) = (group.purged_index() < last, group.leads());
                 if stays && (too_long || !leads) && asked.in_vain(id, last, Instant::now()) {
                     if leads {
-                        // What a leader still streams to a slow member stays until that has it.
+                        // A leader keeps the entries that it is still sending to a slow member
+                        // until that member has them.
                         info!(group = %id, upto = last, "leaving slow members behind: they get a snapshot");
                         group.leave_behind(last);
                     } else {
-                        // openraft put it off while it led and streamed these entries, and as a
-                        // follower it does not come back to it before the next checkpoint.
+                        // openraft put off the purge while it led and sent these entries, and as a
+                        // follower it does not return to it before the next checkpoint.
                         debug!(group = %id, upto = last, "asking again, with another checkpoint");
                         group.checkpoint().await;
                     }
@@ -110,15 +111,15 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Which purges were asked for, and since when in vain.
+/// Purges that were asked for, and since when each has had no effect.
 #[derive(Default)]
 struct Asked {
     first: BTreeMap<GroupId, (u64, Instant)>,
 }
 
 impl Asked {
-    /// The log of a group should have been purged up to that entry, and is not. Whether that has
-    /// been so for too long; if it goes on, it is so again after as long.
+    /// Records that the log of a group should have been purged up to `upto`, and is not. Returns
+    /// whether this has lasted too long; if it goes on, it returns true again after the same time.
     fn in_vain(&mut self, group: GroupId, upto: u64, now: Instant) -> bool {
         let (asked, since) = *self.first.entry(group).or_insert((upto, now));
         let in_vain = asked == upto && now.saturating_duration_since(since) >= PURGE_PATIENCE;
@@ -134,13 +135,13 @@ fn stalled_after(node: &Node) -> Duration {
     (election * STALLED_AFTER_ELECTIONS).max(STALLED_AFTER_MIN)
 }
 
-/// Hands over whatever this node leads.
+/// Hands over all groups that this node leads.
 async fn step_aside(node: &Node, pending: Duration) {
     for group in node.groups() {
         if group.leads() {
             warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
             if !group.hand_over(TICK).await {
-                // Nobody takes over; to ask again at once would not help.
+                // No voter takes over; asking again at once would not help.
                 tokio::time::sleep(STALLED_AFTER_MIN).await;
             }
         }
@@ -159,10 +160,10 @@ mod tests {
         assert!(!asked.in_vain(GroupId(1), 10, ms(499)));
         assert!(!asked.in_vain(GroupId(2), 10, ms(500)), "another group's");
         assert!(asked.in_vain(GroupId(1), 10, ms(500)));
-        // Those who were left behind have as long again.
+        // The members that were left behind have the same time again.
         assert!(!asked.in_vain(GroupId(1), 10, ms(510)));
         assert!(asked.in_vain(GroupId(1), 10, ms(1000)));
-        // It went on, and stops at another place.
+        // The purge went on, and stops at another entry.
         assert!(!asked.in_vain(GroupId(1), 20, ms(1600)));
         assert!(!asked.in_vain(GroupId(1), 20, ms(2000)));
         assert!(asked.in_vain(GroupId(1), 20, ms(2100)));

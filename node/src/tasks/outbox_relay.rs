@@ -1,8 +1,8 @@
-//! The way from an outbox to the primary.
+//! Carries eventual writes from an outbox to the primary.
 //!
 //! One window of writes is under way at a time, in order, on a stream of its own. The shard takes
-//! them in order, once each, whatever comes twice, so whatever goes wrong the answer is the same:
-//! send what is not acknowledged again, to whoever leads now.
+//! the writes in order and each of them once, even if it arrives twice. Every failure therefore has
+//! the same remedy: send the unacknowledged writes again, to the current leader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,22 +24,23 @@ use crate::outbox::Outbox;
 use crate::replica::backlog::Place;
 use crate::replica::write_batches::{PendingWrite, too_early};
 
-/// Writes that are under way at once.
+/// Most writes that are under way at once.
 const WINDOW_WRITES: usize = 1024;
-/// Bytes of them.
+/// Most bytes of writes that are under way at once.
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// Time that a window may take.
 const WINDOW_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after the first attempt in vain; it doubles up to the longest.
+/// Pause after the first failed attempt; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// Longest such pause.
+/// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How often it is looked whether the replica here has what the primary has.
+/// Interval between checks whether the local replica has caught up with the primary.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Attempts in vain after which it is said, once.
+/// Failed attempts after which the relay logs that writes wait, once.
 const SAID_AFTER: u32 = 10;
 
-/// What an attempt came to: the last number that the primary has now, and why it was not all.
+/// Result of an attempt: the last number that the primary has now, and why it did not take the
+/// rest.
 struct Attempt {
     acknowledged: Option<Number>,
     refused: Option<Refusal>,
@@ -56,9 +57,9 @@ pub(crate) async fn run(node: Arc<Node>, outbox: Arc<Outbox>) {
 struct Relay {
     node: Arc<Node>,
     outbox: Arc<Outbox>,
-    /// Who was named as the primary last, or served.
+    /// The primary that was named last, or that served last.
     primary: Option<NodeId>,
-    /// How many of the nodes were asked that nobody named.
+    /// Number of nodes tried when no primary was known.
     asked: usize,
     in_vain: u32,
 }
@@ -80,7 +81,7 @@ impl Relay {
             return self.outbox.wait_for_news().await;
         }
         if window.is_empty() {
-            // The primary has all of it; the replica here does not yet.
+            // The primary has all of it; the local replica does not yet.
             if let Some(group) = group {
                 let mut applied = group.state_machine().applied();
                 let me = self.node.id();
@@ -112,12 +113,12 @@ impl Relay {
         }
     }
 
-    /// Who is to be asked now: whoever leads as far as is known here, or else everybody in turn.
+    /// Picks the node to ask now: the leader as far as this node knows, or else each node in turn.
     fn whom(&mut self) -> Option<NodeId> {
         let shard = self.outbox.shard();
         let known = self.node.group(shard).and_then(|group| group.leader());
         let known = known.or_else(|| self.node.primary_of(shard));
-        // What is known here may be old: every other attempt goes elsewhere.
+        // Local knowledge may be old: every other attempt goes elsewhere.
         let known = known.filter(|_| self.in_vain.is_multiple_of(2));
         known.or(self.primary.take()).or_else(|| {
             let peers = self.node.askable();
@@ -136,12 +137,12 @@ impl Relay {
         tokio::time::sleep(doubled.min(PAUSE_MAX)).await;
     }
 
-    /// Hands writes to the primary that is this node itself.
+    /// Hands writes to the primary on this node.
     async fn here(&self, window: Vec<(Number, Bytes)>) -> Attempt {
         let Some(group) = self.node.group(self.outbox.shard()) else {
             return Attempt { acknowledged: None, refused: Some(elsewhere()) };
         };
-        // Nor would it take them of anybody else.
+        // The node would not take them from another node either.
         if let Some(why) = self.node.incarnations().doubted() {
             let refused = Some(Refusal::Unavailable(why.to_string()));
             return Attempt { acknowledged: None, refused };
@@ -219,7 +220,7 @@ async fn send(
     Ok(judge(results))
 }
 
-/// How far the primary has taken a window: up to the first write that it has not.
+/// How far the primary has taken a window: up to the first write that it refused.
 fn judge(results: impl Iterator<Item = (Number, Result<Answer, Refusal>)>) -> Attempt {
     let mut attempt = Attempt { acknowledged: None, refused: None };
     for (number, result) in results {

@@ -1,16 +1,16 @@
-//! Who reaches this node, and who refuses it: what a node must know before it says that it is
-//! ready, and say when something is wrong.
+//! Tracks which nodes reach this node and which refuse it: a node needs this before it reports that
+//! it is ready, and to warn when something is wrong.
 //!
-//! A node is *in contact* once the server has answered it, or another node has connected to it, or
-//! when there is nobody else. Until then it may be that it was removed while it was away, and that
-//! those who know it have not said so yet; `ready` waits for that, though not for ever: with
-//! everybody else down, a node serves what it can.
+//! A node is *in contact* once the server has answered it, once another node has connected to it,
+//! or if there is no other node. Until then the node may have been removed while it was away, and
+//! the others may not have said so yet. `ready` waits for contact, but not for ever: with all other
+//! nodes down, a node serves what it can.
 //!
-//! That it was removed it hears from the server, or, if that is down, from the other nodes, which
+//! A node learns of its removal from the server or, if that is down, from the other nodes, which
 //! close its connections. One of them may be mistaken; more than half of them are not.
 //!
-//! That nobody reaches it at the address which it names shows in that nobody connects to it,
-//! neither the server, which calls every node back, nor another node.
+//! If the node cannot be reached at its advertised address, it sees no incoming connections:
+//! neither from the server, which calls every node back, nor from another node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,18 +22,19 @@ use tracing::{info, warn};
 
 use crate::node::Node;
 
-/// How often it is looked whether there is contact.
+/// Interval between checks for contact.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Longest time that `ready` waits for contact, if nobody refuses the node.
+/// Longest time that `ready` waits for contact, if no other node refuses this one.
 const CONTACT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked who refuses the node, and whether it is reached.
+/// Interval between checks for refusals and for reachability.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// Time after the server has answered in which it, or somebody, reaches a node that can be reached.
+/// Time after the server's answer within which the server, or another node, connects to a reachable
+/// node.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
-/// How often a person is told again.
+/// Interval between repeated warnings.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// Completes when the node may say that it is ready.
+/// Completes when the node may report that it is ready.
 pub(crate) async fn made(node: &Node) {
     let begun = Instant::now();
     loop {
@@ -95,19 +96,19 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Whether so many refuse this node that it was removed.
+/// Whether enough nodes refuse this one to conclude that it was removed.
 fn is_removed(refusing: &BTreeSet<NodeId>, others: &BTreeSet<NodeId>) -> bool {
     refusing.intersection(others).count() * 2 > others.len()
 }
 
-/// What is to be told of a node's address.
+/// A report about the reachability of a node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReachabilityChange {
     NotReached,
     Reached,
 }
 
-/// Whether a node is reached, and what was told of that.
+/// Whether other nodes reach this one, and what was reported of it.
 #[derive(Default)]
 struct Unreached {
     server_seen: Option<Instant>,
@@ -154,7 +155,7 @@ mod tests {
             (0..1, 0..2, false),
             (0..2, 0..2, true),
             (0..2, 0..3, true),
-            // Who is not of the network has no say.
+            // Nodes outside the network do not count.
             (3..4, 0..1, false),
             (2..4, 0..3, false),
         ] {
@@ -169,7 +170,7 @@ mod tests {
         let mut look = |reached, server, seconds| {
             unreached.look(reached, server, begun + Duration::from_secs(seconds))
         };
-        // Before the server has answered, nobody can have been told where the node is.
+        // Before the server has answered, no other node can have learnt where this one is.
         assert_eq!(look(false, false, 100), None);
         assert_eq!(look(false, true, 101), None);
         assert_eq!(look(false, true, 110), Some(ReachabilityChange::NotReached));
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(look(false, true, 711), Some(ReachabilityChange::NotReached));
         assert_eq!(look(true, true, 712), Some(ReachabilityChange::Reached));
         assert_eq!(look(true, true, 713), None);
-        // It is alone for a while; its address was right.
+        // The node is alone for a while; its address was right.
         assert_eq!(look(false, true, 2000), None);
     }
 }

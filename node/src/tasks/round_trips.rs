@@ -1,11 +1,11 @@
-//! Tells each group how far its members are.
+//! Tells each group how far away its members are.
 //!
-//! The distance is measured by the connections that carry the group's messages. A connection shows
-//! how far its other end is as soon as it is made, so that a group knows before it says anything.
+//! The connections that carry the group's messages measure the distance. A connection has a first
+//! measurement as soon as it is made, so a group knows the distance before it sends anything.
 //!
-//! A member that was paused for a while looks far away when it goes on: what it answers late counts
-//! as a round trip. Nobody moves that fast, so a distance grows slowly, or once it has been larger
-//! for a while.
+//! A member that was paused for a while looks far away when it goes on, because its late answers
+//! count as round trips. No machine moves that fast, so a distance grows slowly, or jumps only
+//! after it has been larger for a while.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use crate::node::Node;
 
-/// How often it looks.
+/// Interval between measurements.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How much a round trip may grow in a second.
+/// Most that a round trip may grow in a second.
 const GROWS: Duration = Duration::from_millis(10);
-/// Time after which a round trip that was longer all the while is believed.
+/// Time for which a round trip must stay longer before the task accepts it.
 const SUSTAINED: Duration = Duration::from_secs(5);
 
 /// Runs for the life of the node.
@@ -45,7 +45,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                     Some(distance.take(round_trip, now))
                 })
             });
-            // Where nobody can be reached just now, the last that is known is the best guess.
+            // If no member can be reached just now, the last known value is the best guess.
             if let Some(farthest) = distances.max() {
                 group.time_scale().set_round_trip(farthest);
             }
@@ -54,16 +54,16 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// How far a member is believed to be, as plain data.
+/// Accepted distance to a member, as plain data.
 #[derive(Debug, Default)]
 struct Distance {
     believed: Option<(Duration, Instant)>,
-    /// Since when what was measured has been longer than what is believed, and the least of it.
+    /// Since when every measurement has exceeded the accepted value, and the smallest of them.
     longer: Option<(Instant, Duration)>,
 }
 
 impl Distance {
-    /// Takes what was measured. Returns what to believe.
+    /// Takes a measurement. Returns the distance to use.
     fn take(&mut self, measured: Duration, now: Instant) -> Duration {
         let (before, at) = self.believed.unwrap_or((measured, now));
         let grown = before + GROWS.mul_f64(now.saturating_duration_since(at).as_secs_f64());
@@ -96,7 +96,7 @@ mod tests {
     fn a_member_that_was_paused_is_no_farther_away() {
         let (mut distance, begun) = (Distance::default(), Instant::now());
         assert_eq!(distance.take(ms(1), begun), ms(1));
-        // What was measured is forgotten by an eighth with each answer.
+        // An old measurement loses an eighth of its weight with each answer.
         for (half_second, measured) in (1..).zip([312, 273, 239, 209, 183, 160, 140, 123, 107, 94])
         {
             let now = begun + ms(500) * half_second;

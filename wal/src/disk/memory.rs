@@ -1,13 +1,14 @@
 //! A disk in memory that fails on command, **for tests and simulation only**.
 //!
-//! It keeps of every file what a reader sees, what a loss of power would leave, and the writes in
-//! between. [`MemoryDisk::crash`] returns the disk as the next process finds it: of the writes that
-//! were not synced any subset of sectors has landed, and every name that was changed without a
-//! sync of the directory is bound to either the old or the new file, as the seed decides. The old
-//! disk fails every call from then on, so a process that "died" cannot write any more.
+//! For every file it stores the content that a reader sees, the content that a loss of power would
+//! leave, and the writes in between. [`MemoryDisk::crash`] returns the disk as the next process
+//! finds it: of the writes that were not synced any subset of sectors has landed, and every name
+//! that was changed without a sync of the directory is bound to either the old or the new file, as
+//! the seed decides. The old disk fails every call from then on, so a process that "died" cannot
+//! write any more.
 //!
-//! A sync that fails behaves as on Linux: what was written stays readable, is *not* on the disk,
-//! and the next sync succeeds without writing it. That is why nobody may try again.
+//! A sync that fails behaves as on Linux: the written data stays readable, is *not* on the disk,
+//! and the next sync succeeds without writing it. That is why a caller must never try again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, DiskFile, SECTOR_BYTES};
 
-/// A disk in memory, for tests and simulation. Clones are the same disk.
+/// A disk in memory, for tests and simulation. Clones refer to the same disk.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
@@ -44,18 +45,18 @@ struct State {
 struct Contents {
     visible: Vec<u8>,
     durable: Vec<u8>,
-    /// Writes since the last sync, oldest first: where, and what.
+    /// Writes since the last sync, oldest first: offset and data.
     pending: Vec<(usize, Vec<u8>)>,
 }
 
 impl MemoryDisk {
-    /// An empty disk of unlimited size.
+    /// Makes an empty disk of unlimited size.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Loses the power. Returns what the next process finds; this disk is dead from now on. The
-    /// same seed loses the same writes.
+    /// Cuts the power. Returns the disk as the next process finds it; this disk is dead from now
+    /// on. The same seed loses the same writes.
     pub fn crash(&self, seed: u64) -> Self {
         let mut state = self.lock();
         state.dead = true;
@@ -93,7 +94,7 @@ impl MemoryDisk {
         copy
     }
 
-    /// Another disk with the same on it.
+    /// Returns another disk with the same content.
     pub fn copy(&self) -> Self {
         let state = self.lock();
         let mut files = state.files.clone();
@@ -108,8 +109,8 @@ impl MemoryDisk {
         Self { state: Arc::new(Mutex::new(next)) }
     }
 
-    /// Lets `count` more operations through; the one after them, and all later ones, fail. A write
-    /// that fails so may still land, wholly or in part, at the crash.
+    /// Lets `count` more operations succeed; the one after them, and all later ones, fail. A write
+    /// that fails in this way may still land, wholly or in part, at the crash.
     pub fn die_after(&self, count: u64) {
         let mut state = self.lock();
         state.die_at_operation = Some(state.operations + count);
@@ -121,7 +122,8 @@ impl MemoryDisk {
         state.fail_at_sync = Some(state.syncs + count);
     }
 
-    /// Calls `hook` before the next sync of a file: what others do while a write is under way.
+    /// Calls `hook` before the next sync of a file, for actions of others while a write is under
+    /// way.
     pub fn before_next_sync(&self, hook: impl FnOnce() + Send + 'static) {
         self.lock().before_sync = Some(Box::new(hook));
     }
@@ -136,7 +138,7 @@ impl MemoryDisk {
         self.lock().dead
     }
 
-    /// How many bytes were read from files.
+    /// Returns how many bytes were read from files.
     pub fn bytes_read(&self) -> u64 {
         self.lock().bytes_read
     }
@@ -146,23 +148,23 @@ impl MemoryDisk {
         self.lock().free_bytes = bytes;
     }
 
-    /// How many operations the disk has been asked for.
+    /// Returns how many operations were requested from the disk.
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
 
-    /// How many syncs of files the disk has been asked for.
+    /// Returns how many syncs of files were requested from the disk.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
-    /// The bytes of a file as a reader sees them, if it exists.
+    /// Returns the bytes of a file as a reader sees them, if it exists.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.lock();
         state.names.get(name).map(|&file| state.files[file].visible.clone())
     }
 
-    /// Puts a file in place, durably, as something outside the process might.
+    /// Creates or replaces a file, durably, as another process might.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
         let mut state = self.lock();
         state.files.push(Contents { visible: bytes.clone(), durable: bytes, pending: Vec::new() });
@@ -171,7 +173,7 @@ impl MemoryDisk {
         state.names_durable.insert(name.to_owned(), file);
     }
 
-    /// Takes a file away, durably, as something outside the process might.
+    /// Removes a file, durably, as another process might.
     pub fn take(&self, name: &str) {
         let mut state = self.lock();
         state.names.remove(name);
@@ -206,7 +208,7 @@ impl State {
 impl Contents {
     fn lose_power(&mut self, random: &mut Random) {
         for (offset, data) in std::mem::take(&mut self.pending) {
-            // Whole writes that landed or did not are the common case, torn ones the nasty one.
+            // Most often a write lands as a whole or not at all; a torn write is the hard case.
             let fate = random.below(4);
             let mut start = 0;
             while start < data.len() {
@@ -227,7 +229,7 @@ impl Contents {
     }
 }
 
-/// Lets go of the bytes of files that no name leads to.
+/// Releases the bytes of files that no name refers to.
 fn forget_unnamed<'a>(
     files: &mut [Contents],
     names: impl IntoIterator<Item = &'a BTreeMap<String, usize>>,
@@ -350,7 +352,7 @@ impl DiskFile for MemoryFile {
         let file = &mut state.files[self.file];
         put_at(&mut file.visible, offset, data);
         file.pending.push((offset, data.to_vec()));
-        // The write at which the disk dies is under way: it may land, but nobody is told.
+        // The write at which the disk dies is under way: it may land, but the caller gets an error.
         outcome
     }
 

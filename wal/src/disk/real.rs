@@ -1,4 +1,4 @@
-//! A directory of the operating system.
+//! A [`Disk`] on a directory of the operating system.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -11,25 +11,25 @@ use rustix::fs::FallocateFlags;
 
 use super::{Disk, DiskFile};
 
-/// The file whose lock says that the directory has an owner.
+/// Name of the file whose lock shows that the directory has an owner.
 const LOCK_NAME: &str = "lock";
-/// Files are for their owner alone, whatever the process leaves to others otherwise.
+/// Mode of new files: only their owner may use them, whatever the umask of the process.
 const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system, locked for as long as this value lives.
 pub struct RealDisk {
     path: PathBuf,
     directory: File,
-    /// Never read: the lock goes when the file is closed, also by a crash.
+    /// Never read: the lock ends when the file is closed, also by a crash.
     _lock: File,
 }
 
 impl RealDisk {
-    /// Opens the directory at `path` and locks it; creates it, and what leads to it, if need be.
+    /// Opens the directory at `path` and locks it; creates it and its parents if need be.
     ///
     /// # Errors
-    /// `WouldBlock` if another process (or another part of this one) holds the directory, or
-    /// whatever the operating system reports.
+    /// `WouldBlock` if another process (or another part of this one) uses the directory, or any
+    /// error of the operating system.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         create_directories(&path)?;
@@ -48,14 +48,14 @@ impl RealDisk {
         }
     }
 
-    /// Where the directory is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Creates `path` and what leads to it, each durably: a directory is an entry of its parent, and
-/// that entry is lost with the power unless the parent is synced.
+/// Creates `path` and its parents, each durably: a directory is an entry of its parent, and that
+/// entry is lost with the power unless the parent is synced.
 fn create_directories(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -77,7 +77,7 @@ impl Disk for RealDisk {
         let mut names = Vec::new();
         let at = |error| named(&self.path, error);
         for entry in fs::read_dir(&self.path).map_err(at)? {
-            // A name that is not text is none of ours.
+            // A name that is not text is not one of the log's files.
             if let Ok(name) = entry.map_err(at)?.file_name().into_string() {
                 names.push(name);
             }
@@ -122,7 +122,7 @@ impl Disk for RealDisk {
 
 struct RealFile {
     file: File,
-    /// Where it was opened, for errors: it may have been renamed since.
+    /// The path at which it was opened, for errors: it may have been renamed since.
     path: PathBuf,
 }
 

@@ -1,5 +1,5 @@
-//! The power goes at any moment: what was acknowledged is there, and what comes back is a prefix of
-//! what was called.
+//! The power fails at any moment: acknowledged calls survive, and the recovered state is a prefix
+//! of the calls.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use super::model::{Model, Op, apply, op};
 use super::*;
 
-/// What a group may look like after a crash.
+/// Possible state of each group after a crash.
 type Models = BTreeMap<u32, Model>;
 
-/// Without the committed positions, which are lazy, and without groups that say nothing else.
+/// Returns the models without the committed positions, which are lazy, and without groups that have
+/// no other state.
 fn durable_part(models: &Models) -> Models {
     let mut models = models.clone();
     for model in models.values_mut() {
@@ -21,7 +22,7 @@ fn durable_part(models: &Models) -> Models {
     models
 }
 
-/// What the log says, in the form of models.
+/// Returns the content of the log in the form of models.
 fn observed(wal: &Manual) -> Models {
     let mut models = Models::new();
     for id in wal.wal.groups() {
@@ -36,7 +37,7 @@ fn observed(wal: &Manual) -> Models {
     durable_part(&models)
 }
 
-/// Runs calls until the disk dies, and beyond; returns how things may stand afterwards: the models
+/// Runs calls until the disk dies, and beyond; returns the possible states afterwards: the models
 /// after each call from the last acknowledged one on.
 fn run_until_death(wal: &mut Manual, models: &mut Models, ops: &[Op], base: u64) -> Vec<Models> {
     let told = Told::default();
@@ -69,7 +70,7 @@ fn run_until_death(wal: &mut Manual, models: &mut Models, ops: &[Op], base: u64)
         }
     }
     let acknowledged = told.list().iter().filter(|(_, outcome)| outcome.is_ok()).count();
-    // Acknowledged in order, so the count says which.
+    // Calls are acknowledged in order, so the count identifies them.
     for (position, (number, _)) in told.list().iter().enumerate() {
         assert_eq!(*number, position as u64);
     }
@@ -98,7 +99,7 @@ proptest! {
             disk = disk.crash(*seed);
 
             let mut wal = Manual::open(&disk).unwrap();
-            // What the last round left as possible was narrowed down by looking; see below.
+            // The check below has narrowed down the states that the last round left possible.
             prop_assert_eq!(observed(&wal), durable_part(&models));
             disk.die_after(*life);
             let possible =
@@ -110,7 +111,7 @@ proptest! {
             let seen = observed(&wal);
             let found = possible.iter().find(|models| durable_part(models) == seen);
             prop_assert!(found.is_some(), "not a state that may be: {:#?}", seen);
-            // Now that it was seen it has to stay, whatever crashes come: opening made it durable.
+            // The state that was seen has to stay, whatever crashes come: opening made it durable.
             models = found.unwrap().clone();
             for (group, model) in &mut models {
                 model.committed = wal.group(*group).state().committed;
@@ -130,7 +131,7 @@ fn a_frame_that_was_never_synced_is_made_durable_before_it_is_believed() {
     wal.group(1).save_vote(Bytes::from_static(b"new"), ignore()).unwrap();
     disk.fail_sync_after(0);
     wal.settle();
-    // The process is gone, the page cache is not: it has the frame and takes it for clean.
+    // The process is gone, but the page cache still has the frame and takes it for clean.
     let disk = disk.restart();
     let wal = Manual::open(&disk).unwrap();
     assert_eq!(wal.group(1).state().vote, Some(Bytes::from_static(b"new")));

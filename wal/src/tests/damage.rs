@@ -1,5 +1,5 @@
-//! Every byte flipped, every tail cut: the log opens with all that was acknowledged, or refuses and
-//! says where; and no file whatever makes it panic.
+//! Every byte flipped, every tail cut: the log opens with everything that was acknowledged, or
+//! refuses and says where; and no file at all makes it panic.
 
 use proptest::prelude::*;
 
@@ -7,14 +7,15 @@ use super::*;
 use crate::LogState;
 use crate::disk::{Disk, SECTOR_BYTES};
 
-/// All that three groups say.
+/// State and entries of three groups.
 type Contents = Vec<(LogState, Vec<(u64, Bytes)>)>;
 
 fn contents(wal: &Manual) -> Contents {
     (0..3).map(|id| (wal.group(id).state(), wal.group(id).read(..).unwrap())).collect()
 }
 
-/// A log of a few segments with everything in it, and what it said after each frame.
+/// Builds a log of a few segments with every kind of record in it, and its contents after each
+/// frame.
 fn build() -> (MemoryDisk, Vec<Contents>) {
     let disk = MemoryDisk::new();
     let mut wal = Manual::open(&disk).unwrap();
@@ -45,7 +46,7 @@ fn segment_names(disk: &MemoryDisk) -> Vec<String> {
     names
 }
 
-/// The same disk with one file replaced.
+/// Returns the same disk with one file replaced.
 fn with(disk: &MemoryDisk, name: &str, bytes: Vec<u8>) -> MemoryDisk {
     let changed = MemoryDisk::new();
     for other in disk.list().unwrap() {
@@ -161,7 +162,7 @@ fn a_value_that_is_the_image_of_a_frame_is_not_taken_for_one() {
     wal.group(1).append(vec![(0, Bytes::from(value))], ignore()).unwrap();
     wal.settle();
     drop(wal);
-    // The frame is torn: its header is lost, its body is there.
+    // The frame is torn: its header is lost, its body is on the disk.
     let mut bytes = disk.contents(&name).unwrap();
     bytes[2 * SECTOR_BYTES..3 * SECTOR_BYTES].fill(0);
     let wal = Manual::open(&with(&disk, &name, bytes)).unwrap();
@@ -212,8 +213,8 @@ proptest! {
         cases: 2000, failure_persistence: None, ..ProptestConfig::default()
     })]
 
-    /// Random bytes over a real log, with the checksums of headers put right so that lengths,
-    /// numbers and positions that make no sense get through to where they could do harm.
+    /// Writes random bytes over a real log, and corrects the checksums of headers so that
+    /// impossible lengths, numbers and positions get past them to where they could do harm.
     #[test]
     fn no_file_makes_it_panic(
         spots in prop::collection::vec((0_usize..4, 0_usize..4096, any::<[u8; 8]>()), 1..6),
@@ -224,7 +225,7 @@ proptest! {
         for (file, at, bytes) in spots {
             let name = &names[file % names.len()];
             let mut whole = disk.contents(name).unwrap();
-            // Half of the spots are moved to a header, where the interesting numbers are.
+            // Half of the positions are moved to a header, where the interesting numbers are.
             let at = if at % 2 == 0 { at / SECTOR_BYTES * SECTOR_BYTES + 8 + at % 64 } else { at };
             let end = (at + 8).min(whole.len());
             whole[at..end].copy_from_slice(&bytes[..end - at]);

@@ -28,7 +28,7 @@ fn a_failed_sync_ends_the_log_once_and_for_all() {
     let error = Err(io::ErrorKind::Other);
     assert_eq!(told.list(), vec![(0, Ok(())), (1, error), (2, error)]);
 
-    // The disk would work again, but nobody may rely on it.
+    // The disk would work again, but the log must not rely on it.
     let syncs = disk.syncs();
     assert!(log.append(vec![(2, bytes(10))], ignore()).is_err());
     assert!(log.save_vote(bytes(3), ignore()).is_err());

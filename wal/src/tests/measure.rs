@@ -1,5 +1,5 @@
-//! Not a test: how many appends a second. Run it by hand, in release, with the directory to use in
-//! `WAL_MEASURE_DIR`.
+//! A measurement, not a test: appends per second. Run it by hand, in release, with the directory to
+//! use in `WAL_MEASURE_DIR`.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::disk::{Disk, RealDisk};
 
-/// Callers that each wait for one append of 200 bytes before they make the next: the callback makes
-/// it, so that threads of callers cost nothing.
+/// Runs callers that each wait for one append of 200 bytes before they make the next: the callback
+/// makes it, so that threads of callers cost nothing.
 fn run(wal: &Wal, callers: u32, groups: u32, time: Duration) -> (f64, Vec<u64>) {
     struct Caller {
         log: GroupLog,
@@ -91,7 +91,7 @@ fn appends_a_second() {
     }
 }
 
-/// What one write and sync of a sector of a file full of zeros takes without the log.
+/// Measures the write and sync of a sector of a file full of zeros, without the log.
 fn bare_sync_us(base: &str) -> u64 {
     let directory = tempfile::tempdir_in(base).unwrap();
     let disk = RealDisk::open(directory.path()).unwrap();

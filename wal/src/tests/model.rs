@@ -1,4 +1,4 @@
-//! Any sequence of calls does to the log what it does to a map per group.
+//! Any sequence of calls has the same effect on the log as on a map per group.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::LogState;
 
-/// The stupid twin of one group.
+/// Simple model of one group.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Model {
     pub(super) vote: Option<Bytes>,
@@ -59,12 +59,12 @@ pub(super) enum Op {
         count: u64,
         bytes: usize,
     },
-    /// So many entries from the end.
+    /// Truncates this many entries from the end.
     Truncate {
         group: u32,
         back: u64,
     },
-    /// So many entries from the start; beyond the end if there are fewer.
+    /// Purges this many entries from the start; beyond the end if there are fewer.
     Purge {
         group: u32,
         count: u64,
@@ -81,7 +81,7 @@ pub(super) enum Op {
     Step,
     Keep,
     Seal,
-    /// Closed properly, or dropped with everything settled.
+    /// Reopens the log: closed properly, or dropped with everything settled.
     Reopen {
         close: bool,
     },
@@ -106,7 +106,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Does one call to the log and to the model. `salt` makes what is written unique.
+/// Applies one call to the log and to the model. `salt` makes the written data unique.
 pub(super) fn apply(
     wal: &Manual,
     models: &mut BTreeMap<u32, Model>,
@@ -210,7 +210,8 @@ proptest! {
                 }
             }
             check(&wal, &models);
-            // Memory is bounded: beyond the cache only what is not written yet.
+            // Memory is bounded: beyond the cache it contains only entries that are not written
+            // yet.
             let stats = wal.wal.stats();
             prop_assert!(stats.cached_bytes <= 600 + 4 * (stats.staged_bytes + 40_000));
         }

@@ -1,5 +1,5 @@
-//! Files of segments that nothing needs are used again: nothing of what they held is seen, and
-//! nobody who reads one finds something else in it.
+//! Files of unneeded segments are used again: their old content is never seen, and no reader of
+//! such a file finds the content of another segment in it.
 
 use super::*;
 use crate::disk::Disk;
@@ -31,7 +31,7 @@ fn what_a_file_held_before_is_not_seen() {
     let mut wal = Manual::open(&disk).unwrap();
     append_and_purge(&mut wal, 0..40);
     assert!(names(&disk, ".tmp").len() <= 2, "{:?}", disk.list());
-    // Frames of other segments lie behind the end of the last one.
+    // Frames of other segments follow the end of the last one.
     let spare = names(&disk, ".wal").pop().unwrap();
     let held = disk.contents(&spare).unwrap();
     let stale = b"1/".as_slice();

@@ -1,4 +1,4 @@
-//! Writer and segment manager as tasks, on a clock that is driven by hand.
+//! Writer and segment manager as tasks, on a clock that the test drives.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn each_write_takes_its_time_and_serves_all_that_waited_when_it_began() {
     let begun = Instant::now();
     let (first, first_done) = waiting();
     log.append(vec![(0, entry(1, 0, 0, 50))], first).unwrap();
-    // The writer has begun when these come.
+    // The writer has begun when these arrive.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let mut later = Vec::new();
     for index in 1..5 {

@@ -1,4 +1,4 @@
-//! The real thing: threads, a directory, and many callers.
+//! The complete log: threads, a directory, and many callers.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -140,7 +140,7 @@ fn a_callback_may_drop_the_last_handle_or_panic() {
     log.save_vote(Bytes::from_static(b"x"), done).unwrap();
     drop(log);
     receiver.recv_timeout(Duration::from_secs(10)).unwrap();
-    // The lock goes with the threads.
+    // The lock is released when the threads end.
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     let disk = loop {
         match RealDisk::open(directory.path()) {

@@ -1,4 +1,4 @@
-//! What others do between the write of a frame and its sync.
+//! Actions of other threads between the write of a frame and its sync.
 
 use super::*;
 
@@ -15,9 +15,9 @@ fn during_the_next_write(
     assert_eq!(writer.step(), WriterStep::Worked);
 }
 
-/// A crash while a frame is under way, after the segment manager did all that it might, leaves a
-/// log that opens: neither a segment that an unsynced purge frees is gone, nor is there a segment
-/// that proves an unsynced frame.
+/// A crash while a frame is under way, after the segment manager has done all that it may, leaves a
+/// log that opens: no segment that an unsynced purge frees is gone, and no segment exists that
+/// proves an unsynced frame.
 #[test]
 fn the_segment_manager_does_not_run_ahead_of_a_sync() {
     for purge in [false, true] {
@@ -85,7 +85,8 @@ fn a_crash_in_the_first_frame_of_a_segment_is_no_damage() {
             }
             let disk = crashed.lock().unwrap().pop().unwrap();
             let mut reopened = Manual::open(&disk).unwrap();
-            // A small frame now fits where the large one did not: nothing of that one may remain.
+            // A small frame now fits where the large one did not: nothing of the large one may
+            // remain.
             for _ in 0..3 {
                 let next = reopened.group(1).state().next_index.unwrap_or(0);
                 assert!(next >= frame, "{next} of {frame}");

@@ -12,7 +12,7 @@ fn announcement(id: NodeId, name: &str) -> Announcement {
     Announcement { id, name: name.into(), address, region: None }
 }
 
-/// A network of two nodes, of which no group counts on the second.
+/// A network of two nodes whose groups do not count on the second.
 fn network(orders: impl Fn(NodeId) -> Vec<DirectoryCommand>) -> (Directory, Measured, NodeId) {
     let (stays, goes) = (NodeId::random(), NodeId::random());
     let settings = Settings { shards: 1, replication: 1, ..Settings::default() };
@@ -65,8 +65,8 @@ fn a_node_may_be_switched_off_by_its_own_word_alone() {
         let may_stop = |measured: &Measured, word: Option<Word>| {
             places(&directory, measured, node, word.as_ref()).may_stop
         };
-        // A coordinator that has just begun has heard of the shards, and not yet of the node
-        // itself.
+        // A coordinator that has just begun has received the reports of the shards, and not yet
+        // that of the node itself.
         assert!(!may_stop(&measured, None), "it has not said yet that it keeps no writes");
         assert!(may_stop(&measured, Some(Ok(EMPTY))));
         for left in [
@@ -77,11 +77,11 @@ fn a_node_may_be_switched_off_by_its_own_word_alone() {
             assert!(!may_stop(&measured, Some(Ok(left))), "{left:?}");
         }
         assert!(!may_stop(&measured, Some(Err("no answer".into()))));
-        // What it said before it was asked counts for nothing.
+        // A report from before the question counts for nothing.
         let report = NodeReport { keeps_writes: false, ..NodeReport::default() };
         measured.nodes.insert(node, NodeMeasure { report: Some(report), ..NodeMeasure::default() });
         assert!(!may_stop(&measured, None));
-        // Nor does its word outweigh that a group counts on it.
+        // The node's word does not outweigh that a group counts on it.
         measured.groups.get_mut(&GroupId(1)).unwrap().learners.insert(node);
         assert!(!may_stop(&measured, Some(Ok(EMPTY))));
     }

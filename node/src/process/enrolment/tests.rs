@@ -29,7 +29,7 @@ fn only_a_final_answer_of_the_server_stops_a_node() {
     }
 }
 
-/// Whoever can answer at the server's address must not be able to stop a node.
+/// A stranger that answers at the server's address must not be able to stop a node.
 #[test]
 fn a_running_node_stops_only_at_the_word_of_its_own_server() {
     let parent = tempfile::tempdir().unwrap();

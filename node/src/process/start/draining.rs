@@ -1,4 +1,4 @@
-//! A founder that is to be emptied, and one whose shard has a replica that never answers.
+//! A founder that is to be drained, and one whose shard has a replica that never answers.
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, NodeId, Stamp};
@@ -33,7 +33,7 @@ async fn order(node: &Node, command: DirectoryCommand) {
     assert!(matches!(done, Ok(DirectoryResult::Done)), "{done:?}");
 }
 
-/// Another node, which nobody can reach.
+/// Announces another node, which cannot be reached.
 async fn announce_another(node: &Node) -> NodeId {
     until("the network does not begin", || node.view().is_some()).await;
     until("nobody leads", || node.group(SHARD).is_some_and(|group| group.leads())).await;
@@ -73,7 +73,7 @@ async fn a_node_that_is_to_be_emptied_takes_no_eventual_write_after_a_restart_ei
     node.stop(PATIENCE).await;
     drop(node);
     until("the node does not end", || ended.strong_count() == 0).await;
-    // That is what it begins with, whatever it has read of the directory.
+    // The node starts with this state, whatever it has read of the directory.
     let closed = WriteGate::load(&directory).unwrap().state();
     assert!(matches!(closed, WriteGateState::Closed { .. }), "{closed:?}");
 
@@ -88,7 +88,7 @@ async fn a_node_that_is_to_be_emptied_takes_no_eventual_write_after_a_restart_ei
     let open = || node.outboxes().write_gate().state() == WriteGateState::Open;
     until("it takes no writes again", open).await;
     assert!(matches!(deposit(&node).await, Ok(Answer::Written { .. })));
-    // It is no last word for a removal that it was empty once.
+    // That it was empty once does not decide the removal.
     assert!(node.keeps_writes());
     node.stop(PATIENCE).await;
 }

@@ -1,5 +1,5 @@
 //! A whole node in this process, the founder of a network of its own. It has no registration
-//! server, which a node that was here before does not need.
+//! server: a node that has registered before does not need one.
 
 use std::time::SystemTime;
 
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What a founder is started from.
+/// Data directory and identity from which a founder starts.
 pub(crate) struct Founder {
     authority: Authority,
     directory: TempDir,
 }
 
 impl Founder {
-    /// A data directory as it is after the server has admitted the node.
+    /// Makes a data directory as it is after the server has admitted the node.
     pub(crate) fn new(settings: Settings) -> Self {
         let authority = Authority::create(NetworkId::random(), SystemTime::now()).unwrap();
         let founder = Self { authority, directory: tempfile::tempdir().unwrap() };
@@ -33,7 +33,7 @@ impl Founder {
         founder
     }
 
-    /// Credentials of somebody else in its network.
+    /// Makes credentials of another member of its network.
     pub(crate) fn credentials(&self, role: Role) -> Credentials {
         let (key, public_key) = generate_key().unwrap();
         let network = self.authority.network();
@@ -42,14 +42,14 @@ impl Founder {
         Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
     }
 
-    /// As if the log, which a test may keep elsewhere, were where it belongs.
+    /// Makes the log, which a test may keep elsewhere, appear to be where it belongs.
     pub(crate) fn pretend_log(&self) {
         let path = self.directory.path().join("wal");
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("elsewhere"), "").unwrap();
     }
 
-    /// What the node is called with. At its server's address nobody answers.
+    /// Returns the arguments of the node. No server answers at the address in them.
     pub(crate) fn args(&self) -> Args {
         Args {
             server: "127.0.0.1:9".into(),

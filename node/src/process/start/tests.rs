@@ -29,10 +29,10 @@ use crate::replica::write_batches::PendingWrite;
 use dkv_wal::FatalHook;
 use dkv_wal::disk::MemoryDisk;
 
-/// Time in which everything here is done, by far.
+/// Time that is ample for everything in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !so() {
@@ -104,7 +104,7 @@ async fn no_task_outlives_its_node() {
 
 const SHARD: GroupId = GroupId(1);
 
-/// A client of the shard of a node, past all connections.
+/// Client of a node's shard that bypasses all connections.
 struct Writer {
     node: Arc<Node>,
     serial: u64,
@@ -203,7 +203,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     let Refusal::Unavailable(why) = refusal else { panic!("{refusal:?}") };
     assert_eq!(why, "the log of the primary is full and was not shortened in time");
 
-    // Those that wait go on once it is shorter, and many more after them.
+    // The waiting writes go on once the log is shorter, and many more after them.
     for _ in 0..8 {
         writer.write(2 * PATIENCE);
     }
@@ -239,7 +239,7 @@ impl Storage for OnDisk {
     }
 }
 
-/// A value that says which write it was.
+/// A value that identifies the write it came from.
 fn value(serial: u64) -> Vec<u8> {
     format!("value {serial}").into_bytes()
 }
@@ -252,7 +252,7 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
         let Started { node, mut failure } =
             start(OnDisk(disk.clone()), founder.args()).await.unwrap();
         let mut writer = Writer::new(&node).await;
-        // Some syncs from now on, in the middle of writes, one fails; the next would succeed.
+        // After some more syncs, in the middle of writes, one fails; the next would succeed.
         disk.fail_sync_after(20 + seed);
         let mut acknowledged = 0;
         let refusal = loop {
@@ -264,7 +264,7 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
             }
             assert!(acknowledged < 1000, "no sync has failed");
         };
-        // It may be on the disk, and nobody knows.
+        // The write may be on the disk; its outcome is unknown.
         assert!(matches!(refusal, Refusal::Unknown(_)), "{refusal:?}");
         assert!(acknowledged > 10, "only {acknowledged} writes were acknowledged");
         let failed = tokio::time::timeout(PATIENCE, failure.wait_for(Option::is_some)).await;
@@ -272,7 +272,7 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
         assert!(why.starts_with("the log cannot be written any more: "), "{why}");
         assert!(why.ends_with("; see to the disk, then start the node again"), "{why}");
 
-        // Nothing is taken any more; then the machine loses its power.
+        // The node takes no more writes; then the machine loses its power.
         writer.put(b"late", b"value", PATIENCE);
         assert!(writer.answer().await.is_err());
         drop(writer);
@@ -294,9 +294,9 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
     }
 }
 
-/// The entry by which a voter is taken out has reached that voter alone, and its leader is gone for
-/// good. Nobody else can be elected: of the joint configuration, which is all that the others know,
-/// they need this one's vote, and its log is longer than theirs. So it has to stand itself.
+/// The entry that removes a voter has reached that voter alone, and its leader is gone for good. No
+/// other node can be elected: of the joint configuration, which is all that the others know, they
+/// need this one's vote, and its log is longer than theirs. So it has to stand itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     let founder = Founder::new(Settings::default());
@@ -316,7 +316,7 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
         payload: EntryPayload::Membership(Membership::new(configs, nodes.clone()).unwrap()),
     };
     let (old, new) = (BTreeSet::from([a, b, me]), BTreeSet::from([a, b, d]));
-    // The joint one is committed, the last one is not yet.
+    // The joint configuration is committed, the last one is not yet.
     let request = AppendEntriesRequest {
         vote: Vote::new_committed(term, a),
         prev_log_id: Some(before),
@@ -327,7 +327,7 @@ async fn a_voter_that_alone_knows_that_it_is_taken_out_still_stands() {
     assert!(answer.is_success(), "{answer:?}");
     let applied = |index| group.state_machine().applied_index() == before.index + index;
     until("the joint one is not applied", || applied(1)).await;
-    // This is what its election timer runs by, and who looks whether the leader is there.
+    // The election timer and the failure detector go by this.
     assert!(!group.only_follows(), "it votes in the configuration that is committed");
     assert_eq!(group.electorate().await, BTreeSet::from([me, a, b, d]));
 
@@ -355,7 +355,7 @@ async fn strangers_do_not_hold_a_sound_node_back() {
         let anywhere = ([127, 0, 0, 1], 0).into();
         let endpoint =
             Endpoint::listen(anywhere, credentials, Admit::Certified, b"stranger").unwrap();
-        // As the server names every node that has registered.
+        // The server names every registered node like this.
         node.peers().learn(id, endpoint.local_address().unwrap());
         liars.push((id, tokio::spawn(incarnations::refuse_all(endpoint))));
     }

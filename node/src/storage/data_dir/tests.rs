@@ -21,7 +21,7 @@ fn file_of(credentials: &Credentials) -> NodeFile {
     NodeFile::new(network, id, "name".into(), listen, None, Settings::default(), true)
 }
 
-/// A directory of a node that has run.
+/// The directory of a node that has run.
 struct Used {
     _parent: tempfile::TempDir,
     directory: DataDir,
@@ -57,7 +57,7 @@ impl Used {
         }
     }
 
-    /// What is missing, and not called damaged.
+    /// Returns the path that is reported missing, and not damaged.
     fn missing(&self) -> PathBuf {
         match self.read() {
             Err(error @ DataDirError::Missing { .. }) => {
@@ -97,7 +97,7 @@ fn without_a_name_the_first_free_directory_is_taken() {
     assert_eq!([name(&one), name(&two), name(&three)], ["node-1", "node-2", "node-3"]);
     drop(two);
     assert_eq!(name(&open()), "node-2", "the one that nobody uses any more");
-    // What cannot be used for another reason is not passed over: it may be somebody's data.
+    // A directory that is unusable for another reason is not skipped: it may hold a user's data.
     let blocked = tempfile::tempdir().unwrap();
     fs::write(blocked.path().join("node-1"), "a file").unwrap();
     assert!(matches!(DataDir::open_default(blocked.path()), Err(DataDirError::Io { .. })));
@@ -140,7 +140,7 @@ fn a_node_that_lost_its_log_does_not_go_on() {
     assert_eq!(used.missing(), log, "a disk that is empty");
     fs::remove_dir_all(&log).unwrap();
     assert_eq!(used.missing(), log);
-    // A place that cannot be looked into is no place without data.
+    // A path that cannot be inspected does not count as empty.
     fs::write(&log, "").unwrap();
     let said = used.read().unwrap_err().to_string();
     assert!(said.contains(&format!("{}: Not a directory", log.display())), "{said}");
@@ -150,7 +150,7 @@ fn a_node_that_lost_its_log_does_not_go_on() {
     assert!(used.read().unwrap().is_some());
     fs::remove_dir_all(&state).unwrap();
     assert_eq!(used.missing(), state);
-    // One that never had one begins it.
+    // A directory that never had a log begins one.
     used.directory.save_node_file(&file_of(&used.credentials)).unwrap();
     assert!(used.read().unwrap().is_some());
 }
@@ -207,7 +207,7 @@ fn a_changed_bit_of_node_json_is_refused_or_changes_nothing() {
         let mut content = whole.clone();
         content[place] ^= 1 << (place % 8);
         fs::write(&path, content).unwrap();
-        // Blanks between the fields say nothing.
+        // White space between the fields carries no meaning.
         if let Ok(read) = used.read() {
             assert_eq!(read, file, "at {place}");
         }
@@ -251,7 +251,7 @@ fn a_directory_of_another_user_is_refused() {
 #[test]
 fn another_version_is_no_damage() {
     let used = Used::new();
-    // A later one may have fields that we do not know.
+    // A later version may have fields that this one does not know.
     used.edit("\"version\": 1,", "\"version\": 2, \"more\": [],");
     let refused = used.read().unwrap_err();
     assert!(matches!(refused, DataDirError::Version { found: 2, .. }), "{refused}");
@@ -279,7 +279,7 @@ fn without_its_certificate_a_directory_is_nobody_elses() {
     refused(&used);
     fs::write(used.directory.credentials_path().join(CERTIFICATE_FILE), "").unwrap();
     refused(&used);
-    // Any part of it says that a node has lived there.
+    // Each of these shows that a node has used the directory.
     let parts = ["node.json", "wal", "state"];
     for kept in parts {
         let used = lost("credentials");
@@ -321,8 +321,7 @@ fn a_directory_of_something_else_is_refused_and_left_as_it_is() {
     assert!(refused.to_string().contains("holds no dkv node"), "{refused}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     assert_eq!(fs::metadata(parent.path()).unwrap().permissions().mode() & 0o777, 0o755);
-    // What is at the root of a disk, and what a start leaves that was killed, are no more than
-    // nothing.
+    // The files at the root of a disk, and those that a killed start leaves, count as nothing.
     fs::remove_file(parent.path().join("holiday.jpg")).unwrap();
     fs::create_dir(parent.path().join("lost+found")).unwrap();
     fs::write(parent.path().join(LOCK), "").unwrap();
