@@ -14,8 +14,8 @@ use crate::rows::{Changes, Generation, Row, Table};
 /// Size in bytes from which a checkpoint is written as a table of its own, in one pass. A smaller
 /// one goes through the journal, and later becomes a table together with others.
 const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
-/// Size in bytes of a value that has the same effect on its checkpoint; all values stored beside
-/// the tables are this large. When an ingestion finds such values in a memtable, it writes them
+/// Size in bytes of a value that has its checkpoint written that way too. Every value that is
+/// stored beside the tables is at least this large: an ingestion copies such values from a memtable
 /// into a table as they are, and merging would then write them again and again.
 const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
 
