@@ -148,7 +148,7 @@ impl Planner<'_> {
         };
         // The node itself has to delete the remains of an earlier replica first.
         let is_clean = actual.has(node) || !report.holds.contains(&group);
-        // The data needs space twice: once when it is received, and once when it is compacted.
+        // The data needs space twice: once when it is received, and once when it is merged.
         let has_room = actual.voters.contains(&node) || report.free_bytes / 2 >= actual.bytes;
         let flows =
             actual.voters.contains(&node) || self.flow.takes(actual.leader, node, actual.bytes);
