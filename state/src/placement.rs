@@ -222,7 +222,7 @@ impl<'a> Planner<'a> {
         self.weights.get(&group).copied().unwrap_or_default()
     }
 
-    /// Returns the change to other members, if they differ from the plan.
+    /// Returns the change of the plan to these members, if they differ from the planned ones.
     fn wish(
         &self,
         group: GroupId,

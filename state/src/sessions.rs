@@ -194,7 +194,7 @@ impl SessionTable {
         }
     }
 
-    /// Takes a session that was read back.
+    /// Adds a session that was read back.
     pub(super) fn load(&mut self, id: SessionId, session: Session, digest: &mut Digest) {
         digest.add_whole_session(id, &session);
         self.insert(id, session);
@@ -254,7 +254,7 @@ impl SessionTable {
         self.holders.get(&holder)?.by_use.first().copied()
     }
 
-    /// Ends a holder's own oldest session, unless a request of that session may still be waiting.
+    /// Ends a holder's own oldest session, unless a request on it may still be waiting.
     fn evict_own(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
         let Some((used_ms, id)) = self.oldest_of(holder) else { return false };
         let idle = now_ms.saturating_sub(used_ms) >= self.bounds.own_idle_ms;

@@ -68,7 +68,7 @@ impl Tombstones {
         }
     }
 
-    /// Takes a row that was read back.
+    /// Adds a row that was read back.
     pub(super) fn load(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
         digest.add_small(Table::Tombstones, &key, tombstone.number());
         self.bytes += cost(&key);
@@ -132,7 +132,7 @@ impl OutboxPositions {
         ExpiryTurn::Now
     }
 
-    /// Takes a row that was read back.
+    /// Adds a row that was read back.
     pub(super) fn load(&mut self, node: NodeId, number: Number, digest: &mut Digest) {
         if let Some(before) = self.taken.insert(node, number) {
             digest.remove_small(Table::OutboxPositions, node.0.as_bytes(), before.0);
