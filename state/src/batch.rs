@@ -1,12 +1,12 @@
-//! What one entry of a shard's log carries: commands in order, and what the shard's clock and the
-//! network's showed when the primary put them together.
+//! The content of one entry of a shard's log: commands in order, with the readings of the shard's
+//! clock and of the network's clock at the time the primary assembled them.
 //!
 //! ```text
 //! kind u8 = 2 | time_ms u64 le | stamp u64 le | count u32 le | count times: length varint, command bytes
 //! ```
 //!
-//! Commands stay as the client encoded them, so that the primary builds a batch by copying each
-//! once and never encodes anything. The header has a fixed size: the count is filled in when the
+//! Commands stay as the client encoded them, so the primary builds a batch by copying each command
+//! once and never encodes anything. The header has a fixed size; the count is filled in when the
 //! batch is closed.
 
 use bytes::Bytes;
@@ -17,23 +17,23 @@ use dkv_wire::limits;
 const KIND: u8 = 2;
 /// Bytes of the kind, the time, the stamp and the count.
 const HEADER_BYTES: usize = 1 + 8 + 8 + 4;
-/// Bytes of the longest length prefix that is accepted: 32 bits in groups of seven.
+/// Bytes of the longest accepted length prefix: 32 bits in groups of seven.
 const LENGTH_BYTES_MAX: usize = 5;
 
 /// Bytes in the log that are not a batch.
 ///
-/// The log has its own checksums, so this is not damage on the way to or from the disk: whoever
-/// proposed it was broken, or newer than this node. A replica that meets it must stop.
+/// The log has its own checksums, so this is not damage on the way to or from the disk: the node
+/// that proposed the entry was broken, or newer than this one. A replica that meets it must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt batch at byte {offset}: {problem}")]
 pub struct CorruptBatch {
-    /// Where in the batch, in bytes.
+    /// Position in the batch, in bytes.
     pub offset: usize,
-    /// What is wrong there.
+    /// The problem found there.
     pub problem: &'static str,
 }
 
-/// Puts a batch together.
+/// Builds a batch.
 #[derive(Debug)]
 pub struct BatchBuilder {
     encoded: Vec<u8>,
@@ -41,7 +41,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch of a shard whose clock shows `time_ms`, in milliseconds, at that moment.
+    /// Creates an empty batch for a shard whose clock shows `time_ms`, in milliseconds.
     pub fn new(time_ms: u64, stamp: Stamp) -> Self {
         let mut encoded = Vec::with_capacity(1024);
         encoded.push(KIND);
@@ -54,8 +54,8 @@ impl BatchBuilder {
     /// Appends one encoded command, valid or not.
     ///
     /// # Panics
-    /// If the batch already holds [`limits::BATCH_COMMANDS_MAX`] commands, or the command is longer
-    /// than a frame can be: ask [`takes`](Self::takes) before.
+    /// If the batch already contains [`limits::BATCH_COMMANDS_MAX`] commands, or the command is
+    /// longer than a frame can be: check with [`takes`](Self::takes) first.
     pub fn push(&mut self, command: &[u8]) {
         assert!(self.len() < limits::BATCH_COMMANDS_MAX, "a full batch takes no more commands");
         assert!(command.len() <= limits::FRAME_BYTES_MAX, "a command is shorter than its frame");
@@ -69,24 +69,25 @@ impl BatchBuilder {
         self.count += 1;
     }
 
-    /// Whether a command of that many bytes still fits. One does in any case, however long.
+    /// Returns whether a command of this many bytes still fits. The first one always fits, however
+    /// long.
     pub fn takes(&self, command_bytes: usize) -> bool {
         self.count == 0
             || self.len() < limits::BATCH_COMMANDS_MAX
                 && self.bytes() + LENGTH_BYTES_MAX + command_bytes <= limits::BATCH_BYTES_TARGET
     }
 
-    /// Commands so far.
+    /// Returns the number of commands so far.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Whether there is no command yet.
+    /// Returns whether the batch has no commands yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes so far, header included.
+    /// Returns the size so far in bytes, header included.
     pub fn bytes(&self) -> usize {
         self.encoded.len()
     }
@@ -111,7 +112,7 @@ impl<'a> Batch<'a> {
     /// Reads the header and checks every length; copies nothing.
     ///
     /// # Errors
-    /// If the bytes are not exactly one batch. What is in the commands is not looked at.
+    /// If the bytes are not exactly one batch. The commands themselves are not checked.
     pub fn decode(encoded: &'a [u8]) -> Result<Self, CorruptBatch> {
         let corrupt = |offset, problem| Err(CorruptBatch { offset, problem });
         let Some((header, commands)) = encoded.split_first_chunk::<HEADER_BYTES>() else {
@@ -139,27 +140,27 @@ impl<'a> Batch<'a> {
         Ok(Self { time_ms, stamp: Stamp(u64::from_le_bytes(stamp)), count, commands })
     }
 
-    /// What the shard's clock showed, in milliseconds.
+    /// Returns the reading of the shard's clock, in milliseconds.
     pub fn time_ms(&self) -> u64 {
         self.time_ms
     }
 
-    /// The moment at which it was put together: what it writes is not earlier.
+    /// Returns the moment at which the batch was assembled; no write in it is earlier.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// Commands in it.
+    /// Returns the number of commands.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is no command in it.
+    /// Returns whether the batch has no commands.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The encoded commands, in order.
+    /// Returns the encoded commands, in order.
     pub fn commands(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = self.commands;
         std::iter::from_fn(move || {
@@ -170,13 +171,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Splits one command off the front, or nothing if its length or its bytes are not all there.
+/// Splits one command off the front; `None` if its length or its bytes are incomplete.
 fn split_command(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut length = 0_u64;
     for (index, byte) in bytes.iter().take(LENGTH_BYTES_MAX).enumerate() {
         length |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            // A zero as the last of several groups would be a second spelling of the same length.
+            // A zero as the last of several groups would be a second encoding of the same length.
             if *byte == 0 && index > 0 {
                 return None;
             }

@@ -1,45 +1,47 @@
-//! Whether a command can be executed at all, and what comes of one that was.
+//! Validation of commands, and the results of executing them.
 //!
-//! The primary asks [`validate`] before it proposes, and tells the client what is wrong. A command
-//! that is in the log all the same (an older primary had other limits, or is broken) is judged once
-//! more when it is applied, by rules that depend on nothing but its bytes, so that all replicas
-//! judge alike.
+//! The primary calls [`validate`] before it proposes a command, and tells the client what is wrong.
+//! A command that reaches the log all the same (an older primary had other limits, or is broken) is
+//! validated once more when it is applied, by rules that depend on nothing but its bytes, so that
+//! all replicas reach the same verdict.
 
 use dkv_base::id::Revision;
 use dkv_wire::message::{Command, Operation, Refusal, Write};
 use dkv_wire::{codec, limits};
 
-/// What became of one command of a batch.
+/// The result of one command of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandResult {
-    /// The write was done.
+    /// The write was executed.
     Written {
-        /// Its number; of a delete that found nothing, that of the shard's latest write.
+        /// The revision of the write; for a delete that found no key, that of the shard's latest
+        /// write.
         revision: Revision,
-        /// Whether the key was there before.
+        /// Whether the key existed before.
         existed: bool,
     },
     /// The condition does not hold. No effect.
     Conflict {
-        /// The revision that the key is at, if it exists.
+        /// The current revision of the key, if it exists.
         current: Option<Revision>,
     },
     /// The session is open.
     SessionOpened,
-    /// The shard does not know the session, or no longer this serial. Not executed.
+    /// The shard does not know the session, or has forgotten the result for this serial. Not
+    /// executed.
     SessionExpired,
-    /// The session table takes no more now. Not executed.
+    /// The session table has no room at the moment. Not executed.
     Overloaded {
-        /// When to come again.
+        /// Time to wait before a retry, in milliseconds.
         retry_after_ms: u32,
     },
-    /// An eventual write whose predecessors in its outbox are not here yet. Not executed.
+    /// An eventual write whose predecessors in its outbox have not arrived yet. Not executed.
     TooEarly,
-    /// Not a command that can be executed, ever.
+    /// The command can never be executed.
     Invalid,
 }
 
-/// Decodes a command and checks all that can be checked without the state.
+/// Decodes a command and checks everything that can be checked without the state.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] for a key or a value over its limit, [`Refusal::Invalid`] for anything
@@ -72,10 +74,10 @@ fn check_write(write: &Write<'_>, value_bytes_max: u64) -> Result<(), Refusal> {
     check_value(write.operation, value_bytes_max)
 }
 
-/// Whether this can be a key.
+/// Checks that these bytes can be a key.
 ///
 /// # Errors
-/// As [`validate`].
+/// As for [`validate`].
 pub fn check_key(key: &[u8]) -> Result<(), Refusal> {
     if key.is_empty() {
         return Err(Refusal::Invalid("the key is empty".into()));
@@ -83,10 +85,10 @@ pub fn check_key(key: &[u8]) -> Result<(), Refusal> {
     check_size("key", key, limits::KEY_BYTES_MAX as u64)
 }
 
-/// Whether what an operation stores can be a value.
+/// Checks that the value an operation stores, if any, is within its limit.
 ///
 /// # Errors
-/// As [`validate`].
+/// As for [`validate`].
 pub fn check_value(operation: Operation<'_>, value_bytes_max: u64) -> Result<(), Refusal> {
     match operation {
         Operation::Put(value) => check_size("value", value, value_bytes_max),
@@ -102,8 +104,8 @@ fn check_size(what: &str, bytes: &[u8], limit: u64) -> Result<(), Refusal> {
     Err(Refusal::TooLarge { what: what.to_owned(), bytes: length, limit })
 }
 
-/// Decodes a command out of the log. Limits that an operator can change are not asked here: a
-/// replica could know them before or after another.
+/// Decodes a command from the log. Limits that an operator can change do not apply here, since one
+/// replica could learn of a change before or after another.
 pub(super) fn decode_logged(command: &[u8]) -> Option<Command<'_>> {
     validate(command, limits::VALUE_BYTES_MAX as u64).ok()
 }

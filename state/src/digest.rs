@@ -1,9 +1,9 @@
-//! The hash of a shard's state, kept up with every write at the cost of that write.
+//! The hash of a shard's state, updated incrementally with every write.
 //!
 //! Each part of the state (a key with its value, a session, a remembered result) has a hash of its
-//! own, and the digest is their sum, so that the order in which they came does not matter and one
-//! can be taken out again. Replicas at the same index, and a state read back from disk, must have
-//! the same digest. It tells accident, not malice: sums of XXH3 can be forged.
+//! own, and the digest is their sum, so that the order of additions does not matter and a part can
+//! be taken out again. Replicas at the same index must have the same digest, and so must a state
+//! read back from disk. It detects accidents, not malice: sums of XXH3 can be forged.
 
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -17,7 +17,7 @@ use super::value_cache::{Place, Slot};
 pub(super) struct Digest {
     keys_sum: u64,
     sessions_sum: u64,
-    /// Of tombstones and outboxes.
+    /// Sum over tombstones and outbox positions.
     small_sum: u64,
     small: u64,
     counts: Counts,
@@ -25,17 +25,17 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    /// How much the state holds.
+    /// Returns the size of the state.
     pub(super) fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Results that the sessions remember.
+    /// Returns the number of results that the sessions remember.
     pub(super) fn results(&self) -> u64 {
         self.results
     }
 
-    /// The hash of a state of these parts at that moment.
+    /// Returns the hash of a state with these parts at the given moment.
     pub(super) fn hash(&self, revision: Revision, clock_ms: u64, stamp: Stamp) -> u64 {
         let mut bytes = [0; 88];
         let parts = [
@@ -75,7 +75,7 @@ impl Digest {
         self.counts.bytes -= (key.len() + bytes) as u64;
     }
 
-    /// A row of a small table: a number for a name.
+    /// Adds a row of a small table, which maps a name to a number.
     pub(super) fn add_small(&mut self, table: Table, key: &[u8], number: u64) {
         self.small_sum = self.small_sum.wrapping_add(small_hash(table, key, number));
         self.small += 1;
@@ -86,7 +86,7 @@ impl Digest {
         self.small -= 1;
     }
 
-    /// The session itself, without its results.
+    /// Adds the session itself, without its results.
     pub(super) fn add_session(&mut self, id: SessionId, session: &Session) {
         self.sessions_sum = self.sessions_sum.wrapping_add(session_hash(id, session));
         self.counts.sessions += 1;
@@ -122,7 +122,7 @@ impl Digest {
     }
 }
 
-/// The digest alone checks the rows of a snapshot without a second state in memory.
+/// As a sink, the digest checks the rows of a snapshot without a second state in memory.
 impl RowSink for Digest {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
@@ -150,7 +150,8 @@ impl RowSink for Digest {
     }
 }
 
-/// The value is hashed once, in one piece; key, revision and stamp go in through the seeds.
+/// Hashes a key's row. The value is hashed once, in one piece; key, revision and stamp enter
+/// through the seeds.
 pub(super) fn key_hash(key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) -> u64 {
     let at = revision.0 ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
@@ -160,7 +161,7 @@ fn small_hash(table: Table, key: &[u8], number: u64) -> u64 {
     xxh3_64_with_seed(key, number ^ (u64::from(table.byte()) << 56))
 }
 
-/// The value of a row of a small table.
+/// Decodes the value of a row of a small table.
 pub(super) fn small_number(value: &[u8]) -> Result<u64, MalformedRow> {
     let number = value.try_into().map_err(|_| MalformedRow("a number is not of 8 bytes"))?;
     Ok(u64::from_le_bytes(number))

@@ -1,17 +1,17 @@
-//! The state of the control group: who the nodes are, which groups there are, where each group's
-//! replicas shall be, and who is never let in again.
+//! The state of the control group: the nodes, the groups, where the replicas of each group should
+//! be, and which holders are denied forever.
 //!
-//! What the directory says of a group's members is a wish. The law is the membership in the group's
-//! own Raft log; its leader brings that toward the wish, one change at a time (see
-//! [`reconciler`](super::reconciler)). Who wishes is the coordinator (see
+//! The members of a group in the directory are a plan. The membership in the group's own Raft log
+//! is authoritative; the group's leader brings it toward the plan, one change at a time (see
+//! [`reconciler`](super::reconciler)). The coordinator makes the plan (see
 //! [`placement`](super::placement)).
 //!
 //! A node leaves for good in three steps, each an entry of the log: an administrator retires it,
-//! placement moves its places to others, and when it has none left it is removed and its id is
-//! denied forever. An id that was removed never comes back; its name is free again.
+//! placement moves its replicas to other nodes, and when it has none left, it is removed and its id
+//! is denied forever. A removed id never comes back; its name becomes free again.
 //!
-//! Deliberately missing: who is alive, who leads, and which term it is. These change without anyone
-//! having decided them; the view takes them from its caller.
+//! Deliberately missing: liveness, leadership, and the current term. These change without a
+//! decision by anyone; the view takes them from its caller.
 
 mod command;
 mod view;
@@ -38,57 +38,58 @@ use DirectoryResult::{Done, Rejected};
 /// A node of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// What people call it.
+    /// The name that people use for the node.
     pub name: String,
-    /// Where it listens.
+    /// The address that the node listens on.
     pub address: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// The region of the node, if one is configured.
     pub region: Option<Region>,
-    /// The how-manieth node it is that ever joined: a smaller number has been here longer.
+    /// The position of the node in the order of joining: a node with a smaller number has been here
+    /// longer.
     pub joined: u64,
-    /// Whether it stopped in good order and has not come back.
+    /// Whether the node stopped in good order and has not come back.
     pub left: bool,
-    /// Whether it is to give up its places and go.
+    /// Whether the node is to give up its replicas and leave the network.
     pub retiring: bool,
-    /// Whether it is to give up its places and stay.
+    /// Whether the node is to give up its replicas and stay in the network.
     pub draining: bool,
 }
 
 impl Member {
-    /// The name of its region; all nodes that were told none are taken to be in one.
+    /// Returns the name of the region; all nodes without a configured region count as one region.
     pub fn region_name(&self) -> &str {
         self.region.as_ref().map_or("", Region::as_str)
     }
 }
 
-/// A group, and who shall hold it.
+/// A group and its planned members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupPlan {
-    /// Nodes whose vote shall count.
+    /// Nodes that should vote.
     pub voters: BTreeSet<NodeId>,
-    /// Nodes that shall follow without a vote.
+    /// Nodes that should follow without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Whether the founder has initialised it.
+    /// Whether the founder has initialised the group.
     pub started: bool,
-    /// Nodes that an earlier plan named and that the group may still count on: a replica that was
-    /// away when the plan changed needs their votes, or gives them its own. With each, the revision
-    /// of the directory that took it out of the plan.
+    /// Nodes of earlier plans that the group may still count on: a replica that was away when the
+    /// plan changed needs their votes, or gives them its own. With each, the revision of the
+    /// directory that took it out of the plan.
     pub displaced: BTreeMap<NodeId, Revision>,
 }
 
 impl GroupPlan {
-    /// Whether a node shall hold the group in any way.
+    /// Returns whether the node is a planned voter or learner of the group.
     pub fn has(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
     }
 
-    /// Whether a node shall hold the group, or may still be counted on by it.
+    /// Returns whether the node is a planned member, or one that the group may still count on.
     pub fn may_count_on(&self, node: NodeId) -> bool {
         self.has(node) || self.displaced.contains_key(&node)
     }
 }
 
-/// All of the state that is stored and hashed.
+/// The part of the state that is stored and hashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Contents {
     network: Option<(NetworkId, Settings)>,
@@ -110,7 +111,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The directory before the first entry.
+    /// Creates the directory before the first entry.
     pub fn new() -> Self {
         Self::default()
     }
@@ -118,7 +119,7 @@ impl Directory {
     /// Applies one encoded entry.
     ///
     /// # Errors
-    /// If it is not an entry. Nothing was applied then, and the replica cannot go on.
+    /// If the bytes are not an entry. Nothing was applied then, and the replica cannot go on.
     pub fn apply(&mut self, entry: &[u8]) -> Result<DirectoryResult, DecodeError> {
         let entry = DirectoryEntry::decode(entry)?;
         Ok(self.execute(&entry))
@@ -132,7 +133,7 @@ impl Directory {
             Ok(()) => Done,
             Err(reason) => Rejected(reason),
         };
-        // Whatever a half-made change did before it was found impossible is undone here.
+        // Undo whatever a rejected change did before it turned out to be impossible.
         match &result {
             Rejected(_) => self.contents = before,
             Done if self.contents != before => self.contents.revision.0 += 1,
@@ -142,64 +143,64 @@ impl Directory {
         result
     }
 
-    /// Whether the network has begun.
+    /// Returns whether the network has begun.
     pub fn exists(&self) -> bool {
         self.contents.network.is_some()
     }
 
-    /// Which network it is.
+    /// Returns the id of the network.
     pub fn network(&self) -> Option<NetworkId> {
         self.contents.network.as_ref().map(|(network, _)| *network)
     }
 
-    /// What the nodes agreed on.
+    /// Returns the settings that the nodes agreed on.
     pub fn settings(&self) -> Option<&Settings> {
         self.contents.network.as_ref().map(|(_, settings)| settings)
     }
 
-    /// All nodes that were not removed.
+    /// Returns all nodes that were not removed.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Member> {
         &self.contents.nodes
     }
 
-    /// All groups, the control group first.
+    /// Returns all groups, the control group first.
     pub fn groups(&self) -> &BTreeMap<GroupId, GroupPlan> {
         &self.contents.groups
     }
 
-    /// Whom every process must refuse.
+    /// Returns the holders that every process must refuse.
     pub fn denied(&self) -> &BTreeSet<HolderId> {
         &self.contents.denied
     }
 
-    /// Whether this holder must be refused.
+    /// Returns whether every process must refuse this holder.
     pub fn is_denied(&self, holder: HolderId) -> bool {
         self.contents.denied.contains(&holder)
     }
 
-    /// A number that grows with every change.
+    /// Returns a number that grows with every change.
     pub fn revision(&self) -> Revision {
         self.contents.revision
     }
 
-    /// The log's clock, in milliseconds since 1970.
+    /// Returns the log's clock, in milliseconds since 1970.
     pub fn clock_ms(&self) -> u64 {
         self.contents.clock_ms
     }
 
-    /// A hash of all of the state; costs time in its size. Replicas that applied the same entries
-    /// have the same.
+    /// Returns a hash of the whole state, in time proportional to its size. Replicas that applied
+    /// the same entries have the same hash.
     pub fn hash(&self) -> u64 {
         xxh3_64(&codec::encode_vec(&self.contents))
     }
 
-    /// Takes what changed since the last call: the whole directory, or nothing. `applied` is the
+    /// Takes the changes since the last call: the whole directory, or nothing. `applied` is the
     /// caller's name for the last entry that was applied.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         let encoded = codec::encode_vec(&self.contents);
         let hash = xxh3_64(&encoded);
         let counts = counts_of(&encoded);
-        // A stored state has its one row even if no entry has changed it yet.
+        // A stored state has its single row even if no entry has changed it yet.
         let changed = std::mem::take(&mut self.changed) || !self.loaded;
         self.loaded = true;
         Changes {
@@ -219,12 +220,12 @@ impl Directory {
         }
     }
 
-    /// Takes back changes that could not be written.
+    /// Puts back changes that could not be written.
     pub fn restore_changes(&mut self, changes: Changes) {
         self.changed |= changes.directory.is_some();
     }
 
-    /// Ends the loading of rows; see the same of the shard's state.
+    /// Completes the loading of rows, as the function of this name on the shard's state does.
     pub(super) fn finish_load(
         &mut self,
         meta: &Meta,
@@ -244,7 +245,7 @@ fn counts_of(encoded: &[u8]) -> Counts {
     Counts { keys: 1, bytes: encoded.len() as u64, sessions: 0 }
 }
 
-/// The one row read back from the engine, or checked in a snapshot.
+/// Takes the single row, read back from the engine or checked in a snapshot.
 impl RowSink for Directory {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         if table != Table::Directory || !key.is_empty() || self.loaded {
@@ -265,12 +266,12 @@ impl RowSink for Directory {
     }
 }
 
-/// The name of a node that has given its own up.
+/// Returns the name of a node that has given up its own.
 fn placeholder(node: NodeId) -> String {
     format!("gone-{}", node.short())
 }
 
-/// Makes the reason why a change cannot be.
+/// Returns from a change with the reason why it is rejected.
 macro_rules! reject {
     ($($text:tt)*) => {
         return Err(format!($($text)*))
@@ -286,7 +287,7 @@ impl Contents {
             reject!("the network has not begun");
         }
         match command {
-            // Dealt with above.
+            // Handled above.
             DirectoryCommand::Create { .. } => Ok(()),
             DirectoryCommand::Announce(announcement) => self.announce(announcement),
             DirectoryCommand::Supersede { old, new } => self.supersede(*old, new),
@@ -420,8 +421,8 @@ impl Contents {
         Ok(())
     }
 
-    /// The members of a group were as planned when its leader knew that revision of the directory:
-    /// whom it had displaced by then is counted on no more.
+    /// Settles a group whose members were as planned when its leader knew revision `seen` of the
+    /// directory: the group no longer counts on nodes displaced by then.
     fn settle(&mut self, group: GroupId, seen: Revision) -> Result<(), String> {
         let Some(plan) = self.groups.get_mut(&group) else { reject!("there is no group {group}") };
         plan.displaced.retain(|_, displaced| *displaced > seen);

@@ -1,26 +1,26 @@
-//! What the state keeps on disk: a store of rows for each group of this node, all in one fjall
+//! The on-disk part of the state: a store of rows for each group of this node, all in one fjall
 //! database.
 //!
-//! The Raft log is the journal of the state; the engine holds checkpoints of it. A checkpoint is
-//! one atomic batch of the rows that changed and of the meta row that says which moment they lead
-//! to. It is durable when the call returns, and only then may the log up to that moment be purged.
+//! The Raft log is the journal of the state; the engine stores checkpoints of it. A checkpoint is
+//! one atomic batch: the rows that changed, and the meta row that says which moment they lead to.
+//! It is durable when the call returns, and only then may the log up to that moment be purged.
 //!
 //! ```text
 //! table "groups"               group u32 be -> generation u64 le, stored u8
 //! table "g<group>-<generation>"  kind u8, key -> value; 'm' -> meta
 //! ```
 //!
-//! A snapshot from the leader goes into a table of the next generation, beside the one that
-//! stands. The record in "groups" is what switches, once all of the rows are durable: before it the
-//! old state stands, after it the new one, whatever happens in between. A table that no record
-//! names is a leftover, and is deleted when the engine is opened.
+//! A snapshot from the leader goes into a table of the next generation, next to the current one.
+//! Once all of its rows are durable, the record in "groups" switches between them: before that
+//! write the old state is current, after it the new one, whatever happens in between. A table that
+//! no record names is a leftover, and is deleted when the engine is opened.
 //!
-//! The journal of fjall is cut off where it is torn or malformed, without a word, which takes a
-//! state back to an earlier checkpoint. The owner must therefore compare the loaded position with
-//! the first entry that its log still has, and refuse to start if there is a gap.
+//! fjall silently truncates its journal where it is torn or malformed, which takes a state back to
+//! an earlier checkpoint. The owner must therefore compare the loaded position with the first entry
+//! that its log still has, and refuse to start if there is a gap.
 //!
-//! All calls may block on the disk; none belongs on an async thread. Room on the disk is looked at
-//! before anything is written, since fjall takes no more writes after one has failed.
+//! All calls may block on the disk, so none belongs on an async thread. The engine checks for free
+//! disk space before it writes anything, since fjall accepts no more writes after one has failed.
 //!
 //! Deliberately missing: reading single keys. All keys of a group are in memory.
 
@@ -58,14 +58,14 @@ use tables::{Batch, Table, Tables};
 
 /// Name of the table of records.
 const RECORDS: &str = "groups";
-/// How an engine is opened.
+/// Options for opening an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Room that is left on the disk for merging tables and for the log, in bytes. What would go
-    /// below it is refused.
+    /// Disk space to leave free for merging tables and for the log, in bytes. The engine refuses
+    /// writes that would go below it.
     pub reserve_bytes: u64,
-    /// Bytes of values that the states of all groups may keep in memory, besides those that no
-    /// checkpoint has yet.
+    /// Limit on the values that the states of all groups keep in memory, in bytes, in addition to
+    /// those that no checkpoint has yet.
     pub value_bytes: u64,
 }
 
@@ -75,15 +75,15 @@ impl Default for EngineOptions {
     }
 }
 
-/// The database of one node. Cloning gives another handle to it.
+/// The database of one node. Cloning creates another handle to it.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<EngineInner>,
 }
 
-/// What all stores of an engine share.
+/// The data shared by all stores of an engine.
 pub(crate) struct EngineInner {
-    // Declared before the database, so that a drop lets go of all tables first.
+    // Declared before the database, so that all tables are dropped first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
     records: Table,
     tables: Tables,
@@ -92,24 +92,24 @@ pub(crate) struct EngineInner {
     value_memory: ValueCache,
 }
 
-/// What "groups" says of a group.
+/// The entry of a group in "groups".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     generation: Generation,
-    /// Whether there is a state; not if the group was removed.
+    /// Whether there is a state; false if the group was removed.
     stored: bool,
 }
 
 impl Engine {
-    /// Opens the engine in that directory, creating it if there is none, and deletes what an
-    /// interrupted installation left behind.
+    /// Opens the engine in that directory, creating it if there is none, and deletes the leftovers
+    /// of an interrupted installation.
     ///
     /// # Errors
     /// [`EngineError::InUse`], [`EngineError::Damaged`], [`EngineError::Missing`],
     /// [`EngineError::NoSpace`], or [`EngineError::Failed`].
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let guard = Guard { path };
-        // Nothing was read yet that could be damaged.
+        // Nothing has been read yet, so an error here cannot mean damage.
         durable::create_dir(path).map_err(|error| guard.failed(error))?;
         guard.room(tables::free_bytes(path), options.reserve_bytes)?;
         files::clear_unfinished(path).map_err(|error| guard.failed(error))?;
@@ -120,7 +120,7 @@ impl Engine {
         Self::with_tables(path, tables, options)
     }
 
-    /// As [`Self::open`], on a store in memory, as a simulation does.
+    /// Opens the engine on a store in memory, as a simulation does; otherwise like [`Self::open`].
     ///
     /// # Errors
     /// As for [`Self::open`].
@@ -146,7 +146,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The store of a group, which may be empty.
+    /// Returns the store of a group, which may be empty.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -163,7 +163,7 @@ impl Engine {
         Ok(GroupStore::new(Arc::clone(&self.shared), entry))
     }
 
-    /// The groups of which something is stored.
+    /// Returns the groups that have a stored state.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -177,23 +177,23 @@ impl Engine {
         Ok(stored)
     }
 
-    /// Bytes that are free on the disk beyond the reserve; none if the disk does not tell.
+    /// Returns the free disk space beyond the reserve, in bytes; zero if it cannot be determined.
     pub fn free_bytes(&self) -> u64 {
         let free = self.shared.tables.free_bytes(&self.shared.path).unwrap_or(0);
         free.saturating_sub(self.shared.reserve_bytes.load(Ordering::Relaxed))
     }
 
-    /// Bytes on disk, journals included.
+    /// Returns the size on disk in bytes, journals included.
     pub fn disk_bytes(&self) -> u64 {
         self.shared.tables.bytes()
     }
 
-    /// Changes how much room is left on the disk, in bytes.
+    /// Changes the disk space to leave free, in bytes.
     pub fn set_reserve(&self, reserve_bytes: u64) {
         self.shared.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
     }
 
-    /// Deletes tables that no record names, and checks that those which one names are there.
+    /// Deletes tables that no record names, and checks that every table named by a record exists.
     fn recover(&self) -> Result<(), EngineError> {
         let shared = &self.shared;
         let mut expected = HashMap::new();
@@ -246,8 +246,8 @@ impl EngineInner {
 
     /// Replaces the record of a group, atomically and durably.
     ///
-    /// It goes straight into a table, not through the journal, so that no damage to the journal can
-    /// make a state look as if it had never been.
+    /// The record goes straight into a table, not through the journal, so that no damage to the
+    /// journal can make a state look as if it had never existed.
     fn set_record(&self, group: GroupId, record: Record) -> Result<(), EngineError> {
         let row = (group.0.to_be_bytes().to_vec(), record.encode());
         self.guard().call(|| self.tables.ingest(&self.records, [(row.0, Some(row.1))]))
@@ -258,7 +258,7 @@ impl EngineInner {
         self.guard().call(|| self.tables.table(&name))
     }
 
-    /// Refuses to write so many bytes if that would leave too little room.
+    /// Refuses to write this many bytes if that would leave too little room.
     fn require_room(&self, bytes: usize) -> Result<(), EngineError> {
         let needed_bytes = self.reserve_bytes.load(Ordering::Relaxed).saturating_add(bytes as u64);
         self.guard().room(self.tables.free_bytes(&self.path), needed_bytes)
@@ -270,14 +270,15 @@ impl EngineInner {
     }
 }
 
-/// Turns what fjall does into our errors.
+/// A wrapper for calls into fjall that maps failures to our errors.
 struct Guard<'a> {
     path: &'a Path,
 }
 
 impl Guard<'_> {
-    /// Runs a call into fjall. Some kinds of damage make it panic instead of answering; that is
-    /// damage all the same, and the process can still say so and stop in good order.
+    /// Runs a call into fjall. Some kinds of damage make fjall panic instead of returning an error;
+    /// this reports them as damage too, so that the process can still log it and stop in good
+    /// order.
     fn call<T>(&self, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
         match supervise::caught_in_silence(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
@@ -298,7 +299,7 @@ impl Guard<'_> {
             Error::Storage(LsmError::Unrecoverable) => {
                 self.damaged("a file of it is missing, or is not what was written")
             }
-            // The rest is about formats and checksums.
+            // The other errors are about formats and checksums.
             error => self.damaged(&error.to_string()),
         }
     }

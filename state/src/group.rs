@@ -1,5 +1,5 @@
-//! The state of any group behind one face, for whoever binds groups to Raft and does not care which
-//! kind one is.
+//! The state of any group behind one interface, for the code that binds groups to Raft without
+//! regard to their kind.
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision, Stamp};
@@ -15,41 +15,41 @@ use super::shard::ShardState;
 /// The state of one replica of a group.
 #[derive(Debug)]
 pub enum GroupState {
-    /// Of a shard.
+    /// The state of a shard.
     Shard(Box<ShardState>),
-    /// Of the control group.
+    /// The state of the control group.
     Control(Box<Directory>),
 }
 
-/// What became of an entry.
+/// The result of applying an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// Of a shard's batch: of each command, in order.
+    /// The results of the commands of a shard's batch, in order.
     Shard(Vec<CommandResult>),
-    /// Of a change of the directory.
+    /// The result of a change of the directory.
     Control(DirectoryResult),
 }
 
-/// An entry of the log that this node cannot apply. The replica must stop: going on would make it
-/// differ from those that can.
+/// An entry of the log that this node cannot apply. The replica must stop: if it went on, it would
+/// differ from the replicas that can apply the entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CorruptEntry {
-    /// In the log of a shard.
+    /// An entry in the log of a shard.
     #[error(transparent)]
     Batch(#[from] CorruptBatch),
-    /// In the log of the control group.
+    /// An entry in the log of the control group.
     #[error("corrupt change of the directory: {0}")]
     Directory(#[from] DecodeError),
 }
 
 impl GroupState {
-    /// The state of that group before its first entry.
+    /// Creates the state of a group before its first entry.
     pub fn new(group: GroupId) -> Self {
         if group.is_shard() { Self::Shard(Box::default()) } else { Self::Control(Box::default()) }
     }
 
-    /// The state at the last checkpoint or installed snapshot, with the moment that it is of, or an
-    /// empty state if there is none.
+    /// Loads the state at the last checkpoint or installed snapshot, with the moment it belongs to,
+    /// or an empty state if there is none.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -57,7 +57,7 @@ impl GroupState {
         Self::load_rows(store)
     }
 
-    /// The state that a snapshot is of, which does not stand yet.
+    /// Loads the state of a snapshot that is complete but not switched to yet.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -90,7 +90,7 @@ impl GroupState {
     /// Applies one entry of the log.
     ///
     /// # Errors
-    /// If it is not an entry of this group. Nothing was applied then.
+    /// If the bytes are not an entry of this group. Nothing was applied then.
     pub fn apply(&mut self, entry: &[u8]) -> Result<Applied, CorruptEntry> {
         match self {
             Self::Shard(shard) => Ok(Applied::Shard(shard.apply(entry)?)),
@@ -98,8 +98,9 @@ impl GroupState {
         }
     }
 
-    /// Takes what changed since the last call. `applied` is the caller's name for the last entry
-    /// that was applied, at most [`limits::APPLIED_BYTES_MAX`](super::limits::APPLIED_BYTES_MAX).
+    /// Takes the changes since the last call. `applied` is the caller's name for the last entry
+    /// that was applied, at most [`limits::APPLIED_BYTES_MAX`](super::limits::APPLIED_BYTES_MAX)
+    /// bytes long.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         match self {
             Self::Shard(shard) => shard.take_changes(applied),
@@ -107,7 +108,7 @@ impl GroupState {
         }
     }
 
-    /// Takes back changes that could not be written.
+    /// Puts back changes that could not be written.
     pub fn restore_changes(&mut self, changes: Changes) {
         match self {
             Self::Shard(shard) => shard.restore_changes(changes),
@@ -115,7 +116,7 @@ impl GroupState {
         }
     }
 
-    /// A hash of all of the state.
+    /// Returns a hash of the whole state.
     pub fn hash(&self) -> u64 {
         match self {
             Self::Shard(shard) => shard.hash(),
@@ -123,7 +124,7 @@ impl GroupState {
         }
     }
 
-    /// The latest revision.
+    /// Returns the latest revision.
     pub fn revision(&self) -> Revision {
         match self {
             Self::Shard(shard) => shard.revision(),
@@ -131,7 +132,7 @@ impl GroupState {
         }
     }
 
-    /// The log's clock, in milliseconds.
+    /// Returns the log's clock, in milliseconds.
     pub fn clock_ms(&self) -> u64 {
         match self {
             Self::Shard(shard) => shard.clock_ms(),
@@ -139,7 +140,7 @@ impl GroupState {
         }
     }
 
-    /// The latest stamp of a write; of a shard.
+    /// Returns the latest stamp of a write; the default for the control group.
     pub fn stamp(&self) -> Stamp {
         match self {
             Self::Shard(shard) => shard.stamp(),
@@ -147,7 +148,7 @@ impl GroupState {
         }
     }
 
-    /// How much the state holds. The control group's is not counted.
+    /// Returns the size of the state; the default for the control group.
     pub fn counts(&self) -> Counts {
         match self {
             Self::Shard(shard) => shard.counts(),
@@ -155,7 +156,8 @@ impl GroupState {
         }
     }
 
-    /// Bytes that the next checkpoint writes at most; see [`ShardState::changed_bytes`].
+    /// Returns the most bytes that the next checkpoint can write; see
+    /// [`ShardState::changed_bytes`].
     pub fn changed_bytes(&self) -> usize {
         match self {
             Self::Shard(shard) => shard.changed_bytes(),
@@ -163,7 +165,7 @@ impl GroupState {
         }
     }
 
-    /// The state of a shard, if this is one.
+    /// Returns the state of a shard, if this is one.
     pub fn as_shard(&self) -> Option<&ShardState> {
         match self {
             Self::Shard(shard) => Some(shard),
@@ -171,7 +173,7 @@ impl GroupState {
         }
     }
 
-    /// The same, to be changed in what is nobody else's business: which values are in memory.
+    /// Returns the same for changing which values are in memory, which affects no other node.
     pub fn as_shard_mut(&mut self) -> Option<&mut ShardState> {
         match self {
             Self::Shard(shard) => Some(shard),
@@ -179,7 +181,7 @@ impl GroupState {
         }
     }
 
-    /// The directory, if this is the control group's state.
+    /// Returns the directory, if this is the control group's state.
     pub fn as_directory(&self) -> Option<&Directory> {
         match self {
             Self::Shard(_) => None,

@@ -1,9 +1,10 @@
-//! The state of a node: what its replicas have applied, and what they keep of it on disk.
+//! The state of a node: what its replicas have applied, and what it stores of that on disk.
 //!
-//! Each group of a node has one state, made by applying the entries of its log in order. A shard's
-//! ([`ShardState`]) is a table of keys and a table of sessions; the control group's ([`Directory`])
-//! says which nodes and groups there are. Both are plain values: entries in, results out, equal on
-//! every replica that applied the same entries.
+//! Each group on a node has one state, produced by applying the entries of the group's log in
+//! order. The state of a shard ([`ShardState`]) is a table of keys and a table of sessions; the
+//! state of the control group ([`Directory`]) records which nodes and groups exist. Both are plain
+//! values: entries go in, results come out, and every replica that applied the same entries has the
+//! same state.
 //!
 //! ```text
 //!             apply                take_changes              checkpoint
@@ -14,12 +15,13 @@
 //!                                                             install
 //! ```
 //!
-//! The [`engine`] writes what changed, in the background, and only ever a whole moment of the
-//! state. [`placement`] wishes where replicas shall be, [`reconciler`] says what a group's leader
-//! does next about it; both are plain functions of what is known.
+//! The [`engine`] writes changed rows in the background, and always brings the stored state from
+//! one consistent moment to another. [`placement`] decides where replicas should be, and
+//! [`reconciler`] decides what a group's leader does next to get there; both are pure functions of
+//! their inputs.
 //!
-//! Deliberately missing: Raft. This module does not know how entries come to be in the log, and its
-//! owner does not know what is in them.
+//! Deliberately missing: Raft. This crate does not know how entries get into the log, and its owner
+//! does not know what they contain.
 
 #![forbid(unsafe_code)]
 

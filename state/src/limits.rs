@@ -1,32 +1,33 @@
-//! Bounds of the state that no process but this one needs to know. Those that clients can meet are
+//! Bounds of the state that are internal to this process. The bounds that clients can run into are
 //! in [`dkv_wire::limits`].
 
 use dkv_wire::limits;
 
-/// Time without a write after which a session makes room for a new one, in milliseconds of the log.
+/// Time without a write after which a session may be evicted for a new one, in milliseconds of the
+/// log's clock.
 pub const SESSION_IDLE_MS: u64 = 60_000;
-/// Time without a write after which a session makes room for another one of its own holder, in
-/// milliseconds of the log: as long as a request is waited for.
+/// Time without a write after which a session may be evicted for another session of the same
+/// holder, in milliseconds of the log's clock: as long as a client waits for a request.
 pub const SESSION_OWN_IDLE_MS: u64 = limits::REQUEST_TIMEOUT.as_millis() as u64;
-/// Time without a write after which a session expires, in milliseconds of the log.
+/// Time without a write after which a session expires, in milliseconds of the log's clock.
 pub const SESSION_LIFE_MS: u64 = 3_600_000;
-/// Results that one shard remembers over all its sessions: 64 bytes each, more or less.
+/// Results that one shard remembers over all its sessions, at roughly 64 bytes each.
 pub const SESSION_RESULTS_MAX: usize = 1024 * 1024;
-/// What a client is told to wait when the session table is full, in milliseconds.
+/// Time a client should wait before it retries when the session table is full, in milliseconds.
 pub const SESSION_RETRY_MS: u32 = 1000;
-/// What a client is told to wait when its own window is full, in milliseconds.
+/// Time a client should wait before it retries when its own window is full, in milliseconds.
 pub const WINDOW_RETRY_MS: u32 = 10;
 
-/// Time for which it is known when a key was deleted, in milliseconds of the log.
+/// Lifetime of a tombstone, in milliseconds of the log's clock.
 pub const TOMBSTONE_LIFE_MS: u64 = 3_600_000;
-/// Bytes of all tombstones of a shard; the oldest go first.
+/// Bytes of all tombstones of a shard; beyond this, the oldest are dropped first.
 pub const TOMBSTONES_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes that a tombstone takes besides its key, about.
+/// Approximate size of a tombstone in addition to its key, in bytes.
 pub const TOMBSTONE_OVERHEAD_BYTES: usize = 96;
-/// Nodes whose outboxes a shard has ever taken from.
+/// Maximum number of nodes from whose outboxes a shard ever takes writes.
 pub const OUTBOXES_MAX: usize = 16 * 1024;
 
-/// Bytes that one chunk of a snapshot aims for. One row may be larger.
+/// Target size of a snapshot chunk, in bytes. A single row may be larger.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// Longest chunk that an installer accepts, in bytes: one full chunk and the longest row.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = limits::FRAME_BYTES_MAX;

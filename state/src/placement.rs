@@ -1,29 +1,29 @@
-//! Where replicas shall be: what the coordinator wishes, as plain code.
+//! Placement of replicas: where the coordinator wants them, as pure code.
 //!
-//! [`plan`] looks at the directory and at what was measured, and names the next single change of
+//! [`plan`] looks at the directory and at the measurements, and returns the next single change of
 //! the directory, or nothing. The coordinator proposes it, waits until it is applied, and asks
-//! again. A wish may run ahead of the membership in a group's Raft log; the group's leader follows
-//! it, by learner, catching up, promotion, and removal of the old replica, in this order (see
-//! [`reconciler`](super::reconciler)). Nothing else is kept of a move: what is wished is in the
-//! directory, what is so is measured, and a coordinator that comes after another finds both.
+//! again. The directory may run ahead of the membership in a group's Raft log. The group's leader
+//! follows it: it adds a learner, lets it catch up, promotes it, and removes the old replica, in
+//! this order (see [`reconciler`](super::reconciler)). A move has no other state: the target is in
+//! the directory, the actual members are measured, and a coordinator that takes over finds both.
 //!
-//! Each shard has `replication` voters on as many nodes. What is done, the most urgent first:
-//! - a wish that cannot come true any more, because its node went down on the way, gets another
-//!   node;
+//! Each shard has `replication` voters on as many nodes. The changes, the most urgent first:
+//! - a planned voter that can no longer arrive, because its node went down on the way, is replaced
+//!   by another node;
 //! - a voter that has been silent for longer than `replace_after_ms` is replaced;
 //! - a shard with too few voters gets one more;
-//! - what is on a node that drains or retires goes to others;
+//! - replicas on a node that drains or retires move to other nodes;
 //! - replicas move to where there are fewer (`balance`), and primaries (`primaries`).
 //!
 //! The control group has three to five voters; all other nodes follow it, since each needs the
 //! directory (`control`).
 //!
-//! Who gets a replica is live, has room, and is in a region that has the fewest of the shard; of
-//! those it is the one with the least load. Each change puts in at most one voter and takes out at
-//! most one, no group gets another change before the last one has come true, and what is on its way
-//! into a node and out of a primary is bounded (`flow`). Nothing lowers the number of voters below
-//! what usable nodes could make up, and only a live node takes the place of another. A removed node
-//! is refused by all: it is removed last, when no group counts on it.
+//! A node that gets a replica is live, has room, and is in the region that has the fewest replicas
+//! of the shard; among such nodes, the one with the least load is chosen. Each change adds at most
+//! one voter and removes at most one, no group gets another change before the last one is complete,
+//! and the transfers into a node and out of a primary are bounded (`flow`). No change lowers the
+//! number of voters below what usable nodes could make up, and only a live node replaces another.
+//! All nodes refuse a removed node, so a node is removed only once no group counts on it.
 
 mod balance;
 mod control;
@@ -48,13 +48,13 @@ use dkv_wire::network::Settings;
 use self::flow::Flow;
 use super::directory::{Directory, DirectoryCommand, GroupPlan, Member};
 
-/// Load of a replica of which the bytes do not count.
+/// Load of a replica whose bytes do not count.
 const WEIGHT: u64 = 1000;
-/// Mean size of a shard from which on bytes count as load.
+/// Mean size of a shard, in bytes, from which bytes count as load.
 const BYTES_COUNT_FROM: u64 = 1024 * 1024;
 
-/// The next change of the directory, or nothing if all is as it should be or nothing can be done.
-/// `balance` says whether replicas may move for balance.
+/// Returns the next change of the directory, or `None` if everything is as it should be or nothing
+/// can be done. `balance` says whether replicas may move for balance.
 pub fn plan(
     directory: &Directory,
     measured: &Measured,
@@ -69,27 +69,27 @@ pub fn plan(
         .or_else(|| planner.removal())
 }
 
-/// Silence after which a node is taken to be down, where one that lives is silent for no longer
-/// than `live_within_ms`. In milliseconds.
+/// Returns the silence after which a node counts as down, in milliseconds, given that a live node
+/// is silent for at most `live_within_ms`.
 pub fn down_after_ms(live_within_ms: u64) -> u64 {
     (10 * live_within_ms).max(5000)
 }
 
-/// Everything that a decision needs, computed once.
+/// The inputs of a decision, with derived values that are computed once.
 struct Planner<'a> {
     directory: &'a Directory,
     settings: &'a Settings,
     nodes: &'a BTreeMap<NodeId, Member>,
     measured: &'a Measured,
-    /// What each shard weighs.
+    /// The weight of each shard.
     weights: BTreeMap<GroupId, u64>,
-    /// What the shards weigh that each node shall hold.
+    /// The total weight of the shards planned on each node.
     loads: BTreeMap<NodeId, u64>,
     flow: Flow,
 }
 
 impl<'a> Planner<'a> {
-    /// None if the network has not begun.
+    /// Returns `None` if the network has not begun.
     fn new(directory: &'a Directory, measured: &'a Measured) -> Option<Self> {
         let weights = weights(directory, measured);
         let mut loads: BTreeMap<NodeId, u64> =
@@ -110,13 +110,14 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Shards that were started, and what is wished for them.
+    /// Returns the shards that were started, with their plans.
     fn shards(&self) -> impl Iterator<Item = (GroupId, &'a GroupPlan)> {
         let groups = self.directory.groups().iter();
         groups.filter(|(id, plan)| id.is_shard() && plan.started).map(|(id, plan)| (*id, plan))
     }
 
-    /// A group whose members are as planned counts no more on those that earlier plans named.
+    /// Returns the change that settles a group: once its members are as planned, it no longer
+    /// counts on the members of earlier plans.
     fn settlement(&self) -> Option<DirectoryCommand> {
         let groups = self.directory.groups().iter();
         let mut displacing = groups.filter(|(_, plan)| !plan.displaced.is_empty());
@@ -127,14 +128,14 @@ impl<'a> Planner<'a> {
                 && actual.learners == plan.learners;
             let leader = self.measured.nodes.get(&actual.leader)?;
             let seen = leader.report.as_ref().filter(|_| as_planned)?.directory;
-            // Nobody knows what is to come.
+            // A leader cannot have seen revisions that do not exist yet.
             let seen = seen.min(self.directory.revision());
             let is_settled = plan.displaced.values().any(|displaced| *displaced <= seen);
             is_settled.then_some(DirectoryCommand::Settle { group: *group, seen })
         })
     }
 
-    /// A node that is to go is removed when nothing counts on it any more.
+    /// Returns the removal of a retiring node that no group counts on any more.
     fn removal(&self) -> Option<DirectoryCommand> {
         let mut retiring = self.nodes.iter().filter(|(_, member)| member.retiring);
         let free = retiring.find(|(node, _)| self.is_free(**node));
@@ -143,34 +144,34 @@ impl<'a> Planner<'a> {
 
     fn is_free(&self, node: NodeId) -> bool {
         let mut groups = self.directory.groups().iter().filter(|(_, plan)| plan.started);
-        // A group of which nothing is known may have any member.
+        // A group without a measurement may have any member.
         let free = |group| self.measured.groups.get(group).is_some_and(|it| !it.has(node));
         groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
     }
 
-    /// Whether no eventual write goes with a node. One that is down is not waited for; one that has
-    /// only missed a few heartbeats is.
+    /// Returns whether no eventual writes would be lost with a node. Placement does not wait for a
+    /// node that is down, but it does wait for one that has only missed a few heartbeats.
     fn has_delivered(&self, node: NodeId) -> bool {
         let seen = self.measured.nodes.get(&node);
         let Some(seen) = seen.filter(|_| !self.is_down(node)) else { return true };
         seen.report.as_ref().is_some_and(|report| !report.keeps_writes)
     }
 
-    /// Whether a shard counts on a node, or may do so.
+    /// Returns whether a shard counts on a node, or may do so.
     fn may_hold_shards(&self, node: NodeId) -> bool {
         self.shards().any(|(group, plan)| {
             plan.has(node) || self.measured.groups.get(&group).is_none_or(|it| it.has(node))
         })
     }
 
-    /// Whether a node may be given places: it is live, and to stay.
+    /// Returns whether a node can be given replicas: it is live and staying.
     fn is_usable(&self, node: NodeId) -> bool {
         self.is_staying(node)
             && self.nodes.get(&node).is_some_and(|member| !member.left)
             && self.measured.nodes.get(&node).is_some_and(|seen| seen.live)
     }
 
-    /// Whether nobody has asked for a node to be emptied.
+    /// Returns whether no administrator has asked for the node to be emptied.
     fn is_staying(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|member| !member.retiring && !member.draining)
     }
@@ -179,7 +180,7 @@ impl<'a> Planner<'a> {
         self.nodes.get(&node).is_none_or(|member| member.retiring)
     }
 
-    /// Whether a node has been silent for so long that it is replaced.
+    /// Returns whether a node has been silent for long enough to be replaced.
     fn is_gone(&self, node: NodeId) -> bool {
         self.is_silent_for(node, self.settings.replace_after_ms)
     }
@@ -196,12 +197,12 @@ impl<'a> Planner<'a> {
         self.nodes.get(&node).map_or("", |member| member.region_name())
     }
 
-    /// How many of some nodes are in a region.
+    /// Returns how many of the nodes are in a region.
     fn count_in(&self, nodes: &BTreeSet<NodeId>, region: &str) -> usize {
         nodes.iter().filter(|node| self.region(**node) == region).count()
     }
 
-    /// Of several nodes the one that is best put beside `others`.
+    /// Returns the candidate that is the best addition to `others`.
     fn best(
         &self,
         candidates: impl Iterator<Item = NodeId>,
@@ -221,7 +222,7 @@ impl<'a> Planner<'a> {
         self.weights.get(&group).copied().unwrap_or_default()
     }
 
-    /// The wish for other voters.
+    /// Returns the change of the plan to these members, if they differ from the planned ones.
     fn wish(
         &self,
         group: GroupId,
@@ -234,7 +235,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// One for being there, and one on average for what is in it.
+/// Computes the weights: a fixed part for each shard, and a part for its bytes that is equally
+/// large on average.
 fn weights(directory: &Directory, measured: &Measured) -> BTreeMap<GroupId, u64> {
     let shards = directory.groups().keys().filter(|group| group.is_shard());
     let bytes = |group: &GroupId| measured.groups.get(group).map_or(0, |it| it.bytes);

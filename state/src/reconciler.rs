@@ -1,20 +1,22 @@
-//! How the leader of a group brings its members to what the directory wants, as plain code.
+//! The reconciler: how a group's leader brings its members to what the directory wants, as pure
+//! code.
 //!
-//! [`next_step`] compares the wanted members with the membership in the group's Raft log and names
-//! the next single step. The leader executes it, waits until it is committed, and asks again; a
-//! leader that comes after another that died half-way asks the same question of the same facts.
+//! [`next_step`] compares the wanted members with the membership in the group's Raft log and
+//! returns the next single step. The leader executes it, waits until it is committed, and asks
+//! again. A leader that takes over from one that died half-way asks the same question about the
+//! same facts.
 //!
-//! What every step keeps:
+//! Every step preserves these invariants:
 //! - one change at a time, and a joint configuration that was left behind is finished first;
 //! - only a learner that has caught up becomes a voter;
 //! - there are never fewer voters than before, or than wanted, whichever is less;
-//! - a set of voters is asked for only if a majority of it is answering, so that the group can
-//!   still commit once the change is made;
-//! - a leader that shall not vote any more hands over before it is taken out.
+//! - a set of voters is proposed only if a majority of it is answering, so that the group can still
+//!   commit once the change is made;
+//! - a leader that is to lose its vote hands over before it is removed.
 //!
 //! Voters change by joint consensus (section 6 of the Raft paper), so an exchange of one voter for
-//! another is one step in which both majorities must agree: the new one votes before the old one
-//! has gone.
+//! another is one step in which both majorities must agree: the new voter votes before the old one
+//! is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,59 +25,60 @@ use dkv_base::id::NodeId;
 /// The members that the directory wants for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Nodes whose vote shall count.
+    /// Nodes that should vote.
     pub voters: BTreeSet<NodeId>,
-    /// Nodes that shall follow without a vote.
+    /// Nodes that should follow without a vote.
     pub learners: BTreeSet<NodeId>,
 }
 
-/// The membership that the group has by its own log.
+/// The membership of the group according to its own log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    /// Nodes that vote; in a joint configuration, those of the newer half.
     pub voters: BTreeSet<NodeId>,
     /// Nodes that follow without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Whether it is joint: a change of voters was begun and is not finished.
+    /// Whether the configuration is joint: a change of voters has begun and is not finished.
     pub is_joint: bool,
 }
 
-/// How far another member is, as the leader sees it.
+/// The progress of another member, as seen by the leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Whether it answered within the last election time.
+    /// Whether the member answered within the last election timeout.
     pub live: bool,
     /// Whether it has all but the newest entries, so that its vote would not hold up commits.
     pub caught_up: bool,
 }
 
-/// One thing for the leader to do.
+/// One action for the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Bring the change of voters to its end that was begun.
+    /// Finish the change of voters that has begun.
     FinishJoint,
-    /// Let these nodes follow.
+    /// Add these nodes as learners.
     AddLearners(BTreeSet<NodeId>),
-    /// Make these the voters. Those that are none any more follow as learners.
+    /// Make these the voters. Former voters stay as learners.
     ChangeVoters(BTreeSet<NodeId>),
-    /// Hand the leadership over: this leader shall not vote any more.
+    /// Transfer the leadership: this leader is to lose its vote.
     Transfer(NodeId),
-    /// Let a learner go.
+    /// Remove a learner.
     RemoveLearner(NodeId),
 }
 
 impl Step {
-    /// Whether it makes the members more like the plan, which has to be the newest then. The others
-    /// are due whatever the plan says, or do no harm.
+    /// Returns whether the step brings the members closer to the plan, in which case the plan must
+    /// be the newest. The other steps are due whatever the plan says, or do no harm.
     pub fn follows_the_plan(&self) -> bool {
         matches!(self, Self::AddLearners(_) | Self::ChangeVoters(_) | Self::RemoveLearner(_))
     }
 }
 
-/// The next step from `actual` toward `desired`, or nothing if they agree or it is not the time.
+/// Returns the next step from `actual` toward `desired`, or `None` if they agree or the time has
+/// not come.
 ///
-/// `progress` is what this leader, `own`, knows of the others; of a node that is missing there
-/// nothing good is assumed.
+/// `progress` is what this leader, `own`, knows about the others; a node that is missing there
+/// counts as neither live nor caught up.
 pub fn next_step(
     desired: &Desired,
     actual: &Membership,
@@ -90,8 +93,8 @@ pub fn next_step(
     }
     let reconciler = Reconciler { desired, actual, progress, own };
     if !actual.voters.contains(&own) {
-        // Another leader began to take this one out, and died; while that was half done, this one
-        // was elected. It leads until it says that it does not.
+        // Another leader began to remove this one, and died; this one was elected while the change
+        // was half done. It leads until it hands over.
         return reconciler.transfer().or_else(|| reconciler.transfer_to_any());
     }
     reconciler
@@ -108,7 +111,7 @@ struct Reconciler<'a> {
 }
 
 impl Reconciler<'_> {
-    /// All at once: no majority has to be found among those that follow.
+    /// Adds all missing learners at once: learners do not count towards any majority.
     fn add_learners(&self) -> Option<Step> {
         let wanted = self.desired.voters.union(&self.desired.learners);
         let missing = wanted.filter(|node| {
@@ -125,7 +128,8 @@ impl Reconciler<'_> {
         let others_to_go = going.is_some_and(|node| node != self.own);
         let spare = self.actual.voters.len() > self.desired.voters.len();
         match (coming, going) {
-            // An exchange; and where the leader itself is to go, first the newcomer that can lead.
+            // An exchange. If only the leader itself is to go, the newcomer is added first, so that
+            // it can lead.
             (Some(coming), _) => {
                 let mut voters = self.actual.voters.clone();
                 voters.insert(coming);
@@ -144,20 +148,20 @@ impl Reconciler<'_> {
         }
     }
 
-    /// The voter to be taken out next: one that does not answer before one that does, and this
+    /// Returns the voter to remove next: one that does not answer before one that does, and this
     /// leader last.
     fn first_to_go(&self) -> Option<NodeId> {
         let going = self.actual.voters.difference(&self.desired.voters);
         going.min_by_key(|node| (**node == self.own, self.is_live(**node))).copied()
     }
 
-    /// Hands over to a voter that stays and is up to date.
+    /// Transfers the leadership to a voter that stays and is up to date.
     fn transfer(&self) -> Option<Step> {
         let mut staying = self.actual.voters.intersection(&self.desired.voters);
         staying.find(|node| self.is_ready(**node)).map(|node| Step::Transfer(*node))
     }
 
-    /// Hands over to whatever voter is up to date.
+    /// Transfers the leadership to any voter that is up to date.
     fn transfer_to_any(&self) -> Option<Step> {
         let mut voters = self.actual.voters.iter();
         voters.find(|node| self.is_ready(**node)).map(|node| Step::Transfer(*node))
@@ -170,7 +174,7 @@ impl Reconciler<'_> {
         extra.next().map(|node| Step::RemoveLearner(*node))
     }
 
-    /// The change to these voters, unless the group could not commit with them.
+    /// Returns the change to these voters, unless the group could not commit with them.
     fn checked(&self, voters: BTreeSet<NodeId>) -> Option<Step> {
         let live = voters.iter().filter(|node| self.is_live(**node)).count();
         (live > voters.len() / 2).then_some(Step::ChangeVoters(voters))

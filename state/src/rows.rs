@@ -1,9 +1,9 @@
-//! What the state is made of outside of memory: rows of five tables, and one meta row that says
-//! which moment they are of.
+//! The state in its serialized form: rows of five tables, and one meta row that says which moment
+//! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
-//! meta row. The layouts here are therefore a file format and a protocol: they change only together
-//! with the first byte of the meta row.
+//! meta row. The layouts here are therefore both a file format and a protocol: they change only
+//! together with the first byte of the meta row.
 //!
 //! ```text
 //! table      key           value
@@ -27,32 +27,32 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::limits;
 
-/// Version of the layouts, first byte of the meta row.
+/// Version of the layouts; the first byte of the meta row.
 const VERSION: u8 = 2;
 
-/// Which table a row belongs to.
+/// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Table {
-    /// The one row of the control group.
+    /// The directory, as the single row of the control group.
     Directory = b'd',
-    /// When keys of a shard were deleted.
+    /// The tombstones of a shard: when its keys were deleted.
     Tombstones = b'g',
     /// The keys of a shard.
     Keys = b'k',
-    /// How far each node's outbox was taken.
+    /// The position up to which the shard has taken each node's outbox.
     OutboxPositions = b'o',
     /// The sessions of a shard.
     Sessions = b's',
 }
 
 impl Table {
-    /// The byte that stands for it.
+    /// Returns the byte that identifies the table.
     pub fn byte(self) -> u8 {
         self as u8
     }
 
-    /// The table that a byte stands for.
+    /// Returns the table that a byte identifies.
     pub fn from_byte(byte: u8) -> Option<Self> {
         [Self::Directory, Self::Tombstones, Self::Keys, Self::OutboxPositions, Self::Sessions]
             .into_iter()
@@ -60,28 +60,28 @@ impl Table {
     }
 }
 
-/// A row that cannot be one of its table.
+/// A row that is not valid in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MalformedRow(pub &'static str);
 
-/// Takes rows in, from the engine or from a snapshot, and knows at the end whether they are all
-/// there.
+/// A receiver of rows from the engine or from a snapshot, which can tell at the end whether all of
+/// them have arrived.
 pub trait RowSink {
     /// Takes one row. No row comes twice.
     ///
     /// # Errors
-    /// If no state has such a row.
+    /// If no state can contain this row.
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow>;
 
-    /// The hash of a state of these rows, with the revision and the clock of `meta`.
+    /// Returns the hash of a state with these rows and with the revision and the clock of `meta`.
     fn hash_with(&self, meta: &Meta) -> u64;
 
-    /// The counts that such a state has: keys, their bytes, sessions.
+    /// Returns the counts of a state with these rows: keys, their bytes, sessions.
     fn counts(&self) -> Counts;
 }
 
-/// How much a state holds.
+/// The size of a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Keys. The directory counts as one.
@@ -92,26 +92,26 @@ pub struct Counts {
     pub sessions: u64,
 }
 
-/// Which moment a set of rows is of. It goes with every checkpoint and every snapshot.
+/// The moment that a set of rows belongs to. Every checkpoint and every snapshot includes one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The caller's name for the last entry that is in the state; opaque here.
+    /// The caller's name for the last entry that the state includes; opaque here.
     pub applied: Bytes,
     /// The latest revision.
     pub revision: Revision,
-    /// The log's clock, in milliseconds: of a shard since its first entry, of the directory since
+    /// The log's clock, in milliseconds: for a shard since its first entry, for the directory since
     /// 1970.
     pub clock_ms: u64,
-    /// The latest stamp of a write; of a shard.
+    /// The latest stamp of a write; shards only.
     pub stamp: Stamp,
     /// The hash of the state.
     pub hash: u64,
-    /// How much it holds.
+    /// The size of the state.
     pub counts: Counts,
 }
 
 impl Meta {
-    /// As bytes with a version in front and a checksum behind.
+    /// Encodes the row, with a version in front and a checksum at the end.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoded = codec::encode_into(self, vec![VERSION]);
         let checksum = xxh3_64(&encoded);
@@ -119,10 +119,10 @@ impl Meta {
         encoded
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Decodes the output of [`encode`](Self::encode).
     ///
     /// # Errors
-    /// If the version is another, the checksum is wrong, or a bound is exceeded.
+    /// If the version is unknown, the checksum is wrong, or a bound is exceeded.
     pub fn decode(encoded: &[u8]) -> Result<Self, MalformedRow> {
         let (body, checksum) =
             encoded.split_last_chunk::<8>().ok_or(MalformedRow("the meta row is cut short"))?;
@@ -142,10 +142,10 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Checks that `sink` took in exactly the rows that this was written with.
+    /// Checks that `sink` received exactly the rows that this meta row was written with.
     ///
     /// # Errors
-    /// With what differs.
+    /// Names the difference.
     pub fn check(&self, sink: &impl RowSink) -> Result<(), MalformedRow> {
         if planted(Mutant::HalfSnapshot) {
             return Ok(());
@@ -160,24 +160,24 @@ impl Meta {
     }
 }
 
-/// A value in the table, and the write that stored it. Cloning shares the value.
+/// A stored value and the write that stored it. Cloning shares the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The write that stored it.
+    /// The revision of the write that stored the value.
     pub revision: Revision,
-    /// When that was.
+    /// The stamp of that write.
     pub stamp: Stamp,
     /// The value, in an allocation of its own.
     pub value: Arc<[u8]>,
 }
 
 impl Row {
-    /// As the message that answers a read; shares the value.
+    /// Converts the row to the message that answers a read; shares the value.
     pub fn to_stored(&self) -> Stored {
         Stored { value: Bytes::from_owner(Arc::clone(&self.value)), revision: self.revision }
     }
 
-    /// Splits the value of a row of [`Table::Keys`].
+    /// Decodes the value of a row of [`Table::Keys`].
     pub(super) fn decode(value: &[u8]) -> Result<(Revision, Stamp, &[u8]), MalformedRow> {
         let (revision, rest) =
             value.split_first_chunk::<8>().ok_or(MalformedRow("a key has no revision"))?;
@@ -187,7 +187,7 @@ impl Row {
         Ok((Revision(revision), Stamp(stamp), value))
     }
 
-    /// The value of a row of [`Table::Keys`].
+    /// Encodes the value of a row of [`Table::Keys`].
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(16 + self.value.len());
         encoded.extend_from_slice(&self.revision.0.to_le_bytes());
@@ -197,43 +197,43 @@ impl Row {
     }
 }
 
-/// Which of the states of a group, over its life on this node, something belongs to. An installed
-/// snapshot begins a new one.
+/// A number that tells apart the successive states of a group on this node. Installing a snapshot
+/// begins a new generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
-/// What changed since the last checkpoint, and the moment that it leads to.
+/// The rows that changed since the last checkpoint, and the moment that they lead to.
 ///
-/// Keys and values are shared with the state, not copied. A checkpoint either takes it as a whole
-/// or fails; then it goes back to where it came from.
+/// Keys and values are shared with the state, not copied. A checkpoint either writes all changes or
+/// fails; the caller then gives them back to the state they came from.
 #[derive(Debug)]
 pub struct Changes {
-    /// The generation that the state was loaded from: changes of an earlier one are refused.
+    /// The generation that the state was loaded from; the store refuses changes of an earlier one.
     pub(super) generation: Generation,
-    /// Keys, with nothing for those that were deleted.
+    /// Keys; `None` for those that were deleted.
     pub(super) keys: HashMap<Arc<[u8]>, Option<Row>>,
-    /// Rows of the small tables, encoded, with nothing for those that went.
+    /// Rows of the small tables, encoded; `None` for those that were removed.
     pub(super) small: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
-    /// Sessions, encoded, with nothing for those that ended.
+    /// Sessions, encoded; `None` for those that ended.
     pub(super) sessions: Vec<(SessionId, Option<Vec<u8>>)>,
     /// The directory, encoded, if it changed.
     pub(super) directory: Option<Vec<u8>>,
-    /// The moment.
+    /// The moment that the changes lead to.
     pub(super) meta: Meta,
 }
 
 impl Changes {
-    /// The state that they belong to.
+    /// Returns the generation of the state that the changes belong to.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// The moment that a checkpoint of these changes leads to.
+    /// Returns the moment that a checkpoint of these changes leads to.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// Rows that a checkpoint of these changes writes or removes.
+    /// Returns the number of rows that a checkpoint of these changes writes or removes.
     pub fn len(&self) -> usize {
         self.keys.len()
             + self.small.len()
@@ -241,17 +241,17 @@ impl Changes {
             + usize::from(self.directory.is_some())
     }
 
-    /// Whether there is nothing but a new moment.
+    /// Returns whether the changes consist of a new moment only.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether a value is this long.
+    /// Returns whether any value is at least this long.
     pub fn has_value_of(&self, bytes: usize) -> bool {
         self.keys.values().flatten().any(|row| row.value.len() >= bytes)
     }
 
-    /// Bytes that the rows come to, about.
+    /// Returns the approximate size of the rows, in bytes.
     pub fn bytes(&self) -> usize {
         let keys = self
             .keys
@@ -268,22 +268,22 @@ impl Changes {
     }
 }
 
-/// When a key was deleted.
+/// The record of when a key was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
-    /// By the network's clock: what orders writes.
+    /// The time of the deletion by the network's clock, which orders writes.
     pub(super) stamp: Stamp,
-    /// By the log's clock, in milliseconds: what ends the tombstone.
+    /// The time of the deletion by the log's clock, in milliseconds; the tombstone expires by it.
     pub(super) dug_ms: u64,
 }
 
 impl Tombstone {
-    /// The value of its row.
+    /// Encodes the value of the tombstone's row.
     pub(super) fn encode(self) -> Vec<u8> {
         [self.stamp.0.to_le_bytes(), self.dug_ms.to_le_bytes()].concat()
     }
 
-    /// From the value of its row.
+    /// Decodes the value of a tombstone's row.
     pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
         let malformed = MalformedRow("a tombstone is not of 16 bytes");
         let (stamp, dug_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
@@ -292,7 +292,7 @@ impl Tombstone {
         Ok(Self { stamp, dug_ms })
     }
 
-    /// What stands for it in the digest.
+    /// Returns the number that represents the tombstone in the digest.
     pub(super) fn number(self) -> u64 {
         xxh3_64_with_seed(&self.stamp.0.to_le_bytes(), self.dug_ms)
     }

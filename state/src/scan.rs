@@ -1,8 +1,8 @@
-//! Keys in order: a page of what a shard has at one moment.
+//! Keys in order: a page of a shard's keys at one moment.
 //!
-//! The table of keys is ordered, so a page costs what it holds and a descent of the tree. It does
-//! not change which values are in memory: whoever walks over all keys once must not drive out what
-//! others use again and again.
+//! The table of keys is ordered, so a page costs its own size plus one descent of the tree. A scan
+//! does not change which values are in memory: a client that walks over all keys once must not
+//! evict values that others use again and again.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -18,29 +18,31 @@ use super::rows::Row;
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
-/// A write that waits in an outbox. It is listed if it is later than what the shard has of its key.
+/// A write that waits in an outbox. A scan lists it if it is later than the shard's last write of
+/// its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The key.
     pub key: Bytes,
-    /// When it was written.
+    /// The stamp of the write.
     pub stamp: Stamp,
-    /// Which write of the outbox it is.
+    /// The number of the write in its outbox.
     pub number: Number,
-    /// The value; nothing for a delete.
+    /// The value; `None` for a delete.
     pub value: Option<Bytes>,
 }
 
-/// What a shard has in a span, as far as a page goes.
+/// The part of a span that fits one page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// In the order of their keys.
+    /// The keys of the page, in order.
     pub keys: Vec<ListedKey>,
-    /// Whether there are more after these.
+    /// Whether more keys follow.
     pub more: bool,
-    /// A moment not before that of any write that shows here, be it by a key that is missing.
+    /// A moment no earlier than any write visible in the page, including deletes, which show as
+    /// missing keys.
     pub stamp: Stamp,
-    /// The last write of the outbox that shows here.
+    /// The last write of the outbox that is visible in the page.
     pub pending: Option<Number>,
 }
 
@@ -49,20 +51,20 @@ pub struct Listed {
 pub struct ListedKey {
     /// The key.
     pub key: Arc<[u8]>,
-    /// The write that stored its value; zero if that waits.
+    /// The revision of the write that stored the value; zero if that write is still waiting.
     pub revision: Revision,
-    /// Where the value is.
+    /// The value, or where it is.
     pub value: ListedValue,
 }
 
-/// Where the value of a listed key is.
+/// The location of the value of a listed key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListedValue {
-    /// Here it is.
+    /// In memory.
     Here(Arc<[u8]>),
-    /// Here it is, of a write that waits.
+    /// In the outbox, as part of a waiting write.
     Waiting(Bytes),
-    /// In the last checkpoint; what it is there can be checked.
+    /// In the last checkpoint; the hash allows checking what is read there.
     Stored {
         /// Hash of key, revision and value.
         hash: u64,
@@ -70,7 +72,7 @@ pub enum ListedValue {
 }
 
 impl ListedValue {
-    /// The value, if it is here.
+    /// Returns the value, unless it is in the checkpoint only.
     pub fn here(&self) -> Option<Bytes> {
         match self {
             Self::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
@@ -81,7 +83,7 @@ impl ListedValue {
 }
 
 impl ListedKey {
-    /// Whether a row that was read from the checkpoint is what was once stored there under this
+    /// Returns whether a row read from the checkpoint is the one that was stored there under this
     /// key.
     pub fn is(&self, row: &Row) -> bool {
         match &self.value {
@@ -95,8 +97,8 @@ impl ListedKey {
 }
 
 impl ShardState {
-    /// The first keys of a span, as many as fit a page, together with what waits of the same span:
-    /// in the order of keys, each once.
+    /// Returns the first keys of a span, as many as fit a page, merged with the waiting writes of
+    /// the same span: in key order, each key once.
     pub fn list(&self, span: &Span, waiting: &[Waiting]) -> Listed {
         let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
@@ -115,7 +117,7 @@ impl ShardState {
                 break;
             }
             bytes += key.key.len() + if span.values { length } else { 0 };
-            // One that does not fit begins the next page, unless it would never fit any.
+            // A key that does not fit begins the next page, unless it would not fit any page.
             if bytes > bytes_max && !listed.keys.is_empty() {
                 listed.more = true;
                 break;
@@ -128,7 +130,7 @@ impl ShardState {
 }
 
 impl Listed {
-    /// What there is of a key shows.
+    /// Accounts for an entry that is visible in the page.
     fn note(&mut self, entry: &Entry<'_>) {
         if let Entry::Waiting(Waiting { number, stamp, .. }) = entry {
             self.stamp = self.stamp.max(*stamp);
@@ -137,14 +139,14 @@ impl Listed {
     }
 }
 
-/// What there is of a key.
+/// A key as seen by a scan: its row, or a write that waits for it.
 enum Entry<'a> {
     Row(&'a Arc<[u8]>, &'a Slot),
     Waiting(&'a Waiting),
 }
 
 impl Entry<'_> {
-    /// As it is listed, and how long the value is; nothing if it is a delete.
+    /// Returns the key as it is listed and the length of its value; `None` for a delete.
     fn listed(&self) -> Option<(usize, ListedKey)> {
         let (length, key) = match self {
             Self::Row(key, slot) => {
@@ -168,7 +170,7 @@ impl Entry<'_> {
     }
 }
 
-/// Both in the order of their keys; of a key that both have, what waits.
+/// Merges both in key order; where both have a key, the waiting write wins.
 fn merged<'a>(
     rows: impl Iterator<Item = (&'a Arc<[u8]>, &'a Slot)>,
     waiting: impl Iterator<Item = &'a Waiting>,

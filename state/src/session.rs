@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::command::CommandResult;
 use super::rows::MalformedRow;
 
-/// What an executed write came to; remembered until it is settled.
+/// The outcome of an executed write, remembered until it is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// See [`CommandResult::Written`].
@@ -29,20 +29,21 @@ impl From<Outcome> for CommandResult {
     }
 }
 
-/// One session.
+/// A session and the outcomes it remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Session {
-    /// Who opened it.
+    /// The holder that opened the session.
     pub(super) holder: HolderId,
-    /// Serials below this one are settled: no result is kept, and none is executed again.
+    /// Serials below this one are settled: their results are gone, and they are never executed
+    /// again.
     pub(super) settled: Serial,
-    /// When it last wrote or was opened, in milliseconds of the log's clock.
+    /// When the session last wrote or was opened, in milliseconds of the log's clock.
     pub(super) used_ms: u64,
-    /// Outcomes of what was executed and is not settled.
+    /// Outcomes of writes that were executed and are not settled.
     pub(super) results: BTreeMap<Serial, Outcome>,
 }
 
-/// A session as its row has it.
+/// The serialized form of a session.
 #[derive(Serialize, Deserialize)]
 struct SessionRow {
     holder: HolderId,

@@ -1,22 +1,23 @@
-//! The session table: why a write that is sent twice is executed once.
+//! The session table, which ensures that a write sent twice is executed once.
 //!
 //! A client opens a session and numbers its writes. The table remembers the outcome of each write
-//! until the client says that it is settled, and gives it again to whoever repeats the serial. It
-//! is part of the state, so every replica, every checkpoint and every snapshot has it, and a new
+//! until the client reports it as settled, and returns the same outcome when a serial is repeated.
+//! The table is part of the state, so every replica, checkpoint and snapshot includes it, and a new
 //! primary knows what the old one executed. This is the scheme of section 6.3 of Ongaro's
 //! dissertation, "Consensus: Bridging Theory and Practice".
 //!
-//! The table is bounded in four ways: sessions, sessions of one holder, results of one session,
-//! results in all. A session that has not written for long ends by the clock of the log, which all
-//! replicas share. What it would still ask for is then answered "expired", and never executed: the
-//! table no longer knows whether it was.
+//! The table has four bounds: sessions, sessions of one holder, results of one session, and results
+//! in total. A session that has not written for a long time ends by the clock of the log, which all
+//! replicas share. Its later requests are answered with "expired" and never executed, because the
+//! table no longer knows whether they were executed before.
 //!
-//! No holder of a certificate takes the room of the others. A holder that has as many sessions as
-//! it may loses its own oldest one. In a full table the holder with the most sessions makes room
-//! for whoever has fewer; while results fill the table, whoever has more than its share is refused
-//! and the holder with the most makes room for the rest.
+//! No holder of a certificate can take the room of the others. A holder at its limit of sessions
+//! may lose its own oldest one. When the table is full of sessions, the holder with the most makes
+//! room for a holder with fewer. When it is full of results, a holder with more than its share is
+//! refused, and the holder with the most makes room for the rest.
 //!
-//! Deliberately missing: closing a session. A client that is gone cannot, so idleness must do.
+//! Deliberately missing: closing a session. A client that is gone cannot close its session, so
+//! sessions end by idleness instead.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -28,7 +29,7 @@ use super::digest::Digest;
 use super::limits;
 use super::session::{Outcome, Session};
 
-/// How much a table may hold. There is one such set in production; tests use small ones.
+/// The bounds of a table. Production uses a single set of them; tests use small ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) sessions_max: usize,
@@ -54,7 +55,7 @@ impl Default for Bounds {
     }
 }
 
-/// What to do with a write.
+/// The decision on a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Execute it now, and [`record`](SessionTable::record) the outcome.
@@ -63,26 +64,26 @@ pub(super) enum Admission {
     Answer(CommandResult),
 }
 
-/// What one holder has in the table.
+/// The entries of one holder in the table.
 #[derive(Debug, Default)]
 struct OfHolder {
-    /// Its sessions, in the order of their last use.
+    /// The holder's sessions, in the order of their last use.
     by_use: BTreeSet<(u64, SessionId)>,
-    /// Results of all of them.
+    /// Number of results over all its sessions.
     results: usize,
 }
 
-/// All sessions of a shard. Whoever changes it passes the digest that must follow.
+/// All sessions of a shard. Methods that change the table take the digest that has to follow.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
     bounds: Bounds,
-    // Hash order never decides anything: what must have an order goes by `by_use`.
+    // Hash order never decides anything: decisions that need an order use `by_use`.
     sessions: HashMap<SessionId, Session>,
-    /// By time of last use, then by id, so that replicas agree on who is first within one
+    /// Sessions by time of last use, then by id, so that replicas agree on the order within one
     /// millisecond.
     by_use: BTreeSet<(u64, SessionId)>,
     holders: HashMap<HolderId, OfHolder>,
-    /// Holders by how many sessions they have.
+    /// Holders by number of sessions.
     by_count: BTreeSet<(usize, HolderId)>,
     changed: HashSet<SessionId>,
 }
@@ -93,7 +94,7 @@ impl SessionTable {
         Self { bounds, ..Self::default() }
     }
 
-    /// Ends every session that has been idle for longer than a session lives.
+    /// Ends every session that has been idle for longer than the lifetime of a session.
     pub(super) fn expire(&mut self, now_ms: u64, digest: &mut Digest) {
         while let Some((used_ms, id)) = self.by_use.first().copied() {
             if now_ms.saturating_sub(used_ms) <= self.bounds.life_ms {
@@ -103,7 +104,7 @@ impl SessionTable {
         }
     }
 
-    /// Opens a session of a holder, or finds it open.
+    /// Opens a session for a holder, or finds it already open.
     pub(super) fn open(
         &mut self,
         id: SessionId,
@@ -134,7 +135,7 @@ impl SessionTable {
         CommandResult::SessionOpened
     }
 
-    /// Decides whether the write of that name is executed now, for the first and only time.
+    /// Decides whether to execute the write with this serial now, for the first and only time.
     pub(super) fn admit(
         &mut self,
         id: SessionId,
@@ -193,25 +194,25 @@ impl SessionTable {
         }
     }
 
-    /// Takes in a session that was read back.
+    /// Adds a session that was read back.
     pub(super) fn load(&mut self, id: SessionId, session: Session, digest: &mut Digest) {
         digest.add_whole_session(id, &session);
         self.insert(id, session);
     }
 
-    /// The sessions that changed since this was last asked, encoded, without those that ended.
+    /// Returns the sessions that changed since the last call, encoded; `None` for those that ended.
     pub(super) fn take_changed(&mut self) -> Vec<(SessionId, Option<Vec<u8>>)> {
         let changed = std::mem::take(&mut self.changed);
         let row = |id| (id, self.sessions.get(&id).map(Session::encode));
         changed.into_iter().map(row).collect()
     }
 
-    /// Has these sessions count as changed again.
+    /// Marks these sessions as changed again.
     pub(super) fn restore_changed(&mut self, ids: impl Iterator<Item = SessionId>) {
         self.changed.extend(ids);
     }
 
-    /// How many sessions changed.
+    /// Returns the number of changed sessions.
     pub(super) fn changed_len(&self) -> usize {
         self.changed.len()
     }
@@ -248,12 +249,12 @@ impl SessionTable {
         self.holders.get(&holder).map_or(0, |own| own.by_use.len())
     }
 
-    /// The session of a holder that was used longest ago.
+    /// Returns the session of a holder that was used longest ago.
     fn oldest_of(&self, holder: HolderId) -> Option<(u64, SessionId)> {
         self.holders.get(&holder)?.by_use.first().copied()
     }
 
-    /// Ends a holder's own oldest session, unless that may still be waited for.
+    /// Ends a holder's own oldest session, unless a request on it may still be waiting.
     fn evict_own(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
         let Some((used_ms, id)) = self.oldest_of(holder) else { return false };
         let idle = now_ms.saturating_sub(used_ms) >= self.bounds.own_idle_ms;
@@ -263,7 +264,8 @@ impl SessionTable {
         idle
     }
 
-    /// Ends a session of the holder with the most, in favour of one that will still have fewer.
+    /// Ends a session of the holder with the most, in favour of a holder that will still have
+    /// fewer.
     fn evict_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
         let Some((count, heaviest)) = self.by_count.last().copied() else { return false };
         if count <= self.count_of(holder) + 1 {
@@ -274,8 +276,8 @@ impl SessionTable {
         true
     }
 
-    /// Ends sessions of the holder with the most results, in favour of one below the average. Some
-    /// room is made at once, as the holder has to be looked for.
+    /// Ends sessions of the holder with the most results, in favour of a holder below the average.
+    /// It frees some room in advance, because it has to search for the holder.
     fn evict_results_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
         let own = self.holders.get(&holder).map_or(0, |own| own.results);
         let holders = self.holders.len() as u64;
@@ -292,7 +294,7 @@ impl SessionTable {
         digest.results() < self.bounds.results_max as u64
     }
 
-    /// Ends the session that was used longest ago, if that is long enough ago.
+    /// Ends the session that was used longest ago, if it has been idle for long enough.
     fn evict_idle(&mut self, now_ms: u64, digest: &mut Digest) -> bool {
         let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
         let idle = now_ms.saturating_sub(used_ms) >= self.bounds.idle_ms;
@@ -304,7 +306,8 @@ impl SessionTable {
 
     fn touch(&mut self, id: SessionId, now_ms: u64, digest: &mut Digest) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        // All writes of one batch have one time: only the first of a session pays for the order.
+        // All writes of one batch have the same time, so only a session's first one pays for
+        // reordering.
         if session.used_ms == now_ms {
             return;
         }
@@ -319,7 +322,8 @@ impl SessionTable {
         self.changed.insert(id);
     }
 
-    /// Forgets the results below `settled`. A smaller number than before is an older message.
+    /// Forgets the results below `settled`. A number smaller than before comes from an older
+    /// message.
     fn settle(&mut self, id: SessionId, settled: Serial, digest: &mut Digest) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if settled <= session.settled {

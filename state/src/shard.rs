@@ -1,20 +1,21 @@
 //! The state of a shard: a table of keys, the sessions, a clock and a counter.
 //!
-//! It is changed by nothing but [`ShardState::apply`], and what that does depends on nothing but
-//! the state and the batch: no clock is read, no number drawn, no hash order followed. Replicas
-//! that applied the same entries are therefore equal, and [`ShardState::hash`] shows it.
+//! Only [`ShardState::apply`] changes the state, and its effect depends only on the state and the
+//! batch: it reads no clock, draws no random number, and follows no hash order. Replicas that
+//! applied the same entries are therefore equal, which [`ShardState::hash`] verifies.
 //!
 //! Time comes from the log. The primary stamps each batch by the shard's clock (`clock`), which it
-//! took over from the state and moves by what it measures; the state's clock takes the stamp if it
-//! is later and stays where it is if not, so that no primary turns time back.
+//! took over from the state and advances by what it measures. The state's clock adopts a stamp that
+//! is later and otherwise stays where it is, so no primary can turn time back.
 //!
-//! The state is in memory and notes which rows changed. Every so often its owner takes these
-//! with [`ShardState::take_changes`] and has the engine write them, without keeping anyone from
-//! applying or reading meanwhile.
+//! The state is in memory and records which rows changed. From time to time its owner takes these
+//! with [`ShardState::take_changes`] and has the engine write them, which blocks neither applying
+//! nor reading.
 //!
-//! Values that are in a checkpoint may leave memory, and are read from there; see `value_cache`.
+//! Values that are in a checkpoint may be evicted from memory; the checkpoint then serves them. See
+//! `value_cache`.
 //!
-//! Deliberately missing: any disk, any lock, and the position in the log, which the owner knows and
+//! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
 use std::collections::{BTreeMap, HashMap};
@@ -44,9 +45,9 @@ use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 pub struct ShardState {
     keys: BTreeMap<Arc<[u8]>, Slot>,
     residents: CachedValues,
-    /// What is of this revision or an earlier one is in a checkpoint.
+    /// Rows of this revision or an earlier one are in a checkpoint.
     stored: Revision,
-    /// The key that the hand of the eviction has come to.
+    /// The key that the clock hand of the eviction has reached.
     hand: Option<Arc<[u8]>>,
     sessions: SessionTable,
     tombstones: Tombstones,
@@ -57,19 +58,19 @@ pub struct ShardState {
     revision: Revision,
     clock_ms: u64,
     generation: Generation,
-    /// Rows that changed since the changes were last taken, nothing for those that were deleted.
-    /// They are shared with the table, so that taking them is one move. Hash order decides nothing.
+    /// Rows that changed since the changes were last taken; `None` for deleted keys. They are
+    /// shared with the table, so taking them is a single move. Nothing depends on their hash order.
     changed: HashMap<Arc<[u8]>, Option<Row>>,
     changed_bytes: usize,
 }
 
 impl ShardState {
-    /// The state before the first entry.
+    /// Creates the state before the first entry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Applies one batch of the log and returns what became of each command, in order.
+    /// Applies one batch of the log and returns the result of each command, in order.
     ///
     /// # Errors
     /// If the bytes are not a batch. Nothing was applied then, and the replica cannot go on.
@@ -81,17 +82,17 @@ impl ShardState {
         Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
-    /// What there is for a key. It shares the value.
+    /// Looks a key up. The result shares the value.
     pub fn get(&self, key: &[u8]) -> Option<Found> {
         self.keys.get(key).map(Slot::find)
     }
 
-    /// When a key was deleted that is not there; zero if that is not known.
+    /// Returns when an absent key was deleted; zero if that is not known.
     pub fn deleted_at(&self, key: &[u8]) -> Stamp {
         self.tombstones.get(key).unwrap_or_default()
     }
 
-    /// When a key was last written or deleted, as far as that is known, and whether it is there.
+    /// Returns when a key was last written or deleted, if known, and whether it exists.
     pub fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
         match self.keys.get(key) {
             Some(slot) => (slot.stamp, true),
@@ -99,17 +100,17 @@ impl ShardState {
         }
     }
 
-    /// How far the outbox of a node was taken.
+    /// Returns the position up to which the shard has taken a node's outbox.
     pub fn taken(&self, node: NodeId) -> Number {
         self.outboxes.taken(node)
     }
 
-    /// The latest stamp of a write.
+    /// Returns the latest stamp of a write.
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// All keys, ascending.
+    /// Returns all keys in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found)> {
         self.keys.iter().map(|(key, slot)| (key.as_ref(), slot.find()))
     }
@@ -118,40 +119,41 @@ impl ShardState {
         &self.keys
     }
 
-    /// The latest revision; zero before the first write.
+    /// Returns the latest revision; zero before the first write.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// The log's clock, in milliseconds.
+    /// Returns the log's clock, in milliseconds.
     pub fn clock_ms(&self) -> u64 {
         self.clock_ms
     }
 
-    /// How much the state holds.
+    /// Returns the size of the state.
     pub fn counts(&self) -> Counts {
         self.digest.counts()
     }
 
-    /// A hash of all of the state, at the cost of one short hash. Replicas that applied the same
-    /// entries have the same.
+    /// Returns a hash of the whole state, for the cost of one short hash. Replicas that applied the
+    /// same entries have the same hash.
     pub fn hash(&self) -> u64 {
         self.digest.hash(self.revision, self.clock_ms, self.stamp)
     }
 
-    /// Rows that the next checkpoint will write.
+    /// Returns the number of rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
         self.changed.len() + small + self.sessions.changed_len()
     }
 
-    /// Bytes of keys and values that were written since the changes were last taken. A key that was
-    /// written twice counts twice, so the next checkpoint is at most this large, sessions aside.
+    /// Returns the bytes of keys and values written since the changes were last taken. A key that
+    /// was written twice counts twice, so the next checkpoint is at most this large, sessions
+    /// aside.
     pub fn changed_bytes(&self) -> usize {
         self.changed_bytes
     }
 
-    /// Takes what changed since the last call, at the cost of the changed sessions; keys cost
+    /// Takes the changes since the last call. The cost is that of the changed sessions; keys cost
     /// nothing. `applied` is the caller's name for the last entry that was applied.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         self.changed_bytes = 0;
@@ -172,8 +174,8 @@ impl ShardState {
         }
     }
 
-    /// Takes back changes that could not be written: the next ones will have these rows too, unless
-    /// they changed again meanwhile.
+    /// Puts back changes that could not be written: the next ones will include these rows, unless
+    /// they have changed again since.
     pub fn restore_changes(&mut self, changes: Changes) {
         self.changed_bytes += changes.bytes();
         for (key, row) in changes.keys {
@@ -183,7 +185,7 @@ impl ShardState {
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
-    /// Ends the loading of rows: the state is now the one of that moment.
+    /// Completes the loading of rows: the state is now that of the moment in `meta`.
     ///
     /// # Errors
     /// If the rows are not exactly those that `meta` was written with.
@@ -201,32 +203,32 @@ impl ShardState {
         Ok(())
     }
 
-    /// Has the changes of an empty state belong to that generation of its store.
+    /// Assigns the changes of an empty state to this generation of its store.
     pub(super) fn set_generation(&mut self, generation: Generation) {
         self.generation = generation;
     }
 
-    /// Has its values count in that memory, and be bounded by it. To be called before there are
-    /// any.
+    /// Charges the values to this memory, whose limit then bounds them. To be called before there
+    /// are any values.
     pub(super) fn set_memory(&mut self, memory: ValueCache) {
         self.residents = CachedValues::of(memory);
     }
 
-    /// A checkpoint of changes of that generation, up to that revision, is durable: what is in it
-    /// need not stay in memory.
+    /// Records that a checkpoint of changes of this generation, up to this revision, is durable:
+    /// its values no longer have to stay in memory.
     pub fn checkpointed(&mut self, generation: Generation, revision: Revision) {
         if generation == self.generation {
             self.stored = self.stored.max(revision);
         }
     }
 
-    /// Whether the node has more values in memory than it may.
+    /// Returns whether the node has more values in memory than its limit allows.
     pub fn memory_is_exceeded(&self) -> bool {
         self.residents.memory().is_exceeded()
     }
 
-    /// Lets values go that are in a checkpoint, while there are more in memory than may be. The
-    /// hand passes that many keys at most. Whether it came to the end of the table.
+    /// Evicts values that are in a checkpoint while the node exceeds its memory limit. The hand
+    /// passes at most `keys_max` keys. Returns whether it reached the end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
         for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
@@ -246,8 +248,8 @@ impl ShardState {
         true
     }
 
-    /// A value that was read from the checkpoint is in memory from now on, unless it was
-    /// overwritten meanwhile. Whether it is what was once stored there.
+    /// Puts a value that was read from the checkpoint back into memory, unless it has been
+    /// overwritten since. Returns whether the row is the one that was stored there.
     pub fn promote(&mut self, key: &[u8], row: &Row) -> bool {
         let Some(slot) = self.keys.get_mut(key) else { return true };
         let Place::Stored { hash, .. } = slot.value else { return true };
@@ -265,7 +267,7 @@ impl ShardState {
     fn execute(&mut self, encoded: &[u8], now: Stamp) -> CommandResult {
         match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
-            // Of nobody in particular: all such share what one holder may have.
+            // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 let nobody = HolderId(Uuid::nil());
                 self.sessions.open(session, nobody, self.clock_ms, &mut self.digest)
@@ -302,7 +304,8 @@ impl ShardState {
         }
     }
 
-    /// An eventual write that an outbox brings. The later stamp stays, whichever came first.
+    /// Applies an eventual write from an outbox. The write with the later stamp wins, whichever
+    /// arrived first.
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
         let Deposited { node, number, after, stamp, key, operation } = *deposited;
         match self.outboxes.take(node, number, after, &mut self.digest) {
@@ -338,7 +341,7 @@ impl ShardState {
                 return Outcome::Conflict { current };
             }
         }
-        // It takes effect now, so it is later than all that has had an effect here.
+        // The write takes effect now, so its stamp is later than that of every write before it.
         let stamp = now.max(self.stamp.next()).max(write.after.next());
         self.stamp = stamp;
         self.store(write.key, write.operation, stamp)
@@ -401,8 +404,8 @@ impl ShardState {
     }
 }
 
-/// The row of a key together with the allocation of the key itself, which the changed rows
-/// share. (`get_mut` gives the row alone.)
+/// Returns the row of a key together with the allocation of the key itself, which the changed rows
+/// share. (`get_mut` returns the row alone.)
 fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
@@ -410,14 +413,14 @@ fn find<'a>(
     keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
 }
 
-/// The value of a slot goes.
+/// Stops counting the value of a slot that is about to be dropped.
 fn forget(residents: &mut CachedValues, slot: &Slot) {
     if let Place::Here { value, .. } = &slot.value {
         residents.went(value);
     }
 }
 
-/// Rows read back from the engine. They are not counted as changed.
+/// Takes rows read back from the engine. They do not count as changed.
 impl RowSink for ShardState {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
@@ -463,12 +466,12 @@ impl RowSink for ShardState {
 
 #[cfg(test)]
 impl ShardState {
-    /// A state whose session table has other bounds than in production.
+    /// Creates a state whose session table has other bounds than in production.
     pub(super) fn with_bounds(bounds: super::sessions::Bounds) -> Self {
         Self { sessions: SessionTable::new(bounds), ..Self::default() }
     }
 
-    /// A row that is in memory.
+    /// Returns a row that is in memory.
     pub(super) fn row(&self, key: &[u8]) -> Option<Row> {
         self.get(key).map(|found| match found {
             Found::Row(row) => row,

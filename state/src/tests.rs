@@ -1,4 +1,5 @@
-//! Tests of the state: golden scripts, stupid twins, and images of a disk after a crash.
+//! Tests of the state: golden scripts, comparisons with naive models, and disk images after a
+//! crash.
 
 mod deposits;
 mod engine;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use super::{BatchBuilder, Completed, EngineError, Installer, Meta};
 
-/// The id whose bytes are all this letter, so that a script can name it and read it back.
+/// Returns the id whose bytes are all this letter, so that a script can name it and read it back.
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
 }
@@ -67,7 +68,7 @@ fn batch_at(time_ms: u64, stamp: Stamp, commands: &[Vec<u8>]) -> Bytes {
     batch.finish()
 }
 
-/// Ends an installation in both its steps.
+/// Completes an installation and switches to it.
 fn install(installer: Installer, meta: &Meta) -> Result<(), EngineError> {
     installer.complete(meta).and_then(Completed::switch)
 }

@@ -1,15 +1,15 @@
-//! What a shard keeps so that eventual writes can come late: when keys were deleted, and how far
-//! the outbox of each node was taken.
+//! The records that let a shard accept eventual writes late: when keys were deleted, and how far
+//! the shard has taken each node's outbox.
 //!
-//! An eventual write is ordered by its stamp, not by its arrival. So a key that was deleted must
-//! still know when: a put of an earlier moment that comes later must not bring it back. Such a
-//! *tombstone* is kept for an hour, and no longer than there is room; then a write that was away
-//! for longer wins over the delete. The hour is one of the log's clock, which moves by what
-//! primaries measure: a clock on the wall that is set ahead ends no tombstone. And each outbox is
-//! taken in the order of its numbers, so that one number for each node tells what of it is here,
-//! for good.
+//! Eventual writes are ordered by stamp, not by arrival. The shard must therefore remember when a
+//! key was deleted: a put with an earlier stamp that arrives later must not bring the key back.
+//! Such a *tombstone* lives for one hour, or less if room runs out; a write that was away for
+//! longer wins over the delete. The hour is measured by the log's clock, which advances by what
+//! primaries measure, so a wall clock that is set ahead ends no tombstone. Each outbox is taken in
+//! the order of its numbers, so that a single number per node records, for good, how much of its
+//! outbox has arrived.
 //!
-//! Both are part of the state: equal on all replicas, in every checkpoint and snapshot.
+//! Both are part of the state: equal on all replicas, and in every checkpoint and snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::digest::Digest;
 use super::limits;
 use super::rows::{MalformedRow, Table, Tombstone};
 
-/// When keys were deleted.
+/// The tombstones of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones {
     tombstones: BTreeMap<Arc<[u8]>, Tombstone>,
@@ -30,12 +30,12 @@ pub(super) struct Tombstones {
 }
 
 impl Tombstones {
-    /// When a key was deleted, if that is known.
+    /// Returns when a key was deleted, if that is known.
     pub(super) fn get(&self, key: &[u8]) -> Option<Stamp> {
         self.tombstones.get(key).map(|tombstone| tombstone.stamp)
     }
 
-    /// A key is deleted.
+    /// Records that a key was deleted; drops the oldest tombstones if there are too many bytes.
     pub(super) fn dig(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
         self.fill(&key, digest);
         self.load(Arc::clone(&key), tombstone, digest);
@@ -45,7 +45,7 @@ impl Tombstones {
         }
     }
 
-    /// A key is there again.
+    /// Removes the tombstone of a key that exists again.
     pub(super) fn fill(&mut self, key: &[u8], digest: &mut Digest) {
         let Some((key, tombstone)) = self.tombstones.remove_entry(key) else { return };
         self.bytes -= cost(&key);
@@ -54,7 +54,7 @@ impl Tombstones {
         self.changed.insert(key);
     }
 
-    /// Forgets what is too old to be of use, at that time of the log's clock.
+    /// Drops the tombstones that have expired at this time of the log's clock.
     pub(super) fn expire(&mut self, clock_ms: u64, digest: &mut Digest) {
         let limit = clock_ms.saturating_sub(limits::TOMBSTONE_LIFE_MS);
         while self.by_age.first().is_some_and(|(dug_ms, _)| *dug_ms < limit) {
@@ -68,7 +68,7 @@ impl Tombstones {
         }
     }
 
-    /// Takes in a row that was read back.
+    /// Adds a row that was read back.
     pub(super) fn load(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
         digest.add_small(Table::Tombstones, &key, tombstone.number());
         self.bytes += cost(&key);
@@ -81,35 +81,35 @@ fn cost(key: &[u8]) -> usize {
     key.len() + limits::TOMBSTONE_OVERHEAD_BYTES
 }
 
-/// How far the outbox of each node was taken.
+/// The position up to which the shard has taken each node's outbox.
 #[derive(Debug, Default)]
 pub(super) struct OutboxPositions {
     taken: BTreeMap<NodeId, Number>,
     changed: BTreeSet<NodeId>,
 }
 
-/// What to do with an eventual write.
+/// The decision on an eventual write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExpiryTurn {
     /// Take it.
     Now,
-    /// It is here.
+    /// The shard already has it.
     Before,
-    /// Others come first.
+    /// Its predecessors have to come first.
     Later,
     /// There is no room for another outbox.
     Never,
 }
 
 impl OutboxPositions {
-    /// How far that node's was taken.
+    /// Returns the position up to which the shard has taken the node's outbox.
     pub(super) fn taken(&self, node: NodeId) -> Number {
         self.taken.get(&node).copied().unwrap_or_default()
     }
 
-    /// Whether a write is the next one of its outbox, where `after` comes before it; if so it
-    /// counts as taken. That `after` and more was taken means that the node has lost the end of its
-    /// outbox: what it has taken since then is new.
+    /// Decides whether a write is the next one of its outbox, where `after` is the number of its
+    /// predecessor; if so, marks it as taken. If more than `after` has been taken already, the node
+    /// has lost the end of its outbox, and everything it has accepted since then is new.
     pub(super) fn take(
         &mut self,
         node: NodeId,
@@ -132,7 +132,7 @@ impl OutboxPositions {
         ExpiryTurn::Now
     }
 
-    /// Takes in a row that was read back.
+    /// Adds a row that was read back.
     pub(super) fn load(&mut self, node: NodeId, number: Number, digest: &mut Digest) {
         if let Some(before) = self.taken.insert(node, number) {
             digest.remove_small(Table::OutboxPositions, node.0.as_bytes(), before.0);
@@ -141,10 +141,10 @@ impl OutboxPositions {
     }
 }
 
-/// Rows of both that changed, encoded.
+/// Changed rows of both tables, encoded.
 pub(super) type SmallRows = Vec<(Table, Vec<u8>, Option<Vec<u8>>)>;
 
-/// The rows that changed since this was last asked.
+/// Returns the rows that changed since the last call.
 pub(super) fn take_changed(
     tombstones: &mut Tombstones,
     outboxes: &mut OutboxPositions,
@@ -162,7 +162,7 @@ pub(super) fn take_changed(
     rows
 }
 
-/// Has these rows count as changed again.
+/// Marks these rows as changed again.
 pub(super) fn restore_changed(
     tombstones: &mut Tombstones,
     outboxes: &mut OutboxPositions,
@@ -177,12 +177,12 @@ pub(super) fn restore_changed(
     }
 }
 
-/// How many rows changed.
+/// Returns the number of changed rows.
 pub(super) fn changed_len(tombstones: &Tombstones, outboxes: &OutboxPositions) -> usize {
     tombstones.changed.len() + outboxes.changed.len()
 }
 
-/// The node that a row of [`Table::OutboxPositions`] is about.
+/// Returns the node that a row of [`Table::OutboxPositions`] belongs to.
 pub(super) fn node_of(key: &[u8]) -> Result<NodeId, MalformedRow> {
     let id = key.try_into().map_err(|_| MalformedRow("a node id is not of 16 bytes"))?;
     Ok(NodeId(uuid::Uuid::from_bytes(id)))

@@ -1,12 +1,12 @@
-//! Which values are in memory.
+//! The cache of values: which values are in memory.
 //!
-//! Keys, and where their values are, stay in memory; values may go once a checkpoint has them, and
-//! are then read from it. What the shards of a node keep together is bounded. What is to go is
-//! chosen by a hand that goes round the keys: a value that was read since the hand last passed
-//! stays once more (second chance, or clock: Corbató 1968).
+//! Keys, and the locations of their values, stay in memory. Values may be evicted once a checkpoint
+//! has them, and are then read from it. The memory for values is bounded over all shards of a node.
+//! Eviction follows the clock algorithm (second chance: Corbató 1968): a hand goes round the keys,
+//! and spares a value that was read since the hand last passed.
 //!
-//! Values that no checkpoint has yet stay whatever the bound says. How many those are, is bounded
-//! by how often checkpoints are taken.
+//! Values that no checkpoint has yet stay in memory whatever the bound says. Their number is
+//! bounded by how often checkpoints are taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use dkv_base::id::{Revision, Stamp};
 
 use super::rows::Row;
 
-/// Bytes that a value takes beside its own: counts, and what the allocator rounds up to.
+/// Overhead of a value in bytes: reference counts, and rounding by the allocator.
 const OVERHEAD_BYTES: u64 = 32;
 
-/// What the values of all shards of a node may take in memory, and take. Clones are of the same
-/// node.
+/// The memory limit and the memory use of the values of all shards of a node. Clones refer to the
+/// same node.
 #[derive(Clone, Debug)]
 pub(super) struct ValueCache {
     shared: Arc<ValueCacheInner>,
@@ -32,17 +32,17 @@ struct ValueCacheInner {
 }
 
 impl ValueCache {
-    /// That many bytes.
+    /// Creates a cache with a limit in bytes.
     pub(super) fn new(limit: u64) -> Self {
         Self { shared: Arc::new(ValueCacheInner { limit, used: AtomicU64::new(0) }) }
     }
 
-    /// Whether more is taken than may be.
+    /// Returns whether the use exceeds the limit.
     pub(super) fn is_exceeded(&self) -> bool {
         self.used() > self.shared.limit
     }
 
-    /// Bytes that are taken.
+    /// Returns the bytes in use.
     pub(super) fn used(&self) -> u64 {
         self.shared.used.load(Ordering::Relaxed)
     }
@@ -54,7 +54,7 @@ impl Default for ValueCache {
     }
 }
 
-/// What the values of one shard take. Dropped, they take nothing.
+/// The memory use of the values of one shard. Dropping it releases all of that.
 #[derive(Debug, Default)]
 pub(super) struct CachedValues {
     memory: ValueCache,
@@ -89,7 +89,7 @@ impl Drop for CachedValues {
     }
 }
 
-/// What the table has for a key.
+/// The entry of a key in the table.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) revision: Revision,
@@ -97,17 +97,17 @@ pub(super) struct Slot {
     pub(super) value: Place,
 }
 
-/// Where a value is.
+/// The location of a value.
 #[derive(Debug)]
 pub(super) enum Place {
     /// In memory.
     Here {
         /// The value, in an allocation of its own.
         value: Arc<[u8]>,
-        /// Whether it was read since the hand last passed.
+        /// Whether the value was read since the hand last passed.
         used: AtomicBool,
     },
-    /// In the last checkpoint, of this length and with this part in the digest.
+    /// In the last checkpoint, with this length and this contribution to the digest.
     Stored {
         /// Bytes of the value.
         bytes: u32,
@@ -116,12 +116,12 @@ pub(super) enum Place {
     },
 }
 
-/// What there is for a key.
+/// The result of looking a key up in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The row.
     Row(Row),
-    /// The row is in the last checkpoint.
+    /// The revision of the row, which is in the last checkpoint only.
     Stored(Revision),
 }
 
@@ -130,11 +130,12 @@ impl Slot {
         Self { revision, stamp, value: Place::Here { value, used: AtomicBool::new(false) } }
     }
 
-    /// What a reader gets; the value counts as used.
+    /// Returns the result for a reader, and marks the value as used.
     pub(super) fn find(&self) -> Found {
         match &self.value {
             Place::Here { value, used } => {
-                // Most are used again and again; a store would take the line from other readers.
+                // Most values are used again and again; a store would take the cache line from
+                // other readers.
                 if !used.load(Ordering::Relaxed) {
                     used.store(true, Ordering::Relaxed);
                 }

@@ -13,12 +13,12 @@ fn ms(ms: u64) -> Duration {
 
 #[test]
 fn it_goes_on_from_the_state_by_what_was_measured() {
-    // The process has run for five seconds when it loads a state.
+    // The process has been running for five seconds when it loads a state.
     let clock = LogClock::new(1000, ms(5000));
     assert_eq!(clock.now_ms(ms(5000)), 1000);
     assert_eq!(clock.now_ms(ms(5250)), 1250);
     assert_eq!(clock.now_ms(ms(5250) + SESSION_LIFE), 1250 + SESSION_LIFE_MS);
-    // A monotonic clock does not go back; if one did, this would not.
+    // A monotonic clock does not go back; if it did, the log's clock would still not.
     assert_eq!(clock.now_ms(ms(0)), 1000);
     assert_eq!(LogClock::new(u64::MAX - 1, ms(0)).now_ms(ms(7)), u64::MAX);
 }
@@ -28,10 +28,10 @@ fn stamps_that_come_late_do_not_slow_it() {
     let mut clock = LogClock::new(0, ms(0));
     clock.observe(100, ms(40));
     assert_eq!(clock.now_ms(ms(40)), 100);
-    // This one took longer on its way.
+    // This entry took longer to arrive.
     clock.observe(110, ms(90));
     assert_eq!(clock.now_ms(ms(90)), 150);
-    // And this one less.
+    // This entry took less time to arrive.
     clock.observe(200, ms(120));
     assert_eq!(clock.now_ms(ms(130)), 210);
 }
@@ -90,7 +90,7 @@ fn session(number: u128) -> SessionId {
     SessionId(Uuid::from_u128(number))
 }
 
-/// What one broken primary, or one of an older release, has written stays in the log for good.
+/// A stamp written by a broken primary, or by one of an older release, stays in the log for good.
 #[test]
 fn a_stamp_that_was_far_ahead_keeps_no_session_from_ending() {
     let mut shard = Shard::new();
@@ -102,7 +102,8 @@ fn a_stamp_that_was_far_ahead_keeps_no_session_from_ending() {
     shard.passes(SESSION_LIFE / 2);
     assert!(matches!(shard.write(session(2)), CommandResult::Written { .. }));
     shard.passes(SESSION_LIFE / 2 + ms(20));
-    // Idle for an hour and a little, in the middle of the year that the clock was ahead.
+    // The session was idle for just over an hour, in the middle of the year that the clock was
+    // ahead.
     assert_eq!(shard.write(session(1)), CommandResult::SessionExpired);
     assert!(matches!(shard.write(session(2)), CommandResult::Written { .. }));
     shard.passes(SESSION_LIFE + ms(1));
@@ -115,7 +116,7 @@ fn a_new_primary_goes_on_where_the_old_one_was() {
     shard.open(session(1));
     shard.passes(SESSION_LIFE / 2);
     shard.open(session(2));
-    // Its replica applied the same, a little later, by a clock that began elsewhere.
+    // The new primary applied the same entries, a little later, by a clock with another origin.
     let mut other = LogClock::new(0, ms(3));
     other.observe(shard.state.clock_ms(), ms(500));
     shard.clock = other;
@@ -125,8 +126,8 @@ fn a_new_primary_goes_on_where_the_old_one_was() {
 }
 
 proptest! {
-    /// Between its own reading and the log, whatever the delays: never back, never behind the last
-    /// stamp, never ahead of the primary.
+    /// The estimate lies between the replica's own reading and the log, whatever the delays: it
+    /// never goes back, and is never behind the last stamp or ahead of the primary.
     #[test]
     fn a_follower_is_between_the_last_stamp_and_the_primary(
         steps in prop::collection::vec((0..5000_u64, 0..3000_u64), 1..60),

@@ -1,4 +1,4 @@
-//! What changes the directory, as it stands in the log of the control group.
+//! The commands that change the directory, as the log of the control group stores them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,72 +10,72 @@ use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 
-/// A node's own account of itself.
+/// A node's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// Its identity.
+    /// The node's id.
     pub id: NodeId,
-    /// What people call it.
+    /// The name that people use for the node.
     pub name: String,
-    /// Where it listens.
+    /// The address that the node listens on.
     pub address: SocketAddr,
-    /// The region that it is in, if it was told.
+    /// The region of the node, if one is configured.
     pub region: Option<Region>,
 }
 
-/// One change of the directory. All of them may be repeated without harm.
+/// One change of the directory. Every change may be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryCommand {
     /// The first entry of the control group: the network begins, with one node.
     Create {
-        /// Its id.
+        /// The id of the network.
         network: NetworkId,
-        /// What its nodes agree on.
+        /// The settings that its nodes agree on.
         settings: Settings,
-        /// The node that holds everything at first.
+        /// The node that holds all groups at first.
         founder: Announcement,
     },
-    /// Adds a node, or brings its name, address and region up to date. A node that had left is
-    /// back.
+    /// Adds a node, or updates its name, address and region. A node that had left counts as back.
     Announce(Announcement),
-    /// A node comes in the place of one that is gone and had its name: the old one is to give up
-    /// its places, under another name, and the new one is announced.
+    /// Announces a node in the place of one that is gone and had its name. The old node gets
+    /// another name, and retires.
     Supersede {
         /// The node that is gone.
         old: NodeId,
         /// The node that has its name now.
         new: Announcement,
     },
-    /// A node stops in good order. It keeps its place.
+    /// Records that a node stops in good order. It keeps its replicas.
     Leave(NodeId),
-    /// The wanted members of a group. Its leader moves toward them, one change at a time.
+    /// Sets the planned members of a group. Its leader moves toward them, one change at a time.
     SetMembers {
-        /// Which group.
+        /// The group.
         group: GroupId,
-        /// Nodes whose vote shall count.
+        /// Nodes that should vote.
         voters: BTreeSet<NodeId>,
-        /// Nodes that shall follow without a vote.
+        /// Nodes that should follow without a vote.
         learners: BTreeSet<NodeId>,
     },
-    /// The founder has initialised the Raft group: from now on its members may change.
+    /// Records that the founder has initialised the Raft group; from now on its members may change.
     ShardStarted(GroupId),
-    /// An administrator wants a node emptied, or used again. It stays a node.
+    /// Records that an administrator wants a node emptied, or used again. It stays in the network.
     Drain {
-        /// Which node.
+        /// The node.
         node: NodeId,
-        /// Whether it is to be emptied.
+        /// Whether the node is to be emptied.
         on: bool,
     },
-    /// An administrator wants a node gone. It stays a member until others have taken its places.
+    /// Records that an administrator wants a node gone. It stays a member until others have taken
+    /// over its replicas.
     Retire(NodeId),
-    /// Takes a retired node that has no places left out of the directory, and denies it for good.
+    /// Removes a retired node that has no replicas left from the directory, and denies it for good.
     Remove(NodeId),
-    /// Refuses the holder of a certificate that is not a node.
+    /// Denies the holder of a certificate that is not a node.
     Deny(HolderId),
-    /// The members of a group were as planned when its leader knew that revision of the directory:
-    /// it counts no more on nodes that the plan had lost by then.
+    /// Records that the members of a group were as planned when its leader knew this revision of
+    /// the directory: the group no longer counts on nodes that the plan had lost by then.
     Settle {
-        /// Which group.
+        /// The group.
         group: GroupId,
         /// The revision of the directory that its leader knew.
         seen: Revision,
@@ -85,19 +85,19 @@ pub enum DirectoryCommand {
 /// One entry of the control group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryEntry {
-    /// What the coordinator's clock showed, in milliseconds since 1970.
+    /// The reading of the coordinator's clock, in milliseconds since 1970.
     pub time_ms: u64,
     /// The change.
     pub command: DirectoryCommand,
 }
 
 impl DirectoryEntry {
-    /// As it stands in the log.
+    /// Encodes the entry for the log.
     pub fn encode(&self) -> Bytes {
         codec::encode(self)
     }
 
-    /// Reads an entry of the log.
+    /// Decodes an entry of the log.
     ///
     /// # Errors
     /// If the bytes are not exactly one entry: a replica that meets this must stop.
@@ -106,11 +106,11 @@ impl DirectoryEntry {
     }
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryResult {
-    /// It is so, now or already before.
+    /// The change is in effect, as of now or from before.
     Done,
-    /// It cannot be, for this reason. No effect.
+    /// The change is impossible, for this reason. No effect.
     Rejected(String),
 }

@@ -1,4 +1,4 @@
-//! The directory as other processes are told it.
+//! The view of the directory for other processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,27 +7,27 @@ use dkv_wire::network::{self, NetworkView, NodeInfo, NodeState, ShardInfo};
 
 use super::Directory;
 
-/// What the one who makes the view knows, and the directory does not.
+/// Observations of the caller that are not in the directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// The control group's term.
     pub term: Term,
     /// Its leader in that term.
     pub coordinator: Option<NodeId>,
-    /// How each node seems to be; a node that is missing here is taken to be joining.
+    /// The apparent state of each node; a node that is missing here counts as joining.
     pub states: BTreeMap<NodeId, NodeState>,
     /// The leader of each shard, where one is known.
     pub primaries: BTreeMap<GroupId, NodeId>,
-    /// The voters and learners of each shard by its own log, where that is known.
+    /// The voters and learners of each shard according to its own log, where they are known.
     pub members: BTreeMap<GroupId, (BTreeSet<NodeId>, BTreeSet<NodeId>)>,
 }
 
 impl Directory {
-    /// The network as this process sees it; none before it has begun.
+    /// Returns the network as this process sees it; `None` before the network has begun.
     ///
-    /// For who leads, who is alive and who holds what the observer's word is taken, except that a
-    /// node which said that it leaves has left. Where it does not know the members of a shard,
-    /// these are the wanted ones.
+    /// Leadership, liveness and the members of each shard come from the observer, with two
+    /// exceptions: a node that announced its departure counts as left, and where the observer does
+    /// not know the members of a shard, the planned ones stand in.
     pub fn to_view(&self, observed: &Observed) -> Option<NetworkView> {
         let (network, settings) = self.contents.network.as_ref()?;
         let nodes = self.nodes().iter().map(|(id, member)| {

@@ -1,4 +1,4 @@
-//! Rows on their way from one node to another: a chunk is rows, one after another.
+//! Rows in transit from one node to another: a chunk is a sequence of rows.
 //!
 //! ```text
 //! table u8 | key length u32 le | value length u32 le | key | value
@@ -11,7 +11,7 @@ const HEADER_BYTES: usize = 1 + 4 + 4;
 
 /// Appends a row.
 pub(super) fn push_row(chunk: &mut Vec<u8>, table: Table, key: &[u8], value: &[u8]) {
-    // Keys and values have limits far below these; a row that had not could not be stored.
+    // Keys and values have limits far below this; a row that exceeded it could not be stored.
     debug_assert!(u32::try_from(key.len()).is_ok() && u32::try_from(value.len()).is_ok());
     chunk.push(table.byte());
     chunk.extend_from_slice(&(key.len() as u32).to_le_bytes());
@@ -20,14 +20,14 @@ pub(super) fn push_row(chunk: &mut Vec<u8>, table: Table, key: &[u8], value: &[u
     chunk.extend_from_slice(value);
 }
 
-/// A row as a chunk has it.
+/// A row as decoded from a chunk.
 pub(super) struct ChunkRow<'a> {
     pub(super) table: Table,
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
 }
 
-/// Splits a row off the front of a chunk, and returns what follows it too.
+/// Splits a row off the front of a chunk, and returns the rest as well.
 ///
 /// # Errors
 /// If the bytes do not begin with a whole row.

@@ -1,7 +1,8 @@
-//! The files of a database of fjall, as far as they tell why it does not open.
+//! The files of a fjall database, to explain why it does not open.
 //!
-//! fjall takes a directory without the file `version` for a new one, and a table without the file
-//! `current` too. It then fails on the first file that is there already, and names neither.
+//! fjall treats a directory without the file `version` as a new database, and a table without the
+//! file `current` as a new table. It then fails on the first file that already exists, and names
+//! neither.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -9,17 +10,17 @@ use std::path::{Path, PathBuf};
 
 use dkv_base::durable;
 
-/// The file that is written last when a database is made.
+/// The file that fjall writes last when it creates a database.
 const VERSION: &str = "version";
-/// The file that says which version of a table counts.
+/// The file that says which version of a table is current.
 const CURRENT: &str = "current";
 const KEYSPACES: &str = "keyspaces";
-/// What there is before a database holds anything: the journal is of zeros then.
+/// The journal that exists before a database contains anything; it is all zeros then.
 const FIRST_JOURNAL: &str = "0.jnl";
 const LOCK: &str = "lock";
 
-/// Clears away what a first start has left that was cut off while it made the database: nothing was
-/// stored by then. The directory must be this process's own.
+/// Deletes the remains of a first start that was interrupted while it created the database: nothing
+/// was stored by then. The directory must belong to this process.
 pub(super) fn clear_unfinished(path: &Path) -> io::Result<()> {
     let has_tables = durable::has_entries(&path.join(KEYSPACES))?;
     if has_tables || durable::exists(&path.join(VERSION))? {
@@ -32,7 +33,7 @@ pub(super) fn clear_unfinished(path: &Path) -> io::Result<()> {
     [journal, path.join(LOCK)].iter().try_for_each(|file| durable::remove(file))
 }
 
-/// Whether there is anything but zeros in a file.
+/// Returns whether a file contains anything but zeros.
 fn is_used(file: &Path) -> io::Result<bool> {
     let at = |error| durable::named(file, error);
     let mut reader = File::open(file).map_err(at)?;
@@ -46,7 +47,7 @@ fn is_used(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file without which what is there does not count, if one is missing.
+/// Returns a file that the existing ones depend on and that is missing or empty, if any.
 pub(super) fn missing(path: &Path) -> Option<PathBuf> {
     let tables = fs::read_dir(path.join(KEYSPACES)).into_iter().flatten();
     let mut needed: Vec<_> = tables.filter_map(|table| Some(table.ok()?.path())).collect();
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(missing(path), Some(path.join(VERSION)));
         fs::write(path.join(VERSION), "FJL").unwrap();
         assert_eq!(missing(path), None);
-        // A table of which nothing was written yet needs nothing.
+        // A table that nothing has been written to yet needs no such file.
         fs::create_dir_all(path.join(KEYSPACES).join("1")).unwrap();
         assert_eq!(missing(path), None);
         let table = path.join(KEYSPACES).join("0");

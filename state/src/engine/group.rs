@@ -12,23 +12,23 @@ use crate::value_cache::ValueCache;
 /// Key of the meta row; no table has this byte.
 pub(super) const META_KEY: [u8; 1] = *b"m";
 
-/// What all handles to one store share.
+/// The data shared by all handles to one store.
 pub(super) struct Group {
     pub(super) id: GroupId,
     /// Locked while a checkpoint is written and while generations switch, so that a snapshot sees
-    /// one or the other and a checkpoint never meets the wrong one.
+    /// one or the other and a checkpoint never writes to the wrong one.
     pub(super) current: Mutex<Current>,
-    /// The rows that stand, for those who look one up.
+    /// The current rows, for looking up single keys.
     pub(super) readable: RwLock<Option<tables::Table>>,
 }
 
-/// The generation that stands.
+/// The current generation.
 pub(super) struct Current {
     pub(super) generation: Generation,
-    /// Its rows; none if nothing is stored yet.
+    /// Its rows; `None` if nothing is stored yet.
     pub(super) table: Option<tables::Table>,
-    /// The generation that the next installation gets. Each gets its own, even one that is begun
-    /// while another has not ended.
+    /// The generation of the next installation. Each installation gets its own, even one that
+    /// begins before another has ended.
     pub(super) next: Generation,
 }
 
@@ -45,32 +45,32 @@ impl Group {
         Ok(Self { id, current: Mutex::new(Current { generation, table, next }), readable })
     }
 
-    /// From now on these rows stand.
+    /// Makes these rows the current ones for lookups.
     pub(super) fn set_readable(&self, table: Option<tables::Table>) {
         *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 }
 
-/// Rows of one group that can be made a state again: those that stand, or those of a snapshot that
-/// is complete.
+/// Rows of one group that a state can be loaded from: the current ones, or those of a complete
+/// snapshot.
 pub(crate) trait Rows {
-    /// Which group they are of.
+    /// Returns the group that the rows belong to.
     fn group(&self) -> GroupId;
 
-    /// The engine that they are in.
+    /// Returns the engine that stores the rows.
     fn shared(&self) -> &EngineInner;
 
-    /// Their generation, and where they are; nowhere if nothing is stored yet.
+    /// Returns the generation and the table of the rows; no table if nothing is stored yet.
     fn stored(&self) -> (Generation, Option<tables::Table>);
 
-    /// The memory that their values count in.
+    /// Returns the cache that the values are charged to.
     fn value_memory(&self) -> ValueCache {
         self.shared().value_memory.clone()
     }
 
-    /// Feeds all rows into `sink` and returns the moment that they are of, with their generation;
-    /// no moment if there is no checkpoint. The rows were compared with the hash and the counts
-    /// that were stored with them.
+    /// Feeds all rows into `sink` and returns the moment they belong to, with their generation; no
+    /// moment if there is no checkpoint. It compares the rows with the hash and the counts that
+    /// were stored with them.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] if they differ, or [`EngineError::Failed`].
@@ -91,19 +91,19 @@ pub(crate) trait Rows {
         Ok((Some(meta), generation))
     }
 
-    /// The error for rows of this group that cannot be.
+    /// Returns the error for impossible rows of this group.
     fn damaged(&self, problem: &str) -> EngineError {
         self.shared().guard().damaged(&format!("group {}: {problem}", self.group()))
     }
 
-    /// The moment that the row of it says.
+    /// Decodes the meta row.
     fn decode_meta(&self, encoded: Option<&[u8]>) -> Result<Meta, EngineError> {
         let encoded = encoded.ok_or_else(|| self.damaged("the meta row is gone"))?;
         Meta::decode(encoded).map_err(|error| self.damaged(error.0))
     }
 }
 
-/// The key of a row in its table.
+/// Joins a table and the key of one of its rows into the stored key.
 pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(1 + key.len());
     joined.push(table.byte());
@@ -111,7 +111,7 @@ pub(super) fn join_key(table: Table, key: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// The table and the key of a row in its table.
+/// Splits a stored key into the table and the key of the row.
 pub(super) fn split_key(joined: &[u8]) -> Option<(Table, &[u8])> {
     let (table, key) = joined.split_first()?;
     Some((Table::from_byte(*table)?, key))

@@ -1,8 +1,9 @@
-//! Takes a snapshot in, beside the state that stands, and switches to it once it is whole.
+//! Installation of a snapshot: it takes the rows in next to the current state, and switches once
+//! they are complete.
 //!
-//! Everything that can go wrong with a transfer goes wrong before [`Installer::complete`] has
-//! returned: rows that are missing or not what was sent, a disk without room. What it returns is
-//! whole and durable, and all that is left is to name it as the state that stands.
+//! Everything that can go wrong with a transfer goes wrong before [`Installer::complete`] returns:
+//! rows that are missing or differ from what was sent, a full disk. Its result is whole and
+//! durable, and all that remains is to make it the current state.
 
 use std::sync::Arc;
 
@@ -17,28 +18,28 @@ use crate::directory::Directory;
 use crate::limits;
 use crate::rows::{Counts, Generation, MalformedRow, Meta, RowSink, Table};
 
-/// Rows that wait until they are written as one table, in bytes. Less in tests, so that small
+/// Size at which buffered rows are written as one table, in bytes. Smaller in tests, so that small
 /// snapshots have several.
 const TABLE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
 
-/// The installation of one snapshot. Dropped before it is complete, it leaves nothing behind, and
-/// waits for the disk meanwhile; after a crash the next [`Engine::open`](super::Engine::open)
-/// clears up.
+/// The installation of one snapshot. If it is dropped before it is complete, it leaves nothing
+/// behind, and waits for the disk meanwhile; after a crash the next
+/// [`Engine::open`](super::Engine::open) cleans up.
 pub struct Installer {
     shared: Arc<EngineInner>,
     group: Arc<Group>,
     generation: Generation,
-    /// Where the rows go; taken out once it stands.
+    /// The table for the rows; taken out once it is current.
     table: Option<tables::Table>,
     sink: Sink,
-    /// Rows that are not in a table yet, by their keys in the table.
+    /// Rows that are not in a table yet, by their stored keys.
     rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     rows_bytes: usize,
-    /// Key of the last row, with its table in front. Rows ascend, so none comes twice.
+    /// Stored key of the last row, which begins with its table. Rows ascend, so none comes twice.
     last: Vec<u8>,
 }
 
-/// Adds up what came in, so that it can be compared with what was sent.
+/// A running digest of the received rows, to compare with what was sent.
 enum Sink {
     Shard(Digest),
     Control(Box<Directory>),
@@ -68,7 +69,7 @@ impl Installer {
         }
     }
 
-    /// Takes in one chunk. Chunks come in the order in which they were read.
+    /// Takes one chunk. Chunks come in the order in which they were read.
     ///
     /// # Errors
     /// [`EngineError::InvalidSnapshot`] if it is not a chunk of this group's rows,
@@ -93,8 +94,8 @@ impl Installer {
         if self.rows_bytes >= TABLE_BYTES { self.write_table() } else { Ok(()) }
     }
 
-    /// Writes the rows that wait. They go straight into a table, durably: a snapshot needs no
-    /// journal, and memtables would take as much memory as the disk is behind.
+    /// Writes the buffered rows. They go straight into a table, durably: a snapshot needs no
+    /// journal, and memtables would take up as much memory as the disk lags behind.
     fn write_table(&mut self) -> Result<(), EngineError> {
         self.shared.require_room(self.rows_bytes)?;
         let Some(table) = &self.table else { return Err(EngineError::Superseded) };
@@ -103,11 +104,11 @@ impl Installer {
         self.shared.guard().call(|| self.shared.tables.ingest(table, rows))
     }
 
-    /// Ends the transfer: what came in is whole, that is, the rows that `meta` was written with, no
-    /// more and no less, and durable. The old state stands until [`Completed::switch`].
+    /// Ends the transfer and makes the snapshot durable. The received rows must be exactly those
+    /// that `meta` was written with. The old state stays current until [`Completed::switch`].
     ///
     /// # Errors
-    /// [`EngineError::InvalidSnapshot`] if it is not whole, [`EngineError::Superseded`] if a later
+    /// [`EngineError::InvalidSnapshot`] if the rows differ, [`EngineError::Superseded`] if a later
     /// installation was faster, [`EngineError::NoSpace`], or [`EngineError::Failed`].
     pub fn complete(mut self, meta: &Meta) -> Result<Completed, EngineError> {
         if meta.applied.len() > limits::APPLIED_BYTES_MAX {
@@ -131,14 +132,14 @@ impl Installer {
     }
 }
 
-/// A snapshot that is whole and durable, beside the state that stands. Dropped, it leaves nothing
-/// behind.
+/// A snapshot that is whole and durable, next to the current state. If it is dropped, it leaves
+/// nothing behind.
 pub struct Completed {
     installer: Installer,
 }
 
 impl Completed {
-    /// Makes it the state of the group. When this returns, that is durable.
+    /// Makes the snapshot the state of the group. The switch is durable when this returns.
     ///
     /// # Errors
     /// [`EngineError::Superseded`] if a later installation was faster, or [`EngineError::Failed`].
@@ -156,7 +157,7 @@ impl Completed {
         let old = std::mem::replace(&mut current.table, installer.table.take());
         drop(current);
         if let Some(old) = old {
-            // The new state stands whether or not this succeeds; the next start tries again.
+            // The new state is current whether or not this succeeds; the next start tries again.
             if let Err(error) = shared.guard().call(|| shared.tables.delete(old.clone())) {
                 tracing::warn!(%error, "the state before the snapshot could not be deleted");
             }

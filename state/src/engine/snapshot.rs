@@ -1,4 +1,4 @@
-//! Reads all rows of one checkpoint, a chunk at a time, while later checkpoints are written.
+//! Reading a checkpoint chunk by chunk while later checkpoints are written.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::{EngineError, EngineInner, chunk};
 use crate::limits;
 use crate::rows::Meta;
 
-/// The rows of one checkpoint. Files that it still has to read stay on disk until it is dropped, so
-/// it should not be kept for long.
+/// A reader of the rows of one checkpoint. The files that it still has to read stay on disk until
+/// it is dropped, so it should be short-lived.
 pub struct SnapshotReader {
-    // Let go of in this order: the rows before what they are read from.
+    // Dropped in this order: the rows before what they are read from.
     rows: Rows,
     _table: Table,
     shared: Arc<EngineInner>,
@@ -26,12 +26,12 @@ impl SnapshotReader {
         Self { rows, _table: table, shared, meta, done: false }
     }
 
-    /// The moment that the rows are of; the receiver needs it last.
+    /// Returns the moment that the rows belong to; the receiver needs it last.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// The next chunk of about [`limits::SNAPSHOT_CHUNK_BYTES`], or nothing after the last.
+    /// Returns the next chunk of about [`limits::SNAPSHOT_CHUNK_BYTES`], or `None` after the last.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].

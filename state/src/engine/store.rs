@@ -1,4 +1,4 @@
-//! The rows of one group: loaded once at start, then written by checkpoints.
+//! The rows of one group: loaded once at start, then updated by checkpoints.
 
 use std::sync::{Arc, PoisonError};
 
@@ -11,15 +11,15 @@ use super::tables;
 use super::{EngineError, EngineInner, Record, lock};
 use crate::rows::{Changes, Generation, Row, Table};
 
-/// A checkpoint of this many bytes is written as a table of its own, in one pass; a smaller one
-/// goes through the journal, which then becomes a table together with others.
+/// Size in bytes from which a checkpoint is written as a table of its own, in one pass. A smaller
+/// one goes through the journal, and later becomes a table together with others.
 const INGESTED_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
-/// So is one that has a value of this many bytes, as each that is kept beside the tables has: what
-/// an ingestion finds in a memtable it writes into a table as it is, and merging would write it
-/// again and again.
+/// Size in bytes of a value that has its checkpoint written that way too. Every value that is
+/// stored beside the tables is at least this large: an ingestion copies such values from a memtable
+/// into a table as they are, and merging would then write them again and again.
 const INGESTED_VALUE_BYTES: usize = tables::SEPARATED_BYTES as usize / 2;
 
-/// The store of one group. Cloning gives another handle to it.
+/// The store of one group. Cloning creates another handle to it.
 #[derive(Clone)]
 pub struct GroupStore {
     shared: Arc<EngineInner>,
@@ -31,20 +31,20 @@ impl GroupStore {
         Self { shared, group }
     }
 
-    /// Which group it is of.
+    /// Returns the group.
     pub fn id(&self) -> GroupId {
         self.group.id
     }
 
-    /// The error for rows of this group that cannot be.
+    /// Returns the error for impossible rows of this group.
     pub fn damaged(&self, problem: &str) -> EngineError {
         Rows::damaged(self, problem)
     }
 
-    /// Writes the changes in one atomic batch. When this returns, they are durable.
+    /// Writes the changes in one atomic batch. They are durable when this returns.
     ///
     /// # Errors
-    /// Any [`EngineError`]; unless it is fatal, nothing was written: give the changes back to the
+    /// Any [`EngineError`]. Unless it is fatal, nothing was written: give the changes back to the
     /// state, or drop them if they are superseded.
     pub fn checkpoint(&self, changes: &Changes) -> Result<(), EngineError> {
         let shared = &*self.shared;
@@ -52,7 +52,7 @@ impl GroupStore {
         if changes.generation != current.generation {
             return Err(EngineError::Superseded);
         }
-        // Straight into a table, or once in the journal and once in a table.
+        // Written straight into a table, or once to the journal and once into a table.
         let is_ingested =
             changes.bytes() >= INGESTED_BYTES || changes.has_value_of(INGESTED_VALUE_BYTES);
         shared.require_room(changes.bytes() * if is_ingested { 1 } else { 2 })?;
@@ -81,7 +81,8 @@ impl GroupStore {
         Ok(())
     }
 
-    /// Looks a key up in the last checkpoint. Waits for the disk, and for no checkpoint.
+    /// Looks a key up in the last checkpoint. Waits for the disk, but for no checkpoint in
+    /// progress.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -97,8 +98,8 @@ impl GroupStore {
         row.transpose()
     }
 
-    /// The rows of the last checkpoint, to be sent to another node; none if there is no checkpoint.
-    /// Later checkpoints and installations do not change what it yields.
+    /// Returns a reader of the last checkpoint for sending it to another node; `None` if there is
+    /// no checkpoint. Later checkpoints and installations do not change what it yields.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
@@ -112,7 +113,7 @@ impl GroupStore {
         Ok(Some(SnapshotReader::new(Arc::clone(&self.shared), table, rows, meta)))
     }
 
-    /// Begins the installation of a snapshot. The state stands until that is finished.
+    /// Begins the installation of a snapshot. The current state stays until that is finished.
     ///
     /// # Errors
     /// [`EngineError::NoSpace`] or [`EngineError::Failed`].
@@ -128,8 +129,7 @@ impl GroupStore {
         Ok(Installer::new(Arc::clone(&self.shared), Arc::clone(&self.group), generation, table))
     }
 
-    /// Deletes all rows of the group, durably. Changes that were taken before are refused from then
-    /// on.
+    /// Deletes all rows of the group, durably. From then on the store refuses changes taken before.
     ///
     /// # Errors
     /// [`EngineError::Failed`].
@@ -165,14 +165,14 @@ impl Rows for GroupStore {
 
 #[cfg(test)]
 impl GroupStore {
-    /// Writes or removes a row behind the back of the state.
+    /// Writes or removes a row without the state noticing.
     pub(crate) fn tamper(&self, table: Table, key: &[u8], value: Option<&[u8]>) {
         let current = lock(&self.group.current);
         let stored = current.table.as_ref().expect("something is stored");
         self.shared.tables.tamper(stored, join_key(table, key), value);
     }
 
-    /// Has all rows written to tables.
+    /// Forces all rows into tables.
     pub(crate) fn flush(&self) {
         let current = lock(&self.group.current);
         let table = current.table.as_ref().expect("something is stored");
@@ -180,7 +180,7 @@ impl GroupStore {
     }
 }
 
-/// The rows of a checkpoint in the order of their keys, nothing for those that go.
+/// Returns the rows of a checkpoint in the order of their keys; `None` for removed rows.
 fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
     let directory = changes.directory.iter();
     let directory = directory.map(|row| (join_key(Table::Directory, &[]), Some(row.clone())));

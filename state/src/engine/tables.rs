@@ -1,10 +1,10 @@
-//! What the engine asks of a database: named tables of rows, changed atomically and durably, and
-//! read as of one moment.
+//! The engine's view of a database: named tables of rows, changed atomically and durably, and read
+//! as of one moment.
 //!
 //! [`Tables`] is a fjall database, or one in memory for tests and simulation ([`MemoryStore`]),
-//! which a simulation can take the power from. Both promise the same: a call that has returned is
-//! durable, one that has not has happened or it has not. The engine's own tests and a twin test
-//! hold them against each other.
+//! which a simulation can cut off from power. Both promise the same: a call that has returned is
+//! durable, and one that has not returned has either happened or not. The engine's own tests and a
+//! twin test check them against each other.
 
 mod memory;
 
@@ -21,30 +21,31 @@ use fjall::{Readable, Slice};
 pub use memory::MemoryStore;
 use memory::{MemoryRows, MemoryTable, MemoryTables};
 
-/// Blocks of tables that are kept in memory, in bytes. Nothing is read twice while a node runs.
+/// Bytes of the block cache for tables. It is small because a running node reads nothing twice.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// A memtable larger than this goes to disk, in bytes. Each group has at least one.
+/// Size from which a memtable is written to disk, in bytes. Each group has at least one memtable.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
-/// Values from this many bytes on are kept beside the tables, so that merging these does not write
-/// them again.
+/// Size from which values are stored beside the tables, in bytes, so that merging the tables does
+/// not write them again.
 pub(super) const SEPARATED_BYTES: u32 = 16 * 1024;
-/// Journals that are kept before memtables are made to go to disk, in bytes: fjall's minimum.
+/// Size of the journals from which memtables are forced to disk, in bytes: fjall's minimum.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes that go to a journal before fjall is made to look whether it should begin another, or
-/// delete one.
+/// Bytes written to a journal before we make fjall check whether to begin another, or to delete
+/// one.
 const JOURNAL_LOOK_BYTES: u64 = 16 * 1024 * 1024;
-/// Threads that write memtables and merge tables. Of several, one hands merges on, and spins while
-/// the others merge.
+/// Threads that write memtables and merge tables. With several, one of them hands merges on, and
+/// spins while the others merge.
 const WORKERS: usize = 1;
-/// Files that are kept open.
+/// Files that fjall keeps open.
 const OPEN_FILES_MAX: usize = 128;
 
 /// A key and its value.
 pub(super) type Pair = (Slice, Slice);
 
-/// Name of the table that only moves fjall's sequence numbers on.
+/// Name of the table whose only purpose is to advance fjall's sequence numbers.
 const SEQUENCE: &str = "sequence";
-/// Sequence numbers that tables which were made or deleted may have taken just before a crash.
+/// Upper bound on the sequence numbers that creating or deleting tables can have used just before a
+/// crash.
 const SEQUENCE_GAP: usize = 4096;
 
 /// A database.
@@ -53,37 +54,39 @@ pub(super) enum Tables {
     Memory(MemoryTables),
 }
 
-/// Keeps what fjall knows of its tables ahead of what it knew before.
+/// A guard that keeps fjall's sequence numbers ahead of those in its records of tables.
 ///
-/// Names of tables are rows with sequence numbers of their own, and fjall 3.1 does not take these
-/// into account when it opens a database and goes on counting. The name of a new table could then
-/// have a number below that of the deletion of another, whose place it takes, and be taken for
-/// deleted at the next start, rows and all. So each table that is made or deleted is followed by a
-/// durable row of a later number, and each start skips what may lack that.
+/// fjall stores the names of tables as rows with sequence numbers of their own, and version 3.1
+/// ignores these when it opens a database and continues counting. The name of a new table could
+/// then get a number below that of the deletion of the table it replaces, and be taken for deleted
+/// at the next start, along with its rows. We therefore follow each creation or deletion of a table
+/// with a durable row of a later number, and skip at each start the numbers whose row may be
+/// missing.
 ///
-/// It is also how the journal comes to an end: see [`Self::journaled`].
+/// The guard also bounds the size of the journal: see [`Self::journaled`].
 #[derive(Clone)]
 pub(super) struct Sequence {
     keyspace: Keyspace,
-    /// Bytes that went to the journal since fjall was last made to look at it.
+    /// Bytes written to the journal since fjall last checked it.
     journal_bytes: Arc<AtomicU64>,
 }
 
-/// One table. Clones are the same table; it can be read for as long as one is kept, deleted or not.
+/// One table. Clones are the same table, which stays readable while any clone exists, even once
+/// deleted.
 #[derive(Clone)]
 pub(crate) enum Table {
     Fjall(Keyspace),
     Memory(MemoryTable),
 }
 
-/// Changes of tables that happen together or not at all.
+/// Changes of tables that are made together or not at all.
 pub(super) enum Batch {
-    /// With the bytes of its rows.
+    /// A batch with the total size of its rows in bytes.
     Fjall(OwnedWriteBatch, u64),
     Memory(Vec<(MemoryTable, Slice, Option<Slice>)>),
 }
 
-/// The rows of one table at one moment, ascending. Later changes do not change what it yields.
+/// The rows of one table at one moment, ascending. Later changes do not affect what it yields.
 pub(super) enum Rows {
     Fjall(Iter),
     Memory(MemoryRows),
@@ -110,7 +113,7 @@ impl Tables {
         Self::Memory(store.open())
     }
 
-    /// The table of that name, which is made if there is none.
+    /// Returns the table of this name, and creates it if there is none.
     pub(super) fn table(&self, name: &str) -> fjall::Result<Table> {
         match self {
             Self::Fjall(database, sequence) => {
@@ -125,7 +128,7 @@ impl Tables {
         }
     }
 
-    /// The names of all tables.
+    /// Returns the names of all tables.
     pub(super) fn names(&self) -> Vec<String> {
         match self {
             Self::Fjall(database, _) => {
@@ -149,7 +152,7 @@ impl Tables {
         }
     }
 
-    /// A batch without changes.
+    /// Returns an empty batch.
     pub(super) fn batch(&self) -> Batch {
         match self {
             Self::Fjall(database, _) => Batch::Fjall(database.batch(), 0),
@@ -170,8 +173,8 @@ impl Tables {
         }
     }
 
-    /// Writes rows, which ascend, to a table and removes those that have no value, together,
-    /// durably, and without the journal.
+    /// Writes rows to a table and removes those that have no value, all at once, durably, and
+    /// without the journal. The rows must ascend.
     pub(super) fn ingest(
         &self,
         table: &Table,
@@ -198,7 +201,7 @@ impl Tables {
         }
     }
 
-    /// The value of one key and all rows of a table, both as of now.
+    /// Returns the value of one key and all rows of a table, both as of now.
     pub(super) fn snapshot(
         &self,
         table: &Table,
@@ -216,16 +219,16 @@ impl Tables {
         }
     }
 
-    /// Bytes on disk, journals included.
+    /// Returns the size on disk in bytes, journals included.
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            // The size of a file that is just being deleted cannot be read; the next call gets it.
+            // The size of a file that is being deleted cannot be read; the next call will succeed.
             Self::Fjall(database, _) => database.disk_space().unwrap_or(0),
             Self::Memory(tables) => tables.bytes(),
         }
     }
 
-    /// Bytes that are free where the database is.
+    /// Returns the free space at the location of the database, in bytes.
     pub(super) fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
         match self {
             Self::Fjall(..) => free_bytes(path),
@@ -234,17 +237,17 @@ impl Tables {
     }
 }
 
-/// Tables, batches and databases go together by how they are made.
+/// Tables and batches are used only with the kind of database that created them.
 const OTHER: &str = "a table of another kind of database";
 
-/// Bytes that are free where a directory is.
+/// Returns the free space at the location of a directory, in bytes.
 pub(super) fn free_bytes(path: &Path) -> std::io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl Sequence {
-    /// Takes that many numbers, durably.
+    /// Uses up this many sequence numbers, durably.
     fn advance(&self, database: &Database, count: usize) -> fjall::Result<()> {
         for _ in 0..count {
             self.keyspace.insert(b"last", b"")?;
@@ -252,24 +255,26 @@ impl Sequence {
         database.persist(PersistMode::SyncAll)
     }
 
-    /// Takes note of what went to the journal, and has fjall look at its journals if that was much.
+    /// Counts the bytes written to the journal, and makes fjall check its journals once there are
+    /// many.
     ///
-    /// It does so only as it writes a memtable that is full. Those of our tables may never be:
-    /// an ingestion writes them, whatever they hold, and the journal would grow without bound.
+    /// fjall checks them only when it writes a full memtable. Our tables may never fill one:
+    /// ingestions write memtables out whatever they contain, and the journal would grow without
+    /// bound.
     fn journaled(&self, database: &Database, bytes: u64) -> fjall::Result<()> {
         let journal_bytes = self.journal_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if journal_bytes < JOURNAL_LOOK_BYTES {
             return Ok(());
         }
         self.journal_bytes.store(0, Ordering::Relaxed);
-        // An empty memtable would not be written.
+        // fjall would not write an empty memtable.
         self.advance(database, 1)?;
         self.keyspace.rotate_memtable().map(drop)
     }
 }
 
 impl Table {
-    /// The value of a key.
+    /// Returns the value of a key.
     pub(super) fn get(&self, key: impl AsRef<[u8]>) -> fjall::Result<Option<Slice>> {
         match self {
             Self::Fjall(keyspace) => keyspace.get(key),
@@ -277,7 +282,7 @@ impl Table {
         }
     }
 
-    /// All rows.
+    /// Returns all rows.
     pub(super) fn rows(&self) -> Rows {
         match self {
             Self::Fjall(keyspace) => Rows::Fjall(keyspace.iter()),
@@ -287,7 +292,7 @@ impl Table {
 }
 
 impl Batch {
-    /// Has a row in a table.
+    /// Inserts a row into a table, or replaces it.
     pub(super) fn insert(&mut self, table: &Table, key: impl Into<Slice>, value: impl Into<Slice>) {
         match (self, table) {
             (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
@@ -302,7 +307,7 @@ impl Batch {
         }
     }
 
-    /// Has no row of that key in a table.
+    /// Removes the row of a key from a table.
     pub(super) fn remove(&mut self, table: &Table, key: impl Into<Slice>) {
         match (self, table) {
             (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
@@ -319,7 +324,7 @@ impl Batch {
 }
 
 impl Rows {
-    /// The next row; nothing after the last.
+    /// Returns the next row; `None` after the last.
     pub(super) fn next_row(&mut self) -> fjall::Result<Option<Pair>> {
         match self {
             Self::Fjall(rows) => rows.next().map(|row| row.into_inner()).transpose(),
@@ -335,7 +340,7 @@ fn table_options() -> KeyspaceCreateOptions {
         .with_kv_separation(Some(
             KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES),
         ))
-        // Keys are looked up in memory: filters for those that are not there would lie idle.
+        // Keys are looked up in memory first, so filters for absent keys would be useless.
         .expect_point_read_hits(true)
 }
 
@@ -357,7 +362,7 @@ impl Tables {
 
 #[cfg(test)]
 impl Table {
-    /// Has all rows written to the files of the table.
+    /// Forces all rows into the files of the table.
     pub(super) fn flush(&self) {
         if let Self::Fjall(keyspace) = self {
             keyspace.rotate_memtable_and_wait().expect("flushed");

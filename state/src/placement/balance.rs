@@ -1,9 +1,9 @@
-//! Balance: replicas move from nodes with much to nodes with little.
+//! Balance: moves replicas from nodes with much load to nodes with little.
 //!
-//! A move has to be worth it. It is if the shard is spread over more regions afterwards, or if it
-//! is spread as well and the nodes are loaded more evenly by more than a tolerance, so that what
-//! moved does not move back. Every move lowers the sum of the squares of the loads; so there is an
-//! end, and a node that joins balanced ones gets its share and nothing else moves.
+//! A move has to be worth its cost. It is if it spreads the shard over more regions, or if it keeps
+//! the spread and evens out the load of the nodes by more than a tolerance, so that the replica
+//! does not move back. Every move lowers the sum of the squares of the loads, so moving comes to an
+//! end. When a node joins a balanced network, it gets its share and nothing else moves.
 
 use std::collections::BTreeSet;
 
@@ -12,19 +12,19 @@ use dkv_base::id::{GroupId, NodeId};
 use super::{GroupMeasure, Planner};
 use crate::directory::DirectoryCommand;
 
-/// Whether replicas move for balance.
+/// The policy on moving replicas for balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// They do not.
+    /// No replica moves.
     Off,
-    /// Where it is well worth it.
+    /// Replicas move where the gain is clear.
     Gentle,
-    /// Where anything is gained.
+    /// Replicas move where there is any gain.
     Eager,
 }
 
 impl Balance {
-    /// By how much two loads must differ for something of that weight to move.
+    /// Returns by how much two loads must differ for a replica of this weight to move.
     fn threshold(self, weight: u64) -> u64 {
         match self {
             Self::Off => u64::MAX,
@@ -43,7 +43,7 @@ struct Movable<'a> {
 }
 
 impl Planner<'_> {
-    /// The move that is worth most.
+    /// Returns the most valuable move.
     pub(super) fn balance(&self, balance: Balance) -> Option<DirectoryCommand> {
         if balance == Balance::Off {
             return None;
@@ -56,7 +56,7 @@ impl Planner<'_> {
         self.wish(moved.group, voters, BTreeSet::new())
     }
 
-    /// Replicas that are at rest, on nodes that are well.
+    /// Returns the replicas on usable nodes whose shard has no change in progress.
     fn movable(&self) -> Vec<Movable<'_>> {
         let mut movable = Vec::new();
         for (group, plan) in self.shards() {
@@ -73,19 +73,21 @@ impl Planner<'_> {
                 }));
             }
         }
-        // A replica that leads is moved if no other will do: that costs a hand-over.
+        // A leading replica moves only if no other will do, since that costs a transfer of
+        // leadership.
         movable.sort_by_key(|it| (it.actual.leader == it.from, it.group));
         movable
     }
 
-    /// The replicas of the shard in the region of a node, without the one that moves.
+    /// Returns the number of replicas of the shard in the region of a node, without the one that
+    /// moves.
     fn beside(&self, moved: &Movable<'_>, node: NodeId) -> usize {
         let region = self.region(node);
         let others = moved.voters.iter().filter(|it| **it != moved.from);
         others.filter(|it| self.region(**it) == region).count()
     }
 
-    /// A move to a region that has fewer replicas of the shard.
+    /// Returns a move to a region that has fewer replicas of the shard.
     fn spread<'a, 'b>(&self, movable: &'a [Movable<'b>]) -> Option<(&'a Movable<'b>, NodeId)> {
         movable.iter().find_map(|moved| {
             let here = self.beside(moved, moved.from);
@@ -97,7 +99,8 @@ impl Planner<'_> {
         })
     }
 
-    /// A move from the fullest node to the emptiest that leaves the shard as well spread as it is.
+    /// Returns a move from a node with more load to one with less that keeps the spread of the
+    /// shard.
     fn even_out<'a, 'b>(
         &self,
         movable: &'a [Movable<'b>],
@@ -122,7 +125,7 @@ impl Planner<'_> {
                         && self.beside(moved, *to) <= self.beside(moved, from)
                         && self.may_take(moved.group, moved.actual, *to)
                 };
-                // What comes closest to half of the gap evens it out best.
+                // The weight closest to half of the gap evens it out best.
                 let distance = |moved: &&Movable<'_>| {
                     let leads = moved.actual.leader == from;
                     (gap.abs_diff(2 * self.weight(moved.group)) / super::WEIGHT, leads, moved.group)

@@ -1,8 +1,8 @@
-//! Who votes in the control group, and who follows it.
+//! The members of the control group: which nodes vote, and which follow.
 //!
-//! Everybody follows: each node needs the directory, as long as a shard may count on it or it keeps
-//! writes. A few vote, since each vote that is needed is a sync that a change waits for, and three
-//! outlive one failure even where shards have one replica.
+//! All nodes follow: each needs the directory for as long as a shard may count on it or it keeps
+//! eventual writes. Only a few vote, since a change waits for a sync per vote that it needs. Three
+//! voters survive one failure even where shards have a single replica.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use dkv_base::id::{GroupId, NodeId};
 use super::{Balance, Planner};
 use crate::directory::DirectoryCommand;
 
-/// Fewest and most voters, where there are as many nodes.
+/// Fewest and most voters, given enough nodes.
 const VOTERS: (usize, usize) = (3, 5);
 
 impl Planner<'_> {
@@ -27,8 +27,8 @@ impl Planner<'_> {
         let learners = self
             .nodes
             .iter()
-            // One that leads a shard has to learn that it shall not; one that keeps writes, that it
-            // is to go.
+            // A node that leads a shard has to learn that it should not; a node that keeps eventual
+            // writes, that it is to go.
             .filter(|(node, member)| {
                 !member.retiring || self.may_hold_shards(**node) || !self.has_delivered(**node)
             })
@@ -48,7 +48,7 @@ impl Planner<'_> {
         let next = self.next_voters(current, target, |others| {
             let candidates = self.nodes.keys().filter(|node| !current.contains(node));
             let candidates = candidates.filter(|node| self.is_usable(**node));
-            // Those that have been here longest, not those with the least load.
+            // Prefer the nodes that joined first over those with the least load.
             candidates.copied().min_by_key(|node| {
                 let joined = self.nodes.get(node).map(|member| member.joined);
                 (self.count_in(others, self.region(*node)), joined)
@@ -63,7 +63,7 @@ impl Planner<'_> {
         }
     }
 
-    /// One voter exchanged for one in a region that has fewer.
+    /// Exchanges one voter for a node in a region that has fewer voters.
     fn spread_control(&self, current: &BTreeSet<NodeId>) -> Option<BTreeSet<NodeId>> {
         for from in current {
             let mut others = current.clone();

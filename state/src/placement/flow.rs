@@ -1,7 +1,7 @@
-//! What is on its way: bounds on how much moves at once.
+//! Limits on the transfers of replicas that are in progress at once.
 //!
-//! A replica that comes is sent by the shard's primary. What goes into one node, and what comes out
-//! of one, is bounded by bytes; a shard larger than the bound moves alone.
+//! The primary of a shard sends each new replica its data. The bytes going into one node, and those
+//! going out of one, are bounded; a shard larger than the bound moves alone.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use dkv_base::id::NodeId;
 use super::Measured;
 use crate::directory::Directory;
 
-/// Bytes that may be on their way into a node, or out of one.
+/// Bytes that may be in transfer into a node, or out of one.
 const MOVING_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Replicas that may be.
+/// Replicas that may be in transfer into a node, or out of one.
 const MOVING_REPLICAS_MAX: usize = 16;
 
-/// Replicas and bytes on their way.
+/// Replicas and bytes in transfer.
 #[derive(Clone, Copy, Default)]
 struct Moving {
     replicas: usize,
@@ -30,7 +30,7 @@ impl Moving {
     }
 }
 
-/// What is on its way, by node.
+/// The transfers in progress, by node.
 #[derive(Default)]
 pub(super) struct Flow {
     into: BTreeMap<NodeId, Moving>,
@@ -57,7 +57,7 @@ impl Flow {
         flow
     }
 
-    /// Whether that much more may be on its way.
+    /// Returns whether a transfer of this many bytes may start.
     pub(super) fn takes(&self, from: NodeId, to: NodeId, bytes: u64) -> bool {
         let moving = |of: &BTreeMap<NodeId, Moving>, node| of.get(&node).copied();
         moving(&self.into, to).unwrap_or_default().takes(bytes)

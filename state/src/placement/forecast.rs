@@ -1,4 +1,4 @@
-//! What is to come, if nothing else happens: for people who want to know before it does.
+//! A forecast of the planned changes, for people who want to know them in advance.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +7,19 @@ use dkv_base::id::{GroupId, NodeId};
 use super::{Balance, Measured, Transfer, plan, transfer};
 use crate::directory::{Directory, DirectoryCommand, DirectoryEntry, DirectoryResult};
 
-/// Steps that are looked ahead at the most.
+/// Maximum number of steps to look ahead.
 const STEPS_MAX: usize = 16 * 1024;
 
-/// Everything that would be done.
+/// The changes that are to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forecast {
-    /// Replicas that would move or be added, in order: the shard, where from, where to.
+    /// Replicas that would move or be added, in order: the shard, the source, the destination.
     pub moves: Vec<(GroupId, Option<NodeId>, Option<NodeId>)>,
     /// Primaries that would move afterwards.
     pub transfers: Vec<Transfer>,
 }
 
-/// What would be done until all is at rest, if every step succeeded.
+/// Returns the changes until everything is at rest, if every step succeeded.
 pub fn forecast(directory: &Directory, measured: &Measured, balance: Balance) -> Forecast {
     let (mut directory, mut measured) = (directory.clone(), measured.clone());
     let mut forecast = Forecast::default();
@@ -51,7 +51,8 @@ pub fn forecast(directory: &Directory, measured: &Measured, balance: Balance) ->
     forecast
 }
 
-/// Takes every wish to have come true.
+/// Makes the measurements agree with the directory, as if every planned change had been carried
+/// out.
 fn arrive(directory: &Directory, measured: &mut Measured) {
     for (group, plan) in directory.groups() {
         let Some(actual) = measured.groups.get_mut(group) else { continue };

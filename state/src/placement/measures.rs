@@ -1,67 +1,67 @@
-//! What the coordinator knows of nodes and groups beside the directory.
+//! The coordinator's measurements of nodes and groups, which the directory does not contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 
-/// How the network is, as the coordinator has heard. Of a node or group that is missing here
-/// nothing is known: it is neither given anything nor changed.
+/// The state of the network as reported to the coordinator. Nothing is known about a node or group
+/// that is missing here, so placement neither gives it anything nor changes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// How each node seems.
+    /// The measurements of each node.
     pub nodes: BTreeMap<NodeId, NodeMeasure>,
-    /// How each group is, by the word of its leader.
+    /// The measurements of each group, as reported by its leader.
     pub groups: BTreeMap<GroupId, GroupMeasure>,
 }
 
-/// How one node seems to the coordinator.
+/// The coordinator's measurements of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeMeasure {
-    /// Whether it was heard of within the last election time.
+    /// Whether the coordinator heard from the node within the last election timeout.
     pub live: bool,
-    /// Time since it was last heard of, or since this coordinator began to listen, in milliseconds.
+    /// Time since it last heard from the node, or since it began to listen, in milliseconds.
     pub silent_ms: u64,
-    /// What it said of itself, if it did so lately.
+    /// The node's report on itself, if there is a recent one.
     pub report: Option<NodeReport>,
 }
 
-/// What a node says of itself.
+/// A node's report on itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
-    /// Groups of which it has anything, wanted or not.
+    /// Groups that the node stores anything of, wanted or not.
     pub holds: BTreeSet<GroupId>,
-    /// Bytes that it could take in: room on its disk beyond what it keeps in reserve.
+    /// Bytes that the node could take in: free disk space beyond its reserve.
     pub free_bytes: u64,
-    /// Whether it has eventual writes that are not delivered yet, or may take some yet. Of a node
-    /// that is to be removed, that it has none is its last word, however old.
+    /// Whether the node has eventual writes that are not delivered yet, or may still accept some.
+    /// For a node that is to be removed, a report of having none is final, however old.
     pub keeps_writes: bool,
-    /// The revision of the directory that it knew when it looked at what it leads.
+    /// The revision of the directory that the node knew when it inspected the groups it leads.
     pub directory: Revision,
 }
 
-/// How one group is, by the word of its leader.
+/// The measurements of one group, as reported by its leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMeasure {
-    /// Who leads.
+    /// The leader of the group.
     pub leader: NodeId,
-    /// In which term.
+    /// The term of that leader.
     pub term: Term,
-    /// Nodes whose vote counts; of a joint configuration, those of the newer half.
+    /// Nodes that vote; in a joint configuration, those of the newer half.
     pub voters: BTreeSet<NodeId>,
     /// Nodes that follow without a vote, and those that lose theirs in a joint configuration.
     pub learners: BTreeSet<NodeId>,
-    /// Whether a change of voters was begun and is not finished.
+    /// Whether a change of voters has begun and is not finished.
     pub is_joint: bool,
-    /// Whether a change of members was begun and is not committed.
+    /// Whether a change of members has begun and is not committed.
     pub is_changing: bool,
-    /// Members that live and have all but the newest entries, the leader included.
+    /// Members that are live and have all but the newest entries, the leader included.
     pub ready: BTreeSet<NodeId>,
-    /// Bytes of its keys and values.
+    /// Bytes of the group's keys and values.
     pub bytes: u64,
 }
 
 impl GroupMeasure {
-    /// Whether the group counts on a node in any way.
+    /// Returns whether the node is a voter or a learner of the group.
     pub fn has(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.learners.contains(&node)
     }

@@ -1,11 +1,11 @@
-//! Why a node that is to be emptied is not getting any emptier, for people.
+//! The reason why a draining node does not become empty, for people.
 
 use dkv_base::id::NodeId;
 
 use super::{Balance, Measured, Planner, forecast};
 use crate::directory::Directory;
 
-/// What keeps replicas on a node, if what is planned would leave some there.
+/// Returns what keeps replicas on a node, if the planned changes would leave some there.
 pub fn obstacle(directory: &Directory, measured: &Measured, node: NodeId) -> Option<String> {
     let planner = Planner::new(directory, measured)?;
     let unknown = planner.shards().find(|(group, _)| !measured.groups.contains_key(group));

@@ -1,10 +1,10 @@
-//! Who should lead: primaries are spread over regions, and then over nodes.
+//! Distribution of leadership: spreads primaries over regions, and then over nodes.
 //!
-//! A primary moves by a transfer of leadership to another voter that is up to date. What is named
-//! here is one transfer; it is a suggestion to the group's leader, and no part of the directory.
-//! Where a node has two more than another and no shard in common with it, others stand in between:
-//! the way over them is found by breadth-first search, and its last part is gone first, so that
-//! nobody gets more than there were at most.
+//! A primary moves by a transfer of leadership to another voter that is up to date. This module
+//! proposes one transfer at a time, which is a suggestion to the group's leader and no part of the
+//! directory. A node may lead two more shards than another with which it shares no shard. Then a
+//! breadth-first search finds a path over the nodes in between, and the last hop of the path is
+//! taken first, so that no node ever leads more shards than the most before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,15 +16,15 @@ use crate::directory::Directory;
 /// A primary that should move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
-    /// Which shard.
+    /// The shard.
     pub group: GroupId,
-    /// Who leads it.
+    /// The current leader.
     pub from: NodeId,
-    /// Who should.
+    /// The proposed leader.
     pub to: NodeId,
 }
 
-/// The next transfer, or nothing if the primaries are spread well enough.
+/// Returns the next transfer, or `None` if the primaries are spread well enough.
 pub fn transfer(directory: &Directory, measured: &Measured) -> Option<Transfer> {
     let primaries = Primaries::new(directory, measured);
     primaries.between_regions().or_else(|| primaries.between_nodes())
@@ -33,10 +33,10 @@ pub fn transfer(directory: &Directory, measured: &Measured) -> Option<Transfer> 
 struct Primaries<'a> {
     directory: &'a Directory,
     measured: &'a Measured,
-    /// Nodes that may lead, and how many shards each leads.
+    /// The number of shards led by each node that may lead.
     led: BTreeMap<NodeId, usize>,
     by_region: BTreeMap<&'a str, usize>,
-    /// Every transfer that could be.
+    /// All transfers that are possible.
     possible: Vec<Transfer>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Primaries<'a> {
         stays && self.measured.nodes.get(&node).is_some_and(|seen| seen.live)
     }
 
-    /// While its members change, who leads a group is for its own leader to see to.
+    /// While the members of a group change, its own leader decides who leads it.
     fn is_at_rest(&self, group: GroupId, actual: &GroupMeasure) -> bool {
         let plan = self.directory.groups().get(&group);
         !actual.is_joint && plan.is_some_and(|plan| plan.voters == actual.voters)
@@ -97,7 +97,7 @@ impl<'a> Primaries<'a> {
         self.by_region.get(region).copied().unwrap_or_default()
     }
 
-    /// A transfer from a region to one that leads at least two less.
+    /// Returns a transfer from a region to one that leads at least two fewer shards.
     fn between_regions(&self) -> Option<Transfer> {
         let mut possible: Vec<&Transfer> = self
             .possible
@@ -116,15 +116,16 @@ impl<'a> Primaries<'a> {
         possible.first().copied().copied()
     }
 
-    /// A transfer on the way from a node to one that leads at least two less.
+    /// Returns a transfer on the path from a node to one that leads at least two fewer shards.
     fn between_nodes(&self) -> Option<Transfer> {
         let mut nodes: Vec<NodeId> = self.led.keys().copied().collect();
         nodes.sort_by_key(|node| std::cmp::Reverse(self.led(*node)));
         nodes.into_iter().find_map(|node| self.way_from(node))
     }
 
-    /// The last part of the shortest way from a node, through its region, to one there that leads
-    /// at least two less. Or one part to such a node in a region that leads less.
+    /// Returns the last hop of the shortest path from a node, within its region, to a node there
+    /// that leads at least two fewer shards, or a single hop to such a node in a region that leads
+    /// fewer.
     fn way_from(&self, start: NodeId) -> Option<Transfer> {
         let mut seen = BTreeSet::from([start]);
         let mut next = VecDeque::from([start]);

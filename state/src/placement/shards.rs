@@ -1,4 +1,4 @@
-//! What a group needs: voters that are missing, gone, or to go.
+//! The changes that a group needs: voters that are missing, gone, or leaving.
 
 use std::collections::BTreeSet;
 
@@ -7,33 +7,33 @@ use dkv_base::id::{GroupId, NodeId};
 use super::{GroupMeasure, Planner};
 use crate::directory::DirectoryCommand;
 
-/// What is done first.
+/// The order in which changes are made, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Urgency {
-    /// A wish cannot come true any more.
+    /// A planned voter can no longer arrive.
     Lost,
     /// A voter is gone.
     Gone,
     /// There are too few voters.
     Missing,
-    /// A voter is to go.
+    /// A voter has been asked to leave.
     Leaving,
-    /// There are too many.
+    /// There are too many voters.
     Surplus,
 }
 
 impl Planner<'_> {
-    /// The most urgent change that a shard needs.
+    /// Returns the most urgent change that any shard needs.
     pub(super) fn urgent(&self) -> Option<DirectoryCommand> {
         let needs = self.shards().filter_map(|(group, _)| Some((self.need(group)?, group)));
         let ((_, voters), group) = needs.min_by_key(|((urgency, _), group)| (*urgency, *group))?;
         self.wish(group, voters, BTreeSet::new())
     }
 
-    /// What a shard needs, if it can be given.
+    /// Returns the change that a shard needs, if it is possible now.
     fn need(&self, group: GroupId) -> Option<(Urgency, BTreeSet<NodeId>)> {
         let wished = &self.directory.groups().get(&group)?.voters;
-        // Nobody is known to lead it: nothing would come of a wish.
+        // Without a known leader, no one could carry the change out.
         let actual = self.measured.groups.get(&group)?;
         if actual.is_joint {
             return None;
@@ -45,7 +45,7 @@ impl Planner<'_> {
         self.next_voters(wished, replication, |others| self.candidate(group, actual, others))
     }
 
-    /// The voters that are wished, with another in the place of one that went down before it came.
+    /// Returns the planned voters with a replacement for one that went down before it arrived.
     pub(super) fn without_the_lost(&self, group: GroupId) -> Option<BTreeSet<NodeId>> {
         let wished = &self.directory.groups().get(&group)?.voters;
         let actual = self.measured.groups.get(&group)?;
@@ -64,8 +64,8 @@ impl Planner<'_> {
         Some(others)
     }
 
-    /// The voters with at most one of them exchanged, added or dropped; nothing if they can stay as
-    /// they are. `newcomer` finds one to put beside those that it is given.
+    /// Returns the voters with at most one of them exchanged, added or dropped; `None` if they can
+    /// stay as they are. `newcomer` returns the best node to add to the given ones.
     pub(super) fn next_voters(
         &self,
         current: &BTreeSet<NodeId>,
@@ -90,8 +90,8 @@ impl Planner<'_> {
         if current.len() > target && current.len() > 1 {
             return Some((Urgency::Surplus, without(going.or_else(|| self.newest(current))?)));
         }
-        // A node goes without a replacement only if an administrator has it removed, and every node
-        // that could vote does.
+        // A node leaves without a replacement only if an administrator has it removed, and the
+        // remaining voters are as many as there could be.
         let staying = current.iter().filter(|node| !self.is_retiring(**node)).count();
         if let Some(going) = going.filter(|node| self.is_retiring(*node))
             && staying > 0
@@ -105,7 +105,7 @@ impl Planner<'_> {
         Some((urgency, with(without(going?))?))
     }
 
-    /// How many voters there could be: usable nodes, and those that vote now and may stay.
+    /// Returns how many voters there could be: usable nodes, and current voters that may stay.
     fn possible_voters(&self, current: &BTreeSet<NodeId>, target: usize) -> usize {
         let possible = self.nodes.iter().filter(|(node, member)| {
             let usable = !self.is_gone(**node) && !member.left && !member.draining;
@@ -114,8 +114,8 @@ impl Planner<'_> {
         possible.count().min(target)
     }
 
-    /// The voter that most needs replacing: one that is gone before one that is asked to go, since
-    /// that one still votes.
+    /// Returns the voter that most needs replacing: one that is gone before one that is asked to
+    /// leave, since the latter still votes.
     fn first_to_go(&self, current: &BTreeSet<NodeId>) -> Option<NodeId> {
         let gone = current.iter().filter(|node| self.is_gone(**node));
         let gone = gone.max_by_key(|node| self.is_retiring(**node));
@@ -127,7 +127,7 @@ impl Planner<'_> {
         current.iter().max_by_key(joined).copied()
     }
 
-    /// The node that is best given a replica of a shard, beside those that have one.
+    /// Returns the node that is the best addition to `others` as a replica of a shard.
     fn candidate(
         &self,
         group: GroupId,
@@ -140,15 +140,15 @@ impl Planner<'_> {
         self.best(candidates, others)
     }
 
-    /// Whether a node can be given a replica of a shard now.
+    /// Returns whether a node can be given a replica of a shard now.
     pub(super) fn may_take(&self, group: GroupId, actual: &GroupMeasure, node: NodeId) -> bool {
         let Some(report) = self.measured.nodes.get(&node).and_then(|seen| seen.report.as_ref())
         else {
             return false;
         };
-        // What is left there of an earlier replica has to be deleted first, by the node itself.
+        // The node itself has to delete the remains of an earlier replica first.
         let is_clean = actual.has(node) || !report.holds.contains(&group);
-        // Once as it comes, and once as it is put in order.
+        // The data needs space twice: once when it is received, and once when it is merged.
         let has_room = actual.voters.contains(&node) || report.free_bytes / 2 >= actual.bytes;
         let flows =
             actual.voters.contains(&node) || self.flow.takes(actual.leader, node, actual.bytes);

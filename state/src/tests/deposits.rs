@@ -1,5 +1,6 @@
-//! Eventual writes among strong ones, against a stupid twin: whatever comes in whatever order and
-//! how often, of each key the latest stays, and each is taken once.
+//! Eventual writes mixed with strong ones, compared with a naive model: whatever the order of
+//! arrival and the number of repeats, the latest write of each key wins, and each write is applied
+//! once.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,12 @@ use super::super::command::CommandResult;
 use super::super::shard::ShardState;
 use super::{batch_at, node, open, session, write};
 
-/// What an outbox has, from number one on: stamps, keys, values.
+/// The writes of an outbox, from number one on: stamps, keys, values.
 type Outbox = Vec<(u64, u8, Option<u8>)>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// An outbox sends a window again: from so many before what is acknowledged, so many.
+    /// Sends a window of an outbox again: `count` writes, from `back` before the next one due.
     Send {
         outbox: usize,
         back: u64,
@@ -62,7 +63,7 @@ proptest! {
     ) {
         let mut state = ShardState::new();
         state.apply(&batch_at(1, Stamp(0), &[open(A)])).unwrap();
-        // Of each key the latest stamp and what it stored; the first of equals stays.
+        // The latest stamp of each key and the value it stored; the first of equal stamps wins.
         let mut latest: BTreeMap<u8, (u64, Option<u8>)> = BTreeMap::new();
         let mut taken = [0_u64; 2];
         let (mut wall, mut serial, mut last) = (0_u64, 0, 0_u64);
@@ -88,7 +89,7 @@ proptest! {
                             }
                         }
                     }
-                    // What comes too early is not taken, and can come later.
+                    // A write that comes too early is not applied, and can come again later.
                     let ahead = taken[outbox] + 2;
                     if let Some(entry) = outboxes[outbox].get(ahead as usize - 1) {
                         let command = deposited(['m', 'n'][outbox], ahead, *entry);
@@ -107,7 +108,7 @@ proptest! {
                     let command =
                         write(A, serial, serial, Condition::Always, &key_bytes, operation);
                     state.apply(&batch_at(1, Stamp(wall), &[command])).unwrap();
-                    // It is later than all that is there.
+                    // A strong write is later than all writes before it.
                     last = (last + 1).max(wall);
                     latest.insert(key, (last, value));
                 }
@@ -142,7 +143,7 @@ fn a_strong_write_is_later_than_what_its_client_has_seen() {
     };
     let write = codec::encode_vec(&Command::Write(write));
     state.apply(&batch_at(1, Stamp(10), &[open(session('a')), write])).unwrap();
-    // The eventual write that the client had seen elsewhere comes after it, and does not win.
+    // The client had seen this eventual write elsewhere; it arrives after the strong one and loses.
     let late = Deposited {
         node: node('n'),
         number: Number(1),
@@ -179,11 +180,11 @@ fn what_a_node_takes_after_it_has_lost_the_end_of_its_outbox_is_new() {
     for number in 1..=3 {
         assert!(written(take(number, number - 1, number, b"a")));
     }
-    // It knows of the first one only, and begins far above.
+    // The node remembers only its first write, and begins again at a much higher number.
     assert!(written(take(1 << 20, 1, 9, b"b")));
     assert!(written(take((1 << 20) + 1, 1 << 20, 10, b"c")));
     assert_eq!(take(1 << 21, (1 << 20) + 2, 11, b"d"), CommandResult::TooEarly);
-    // The second copy of one is one.
+    // A second copy is not applied again.
     assert!(written(take(1 << 20, 1, 9, b"b")));
     for (key, is_there) in [(b"b", true), (b"c", true), (b"d", false)] {
         assert_eq!(state.row(key).is_some(), is_there, "{key:?}");
@@ -199,10 +200,10 @@ fn a_clock_on_the_wall_that_is_set_ahead_ends_no_tombstone() {
     state.apply(&batch_at(1, wall(10), &[open(A), delete(1, b"k")])).unwrap();
     let deleted = state.deleted_at(b"k");
     assert_ne!(deleted, Stamp(0));
-    // Another primary, whose clock is two hours ahead.
+    // A batch of another primary, whose wall clock is two hours ahead.
     state.apply(&batch_at(2, wall(2 * HOUR_MS), &[delete(2, b"other")])).unwrap();
     assert_eq!(state.deleted_at(b"k"), deleted);
-    // An hour that was measured ends it, whatever the wall shows.
+    // A measured hour ends the tombstone, whatever the wall clock shows.
     state.apply(&batch_at(HOUR_MS + 2, wall(11), &[delete(3, b"other")])).unwrap();
     assert_eq!(state.deleted_at(b"k"), Stamp(0));
 }

@@ -24,7 +24,7 @@ fn load(store: &GroupStore) -> GroupState {
     GroupState::load(store).expect("what was stored is whole").0
 }
 
-/// Applies a batch that puts `count` keys of that round, and opens its session first.
+/// Opens the session of this round and applies a batch that puts `count` keys.
 fn fill(state: &mut GroupState, round: u64, count: u64) {
     let mut commands = vec![open(session('s'))];
     for number in 0..count {
@@ -58,8 +58,8 @@ fn chunks(store: &GroupStore) -> (Vec<Bytes>, Meta) {
     (chunks, reader.meta().clone())
 }
 
-/// What a crash at this moment would leave: a copy of all files, made while none of them changes.
-/// (Threads of the engine merge tables and delete files when they like.)
+/// Returns the files that a crash at this moment would leave: a copy made while none of them
+/// changes. (Threads of the engine merge tables and delete files at any time.)
 fn image(path: &Path) -> tempfile::TempDir {
     loop {
         let before = listing(path);
@@ -114,7 +114,7 @@ fn a_checkpoint_is_there_after_a_restart() {
         fill(&mut state, round, 100);
         checkpoint(&store, &mut state);
     }
-    // Applied and not in a checkpoint: the log has it.
+    // Applied, but not in a checkpoint: the log has the entry.
     let hash = state.hash();
     fill(&mut state, 4, 1);
     drop((first, store));
@@ -159,7 +159,7 @@ fn a_full_disk_refuses_and_recovers() {
     assert!(store.install().map(|_| ()).is_err());
     state.restore_changes(changes);
     assert!(state.changed_bytes() > 0);
-    // Reads go on, and more is applied meanwhile.
+    // Reads continue, and more entries are applied meanwhile.
     fill(&mut state, 2, 5);
     normal.set_reserve(0);
     checkpoint(&store, &mut state);
@@ -197,7 +197,7 @@ fn an_engine_that_does_not_open_says_which_directory_and_why() {
     };
     let said = error_of(&|path| fs::remove_file(table(path)).expect("removed"));
     assert_eq!(said, "STATE is damaged: a file of it is missing, or is not what was written");
-    // fjall panics on these; whoever runs the node sees one line.
+    // fjall panics on these; the operator sees a single line.
     let taken = |file: &Path| {
         fs::remove_file(file).expect("removed");
         fs::create_dir(file).expect("made");
@@ -218,7 +218,7 @@ fn an_engine_whose_making_was_cut_off_is_made_again() {
     fs::write(image.path().join("lock"), "").expect("written");
     fs::write(image.path().join("0.jnl"), [0; 4096]).expect("written");
     drop(engine(image.path()));
-    // With a journal that was used it is not the first start.
+    // A journal with contents means that this is not the first start.
     let used = tempfile::tempdir().expect("a directory");
     fs::write(used.path().join("0.jnl"), "rows").expect("written");
     let error = Engine::open(used.path(), OPTIONS).map(drop).expect_err("it lost the rest");
@@ -258,7 +258,7 @@ fn a_cut_journal_leaves_a_whole_moment() {
                 assert!(moments.contains(&moment), "cut at {cut} of {used}");
                 seen.insert(state.clock_ms());
             }
-            // Not even the first checkpoint is whole.
+            // Not even the first checkpoint is complete.
             Err(EngineError::Damaged { problem, .. }) => {
                 assert_eq!(problem, "group 1: the meta row is gone");
                 seen.insert(0);
@@ -272,7 +272,7 @@ fn a_cut_journal_leaves_a_whole_moment() {
 #[test]
 fn a_flipped_byte_is_never_read_as_state() {
     let directory = tempfile::tempdir().expect("a directory");
-    // The empty state is not among them: what is lost must not look as if it had never been.
+    // The empty state is not among them: a lost state must not look as if it had never existed.
     let mut moments = Vec::new();
     {
         let engine = engine(directory.path());
@@ -311,16 +311,16 @@ fn a_flipped_byte_is_never_read_as_state() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(refused > 20, "only {refused} were refused");
-    // Some damage to its manifests has fjall panic twice, which ends the process on the spot: loud,
-    // and nothing is read.
+    // Some damage to fjall's manifests makes it panic twice, which aborts the process: the failure
+    // is visible, and no state is read.
     assert!(aborted < refused, "{aborted} aborted, {refused} refused");
 }
 
-/// The variable that tells the test below what to open.
+/// The environment variable that tells the test below which image to open.
 const IMAGE: &str = "DKV_TEST_IMAGE";
 
 /// Opens an image in another process and returns the hash of its shard, "damaged", another error,
-/// or nothing if the process was aborted.
+/// or `None` if the process was aborted.
 fn open_elsewhere(image: &Path) -> Option<String> {
     let output = std::process::Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "tests::engine::opens_an_image", "--nocapture"])
@@ -367,7 +367,7 @@ fn a_row_that_was_changed_is_found() {
     let key = b"key 3";
     let mut value = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
     value.extend_from_slice(format!("1 {}", "value ".repeat(20)).as_bytes());
-    // The same length, so that only the hash can tell.
+    // The length stays the same, so only the hash can detect the change.
     assert_eq!(damage(&|store| store.tamper(Table::Keys, key, Some(&value))), hash);
     assert_eq!(damage(&|store| store.tamper(Table::Keys, key, None)), count);
     assert_eq!(damage(&|store| store.tamper(Table::Keys, b"other", Some(&value))), count);
@@ -409,7 +409,7 @@ fn a_removed_group_is_gone() {
     checkpoint(&store, &mut state);
     assert_eq!(load(&store).hash(), state.hash());
 
-    // Removed once more, it can be had from another node.
+    // After another removal, the group can be restored from a snapshot of another node.
     let (chunks, meta) = chunks(&store);
     store.remove().expect("removed");
     let mut installer = store.install().expect("room");

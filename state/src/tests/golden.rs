@@ -1,8 +1,8 @@
-//! Runs a script and compares what it prints with what the file says.
+//! Runs a script and compares its output with the output recorded in the file.
 //!
 //! A line that begins with `>` is a command; the lines below it, up to an empty line, a comment or
-//! the next command, are what it prints. Comments begin with `#`. With `UPDATE_EXPECT=1` in the
-//! environment the file is rewritten; the difference is then for the author to understand.
+//! the next command, are its output. Comments begin with `#`. With `UPDATE_EXPECT=1` in the
+//! environment the file is rewritten, and the author has to check the difference.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Bytes that nobody should send: they are refused, and nothing panics.
+//! Malformed input: the state refuses it without a panic.
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision};
@@ -53,7 +53,7 @@ proptest! {
 }
 
 proptest! {
-    // Each opens an engine.
+    // Few cases, since each opens an engine.
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
@@ -81,7 +81,7 @@ proptest! {
 
 #[test]
 fn lengths_have_one_spelling() {
-    // One command of one byte, its length once as 0x01 and once as 0x81 0x00.
+    // One command of one byte, with its length encoded as 0x01 and then as 0x81 0x00.
     let mut bytes = batch(1, &[vec![5]]).to_vec();
     assert!(Batch::decode(&bytes).is_ok());
     bytes.splice(13..14, [0x81, 0x00]);
@@ -120,7 +120,7 @@ fn a_batch_is_full_in_good_time() {
     assert_eq!(builder.len(), wire_limits::BATCH_COMMANDS_MAX);
     let full = builder.finish();
     assert_eq!(Batch::decode(&full).map(|batch| batch.len()), Ok(4096));
-    // One more is over the limit, whoever made it.
+    // One more command is over the limit, even if it was not built by a `BatchBuilder`.
     let mut fuller = full.to_vec();
     fuller[9..13].copy_from_slice(&4097_u32.to_le_bytes());
     fuller.push(0);

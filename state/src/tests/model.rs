@@ -1,4 +1,4 @@
-//! The shard's state against a stupid twin: linear lists that forget nothing by themselves.
+//! The shard's state compared with a naive model: linear lists that never forget on their own.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Condition::Present),
         1 => (0..30_u64).prop_map(|revision| Condition::Revision(Revision(revision))),
     ];
-    // Few serials, in any order: most writes are retries of another write.
+    // Few serials, in any order, so that most writes are retries of another write.
     let write = (session.clone(), 1..12_u64, 0..6_u64, condition, 0..4_u8, any::<Option<u8>>());
     prop_oneof![
         1 => session.prop_map(|session| Action::Open { session }),
@@ -81,7 +81,7 @@ struct TwinSession {
     id: SessionId,
     used_ms: u64,
     settled: u64,
-    /// All that was ever executed.
+    /// All serials that were ever executed, with their results.
     executed: Vec<(u64, CommandResult)>,
 }
 
@@ -191,7 +191,7 @@ proptest! {
         let mut twin = Twin::default();
         let mut time_ms = 1000_u64;
         for (forward_ms, back, actions) in &batches {
-            // Now and then a primary whose clock is behind.
+            // Now and then a primary has a clock that is behind.
             time_ms = if *back == 0 { time_ms - 40 } else { time_ms + forward_ms };
             let commands: Vec<_> = actions.iter().map(Action::encode).collect();
             let results = state.apply(&batch(time_ms, &commands))?;

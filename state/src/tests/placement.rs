@@ -1,5 +1,5 @@
-//! Random networks: placement comes to rest, spreads what there is, and never lowers what it must
-//! keep.
+//! Random networks: placement comes to rest, spreads replicas and primaries, and never lowers the
+//! redundancy that it must preserve.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::super::placement::{
 };
 use super::{node, uuid};
 
-/// A network as it is, and as it is wished.
+/// A network: the actual one, and the planned one.
 struct World {
     directory: Directory,
     measured: Measured,
@@ -23,7 +23,7 @@ struct World {
 }
 
 impl World {
-    /// One node, `a`, that holds everything.
+    /// Creates a network with one node, `a`, that holds everything.
     fn new(shards: u32, replication: u32) -> Self {
         let settings = Settings { shards, replication, ..Settings::default() };
         let mut world = Self {
@@ -80,7 +80,7 @@ impl World {
         self.measured.nodes.insert(node(letter), seen);
     }
 
-    /// The wish for a group comes true.
+    /// Carries out the plan for a group.
     fn arrive(&mut self, group: GroupId) {
         let plan = &self.directory.groups()[&group];
         let Some(actual) = self.measured.groups.get_mut(&group) else { return };
@@ -96,7 +96,7 @@ impl World {
         self.measured.nodes.get(&id).is_some_and(|seen| seen.live)
     }
 
-    /// Executes one planned step after checking it against the network as it is.
+    /// Executes one planned step after checking it against the actual network.
     fn step(&mut self, balance: Balance) -> Result<Option<DirectoryCommand>, TestCaseError> {
         let Some(command) = plan(&self.directory, &self.measured, balance) else { return Ok(None) };
         let before = self.directory.clone();
@@ -148,12 +148,12 @@ impl World {
         prop_assert!(learners.is_empty());
         let actual = &self.measured.groups[&group];
         if actual.voters != old.voters {
-            // Only what is lost on the way is changed on the way.
+            // Before a plan is complete, only its lost voters are replaced.
             prop_assert!(going.iter().all(|id| !actual.voters.contains(id)));
             return Ok(());
         }
         if voters.len() < old.voters.len() {
-            // Nobody who could vote is left out.
+            // Every node that could vote does.
             prop_assert!(going.iter().all(|id| member(id).retiring));
             for id in before.nodes().keys().filter(|id| self.live(**id)) {
                 let it = member(id);
@@ -163,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes steps, each of which comes true, until there are none.
+    /// Takes steps, carrying out each one, until there are none left.
     fn settle(&mut self, balance: Balance) -> Result<Vec<Moved>, TestCaseError> {
         let mut moved = Vec::new();
         let groups: Vec<GroupId> = self.directory.groups().keys().copied().collect();
@@ -184,7 +184,7 @@ impl World {
         Err(TestCaseError::fail("it does not come to rest"))
     }
 
-    /// Replicas by node.
+    /// Returns the number of replicas by node.
     fn counts(&self) -> BTreeMap<NodeId, usize> {
         let mut counts: BTreeMap<_, _> = self.directory.nodes().keys().map(|id| (*id, 0)).collect();
         let shards = self.directory.groups().iter().filter(|(group, _)| group.is_shard());
@@ -217,7 +217,7 @@ fn letters(count: u8) -> impl Iterator<Item = char> {
     (b'a'..b'a' + count).map(char::from)
 }
 
-/// A network of so many nodes that is at rest.
+/// Creates a network of this many nodes that is at rest.
 fn network(nodes: u8, shards: u32, replication: u32) -> Result<World, TestCaseError> {
     let mut world = World::new(shards, replication);
     for letter in letters(nodes).skip(1) {
@@ -290,7 +290,7 @@ proptest! {
                 Event::Arrive(group) => world.arrive(GroupId(group)),
             }
         }
-        // In the end all are well.
+        // In the end all nodes are well.
         let ids: Vec<_> = world.directory.nodes().keys().copied().collect();
         for id in ids {
             let name = char::from(id.0.as_bytes()[0]);
@@ -322,7 +322,8 @@ proptest! {
         let foreseen = forecast(&world.directory, &world.measured, Balance::Gentle);
         let moved = world.settle(Balance::Gentle)?;
         prop_assert_eq!(foreseen.moves.len(), moved.len());
-        // Where there were too few nodes, each shard gets a replica there that it lacked.
+        // If there were too few nodes before, each shard gets the replica that it lacked on this
+        // one.
         let voters = replication.min(nodes.into()) * shards;
         let ideal = if u32::from(nodes) < replication { shards } else { voters / u32::from(nodes + 1) };
         let taken = moved.len() as u32;
@@ -345,7 +346,8 @@ proptest! {
         prop_assert!(done);
         let moved = world.settle(Balance::Gentle)?;
         if u32::from(nodes) > replication {
-            // Who has least may have a replica of all that is left; then a little more moves.
+            // The least loaded node may already have a replica of every shard that is left; then a
+            // few more replicas move.
             let others = moved.iter().filter(|it| it.from != Some(drained)).count();
             prop_assert_eq!(moved.len() - others, held);
             prop_assert!(others <= 1 + held / 3, "{} besides {}", others, held);
@@ -398,7 +400,8 @@ proptest! {
                 *bytes.entry(*node).or_default() += world.measured.groups[group].bytes;
             }
         }
-        // A count more is worth the bytes of a mean shard less: no node is off by more than a few.
+        // One replica more is worth the bytes of a mean shard less, so no node is far from the
+        // mean.
         let mean = (sizes.iter().sum::<u64>() / u64::from(nodes)) << 20;
         let most = bytes.values().max().copied().unwrap_or_default();
         prop_assert!(most < mean + mean / 2 + (60 << 20), "{:?}", bytes);
@@ -427,7 +430,8 @@ proptest! {
             }
             counts.into_values().max().unwrap_or_default()
         };
-        // As many in one region as if each had as many nodes as it liked, if they do.
+        // The number of replicas in one region if every region had enough nodes; checked only if
+        // they do.
         let ideal = (replication as usize).div_ceil(sizes.len());
         let roomy = sizes.iter().all(|size| usize::from(*size) >= ideal);
         for plan in world.directory.groups().values() {
@@ -445,7 +449,7 @@ proptest! {
         for (_, actual) in measured.groups.iter().filter(|(group, _)| group.is_shard()) {
             *led.entry(region(&actual.leader)).or_default() += 1;
         }
-        // Where each region has a replica of each shard, each leads its part.
+        // If each region has a replica of each shard, each region leads its share.
         if replication as usize >= sizes.len() && roomy {
             let (least, most) = (led.values().min(), led.values().max());
             prop_assert!(led.len() == sizes.len());

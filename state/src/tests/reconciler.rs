@@ -1,4 +1,4 @@
-//! From any membership to any other: the reconciler arrives, and never does what it must not.
+//! From any membership to any other: the reconciler gets there, and never violates its invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,9 +19,9 @@ fn some_of(indices: &[usize]) -> BTreeSet<NodeId> {
 struct Case {
     desired: Desired,
     actual: Membership,
-    /// How each node fares in each round, before all are well.
+    /// The liveness and progress of each node in each round, before all nodes are well.
     weather: Vec<Vec<(bool, bool)>>,
-    /// In which rounds a change of voters is cut off half-way, its leader dead.
+    /// The rounds in which a change of voters is interrupted half-way by the death of its leader.
     cuts: Vec<bool>,
 }
 
@@ -60,7 +60,7 @@ proptest! {
     fn arrives_and_keeps_its_promises(case in case()) {
         let Case { desired, mut actual, weather, cuts } = case;
         let mut own = *actual.voters.first().expect("never empty");
-        // In the worst case each round of bad weather is lost, and then each node takes a few
+        // In the worst case every round of bad weather is lost, and each node then takes a few
         // steps.
         for round in 0..weather.len() + 60 {
             let progress: BTreeMap<_, _> = NODES.iter().enumerate().map(|(index, letter)| {
@@ -89,7 +89,8 @@ proptest! {
                 prop_assert!(live.count() > voters.len() / 2, "the group could still commit");
                 if cuts.get(round) == Some(&true) {
                     actual.is_joint = true;
-                    // While it is joint, one that is to go may still be elected.
+                    // While the configuration is joint, a voter on its way out may still be
+                    // elected.
                     let going = before.voters.difference(voters).filter(|_| round % 2 == 0);
                     let mut electable = going.chain(voters);
                     own = *electable.find(|node| progress[node].live).unwrap_or(&own);

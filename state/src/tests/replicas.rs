@@ -1,6 +1,6 @@
-//! Replicas that lived differently are equal: one that only applied, one that was stopped and
-//! loaded again and again and has little memory for values, one that got snapshots from the first
-//! instead of entries and has even less.
+//! Replicas with different histories are equal: one that only applied entries; one that was stopped
+//! and loaded again and again and has little memory for values; one that got snapshots from the
+//! first instead of entries and has even less.
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
@@ -16,7 +16,8 @@ use super::{batch, install, node, open, session, uuid, write};
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: u64::MAX };
 const SHARD: GroupId = GroupId(1);
 
-/// Session, serial (zero opens it), how far behind it settles, key, and length of the value.
+/// Session, serial (zero opens the session), how far behind it settles, key, and length of the
+/// value.
 type LoggedCommand = (u8, u64, u64, u8, Option<u16>);
 
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ enum Event {
     },
     /// Send the third replica a snapshot.
     Snapshot,
-    /// A checkpoint of the second replica fails, and a batch is applied meanwhile.
+    /// Fail a checkpoint of the second replica, and apply a batch meanwhile.
     FailedCheckpoint {
         commands: Vec<LoggedCommand>,
     },
@@ -106,11 +107,12 @@ impl Replica {
         while shard.memory_is_exceeded() && ends < 3 {
             ends += usize::from(shard.evict(2));
         }
-        // All is durable, or was read back from what is: it could all go.
+        // If all values are durable, or were read back from the checkpoint, all of them can be
+        // evicted.
         assert!(self.options.value_bytes == u64::MAX || ends < 3 || shard.changed_rows() > 0);
     }
 
-    /// All rows, wherever they are. Some of those that were away come back.
+    /// Returns all rows, in memory or not. Some of the evicted ones come back into memory.
     fn rows(&mut self) -> Vec<(Vec<u8>, Row)> {
         let (store, shard) = (self.store(), self.state.as_shard_mut().expect("a shard"));
         let found: Vec<_> = shard.iter().map(|(key, found)| (key.to_vec(), found)).collect();
@@ -206,7 +208,7 @@ proptest! {
             prop_assert_eq!(first.state.hash(), second.state.hash());
             prop_assert_eq!(first.rows(), second.rows());
         }
-        // What each says to the next write is the same too, sessions included.
+        // The replicas also answer the next writes alike, sessions included.
         third.replay(&log);
         second.checkpoint();
         second.restart();

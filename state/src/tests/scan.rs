@@ -1,4 +1,4 @@
-//! Pages of keys, against a sorted list.
+//! Pages of keys, compared with a sorted list.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ proptest! {
                 None => drop(twin.remove(&key)),
             }
         }
-        // What waits shows if it is later.
+        // A waiting write shows if it is later than the stored one.
         let mut waiting = Vec::new();
         for (number, (key, (stamp, put))) in (1..).zip(deposits) {
             let value = put.map(|length| vec![9; length]);
@@ -70,7 +70,7 @@ proptest! {
             let size = |(key, value): &(Vec<u8>, Vec<u8>)| {
                 key.len() + if values { value.len() } else { 0 }
             };
-            // Pages are full, and never too full.
+            // Pages are full, but never over their limits.
             let count = listed.keys.len();
             let bytes = expected[..count].iter().map(size).sum::<usize>();
             prop_assert!(count <= 1 || count <= keys_max as usize && bytes <= bytes_max as usize);
@@ -79,7 +79,8 @@ proptest! {
                 let full = bytes + size(&expected[count]) > bytes_max as usize;
                 prop_assert!(count >= 1 && (full || count >= keys_max as usize));
             }
-            // It says of every write that shows, be it by a key that is missing.
+            // The page accounts for every visible write, including deletes, which show as missing
+            // keys.
             let shows = |it: &&Waiting| {
                 let last = listed.keys.last().map_or(&span.after[..], |last| &last.key[..]);
                 it.stamp > Stamp(0) && (!listed.more || &it.key[..] <= last)

@@ -1,4 +1,4 @@
-//! The commands that the golden scripts are made of.
+//! The commands of the golden scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -49,7 +49,7 @@ fn reconciler() {
     golden::check("reconciler.txt", reconciler_script());
 }
 
-/// The number after `name=`, if the words have it.
+/// Returns the value after `name=`, if the words contain it.
 fn option(words: &[&str], name: &str) -> Option<String> {
     let word = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     word.map(str::to_owned)
@@ -166,7 +166,7 @@ fn show_result(result: &CommandResult) -> String {
     }
 }
 
-/// What a script has said of nodes and groups. Where it has said nothing, all is as it is wished.
+/// The measurements that a script has set. All others agree with the plan.
 #[derive(Default)]
 struct Seen {
     nodes: BTreeMap<NodeId, NodeMeasure>,
@@ -266,7 +266,8 @@ fn directory_script() -> impl FnMut(&str) -> String {
                 return String::new();
             }
             "actual" => {
-                // Until it is said again with nothing, by which the group is as it is wished.
+                // Holds until the command is repeated without arguments; the group then agrees with
+                // its plan again.
                 let voters = set(&words, "voters");
                 let leader = set(&words, "leader").first().or(voters.first()).copied();
                 let measure = leader.map(|leader| GroupMeasure {
@@ -296,7 +297,7 @@ fn directory_script() -> impl FnMut(&str) -> String {
                     _ => Balance::Off,
                 };
                 let mut printed = String::new();
-                // What is planned is done at once, until nothing is left to do.
+                // Each planned change is carried out at once, until there are none left.
                 while let Some(command) =
                     placement::plan(&directory, &seen.measured(&directory), balance)
                 {
@@ -423,7 +424,7 @@ fn reconciler_script() -> impl FnMut(&str) -> String {
                 own = node(words[1].chars().next().expect("a letter"));
                 String::new()
             }
-            // Does one step after another, as if each succeeded at once.
+            // Takes one step after another, as if each succeeded at once.
             "run" => {
                 let mut printed = String::new();
                 for _ in 0..100 {
@@ -451,7 +452,7 @@ fn show_step(step: &Step) -> String {
     }
 }
 
-/// What a step does to the membership when it succeeds.
+/// Applies the effect of a successful step to the membership.
 pub(super) fn execute(step: &Step, actual: &mut Membership, own: &mut NodeId) {
     match step {
         Step::FinishJoint => actual.is_joint = false,

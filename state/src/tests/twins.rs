@@ -1,4 +1,4 @@
-//! The engine in memory against the one on disk: the same calls, the same answers.
+//! The engine in memory against the one on disk: the same calls return the same results.
 
 use bytes::Bytes;
 use dkv_base::id::GroupId;
@@ -13,15 +13,16 @@ const SHARD: GroupId = GroupId(1);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Writes or deletes a key, and takes a checkpoint or not.
+    /// Writes or deletes a key, and optionally takes a checkpoint.
     Apply { key: u8, delete: bool, bytes: usize, checkpoint: bool },
-    /// Sends the newest checkpoint to an engine of the same kind, which becomes the one in use.
+    /// Sends the newest checkpoint to an engine of the same kind, which then replaces the one in
+    /// use.
     Transfer,
-    /// Begins to take a snapshot, and gives up.
+    /// Begins to install a snapshot, and gives up.
     GiveUp,
-    /// Forgets the group.
+    /// Removes the group.
     Remove,
-    /// Opens the engine anew: what was applied since the checkpoint is lost.
+    /// Opens the engine anew; entries applied since the checkpoint are lost.
     Reopen,
 }
 
@@ -88,7 +89,7 @@ impl Replica {
             }
             Step::Reopen => {
                 let engine = self.engine.take();
-                // All handles first: a directory has one owner.
+                // Drop all handles first: a directory has one owner.
                 let next = GroupState::new(SHARD);
                 self.state = next;
                 let engine = {
@@ -142,7 +143,7 @@ proptest! {
     }
 }
 
-/// fjall gives the number of a deleted table to a new one, and must not take that for deleted.
+/// fjall reuses the number of a deleted table, and must not take the new table for deleted.
 #[test]
 fn a_snapshot_that_was_given_up_costs_nothing() {
     let checkpoint = Step::Apply { key: 0, delete: false, bytes: 0, checkpoint: true };

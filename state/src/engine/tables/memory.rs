@@ -1,8 +1,8 @@
 //! A database in memory, **for tests and simulation only**.
 //!
-//! Every call is durable when it returns, as with the real one, and the database can be made to die
-//! at a call, which then has happened or has not, as the seed decides. What is durable outlives the
-//! process that wrote it: [`MemoryStore::restart`] returns it as the next one finds it.
+//! As with the real one, every call is durable when it returns. The database can be made to die at
+//! a call, which then has happened or not, as the seed decides. Durable data outlives the process
+//! that wrote it: [`MemoryStore::restart`] returns it as the next process finds it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use super::Pair;
 
 type Contents = BTreeMap<Slice, Slice>;
 
-/// What a database in memory keeps. Clones are the same.
+/// The contents of a database in memory. Clones share them.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
@@ -25,31 +25,31 @@ struct State {
     tables: BTreeMap<String, MemoryTable>,
     dead: bool,
     calls: u64,
-    /// The last call that is answered, and whether the one after it still happens.
+    /// The last call that gets an answer, and whether the call after it still takes effect.
     last_call: Option<(u64, bool)>,
     free_bytes: Option<u64>,
 }
 
 impl MemoryStore {
-    /// A store without tables.
+    /// Creates a store without tables.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the process that uses it. Returns the same store; this one fails every call from now
-    /// on.
+    /// Ends the process that uses the store. Returns a store with the same contents; this one fails
+    /// every call from now on.
     pub fn restart(&self) -> Self {
         let copy = self.copy();
         self.lock().dead = true;
         copy
     }
 
-    /// Another store with the same in it.
+    /// Returns another store with the same contents.
     pub fn copy(&self) -> Self {
         let state = self.lock();
         let mut tables = BTreeMap::new();
         for (name, table) in &state.tables {
-            // Copied, not shared: what is left of the dead process must not reach it.
+            // Copied, not shared: the remains of the dead process must not reach it.
             let rows = Arc::clone(&table.lock());
             tables.insert(name.clone(), MemoryTable::new(name, rows));
         }
@@ -57,19 +57,19 @@ impl MemoryStore {
         Self { state: Arc::new(Mutex::new(next)) }
     }
 
-    /// Lets `count` more changes through; the one after them fails, having happened or not, and so
-    /// does all that comes later.
+    /// Lets `count` more changes through. The one after them fails, having taken effect or not, and
+    /// so do all later ones.
     pub fn die_after(&self, count: u64, happens: bool) {
         let mut state = self.lock();
         state.last_call = Some((state.calls + count, happens));
     }
 
-    /// Whether a call has failed.
+    /// Returns whether a call has failed.
     pub fn is_dead(&self) -> bool {
         self.lock().dead
     }
 
-    /// Limits the room to `bytes`, or lifts the limit. Rows do not use it up.
+    /// Limits the free space to `bytes`, or lifts the limit. Rows do not use it up.
     pub fn set_free_bytes(&self, bytes: Option<u64>) {
         self.lock().free_bytes = bytes;
     }
@@ -108,7 +108,7 @@ pub(in crate::engine) struct MemoryTables {
     store: MemoryStore,
 }
 
-/// A table of it.
+/// A table of such a database.
 #[derive(Clone)]
 pub(crate) struct MemoryTable {
     name: Arc<str>,

@@ -2,14 +2,14 @@ use std::fs;
 
 use super::*;
 
-/// Bytes of all journals in a directory.
+/// Returns the size of all journals in a directory, in bytes.
 fn journal_bytes(directory: &Path) -> u64 {
     let files = fs::read_dir(directory).expect("readable").flatten();
     let journals = files.filter(|file| file.path().extension().is_some_and(|it| it == "jnl"));
     journals.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// Bytes that nothing makes shorter.
+/// Returns bytes that do not compress.
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut word = || {
@@ -34,8 +34,8 @@ fn the_journal_is_bounded_though_no_memtable_ever_is_full() {
         tables.commit(batch).expect("committed");
         tables.ingest(&table, [(b"ingested".to_vec(), Some(vec![1]))]).expect("ingested");
     }
-    // One that is full, one that is written, and what goes there before fjall looks again; once a
-    // thread of its comes to that.
+    // One journal that is full, one being written, and what is written until fjall checks again and
+    // one of its threads gets to it.
     let bound = 2 * JOURNAL_BYTES_MAX + 3 * JOURNAL_LOOK_BYTES;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while journal_bytes(directory.path()) > bound {

@@ -1,4 +1,4 @@
-//! Snapshots: of one moment, and installed whole or not at all.
+//! Snapshots: they are of one moment, and are installed as a whole or not at all.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn a_snapshot_is_of_one_moment() {
     while let Some(chunk) = reader.next_chunk().expect("readable") {
         installer.write_chunk(&chunk).expect("a chunk");
         count += 1;
-        // Everything changes under the reader, and at last the whole generation is gone.
+        // Everything changes under the reader, and finally the whole generation is deleted.
         fill(&mut state, round, 3000);
         checkpoint(&store, &mut state);
         round += 1;
@@ -49,8 +49,8 @@ fn an_installation_happens_at_once() {
     let mut old = load(&store);
     fill(&mut old, 1, 50);
     checkpoint(&store, &mut old);
-    // Keyspaces: fjall's own, its sequence, the records, and one generation. Threads of the engine
-    // may still have in hand what is given up.
+    // The keyspaces are fjall's own, its sequence, the records, and one generation. Threads of the
+    // engine may still be using abandoned ones.
     let come_to_four = |path: &Path| {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while fs::read_dir(path.join("keyspaces")).expect("readable").count() != 4 {
@@ -66,20 +66,20 @@ fn an_installation_happens_at_once() {
     };
     assert_survives(old.hash());
 
-    // A crash after any chunk: the old state stands, and what was begun is cleared up.
+    // After a crash following any chunk, the old state is current, and the rest is cleaned up.
     let mut installer = store.install().expect("room");
     for chunk in &chunks {
         installer.write_chunk(chunk).expect("a chunk");
         assert_survives(old.hash());
     }
-    // Given up: the same, and its files are gone without a restart.
+    // After giving up, the same holds, and the files are gone without a restart.
     drop(installer);
     come_to_four(directory.path());
     assert_survives(old.hash());
     assert_eq!(load(&store).hash(), old.hash());
 
-    // The whole: the old state still stands, until the switch; then the new state, also right
-    // after.
+    // After the whole snapshot, the old state stays current until the switch. From then on, the new
+    // state is current, even right after the switch.
     let stale = old.take_changes(Bytes::new());
     let mut installer = store.install().expect("room");
     for chunk in &chunks {
@@ -94,11 +94,11 @@ fn an_installation_happens_at_once() {
     assert_survives(new.hash());
     assert_eq!(load(&store).hash(), new.hash());
 
-    // What was taken from the old state does not mix with the new one.
+    // Changes taken from the old state do not mix with the new one.
     let error = store.checkpoint(&stale).expect_err("superseded");
     assert!(matches!(error, EngineError::Superseded));
     assert_survives(new.hash());
-    // The new state goes on from there.
+    // The new state continues from there.
     let mut loaded = load(&store);
     fill(&mut loaded, 10, 10);
     checkpoint(&store, &mut loaded);
@@ -132,7 +132,7 @@ fn a_disk_that_is_full_at_the_end_of_a_snapshot_refuses_only_that() {
     assert!(matches!(error, EngineError::NoSpace { .. }) && !error.is_fatal(), "{error}");
     assert_eq!(load(&store).hash(), old.hash());
 
-    // What was complete while there was room needs no more of it, and the next transfer is taken.
+    // A snapshot completed while there was room needs no more room, and the next transfer succeeds.
     engine.set_reserve(0);
     let completed = receive().complete(&meta).expect("whole");
     engine.set_reserve(u64::MAX / 4);
