@@ -3,10 +3,10 @@
 //! A node takes an eventual write to any shard, whether or not it has a replica and whether or not
 //! the primary can be reached. It makes the write durable in its own log, beside the entries of its
 //! groups and with the same sync, and answers. From then on eventual reads here show it, if it is
-//! the latest known write of its key. A task for each shard ([`relay`]) delivers the writes to the
-//! primary, in the order in which they were taken, as soon and as often as needed; the shard takes
-//! each number of an outbox once (see `dkv_state::tombstones`). A write leaves the outbox when this
-//! node's replica has applied it.
+//! the latest known write of its key. A task for each shard (`tasks/outbox_relay.rs`) delivers the
+//! writes to the primary, in the order in which they were taken, as soon and as often as needed;
+//! the shard takes each number of an outbox once (see `dkv_state::tombstones`). A write leaves the
+//! outbox when this node's replica has applied it.
 //!
 //! The decisions are made in [`ledger`], which is plain data.
 //!

@@ -113,7 +113,7 @@ pub fn print(filter: &str) {
     init(Some(lines));
 }
 
-/// Watches the logs of the processes. Has no effect after [`print`], which watches them too.
+/// Watches the logs of the processes. Has no effect after [`print()`], which watches them too.
 pub fn look() {
     init(None::<EnvFilter>);
 }
