@@ -172,6 +172,7 @@ impl Administered {
 }
 
 #[test]
+#[ignore = "does not bring its situation about: the change of members ends unseen"]
 fn a_voter_that_knows_no_current_member_votes_for_one() {
     let mut network = Administered::at_rest();
     // The third loses all that it learns of a change of voters, and the second begins anew and
