@@ -20,7 +20,7 @@ mod log_store;
 mod state_machine;
 mod transport;
 #[cfg(test)]
-mod test_replica;
+pub(crate) mod test_replica;
 mod fifo_watch;
 mod validation;
 mod durability_check;

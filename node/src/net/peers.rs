@@ -102,6 +102,8 @@ struct Link {
 #[derive(Default)]
 struct LinkState {
     connection: Option<quinn::Connection>,
+    /// When the connection was opened.
+    opened: Option<Instant>,
     address: Option<SocketAddr>,
     failing_since: Option<Instant>,
     /// Failed attempts to connect in a row.
@@ -237,7 +239,7 @@ impl Peers {
             let link = self.link(node, lane);
             let mut state = lock(&link.state);
             let moved = state.address.is_some() && state.address != self.address(node);
-            if (state.failing_since.is_some() || moved)
+            if (state.seems_dead() || moved)
                 && let Some(connection) = state.connection.take()
             {
                 Close::Done.close(&connection, "connecting anew");
@@ -265,6 +267,20 @@ impl Peers {
         // Spawned, because the caller may give up sooner than a handshake takes.
         let connecting = tokio::spawn(async move { peers.connect(node, lane).await });
         connecting.await.unwrap_or(Err(PeerError::Resting(node)))
+    }
+
+    /// Opens the connection for urgent messages to a node, unless it is open or being opened. What
+    /// is urgent then does not wait for a handshake, which takes three round trips.
+    pub(crate) fn warm(&self, node: NodeId) {
+        let link = self.link(node, Lane::Urgent);
+        if link.open().is_some() || link.connecting.try_lock().is_err() {
+            return;
+        }
+        let peers = self.clone();
+        tokio::spawn(async move {
+            // Whoever needs the connection reports why there is none.
+            let _ = peers.connection(node, Lane::Urgent).await;
+        });
     }
 
     async fn connect(&self, node: NodeId, lane: Lane) -> Result<quinn::Connection, PeerError> {
@@ -300,6 +316,7 @@ impl Peers {
             Ok(connection) => {
                 *state = LinkState {
                     connection: Some(connection.clone()),
+                    opened: Some(Instant::now()),
                     address: Some(address),
                     ..LinkState::default()
                 };
@@ -327,10 +344,14 @@ impl Peers {
         incarnations.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
     }
 
-    /// Reports that a node did not answer.
-    pub(crate) fn failed(&self, node: NodeId, lane: Lane) {
+    /// Reports that a node did not answer what was begun at `asked`. It says nothing about a
+    /// connection that was opened later.
+    pub(crate) fn failed(&self, node: NodeId, lane: Lane, asked: Instant) {
         let link = self.link(node, lane);
         let mut state = lock(&link.state);
+        if state.opened.is_none_or(|opened| asked < opened) {
+            return;
+        }
         let since = *state.failing_since.get_or_insert_with(Instant::now);
         let far = state.connection.as_ref().map_or(Duration::ZERO, |open| open.rtt() * 4);
         if since.elapsed() >= GIVE_UP_AFTER.max(far) {
@@ -363,6 +384,16 @@ impl Peers {
     }
 }
 
+impl LinkState {
+    /// Returns whether nothing has been answered for longer than an answer takes. Two nodes that
+    /// connect to each other must not take one late answer for a dead connection: each would close
+    /// the connection that the other needs.
+    fn seems_dead(&self) -> bool {
+        let round_trip = self.connection.as_ref().map_or(Duration::ZERO, |open| open.rtt());
+        self.failing_since.is_some_and(|since| since.elapsed() > round_trip * 2)
+    }
+}
+
 impl Link {
     fn open(&self) -> Option<quinn::Connection> {
         let state = lock(&self.state);
@@ -373,3 +404,6 @@ impl Link {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

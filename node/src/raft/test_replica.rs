@@ -121,12 +121,12 @@ impl Replica {
 }
 
 /// Creates the authority of a new network.
-pub(super) fn new_authority() -> Authority {
+pub(crate) fn new_authority() -> Authority {
     Authority::create(NetworkId::random(), SystemTime::now()).unwrap()
 }
 
 /// Creates the credentials of a new node.
-pub(super) fn credentials(authority: &Authority) -> Credentials {
+pub(crate) fn credentials(authority: &Authority) -> Credentials {
     let (key, public_key) = generate_key().unwrap();
     let identity = Identity::node(authority.network(), NodeId::random());
     let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();

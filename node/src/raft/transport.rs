@@ -282,6 +282,7 @@ impl NetworkClient {
         let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
         let limit = self.network.time_scale.stretch(option.hard_ttl());
+        let asked = Instant::now();
         let conversation = async {
             let connection =
                 peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
@@ -299,11 +300,11 @@ impl NetworkClient {
                 Ok(answer)
             }
             Ok(Err(error)) => {
-                peers.failed(self.target, Lane::Urgent);
+                peers.failed(self.target, Lane::Urgent, asked);
                 Err(unreachable(error))
             }
             Err(_) => {
-                peers.failed(self.target, Lane::Urgent);
+                peers.failed(self.target, Lane::Urgent, asked);
                 Err(unreachable("no answer in time"))
             }
         }
@@ -385,7 +386,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
             Ok(Ok(_)) => Err(unreachable("an answer to another question")),
             Ok(Err(error)) => Err(unreachable(error)),
             Err(_) => {
-                peers.failed(self.target, Lane::Urgent);
+                peers.failed(self.target, Lane::Urgent, now);
                 Err(unreachable("no answer in time"))
             }
         }

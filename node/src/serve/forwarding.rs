@@ -120,6 +120,7 @@ async fn send(
     let patience = (deadline.saturating_duration_since(Instant::now()) / 2).max(PAUSE);
     let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };
+    let asked = Instant::now();
     let reply: Result<Reply, _> =
         call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
     match reply {
@@ -128,7 +129,7 @@ async fn send(
             Ok(reply.result)
         }
         Err(error) => {
-            node.peers().failed(target, Lane::Bulk);
+            node.peers().failed(target, Lane::Bulk, asked);
             Err(NotSent::Lost(error.to_string()))
         }
     }

@@ -165,6 +165,7 @@ impl Relay {
     /// Sends writes to the primary.
     async fn there(&self, primary: NodeId, window: Vec<(Number, Bytes)>) -> Attempt {
         let peers = self.node.peers();
+        let asked = Instant::now();
         let sent = send(&self.node, primary, self.outbox.shard(), window);
         match tokio::time::timeout(WINDOW_TIMEOUT, sent).await {
             Ok(Ok(attempt)) => {
@@ -172,12 +173,12 @@ impl Relay {
                 attempt
             }
             Ok(Err(why)) => {
-                peers.failed(primary, Lane::Bulk);
+                peers.failed(primary, Lane::Bulk, asked);
                 debug!(?primary, why, "an outbox was not emptied");
                 Attempt { acknowledged: None, refused: Some(Refusal::Unavailable(why)) }
             }
             Err(_) => {
-                peers.failed(primary, Lane::Bulk);
+                peers.failed(primary, Lane::Bulk, asked);
                 let why = "no answer in time".to_owned();
                 Attempt { acknowledged: None, refused: Some(Refusal::Unavailable(why)) }
             }

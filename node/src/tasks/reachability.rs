@@ -9,6 +9,8 @@
 //! A node learns of its removal from the server or, if that is down, from the other nodes, which
 //! close its connections. One of them may be mistaken; more than half of them are not.
 //!
+//! A node that votes keeps a connection to each of the other voters.
+//!
 //! If the node cannot be reached at its advertised address, it sees no incoming connections:
 //! neither from the server, which calls every node back, nor from another node.
 
@@ -65,6 +67,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut unreached = Unreached::default();
     loop {
         node.ticks().pause(WATCH_EVERY).await;
+        meet_voters(&node);
         let (refusing, others) = (node.peers().refusing(), others(&node));
         for peer in refusing.difference(&known) {
             warn!(?peer, "another node refuses this one: it says that this node was removed");
@@ -93,6 +96,16 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
             None => {}
         }
+    }
+}
+
+/// Connects this node to those it votes with: when the leader that they all hear is gone, the next
+/// one needs their votes, and a handshake over a long distance takes longer than an election.
+fn meet_voters(node: &Node) {
+    let groups = node.groups().into_iter().filter(|group| !group.only_follows());
+    let voters: BTreeSet<NodeId> = groups.flat_map(|group| group.voters()).collect();
+    for voter in voters.into_iter().filter(|voter| *voter != node.id()) {
+        node.peers().warm(voter);
     }
 }
 

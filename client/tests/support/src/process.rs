@@ -51,7 +51,8 @@ pub fn program(built: &str, scratch: &str) -> &'static Path {
 }
 
 /// Returns a command in the environment of a network: with its home, and without variables of this
-/// process. Each program of the wrapper gets the next one, with its arguments, as arguments.
+/// process but `DKV_TEST_LOG`, which is its `DKV_LOG`. Each program of the wrapper gets the next
+/// one, with its arguments, as arguments.
 pub fn command(wrapper: &[&str], program: &Path, arguments: &[&str], home: &Path) -> Command {
     let mut command = match wrapper.split_first() {
         None => Command::new(program),
@@ -65,6 +66,9 @@ pub fn command(wrapper: &[&str], program: &Path, arguments: &[&str], home: &Path
         if name.to_string_lossy().starts_with("DKV_") {
             command.env_remove(name);
         }
+    }
+    if let Some(log) = std::env::var_os("DKV_TEST_LOG") {
+        command.env("DKV_LOG", log);
     }
     command.args(arguments).env("DKV_HOME", home).env("NO_COLOR", "1").current_dir(home);
     command

@@ -222,9 +222,10 @@ impl Sender {
     async fn run(self, mut beats: mpsc::Receiver<QueuedCall>) {
         let mut number = 0;
         while let Some(first) = beats.recv().await {
+            let begun = Instant::now();
             if let Err(error) = self.converse(first, &mut beats, &mut number).await {
                 debug!(target = ?self.target, error, "the stream of heartbeats broke");
-                self.peers.failed(self.target, Lane::Urgent);
+                self.peers.failed(self.target, Lane::Urgent, begun);
             }
         }
     }

@@ -12,6 +12,7 @@ use dkv_wire::message::{Acknowledged, Opening};
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::time::Instant;
 
 use super::super::codec::{AppendAnswer, encode_append};
 use super::super::fifo_watch;
@@ -101,6 +102,7 @@ impl AppendStream<'_> {
             left_behind: self.append_streams.left_behind(),
             network: self.network.clone(),
             target: self.target,
+            begun: Instant::now(),
         };
         unfold(Some(answers), Answers::step).boxed()
     }
@@ -151,7 +153,7 @@ async fn replaced<S>(
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Unpin,
 {
-    let until = tokio::time::Instant::now() + COMMIT_WAIT;
+    let until = Instant::now() + COMMIT_WAIT;
     while tells_commit_only(&request, last_sent)
         && let Ok(Some(next)) = tokio::time::timeout_at(until, input.next()).await
     {
@@ -201,6 +203,7 @@ struct Answers {
     left_behind: fifo_watch::Receiver<u64>,
     network: Network,
     target: NodeId,
+    begun: Instant,
 }
 
 impl Answers {
@@ -236,7 +239,7 @@ impl Answers {
             Ok(Some(frame)) => frame,
             Ok(None) => return None,
             Err(error) => {
-                answers.network.peers.failed(answers.target, Lane::Bulk);
+                answers.network.peers.failed(answers.target, Lane::Bulk, answers.begun);
                 return Some((Err(lost(error)), None));
             }
         };
