@@ -50,7 +50,7 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     let command: Command<'_> =
         codec::decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match &command {
-        Command::OpenSession(_) | Command::OpenSessionOf { .. } => {}
+        Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
         Command::Deposited(deposited) => {
             if deposited.number.0 == 0 {

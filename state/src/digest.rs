@@ -8,9 +8,19 @@
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::rows::{Counts, MalformedRow, Meta, Row, RowSink, Table, Tombstone};
+use super::rows::{Counts, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table, Tombstone};
 use super::session::{Outcome, Session};
 use super::value_cache::{Place, Slot};
+
+/// The numbers of a state that its hash includes besides the parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) revision: Revision,
+    pub(super) clock_ms: u64,
+    pub(super) stamp: Stamp,
+    pub(super) floor: Revision,
+    pub(super) swept: Revision,
+}
 
 /// Sums of the hashes of all parts of a shard's state, and their counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +30,9 @@ pub(super) struct Digest {
     /// Sum over tombstones and outbox positions.
     small_sum: u64,
     small: u64,
+    /// Sum over past versions.
+    history_sum: u64,
+    history: u64,
     counts: Counts,
     results: u64,
 }
@@ -36,8 +49,9 @@ impl Digest {
     }
 
     /// Returns the hash of a state with these parts at the given moment.
-    pub(super) fn hash(&self, revision: Revision, clock_ms: u64, stamp: Stamp) -> u64 {
-        let mut bytes = [0; 88];
+    pub(super) fn hash(&self, at: Moment) -> u64 {
+        let Moment { revision, clock_ms, stamp, floor, swept } = at;
+        let mut bytes = [0; 120];
         let parts = [
             self.keys_sum,
             self.counts.keys,
@@ -50,6 +64,10 @@ impl Digest {
             stamp.0,
             self.small_sum,
             self.small,
+            self.history_sum,
+            self.history,
+            floor.0,
+            swept.0,
         ];
         for (chunk, part) in bytes.chunks_exact_mut(8).zip(parts) {
             chunk.copy_from_slice(&part.to_le_bytes());
@@ -57,22 +75,33 @@ impl Digest {
         xxh3_64(&bytes)
     }
 
-    pub(super) fn add_key(&mut self, key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) {
-        self.keys_sum = self.keys_sum.wrapping_add(key_hash(key, revision, stamp, value));
+    pub(super) fn add_key(&mut self, key: &[u8], origin: Origin, value: &[u8]) {
+        self.keys_sum = self.keys_sum.wrapping_add(key_hash(key, origin, value));
         self.counts.keys += 1;
         self.counts.bytes += (key.len() + value.len()) as u64;
     }
 
-    pub(super) fn remove_key(&mut self, key: &[u8], slot: &Slot) {
+    /// Takes a key out, and returns what it contributed.
+    pub(super) fn remove_key(&mut self, key: &[u8], slot: &Slot) -> u64 {
         let (hash, bytes) = match &slot.value {
-            Place::Here { value, .. } => {
-                (key_hash(key, slot.revision, slot.stamp, value), value.len())
-            }
+            Place::Here { value, .. } => (key_hash(key, slot.origin, value), value.len()),
             Place::Stored { bytes, hash } => (*hash, *bytes as usize),
         };
         self.keys_sum = self.keys_sum.wrapping_sub(hash);
         self.counts.keys -= 1;
         self.counts.bytes -= (key.len() + bytes) as u64;
+        hash
+    }
+
+    /// Adds a past version, whose hash is that which it had or would have had as the newest.
+    pub(super) fn add_history(&mut self, hash: u64) {
+        self.history_sum = self.history_sum.wrapping_add(hash);
+        self.history += 1;
+    }
+
+    pub(super) fn remove_history(&mut self, hash: u64) {
+        self.history_sum = self.history_sum.wrapping_sub(hash);
+        self.history -= 1;
     }
 
     /// Adds a row of a small table, which maps a name to a number.
@@ -127,8 +156,16 @@ impl RowSink for Digest {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
             Table::Keys => {
-                let (revision, stamp, value) = Row::decode(value)?;
-                self.add_key(key, revision, stamp, value);
+                let (origin, value) = Row::decode(value)?;
+                self.add_key(key, origin, value);
+            }
+            Table::History => {
+                let (key, revision) = HistoryRow::split_key(key)?;
+                let (origin, value) = HistoryRow::decode(revision, value)?;
+                self.add_history(match value {
+                    Some(value) => key_hash(key, origin, value),
+                    None => deletion_hash(key, origin),
+                });
             }
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
             Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
@@ -142,7 +179,13 @@ impl RowSink for Digest {
     }
 
     fn hash_with(&self, meta: &Meta) -> u64 {
-        self.hash(meta.revision, meta.clock_ms, meta.stamp)
+        self.hash(Moment {
+            revision: meta.revision,
+            clock_ms: meta.clock_ms,
+            stamp: meta.stamp,
+            floor: meta.floor,
+            swept: meta.swept,
+        })
     }
 
     fn counts(&self) -> Counts {
@@ -150,11 +193,20 @@ impl RowSink for Digest {
     }
 }
 
-/// Hashes a key's row. The value is hashed once, in one piece; key, revision and stamp enter
-/// through the seeds.
-pub(super) fn key_hash(key: &[u8], revision: Revision, stamp: Stamp, value: &[u8]) -> u64 {
-    let at = revision.0 ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Hashes a version of a key. The value is hashed once, in one piece; all else enters through the
+/// seeds.
+pub(super) fn key_hash(key: &[u8], origin: Origin, value: &[u8]) -> u64 {
+    let Origin { revision, stamp, created, version } = origin;
+    let at = revision.0
+        ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ created.0.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ version.wrapping_mul(0x1656_67b1_9e37_79f9);
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
+}
+
+/// Hashes a deletion as a past version of its key.
+pub(super) fn deletion_hash(key: &[u8], origin: Origin) -> u64 {
+    !key_hash(key, origin, &[])
 }
 
 fn small_hash(table: Table, key: &[u8], number: u64) -> u64 {

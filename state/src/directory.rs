@@ -209,7 +209,10 @@ impl Directory {
             keys: HashMap::new(),
             sessions: Vec::new(),
             directory: changed.then_some(encoded),
+            history: Default::default(),
             meta: Meta {
+                floor: Revision::default(),
+                swept: Revision::default(),
                 stamp: Default::default(),
                 applied,
                 revision: self.contents.revision,

@@ -32,9 +32,11 @@ pub mod rows;
 
 mod clock;
 mod digest;
+mod history;
 mod tombstones;
 mod value_cache;
 mod scan;
+mod reads_at;
 mod session;
 mod sessions;
 mod shard;
@@ -60,7 +62,8 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
-pub use rows::{Changes, Counts, Generation, Meta, Row};
+pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
+pub use reads_at::{Changed, FoundChange, FoundVersion, NotKept, VersionValue};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
 pub use value_cache::Found;

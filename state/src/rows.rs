@@ -1,4 +1,4 @@
-//! The state in its serialized form: rows of five tables, and one meta row that says which moment
+//! The state in its serialized form: rows of six tables, and one meta row that says which moment
 //! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -9,7 +9,10 @@
 //! table      key           value
 //! 'd' 100    (empty)       the directory, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
-//! 'k' 107    the key       revision u64 le, stamp u64 le, value
+//! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
+//!            revision u64   or 0 u8 if the key was deleted
+//!            be
+//! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le, value
 //! 'o' 111    node id       number u64 le: so much of that node's outbox is here
 //! 's' 115    session id    the session, postcard
 //! ```
@@ -25,10 +28,11 @@ use dkv_wire::message::Stored;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::history::VersionKey;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,8 @@ pub enum Table {
     Directory = b'd',
     /// The tombstones of a shard: when its keys were deleted.
     Tombstones = b'g',
+    /// The past versions of a shard's keys.
+    History = b'h',
     /// The keys of a shard.
     Keys = b'k',
     /// The position up to which the shard has taken each node's outbox.
@@ -54,9 +60,15 @@ impl Table {
 
     /// Returns the table that a byte identifies.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Directory, Self::Tombstones, Self::Keys, Self::OutboxPositions, Self::Sessions]
-            .into_iter()
-            .find(|table| table.byte() == byte)
+        let all = [
+            Self::Directory,
+            Self::Tombstones,
+            Self::History,
+            Self::Keys,
+            Self::OutboxPositions,
+            Self::Sessions,
+        ];
+        all.into_iter().find(|table| table.byte() == byte)
     }
 }
 
@@ -104,6 +116,10 @@ pub struct Meta {
     pub clock_ms: u64,
     /// The latest stamp of a write; shards only.
     pub stamp: Stamp,
+    /// The earliest revision at which the shard can be read.
+    pub floor: Revision,
+    /// The revision up to which compaction has removed what it must.
+    pub swept: Revision,
     /// The hash of the state.
     pub hash: u64,
     /// The size of the state.
@@ -160,13 +176,24 @@ impl Meta {
     }
 }
 
+/// The write that made a version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its revision.
+    pub revision: Revision,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The revision of the write that created the key.
+    pub created: Revision,
+    /// The number of writes of the key since then, this one included; zero for a deletion.
+    pub version: u64,
+}
+
 /// A stored value and the write that stored it. Cloning shares the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The revision of the write that stored the value.
-    pub revision: Revision,
-    /// The stamp of that write.
-    pub stamp: Stamp,
+    /// The write.
+    pub origin: Origin,
     /// The value, in an allocation of its own.
     pub value: Arc<[u8]>,
 }
@@ -174,26 +201,102 @@ pub struct Row {
 impl Row {
     /// Converts the row to the message that answers a read; shares the value.
     pub fn to_stored(&self) -> Stored {
-        Stored { value: Bytes::from_owner(Arc::clone(&self.value)), revision: self.revision }
+        Stored { value: Bytes::from_owner(Arc::clone(&self.value)), revision: self.origin.revision }
     }
 
     /// Decodes the value of a row of [`Table::Keys`].
-    pub(super) fn decode(value: &[u8]) -> Result<(Revision, Stamp, &[u8]), MalformedRow> {
-        let (revision, rest) =
-            value.split_first_chunk::<8>().ok_or(MalformedRow("a key has no revision"))?;
-        let (stamp, value) =
-            rest.split_first_chunk::<8>().ok_or(MalformedRow("a key has no stamp"))?;
-        let (revision, stamp) = (u64::from_le_bytes(*revision), u64::from_le_bytes(*stamp));
-        Ok((Revision(revision), Stamp(stamp), value))
+    pub(super) fn decode(row: &[u8]) -> Result<(Origin, &[u8]), MalformedRow> {
+        let (revision, rest) = number(row)?;
+        let (stamp, rest) = number(rest)?;
+        let (created, rest) = number(rest)?;
+        let (version, value) = number(rest)?;
+        let (revision, stamp, created) = (Revision(revision), Stamp(stamp), Revision(created));
+        Ok((Origin { revision, stamp, created, version }, value))
     }
 
     /// Encodes the value of a row of [`Table::Keys`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(16 + self.value.len());
-        encoded.extend_from_slice(&self.revision.0.to_le_bytes());
-        encoded.extend_from_slice(&self.stamp.0.to_le_bytes());
+        let Origin { revision, stamp, created, version } = self.origin;
+        let mut encoded = Vec::with_capacity(32 + self.value.len());
+        for number in [revision.0, stamp.0, created.0, version] {
+            encoded.extend_from_slice(&number.to_le_bytes());
+        }
         encoded.extend_from_slice(&self.value);
         encoded
+    }
+}
+
+fn number(row: &[u8]) -> Result<(u64, &[u8]), MalformedRow> {
+    let (number, rest) =
+        row.split_first_chunk::<8>().ok_or(MalformedRow("a version is cut short"))?;
+    Ok((u64::from_le_bytes(*number), rest))
+}
+
+/// A past version of a key, as a row of [`Table::History`].
+#[derive(Clone, Debug)]
+pub(super) struct HistoryRow {
+    pub(super) origin: Origin,
+    pub(super) value: HistoryValue,
+}
+
+/// The value of a past version, or where the checkpoint that writes its row finds it.
+#[derive(Clone, Debug)]
+pub(super) enum HistoryValue {
+    /// The write deleted the key.
+    Deleted,
+    /// The value.
+    Here(Arc<[u8]>),
+    /// It is in the row of the key that the last checkpoint has, with this length in bytes.
+    InKeys(u32),
+}
+
+impl HistoryRow {
+    fn value_len(&self) -> usize {
+        match &self.value {
+            HistoryValue::Deleted => 0,
+            HistoryValue::Here(value) => value.len(),
+            HistoryValue::InKeys(bytes) => *bytes as usize,
+        }
+    }
+
+    /// Returns the key of the row of a version.
+    pub(super) fn key(key: &[u8], revision: Revision) -> Vec<u8> {
+        [key, &revision.0.to_be_bytes()].concat()
+    }
+
+    /// Splits the key of a row into the key and the revision of the version.
+    pub(super) fn split_key(joined: &[u8]) -> Result<(&[u8], Revision), MalformedRow> {
+        let (key, revision) =
+            joined.split_last_chunk::<8>().ok_or(MalformedRow("a version has no revision"))?;
+        Ok((key, Revision(u64::from_be_bytes(*revision))))
+    }
+
+    /// Encodes the value of a row; `None` for a deletion.
+    pub(super) fn encode(origin: Origin, value: Option<&[u8]>) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(25 + value.map_or(0, <[u8]>::len));
+        for number in [origin.stamp.0, origin.created.0, origin.version] {
+            encoded.extend_from_slice(&number.to_le_bytes());
+        }
+        encoded.push(u8::from(value.is_some()));
+        encoded.extend_from_slice(value.unwrap_or_default());
+        encoded
+    }
+
+    /// Decodes the value of the row of a version; `None` for a deletion.
+    pub(super) fn decode(
+        revision: Revision,
+        row: &[u8],
+    ) -> Result<(Origin, Option<&[u8]>), MalformedRow> {
+        let (stamp, rest) = number(row)?;
+        let (created, rest) = number(rest)?;
+        let (version, rest) = number(rest)?;
+        let value = match rest.split_first() {
+            Some((1, value)) => Some(value),
+            Some((0, [])) => None,
+            _ => return Err(MalformedRow("a version is neither a value nor a deletion")),
+        };
+        let (stamp, created) = (Stamp(stamp), Revision(created));
+        Ok((Origin { revision, stamp, created, version }, value))
     }
 }
 
@@ -212,6 +315,8 @@ pub struct Changes {
     pub(super) generation: Generation,
     /// Keys; `None` for those that were deleted.
     pub(super) keys: HashMap<Arc<[u8]>, Option<Row>>,
+    /// Past versions; `None` for those that were removed.
+    pub(super) history: HashMap<VersionKey, Option<HistoryRow>>,
     /// Rows of the small tables, encoded; `None` for those that were removed.
     pub(super) small: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// Sessions, encoded; `None` for those that ended.
@@ -236,6 +341,7 @@ impl Changes {
     /// Returns the number of rows that a checkpoint of these changes writes or removes.
     pub fn len(&self) -> usize {
         self.keys.len()
+            + self.history.len()
             + self.small.len()
             + self.sessions.len()
             + usize::from(self.directory.is_some())
@@ -248,7 +354,9 @@ impl Changes {
 
     /// Returns whether any value is at least this long.
     pub fn has_value_of(&self, bytes: usize) -> bool {
-        self.keys.values().flatten().any(|row| row.value.len() >= bytes)
+        let history = self.history.values().flatten().map(HistoryRow::value_len);
+        let keys = self.keys.values().flatten().map(|row| row.value.len());
+        keys.chain(history).any(|length| length >= bytes)
     }
 
     /// Returns the approximate size of the rows, in bytes.
@@ -256,11 +364,15 @@ impl Changes {
         let keys = self
             .keys
             .iter()
-            .map(|(key, row)| key.len() + 16 + row.as_ref().map_or(0, |row| row.value.len()));
+            .map(|(key, row)| key.len() + 32 + row.as_ref().map_or(0, |row| row.value.len()));
+        let history = self.history.iter().map(|(name, row)| {
+            name.key.len() + 33 + row.as_ref().map_or(0, HistoryRow::value_len)
+        });
         let sessions = self.sessions.iter().map(|(_, row)| 16 + row.as_ref().map_or(0, Vec::len));
         let small = self.small.iter();
         let small = small.map(|(_, key, row)| key.len() + row.as_ref().map_or(0, Vec::len));
         keys.sum::<usize>()
+            + history.sum::<usize>()
             + small.sum::<usize>()
             + sessions.sum::<usize>()
             + self.directory.as_ref().map_or(0, Vec::len)

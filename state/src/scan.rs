@@ -88,8 +88,8 @@ impl ListedKey {
     pub fn is(&self, row: &Row) -> bool {
         match &self.value {
             ListedValue::Stored { hash } => {
-                row.revision == self.revision
-                    && key_hash(&self.key, row.revision, row.stamp, &row.value) == *hash
+                row.origin.revision == self.revision
+                    && key_hash(&self.key, row.origin, &row.value) == *hash
             }
             ListedValue::Here(_) | ListedValue::Waiting(_) => false,
         }
@@ -158,7 +158,7 @@ impl Entry<'_> {
                         (*bytes as usize, ListedValue::Stored { hash: *hash })
                     }
                 };
-                (length, ListedKey { key: Arc::clone(key), revision: slot.revision, value })
+                (length, ListedKey { key: Arc::clone(key), revision: slot.origin.revision, value })
             }
             Self::Waiting(Waiting { key, value, .. }) => {
                 let (key, value) = (Arc::from(&key[..]), value.as_ref()?);

@@ -30,15 +30,22 @@ use uuid::Uuid;
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::{Digest, key_hash, small_number};
+use super::digest::{Digest, Moment, key_hash, small_number};
+use super::history::{History, PastValue, PastVersion};
 use super::limits;
 use super::rows::{
-    Changes, Counts, Generation, MalformedRow, Meta, Row, RowSink, Table, Tombstone,
+    Changes, Counts, Generation, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table,
+    Tombstone,
 };
 use super::session::{Outcome, Session};
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
+
+/// Changes that each batch sweeps at least, if compaction has raised the floor above them.
+const SWEPT_PER_BATCH: usize = 64;
+/// The same for each command to compact.
+const SWEPT_PER_COMMAND: usize = 2048;
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
@@ -49,6 +56,7 @@ pub struct ShardState {
     stored: Revision,
     /// The key that the clock hand of the eviction has reached.
     hand: Option<Arc<[u8]>>,
+    history: History,
     sessions: SessionTable,
     tombstones: Tombstones,
     outboxes: OutboxPositions,
@@ -79,6 +87,9 @@ impl ShardState {
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
         self.tombstones.expire(self.clock_ms, &mut self.digest);
+        // More than the batch itself adds.
+        let swept = SWEPT_PER_BATCH + 2 * batch.len();
+        self.history.sweep(swept, &mut self.residents, &mut self.digest);
         Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
     }
 
@@ -95,7 +106,7 @@ impl ShardState {
     /// Returns when a key was last written or deleted, if known, and whether it exists.
     pub fn last_written(&self, key: &[u8]) -> (Stamp, bool) {
         match self.keys.get(key) {
-            Some(slot) => (slot.stamp, true),
+            Some(slot) => (slot.origin.stamp, true),
             None => (self.deleted_at(key), false),
         }
     }
@@ -113,6 +124,10 @@ impl ShardState {
     /// Returns all keys in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Found)> {
         self.keys.iter().map(|(key, slot)| (key.as_ref(), slot.find()))
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
     }
 
     pub(super) fn keys(&self) -> &BTreeMap<Arc<[u8]>, Slot> {
@@ -137,13 +152,19 @@ impl ShardState {
     /// Returns a hash of the whole state, for the cost of one short hash. Replicas that applied the
     /// same entries have the same hash.
     pub fn hash(&self) -> u64 {
-        self.digest.hash(self.revision, self.clock_ms, self.stamp)
+        self.digest.hash(Moment {
+            revision: self.revision,
+            clock_ms: self.clock_ms,
+            stamp: self.stamp,
+            floor: self.history.floor(),
+            swept: self.history.swept(),
+        })
     }
 
     /// Returns the number of rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
-        self.changed.len() + small + self.sessions.changed_len()
+        self.changed.len() + self.history.changed_len() + small + self.sessions.changed_len()
     }
 
     /// Returns the bytes of keys and values written since the changes were last taken. A key that
@@ -160,6 +181,7 @@ impl ShardState {
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
+            history: self.history.take_changed(),
             small: tombstones::take_changed(&mut self.tombstones, &mut self.outboxes),
             sessions: self.sessions.take_changed(),
             directory: None,
@@ -168,6 +190,8 @@ impl ShardState {
                 revision: self.revision,
                 clock_ms: self.clock_ms,
                 stamp: self.stamp,
+                floor: self.history.floor(),
+                swept: self.history.swept(),
                 hash: self.hash(),
                 counts: self.counts(),
             },
@@ -181,6 +205,7 @@ impl ShardState {
         for (key, row) in changes.keys {
             self.changed.entry(key).or_insert(row);
         }
+        self.history.restore_changed(changes.history);
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
@@ -200,7 +225,8 @@ impl ShardState {
         self.clock_ms = meta.clock_ms;
         self.stamp = meta.stamp;
         self.generation = generation;
-        Ok(())
+        let newest = self.keys.iter().map(|(key, slot)| (key, slot.origin.revision));
+        self.history.finish_load(meta.floor, meta.swept, newest)
     }
 
     /// Assigns the changes of an empty state to this generation of its store.
@@ -230,6 +256,8 @@ impl ShardState {
     /// Evicts values that are in a checkpoint while the node exceeds its memory limit. The hand
     /// passes at most `keys_max` keys. Returns whether it reached the end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
+        let newest = |key: &[u8]| self.keys.get(key).map(|slot| slot.origin.revision);
+        self.history.evict(keys_max, self.stored, &mut self.residents, newest);
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
         for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
             if passed == keys_max || !self.residents.memory().is_exceeded() {
@@ -237,11 +265,11 @@ impl ShardState {
                 return false;
             }
             let Place::Here { value, used } = &mut slot.value else { continue };
-            if slot.revision > self.stored || std::mem::take(used.get_mut()) {
+            if slot.origin.revision > self.stored || std::mem::take(used.get_mut()) {
                 continue;
             }
             let Ok(bytes) = u32::try_from(value.len()) else { continue };
-            let hash = key_hash(key, slot.revision, slot.stamp, value);
+            let hash = key_hash(key, slot.origin, value);
             self.residents.went(value);
             slot.value = Place::Stored { bytes, hash };
         }
@@ -253,14 +281,14 @@ impl ShardState {
     pub fn promote(&mut self, key: &[u8], row: &Row) -> bool {
         let Some(slot) = self.keys.get_mut(key) else { return true };
         let Place::Stored { hash, .. } = slot.value else { return true };
-        if slot.revision != row.revision {
+        if slot.origin.revision != row.origin.revision {
             return true;
         }
-        if key_hash(key, row.revision, row.stamp, &row.value) != hash {
+        if key_hash(key, row.origin, &row.value) != hash {
             return false;
         }
         self.residents.came(&row.value);
-        *slot = Slot::new(row.revision, row.stamp, Arc::clone(&row.value));
+        *slot = Slot::new(row.origin, Arc::clone(&row.value));
         true
     }
 
@@ -276,6 +304,11 @@ impl ShardState {
                 self.sessions.open(session, holder, self.clock_ms, &mut self.digest)
             }
             Some(Command::Deposited(deposited)) => self.deposit(&deposited),
+            Some(Command::Compact { floor }) => {
+                self.history.compact(floor.min(self.revision));
+                self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
+                self.nothing_new()
+            }
             Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
                 self.write(&write, now).into()
             }
@@ -330,7 +363,7 @@ impl ShardState {
 
     fn write(&mut self, write: &Write<'_>, now: Stamp) -> Outcome {
         if write.condition != Condition::Always {
-            let current = self.keys.get(write.key).map(|slot| slot.revision);
+            let current = self.keys.get(write.key).map(|slot| slot.origin.revision);
             let holds = match write.condition {
                 Condition::Always => true,
                 Condition::Absent => current.is_none(),
@@ -359,26 +392,35 @@ impl ShardState {
             }
             (Operation::Delete, Some((key, row))) => {
                 let key = Arc::clone(key);
-                self.digest.remove_key(&key, row);
-                forget(&mut self.residents, row);
-                self.keys.remove(&key);
-                self.note_changed(&key, None);
+                let hash = self.digest.remove_key(&key, row);
                 self.revision.0 += 1;
+                if let Some(slot) = self.keys.remove(&key) {
+                    self.history.retire(&key, slot, hash, &mut self.digest);
+                }
+                self.history.delete(&key, self.revision, stamp, &mut self.digest);
+                self.history.note_change(&key, self.revision);
+                self.note_changed(&key, None);
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
             (Operation::Put(value), found) => {
                 self.revision.0 += 1;
                 // A copy, so that a small value does not keep the whole batch in memory.
-                let new = Row { revision: self.revision, stamp, value: Arc::from(value) };
-                self.digest.add_key(key, new.revision, stamp, value);
+                let revision = self.revision;
+                let (created, version) = match &found {
+                    Some((_, slot)) => (slot.origin.created, slot.origin.version + 1),
+                    None => (revision, 1),
+                };
+                let origin = Origin { revision, stamp, created, version };
+                let new = Row { origin, value: Arc::from(value) };
+                self.digest.add_key(key, origin, value);
                 self.residents.came(value);
-                let slot = Slot::new(new.revision, stamp, Arc::clone(&new.value));
+                let slot = Slot::new(origin, Arc::clone(&new.value));
                 let key = match found {
                     Some((key, row)) => {
-                        self.digest.remove_key(key, row);
-                        forget(&mut self.residents, row);
-                        *row = slot;
-                        Arc::clone(key)
+                        let hash = self.digest.remove_key(key, row);
+                        let (key, old) = (Arc::clone(key), std::mem::replace(row, slot));
+                        self.history.retire(&key, old, hash, &mut self.digest);
+                        key
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -387,6 +429,7 @@ impl ShardState {
                         key
                     }
                 };
+                self.history.note_change(&key, revision);
                 self.note_changed(&key, Some(new));
             }
         }
@@ -413,31 +456,45 @@ fn find<'a>(
     keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
 }
 
-/// Stops counting the value of a slot that is about to be dropped.
-fn forget(residents: &mut CachedValues, slot: &Slot) {
-    if let Place::Here { value, .. } = &slot.value {
-        residents.went(value);
-    }
-}
-
 /// Takes rows read back from the engine. They do not count as changed.
 impl RowSink for ShardState {
     fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
         match table {
             Table::Keys => {
-                let (revision, stamp, value) = Row::decode(value)?;
-                self.digest.add_key(key, revision, stamp, value);
+                let (origin, value) = Row::decode(value)?;
+                self.digest.add_key(key, origin, value);
                 let slot = match u32::try_from(value.len()) {
                     Ok(bytes) if self.residents.memory().is_exceeded() => {
-                        let hash = key_hash(key, revision, stamp, value);
-                        Slot { revision, stamp, value: Place::Stored { bytes, hash } }
+                        let hash = key_hash(key, origin, value);
+                        Slot { origin, value: Place::Stored { bytes, hash } }
                     }
                     _ => {
                         self.residents.came(value);
-                        Slot::new(revision, stamp, Arc::from(value))
+                        Slot::new(origin, Arc::from(value))
                     }
                 };
                 self.keys.insert(Arc::from(key), slot);
+            }
+            Table::History => {
+                let (key, revision) = HistoryRow::split_key(key)?;
+                let (origin, value) = HistoryRow::decode(revision, value)?;
+                let value = match value {
+                    None => PastValue::Deleted,
+                    Some(value) => match u32::try_from(value.len()) {
+                        Ok(bytes) if self.residents.memory().is_exceeded() => {
+                            let hash = key_hash(key, origin, value);
+                            PastValue::Stored { bytes, hash }
+                        }
+                        _ => {
+                            self.residents.came(value);
+                            PastValue::Here(Arc::from(value))
+                        }
+                    },
+                };
+                let Origin { stamp, created, version, .. } = origin;
+                let past = PastVersion { stamp, created, version, value };
+                // The keys come after their history, and share nothing with it until then.
+                self.history.load(Arc::from(key), revision, past, &mut self.digest);
             }
             Table::Tombstones => {
                 self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);

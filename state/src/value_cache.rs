@@ -11,9 +11,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::Revision;
 
-use super::rows::Row;
+use super::rows::{Origin, Row};
 
 /// Overhead of a value in bytes: reference counts, and rounding by the allocator.
 const OVERHEAD_BYTES: u64 = 32;
@@ -92,8 +92,7 @@ impl Drop for CachedValues {
 /// The entry of a key in the table.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) revision: Revision,
-    pub(super) stamp: Stamp,
+    pub(super) origin: Origin,
     pub(super) value: Place,
 }
 
@@ -126,8 +125,8 @@ pub enum Found {
 }
 
 impl Slot {
-    pub(super) fn new(revision: Revision, stamp: Stamp, value: Arc<[u8]>) -> Self {
-        Self { revision, stamp, value: Place::Here { value, used: AtomicBool::new(false) } }
+    pub(super) fn new(origin: Origin, value: Arc<[u8]>) -> Self {
+        Self { origin, value: Place::Here { value, used: AtomicBool::new(false) } }
     }
 
     /// Returns the result for a reader, and marks the value as used.
@@ -139,10 +138,9 @@ impl Slot {
                 if !used.load(Ordering::Relaxed) {
                     used.store(true, Ordering::Relaxed);
                 }
-                let (revision, stamp) = (self.revision, self.stamp);
-                Found::Row(Row { revision, stamp, value: Arc::clone(value) })
+                Found::Row(Row { origin: self.origin, value: Arc::clone(value) })
             }
-            Place::Stored { .. } => Found::Stored(self.revision),
+            Place::Stored { .. } => Found::Stored(self.origin.revision),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod join;
 mod request;
+mod history;
 mod read;
 mod scan;
 mod command;
@@ -12,11 +13,13 @@ mod reply;
 mod placement;
 mod status;
 mod server;
+mod watch;
 
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Command, Condition, Deposited, Operation, Write};
+pub use history::{Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
@@ -31,6 +34,7 @@ pub use server::{
     NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
     ServerStatus, Stand, Standing, TokenInfo,
 };
+pub use watch::{Change, KeyRange, WatchFrame, WatchRequest};
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 
 use crate::seal::Seal;
@@ -79,6 +83,8 @@ pub enum Opening {
         /// The dialling node; must be the one of the certificate.
         from: NodeId,
     },
+    /// One [`WatchRequest`], answered by [`WatchFrame`]s.
+    Watch,
 }
 
 /// What a voter has acknowledged in the term of a leader.

@@ -200,7 +200,9 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::ValueEverywhere(receipt, ..)
         | Answer::Page(receipt, _)
         | Answer::Written { receipt, .. }
-        | Answer::WrittenEverywhere { receipt, .. } => Some(*receipt),
+        | Answer::WrittenEverywhere { receipt, .. }
+        | Answer::VersionAt(receipt, _)
+        | Answer::Versions(receipt, _) => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }

@@ -289,7 +289,9 @@ impl Script {
                         if write.after == Stamp(0) { "" } else { " after an eventual one" }
                     )
                 }
-                Command::Deposited(_) => unreachable!("only nodes send it"),
+                Command::Deposited(_) | Command::Compact { .. } => {
+                    unreachable!("only nodes send it")
+                }
             },
             RequestBody::Deposit { stamp, again, .. } => {
                 let again = if again { " again" } else { "" };

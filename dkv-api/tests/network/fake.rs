@@ -109,7 +109,7 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
-            Command::Deposited(_) | Command::OpenSessionOf { .. } => {
+            Command::Deposited(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {
                 return Err(Refusal::Denied("not a node".into()));
             }
         };
@@ -244,6 +244,10 @@ impl State {
             | RequestBody::Member { .. }
             | RequestBody::Departed(_)
             | RequestBody::HandOver { .. }
+            | RequestBody::ReadAt { .. }
+            | RequestBody::ScanAt { .. }
+            | RequestBody::History { .. }
+            | RequestBody::Compact { .. }
             | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }

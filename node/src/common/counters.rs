@@ -30,8 +30,8 @@ pub(crate) const RESULTS: [&str; 9] = [
 pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
-        RequestBody::Read { .. } => 0,
-        RequestBody::Scan { .. } => 2,
+        RequestBody::Read { .. } | RequestBody::ReadAt { .. } => 0,
+        RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. } => 2,
         RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
@@ -48,7 +48,12 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
         Err(Refusal::Overloaded { .. }) => 3,
         Err(Refusal::Unavailable(_) | Refusal::Lost { .. }) => 4,
         Err(Refusal::Unknown(_) | Refusal::SessionExpired) => 5,
-        Err(Refusal::Invalid(_) | Refusal::TooLarge { .. }) => 6,
+        Err(
+            Refusal::Invalid(_)
+            | Refusal::TooLarge { .. }
+            | Refusal::Compacted { .. }
+            | Refusal::NotYet { .. },
+        ) => 6,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.
         Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,

@@ -62,7 +62,7 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     fn found(row: &Row) -> Self {
-        Self { revision: row.revision, stamp: row.stamp, stored: Some(row.to_stored()) }
+        Self { revision: row.origin.revision, stamp: row.origin.stamp, stored: Some(row.to_stored()) }
     }
 
     fn nothing(shard: &ShardState, key: &[u8]) -> Self {
@@ -194,7 +194,7 @@ impl StateMachineHandle {
             };
             let row = match shared.store.get(key) {
                 // A later row comes from a write that this reader need not see, but may.
-                Ok(Some(row)) if row.revision >= least => row,
+                Ok(Some(row)) if row.origin.revision >= least => row,
                 // The value was removed meanwhile, by a delete or together with the whole group.
                 Ok(_) => continue,
                 Err(error) => return Err(self.unreadable(&error)),
@@ -245,7 +245,7 @@ impl StateMachineHandle {
                     let row = store.get(&listed.key).map_err(|error| self.unreadable(&error))?;
                     match row {
                         Some(row) if listed.is(&row) => Some(Bytes::from_owner(row.value)),
-                        Some(row) if row.revision == listed.revision => {
+                        Some(row) if row.origin.revision == listed.revision => {
                             return Err(self.unreadable(&"it is not what was written"));
                         }
                         _ => return Ok(None),

@@ -90,6 +90,7 @@ async fn serve_stream(
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }
         | Opening::RaftSnapshot { group, from } => (Some(group), from),
+        Opening::Watch => return debug!(%identity, "watches are not served yet"),
         Opening::RaftPulse { from } | Opening::Run { from } => (None, from),
     };
     if !speaks_for(identity, from) {
@@ -129,7 +130,7 @@ async fn serve_stream(
     }
     let raft_peer = raft_peer(&node, from);
     match opening {
-        Opening::Requests | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
+        Opening::Requests | Opening::Watch | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
         Opening::RaftCalls { .. } => {
             raft::serve_calls(group.as_replica_handle(), raft_peer, reader, writer).await;
         }

@@ -115,6 +115,9 @@ fn act(body: &RequestBody) -> Option<String> {
         RequestBody::Revoke(holder) => Some(format!("revoke {holder}")),
         RequestBody::Drain { node, on: true } => Some(format!("drain node {node}")),
         RequestBody::Drain { node, on: false } => Some(format!("use node {node} again")),
+        RequestBody::Compact { shard, floor } => {
+            Some(format!("compact shard {shard} to revision {floor}"))
+        }
         RequestBody::Rebalance => Some("rebalance".into()),
         _ => None,
     }
@@ -178,6 +181,12 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
             read(node, &group, Asked::Page(span, Vec::new()), mode, request.deadline_ms, reply);
+        }
+        RequestBody::ReadAt { .. }
+        | RequestBody::ScanAt { .. }
+        | RequestBody::History { .. }
+        | RequestBody::Compact { .. } => {
+            reply.refuse(Refusal::Invalid("history is not served yet".into()));
         }
         RequestBody::Committed { shard, followed } => match node.group(shard) {
             Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
@@ -285,6 +294,9 @@ fn held_back(node: &Node, body: &RequestBody) -> Option<Arc<str>> {
         | RequestBody::Placement { .. }
         | RequestBody::Read { .. }
         | RequestBody::Scan { .. }
+        | RequestBody::ReadAt { .. }
+        | RequestBody::ScanAt { .. }
+        | RequestBody::History { .. }
         | RequestBody::Committed { .. }
         | RequestBody::Reach { .. }
         | RequestBody::Departed(_)
@@ -300,6 +312,9 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         RequestBody::View | RequestBody::Status | RequestBody::Placement { .. } => return Ok(()),
         RequestBody::Read { .. }
         | RequestBody::Scan { .. }
+        | RequestBody::ReadAt { .. }
+        | RequestBody::ScanAt { .. }
+        | RequestBody::History { .. }
         | RequestBody::Propose { .. }
         | RequestBody::Deposit { .. } => {
             let writes = matches!(body, RequestBody::Propose { .. } | RequestBody::Deposit { .. });
@@ -321,6 +336,7 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         RequestBody::RemoveNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
+        | RequestBody::Compact { .. }
         | RequestBody::Rebalance => Role::Admin,
     };
     if role == needed {
@@ -426,6 +442,9 @@ fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(),
         }
         Command::OpenSessionOf { .. } => {
             Err(Refusal::Denied("a session is opened in one's own name".into()))
+        }
+        Command::Compact { .. } => {
+            Err(Refusal::Denied("only a node proposes to compact".into()))
         }
         Command::Write(write) if node.clock().allows(write.after) => Ok(()),
         Command::Write(_) => Err(Refusal::Invalid(

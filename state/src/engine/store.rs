@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, PoisonError};
 
-use dkv_base::id::GroupId;
+use dkv_base::id::{GroupId, Revision};
 
 use super::group::{Group, META_KEY, Rows, join_key};
 use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
 use super::{EngineError, EngineInner, Record, lock};
-use crate::rows::{Changes, Generation, Row, Table};
+use crate::rows::{Changes, Generation, HistoryRow, HistoryValue, Row, Table};
 
 /// Size in bytes from which a checkpoint is written as a table of its own, in one pass. A smaller
 /// one goes through the journal, and later becomes a table together with others.
@@ -60,11 +60,12 @@ impl GroupStore {
             Some(table) => table.clone(),
             None => shared.table(self.id(), current.generation)?,
         };
+        let history = self.history_rows(&table, changes)?;
         if is_ingested {
-            shared.guard().call(|| shared.tables.ingest(&table, rows(changes)))?;
+            shared.guard().call(|| shared.tables.ingest(&table, rows(changes, history)))?;
         } else {
             let mut batch = shared.tables.batch();
-            for (key, value) in rows(changes) {
+            for (key, value) in rows(changes, history) {
                 match value {
                     Some(value) => batch.insert(&table, key, value),
                     None => batch.remove(&table, key),
@@ -91,11 +92,72 @@ impl GroupStore {
         let Some(table) = readable else { return Ok(None) };
         let stored = self.shared.guard().call(|| table.get(join_key(Table::Keys, key)))?;
         let row = stored.map(|value| {
-            let (revision, stamp, value) =
-                Row::decode(&value).map_err(|error| self.damaged(error.0))?;
-            Ok(Row { revision, stamp, value: Arc::from(value) })
+            let (origin, value) = Row::decode(&value).map_err(|error| self.damaged(error.0))?;
+            Ok(Row { origin, value: Arc::from(value) })
         });
         row.transpose()
+    }
+
+    /// Looks a past version up in the last checkpoint; `None` if it is not there, or is a deletion.
+    /// Waits for the disk, but for no checkpoint in progress.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] or [`EngineError::Failed`].
+    pub fn get_past(&self, key: &[u8], revision: Revision) -> Result<Option<Row>, EngineError> {
+        // A checkpoint that comes between moves the version from the one table to the other.
+        let past = || self.get_history(key, revision);
+        if let Some(row) = past()? {
+            return Ok(Some(row));
+        }
+        match self.get(key)?.filter(|row| row.origin.revision == revision) {
+            Some(row) => Ok(Some(row)),
+            None => past(),
+        }
+    }
+
+    fn get_history(&self, key: &[u8], revision: Revision) -> Result<Option<Row>, EngineError> {
+        let readable = self.group.readable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(table) = readable else { return Ok(None) };
+        let name = join_key(Table::History, &HistoryRow::key(key, revision));
+        let Some(row) = self.shared.guard().call(|| table.get(&name))? else { return Ok(None) };
+        let (origin, value) =
+            HistoryRow::decode(revision, &row).map_err(|error| self.damaged(error.0))?;
+        Ok(value.map(|value| Row { origin, value: Arc::from(value) }))
+    }
+
+    /// Returns the changed rows of past versions, in the order of their keys. Values that are only
+    /// in the rows of their keys are copied from there, because this checkpoint replaces those.
+    fn history_rows(
+        &self,
+        table: &tables::Table,
+        changes: &Changes,
+    ) -> Result<Vec<StoredRow>, EngineError> {
+        let mut rows = Vec::with_capacity(changes.history.len());
+        for (name, row) in &changes.history {
+            let key = join_key(Table::History, &HistoryRow::key(&name.key, name.revision));
+            let Some(HistoryRow { origin, value }) = row else {
+                rows.push((key, None));
+                continue;
+            };
+            let value = match value {
+                HistoryValue::Deleted => HistoryRow::encode(*origin, None),
+                HistoryValue::Here(value) => HistoryRow::encode(*origin, Some(value)),
+                HistoryValue::InKeys(_) => {
+                    let of_key = join_key(Table::Keys, &name.key);
+                    let stored = self.shared.guard().call(|| table.get(&of_key))?;
+                    let stored = stored.ok_or_else(|| self.damaged("a past value is gone"))?;
+                    let (was, value) =
+                        Row::decode(&stored).map_err(|error| self.damaged(error.0))?;
+                    if was != *origin {
+                        return Err(self.damaged("a past value is not that of its version"));
+                    }
+                    HistoryRow::encode(*origin, Some(value))
+                }
+            };
+            rows.push((key, Some(value)));
+        }
+        rows.sort_unstable();
+        Ok(rows)
     }
 
     /// Returns a reader of the last checkpoint for sending it to another node; `None` if there is
@@ -180,8 +242,11 @@ impl GroupStore {
     }
 }
 
+/// A row with its stored key; `None` if it is removed.
+type StoredRow = (Vec<u8>, Option<Vec<u8>>);
+
 /// Returns the rows of a checkpoint in the order of their keys; `None` for removed rows.
-fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+fn rows(changes: &Changes, history: Vec<StoredRow>) -> impl Iterator<Item = StoredRow> {
     let directory = changes.directory.iter();
     let directory = directory.map(|row| (join_key(Table::Directory, &[]), Some(row.clone())));
     let mut keys: Vec<_> = changes.keys.iter().collect();
@@ -204,6 +269,7 @@ fn rows(changes: &Changes) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
     let tombstones = small.into_iter().map(small_row);
     directory
         .chain(tombstones)
+        .chain(history)
         .chain(keys)
         .chain(meta)
         .chain(outboxes.map(small_row))

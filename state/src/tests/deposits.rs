@@ -115,7 +115,7 @@ proptest! {
             }
             prop_assert_eq!(state.stamp(), Stamp(last));
             for key in 0..3_u8 {
-                let found = state.row(&[key]).map(|row| (row.stamp.0, row.value[0]));
+                let found = state.row(&[key]).map(|row| (row.origin.stamp.0, row.value[0]));
                 let expected = latest.get(&key).copied();
                 prop_assert_eq!(found, expected.and_then(|(stamp, value)| Some((stamp, value?))));
                 if let Some((stamp, None)) = expected {
@@ -156,7 +156,7 @@ fn a_strong_write_is_later_than_what_its_client_has_seen() {
     state.apply(&batch_at(1, Stamp(20), &[late])).unwrap();
     let row = state.row(b"k").unwrap();
     assert_eq!(
-        (row.value.as_ref(), row.revision, row.stamp),
+        (row.value.as_ref(), row.origin.revision, row.origin.stamp),
         (&b"strong"[..], Revision(1), Stamp(1001))
     );
 }

@@ -67,6 +67,8 @@ proptest! {
             let _ = installer.write_chunk(&chunk);
             let meta = Meta {
                 stamp: Default::default(),
+                floor: Revision(0),
+                swept: Revision(0),
                 applied: Bytes::new(),
                 revision: Revision(1),
                 clock_ms: 1,

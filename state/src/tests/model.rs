@@ -202,7 +202,7 @@ proptest! {
             prop_assert_eq!(state.clock_ms(), twin.clock_ms);
             prop_assert_eq!(state.counts().sessions, twin.sessions.len() as u64);
             for key in 0..4_u8 {
-                let row = state.row(&[key]).map(|row| (row.revision.0, row.value[0]));
+                let row = state.row(&[key]).map(|row| (row.origin.revision.0, row.value[0]));
                 prop_assert_eq!(row, twin.keys.get(&key).copied());
             }
         }

@@ -120,7 +120,7 @@ impl Replica {
             Found::Row(row) => (key, row),
             Found::Stored(revision) => {
                 let row = store.get(&key).expect("readable").expect("stored");
-                assert_eq!(row.revision, revision);
+                assert_eq!(row.origin.revision, revision);
                 if key[0] % 3 == 0 {
                     assert!(shard.promote(&key, &row));
                 }

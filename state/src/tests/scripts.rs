@@ -97,7 +97,7 @@ fn shard_script() -> impl FnMut(&str) -> String {
             }
             "get" => match state.row(words[1].as_bytes()) {
                 Some(row) => {
-                    format!("{} at {}", String::from_utf8_lossy(&row.value), row.revision)
+                    format!("{} at {}", String::from_utf8_lossy(&row.value), row.origin.revision)
                 }
                 None => "nothing".into(),
             },

@@ -23,6 +23,12 @@ pub enum Command<'a> {
         /// The holder that asked for it.
         holder: HolderId,
     },
+    /// Forgets the history before a revision. Only nodes send this: by the shard's policy, or for
+    /// an administrator. A floor that is not above the present one has no effect.
+    Compact {
+        /// The earliest revision at which the shard can be read from then on; at most its latest.
+        floor: Revision,
+    },
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
+use super::history::{Version, Versions};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::Page;
@@ -116,6 +117,10 @@ pub enum Answer {
     Member(bool),
     /// To [`RequestBody::Remainder`](super::RequestBody::Remainder).
     Remainder(Remainder),
+    /// To [`RequestBody::ReadAt`](super::RequestBody::ReadAt); `None` if the key did not exist.
+    VersionAt(Receipt, Option<Version>),
+    /// To [`RequestBody::History`](super::RequestBody::History).
+    Versions(Receipt, Versions),
 }
 
 /// Why a request was not served, by consequence.
@@ -198,5 +203,19 @@ pub enum Refusal {
         node: NodeId,
         /// The last of them that the read must show.
         number: Number,
+    },
+    /// The shard has forgotten its history at that revision. No effect.
+    #[error("compacted: the history begins at revision {floor}")]
+    Compacted {
+        /// The earliest revision at which the shard can be read.
+        floor: Revision,
+    },
+    /// The shard has not reached that revision. No effect.
+    #[error("revision {asked} is not there yet: the latest is {latest}")]
+    NotYet {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The latest one.
+        latest: Revision,
     },
 }

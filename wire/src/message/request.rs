@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NodeId, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
 use super::placement::Measures;
@@ -146,6 +146,42 @@ pub enum RequestBody {
         /// Index of the control group's entry that the node must have applied before it answers.
         applied: u64,
     },
+    /// The value of a key at a revision. Any replica that has reached it gives the same answer.
+    ReadAt {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+        /// The revision.
+        revision: Revision,
+    },
+    /// One page of the keys of a shard at a revision, in order.
+    ScanAt {
+        /// The shard.
+        shard: GroupId,
+        /// The keys to return, and the size of the page.
+        span: Span,
+        /// The revision.
+        revision: Revision,
+    },
+    /// The versions of a key that the shard keeps, newest first.
+    History {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+        /// Only versions before this revision; zero for all.
+        before: Revision,
+        /// Most versions to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        versions_max: u32,
+    },
+    /// From an administrator: forget the history of a shard before this revision.
+    Compact {
+        /// The shard.
+        shard: GroupId,
+        /// The earliest revision at which the shard can be read from then on.
+        floor: Revision,
+    },
 }
 
 impl RequestBody {
@@ -161,7 +197,8 @@ impl RequestBody {
             | Self::Revoke(_)
             | Self::HandOver { .. }
             | Self::Drain { .. }
-            | Self::Rebalance => true,
+            | Self::Rebalance
+            | Self::Compact { .. } => true,
             Self::View
             | Self::Status
             | Self::Read { .. }
@@ -172,7 +209,10 @@ impl RequestBody {
             | Self::Departed(_)
             | Self::Placement { .. }
             | Self::Member { .. }
-            | Self::Remainder { .. } => false,
+            | Self::Remainder { .. }
+            | Self::ReadAt { .. }
+            | Self::ScanAt { .. }
+            | Self::History { .. } => false,
         }
     }
 }

@@ -7,6 +7,8 @@ macro_rules! for_each_message {
         $call!(Request, samples::requests());
         $call!(Reply, samples::replies());
         $call!(Command<'_>, samples::commands());
+        $call!(WatchRequest, samples::watch_requests());
+        $call!(WatchFrame, samples::watch_frames());
         $call!(ServerRequest, samples::server_requests());
         $call!(ServerAnswer, samples::server_answers());
         $call!(Joining, samples::joinings());

@@ -47,6 +47,7 @@ pub(super) fn openings() -> Vec<Opening> {
         Opening::RaftAppend { group, from, acknowledged: Some(acknowledged) },
         Opening::RaftSnapshot { group, from },
         Opening::Run { from },
+        Opening::Watch,
     ]
 }
 
@@ -108,6 +109,15 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Placement { forecast: true },
         RequestBody::Member { group: GroupId(0), node: node('a') },
         RequestBody::Remainder { applied: 1 << 20 },
+        RequestBody::ReadAt { shard: GroupId(1), key: Bytes::from("key"), revision: Revision(7) },
+        RequestBody::ScanAt { shard: GroupId(1), span: span(true), revision: Revision(7) },
+        RequestBody::History {
+            shard: GroupId(1),
+            key: Bytes::from("key"),
+            before: Revision(9),
+            versions_max: 100,
+        },
+        RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
     ]
 }
 
@@ -148,7 +158,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
     let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
     let holder = HolderId(uuid('h'));
     let open_of = Command::OpenSessionOf { session: SessionId(uuid('s')), holder };
-    open.chain(writes).chain(deposited).chain([open_of]).collect()
+    let compact = Command::Compact { floor: Revision(1 << 40) };
+    open.chain(writes).chain(deposited).chain([open_of, compact]).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -283,6 +294,44 @@ pub(super) fn page() -> Page {
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
 }
 
+fn version(exists: bool) -> Version {
+    Version {
+        revision: Revision(1000),
+        created: Revision(if exists { 900 } else { 1000 }),
+        version: if exists { 3 } else { 0 },
+        stamp: Stamp(1 << 60),
+        value: exists.then(|| Bytes::from("value")),
+    }
+}
+
+fn versions() -> Versions {
+    Versions { versions: vec![version(false), version(true)], more: true, floor: Revision(5) }
+}
+
+pub(super) fn key_ranges() -> Vec<KeyRange> {
+    let (from, to) = (Bytes::from("a"), Bytes::from("b"));
+    vec![KeyRange::Key(from.clone()), KeyRange::Prefix(Bytes::new()), KeyRange::Range(from, to)]
+}
+
+pub(super) fn watch_requests() -> Vec<WatchRequest> {
+    let request = |(keys, after)| WatchRequest { shard: GroupId(1), keys, after, previous: true };
+    key_ranges().into_iter().zip([None, Some(Revision(0)), Some(Revision(9))]).map(request).collect()
+}
+
+pub(super) fn watch_frames() -> Vec<WatchFrame> {
+    let change = |previous: bool| Change {
+        key: Bytes::from("key"),
+        version: version(!previous),
+        previous: previous.then(|| version(true)),
+    };
+    let changes = |changes| WatchFrame::Changes { changes, through: Revision(1000) };
+    vec![
+        changes(Vec::new()),
+        changes(vec![change(false), change(true)]),
+        WatchFrame::Ended(Refusal::Compacted { floor: Revision(3) }),
+    ]
+}
+
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
@@ -302,6 +351,9 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Placement(Box::new(placement())),
         Answer::Member(true),
         Answer::Remainder(Remainder { takes_writes: false, keeps_writes: true, shards: 3 }),
+        Answer::VersionAt(receipt(Level::Strong, Some(0)), Some(version(true))),
+        Answer::VersionAt(receipt(Level::Eventual, None), None),
+        Answer::Versions(receipt(Level::Strong, Some(0)), versions()),
     ]
 }
 
@@ -323,6 +375,8 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Unknown("no answer".into()),
         Refusal::Denied("a client".into()),
         Refusal::Lost { node: node('a'), number: Number(12) },
+        Refusal::Compacted { floor: Revision(1 << 40) },
+        Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
     ]
 }
 

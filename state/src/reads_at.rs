@@ -1,0 +1,344 @@
+//! Reads at a revision: the state as it was, the versions of a key, and the changes since.
+//!
+//! Every replica that has reached a revision gives the same answer at it, for as long as its floor
+//! is not above.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_base::id::Revision;
+use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
+use dkv_wire::message::{KeyRange, Span, Version};
+
+use super::digest::key_hash;
+use super::history::{PastValue, PastVersion, VersionKey};
+use super::rows::{Origin, Row};
+use super::scan::{Listed, ListedKey, ListedValue};
+use super::shard::ShardState;
+use super::value_cache::{Place, Slot};
+
+/// Most changes that one call looks at, because the state stays locked meanwhile.
+const CHANGES_LOOKED_AT_MAX: usize = 4096;
+
+/// Why a state cannot be read at a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// It has been forgotten.
+    Compacted {
+        /// The earliest revision at which the state can be read.
+        floor: Revision,
+    },
+    /// This replica has not reached it.
+    NotYet {
+        /// The latest revision.
+        latest: Revision,
+    },
+}
+
+/// A version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundVersion {
+    /// The key.
+    pub key: Arc<[u8]>,
+    /// The write that made the version.
+    pub origin: Origin,
+    /// The value, or where it is.
+    pub value: VersionValue,
+}
+
+/// The location of the value of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionValue {
+    /// The write deleted the key.
+    Deleted,
+    /// In memory.
+    Here(Arc<[u8]>),
+    /// In the last checkpoint: see [`GroupStore::get_past`](super::GroupStore::get_past).
+    Stored {
+        /// Bytes of the value.
+        bytes: u32,
+        /// Hash of the version, to check what is read there.
+        hash: u64,
+    },
+}
+
+/// Changes in the order of revisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The changes.
+    pub changes: Vec<FoundChange>,
+    /// They are all that there are up to this revision.
+    pub through: Revision,
+    /// Whether the state may have more of them.
+    pub more: bool,
+}
+
+/// A change of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundChange {
+    /// The version that the change made.
+    pub version: FoundVersion,
+    /// The version before it, if it was asked for, existed and is still kept.
+    pub previous: Option<FoundVersion>,
+}
+
+impl FoundVersion {
+    /// Returns whether a row read from the checkpoint is this version.
+    pub fn is(&self, row: &Row) -> bool {
+        match self.value {
+            VersionValue::Stored { hash, .. } => {
+                row.origin == self.origin && key_hash(&self.key, row.origin, &row.value) == hash
+            }
+            VersionValue::Deleted | VersionValue::Here(_) => false,
+        }
+    }
+
+    /// Converts the version to a message, with a value that was read from the checkpoint if it is
+    /// there.
+    pub fn to_version(&self, stored: Option<&Row>) -> Version {
+        let Origin { revision, stamp, created, version } = self.origin;
+        let value = match &self.value {
+            VersionValue::Deleted => None,
+            VersionValue::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
+            VersionValue::Stored { .. } => {
+                stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
+            }
+        };
+        Version { revision, created, version, stamp, value }
+    }
+
+    fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {
+        let value = match &slot.value {
+            Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
+            Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
+        };
+        Self { key: Arc::clone(key), origin: slot.origin, value }
+    }
+
+    fn past(name: &VersionKey, past: &PastVersion) -> Self {
+        let value = match &past.value {
+            PastValue::Deleted => VersionValue::Deleted,
+            PastValue::Here(value) => VersionValue::Here(Arc::clone(value)),
+            PastValue::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
+        };
+        Self { key: Arc::clone(&name.key), origin: past.origin(name.revision), value }
+    }
+
+    /// Returns the bytes of key and value.
+    fn bytes(&self) -> usize {
+        let value = match &self.value {
+            VersionValue::Here(value) => value.len(),
+            VersionValue::Stored { bytes, .. } => *bytes as usize,
+            VersionValue::Deleted => 0,
+        };
+        self.key.len() + value
+    }
+}
+
+impl ShardState {
+    /// Returns the earliest revision at which the state can be read.
+    pub fn floor(&self) -> Revision {
+        self.history().floor()
+    }
+
+    /// Returns the memory that the history takes, in bytes, and the number of its past versions.
+    pub fn history_size(&self) -> (u64, usize) {
+        (self.history().bytes(), self.history().len())
+    }
+
+    /// Returns whether compaction has something left to remove.
+    pub fn is_sweeping(&self) -> bool {
+        self.history().is_sweeping()
+    }
+
+    /// Returns the revision to which the floor must rise for the history to lose at least `excess`
+    /// bytes, or every change stamped before `stamp`; `None` if nothing is to go. Looks at a
+    /// bounded number of changes.
+    pub fn compactable(&self, excess: u64, stamp: dkv_base::id::Stamp) -> Option<Revision> {
+        let (mut found, mut bytes) = (None, 0);
+        for change in self.history().changes_after(self.floor()).take(16 * CHANGES_LOOKED_AT_MAX) {
+            let version = self.version_of(&change.key, change.revision);
+            let is_old = version.as_ref().is_some_and(|version| version.origin.stamp < stamp);
+            if bytes >= excess && !is_old {
+                break;
+            }
+            // The change itself, and the version that it replaced.
+            let before = self.history().before(&change.key, change.revision).next_back();
+            bytes += 24 + before.map_or(0, |(_, past)| past.cost());
+            found = Some(change.revision);
+        }
+        found
+    }
+
+    fn kept(&self, revision: Revision) -> Result<(), NotKept> {
+        let (floor, latest) = (self.floor(), self.revision());
+        if revision < floor {
+            return Err(NotKept::Compacted { floor });
+        }
+        if revision > latest {
+            return Err(NotKept::NotYet { latest });
+        }
+        Ok(())
+    }
+
+    /// Looks a key up at a revision; `None` if it did not exist then.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn get_at(&self, key: &[u8], at: Revision) -> Result<Option<FoundVersion>, NotKept> {
+        self.kept(at)?;
+        let found = self.find_at(key, at);
+        Ok(found.filter(|found| found.value != VersionValue::Deleted))
+    }
+
+    fn find_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
+        if let Some((key, slot)) = self.keys().get_key_value(key)
+            && slot.origin.revision <= at
+        {
+            return Some(FoundVersion::newest(key, slot));
+        }
+        let after = Revision(at.0.saturating_add(1));
+        let found = self.history().before(&Arc::from(key), after).next_back();
+        found.map(|(name, past)| FoundVersion::past(name, past))
+    }
+
+    /// Returns the version that a write made.
+    fn version_of(&self, key: &Arc<[u8]>, revision: Revision) -> Option<FoundVersion> {
+        if let Some(slot) = self.keys().get(key)
+            && slot.origin.revision == revision
+        {
+            return Some(FoundVersion::newest(key, slot));
+        }
+        let name = VersionKey { key: Arc::clone(key), revision };
+        self.history().get(&name).map(|past| FoundVersion::past(&name, past))
+    }
+
+    /// Returns the versions of a key before a revision (zero: all), newest first, and whether there
+    /// are more: those that the key had at some revision from the floor on.
+    pub fn versions(
+        &self,
+        key: &[u8],
+        before: Revision,
+        versions_max: usize,
+    ) -> (Vec<FoundVersion>, bool) {
+        let before = if before == Revision(0) { Revision(u64::MAX) } else { before };
+        let newest = self.keys().get_key_value(key);
+        let newest = newest.map(|(key, slot)| FoundVersion::newest(key, slot));
+        let newest = newest.filter(|found| found.origin.revision < before);
+        let key: Arc<[u8]> = Arc::from(key);
+        let past = self.history().before(&key, before).rev();
+        let past = past.map(|(name, past)| FoundVersion::past(name, past));
+        let (mut found, floor) = (Vec::new(), self.floor());
+        for version in newest.into_iter().chain(past) {
+            let is_last = version.origin.revision <= floor;
+            if is_last && version.value == VersionValue::Deleted {
+                break;
+            }
+            if found.len() == versions_max.clamp(1, SCAN_KEYS_MAX) {
+                return (found, true);
+            }
+            found.push(version);
+            if is_last {
+                break;
+            }
+        }
+        (found, false)
+    }
+
+    /// Returns the first keys of a span as they were at a revision, as many as fit a page.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn list_at(&self, span: &Span, at: Revision) -> Result<Listed, NotKept> {
+        self.kept(at)?;
+        let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
+        let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
+        let (mut listed, mut bytes) = (Listed::default(), 0);
+        let mut from = span.range().0.map(Arc::<[u8]>::from);
+        while let Some(key) = self.next_key(&from).filter(|key| key.starts_with(&span.prefix)) {
+            from = Bound::Excluded(Arc::clone(&key));
+            let Some(found) = self.find_at(&key, at) else { continue };
+            let value = match &found.value {
+                VersionValue::Deleted => continue,
+                VersionValue::Here(value) => ListedValue::Here(Arc::clone(value)),
+                VersionValue::Stored { hash, .. } => ListedValue::Stored { hash: *hash },
+            };
+            bytes += if span.values { found.bytes() } else { key.len() };
+            let is_full = bytes > bytes_max && !listed.keys.is_empty();
+            if listed.keys.len() == keys_max || is_full {
+                listed.more = true;
+                break;
+            }
+            listed.stamp = listed.stamp.max(found.origin.stamp);
+            listed.keys.push(ListedKey { key, revision: found.origin.revision, value });
+        }
+        Ok(listed)
+    }
+
+    /// Returns the first key from a bound on that exists or has past versions.
+    fn next_key(&self, from: &Bound<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+        let borrowed = match from {
+            Bound::Included(key) => Bound::Included(&key[..]),
+            Bound::Excluded(key) => Bound::Excluded(&key[..]),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let newest = self.keys().range::<[u8], _>((borrowed, Bound::Unbounded)).next();
+        let past = self.history().from(match from {
+            Bound::Included(key) => {
+                Bound::Included(VersionKey { key: Arc::clone(key), revision: Revision(0) })
+            }
+            Bound::Excluded(key) => {
+                Bound::Excluded(VersionKey { key: Arc::clone(key), revision: Revision(u64::MAX) })
+            }
+            Bound::Unbounded => Bound::Unbounded,
+        });
+        let (newest, past) = (newest.map(|(key, _)| key), past.map(|(name, _)| &name.key).next());
+        let first = match (newest, past) {
+            (Some(newest), Some(past)) => newest.min(past),
+            (newest, past) => newest.or(past)?,
+        };
+        Some(Arc::clone(first))
+    }
+
+    /// Returns the changes of a range of keys after a revision, about `bytes_max` bytes of them,
+    /// whole revisions at a time and at least one that is there.
+    ///
+    /// # Errors
+    /// [`NotKept::Compacted`]. A revision that the state has not reached is no error: nothing has
+    /// changed after it yet.
+    pub fn changes(
+        &self,
+        keys: &KeyRange,
+        after: Revision,
+        previous: bool,
+        bytes_max: usize,
+    ) -> Result<Changed, NotKept> {
+        if after < self.floor() {
+            return Err(NotKept::Compacted { floor: self.floor() });
+        }
+        let mut changed = Changed { through: after, ..Changed::default() };
+        let (mut bytes, mut seen) = (0, 0);
+        for change in self.history().changes_after(after) {
+            let is_next = change.revision > changed.through;
+            if is_next && seen > 0 && (bytes >= bytes_max || seen >= CHANGES_LOOKED_AT_MAX) {
+                changed.more = true;
+                return Ok(changed);
+            }
+            seen += 1;
+            changed.through = change.revision;
+            if !keys.contains(&change.key) {
+                continue;
+            }
+            let Some(version) = self.version_of(&change.key, change.revision) else { continue };
+            let before = || self.history().before(&change.key, change.revision).next_back();
+            let previous = previous.then(before).flatten();
+            let previous = previous.map(|(name, past)| FoundVersion::past(name, past));
+            let previous = previous.filter(|found| found.value != VersionValue::Deleted);
+            bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
+            changed.changes.push(FoundChange { version, previous });
+        }
+        changed.through = changed.through.max(self.revision());
+        Ok(changed)
+    }
+}

@@ -1,0 +1,84 @@
+//! Watches: the changes of a range of keys in one shard, as they happen.
+//!
+//! A watch has a stream of its own. It begins with [`Opening::Watch`](super::Opening::Watch) and a
+//! [`WatchRequest`]; then the node sends [`WatchFrame`]s until either end closes the stream. All
+//! changes of one revision come in one frame, and frames in the order of revisions. A watch that
+//! goes on elsewhere asks for what comes after [`WatchFrame::through`].
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, Revision};
+use serde::{Deserialize, Serialize};
+
+use super::history::Version;
+use super::reply::Refusal;
+
+/// A range of keys, in the order of their bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyRange {
+    /// One key.
+    Key(Bytes),
+    /// All keys with a prefix; all keys if it is empty.
+    Prefix(Bytes),
+    /// All keys from the first on and before the second; no end if that is empty.
+    Range(Bytes, Bytes),
+}
+
+impl KeyRange {
+    /// Returns whether a key is in the range.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Key(only) => only == key,
+            Self::Prefix(prefix) => key.starts_with(prefix),
+            Self::Range(from, to) => key >= &from[..] && (to.is_empty() || key < &to[..]),
+        }
+    }
+}
+
+/// What a watch is to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchRequest {
+    /// The shard.
+    pub shard: GroupId,
+    /// The keys.
+    pub keys: KeyRange,
+    /// Changes after this revision; `None` for those after the node's current one.
+    pub after: Option<Revision>,
+    /// Whether each change comes with the version before it.
+    pub previous: bool,
+}
+
+/// One change of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// The version that the change made.
+    pub version: Version,
+    /// The version before it, if it was asked for, existed and is still kept.
+    pub previous: Option<Version>,
+}
+
+/// A message to a watcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchFrame {
+    /// Changes, and the revision through which the watch has now shown everything. Without changes
+    /// it marks progress.
+    Changes {
+        /// In the order of revisions; several may have the same one.
+        changes: Vec<Change>,
+        /// The watch has shown every change up to this revision.
+        through: Revision,
+    },
+    /// The watch ends.
+    Ended(Refusal),
+}
+
+impl WatchFrame {
+    /// Returns the revision through which the watch has shown everything.
+    pub fn through(&self) -> Option<Revision> {
+        match self {
+            Self::Changes { through, .. } => Some(*through),
+            Self::Ended(_) => None,
+        }
+    }
+}
