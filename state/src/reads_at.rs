@@ -120,7 +120,9 @@ impl FoundVersion {
         let value = match &past.value {
             PastValue::Deleted => VersionValue::Deleted,
             PastValue::Here(value) => VersionValue::Here(Arc::clone(value)),
-            PastValue::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
+            PastValue::Stored { bytes, hash } => {
+                VersionValue::Stored { bytes: *bytes, hash: *hash }
+            }
         };
         Self { key: Arc::clone(&name.key), origin: past.origin(name.revision), value }
     }

@@ -62,7 +62,11 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     fn found(row: &Row) -> Self {
-        Self { revision: row.origin.revision, stamp: row.origin.stamp, stored: Some(row.to_stored()) }
+        Self {
+            revision: row.origin.revision,
+            stamp: row.origin.stamp,
+            stored: Some(row.to_stored()),
+        }
     }
 
     fn nothing(shard: &ShardState, key: &[u8]) -> Self {

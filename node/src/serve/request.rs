@@ -443,9 +443,7 @@ fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(),
         Command::OpenSessionOf { .. } => {
             Err(Refusal::Denied("a session is opened in one's own name".into()))
         }
-        Command::Compact { .. } => {
-            Err(Refusal::Denied("only a node proposes to compact".into()))
-        }
+        Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
         Command::Write(write) if node.clock().allows(write.after) => Ok(()),
         Command::Write(_) => Err(Refusal::Invalid(
             "the stamp of the write is more than an hour ahead of this node's clock".into(),
