@@ -7,6 +7,7 @@ macro_rules! for_each_message {
         $call!(Request, samples::requests());
         $call!(Reply, samples::replies());
         $call!(Command<'_>, samples::commands());
+        $call!(Transaction<'_>, samples::transactions());
         $call!(WatchRequest, samples::watch_requests());
         $call!(WatchFrame, samples::watch_frames());
         $call!(ServerRequest, samples::server_requests());
