@@ -148,7 +148,7 @@ impl Node {
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), incarnations.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
-        let config = raft::config(&settings)?;
+        let config = raft::config(&settings).map_err(|error| error.to_string())?;
         let clock = NodeClock::default();
         let write_gate = WriteGate::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
@@ -177,7 +177,8 @@ impl Node {
         for replica in &mut replicas {
             is_alone |= replica.is_led_alone(me.id, founder).await;
         }
-        incarnations::before_serving(&incarnations, &server, me.address, is_alone).await?;
+        let standing = incarnations::before_serving(&incarnations, &server, me.address, is_alone);
+        standing.await.map_err(|error| error.to_string())?;
         let mut replicas = replicas.into_iter();
         let control = replicas.next().ok_or("there is no control group")?;
         let control = Arc::new(opener.begin(control).await?);
@@ -232,7 +233,7 @@ impl Node {
         node.find_leftovers().await?;
         node.follow_directory().await?;
         if founder {
-            node.control.initialize().await?;
+            node.control.initialize().await.map_err(|error| error.to_string())?;
         }
         Ok(node)
     }

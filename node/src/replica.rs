@@ -34,8 +34,8 @@ use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
     self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network,
-    Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState, StateMachine,
-    StateMachineHandle, TimeScale,
+    OperationError, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState,
+    StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
@@ -79,7 +79,7 @@ pub(crate) struct GroupParts {
 
 impl Group {
     /// Starts a group from its log and its state on disk.
-    pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
+    pub(crate) async fn start(parts: GroupParts) -> Result<Self, OperationError> {
         let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
         let GroupParts { log_bytes_max, failure, .. } = parts;
         let handle = state_machine.handle();
@@ -336,12 +336,12 @@ impl Group {
     }
 
     /// Makes this node the only member of a group that has no members yet.
-    pub(crate) async fn initialize(&self) -> Result<(), String> {
+    pub(crate) async fn initialize(&self) -> Result<(), OperationError> {
         raft::initialize(self.raft(), self.me).await
     }
 
     /// Takes one step toward the wanted membership. Only the leader can.
-    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
+    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), OperationError> {
         self.time_scale().wake();
         raft::take_step(self.raft(), step).await
     }

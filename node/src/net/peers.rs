@@ -22,7 +22,7 @@ use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
 use crate::net::denials::DenialLog;
-use crate::net::incarnations::{self, Incarnations};
+use crate::net::incarnations::{self, HandshakeError, Incarnations};
 use crate::net::liveness::Liveness;
 
 /// The purpose of a connection.
@@ -63,7 +63,7 @@ pub(crate) enum PeerError {
     Connect(#[from] ConnectError),
     /// The node's incarnation, or this one, may not take part.
     #[error("node {0:?}: {1}")]
-    Refused(NodeId, String),
+    Refused(NodeId, HandshakeError),
     /// This node takes no part.
     #[error("{0}")]
     Held(Arc<str>),

@@ -191,7 +191,7 @@ impl Node {
         let durability = async move {
             let problem = replica.durability().broken().await;
             let data_dir = node.data_dir.path().to_owned();
-            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem));
+            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem.to_string()));
             match marked.await {
                 Ok(why) => node.fail(why),
                 Err(error) => node.fail(error.to_string()),
@@ -276,6 +276,7 @@ impl GroupOpener<'_> {
             failure: self.failure.clone(),
         })
         .await
+        .map_err(|error| error.to_string())
     }
 }
 

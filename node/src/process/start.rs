@@ -217,7 +217,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
             // A node must not go on under an identity whose directory has lost everything else.
             let standing =
                 incarnations::before_serving(&incarnations, &server, address, true).await;
-            standing.map_err(NodeError)?;
+            standing.map_err(NodeError::new)?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
                 identity.network,
@@ -402,7 +402,7 @@ async fn keep_asking(node: Arc<Node>) {
     let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
     let farewell =
         incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
-    node.fail(farewell);
+    node.fail(farewell.to_string());
 }
 
 /// Follows the directory for the life of the node.

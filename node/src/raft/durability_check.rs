@@ -48,7 +48,40 @@ pub(crate) struct DurabilityCheck {
     /// directory; zero if there was none.
     owed: u64,
     sealer: Sealer,
-    broken: watch::Sender<Option<String>>,
+    broken: watch::Sender<Option<BrokenPromise>>,
+}
+
+/// Reason why a leader's statement about an acknowledgement of this node does not hold.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum PromiseError {
+    /// This node never made the acknowledgement: the statement is refused, and no action is needed.
+    #[error("this node has never acknowledged entry {index} in term {term}")]
+    NeverMade {
+        /// The index of the entry.
+        index: u64,
+        /// The term of the acknowledgement.
+        term: Term,
+    },
+    /// This node made the acknowledgement and no longer has the entry: it must stop for good.
+    #[error(transparent)]
+    Broken(BrokenPromise),
+}
+
+/// An acknowledged entry that a replica no longer has.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the log ends at entry {last} of group {group}, and this node has acknowledged entry {index} to \
+     node {leader:?} in term {term} under its own seal"
+)]
+pub(crate) struct BrokenPromise {
+    group: GroupId,
+    /// The index of the last entry that the replica has.
+    last: u64,
+    /// The index of the entry that it acknowledged.
+    index: u64,
+    /// The leader that has the acknowledgement, and its term.
+    leader: NodeId,
+    term: Term,
 }
 
 /// The purpose of the seals of acknowledgements.
@@ -118,14 +151,12 @@ impl DurabilityCheck {
     /// Compares what `leader` knows this replica to have with what it has.
     ///
     /// # Errors
-    /// Fails if the replica no longer has the entry, and says what is missing: the node must then
-    /// stop for good, which [`broken`](Self::broken) reports. Also fails if this node never made
-    /// the acknowledgement; then no action is needed.
+    /// See [`PromiseError`]. A broken promise is also reported by [`broken`](Self::broken).
     pub(crate) fn check(
         &self,
         leader: NodeId,
         acknowledged: Option<Acknowledged>,
-    ) -> Result<(), String> {
+    ) -> Result<(), PromiseError> {
         let Some(Acknowledged { term, index, seal }) = acknowledged else { return Ok(()) };
         if !self.are_known() {
             // This replica was begun anew, and has promised nothing yet.
@@ -147,15 +178,11 @@ impl DurabilityCheck {
             return Ok(());
         }
         if !self.sealer.knows(&self.word(term, index), seal) {
-            return Err(format!("this node has never acknowledged entry {index} in term {term}"));
+            return Err(PromiseError::NeverMade { index, term });
         }
-        let why = format!(
-            "the log ends at entry {last} of group {}, and this node has acknowledged entry {index} \
-             to node {leader:?} in term {term} under its own seal",
-            self.log.id()
-        );
+        let why = BrokenPromise { group: self.log.id(), last, index, leader, term };
         self.broken.send_replace(Some(why.clone()));
-        Err(why)
+        Err(PromiseError::Broken(why))
     }
 
     /// Returns whether this replica follows the leader with this vote and its disk is at worst
@@ -180,7 +207,7 @@ impl DurabilityCheck {
     }
 
     /// Waits until a check finds a promise broken, and returns what is missing.
-    pub(crate) async fn broken(&self) -> String {
+    pub(crate) async fn broken(&self) -> BrokenPromise {
         let mut broken = self.broken.subscribe();
         match broken.wait_for(Option::is_some).await.map(|why| why.clone()) {
             Ok(Some(why)) => why,

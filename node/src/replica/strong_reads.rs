@@ -138,7 +138,7 @@ pub(crate) fn serve(
         for (span, waiting, reply) in scans {
             match state_machine.scan(&span, &waiting, receipt) {
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
-                Err(why) => reply.refuse(Refusal::Unavailable(why)),
+                Err(error) => reply.refuse(error.into()),
             }
         }
     });
@@ -194,7 +194,7 @@ fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
         Ok(Lookup { revision, stamp, stored }) => {
             reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
         }
-        Err(why) => reply.refuse(Refusal::Unavailable(why)),
+        Err(error) => reply.refuse(error.into()),
     }
 }
 

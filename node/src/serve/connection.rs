@@ -135,7 +135,7 @@ async fn serve_stream(
         }
         Opening::RaftAppend { acknowledged, .. } => {
             if let Err(why) = group.durability().check(from, acknowledged) {
-                return node.peers().denials().note(from, &why);
+                return node.peers().denials().note(from, &why.to_string());
             }
             raft::serve_append(group.as_replica_handle(), raft_peer, reader, writer).await;
         }

@@ -69,7 +69,7 @@ async fn send_rows(writer: &mut FrameWriter<DuplexStream>, rows: &Bytes) {
 
 fn refused(taken: Result<Vote, NotTaken>) -> String {
     match taken {
-        Err(NotTaken::Refused(why)) => why,
+        Err(NotTaken::Refused(why)) => why.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -179,7 +179,7 @@ fn term(replica: &Replica) -> u64 {
 /// Returns why a message was refused together with its stream.
 fn for_good(answered: Answered) -> String {
     match answered {
-        Err(Refused::ForGood(why)) => why,
+        Err(Refused::ForGood { why, .. }) => why.to_string(),
         Err(Refused::Now(why)) => panic!("refused for now: {why}"),
         Ok(_) => panic!("answered"),
     }
@@ -292,7 +292,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
     for call in calls(leader.vote, Some(log_id(7, 100))) {
         let answer = answer_call(&member, &RaftPeer::stranger(leader.id), &encode(&call)).await;
         let Err(Refused::Now(why)) = answer else { panic!("not refused") };
-        assert!(why.contains("no member of group 1"), "{why}");
+        assert!(why.to_string().contains("no member of group 1"), "{why}");
     }
     let entries = AppendEntriesRequest { entries: batches(7, 0, 3), ..append(leader.vote, None) };
     assert_eq!(answered(&replica, RaftPeer::stranger(leader.id), entries.clone()).await, None);
