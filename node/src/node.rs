@@ -15,6 +15,7 @@ mod status;
 mod shutdown;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -29,21 +30,22 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+pub(crate) use self::groups::GroupError;
 use self::groups::GroupOpener;
 use crate::common::clock::{self, NodeClock};
 use crate::common::counters::Counters;
 use crate::common::task_set::TaskSet;
 use crate::common::ticks::Ticks;
-use crate::net::incarnations::{self, Incarnations};
+use crate::net::incarnations::{self, Farewell, Incarnations};
 use crate::net::peers::Peers;
 use crate::net::quota::Quotas;
 use crate::net::server_link::ServerLink;
 use crate::node::peer_access::Vouchers;
 use crate::node::reports::NodeReports;
-use crate::outbox::{Outbox, Outboxes, WriteGate};
-use crate::raft::{self, HeartbeatCoalescer};
+use crate::outbox::{Outbox, Outboxes, WriteGate, WriteGateError};
+use crate::raft::{self, ConfigError, HeartbeatCoalescer, OperationError};
 use crate::replica::Group;
-use crate::storage::data_dir::DataDir;
+use crate::storage::data_dir::{DataDir, DataDirError};
 use dkv_state::Engine;
 use dkv_wal::Wal;
 
@@ -83,6 +85,32 @@ pub(crate) struct TaskFactories {
     pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
     /// Empties an outbox.
     pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
+}
+
+/// Reason why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The network's settings contradict each other.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// The record whether the node takes eventual writes cannot be read.
+    #[error(transparent)]
+    WriteGate(#[from] WriteGateError),
+    /// The data directory is damaged.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// This incarnation must end.
+    #[error(transparent)]
+    MustEnd(#[from] Farewell),
+    /// A replica cannot be opened.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The network that this node founds did not begin.
+    #[error(transparent)]
+    Founding(#[from] OperationError),
+    /// No replica of the control group was prepared.
+    #[error("there is no control group")]
+    NoControlGroup,
 }
 
 /// A running node.
@@ -131,7 +159,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts the control group, and the shards that this node held before.
-    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, String> {
+    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts {
             me,
             settings,
@@ -148,12 +176,12 @@ impl Node {
         } = parts;
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), incarnations.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
-        let config = raft::config(&settings).map_err(|error| error.to_string())?;
+        let config = raft::config(&settings)?;
         let clock = NodeClock::default();
         let write_gate = WriteGate::load(data_dir.path())?;
         let (log, log_bytes_max) = (wal.clone(), settings.log_bytes_max);
         let outboxes = Outboxes::open(me.id, log, log_bytes_max, write_gate, clock::wall());
-        let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem).to_string())?;
+        let outboxes = outboxes.map_err(|problem| data_dir.damaged(problem.to_string()))?;
         clock.observe(outboxes.last_stamp());
         let opener = GroupOpener {
             me: me.id,
@@ -177,10 +205,9 @@ impl Node {
         for replica in &mut replicas {
             is_alone |= replica.is_led_alone(me.id, founder).await;
         }
-        let standing = incarnations::before_serving(&incarnations, &server, me.address, is_alone);
-        standing.await.map_err(|error| error.to_string())?;
+        incarnations::before_serving(&incarnations, &server, me.address, is_alone).await?;
         let mut replicas = replicas.into_iter();
-        let control = replicas.next().ok_or("there is no control group")?;
+        let control = replicas.next().ok_or(StartError::NoControlGroup)?;
         let control = Arc::new(opener.begin(control).await?);
         let mut shards = BTreeMap::new();
         for replica in replicas {
@@ -233,7 +260,7 @@ impl Node {
         node.find_leftovers().await?;
         node.follow_directory().await?;
         if founder {
-            node.control.initialize().await.map_err(|error| error.to_string())?;
+            node.control.initialize().await?;
         }
         Ok(node)
     }
@@ -385,8 +412,8 @@ impl Node {
     }
 
     /// Stops the process because of a failure after which it must not go on.
-    pub(crate) fn fail(&self, why: String) {
-        self.failure.fail(why);
+    pub(crate) fn fail(&self, why: impl fmt::Display) {
+        self.failure.fail(why.to_string());
     }
 
     /// Records that the server has called this node back at its address.

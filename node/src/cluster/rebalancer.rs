@@ -194,8 +194,8 @@ async fn ask_the_emptied(
         let answer = rpc::ask(node.peers(), id, Lane::Urgent, body, patience).await;
         let word = match answer {
             Ok(Answer::Remainder(left)) => Ok(left),
-            Ok(_) => Err("an answer to another question".to_owned()),
-            Err(refusal) => Err(refusal.to_string()),
+            Ok(_) => Err(NoWord::WrongAnswer),
+            Err(refusal) => Err(NoWord::Refused(refusal)),
         };
         (id, word)
     });
@@ -203,7 +203,18 @@ async fn ask_the_emptied(
 }
 
 /// A node's answer on what is left on it, or why it gives none.
-type Word = Result<Remainder, String>;
+type Word = Result<Remainder, NoWord>;
+
+/// Reason why it is not known what is left on a node: nobody is told that it may be switched off.
+#[derive(Debug, thiserror::Error)]
+enum NoWord {
+    /// It did not answer, or refused.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// Its answer belongs to a question of another kind.
+    #[error("an answer to another question")]
+    WrongAnswer,
+}
 
 /// Returns what is left on this node, once it has the directory of entry `applied`.
 ///

@@ -45,7 +45,7 @@ pub use handshake::introduce;
 #[cfg(test)]
 pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, HandshakeError, frame, frame_samples, greet, serve};
-pub(crate) use server_verdict::{before_serving, keep_asking, say_goodbye};
+pub(crate) use server_verdict::{Farewell, before_serving, keep_asking, say_goodbye};
 pub(crate) use store::{begin, keep_book};
 use verdicts::Verdicts;
 

@@ -10,7 +10,7 @@ use dkv_wire::network::{Delays, LinkDelay};
 use dkv_wire::network::{NetworkView, NodeInfo};
 use tracing::warn;
 
-use super::{Me, Node, lock};
+use super::{GroupError, Me, Node, lock};
 use crate::common::unix_time::unix_ms;
 use crate::net::peers::Lane;
 use crate::net::rpc::ask;
@@ -137,7 +137,7 @@ impl Node {
 
     /// Applies the parts of the directory that concern this node: sets addresses and the deny list,
     /// and opens the groups that this node shall hold.
-    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
+    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), GroupError> {
         let news = self.control.state_machine().with_directory(|directory| {
             let addresses: Vec<_> =
                 directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();

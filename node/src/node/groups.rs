@@ -1,6 +1,7 @@
 //! Opening and closing of groups, and detection of broken ones.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
@@ -14,17 +15,17 @@ use tracing::{debug, info, warn};
 use super::Node;
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
-use crate::outbox::Outbox;
-use crate::raft::{self, HeartbeatCoalescer, StateMachine, Vote};
+use crate::outbox::{Outbox, OutboxError};
+use crate::raft::{self, HeartbeatCoalescer, OperationError, StateMachine, Vote};
 use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Group, GroupParts};
-use crate::storage::data_dir::{self, DataDir};
+use crate::storage::data_dir::{self, DataDir, DataDirError};
 use dkv_state::{Engine, EngineError};
 use dkv_wal::{GroupLog, LogState, Wal};
 
 impl Node {
     /// Opens a group, unless it is open.
-    pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
+    pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), GroupError> {
         let mut leftovers = self.opening.lock().await;
         if self.group(id).is_some() {
             return Ok(());
@@ -63,7 +64,7 @@ impl Node {
     }
 
     /// Returns the outbox of a shard, and makes sure that a task empties it.
-    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
+    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, OutboxError> {
         let (outbox, is_new) = self.outboxes.open_for(shard)?;
         if is_new {
             self.guard(
@@ -82,7 +83,7 @@ impl Node {
         id: GroupId,
         departed: u64,
         leader: Vote,
-    ) -> Result<(), String> {
+    ) -> Result<(), GroupError> {
         let mut leftovers = self.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
         // From here on no task finds the group, and requests in progress in it end with it.
@@ -113,25 +114,21 @@ impl Node {
         self.follow_directory().await
     }
 
-    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
+    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> io::Result<()> {
         let own = self.wal.group(id).state().vote;
-        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
+        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(io::Error::other)?;
         let tombstone = ReplicaTombstone::new(departed, leader, own);
         let data_dir = self.data_dir.path().to_owned();
-        let saved = run_blocking(move || tombstone.save(&data_dir, id)).await;
-        saved.flatten().map_err(|error| error.to_string())
+        run_blocking(move || tombstone.save(&data_dir, id)).await.flatten()
     }
 
     /// Deletes the log of a group that is not open. The log goes first, because rows without a log
     /// are recognised as leftovers.
-    async fn delete_log(&self, id: GroupId) -> Result<(), String> {
+    async fn delete_log(&self, id: GroupId) -> Result<(), GroupError> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
-        self.wal.group(id).forget(told).map_err(|error| error.to_string())?;
-        match forgotten.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the log has stopped".into()),
-        }
+        self.wal.group(id).forget(told).map_err(GroupError::Log)?;
+        forgotten.await.map_err(|_| GroupError::LogStopped)?.map_err(GroupError::Log)
     }
 
     /// Deletes the rows of a group that has no log any more. On a full disk this may have to wait.
@@ -145,17 +142,17 @@ impl Node {
         }
     }
 
-    async fn delete_rows(&self, id: GroupId) -> Result<(), String> {
+    async fn delete_rows(&self, id: GroupId) -> Result<(), GroupError> {
         let engine = self.engine.clone();
         let removed = run_blocking(move || engine.group(id)?.remove()).await;
-        removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        Ok(removed.map_err(GroupError::Thread)??)
     }
 
     /// Deletes the rows of groups whose log was deleted just before a crash.
-    pub(super) async fn find_leftovers(&self) -> Result<(), String> {
+    pub(super) async fn find_leftovers(&self) -> Result<(), GroupError> {
         let mut leftovers = self.opening.lock().await;
         let known = self.wal.groups();
-        let stored = self.engine.stored().map_err(|error| error.to_string())?;
+        let stored = self.engine.stored()?;
         for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
             info!(group = %id, "deleting what is left of a replica");
             self.delete_leftover(id, &mut leftovers).await;
@@ -164,7 +161,7 @@ impl Node {
     }
 
     /// Retries the deletion of leftovers, and opens the groups that had to wait for it.
-    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), String> {
+    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), GroupError> {
         let mut leftovers = self.opening.lock().await;
         if leftovers.is_empty() {
             return Ok(());
@@ -194,7 +191,7 @@ impl Node {
             let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem.to_string()));
             match marked.await {
                 Ok(why) => node.fail(why),
-                Err(error) => node.fail(error.to_string()),
+                Err(error) => node.fail(error),
             }
         };
         guard("the task that watches a group's promises", Box::pin(durability));
@@ -232,25 +229,25 @@ pub(super) struct GroupOpener<'a> {
 
 impl GroupOpener<'_> {
     /// Opens a group from its state on disk.
-    pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
+    pub(super) async fn open(&self, id: GroupId) -> Result<Group, GroupError> {
         self.begin(self.prepare(id).await?).await
     }
 
     /// Reads a group's state on disk without starting anything.
-    pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, String> {
+    pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, GroupError> {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
-        let damaged = |problem: String| self.data_dir.damaged(problem).to_string();
         let state_machine =
-            loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
-                EngineError::Damaged { .. } => damaged(error.to_string()),
-                error => error.to_string(),
+            loaded.await.map_err(GroupError::Thread)?.map_err(|error| match error {
+                EngineError::Damaged { .. } => self.data_dir.damaged(error.to_string()).into(),
+                error => GroupError::Engine(error),
             })?;
         let log = self.wal.group(id);
-        check_fit(id, &state_machine, &log).map_err(damaged)?;
+        check_fit(id, &state_machine, &log)
+            .map_err(|gap| self.data_dir.damaged(gap.to_string()))?;
         let tombstone =
             ReplicaTombstone::load(self.data_dir.path(), id).map_err(|error| match error {
-                TombstoneError::Malformed(_) => damaged(error.to_string()),
+                TombstoneError::Malformed(_) => self.data_dir.damaged(error.to_string()),
                 TombstoneError::Io(_) => self.data_dir.unusable(&error),
             })?;
         if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == LogState::default()) {
@@ -261,9 +258,9 @@ impl GroupOpener<'_> {
     }
 
     /// Starts taking part in a group.
-    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, String> {
+    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, GroupError> {
         let StoredReplica { id, log, owed, state_machine } = replica;
-        Group::start(GroupParts {
+        let started = Group::start(GroupParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),
@@ -274,9 +271,8 @@ impl GroupOpener<'_> {
             heartbeats: self.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
             failure: self.failure.clone(),
-        })
-        .await
-        .map_err(|error| error.to_string())
+        });
+        Ok(started.await?)
     }
 }
 
@@ -298,25 +294,54 @@ impl StoredReplica {
     }
 }
 
-async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
+async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), GroupError> {
     let (done, saved) = oneshot::channel();
     let told = Box::new(move |result| drop(done.send(result)));
-    log.save_vote(encode(vote), told).map_err(|error| error.to_string())?;
-    match saved.await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the log has stopped".into()),
+    log.save_vote(encode(vote), told).map_err(GroupError::Log)?;
+    saved.await.map_err(|_| GroupError::LogStopped)?.map_err(GroupError::Log)
+}
+
+/// Checks that no entries are missing between the state and the log.
+fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), LogGap> {
+    let applied = state_machine.handle().summary().applied_index;
+    match log.state().purged {
+        Some((purged, _)) if purged > applied => Err(LogGap { group: id, applied, purged }),
+        _ => Ok(()),
     }
 }
 
-/// Checks that no entries are missing between the state and the log: a log that begins after the
-/// state ends has lost some.
-fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), String> {
-    let applied = state_machine.handle().summary().applied_index;
-    match log.state().purged {
-        Some((purged, _)) if purged > applied => Err(format!(
-            "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \
-             entry {purged}"
-        )),
-        _ => Ok(()),
-    }
+/// A log that begins after the state ends: it has lost entries.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the checkpoint of group {group} in state ends at entry {applied}, and its log begins after \
+     entry {purged}"
+)]
+struct LogGap {
+    group: GroupId,
+    applied: u64,
+    purged: u64,
+}
+
+/// Reason why the node cannot open a replica, or delete it. Except where a deletion can be repeated
+/// later, the node must stop: a group may count on its replica.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GroupError {
+    /// The data directory is damaged, or cannot be used now.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The engine cannot read or delete the rows of a group.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The log was not changed.
+    #[error(transparent)]
+    Log(io::Error),
+    /// The log ended before it had stored a change.
+    #[error("the log has stopped")]
+    LogStopped,
+    /// A thread that used the disk ended without an answer.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// openraft did not start the group.
+    #[error(transparent)]
+    Start(#[from] OperationError),
 }

@@ -10,7 +10,7 @@ use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
 use super::{Node, lock};
-use crate::node::reports::NodeReports;
+use crate::node::reports::{NodeReports, ReportError};
 use crate::outbox::WriteGateState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
@@ -20,13 +20,13 @@ impl Node {
     ///
     /// # Errors
     /// Fails if the report cannot be true. None of it is recorded then.
-    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
+    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), ReportError> {
         let groups = self.control().state_machine().with_directory(|directory| {
             directory.groups().keys().copied().collect::<BTreeSet<_>>()
         });
         let groups = groups.unwrap_or_default();
         if let Some(led) = measures.leads.iter().find(|led| !groups.contains(&led.group)) {
-            return Err(format!("it claims to lead group {}, which there is not", led.group));
+            return Err(ReportError::NoGroup(led.group));
         }
         lock(&self.heard).hear(node, measures, Instant::now())
     }

@@ -260,7 +260,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         failure,
     })
     .await
-    .map_err(NodeError)?;
+    .map_err(NodeError::new)?;
     if let Some(admission) = &admission {
         learn(&node, admission);
     }
@@ -362,7 +362,7 @@ async fn open_stores(
     let must_exist = file.log_begun;
     let mib = |count: u32| u64::from(count) * 1024 * 1024;
     let value_bytes = args.value_memory.map_or_else(memory_limit::default_value_bytes, mib);
-    disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
+    disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError::new)?;
     let opened = platform::run_blocking(move || {
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),

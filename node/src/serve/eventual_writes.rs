@@ -42,7 +42,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     let Deposit { shard, holder, stamp, again, key, value } = deposit;
     let outbox = match node.outbox(shard) {
         Ok(outbox) => outbox,
-        Err(why) => return reply.refuse(Refusal::Unavailable(why)),
+        Err(error) => return reply.refuse(Refusal::Unavailable(error.to_string())),
     };
     let group = node.group(shard);
     let (ordered, existed) =

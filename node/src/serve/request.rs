@@ -245,7 +245,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         }
         RequestBody::Measures(measures) => {
             let Some(id) = peer.as_node() else { return };
-            if let Err(why) = node.hear(id, *measures) {
+            if let Err(error) = node.hear(id, *measures) {
+                let why = error.to_string();
                 node.peers().denials().note(id, &why);
                 return reply.refuse(Refusal::Invalid(why));
             }
