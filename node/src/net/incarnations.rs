@@ -46,7 +46,7 @@ pub use handshake::introduce;
 pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, HandshakeError, frame, frame_samples, greet, serve};
 pub(crate) use server_verdict::{Farewell, before_serving, keep_asking, say_goodbye};
-pub(crate) use store::{begin, keep_book};
+pub(crate) use store::{IncarnationFileError, begin, keep_book};
 use verdicts::Verdicts;
 
 use crate::net::denials::DenialLog;

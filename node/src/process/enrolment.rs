@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use crate::net::server_link::{ServerError, ServerLink, resolve};
 use crate::node::Node;
 use crate::process::args::Args;
-use crate::process::error::NodeError;
+use crate::process::error::ProcessError;
 use crate::storage::data_dir::DataDir;
 
 /// Time between two attempts to reach a server without which a node cannot go on.
@@ -48,26 +48,26 @@ const RENEW_AGAIN: Duration = Duration::from_secs(600);
 const UNREACHED_REMIND: Duration = Duration::from_secs(600);
 
 /// Joins with a token.
-pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeError> {
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, ProcessError> {
+    let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        let server = resolve(&args.server).await?;
         // The token is looked up each time: a server that is just starting may not have left it
         // yet.
         let token = token_for(args, server).await?;
         let failed = match token {
             Ok(token) => match join(&endpoint, server, &token).await {
                 Ok(credentials) => {
-                    directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                    directory.save_credentials(&credentials)?;
                     endpoint.close().await;
                     return Ok(credentials);
                 }
                 Err(JoinError::Connect(error)) => error.to_string(),
                 Err(error @ JoinError::Call(..)) => error.to_string(),
-                Err(error) => return Err(NodeError::new(error)),
+                Err(error) => return Err(error.into()),
             },
-            Err(error) => return Err(NodeError::new(error)),
+            Err(error) => return Err(error.into()),
         };
         waiting.on("the registration server", &failed).await;
     }
@@ -77,10 +77,10 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
 async fn token_for(
     args: &Args,
     server: SocketAddr,
-) -> Result<Result<Token, TokenError>, NodeError> {
+) -> Result<Result<Token, TokenError>, ProcessError> {
     let file = args.token_file.clone();
     let find = move || find_token(server, Role::Node, file.as_deref());
-    platform::run_blocking(find).await.map_err(NodeError::new)
+    Ok(platform::run_blocking(find).await?)
 }
 
 /// Gets a new certificate for a node that was away for longer than its last certificate was valid.
@@ -88,38 +88,36 @@ pub(crate) async fn certify_again(
     args: &Args,
     directory: &DataDir,
     expired: Credentials,
-) -> Result<Credentials, NodeError> {
-    let life = expired.life().map_err(NodeError::new)?;
+) -> Result<Credentials, ProcessError> {
+    let life = expired.life()?;
     warn!(
         "the certificate of this node is not valid now: {}; asking the server for a new one",
         life.at_odds_with(platform::wall_clock())
     );
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+    let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        let server = resolve(&args.server).await?;
         let certified = match recertify(&endpoint, server, &expired).await {
             // The node was away for so long that its key is not enough: the operator has a token
             // for it.
             Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
                 let token = token_for(args, server).await?;
-                let token = token.map_err(|error| {
-                    NodeError(format!("{}, as this node's: {error}", JoinRefusal::Lapsed))
-                })?;
+                let token = token.map_err(|token| ProcessError::Lapsed { token })?;
                 readmit(&endpoint, server, &expired, &token).await
             }
             other => other,
         };
         match certified {
             Ok(credentials) => {
-                directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                directory.save_credentials(&credentials)?;
                 endpoint.close().await;
                 return Ok(credentials);
             }
             Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
                 waiting.on("the registration server", &error.to_string()).await;
             }
-            Err(error) => return Err(NodeError::new(error)),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -163,7 +161,7 @@ impl Registration {
     }
 
     /// Registers, and waits for the server as long as it takes.
-    pub(crate) async fn insist(&self, directory: &DataDir) -> Result<Admission, NodeError> {
+    pub(crate) async fn insist(&self, directory: &DataDir) -> Result<Admission, ProcessError> {
         let mut waiting = Waiting::default();
         let begun = Instant::now();
         loop {
@@ -188,7 +186,7 @@ impl Registration {
 ///
 /// A running node accepts only the word of its own network's server: another process that answers
 /// at the server's address must not be able to stop it.
-fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<ProcessError> {
     match error {
         ServerError::Connect(ConnectError::Refused { .. }) | ServerError::Resolve(..) => None,
         other => fatal(other, directory),
@@ -198,7 +196,7 @@ fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeE
 /// The same for a node that was here before and meets the server for the first time after its
 /// start. Such a node serves without the server, so a server name that does not resolve must not
 /// stop it.
-fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<ProcessError> {
     match error {
         ServerError::Resolve(..) => None,
         other => fatal(other, directory),
@@ -207,21 +205,20 @@ fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeErro
 
 /// Returns the error that stops a node that is just starting, if the answer makes asking again
 /// useless.
-fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
+fn fatal(error: &ServerError, directory: &DataDir) -> Option<ProcessError> {
+    let directory = directory.path().to_owned();
     match error {
-        ServerError::Connect(ConnectError::Removed { why, .. }) => Some(NodeError(format!(
-            "this node was {why}; to join again, start it with an empty data directory (this one \
-             is {})",
-            directory.path().display()
-        ))),
-        ServerError::Connect(ConnectError::Refused { address, why }) => Some(NodeError(format!(
-            "the data directory {} belongs to another network than the server at {address} \
-             ({why}); to join that network, choose another directory with --data-dir",
-            directory.path().display()
-        ))),
+        ServerError::Connect(ConnectError::Removed { why, .. }) => {
+            Some(ProcessError::Removed { why: why.clone(), directory })
+        }
+        ServerError::Connect(ConnectError::Refused { address, why }) => {
+            Some(ProcessError::OtherNetwork { directory, address: *address, why: why.clone() })
+        }
         ServerError::Refused(ServerRefusal::Storage(_)) => None,
-        ServerError::Refused(refusal) => Some(NodeError::new(refusal)),
-        ServerError::Resolve(..) => Some(NodeError::new(error)),
+        ServerError::Refused(refusal) => Some(ProcessError::Refused(refusal.clone())),
+        ServerError::Resolve(name, why) => {
+            Some(ServerError::Resolve(name.clone(), why.clone()).into())
+        }
         ServerError::Connect(_) | ServerError::Silent(_) | ServerError::Unexpected => None,
     }
 }
@@ -282,7 +279,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                 REGISTER_EVERY
             }
             Err(error) => match judge(&error, node.data_dir()) {
-                Some(fatal) => return node.fail(fatal.to_string()),
+                Some(fatal) => return node.fail(fatal),
                 None => {
                     let text = match &error {
                         ServerError::Connect(ConnectError::Refused { .. }) => {
@@ -338,27 +335,27 @@ pub(crate) async fn keep_certified(node: Arc<Node>) {
     }
 }
 
-async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
+async fn renew_if_due(node: &Node) -> Result<(), ProcessError> {
     let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
     let now = platform::wall_clock();
-    let is_valid = !credentials.expired(now).map_err(NodeError::new)?;
-    if is_valid && !credentials.is_due(now).map_err(NodeError::new)? {
+    let is_valid = !credentials.expired(now)?;
+    if is_valid && !credentials.is_due(now)? {
         return Ok(());
     }
     let renewed = if !is_valid {
-        let server = node.server().resolve().await.map_err(NodeError::new)?;
-        let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
-        recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?
+        let server = node.server().resolve().await?;
+        let endpoint = Endpoint::dial_only(None)?;
+        recertify(&endpoint, server, &credentials).await?
     } else {
-        let public_key = credentials.public_key().map_err(NodeError::new)?;
+        let public_key = credentials.public_key()?;
         let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
-        let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
-            return Err(NodeError::new(ServerError::Unexpected));
+        let ServerAnswer::Certificate(certificate) = answer? else {
+            return Err(ServerError::Unexpected.into());
         };
-        credentials.renewed(&certificate).map_err(NodeError::new)?
+        credentials.renewed(&certificate)?
     };
-    node.data_dir().save_credentials(&renewed).map_err(NodeError::new)?;
-    node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
+    node.data_dir().save_credentials(&renewed)?;
+    node.endpoint().set_credentials(renewed, Some(Admit::Certified))?;
     info!("certificate renewed");
     Ok(())
 }

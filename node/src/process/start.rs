@@ -1,5 +1,6 @@
 //! Starts a node from its command line, runs it, and stops it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,7 @@ use crate::process::args::Args;
 use crate::process::enrolment::{
     Registration, admit, certify_again, keep_certified, keep_registered, learn,
 };
-use crate::process::error::NodeError;
+use crate::process::error::{NodeError, ProcessError};
 use crate::process::memory_limit;
 use crate::serve::connection;
 use crate::storage::data_dir::{DataDir, NodeFile};
@@ -66,8 +67,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let starting = Starting::begin();
-    let starting =
-        starting.map_err(|error| NodeError(format!("cannot watch for signals: {error}")))?;
+    let starting = starting.map_err(ProcessError::Signals)?;
     // Dropped once the node serves, or once its own task has noticed that it must stop.
     let starting = Mutex::new(Some(starting));
     let over = || drop(starting.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -116,7 +116,7 @@ pub async fn run_on(
         // nothing.
         Some(why) => {
             end_tasks(node).await;
-            Err(NodeError(why))
+            Err(ProcessError::Failed(why).into())
         }
         None => {
             info!("stopping");
@@ -132,7 +132,7 @@ struct Started {
 }
 
 /// Starts a node with its data in `storage`.
-fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, ProcessError>> {
     start_boxed(Box::new(storage), args)
 }
 
@@ -141,7 +141,7 @@ fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started
 fn start_boxed(
     storage: Box<dyn Storage>,
     args: Args,
-) -> BoxFuture<'static, Result<Started, NodeError>> {
+) -> BoxFuture<'static, Result<Started, ProcessError>> {
     Box::pin(start_with(storage, args))
 }
 
@@ -155,47 +155,41 @@ fn end_tasks(node: Arc<Node>) -> BoxFuture<'static, ()> {
     Box::pin(async move { node.end_tasks().await })
 }
 
-async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, NodeError> {
+async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, ProcessError> {
     let directory = match &args.data_dir {
         Some(path) => DataDir::open(path),
         None => match &args.name {
             Some(name) if is_file_name(name) => DataDir::open(&Path::new("data").join(name)),
             _ => DataDir::open_default(Path::new("data")),
         },
-    }
-    .map_err(NodeError::new)?;
+    }?;
     info!(directory = %directory.path().display(), "data directory");
     // From here on the node notices a suspend.
     suspend::woke_lately();
-    let credentials = match directory.credentials().map_err(NodeError::new)? {
-        Some(credentials)
-            if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? =>
-        {
+    let credentials = match directory.credentials()? {
+        Some(credentials) if credentials.expired(platform::wall_clock())? => {
             certify_again(&args, &directory, credentials).await?
         }
         Some(credentials) => credentials,
         None => {
             // A token may be good for one use: everything else that the start needs comes first.
             may_listen(&args)?;
-            disk_check::require_room(directory.path()).map_err(NodeError::new)?;
+            disk_check::require_room(directory.path())?;
             admit(&args, &directory).await?
         }
     };
     let identity = credentials.identity;
-    let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
-    let known = directory.node_file(&credentials).map_err(NodeError::new)?;
+    let id = identity.as_node().ok_or(ProcessError::NotANode)?;
+    let known = directory.node_file(&credentials)?;
     // This happens before the node sends anything to another process.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
-    let incarnations =
-        incarnations::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
+    let incarnations = incarnations::begin(id, directory.path(), log_begun)?;
     let acceptor = Arc::new(Acceptor::default());
     let endpoint = listen(&args, &credentials, known.as_ref()).await?;
-    let bound = endpoint.local_address().map_err(NodeError::new)?;
+    let bound = endpoint.local_address()?;
     let address = args.advertise.unwrap_or(bound);
     if address.ip().is_unspecified() {
-        return Err(NodeError(format!(
-            "others cannot reach this node at {address}; say with --advertise where they can"
-        )));
+        return Err(ProcessError::NotReachable(address));
     }
     let server =
         Arc::new(ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&acceptor)));
@@ -217,7 +211,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
             // A node must not go on under an identity whose directory has lost everything else.
             let standing =
                 incarnations::before_serving(&incarnations, &server, address, true).await;
-            standing.map_err(NodeError::new)?;
+            standing?;
             let admitted = registration.insist(&directory).await?;
             let file = NodeFile::new(
                 identity.network,
@@ -228,7 +222,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
                 admitted.settings.clone(),
                 admitted.bootstrap,
             );
-            directory.save_node_file(&file).map_err(NodeError::new)?;
+            directory.save_node_file(&file)?;
             admission = Some(admitted);
             file
         }
@@ -236,10 +230,10 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    incarnations.open(wal.clone()).map_err(NodeError::new)?;
+    incarnations.open(wal.clone())?;
     incarnations.name(&file.name, address);
     file.log_begun = true;
-    directory.save_node_file(&file).map_err(NodeError::new)?;
+    directory.save_node_file(&file)?;
     let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
     info!(name = me.name, %id, network = %me.network, "starting");
     let node = Node::start(Parts {
@@ -259,8 +253,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         },
         failure,
     })
-    .await
-    .map_err(NodeError::new)?;
+    .await?;
     if let Some(admission) = &admission {
         learn(&node, admission);
     }
@@ -291,21 +284,15 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
 }
 
 /// Checks that the node may listen at its configured address.
-fn may_listen(args: &Args) -> Result<(), NodeError> {
+fn may_listen(args: &Args) -> Result<(), ProcessError> {
     let Some(address) = args.listen else { return Ok(()) };
-    net_platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
+    net_platform::may_bind(address).map_err(|error| cannot_listen(address, error))
 }
 
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> NodeError {
-    let advice = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ": another process uses that UDP port; stop it, or choose another address with --listen"
-        }
-        _ => "; choose an address of this machine with --listen",
-    };
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => NodeError(format!("cannot listen on {address}{advice}")),
-        _ => NodeError(format!("cannot listen on {address}: {error}{advice}")),
+fn cannot_listen(address: SocketAddr, source: io::Error) -> ProcessError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ProcessError::PortInUse(address),
+        _ => ProcessError::NotListening { address, source },
     }
 }
 
@@ -313,12 +300,12 @@ async fn listen(
     args: &Args,
     credentials: &Credentials,
     known: Option<&NodeFile>,
-) -> Result<Endpoint, NodeError> {
+) -> Result<Endpoint, ProcessError> {
     let bind = |address| {
         Endpoint::listen(address, credentials.clone(), Admit::Certified, credentials.secret())
     };
     if let Some(address) = args.listen {
-        return bind(address).map_err(|error| cannot_listen(address, &error));
+        return bind(address).map_err(|error| cannot_listen(address, error));
     }
     if let Some(file) = known
         && let Ok(endpoint) = bind(file.listen)
@@ -326,9 +313,9 @@ async fn listen(
         return Ok(endpoint);
     }
     let ip = match resolve(&args.server).await {
-        Ok(server) => local_ip_towards(server).map_err(NodeError::new)?,
+        Ok(server) => local_ip_towards(server)?,
         // If the server's address is unknown, the previous address is the best guess.
-        Err(error) => known.map(|file| file.listen.ip()).ok_or_else(|| NodeError::new(error))?,
+        Err(error) => known.map(|file| file.listen.ip()).ok_or(error)?,
     };
     let mut ports = (FIRST_PORT..FIRST_PORT + PORTS_TRIED).chain([0]);
     let mut failed = None;
@@ -336,13 +323,13 @@ async fn listen(
         bind(SocketAddr::new(ip, port)).map_err(|error| failed = Some(error)).ok()
     });
     bound.ok_or_else(|| {
-        let why = failed.map_or(String::new(), |error| error.to_string());
-        NodeError(format!("cannot listen at {ip}: {why}"))
+        let source = failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+        ProcessError::NoPort { ip, source }
     })
 }
 
 /// Returns the address of this machine from which it reaches a server.
-fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
+fn local_ip_towards(server: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     // Connecting a datagram socket sends nothing: it asks the kernel for the route.
     let socket = UdpSocket::bind((any, 0))?;
@@ -356,13 +343,13 @@ async fn open_stores(
     file: &NodeFile,
     storage: Box<dyn Storage>,
     failure: Failure,
-) -> Result<(Wal, Engine), NodeError> {
+) -> Result<(Wal, Engine), ProcessError> {
     let (log_path, state_path) = (directory.log_path(), directory.state_path());
     let settings = file.settings.clone();
     let must_exist = file.log_begun;
     let mib = |count: u32| u64::from(count) * 1024 * 1024;
     let value_bytes = args.value_memory.map_or_else(memory_limit::default_value_bytes, mib);
-    disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError::new)?;
+    disk_check::check(directory.path(), &settings, must_exist).await?;
     let opened = platform::run_blocking(move || {
         let options = WalOptions {
             segment_bytes: segment_bytes(settings.log_bytes_max),
@@ -380,14 +367,11 @@ async fn open_stores(
         let engine = storage.open_engine(&state_path, engine_options)?;
         Ok::<_, StorageError>((wal, engine))
     });
-    let opened = opened.await.map_err(NodeError::new)?;
+    let opened = opened.await?;
     opened.map_err(|error| match error {
-        StorageError::Damaged(problem) => NodeError::new(directory.damaged(problem)),
-        StorageError::Missing(file) => NodeError::new(directory.missing(file)),
-        StorageError::Unusable(why) => {
-            let path = directory.path().display();
-            NodeError(format!("the data directory {path} cannot be used: {why}"))
-        }
+        StorageError::Damaged(problem) => directory.damaged(problem).into(),
+        StorageError::Missing(file) => directory.missing(file).into(),
+        StorageError::Unusable(why) => directory.unusable(&why).into(),
     })
 }
 
@@ -402,7 +386,7 @@ async fn keep_asking(node: Arc<Node>) {
     let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
     let farewell =
         incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
-    node.fail(farewell.to_string());
+    node.fail(farewell);
 }
 
 /// Follows the directory for the life of the node.
