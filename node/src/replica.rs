@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
-use self::strong_reads::{Asked, PendingRead, ReplicaName};
+use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
@@ -210,7 +210,7 @@ impl Group {
             {
                 return reply.send(Ok(Answer::Committed { index, term }));
             }
-            hand_in(&reads, PendingRead { asked: Asked::Committed, anywhere: false, reply });
+            hand_in(&reads, PendingRead { query: ReadQuery::Committed, anywhere: false, reply });
         });
     }
 

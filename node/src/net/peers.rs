@@ -66,7 +66,7 @@ pub(crate) enum PeerError {
     Refused(NodeId, HandshakeError),
     /// This node takes no part.
     #[error("{0}")]
-    Held(Arc<str>),
+    HeldBack(Arc<str>),
 }
 
 /// The other nodes, with the connections to them.
@@ -258,7 +258,7 @@ impl Peers {
     ) -> Result<quinn::Connection, PeerError> {
         if let Some(why) = self.shared.incarnations.as_ref().and_then(Incarnations::held_by_server)
         {
-            return Err(PeerError::Held(why));
+            return Err(PeerError::HeldBack(why));
         }
         if let Some(connection) = self.link(node, lane).open() {
             return Ok(connection);
@@ -341,7 +341,7 @@ impl Peers {
         let greeted =
             incarnations::greet(incarnations, node, connection, lane == Lane::Urgent).await;
         greeted.map_err(|why| PeerError::Refused(node, why))?;
-        incarnations.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
+        incarnations.held().map_or(Ok(()), |why| Err(PeerError::HeldBack(why)))
     }
 
     /// Reports that a node did not answer what was begun at `asked`. It says nothing about a

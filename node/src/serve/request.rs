@@ -31,7 +31,7 @@ use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
 use crate::replica::Group;
 use crate::replica::backlog::Place;
-use crate::replica::strong_reads::{Asked, PendingRead};
+use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
 use crate::serve::eventual_reads;
 use crate::serve::eventual_writes::{self, Deposit};
@@ -168,7 +168,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
             }
-            read(node, &group, Asked::Key(key), mode, request.deadline_ms, reply);
+            read(node, &group, ReadQuery::Key(key), mode, request.deadline_ms, reply);
         }
         RequestBody::Scan { shard, span, mode } => {
             let Some(group) = shard_here(node, shard) else {
@@ -177,7 +177,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
-            read(node, &group, Asked::Page(span, Vec::new()), mode, request.deadline_ms, reply);
+            read(node, &group, ReadQuery::Page(span, Vec::new()), mode, request.deadline_ms, reply);
         }
         RequestBody::Committed { shard, followed } => match node.group(shard) {
             Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
@@ -368,23 +368,23 @@ fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
 fn read(
     node: &Arc<Node>,
     group: &Arc<Group>,
-    asked: Asked,
+    query: ReadQuery,
     mode: ReadMode,
     deadline_ms: u32,
     reply: ReplyTo,
 ) {
     let (anywhere, reply) = match mode {
         ReadMode::Eventual(bounds) => {
-            return eventual_reads::read(node, group, asked, bounds, reply);
+            return eventual_reads::read(node, group, query, bounds, reply);
         }
         ReadMode::Held => {
-            return eventual_reads::read(node, group, asked, ReadBounds::default(), reply);
+            return eventual_reads::read(node, group, query, ReadBounds::default(), reply);
         }
         ReadMode::Primary => (false, reply),
         ReadMode::Replica => (true, reply),
         ReadMode::All => (false, at_all(group, deadline_ms, reply)),
     };
-    group.read(PendingRead { asked, anywhere, reply });
+    group.read(PendingRead { query, anywhere, reply });
 }
 
 /// The destination of an answer that is to wait for every replica.

@@ -57,7 +57,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut asking: BTreeSet<NodeId> = BTreeSet::new();
     // Until the time given here, the task does not probe that leader again.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
-    let mut told: JoinSet<Told> = JoinSet::new();
+    let mut results: JoinSet<TaskResult> = JoinSet::new();
     let mut handled: BTreeMap<(GroupId, Term), Takeover> = BTreeMap::new();
     let ticks = node.ticks();
     loop {
@@ -96,23 +96,23 @@ pub(crate) async fn run(node: Arc<Node>) {
             // A rehearsal delays what QUIC sends; the probe must take as long.
             let delay = node.endpoint().added_round_trip(address);
             asking.insert(leader);
-            told.spawn(async move {
+            results.spawn(async move {
                 let refused = probe.refuses(patience).await;
                 if refused && !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                Told::Looked { leader, refused }
+                TaskResult::Probed { leader, refused }
             });
         }
         // A distant leader answers late, and must not delay the others.
         let answered = tokio::select! {
             biased;
-            answered = next_answer(&mut told) => answered,
+            answered = next_answer(&mut results) => answered,
             () = ticks.until(next) => continue,
         };
         let (leader, refused) = match answered {
-            Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
-            Some(Ok(Told::Succeeded(group, term))) => {
+            Some(Ok(TaskResult::Probed { leader, refused })) => (leader, refused),
+            Some(Ok(TaskResult::TakeoverEnded(group, term))) => {
                 if let Some(takeover) = handled.get_mut(&(group, term)) {
                     *takeover = Takeover::Over(Instant::now());
                 }
@@ -131,10 +131,10 @@ pub(crate) async fn run(node: Arc<Node>) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
                 handled.insert((group.id(), term), Takeover::UnderWay);
                 let node = Arc::clone(&node);
-                told.spawn(async move {
+                results.spawn(async move {
                     let id = group.id();
                     succeed(node, group, leader, term).await;
-                    Told::Succeeded(id, term)
+                    TaskResult::TakeoverEnded(id, term)
                 });
             }
         }
@@ -142,11 +142,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Result of one of the failure detector's tasks.
-enum Told {
+enum TaskResult {
     /// The task probed a leader: the kernel at its address refused, or did not.
-    Looked { leader: NodeId, refused: bool },
+    Probed { leader: NodeId, refused: bool },
     /// The takeover from the leader of that term has ended.
-    Succeeded(GroupId, Term),
+    TakeoverEnded(GroupId, Term),
 }
 
 /// State of the takeover from a leader whose process is gone.

@@ -44,7 +44,7 @@ const STALLED_AFTER_ELECTIONS: u32 = 5;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut tick = TICK;
-    let mut asked = Asked::default();
+    let mut asked = RequestedPurges::default();
     let mut fsyncs = 0;
     loop {
         match tick {
@@ -113,11 +113,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Purges that were asked for, and since when each has had no effect.
 #[derive(Default)]
-struct Asked {
+struct RequestedPurges {
     first: BTreeMap<GroupId, (u64, Instant)>,
 }
 
-impl Asked {
+impl RequestedPurges {
     /// Records that the log of a group should have been purged up to `upto`, and is not. Returns
     /// whether this has lasted too long; if it goes on, it returns true again after the same time.
     fn in_vain(&mut self, group: GroupId, upto: u64, now: Instant) -> bool {
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_purge_is_in_vain_when_it_was_asked_for_long_ago() {
-        let (mut asked, start) = (Asked::default(), Instant::now());
+        let (mut asked, start) = (RequestedPurges::default(), Instant::now());
         let ms = |ms| start + Duration::from_millis(ms);
         assert!(!asked.in_vain(GroupId(1), 10, ms(0)));
         assert!(!asked.in_vain(GroupId(1), 10, ms(499)));

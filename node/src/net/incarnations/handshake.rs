@@ -89,7 +89,7 @@ pub(crate) enum HandshakeError {
     TooManyRuns,
     /// The peer is held back.
     #[error("it takes no part itself")]
-    Held,
+    HeldBack,
     /// The peer refuses this node's incarnation.
     #[error("it refuses this node")]
     RefusesUs,
@@ -217,7 +217,7 @@ impl Greeting {
             incarnations.hear_peer(self.node, answer.verdict);
         }
         match (heard.verdict, answer.verdict) {
-            (Verdict::Sound, Verdict::Sound) if answer.is_held => Err(HandshakeError::Held),
+            (Verdict::Sound, Verdict::Sound) if answer.is_held => Err(HandshakeError::HeldBack),
             (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
             (Verdict::Sound, _) => Err(HandshakeError::RefusesUs),
             (refused, _) => Err(HandshakeError::Refused(refused)),

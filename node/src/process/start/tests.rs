@@ -24,7 +24,7 @@ use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};
 use crate::raft::{Entry, LogId, Vote};
 use crate::replica::backlog::Place;
-use crate::replica::strong_reads::{Asked, PendingRead};
+use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
 use dkv_wal::FatalHook;
 use dkv_wal::disk::MemoryDisk;
@@ -163,7 +163,7 @@ impl Writer {
         let reply = self.replies.to(0, part, Begun::now());
         let key = Bytes::copy_from_slice(key);
         self.node.group(SHARD).unwrap().read(PendingRead {
-            asked: Asked::Key(key),
+            query: ReadQuery::Key(key),
             anywhere: false,
             reply,
         });
