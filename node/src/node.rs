@@ -44,7 +44,7 @@ use crate::node::peer_access::Vouchers;
 use crate::node::reports::NodeReports;
 use crate::outbox::{Outbox, Outboxes, WriteGate, WriteGateError};
 use crate::raft::{self, ConfigError, HeartbeatCoalescer, OperationError};
-use crate::replica::Group;
+use crate::replica::Replica;
 use crate::storage::data_dir::{DataDir, DataDirError};
 use dkv_state::Engine;
 use dkv_wal::Wal;
@@ -82,7 +82,7 @@ pub(crate) struct Parts {
 #[derive(Clone, Copy)]
 pub(crate) struct TaskFactories {
     /// Brings the members of a group into line with the directory.
-    pub(crate) reconcile: fn(Arc<Node>, Arc<Group>) -> BoxFuture<'static, ()>,
+    pub(crate) reconcile: fn(Arc<Node>, Arc<Replica>) -> BoxFuture<'static, ()>,
     /// Empties an outbox.
     pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
 }
@@ -104,7 +104,7 @@ pub(crate) enum StartError {
     MustEnd(#[from] Farewell),
     /// A replica cannot be opened.
     #[error(transparent)]
-    Group(#[from] GroupError),
+    Replica(#[from] GroupError),
     /// The network that this node founds did not begin.
     #[error(transparent)]
     Founding(#[from] OperationError),
@@ -130,8 +130,8 @@ pub(crate) struct Node {
     config: Arc<raft::Config>,
     clock: NodeClock,
     outboxes: Outboxes,
-    control: Arc<Group>,
-    groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    control: Arc<Replica>,
+    groups: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
     leader_since: Mutex<Option<Instant>>,
     /// The addresses of the nodes in the directory as it was last followed.
     listed: Mutex<BTreeMap<NodeId, SocketAddr>>,
@@ -331,17 +331,17 @@ impl Node {
     }
 
     /// Returns the control group.
-    pub(crate) fn control(&self) -> &Arc<Group> {
+    pub(crate) fn control(&self) -> &Arc<Replica> {
         &self.control
     }
 
     /// Returns a group, if this node holds it.
-    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Replica>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// Returns all groups that this node holds, the control group first.
-    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn groups(&self) -> Vec<Arc<Replica>> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 

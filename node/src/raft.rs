@@ -1,6 +1,6 @@
 //! Raft: openraft, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A `Group` of the `replica` module drives one
+//! This is the only module that names openraft. A `Replica` of the `replica` module drives one
 //! [`Raft`] through the functions here. No other module needs to know how entries are encoded
 //! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`],
 //! [`snapshot`]), or how they reach the other members ([`transport`] sends, [`handlers`] receives).

@@ -41,8 +41,8 @@ use dkv_state::reconciler::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
-/// One group on this node.
-pub(crate) struct Group {
+/// This node's replica of one group.
+pub(crate) struct Replica {
     id: GroupId,
     me: NodeId,
     /// Silence after which a nearby member no longer counts as alive, in milliseconds.
@@ -60,8 +60,8 @@ pub(crate) struct Group {
     tasks: TaskSet,
 }
 
-/// The parts that [`Group::start`] assembles into a group.
-pub(crate) struct GroupParts {
+/// The parts that [`Replica::start`] assembles into a replica.
+pub(crate) struct ReplicaParts {
     pub(crate) id: GroupId,
     pub(crate) me: NodeId,
     pub(crate) config: Arc<raft::Config>,
@@ -77,11 +77,12 @@ pub(crate) struct GroupParts {
     pub(crate) failure: Failure,
 }
 
-impl Group {
+impl Replica {
     /// Starts a group from its log and its state on disk.
-    pub(crate) async fn start(parts: GroupParts) -> Result<Self, OperationError> {
-        let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
-        let GroupParts { log_bytes_max, failure, .. } = parts;
+    pub(crate) async fn start(parts: ReplicaParts) -> Result<Self, OperationError> {
+        let ReplicaParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } =
+            parts;
+        let ReplicaParts { log_bytes_max, failure, .. } = parts;
         let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();

@@ -23,7 +23,7 @@ use crate::net::peers::Lane;
 use crate::net::rpc;
 use crate::node::Node;
 use crate::raft::Vote;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Interval at which a node looks for replicas that it need not keep.
 const EVERY: Duration = Duration::from_millis(300);
@@ -69,7 +69,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// If the directory no longer wants this replica, returns the nodes that shall have one.
-fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
+fn unwanted(node: &Node, group: &Replica) -> Option<Vec<NodeId>> {
     if !group.id().is_shard() {
         return None;
     }
@@ -84,7 +84,7 @@ fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
 /// says so, and the vote with which the primary leads.
 async fn departed(
     node: &Node,
-    group: &Group,
+    group: &Replica,
     holders: Vec<NodeId>,
 ) -> Result<(u64, Vote), Refusal> {
     let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
@@ -115,7 +115,7 @@ async fn departed(
 }
 
 /// Checks that the entry and the term are possible.
-fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
+fn check(group: &Replica, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.state_machine().applied_index().max(group.configured().index);
     let can_be = term.may_follow(Some(group.term()))
         && index >= group.state_machine().voters().0
@@ -130,7 +130,7 @@ fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
 /// already confirmed.
 async fn agreed(
     node: &Node,
-    group: &Group,
+    group: &Replica,
     primary: NodeId,
     holders: &[NodeId],
 ) -> Result<(), Refusal> {

@@ -18,7 +18,7 @@ use crate::net::peers::Peers;
 use crate::outbox::{Outbox, OutboxError};
 use crate::raft::{self, HeartbeatCoalescer, OperationError, StateMachine, Vote};
 use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
-use crate::replica::{Group, GroupParts};
+use crate::replica::{Replica, ReplicaParts};
 use crate::storage::data_dir::{self, DataDir, DataDirError};
 use dkv_state::{Engine, EngineError};
 use dkv_wal::{GroupLog, LogState, Wal};
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// Registers a group that was opened.
-    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Group>) {
+    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Replica>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(group.id(), Arc::clone(&group));
         drop(groups);
@@ -175,7 +175,7 @@ impl Node {
 
     /// Starts the tasks that go with every group: its reconciler, and those that detect its
     /// failure.
-    pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
+    pub(super) fn attend(self: &Arc<Self>, group: &Arc<Replica>) {
         // The tasks end with the group: a group that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             group.spawn(self.failure.if_panicked(what, task));
@@ -229,7 +229,7 @@ pub(super) struct GroupOpener<'a> {
 
 impl GroupOpener<'_> {
     /// Opens a group from its state on disk.
-    pub(super) async fn open(&self, id: GroupId) -> Result<Group, GroupError> {
+    pub(super) async fn open(&self, id: GroupId) -> Result<Replica, GroupError> {
         self.begin(self.prepare(id).await?).await
     }
 
@@ -258,9 +258,9 @@ impl GroupOpener<'_> {
     }
 
     /// Starts taking part in a group.
-    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, GroupError> {
+    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Replica, GroupError> {
         let StoredReplica { id, log, owed, state_machine } = replica;
-        let started = Group::start(GroupParts {
+        let started = Replica::start(ReplicaParts {
             id,
             me: self.me,
             config: Arc::clone(self.config),

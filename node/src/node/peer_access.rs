@@ -27,7 +27,7 @@ use crate::net::peers::Lane;
 use crate::net::rpc;
 use crate::node::Node;
 use crate::raft;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Time for which a member's voucher for another node counts.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
@@ -119,7 +119,7 @@ impl Node {
     /// Returns whether a node is a member of a group: by the log here, by the directory's current
     /// plan, or by an earlier plan that the group may not have left behind. The replica here may be
     /// the only one left besides a member that the directory does not want any more.
-    pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
+    pub(crate) fn is_member(&self, group: &Replica, node: NodeId) -> bool {
         if group.has_member(node) {
             return true;
         }
@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// Asks the known members about a stranger, the voters first.
-    async fn ask_about(&self, group: Arc<Group>, stranger: NodeId) {
+    async fn ask_about(&self, group: Arc<Replica>, stranger: NodeId) {
         let voters = group.voters();
         let others = group.members().into_iter().filter(|member| !voters.contains(member));
         let mut known: Vec<NodeId> = voters.iter().copied().chain(others).collect();

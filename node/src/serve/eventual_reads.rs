@@ -21,7 +21,7 @@ use dkv_wire::message::{
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::outbox::{DurableWrite, Outbox};
-use crate::replica::Group;
+use crate::replica::Replica;
 use crate::replica::strong_reads::{self, PendingRead, ReadQuery, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
 
@@ -35,7 +35,7 @@ const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 /// The parts of a shard on one node.
 #[derive(Clone)]
 struct Part {
-    group: Arc<Group>,
+    group: Arc<Replica>,
     outbox: Option<Arc<Outbox>>,
     /// The removed nodes among those whose eventual writes must be there: the shard will never get
     /// the writes of theirs that it lacks now.
@@ -45,7 +45,7 @@ struct Part {
 /// Answers an eventual read.
 pub(crate) fn read(
     node: &Node,
-    group: &Arc<Group>,
+    group: &Arc<Replica>,
     query: ReadQuery,
     bounds: ReadBounds,
     reply: ReplyTo,

@@ -29,7 +29,7 @@ use crate::common::counters;
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
-use crate::replica::Group;
+use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
@@ -350,7 +350,7 @@ fn patience(deadline_ms: u32) -> Duration {
     Duration::from_millis(u64::from(deadline_ms))
 }
 
-fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
+fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Replica>> {
     if shard.is_shard() { node.group(shard) } else { None }
 }
 
@@ -367,7 +367,7 @@ fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
 
 fn read(
     node: &Arc<Node>,
-    group: &Arc<Group>,
+    group: &Arc<Replica>,
     query: ReadQuery,
     mode: ReadMode,
     deadline_ms: u32,
@@ -388,7 +388,7 @@ fn read(
 }
 
 /// The destination of an answer that is to wait for every replica.
-fn at_all(group: &Arc<Group>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
+fn at_all(group: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
     let (here, done) = ReplyTo::here();
     level_all::answer(group, done, deadline_ms, reply);
     here
@@ -397,7 +397,7 @@ fn at_all(group: &Arc<Group>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
 fn write(
     node: &Node,
     peer: Identity,
-    group: &Group,
+    group: &Replica,
     command: Bytes,
     deadline_ms: u32,
     reply: ReplyTo,

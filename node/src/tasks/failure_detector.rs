@@ -29,7 +29,7 @@ use tracing::{debug, info};
 
 use crate::node::Node;
 use crate::raft::QUIESCENT_SLOWDOWN;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Shortest time between two probes of a silent leader.
 const TRY_EVERY: Duration = Duration::from_millis(10);
@@ -65,7 +65,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let led = led_by_others(&node);
         handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let is_quiescent =
-            |groups: &[Arc<Group>]| groups.iter().all(|group| group.time_scale().is_quiescent());
+            |groups: &[Arc<Replica>]| groups.iter().all(|group| group.time_scale().is_quiescent());
         let all_rest = is_quiescent(&node.groups());
         let look_every =
             if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
@@ -177,8 +177,8 @@ async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, J
 }
 
 /// Groups in which this node's vote may count and another node leads, by leader.
-fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
-    let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
+fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Replica>>> {
+    let mut led: BTreeMap<NodeId, Vec<Arc<Replica>>> = BTreeMap::new();
     for group in node.groups() {
         if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
             && !group.only_follows()
@@ -191,7 +191,7 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 
 /// Stands for election, after the voters whose turn comes first, until another node leads: a vote
 /// may still be split, and Raft's own next attempt may be far away.
-async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
+async fn succeed(node: Arc<Node>, group: Arc<Replica>, leader: NodeId, term: Term) {
     group.forget_leader(leader).await;
     // Voters of both the old and the new configuration: while a configuration is not committed, a
     // departing voter may be the only one that can be elected.
@@ -223,7 +223,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
 }
 
 /// Round trip to the farthest of the remaining voters.
-fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
+fn farthest(node: &Node, group: &Replica, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
     let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
     let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
     measured.unwrap_or_default().max(group.time_scale().round_trip())

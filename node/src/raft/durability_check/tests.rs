@@ -4,14 +4,14 @@ use bytes::Bytes;
 use dkv_wire::codec::encode;
 
 use super::super::codec::log_id;
-use super::super::test_replica::{Replica, SHARD};
+use super::super::test_replica::{SHARD, TestReplica};
 use super::*;
 use dkv_wal::disk::MemoryDisk;
 use dkv_wal::{Wal, WalOptions};
 
 /// Returns a log that ends at entry 10, with a vote for `leader` in term 5.
-async fn log(leader: NodeId) -> (Replica, DurabilityCheck, GroupLog) {
-    let replica = Replica::start().await;
+async fn log(leader: NodeId) -> (TestReplica, DurabilityCheck, GroupLog) {
+    let replica = TestReplica::start().await;
     let options = WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() };
     let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
     let log = wal.group(SHARD);
