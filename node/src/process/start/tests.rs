@@ -9,7 +9,7 @@ use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::rpc::call;
-use dkv_wire::tls::Expect;
+use dkv_wire::tls::{Admit, Expect};
 use futures::FutureExt;
 
 use openraft::raft::AppendEntriesRequest;
@@ -26,8 +26,10 @@ use crate::raft::{Entry, LogId, Vote};
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
-use dkv_wal::FatalHook;
+use crate::storage::stores::StorageError;
+use dkv_state::{Engine, EngineOptions};
 use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{FatalHook, Wal, WalOptions};
 
 /// Time that is ample for everything in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,22 +45,6 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
 
 const MIB: u64 = 1024 * 1024;
 
-#[test]
-fn a_segment_is_a_sixteenth_of_the_log_within_bounds() {
-    for (log, segment) in [
-        (0, MIB),
-        (16 * MIB, MIB),
-        (32 * MIB, 2 * MIB),
-        (32 * MIB + 123_456, 2 * MIB),
-        (33 * MIB, 2 * MIB + MIB / 16),
-        (256 * MIB, 16 * MIB),
-        (1024 * MIB, 16 * MIB),
-        (u64::MAX, 16 * MIB),
-    ] {
-        assert_eq!(segment_bytes(log), segment, "{log}");
-    }
-}
-
 /// A name becomes a directory below `data` only if it cannot lead anywhere else.
 #[test]
 fn not_every_name_is_a_name_of_a_directory() {
@@ -68,12 +54,6 @@ fn not_every_name_is_a_name_of_a_directory() {
     for name in ["", ".", "..", ".hidden", "../a", "a/b", "/a", "a\\b", "a b", "ä", "a\0"] {
         assert!(!is_file_name(name), "{name:?}");
     }
-}
-
-#[test]
-fn a_server_on_this_machine_is_reached_from_this_machine() {
-    let server = ([127, 0, 0, 1], 4400).into();
-    assert!(local_ip_towards(server).unwrap().is_loopback());
 }
 
 #[tokio::test(flavor = "multi_thread")]
