@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(node: Arc<Node>) {
     let mut told: Option<(ReportDigest, Instant)> = None;
     loop {
-        let every = if node.only_follows() { TICK_FOLLOWING } else { TICK };
+        let every = if node.replicas().only_follows() { TICK_FOLLOWING } else { TICK };
         node.ticks().pause(every).await;
         let Some(coordinator) = node.control().leader() else { continue };
         // The coordinator inspects its own state when it decides.
@@ -46,7 +46,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         if !due {
             continue;
         }
-        measures.free_bytes = node.free_bytes();
+        measures.free_bytes = node.store().free_bytes();
         let body = RequestBody::Measures(Box::new(measures));
         match rpc::tell(node.peers(), coordinator, body, PATIENCE).await {
             Ok(()) => told = Some((now, Instant::now())),

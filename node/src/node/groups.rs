@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
@@ -12,21 +12,19 @@ use dkv_wire::codec::{decode, encode};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::Node;
-use crate::common::clock::NodeClock;
-use crate::net::peers::Peers;
+use super::{Connections, Node, Store};
 use crate::outbox::{Outbox, OutboxError};
-use crate::raft::{self, HeartbeatCoalescer, OperationError, StateMachine, Vote};
+use crate::raft::{self, OperationError, StateMachine, Vote};
 use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
 use crate::replica::{Replica, ReplicaParts};
-use crate::storage::data_dir::{self, DataDir, DataDirError};
-use dkv_state::{Engine, EngineError};
-use dkv_wal::{GroupLog, LogState, Wal};
+use crate::storage::data_dir::{self, DataDirError};
+use dkv_state::EngineError;
+use dkv_wal::{GroupLog, LogState};
 
 impl Node {
     /// Opens a group, unless it is open.
     pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), GroupError> {
-        let mut leftovers = self.opening.lock().await;
+        let mut leftovers = self.replicas.opening.lock().await;
         if self.group(id).is_some() {
             return Ok(());
         }
@@ -40,15 +38,11 @@ impl Node {
         }
         let opener = GroupOpener {
             me: self.me.id,
-            data_dir: &self.data_dir,
-            config: &self.config,
-            wal: &self.wal,
-            engine: &self.engine,
-            peers: &self.peers,
-            heartbeats: &self.heartbeats,
-            clock: &self.clock,
+            store: &self.store,
+            connections: &self.connections,
+            config: &self.replicas.config,
             log_bytes_max: self.settings().log_bytes_max,
-            failure: &self.failure,
+            failure: &self.tasks.failure,
         };
         let group = Arc::new(opener.open(id).await?);
         self.adopt_group(group);
@@ -57,19 +51,17 @@ impl Node {
 
     /// Registers a group that was opened.
     pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Replica>) {
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(group.id(), Arc::clone(&group));
-        drop(groups);
+        self.replicas.insert(Arc::clone(&group));
         self.attend(&group);
     }
 
     /// Returns the outbox of a shard, and makes sure that a task empties it.
     pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, OutboxError> {
-        let (outbox, is_new) = self.outboxes.open_for(shard)?;
+        let (outbox, is_new) = self.store.outboxes.open_for(shard)?;
         if is_new {
-            self.guard(
+            self.tasks.guard(
                 "an outbox's task",
-                (self.task_factories.relay)(Arc::clone(self), Arc::clone(&outbox)),
+                (self.tasks.factories.relay)(Arc::clone(self), Arc::clone(&outbox)),
             );
         }
         Ok(outbox)
@@ -84,10 +76,10 @@ impl Node {
         departed: u64,
         leader: Vote,
     ) -> Result<(), GroupError> {
-        let mut leftovers = self.opening.lock().await;
+        let mut leftovers = self.replicas.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
         // From here on no task finds the group, and requests in progress in it end with it.
-        self.forget_group(id);
+        self.replicas.remove(id);
         group.stop().await;
         let configured = group.configured();
         // The replica stays if its log has a change of members that is later than the one that let
@@ -115,10 +107,10 @@ impl Node {
     }
 
     async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> io::Result<()> {
-        let own = self.wal.group(id).state().vote;
+        let own = self.store.wal.group(id).state().vote;
         let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(io::Error::other)?;
         let tombstone = ReplicaTombstone::new(departed, leader, own);
-        let data_dir = self.data_dir.path().to_owned();
+        let data_dir = self.store.data_dir.path().to_owned();
         run_blocking(move || tombstone.save(&data_dir, id)).await.flatten()
     }
 
@@ -127,7 +119,7 @@ impl Node {
     async fn delete_log(&self, id: GroupId) -> Result<(), GroupError> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
-        self.wal.group(id).forget(told).map_err(GroupError::Log)?;
+        self.store.wal.group(id).forget(told).map_err(GroupError::Log)?;
         forgotten.await.map_err(|_| GroupError::LogStopped)?.map_err(GroupError::Log)
     }
 
@@ -143,16 +135,16 @@ impl Node {
     }
 
     async fn delete_rows(&self, id: GroupId) -> Result<(), GroupError> {
-        let engine = self.engine.clone();
+        let engine = self.store.engine.clone();
         let removed = run_blocking(move || engine.group(id)?.remove()).await;
         Ok(removed.map_err(GroupError::Thread)??)
     }
 
     /// Deletes the rows of groups whose log was deleted just before a crash.
     pub(super) async fn find_leftovers(&self) -> Result<(), GroupError> {
-        let mut leftovers = self.opening.lock().await;
-        let known = self.wal.groups();
-        let stored = self.engine.stored()?;
+        let mut leftovers = self.replicas.opening.lock().await;
+        let known = self.store.wal.groups();
+        let stored = self.store.engine.stored()?;
         for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
             info!(group = %id, "deleting what is left of a replica");
             self.delete_leftover(id, &mut leftovers).await;
@@ -162,7 +154,7 @@ impl Node {
 
     /// Retries the deletion of leftovers, and opens the groups that had to wait for it.
     pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), GroupError> {
-        let mut leftovers = self.opening.lock().await;
+        let mut leftovers = self.replicas.opening.lock().await;
         if leftovers.is_empty() {
             return Ok(());
         }
@@ -178,20 +170,20 @@ impl Node {
     pub(super) fn attend(self: &Arc<Self>, group: &Arc<Replica>) {
         // The tasks end with the group: a group that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
-            group.spawn(self.failure.if_panicked(what, task));
+            group.spawn(self.tasks.failure.if_panicked(what, task));
         };
         guard(
             "the reconciler of a group",
-            (self.task_factories.reconcile)(Arc::clone(self), Arc::clone(group)),
+            (self.tasks.factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
             let problem = replica.durability().broken().await;
-            let data_dir = node.data_dir.path().to_owned();
+            let data_dir = node.store.data_dir.path().to_owned();
             let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem.to_string()));
             match marked.await {
-                Ok(why) => node.fail(why),
-                Err(error) => node.fail(error),
+                Ok(why) => node.tasks().fail(why),
+                Err(error) => node.tasks().fail(error),
             }
         };
         guard("the task that watches a group's promises", Box::pin(durability));
@@ -206,7 +198,7 @@ impl Node {
                 Err(_) => Some("it panicked".to_owned()),
             };
             if let Some(why) = why {
-                node.fail(format!("group {} has stopped: {why}", group.id()));
+                node.tasks().fail(format!("group {} has stopped: {why}", group.id()));
             }
         };
         guard("the task that watches a group", Box::pin(state));
@@ -216,13 +208,9 @@ impl Node {
 /// The parts of a node that opening a group requires.
 pub(super) struct GroupOpener<'a> {
     pub(super) me: NodeId,
-    pub(super) data_dir: &'a DataDir,
+    pub(super) store: &'a Store,
+    pub(super) connections: &'a Connections,
     pub(super) config: &'a Arc<raft::Config>,
-    pub(super) wal: &'a Wal,
-    pub(super) engine: &'a Engine,
-    pub(super) peers: &'a Peers,
-    pub(super) heartbeats: &'a HeartbeatCoalescer,
-    pub(super) clock: &'a NodeClock,
     pub(super) log_bytes_max: u64,
     pub(super) failure: &'a Failure,
 }
@@ -235,21 +223,24 @@ impl GroupOpener<'_> {
 
     /// Reads a group's state on disk without starting anything.
     pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, GroupError> {
-        let (engine, clock) = (self.engine.clone(), self.clock.clone());
+        let (engine, clock) = (self.store.engine.clone(), self.store.clock.clone());
         let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
         let state_machine =
             loaded.await.map_err(GroupError::Thread)?.map_err(|error| match error {
-                EngineError::Damaged { .. } => self.data_dir.damaged(error.to_string()).into(),
+                EngineError::Damaged { .. } => {
+                    self.store.data_dir.damaged(error.to_string()).into()
+                }
                 error => GroupError::Engine(error),
             })?;
-        let log = self.wal.group(id);
+        let log = self.store.wal.group(id);
         check_fit(id, &state_machine, &log)
-            .map_err(|gap| self.data_dir.damaged(gap.to_string()))?;
-        let tombstone =
-            ReplicaTombstone::load(self.data_dir.path(), id).map_err(|error| match error {
-                TombstoneError::Malformed(_) => self.data_dir.damaged(error.to_string()),
-                TombstoneError::Io(_) => self.data_dir.unusable(&error),
-            })?;
+            .map_err(|gap| self.store.data_dir.damaged(gap.to_string()))?;
+        let tombstone = ReplicaTombstone::load(self.store.data_dir.path(), id).map_err(
+            |error| match error {
+                TombstoneError::Malformed(_) => self.store.data_dir.damaged(error.to_string()),
+                TombstoneError::Io(_) => self.store.data_dir.unusable(&error),
+            },
+        )?;
         if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == LogState::default()) {
             save_vote(&log, &tombstone.vote).await?;
         }
@@ -267,8 +258,8 @@ impl GroupOpener<'_> {
             log,
             owed,
             state_machine,
-            peers: self.peers.clone(),
-            heartbeats: self.heartbeats.clone(),
+            peers: self.connections.peers.clone(),
+            heartbeats: self.connections.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
             failure: self.failure.clone(),
         });

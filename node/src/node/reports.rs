@@ -123,7 +123,7 @@ impl NodeReports {
 impl Node {
     /// Returns the report of this node and of the groups that it leads.
     pub(crate) fn measure(&self) -> Measures {
-        Measures { free_bytes: self.free_bytes(), ..self.holdings() }
+        Measures { free_bytes: self.store.free_bytes(), ..self.holdings() }
     }
 
     /// Returns the same report without the free space on disk, which takes a system call to

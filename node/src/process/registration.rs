@@ -124,7 +124,7 @@ pub(crate) fn learn(node: &Node, admission: &Admission) {
     node.vouched_by_server(&admission.vouched);
     let begun = node.control().state_machine().with_directory(|directory| directory.exists());
     if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
-        node.keep_apart(&view.settings.delays, &view.nodes);
+        node.connections().keep_apart(node.me(), &view.settings.delays, &view.nodes);
     }
     let reported = admission.view.iter().flat_map(|view| &view.nodes);
     let reported = reported.map(|node| (node.id, node.address));
@@ -152,7 +152,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
         // The first meeting shows whether directory and server belong to the same network.
         let is_first = !met && begun.elapsed() <= FIRST_MEETING;
         let judge = if is_first { fatal_at_restart } else { fatal_while_running };
-        let pause = match registration.register(node.control_group()).await {
+        let pause = match registration.register(node.replicas().control_group()).await {
             Ok(admission) => {
                 met = true;
                 if told.take().is_some() {
@@ -165,13 +165,13 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
             // The directory overrides the server's registry: the node does not stop because of a
             // name.
             Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
-                if node.is_listed(node.id()) =>
+                if node.replicas().is_listed(node.id()) =>
             {
                 warn!(%error, "not registered");
                 REGISTER_EVERY
             }
-            Err(error) => match judge(&error, node.data_dir()) {
-                Some(fatal) => return node.fail(fatal),
+            Err(error) => match judge(&error, node.store().data_dir()) {
+                Some(fatal) => return node.tasks().fail(fatal),
                 None => {
                     let text = match &error {
                         ServerError::Connect(ConnectError::Refused { .. }) => {
@@ -184,7 +184,7 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                     let is_told = told
                         .as_ref()
                         .is_some_and(|(last, at)| *last == text && at.elapsed() < UNREACHED_REMIND);
-                    if is_told || node.endpoint().is_closing() {
+                    if is_told || node.connections().endpoint().is_closing() {
                         debug!("{text}");
                     } else {
                         warn!("{text}");

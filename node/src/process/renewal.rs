@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::net::server_link::ServerError;
-use crate::node::Node;
+use crate::node::{Connections, Node};
 use crate::process::error::ProcessError;
+use crate::storage::data_dir::DataDir;
 
 /// Time between two attempts to renew a certificate that is still valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
@@ -30,10 +31,11 @@ pub(crate) async fn keep_certified(node: Arc<Node>) {
             let valid = !credentials.expired(platform::wall_clock()).unwrap_or(true);
             failed.is_some_and(|at| valid && at.elapsed() < RENEW_AGAIN)
         };
-        if node.endpoint().credentials().is_none_or(|credentials| rests(&credentials)) {
+        if node.connections().endpoint().credentials().is_none_or(|credentials| rests(&credentials))
+        {
             continue;
         }
-        failed = match renew_if_due(&node).await {
+        failed = match renew_if_due(node.connections(), node.store().data_dir()).await {
             Ok(()) => None,
             Err(error) => {
                 // For an invalid certificate, the node tries without a pause, and logs the failure
@@ -49,27 +51,27 @@ pub(crate) async fn keep_certified(node: Arc<Node>) {
     }
 }
 
-async fn renew_if_due(node: &Node) -> Result<(), ProcessError> {
-    let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
+async fn renew_if_due(connections: &Connections, data_dir: &DataDir) -> Result<(), ProcessError> {
+    let Some(credentials) = connections.endpoint().credentials() else { return Ok(()) };
     let now = platform::wall_clock();
     let is_valid = !credentials.expired(now)?;
     if is_valid && !credentials.is_due(now)? {
         return Ok(());
     }
     let renewed = if !is_valid {
-        let server = node.server().resolve().await?;
+        let server = connections.server().resolve().await?;
         let endpoint = Endpoint::dial_only(None)?;
         recertify(&endpoint, server, &credentials).await?
     } else {
         let public_key = credentials.public_key()?;
-        let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
+        let answer = connections.server().ask(&ServerRequest::Renew { public_key }).await;
         let ServerAnswer::Certificate(certificate) = answer? else {
             return Err(ServerError::Unexpected.into());
         };
         credentials.renewed(&certificate)?
     };
-    node.data_dir().save_credentials(&renewed)?;
-    node.endpoint().set_credentials(renewed, Some(Admit::Certified))?;
+    data_dir.save_credentials(&renewed)?;
+    connections.endpoint().set_credentials(renewed, Some(Admit::Certified))?;
     info!("certificate renewed");
     Ok(())
 }

@@ -303,26 +303,30 @@ fn accept_connections(node: &Arc<Node>, acceptor: Arc<Acceptor>, endpoint: Endpo
     let accepting = acceptor.serve(endpoint, move |connection, peer| {
         connection::serve(Arc::clone(&serving), connection, peer)
     });
-    node.keep("the task that accepts connections", accepting);
+    node.tasks().keep("the task that accepts connections", accepting);
 }
 
 /// Starts the tasks of a node. Without any of these the node would look alive and be of no use, or
 /// lag behind for ever.
 fn start_tasks(node: &Arc<Node>, registration: Registration) {
-    node.keep("the coordinator's task", coordinator::run(Arc::clone(node)));
-    node.keep("the task that reports to the coordinator", node_reports::run(Arc::clone(node)));
-    node.keep("the task that deletes replicas", replica_removal::run(Arc::clone(node)));
-    node.keep("the task that notices dead leaders", failure_detector::run(Arc::clone(node)));
-    node.keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(node)));
-    node.keep("the task that fits times to distances", round_trips::run(Arc::clone(node)));
-    node.keep("the task that takes checkpoints", log_retention::run(Arc::clone(node)));
-    node.keep("the task that announces the node", announcement::run(Arc::clone(node)));
-    node.keep("the task that follows the directory", follow_directory(Arc::clone(node)));
-    node.keep("the task that registers the node", keep_registered(Arc::clone(node), registration));
-    node.keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
-    node.keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
-    node.keep("the task that asks which run goes on", keep_asking(Arc::clone(node)));
-    node.keep(
+    node.tasks().keep("the coordinator's task", coordinator::run(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that reports to the coordinator", node_reports::run(Arc::clone(node)));
+    node.tasks().keep("the task that deletes replicas", replica_removal::run(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that notices dead leaders", failure_detector::run(Arc::clone(node)));
+    node.tasks().keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(node)));
+    node.tasks().keep("the task that fits times to distances", round_trips::run(Arc::clone(node)));
+    node.tasks().keep("the task that takes checkpoints", log_retention::run(Arc::clone(node)));
+    node.tasks().keep("the task that announces the node", announcement::run(Arc::clone(node)));
+    node.tasks().keep("the task that follows the directory", follow_directory(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that registers the node", keep_registered(Arc::clone(node), registration));
+    node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
+    node.tasks().keep("the task that asks which run goes on", keep_asking(Arc::clone(node)));
+    node.tasks().keep(
         "the task that keeps the book of runs",
         incarnations::keep_book(node.incarnations().clone()),
     );
@@ -330,10 +334,11 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
 
 /// Asks the server, for the life of the node, whether this incarnation may go on.
 async fn keep_asking(node: Arc<Node>) {
-    let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
+    let (incarnations, server) =
+        (node.incarnations().clone(), Arc::clone(node.connections().server()));
     let farewell =
         incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
-    node.fail(farewell);
+    node.tasks().fail(farewell);
 }
 
 /// Follows the directory for the life of the node.
@@ -341,7 +346,7 @@ async fn follow_directory(node: Arc<Node>) {
     let mut applied = node.control().state_machine().applied();
     loop {
         if let Err(error) = node.follow_directory().await {
-            return node.fail(error);
+            return node.tasks().fail(error);
         }
         if applied.changed().await.is_err() {
             return;

@@ -44,9 +44,9 @@ pub(super) fn drain(context: &RequestContext<'_>, node: NodeId, on: bool, reply:
 /// Has replicas and primaries rebalanced at once.
 pub(super) fn rebalance(context: &RequestContext<'_>, reply: ReplyTo) {
     let node = context.node;
-    match node.leader_since() {
+    match node.coordination().leader_since() {
         Some(_) => {
-            node.set_rebalancing(true);
+            node.coordination().set_rebalancing(true);
             reply.send(Ok(Answer::Done));
         }
         None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),

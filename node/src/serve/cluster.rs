@@ -78,7 +78,9 @@ pub(super) fn member(
     reply: ReplyTo,
 ) {
     match context.node.group(group) {
-        Some(group) => reply.send(Ok(Answer::Member(context.node.is_member(&group, candidate)))),
+        Some(group) => {
+            reply.send(Ok(Answer::Member(context.node.replicas().is_member(&group, candidate))))
+        }
         None => reply.refuse(Refusal::NotPrimary { primary: None }),
     }
 }

@@ -36,7 +36,7 @@ impl RequestContext<'_> {
         F: Future<Output = Result<Answer, Refusal>> + Send + 'static,
     {
         let working = work(Arc::clone(self.node));
-        self.node.spawn(async move { reply.send(working.await) });
+        self.node.tasks().spawn(async move { reply.send(working.await) });
     }
 
     /// Proposes a change to the directory.

@@ -16,7 +16,7 @@ use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
 use super::level_all;
 use crate::net::reply::ReplyTo;
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
@@ -31,7 +31,7 @@ pub(super) fn propose(
     command: Bytes,
     reply: ReplyTo,
 ) {
-    let Some(replica) = shard_here(context.node, shard) else {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
         return reply.refuse(elsewhere(context.node, shard));
     };
     let reply = if everywhere { at_all(&replica, context.deadline_ms, reply) } else { reply };
@@ -51,7 +51,7 @@ pub(super) fn read(
     mode: ReadMode,
     reply: ReplyTo,
 ) {
-    let Some(replica) = shard_here(context.node, shard) else {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
         return reply.refuse(elsewhere(context.node, shard));
     };
     if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
@@ -68,7 +68,7 @@ pub(super) fn scan(
     mode: ReadMode,
     reply: ReplyTo,
 ) {
-    let Some(replica) = shard_here(context.node, shard) else {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
         return reply.refuse(elsewhere(context.node, shard));
     };
     if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
@@ -93,19 +93,19 @@ pub(super) fn committed(
 
 /// Tells the primary when the replica here has applied an entry.
 pub(super) fn reach(context: &RequestContext<'_>, shard: GroupId, index: u64, reply: ReplyTo) {
-    match shard_here(context.node, shard) {
+    match shard_here(context.node.replicas(), shard) {
         Some(replica) => level_all::report(&replica, index, context.deadline_ms, reply),
         None => reply.refuse(elsewhere(context.node, shard)),
     }
 }
 
-fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Replica>> {
-    if shard.is_shard() { node.group(shard) } else { None }
+fn shard_here(replicas: &Replicas, shard: GroupId) -> Option<Arc<Replica>> {
+    if shard.is_shard() { replicas.get(shard) } else { None }
 }
 
 /// The refusal of a node that does not hold a shard.
 fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
-    match node.knows_shard(shard) {
+    match node.replicas().knows_shard(shard) {
         true => Refusal::NotPrimary {
             // A node that should have a replica knows who leads.
             primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
@@ -149,7 +149,7 @@ fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply:
     if let Err(refusal) = valid.and_then(|command| may_propose(context, &command)) {
         return reply.refuse(refusal);
     }
-    if node.disk_full() {
+    if node.store().disk_full() {
         return reply.refuse(Refusal::Unavailable(
             "the disk of the primary is full; writes go on once there is room on it".into(),
         ));

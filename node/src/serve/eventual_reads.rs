@@ -55,7 +55,7 @@ pub(crate) fn read(
     let empty = bounds.is_empty();
     let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
     let removed = bounds.deposits.iter().map(|(other, _)| *other);
-    let removed = removed.filter(|other| node.was_removed(*other)).collect();
+    let removed = removed.filter(|other| node.replicas().was_removed(*other)).collect();
     let part = Part { group: Arc::clone(group), outbox, removed };
     if empty || part.keeps_within(&bounds) {
         return part.answer(query, reply);
@@ -71,7 +71,7 @@ pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer>
             waiting_key(node, *shard, key, bounds)
         }
         RequestBody::Scan { shard, span, mode: ReadMode::Held }
-            if node.knows_shard(*shard) && node.group(*shard).is_none() =>
+            if node.replicas().knows_shard(*shard) && node.group(*shard).is_none() =>
         {
             Some(waiting_page(node, *shard, span))
         }

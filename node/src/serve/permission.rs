@@ -16,7 +16,7 @@ use crate::node::Node;
 pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
     allowed(peer, &request.body)?;
     if let Some(stranger) =
-        peer.as_node().filter(|id| needs_listing(&request.body) && !node.is_listed(*id))
+        peer.as_node().filter(|id| needs_listing(&request.body) && !node.replicas().is_listed(*id))
     {
         // A node that has just joined may not be in the directory here yet: the node, or the sender
         // of the request, asks again.

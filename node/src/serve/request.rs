@@ -101,7 +101,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         return reply.send(Ok(answer));
     }
     if request.forward
-        && let Some(shard) = forwarding::destination(node, &request.body)
+        && let Some(shard) = forwarding::destination(node.replicas(), &request.body)
     {
         return forwarding::forward(node, shard, request, reply);
     }

@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 use crate::raft::QUIESCENT_SLOWDOWN;
 use crate::replica::Replica;
 
@@ -62,13 +62,16 @@ pub(crate) async fn run(node: Arc<Node>) {
     let ticks = node.ticks();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
-        let led = led_by_others(&node);
+        let led = led_by_others(node.replicas(), node.id());
         handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let is_quiescent =
             |groups: &[Arc<Replica>]| groups.iter().all(|group| group.time_scale().is_quiescent());
         let all_rest = is_quiescent(&node.groups());
-        let look_every =
-            if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
+        let look_every = if all_rest || node.replicas().only_follows() {
+            LOOK_EVERY_AT_REST
+        } else {
+            LOOK_EVERY
+        };
         let mut next = Instant::now() + look_every;
         for (leader, groups) in &led {
             let leader = *leader;
@@ -94,7 +97,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
             let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
             // A rehearsal delays what QUIC sends; the probe must take as long.
-            let delay = node.endpoint().added_round_trip(address);
+            let delay = node.connections().endpoint().added_round_trip(address);
             asking.insert(leader);
             results.spawn(async move {
                 let refused = probe.refuses(patience).await;
@@ -123,7 +126,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         asking.remove(&leader);
         let heard = node.peers().liveness(leader).last_heard();
         // The groups that the leader led at the time of the probe, and still leads.
-        let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
+        let groups = led_by_others(node.replicas(), node.id()).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
             let takeover = handled.get(&(group.id(), term));
@@ -177,10 +180,10 @@ async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, J
 }
 
 /// Groups in which this node's vote may count and another node leads, by leader.
-fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Replica>>> {
+fn led_by_others(replicas: &Replicas, me: NodeId) -> BTreeMap<NodeId, Vec<Arc<Replica>>> {
     let mut led: BTreeMap<NodeId, Vec<Arc<Replica>>> = BTreeMap::new();
-    for group in node.groups() {
-        if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
+    for group in replicas.all() {
+        if let Some(leader) = group.leader().filter(|leader| *leader != me)
             && !group.only_follows()
         {
             led.entry(leader).or_default().push(group);

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_wire::network::Settings;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 
 /// Interval between checks of the log.
 const TICK: Duration = Duration::from_millis(50);
@@ -51,11 +52,11 @@ pub(crate) async fn run(node: Arc<Node>) {
             TICK_WHILE_LONG => tokio::time::sleep(tick).await,
             _ => node.ticks().pause(tick).await,
         }
-        let stats = node.wal().stats();
-        node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
+        let stats = node.store().wal().stats();
+        node.store().set_disk_full(stats.short_of_room || stats.waiting_for_room);
         let pending = Duration::from_micros(stats.write_pending_us);
-        if pending >= stalled_after(&node) {
-            step_aside(&node, pending).await;
+        if pending >= stalled_after(&node.settings()) {
+            step_aside(node.replicas(), pending).await;
         }
         for group in node.groups() {
             if group.state_machine().changed_bytes() >= CHANGED_BYTES_MAX {
@@ -130,14 +131,14 @@ impl RequestedPurges {
     }
 }
 
-fn stalled_after(node: &Node) -> Duration {
-    let election = Duration::from_millis(node.settings().election_max_ms);
+fn stalled_after(settings: &Settings) -> Duration {
+    let election = Duration::from_millis(settings.election_max_ms);
     (election * STALLED_AFTER_ELECTIONS).max(STALLED_AFTER_MIN)
 }
 
 /// Hands over all groups that this node leads.
-async fn step_aside(node: &Node, pending: Duration) {
-    for group in node.groups() {
+async fn step_aside(replicas: &Replicas, pending: Duration) {
+    for group in replicas.all() {
         if group.leads() {
             warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
             if !group.hand_over(TICK).await {

@@ -166,7 +166,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
     let mut writer = Writer::new(&node).await;
     // No checkpoint is taken any more, so nothing can be purged.
-    node.engine().set_reserve(u64::MAX / 4);
+    node.store().engine().set_reserve(u64::MAX / 4);
     let mut longest = 0;
     let refusal = loop {
         writer.write(Duration::from_millis(500));
@@ -175,7 +175,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
             Err(refusal) => break refusal,
             other => panic!("{other:?}"),
         }
-        longest = longest.max(node.wal().stats().bytes_on_disk);
+        longest = longest.max(node.store().wal().stats().bytes_on_disk);
         assert!(longest < 2 * log_bytes_max, "a log of {longest} bytes");
     };
     assert!(longest > log_bytes_max / 2, "a log of {longest} bytes");
@@ -187,14 +187,14 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     for _ in 0..8 {
         writer.write(2 * PATIENCE);
     }
-    node.engine().set_reserve(0);
+    node.store().engine().set_reserve(0);
     for _ in 0..8 {
         assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
     }
     for _ in 0..64 {
         writer.write(2 * PATIENCE);
         assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
-        longest = longest.max(node.wal().stats().bytes_on_disk);
+        longest = longest.max(node.store().wal().stats().bytes_on_disk);
     }
     assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
     drop(writer);
@@ -344,7 +344,7 @@ async fn strangers_do_not_hold_a_sound_node_back() {
             node.incarnations().hear_server(dkv_wire::incarnation::Verdict::Sound);
         }
         for (id, _) in &liars {
-            assert!(!node.is_listed(*id));
+            assert!(!node.replicas().is_listed(*id));
             let met = node.peers().connection(*id, crate::net::peers::Lane::Urgent).await;
             assert!(met.is_err(), "a stranger refuses it");
         }
