@@ -2,13 +2,14 @@
 //!
 //! The state has parts, so that code takes the one that it needs: the node's [connections], its
 //! [store], its [replicas], its knowledge of the network and role in it ([coordination]), and its
-//! [tasks]. The other modules below act on them: the node [starts](start), [opens groups](groups),
-//! [follows the directory](directory), [tracks where shards are](routing), [reports its
-//! status](status), and [stops](shutdown).
+//! [tasks]. The other modules below act on them: the node [starts](start), [opens and deletes
+//! replicas](groups), [follows the directory](directory), [tracks where shards are](routing),
+//! [reports its status](status), and [stops](shutdown).
 
 pub(crate) mod peer_access;
 pub(crate) mod observer;
 
+mod error;
 mod connections;
 mod store;
 mod replicas;
@@ -17,6 +18,7 @@ mod tasks;
 mod start;
 mod directory;
 mod groups;
+mod opener;
 pub(crate) mod reports;
 mod routing;
 mod status;
@@ -32,9 +34,9 @@ use tokio::time::Instant;
 
 pub(crate) use self::connections::Connections;
 pub(crate) use self::coordination::Coordination;
-pub(crate) use self::groups::GroupError;
+pub(crate) use self::error::StartError;
 pub(crate) use self::replicas::Replicas;
-pub(crate) use self::start::{Parts, StartError};
+pub(crate) use self::start::Parts;
 pub(crate) use self::store::Store;
 pub(crate) use self::tasks::{NodeTasks, TaskFactories};
 use crate::common::clock::NodeClock;

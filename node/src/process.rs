@@ -5,7 +5,7 @@ pub(crate) mod error;
 pub(crate) mod start;
 pub(crate) mod runtime;
 mod enrolment;
-mod registration;
+mod node_registration;
 mod renewal;
 mod listen;
 mod stores;

@@ -209,7 +209,8 @@ async fn ask_the_emptied(
 /// A node's answer on what is left on it, or why it gives none.
 type Word = Result<Remainder, NoWord>;
 
-/// Reason why it is not known what is left on a node: nobody is told that it may be switched off.
+/// Reason why the remainder on a node is not known. The report then does not say that the node may
+/// be switched off.
 #[derive(Debug, thiserror::Error)]
 enum NoWord {
     /// It did not answer, or refused.

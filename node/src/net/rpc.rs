@@ -9,8 +9,8 @@ use dkv_wire::rpc::{RpcError, call};
 
 use crate::net::peers::{Lane, PeerError, Peers};
 
-/// Reason why an exchange with another node broke off. The caller gives up the stream, and may begin
-/// a new one; whether the other node acted on what it was sent is not known.
+/// Reason why an exchange with another node broke off. The caller gives up the stream, and may
+/// begin a new one; whether the other node acted on what it was sent is not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
     /// There is no connection to the node.

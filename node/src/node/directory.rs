@@ -9,7 +9,8 @@ use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::NetworkView;
 use tracing::warn;
 
-use super::{GroupError, Me, Node, lock};
+use super::error::GroupError;
+use super::{Me, Node, lock};
 use crate::common::unix_time::unix_ms;
 use crate::net::peers::Lane;
 use crate::net::rpc::ask;

@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 use super::connections::Connections;
 use super::coordination::Coordination;
-use super::groups::{GroupError, GroupOpener};
+use super::error::StartError;
+use super::opener::GroupOpener;
 use super::replicas::Replicas;
 use super::store::Store;
 use super::tasks::{NodeTasks, TaskFactories};
 use super::{Me, Node};
-use crate::net::incarnations::{self, Farewell, Incarnations};
+use crate::net::incarnations::{self, Incarnations};
 use crate::net::server_link::ServerLink;
-use crate::outbox::WriteGateError;
-use crate::raft::{self, ConfigError, OperationError};
-use crate::storage::data_dir::{DataDir, DataDirError};
+use crate::raft;
+use crate::storage::data_dir::DataDir;
 use dkv_state::Engine;
 use dkv_wal::Wal;
 
@@ -39,32 +39,6 @@ pub(crate) struct Parts {
     pub(crate) task_factories: TaskFactories,
     /// The reason why the process must stop, once there is one.
     pub(crate) failure: Failure,
-}
-
-/// Reason why a node did not start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// The network's settings contradict each other.
-    #[error(transparent)]
-    Settings(#[from] ConfigError),
-    /// The record whether the node takes eventual writes cannot be read.
-    #[error(transparent)]
-    WriteGate(#[from] WriteGateError),
-    /// The data directory is damaged.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// This incarnation must end.
-    #[error(transparent)]
-    MustEnd(#[from] Farewell),
-    /// A replica cannot be opened.
-    #[error(transparent)]
-    Replica(#[from] GroupError),
-    /// The network that this node founds did not begin.
-    #[error(transparent)]
-    Founding(#[from] OperationError),
-    /// No replica of the control group was prepared.
-    #[error("there is no control group")]
-    NoControlGroup,
 }
 
 impl Node {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dkv_base::id::NodeId;
 use tracing::{info, warn};
 
-use super::start::StartError;
+use super::error::StartError;
 use crate::common::clock::{self, NodeClock};
 use crate::outbox::{Outboxes, WriteGate};
 use crate::storage::data_dir::DataDir;

@@ -30,7 +30,7 @@ use crate::process::args::Args;
 use crate::process::enrolment::{admit, certify_again};
 use crate::process::error::{NodeError, ProcessError};
 use crate::process::listen::{listen, may_listen};
-use crate::process::registration::{Registration, keep_registered, learn};
+use crate::process::node_registration::{Registration, keep_registered, learn};
 use crate::process::renewal::keep_certified;
 use crate::process::stores::open_stores;
 use crate::serve::connection;

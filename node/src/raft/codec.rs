@@ -244,8 +244,8 @@ pub(super) enum SnapshotFrame {
     End,
 }
 
-/// The answer of a snapshot's receiver: its vote, or why it did not take the snapshot. The reason is
-/// text, as in a [`CallResult`].
+/// The answer of a snapshot's receiver: its vote, or why it did not take the snapshot. The reason
+/// is text, as in a [`CallResult`].
 pub(super) type SnapshotAnswer = Result<Vote, String>;
 
 #[cfg(test)]

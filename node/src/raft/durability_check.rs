@@ -32,6 +32,7 @@ use dkv_wire::message::Acknowledged;
 use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;
 
+use super::refusal::{BrokenPromise, PromiseError};
 use super::validation::Known;
 use super::{LogId, StateMachineHandle, Vote};
 use dkv_wal::GroupLog;
@@ -49,39 +50,6 @@ pub(crate) struct DurabilityCheck {
     owed: u64,
     sealer: Sealer,
     broken: watch::Sender<Option<BrokenPromise>>,
-}
-
-/// Reason why a leader's statement about an acknowledgement of this node does not hold.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum PromiseError {
-    /// This node never made the acknowledgement: the statement is refused, and no action is needed.
-    #[error("this node has never acknowledged entry {index} in term {term}")]
-    NeverMade {
-        /// The index of the entry.
-        index: u64,
-        /// The term of the acknowledgement.
-        term: Term,
-    },
-    /// This node made the acknowledgement and no longer has the entry: it must stop for good.
-    #[error(transparent)]
-    Broken(BrokenPromise),
-}
-
-/// An acknowledged entry that a replica no longer has.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "the log ends at entry {last} of group {group}, and this node has acknowledged entry {index} to \
-     node {leader:?} in term {term} under its own seal"
-)]
-pub(crate) struct BrokenPromise {
-    group: GroupId,
-    /// The index of the last entry that the replica has.
-    last: u64,
-    /// The index of the entry that it acknowledged.
-    index: u64,
-    /// The leader that has the acknowledgement, and its term.
-    leader: NodeId,
-    term: Term,
 }
 
 /// The purpose of the seals of acknowledgements.

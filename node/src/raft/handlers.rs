@@ -35,9 +35,8 @@ use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
     SnapshotHead, decode_append, decode_entry, invalid,
 };
-use super::durability_check::PromiseError;
 use super::forget_leader::ForgottenLeader;
-use super::refusal::{NotNow, Refused, Untrue};
+use super::refusal::{NotNow, PromiseError, Refused, Untrue};
 use super::snapshot::{NotTaken, TransferError, Unfit};
 use super::validation::Implausible;
 use super::{

@@ -4,11 +4,10 @@
 
 use std::io;
 
-use dkv_base::id::{GroupId, NodeId};
+use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::codec::DecodeError;
 use openraft::errors::RaftError;
 
-use super::durability_check::PromiseError;
 use super::validation::Implausible;
 use super::{LogId, Types};
 
@@ -23,7 +22,7 @@ pub(crate) enum Refused {
     ForGood {
         /// The group that the message is about.
         group: GroupId,
-        /// What is wrong with the message.
+        /// The fault of the message.
         why: Untrue,
     },
 }
@@ -90,4 +89,37 @@ pub(crate) enum Untrue {
     /// It could not be compared with this node's log, which cannot be read.
     #[error(transparent)]
     Unverified(#[from] io::Error),
+}
+
+/// Reason why a leader's statement about an acknowledgement of this node does not hold.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum PromiseError {
+    /// This node never made the acknowledgement: the statement is refused, and no action is needed.
+    #[error("this node has never acknowledged entry {index} in term {term}")]
+    NeverMade {
+        /// The index of the entry.
+        index: u64,
+        /// The term of the acknowledgement.
+        term: Term,
+    },
+    /// This node made the acknowledgement and no longer has the entry: it must stop for good.
+    #[error(transparent)]
+    Broken(BrokenPromise),
+}
+
+/// An acknowledged entry that a replica no longer has.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the log ends at entry {last} of group {group}, and this node has acknowledged entry {index} to \
+     node {leader:?} in term {term} under its own seal"
+)]
+pub(crate) struct BrokenPromise {
+    pub(super) group: GroupId,
+    /// The index of the last entry that the replica has.
+    pub(super) last: u64,
+    /// The index of the entry that it acknowledged.
+    pub(super) index: u64,
+    /// The leader that has the acknowledgement, and its term.
+    pub(super) leader: NodeId,
+    pub(super) term: Term,
 }

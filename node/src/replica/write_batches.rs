@@ -148,7 +148,7 @@ pub(crate) async fn run(
                 window.ends(ended - begun);
                 answer(group, me, proposer.state_machine().last_stamp(), outcome, replies);
             }
-            Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(ActiveHold::from(hold)),
+            Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(hold.into()),
             () = released(&mut held), if held.is_some() => held = None,
             () = until(turn.at()), if turn.at().is_some() => {}
             () = tokio::time::sleep(if log_full { LOOK_AGAIN } else { EXPIRE_EVERY }),

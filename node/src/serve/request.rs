@@ -91,8 +91,8 @@ fn name_session(peer: Identity, body: &mut RequestBody) {
     *command = encode(&Command::OpenSessionOf { session, holder: peer.holder });
 }
 
-/// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the admin
-/// plane, or to the node that can answer it.
+/// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the
+/// admin plane, or to the node that can answer it.
 fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if let Err(refusal) = permission::check(node, peer, &request) {
         return reply.refuse(refusal);

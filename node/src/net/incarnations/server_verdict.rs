@@ -81,8 +81,8 @@ impl Incarnations {
         }
     }
 
-    /// Returns why this incarnation must end, if an administrator has dismissed it or if it is alone
-    /// with an older copy of its directory. The caller keeps `older_since` between calls.
+    /// Returns why this incarnation must end, if an administrator has dismissed it or if it is
+    /// alone with an older copy of its directory. The caller keeps `older_since` between calls.
     fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<Farewell> {
         let ends = match verdict {
             Verdict::Dismissed { .. } => true,

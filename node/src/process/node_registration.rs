@@ -1,8 +1,8 @@
 //! How a node stays registered with the server.
 //!
 //! At every start a node tells the server its address and learns the addresses of the others. The
-//! very first node of all also learns that it must bootstrap the network. While the server is down, a
-//! node that has registered before does without it.
+//! very first node of all also learns that it must bootstrap the network. While the server is down,
+//! a node that has registered before does without it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
