@@ -57,7 +57,7 @@
 //! else: several servers, nodes, a token, a role, a region, a timeout. A client joins a network
 //! once with a token (see [`ClientBuilder::token_file`]). From then on it uses the certificate in
 //! its credential store (see [`ClientBuilder::home`]), which it renews before it expires. If it has
-//! expired, the server issues a new one to whoever proves to have its key. A client that was
+//! expired, the server issues a new one to the client that proves to have its key. A client that was
 //! connected before also finds the nodes without the server, because it stores their addresses. If
 //! the server at an address now belongs to another network, the client joins that one.
 //!

@@ -1,7 +1,7 @@
 //! Data directories that are copied, put back, and started twice.
 //!
-//! A directory that is older than the network's knowledge of its node never serves. Of two
-//! processes of one node, neither accepts writes until an administrator chooses one. A restart
+//! A directory that is older than the network's knowledge of its node never serves. When two
+//! processes of one node run, neither accepts writes until an administrator chooses one. A restart
 //! never looks like a second process.
 
 use std::fs;
