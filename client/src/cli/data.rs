@@ -96,7 +96,7 @@ pub(crate) enum TokenAction {
         #[arg(long, conflicts_with = "life")]
         never_expires: bool,
         /// Name under which the token and its holders are listed
-        #[arg(long, value_name = "NAME", value_parser = name)]
+        #[arg(long, value_name = "NAME", value_parser = dkv_wire::name::parse_name)]
         name: Option<String>,
         /// How often it can be used [default: no limit]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -122,9 +122,4 @@ pub(crate) enum TokenAction {
         #[command(flatten)]
         connect: Connect,
     },
-}
-
-fn name(text: &str) -> Result<String, String> {
-    dkv_wire::name::check_name(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
 }

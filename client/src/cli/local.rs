@@ -69,8 +69,13 @@ pub(crate) struct LocalArgs {
     pub(crate) commands: Vec<OsString>,
 }
 
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "the port must be a number from 0 to 65535".to_owned())
+/// A text is not a port. The user writes another one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the port must be a number from 0 to 65535")]
+struct PortError;
+
+fn port(text: &str) -> Result<u16, PortError> {
+    text.parse().map_err(|_| PortError)
 }
 
 impl LocalArgs {

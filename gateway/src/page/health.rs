@@ -3,7 +3,7 @@
 use dkv_api::NodeState;
 use serde::Serialize;
 
-use crate::status::Report;
+use crate::status::{Report, tolerated_failures};
 
 /// The state of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -64,7 +64,7 @@ pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, String>>)
         }
     }
     if report.may_fail == Some(0) {
-        worse.push("tolerates no further failures".to_owned());
+        worse.push(tolerated_failures(0));
     }
     if !report.server.reachable {
         worse.push("the registration server does not answer".to_owned());
