@@ -177,7 +177,7 @@ mod address;
 pub use address::DEFAULT_PORT;
 pub use builder::ClientBuilder;
 pub use client::Client;
-pub use error::{ConnectError, Error};
+pub use error::{ConnectError, Error, StatusError};
 pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};

@@ -7,6 +7,8 @@ use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 
+use crate::error::StatusError;
+
 /// How to read; see [`Client::read_with`](crate::Client::read_with).
 ///
 /// # Examples
@@ -277,9 +279,9 @@ pub struct Written {
 #[derive(Clone, Debug)]
 pub struct NetworkStatus {
     /// The status of the registration server, or why it did not answer.
-    pub server: Result<ServerStatus, String>,
+    pub server: Result<ServerStatus, StatusError>,
     /// Every known node with its status, or why it did not answer; ordered by name.
-    pub nodes: Vec<(NodeInfo, Result<NodeStatus, String>)>,
+    pub nodes: Vec<(NodeInfo, Result<NodeStatus, StatusError>)>,
     /// The network as this client sees it; `None` if it has not been bootstrapped yet.
     pub view: Option<NetworkView>,
     /// Where replicas are and which are moving; `None` if the coordinator does not answer.

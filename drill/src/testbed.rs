@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, NetworkStatus, Role};
+use dkv_api::{Client, NetworkStatus, Role, StatusError};
 use dkv_check::History;
 use dkv_console::Console;
 use dkv_console::units::number;
@@ -150,7 +150,7 @@ impl Testbed {
         match self.clients.first() {
             Some(client) => client.status().await,
             None => NetworkStatus {
-                server: Err(String::new()),
+                server: Err(StatusError::Silent(String::new())),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,

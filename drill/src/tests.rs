@@ -206,10 +206,12 @@ fn network(answering: &[u8]) -> NetworkStatus {
     };
     let answers = (1..=3).map(|number| match answering.contains(&number) {
         true => (info(number), Ok(answer(number))),
-        false => (info(number), Err("no answer within 1 s".to_owned())),
+        false => {
+            (info(number), Err(dkv_api::StatusError::Silent("no answer within 1 s".to_owned())))
+        }
     });
     NetworkStatus {
-        server: Err("no answer".into()),
+        server: Err(dkv_api::StatusError::Silent("no answer".into())),
         nodes: answers.collect(),
         view: Some(NetworkView {
             network: NetworkId(Uuid::from_u128(1)),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, ConnectError, NetworkStatus, Region, Role};
+use dkv_api::{Client, ConnectError, NetworkStatus, Region, Role, StatusError};
 use dkv_console::Console;
 use dkv_console::quote::quoted;
 use dkv_gateway::status::{self, Report};
@@ -287,7 +287,7 @@ impl LocalNetwork {
         match self.client() {
             Some(client) => client.status().await,
             None => NetworkStatus {
-                server: Err("the network is not up yet".into()),
+                server: Err(StatusError::Silent("the network is not up yet".into())),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,
