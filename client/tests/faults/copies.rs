@@ -77,7 +77,7 @@ async fn is_shown(lab: &Lab, what: &str) {
     let client = lab.client().await;
     eventually("the status does not show the warning", async || {
         let status = client.status().await;
-        let server = status.server?;
+        let server = status.server.map_err(|error| error.to_string())?;
         let mut shown: Vec<String> =
             server.runs.iter().map(|run| format!("{} {:?}", run.name, run.verdict)).collect();
         for (_, answer) in &status.nodes {
