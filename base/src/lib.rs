@@ -23,6 +23,7 @@ pub mod slots;
 pub mod environment;
 #[cfg(feature = "clap")]
 pub mod variables;
+pub mod number;
 pub mod output;
 pub mod logging;
 pub mod signals;

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueHint};
 use dkv_api::RunChoice;
+use dkv_base::number::whole_number;
 use dkv_base::variables;
 
 use self::address::addresses;
@@ -233,7 +234,8 @@ pub(crate) enum Subcommand {
         #[arg(long, value_name = "KEY", value_hint = ValueHint::Other)]
         after: Option<OsString>,
         /// List at most this many keys
-        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        #[arg(long, value_name = "N", value_parser = whole_number(0..=u64::MAX),
+            allow_negative_numbers = true, value_hint = ValueHint::Other)]
         limit: Option<u64>,
         /// Print only the keys
         #[arg(long)]
