@@ -26,7 +26,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put")]
     work: Vec<Work>,
     /// Clients; several numbers are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256", value_parser = whole_number(1..=100_000_usize))]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Requests per second, started whether earlier ones are answered or not [default: each client
     /// sends its next request when the last one is answered]
@@ -39,7 +40,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value_t = 1.0, value_parser = decimal(0.0..=86_400.0))]
     warm_up: f64,
     /// Bytes of a value; several are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "100", value_parser = whole_number(0..=VALUE_BYTES_MAX))]
+    #[arg(long, value_delimiter = ',', default_value = "100",
+        value_parser = whole_number(0..=VALUE_BYTES_MAX))]
     value_bytes: Vec<usize>,
     /// Keys that are loaded and that the clients choose from; fewer if their values exceed 256 MiB
     #[arg(long, default_value_t = 10_000, value_parser = whole_number(1..=KEYS_MAX))]

@@ -30,7 +30,8 @@ const RECORDS: u64 = 10_000;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LimitArgs {
     /// Requests under way; several numbers are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024", value_parser = whole_number(1..=100_000_usize))]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 3.0, value_parser = decimal(0.01..=86_400.0))]

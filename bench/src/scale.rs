@@ -18,13 +18,16 @@ use crate::workload::{KEYS_MAX, VALUE_BYTES_MAX, Work};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ScaleArgs {
     /// Keys
-    #[arg(long, value_delimiter = ',', default_value = "10000", value_parser = whole_number(1..=KEYS_MAX))]
+    #[arg(long, value_delimiter = ',', default_value = "10000",
+        value_parser = whole_number(1..=KEYS_MAX))]
     key_counts: Vec<u64>,
     /// Shards
-    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = whole_number(1..=SHARDS_MAX))]
+    #[arg(long, value_delimiter = ',', default_value = "1",
+        value_parser = whole_number(1..=SHARDS_MAX))]
     shard_counts: Vec<u32>,
     /// Nodes
-    #[arg(long, value_delimiter = ',', default_value = "3", value_parser = whole_number(1..=256_usize))]
+    #[arg(long, value_delimiter = ',', default_value = "3",
+        value_parser = whole_number(1..=256_usize))]
     node_counts: Vec<usize>,
     /// Length of the values, in bytes
     #[arg(long, default_value_t = 100, value_parser = whole_number(0..=VALUE_BYTES_MAX))]
@@ -33,7 +36,8 @@ pub(crate) struct ScaleArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put,get")]
     work: Vec<Work>,
     /// Clients
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256", value_parser = whole_number(1..=100_000_usize))]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Time that each is measured, in seconds
     #[arg(long, default_value_t = 5.0, value_parser = decimal(0.01..=86_400.0))]

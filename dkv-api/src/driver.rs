@@ -264,11 +264,6 @@ impl Observer for Driver {
     }
 }
 
-/// Why requests wait while the network has not been bootstrapped.
-pub(crate) const NOT_BOOTSTRAPPED: &str = "the network has no coordinator yet: the registration \
-     server runs, but no node has started (or none could form the network); start a node with \
-     dkv-node";
-
 /// Ticks the router for as long as requests are under way and the client exists.
 pub(crate) async fn run_ticks(driver: Weak<Driver>) {
     loop {

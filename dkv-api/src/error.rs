@@ -198,16 +198,3 @@ pub enum ConnectError {
     #[error("cannot open a socket: {0}")]
     Socket(std::io::Error),
 }
-
-/// Why the registration server or a node gave no status; see
-/// [`NetworkStatus`](crate::NetworkStatus).
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StatusError {
-    /// It cannot be reached, or does not answer in time: it may be down, so ask again later.
-    #[error("{0}")]
-    Silent(String),
-    /// It runs, but does not answer this client: asking again is of no use.
-    #[error("{0}")]
-    Refused(String),
-}

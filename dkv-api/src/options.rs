@@ -7,8 +7,6 @@ use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
 
-use crate::error::StatusError;
-
 /// How to read; see [`Client::read_with`](crate::Client::read_with).
 ///
 /// # Examples
@@ -286,4 +284,17 @@ pub struct NetworkStatus {
     pub view: Option<NetworkView>,
     /// Where replicas are and which are moving; `None` if the coordinator does not answer.
     pub placement: Option<Placement>,
+}
+
+/// Why the registration server or a node gave no status; see
+/// [`NetworkStatus`].
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatusError {
+    /// It cannot be reached, or does not answer in time: it may be down, so ask again later.
+    #[error("{0}")]
+    Silent(String),
+    /// It runs, but does not answer this client: asking again is of no use.
+    #[error("{0}")]
+    Refused(String),
 }

@@ -15,8 +15,12 @@ use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
 use crate::address::{HostPort, ResolveError};
-use crate::driver::NOT_BOOTSTRAPPED;
 use crate::error::Error;
+
+/// Why requests wait while the network has not been bootstrapped.
+pub(crate) const NOT_BOOTSTRAPPED: &str = "the network has no coordinator yet: the registration \
+     server runs, but no node has started (or none could form the network); start a node with \
+     dkv-node";
 
 /// Why the server did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]

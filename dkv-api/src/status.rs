@@ -10,8 +10,8 @@ use dkv_wire::network::{NodeInfo, NodeState};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::error::{Error, StatusError};
-use crate::options::NetworkStatus;
+use crate::error::Error;
+use crate::options::{NetworkStatus, StatusError};
 use crate::registration_server::ServerError;
 use crate::router::RequestKind;
 

@@ -151,7 +151,7 @@ pub enum StartError {
     /// The processes run, but the network admits no client.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// A process ended by itself while the network came up; a line says which, and where its log is.
+    /// A process ended by itself while the network came up; says which, and where its log is.
     #[error("{0}")]
     Ended(String),
     /// All processes run, but the network is not complete in time.

@@ -102,8 +102,8 @@ impl LocalNetwork {
     }
 
     /// Starts everything and waits until the network is complete: all nodes are live and every
-    /// group has its voters. Returns the server's address, the network's status, and the client that
-    /// watches it.
+    /// group has its voters. Returns the server's address, the network's status, and the client
+    /// that watches it.
     ///
     /// # Errors
     /// The network does not become complete in time.
