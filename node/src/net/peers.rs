@@ -278,7 +278,7 @@ impl Peers {
         }
         let peers = self.clone();
         tokio::spawn(async move {
-            // Whoever needs the connection reports why there is none.
+            // The task that needs the connection reports why there is none.
             let _ = peers.connection(node, Lane::Urgent).await;
         });
     }
