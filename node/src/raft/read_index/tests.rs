@@ -243,7 +243,7 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     // entry; the leader reports that to the other voter in a request that ends with the same entry.
     one.seen.late.add_permits(1);
     until("it is not committed", || leader.state_machine.applied_index() >= entry).await;
-    until("nobody is told", || other.was_told(entry)).await;
+    until("the other voter does not learn of it", || other.was_told(entry)).await;
     other.seen.late.add_permits(1);
     let has_acknowledged = || {
         let metrics = metrics.borrow();
