@@ -7,6 +7,8 @@ pub(crate) mod quorum_rounds;
 pub(crate) mod in_flight;
 pub(crate) mod tombstone;
 
+pub(crate) mod watch_hub;
+
 mod leader_transfer;
 mod proposer;
 mod status;
@@ -22,12 +24,14 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 use dkv_base::supervise::Failure;
-use dkv_wire::message::{Answer, Refusal};
+use dkv_wire::codec::encode;
+use dkv_wire::message::{Answer, Command, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
+use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
@@ -38,7 +42,7 @@ use crate::raft::{
     StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
-use dkv_state::{DirectoryEntry, DirectoryResult};
+use dkv_state::{BatchBuilder, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
 /// This node's replica of one group.
@@ -57,6 +61,7 @@ pub(crate) struct Replica {
     led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
+    watch_hub: WatchHub,
     tasks: TaskSet,
 }
 
@@ -130,6 +135,7 @@ impl Replica {
         // The control group has a read task too: nodes ask how far it is committed.
         let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
         tasks.spawn(failure.if_panicked("a group's task of reads", read));
+        let watch_hub = WatchHub::new(failure);
         Ok(Self {
             id,
             me,
@@ -143,6 +149,7 @@ impl Replica {
             led_term: AtomicU64::default(),
             leaders_seen: AtomicU64::default(),
             holds,
+            watch_hub,
             tasks,
         })
     }
@@ -215,6 +222,15 @@ impl Replica {
         });
     }
 
+    /// Registers a watcher of keys. What it reads afterwards is complete together with its news.
+    pub(crate) fn watch(&self, keys: KeyRange) -> Watcher {
+        let (watcher, starts) = self.watch_hub.register(keys, self.revision());
+        if starts {
+            self.tasks.spawn(self.watch_hub.follow(self.state_machine().clone()));
+        }
+        watcher
+    }
+
     /// Upper bound on the age of the state here, in milliseconds.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         self.proposer.staleness_ms()
@@ -250,6 +266,16 @@ impl Replica {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
         }
+    }
+
+    /// Proposes to forget the shard's history before a revision, and waits until that is applied.
+    /// Only the leader can. A floor above the latest revision counts as that.
+    pub(crate) async fn compact(&self, floor: Revision) -> Result<(), ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Compact { floor }));
+        self.proposer.propose_batch(batch.finish()).await?;
+        Ok(())
     }
 
     /// A watch on openraft's metrics of the group.

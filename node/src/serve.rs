@@ -9,6 +9,8 @@ mod data;
 mod cluster;
 mod admin;
 pub(crate) mod forwarding;
+pub(crate) mod history;
 pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;
 pub(crate) mod level_all;
+pub(crate) mod watches;

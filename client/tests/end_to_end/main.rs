@@ -59,3 +59,5 @@ mod gateway;
 mod scans;
 
 mod regions;
+
+mod watches;

@@ -39,6 +39,7 @@ use crate::storage::disk_check;
 use crate::storage::stores::{RealStorage, Storage};
 use crate::tasks::failure_detector;
 use crate::tasks::heartbeat_ticker;
+use crate::tasks::history_retention;
 use crate::tasks::log_retention;
 use crate::tasks::outbox_relay;
 use crate::tasks::reachability;
@@ -318,6 +319,7 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(node)));
     node.tasks().keep("the task that fits times to distances", round_trips::run(Arc::clone(node)));
     node.tasks().keep("the task that takes checkpoints", log_retention::run(Arc::clone(node)));
+    node.tasks().keep("the task that limits histories", history_retention::run(Arc::clone(node)));
     node.tasks().keep("the task that announces the node", announcement::run(Arc::clone(node)));
     node.tasks().keep("the task that follows the directory", follow_directory(Arc::clone(node)));
     node.tasks()
@@ -364,5 +366,7 @@ fn is_file_name(name: &str) -> bool {
 mod draining;
 #[cfg(test)]
 pub(crate) mod founder;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::context::RequestContext;
 use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
+use super::history;
 use super::level_all;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
@@ -79,6 +80,19 @@ pub(super) fn scan(
     read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
 }
 
+/// Answers a request about the history of a shard.
+pub(super) fn history(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    body: RequestBody,
+    reply: ReplyTo,
+) {
+    match shard_here(context.node.replicas(), shard) {
+        Some(replica) => history::serve(&replica, body, context.deadline_ms, reply),
+        None => reply.refuse(elsewhere(context.node, shard)),
+    }
+}
+
 /// Tells another replica how far a group that this node leads is committed. `followed` is the term
 /// in which the sender follows this node.
 pub(super) fn committed(
@@ -101,12 +115,12 @@ pub(super) fn reach(context: &RequestContext<'_>, shard: GroupId, index: u64, re
     }
 }
 
-fn shard_here(replicas: &Replicas, shard: GroupId) -> Option<Arc<Replica>> {
+pub(super) fn shard_here(replicas: &Replicas, shard: GroupId) -> Option<Arc<Replica>> {
     if shard.is_shard() { replicas.get(shard) } else { None }
 }
 
 /// The refusal of a node that does not hold a shard.
-fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
+pub(super) fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     match node.replicas().knows_shard(shard) {
         true => Refusal::NotPrimary {
             // A node that should have a replica knows who leads.

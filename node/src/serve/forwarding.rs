@@ -30,6 +30,9 @@ pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<Gro
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
             (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }
+        RequestBody::ReadAt { shard, .. }
+        | RequestBody::ScanAt { shard, .. }
+        | RequestBody::History { shard, .. } => (*shard, true),
         _ => return None,
     };
     if !replicas.knows_shard(shard) {

@@ -50,7 +50,7 @@ pub(crate) async fn serve(
                 break;
             }
         };
-        if matches!(request.body, RequestBody::Scan { .. }) {
+        if super::history::has_large_answer(&request.body) {
             let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
         }
@@ -116,11 +116,11 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         }
         RequestBody::Read { shard, key, mode } => data::read(context, shard, key, mode, reply),
         RequestBody::Scan { shard, span, mode } => data::scan(context, shard, span, mode, reply),
-        RequestBody::ReadAt { .. }
-        | RequestBody::ScanAt { .. }
-        | RequestBody::History { .. }
-        | RequestBody::Compact { .. } => {
-            reply.refuse(Refusal::Invalid("history is not served yet".into()));
+        RequestBody::ReadAt { shard, .. }
+        | RequestBody::ScanAt { shard, .. }
+        | RequestBody::History { shard, .. }
+        | RequestBody::Compact { shard, .. } => {
+            data::history(context, shard, request.body, reply);
         }
         RequestBody::Committed { shard, followed } => {
             data::committed(context, shard, followed, reply);
