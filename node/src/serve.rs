@@ -10,6 +10,7 @@ mod cluster;
 mod admin;
 pub(crate) mod forwarding;
 pub(crate) mod history;
+mod transactions;
 pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;
 pub(crate) mod level_all;

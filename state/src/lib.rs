@@ -67,5 +67,5 @@ pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Ver
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
-pub use transaction::{FoundResult, Needed};
+pub use transaction::{FoundResult, Needed, has_transactions};
 pub use value_cache::Found;

@@ -24,7 +24,8 @@ use dkv_wire::{codec, limits};
 pub(super) use execute::MissingValue;
 pub use results::FoundResult;
 
-use super::command::{check_key, check_size};
+use super::batch::Batch;
+use super::command::{self, check_key, check_size};
 use super::rows::Row;
 
 /// Values that a batch needs, by key.
@@ -34,6 +35,11 @@ pub struct Needed {
     pub rows: HashMap<Arc<[u8]>, Row>,
     /// The keys whose values are in the checkpoint only.
     pub stored: Vec<Arc<[u8]>>,
+}
+
+/// Returns whether an entry of a shard's log has a transaction.
+pub fn has_transactions(entry: &[u8]) -> bool {
+    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::is_transaction))
 }
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.

@@ -34,7 +34,7 @@ use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembersh
 use crate::common::clock::NodeClock;
 use dkv_state::{
     Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
-    LogClock, Row, ShardState, Waiting,
+    LogClock, Needed, Row, ShardState, Waiting,
 };
 
 pub(crate) use history::{HistoryQuery, WatchPage};
@@ -461,20 +461,46 @@ impl StateMachineHandle {
         self.shared.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the values that the transactions of an entry need, read from the checkpoint as far as
+    /// they are not in memory. Only applying an entry changes what they are.
+    fn needed(&self, entry: &[u8]) -> io::Result<Needed> {
+        if !self.shared.group.is_shard() || !dkv_state::has_transactions(entry) {
+            return Ok(Needed::default());
+        }
+        let corrupt = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let mut needed = match self.read().state.as_shard() {
+            Some(shard) => shard.needed(entry).map_err(corrupt)?,
+            None => return Ok(Needed::default()),
+        };
+        for key in std::mem::take(&mut needed.stored) {
+            let row = self.shared.store.get(&key).map_err(io::Error::other)?;
+            if let Some(row) = row {
+                needed.rows.insert(key, row);
+            }
+        }
+        Ok(needed)
+    }
+
     /// Applies one entry.
     fn apply(
         &self,
         log_id: LogId,
         payload: EntryPayload<super::Proposal, super::RaftNodeId, openraft::EmptyNode>,
     ) -> io::Result<Outcome> {
+        let needed = match &payload {
+            EntryPayload::Normal(proposal) => self.needed(&proposal.0)?,
+            EntryPayload::Blank | EntryPayload::Membership(_) => Needed::default(),
+        };
         let mut current = self.write();
         let outcome = match payload {
             EntryPayload::Blank => Outcome::None,
-            EntryPayload::Normal(proposal) => match current.state.apply(&proposal.0) {
-                Ok(Applied::Shard(results)) => Outcome::Shard(results),
-                Ok(Applied::Control(result)) => Outcome::Directory(result),
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            },
+            EntryPayload::Normal(proposal) => {
+                match current.state.apply_with(&proposal.0, &needed) {
+                    Ok(Applied::Shard(results)) => Outcome::Shard(results),
+                    Ok(Applied::Control(result)) => Outcome::Directory(result),
+                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                }
+            }
             EntryPayload::Membership(membership) => {
                 current.position.membership = StoredMembership::new(Some(log_id), membership);
                 Outcome::None

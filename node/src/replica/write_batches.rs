@@ -275,8 +275,9 @@ fn to_answer(
             Err(Refusal::Conflict { receipt: receipt(current.unwrap_or_default()), current })
         }
         // Its results are read separately.
-        CommandResult::Transacted { revision, succeeded, .. } => {
-            Ok(Answer::Transacted { receipt: receipt(revision), succeeded, results: None })
+        CommandResult::Transacted { revision, succeeded, changed } => {
+            let (receipt, results) = (receipt(revision), None);
+            Ok(Answer::Transacted { receipt, succeeded, changed, results })
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
         CommandResult::SessionOpened => Ok(Answer::Done),

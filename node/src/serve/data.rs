@@ -18,6 +18,7 @@ use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
 use super::history;
 use super::level_all;
+use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
 use crate::replica::Replica;
@@ -38,6 +39,12 @@ pub(super) fn propose(
         return reply.refuse(elsewhere(context.node, shard));
     };
     let reply = if everywhere { at_all(&replica, context.deadline_ms, reply) } else { reply };
+    let reply = match decode(&command) {
+        Ok(Command::Transact(transact)) => {
+            transactions::with_results(&replica, command.slice_ref(transact.body), reply)
+        }
+        _ => reply,
+    };
     write(context, &replica, command, reply);
 }
 

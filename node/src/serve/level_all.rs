@@ -59,6 +59,11 @@ pub(crate) fn answer(
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
                 Ok(Answer::Page(receipt, page))
             }
+            Ok(Answer::Transacted { receipt, succeeded, changed, results }) => {
+                let reach = reach(&asking, until).await;
+                let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
+                Ok(Answer::Transacted { receipt, succeeded, changed, results })
+            }
             other => other,
         });
     });

@@ -129,6 +129,8 @@ pub enum Answer {
         receipt: Receipt,
         /// Whether its compares held.
         succeeded: bool,
+        /// Whether it changed anything.
+        changed: bool,
         /// The results of the operations, in order; `None` if it was executed so long ago that the
         /// shard has forgotten them.
         results: Option<Vec<OperationResult>>,

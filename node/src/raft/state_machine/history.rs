@@ -3,17 +3,20 @@
 //! As for all reads, values that only the checkpoint has are read without the lock of the state. A
 //! version can be compacted between the two steps; the read is then repeated from the start.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
 use dkv_wire::limits::{SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{
-    Answer, Change, KeyRange, Page, Receipt, Refusal, Span, Version, Versions,
+    Answer, Change, KeyRange, OperationResult, Page, Receipt, Refusal, Span, Version, Versions,
 };
 
 use super::{LOOK_UPS_MAX, StateMachineHandle};
 use dkv_state::{
-    Changed, ChangedKeys, FoundChange, FoundVersion, Listed, NotKept, ShardState, VersionValue,
+    Changed, ChangedKeys, FoundChange, FoundResult, FoundVersion, Listed, NotKept, ShardState,
+    VersionValue,
 };
 
 /// A question about the history of a shard.
@@ -160,6 +163,69 @@ impl StateMachineHandle {
         Err(too_fast())
     }
 
+    /// Returns the results of a transaction that was executed at a revision; `None` if the shard has
+    /// forgotten them.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] if a value cannot be read.
+    pub(crate) async fn results(
+        &self,
+        body: &[u8],
+        revision: Revision,
+        succeeded: bool,
+        changed: bool,
+    ) -> Result<Option<Vec<OperationResult>>, Refusal> {
+        for _ in 0..LOOK_UPS_MAX {
+            let results = self.shard(|shard| shard.results(body, revision, succeeded, changed))?;
+            let Ok(found) = results else { return Ok(None) };
+            let read = if found.iter().any(is_result_stored) {
+                let reading = self.clone();
+                let read = run_blocking(move || reading.complete_results(&found)).await;
+                read.map_err(|error| Refusal::Unavailable(error.to_string()))??
+            } else {
+                self.complete_results(&found)?
+            };
+            if read.is_some() {
+                return Ok(read);
+            }
+        }
+        Err(too_fast())
+    }
+
+    /// Returns the results with all values; `None` if the checkpoint no longer has one.
+    fn complete_results(
+        &self,
+        found: &[FoundResult],
+    ) -> Result<Option<Vec<OperationResult>>, Refusal> {
+        let mut results = Vec::with_capacity(found.len());
+        for result in found {
+            results.push(match result {
+                FoundResult::Got(None) => OperationResult::Got(None),
+                FoundResult::Got(Some(found)) => match self.complete(found)? {
+                    Some(version) => OperationResult::Got(Some(version)),
+                    None => return Ok(None),
+                },
+                FoundResult::Listed { keys, more } => {
+                    let mut listed = Vec::with_capacity(keys.len());
+                    for found in keys {
+                        let Some(version) = self.complete(found)? else { return Ok(None) };
+                        listed.push((Bytes::from_owner(Arc::clone(&found.key)), version));
+                    }
+                    OperationResult::Listed { keys: listed, more: *more }
+                }
+                FoundResult::Put(FoundVersion { origin, .. }) => {
+                    OperationResult::Put { created: origin.created, version: origin.version }
+                }
+                FoundResult::Deleted(count) => OperationResult::Deleted(*count),
+                FoundResult::Changed(found) => match self.complete(found)? {
+                    Some(version) => OperationResult::Changed(version),
+                    None => return Ok(None),
+                },
+            });
+        }
+        Ok(Some(results))
+    }
+
     /// Returns the keys that were changed after a revision; the inner option is `None` if
     /// compaction has removed some of the changes, the outer one if this is the control group.
     pub(crate) fn changed_keys(
@@ -234,10 +300,18 @@ impl StateMachineHandle {
                     previous => previous,
                 },
             };
-            let key = Bytes::from_owner(std::sync::Arc::clone(&made.key));
+            let key = Bytes::from_owner(Arc::clone(&made.key));
             changes.push(Change { key, version, previous });
         }
         Ok(Some(changes))
+    }
+}
+
+fn is_result_stored(result: &FoundResult) -> bool {
+    match result {
+        FoundResult::Got(Some(found)) | FoundResult::Changed(found) => is_stored(found),
+        FoundResult::Listed { keys, .. } => keys.iter().any(is_stored),
+        FoundResult::Got(None) | FoundResult::Put(_) | FoundResult::Deleted(_) => false,
     }
 }
 

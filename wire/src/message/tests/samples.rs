@@ -401,6 +401,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Transacted {
             receipt: receipt(Level::Strong, Some(0)),
             succeeded: true,
+            changed: true,
             results: Some(operation_results()),
         },
     ]
