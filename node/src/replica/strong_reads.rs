@@ -121,7 +121,7 @@ pub(crate) fn serve(
                 keys.push((key, move |looked| answer(reply, receipt, looked)));
             }
             ReadQuery::Page(span, waiting) => scans.push((span, waiting, reply)),
-            ReadQuery::History(query) => queries.push((query, reply)),
+            ReadQuery::History(of) => queries.push((of, reply)),
             ReadQuery::Committed => asked_how_far.push(reply),
         }
     }

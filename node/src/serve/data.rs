@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::context::RequestContext;
 use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
+use super::history;
 use super::level_all;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
@@ -77,6 +78,19 @@ pub(super) fn scan(
         return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
     }
     read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
+}
+
+/// Answers a request about the history of a shard.
+pub(super) fn history(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    body: RequestBody,
+    reply: ReplyTo,
+) {
+    match shard_here(context.node.replicas(), shard) {
+        Some(replica) => history::serve(&replica, body, context.deadline_ms, reply),
+        None => reply.refuse(elsewhere(context.node, shard)),
+    }
 }
 
 /// Tells another replica how far a group that this node leads is committed. `followed` is the term

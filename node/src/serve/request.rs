@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, cluster, data, eventual_reads, forwarding, history, permission};
+use super::{admin, cluster, data, eventual_reads, forwarding, permission};
 use crate::common::counters;
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
@@ -50,7 +50,7 @@ pub(crate) async fn serve(
                 break;
             }
         };
-        if history::has_large_answer(&request.body) {
+        if super::history::has_large_answer(&request.body) {
             let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
         }
@@ -120,7 +120,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         | RequestBody::ScanAt { shard, .. }
         | RequestBody::History { shard, .. }
         | RequestBody::Compact { shard, .. } => {
-            history::serve(context, shard, request.body, reply);
+            data::history(context, shard, request.body, reply);
         }
         RequestBody::Committed { shard, followed } => {
             data::committed(context, shard, followed, reply);

@@ -21,12 +21,12 @@ use dkv_wire::message::{KeyRange, Refusal, WatchFrame, WatchRequest};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::data::{elsewhere, shard_here};
 use crate::net::quota::{Quota, WatchPermit};
 use crate::node::Node;
 use crate::raft::WatchPage;
 use crate::replica::Replica;
 use crate::replica::watch_hub::News;
+use crate::serve::data::{elsewhere, shard_here};
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
