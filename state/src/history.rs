@@ -18,7 +18,7 @@ use std::sync::Arc;
 use dkv_base::id::{Revision, Stamp};
 
 use super::digest::{Digest, deletion_hash, key_hash};
-use super::rows::{HistoryRow, HistoryValue, MalformedRow, Origin};
+use super::rows::{HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
 use super::value_cache::{CachedValues, Place, Slot};
 
 /// Bytes of memory that a version takes beside its value, as counted for the limit of a history: an
@@ -26,13 +26,6 @@ use super::value_cache::{CachedValues, Place, Slot};
 const VERSION_BYTES: u64 = 112;
 /// Bytes of memory that the change of the newest version of a key takes.
 const CHANGE_BYTES: u64 = 24;
-
-/// The name of a version: its key, and the revision of the write that made it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct VersionKey {
-    pub(super) key: Arc<[u8]>,
-    pub(super) revision: Revision,
-}
 
 /// A version that is not the newest one of its key.
 #[derive(Debug)]

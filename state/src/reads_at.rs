@@ -12,8 +12,8 @@ use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
-use super::history::{PastValue, PastVersion, VersionKey};
-use super::rows::{Origin, Row};
+use super::history::{PastValue, PastVersion};
+use super::rows::{Origin, Row, VersionKey};
 use super::scan::{Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};

@@ -28,7 +28,6 @@ use dkv_wire::message::Stored;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::history::VersionKey;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
@@ -230,6 +229,13 @@ fn number(row: &[u8]) -> Result<(u64, &[u8]), MalformedRow> {
     let (number, rest) =
         row.split_first_chunk::<8>().ok_or(MalformedRow("a version is cut short"))?;
     Ok((u64::from_le_bytes(*number), rest))
+}
+
+/// The name of a version: its key, and the revision of the write that made it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct VersionKey {
+    pub(super) key: Arc<[u8]>,
+    pub(super) revision: Revision,
 }
 
 /// A past version of a key, as a row of [`Table::History`].
