@@ -5,11 +5,11 @@
 //! validated once more when it is applied, by rules that depend on nothing but its bytes, so that
 //! all replicas reach the same verdict.
 
+pub(super) mod transaction;
+
 use dkv_base::id::{Revision, Serial};
 use dkv_wire::message::{Command, Operation, Refusal, Unfit, Write};
 use dkv_wire::{codec, limits};
-
-use super::transaction;
 
 /// First byte of an encoded transaction: the position of its variant.
 const TRANSACT: u8 = 5;

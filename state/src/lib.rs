@@ -40,7 +40,7 @@ mod reads_at;
 mod session;
 mod sessions;
 mod shard;
-mod transaction;
+mod transaction_results;
 
 pub mod directory;
 pub mod placement;
@@ -67,5 +67,6 @@ pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Ver
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
-pub use transaction::{FoundResult, Needed, has_transactions};
+pub use shard::transactions::{Needed, has_transactions};
+pub use transaction_results::FoundResult;
 pub use value_cache::Found;

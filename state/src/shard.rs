@@ -18,6 +18,8 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+pub(super) mod transactions;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp}
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{Command, Condition, Deposited, Operation, Transact, Write};
 use uuid::Uuid;
+
+use transactions::{MissingValue, Needed};
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
@@ -40,7 +44,6 @@ use super::rows::{
 use super::session::{Outcome, Session};
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
-use super::transaction::{MissingValue, Needed};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// Changes that each batch sweeps at least, if compaction has raised the floor above them.

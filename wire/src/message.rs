@@ -6,6 +6,7 @@
 mod join;
 mod request;
 mod history;
+mod keys;
 mod read;
 mod scan;
 mod command;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{Command, Condition, Deposited, Operation, Write};
 pub use history::{Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
+pub use keys::{KeyRange, Keys};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,
@@ -37,10 +39,9 @@ pub use server::{
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 pub use transaction::{
-    Compare, Keys, OperationResult, Relation, Test, Transact, Transaction, TransactionOperation,
-    Unfit,
+    Compare, OperationResult, Relation, Test, Transact, Transaction, TransactionOperation, Unfit,
 };
-pub use watch::{Change, KeyRange, WatchFrame, WatchRequest};
+pub use watch::{Change, WatchFrame, WatchRequest};
 
 use crate::seal::Seal;
 

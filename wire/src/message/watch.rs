@@ -10,29 +10,8 @@ use dkv_base::id::{GroupId, Revision};
 use serde::{Deserialize, Serialize};
 
 use super::history::Version;
+use super::keys::KeyRange;
 use super::reply::Refusal;
-
-/// A range of keys, in the order of their bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum KeyRange {
-    /// One key.
-    Key(Bytes),
-    /// All keys with a prefix; all keys if it is empty.
-    Prefix(Bytes),
-    /// All keys from the first on and before the second; no end if that is empty.
-    Range(Bytes, Bytes),
-}
-
-impl KeyRange {
-    /// Returns whether a key is in the range.
-    pub fn contains(&self, key: &[u8]) -> bool {
-        match self {
-            Self::Key(only) => only == key,
-            Self::Prefix(prefix) => key.starts_with(prefix),
-            Self::Range(from, to) => key >= &from[..] && (to.is_empty() || key < &to[..]),
-        }
-    }
-}
 
 /// What a watch is to show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

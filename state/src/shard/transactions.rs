@@ -1,21 +1,46 @@
-//! The execution of a transaction as part of an entry of the log.
+//! Transactions as part of an entry of the log.
+//!
+//! A transaction is one command: it judges its compares, executes one of its lists of operations,
+//! and all its writes have one revision. Applying it records the outcome only (which list, which
+//! revision); the results of its operations are read afterwards from the history, at the revision
+//! of the outcome. So a transaction that is repeated has the same results for as long as the
+//! history goes back that far, and applying it never waits for a page of keys.
+//!
+//! Some operations need the value of a key (an increment, an append, a compare of values), which
+//! may be in the checkpoint only. The owner reads these before it applies the entry, and passes
+//! them in ([`ShardState::needed`]).
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Compare, Keys, Operation, Test, Transact, Transaction, TransactionOperation, Unfit,
+    Command, Compare, Keys, Operation, Relation, Test, Transact, Transaction, TransactionOperation,
+    Unfit,
 };
 
-use super::{Needed, holds, needs_values, validate};
+use super::ShardState;
 use crate::batch::{Batch, CorruptBatch};
-use crate::command;
-use crate::rows::Origin;
+use crate::command::{self, transaction::validate};
+use crate::rows::{Origin, Row};
 use crate::session::Outcome;
-use crate::shard::ShardState;
 use crate::value_cache::{Found, Slot};
+
+/// Values that a batch needs, by key.
+#[derive(Debug, Default)]
+pub struct Needed {
+    /// Those that are in memory, and those that were read from the checkpoint.
+    pub rows: HashMap<Arc<[u8]>, Row>,
+    /// The keys whose values are in the checkpoint only.
+    pub stored: Vec<Arc<[u8]>>,
+}
+
+/// Returns whether an entry of a shard's log has a transaction.
+pub fn has_transactions(entry: &[u8]) -> bool {
+    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::is_transaction))
+}
 
 /// A write that a transaction is about to make.
 enum Change {
@@ -224,4 +249,19 @@ fn number(value: &[u8]) -> Option<i64> {
         return None;
     }
     text.parse().ok()
+}
+
+/// Returns whether a part of a key has this relation to another value.
+fn holds<T: Ord>(part: T, relation: Relation, other: T) -> bool {
+    match relation {
+        Relation::Equal => part == other,
+        Relation::NotEqual => part != other,
+        Relation::Less => part < other,
+        Relation::Greater => part > other,
+    }
+}
+
+/// Returns whether a compare needs the values of its keys.
+fn needs_values(compare: &Compare<'_>) -> bool {
+    matches!(compare.test, Test::Value(..))
 }

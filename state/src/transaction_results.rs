@@ -4,7 +4,7 @@ use dkv_base::id::Revision;
 use dkv_wire::limits;
 use dkv_wire::message::{Keys, Transaction, TransactionOperation};
 
-use super::{validate, written_by};
+use crate::command::transaction::{validate, written_by};
 use crate::reads_at::{FoundVersion, NotKept};
 use crate::shard::ShardState;
 

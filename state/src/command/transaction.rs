@@ -1,53 +1,16 @@
-//! Transactions: validation, execution, and their results.
-//!
-//! A transaction is one command: it judges its compares, executes one of its lists of operations,
-//! and all its writes have one revision. Applying it records the outcome only (which list, which
-//! revision); the results of its operations are read afterwards from the history, at the revision
-//! of the outcome. So a transaction that is repeated has the same results for as long as the
-//! history goes back that far, and applying it never waits for a page of keys.
-//!
-//! Some operations need the value of a key (an increment, an append, a compare of values), which
-//! may be in the checkpoint only. The owner reads these before it applies the entry, and passes
-//! them in ([`ShardState::needed`]).
+//! Validation of transactions.
 
-mod execute;
-mod results;
-
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use dkv_wire::message::{
-    Compare, Keys, Refusal, Relation, Test, Transaction, TransactionOperation,
-};
+use dkv_wire::message::{Compare, Keys, Refusal, Transaction, TransactionOperation};
 use dkv_wire::{codec, limits};
 
-pub(super) use execute::MissingValue;
-pub use results::FoundResult;
-
-use super::batch::Batch;
-use super::command::{self, check_key, check_size};
-use super::rows::Row;
-
-/// Values that a batch needs, by key.
-#[derive(Debug, Default)]
-pub struct Needed {
-    /// Those that are in memory, and those that were read from the checkpoint.
-    pub rows: HashMap<Arc<[u8]>, Row>,
-    /// The keys whose values are in the checkpoint only.
-    pub stored: Vec<Arc<[u8]>>,
-}
-
-/// Returns whether an entry of a shard's log has a transaction.
-pub fn has_transactions(entry: &[u8]) -> bool {
-    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::is_transaction))
-}
+use super::{check_key, check_size};
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] for a key, a value or the whole over its limit, [`Refusal::Invalid`] for
 /// anything else that makes the transaction impossible.
-pub(super) fn validate(body: &[u8], value_bytes_max: u64) -> Result<Transaction<'_>, Refusal> {
+pub(crate) fn validate(body: &[u8], value_bytes_max: u64) -> Result<Transaction<'_>, Refusal> {
     let whole_max = value_bytes_max.saturating_add(value_bytes_max / 2);
     check_size("transaction", body, whole_max)?;
     let transaction: Transaction<'_> =
@@ -128,7 +91,7 @@ fn check_keys(keys: &Keys<'_>) -> Result<(), Refusal> {
 }
 
 /// Returns the keys that an operation writes.
-fn written_by<'a>(operation: &TransactionOperation<'a>) -> Option<Keys<'a>> {
+pub(crate) fn written_by<'a>(operation: &TransactionOperation<'a>) -> Option<Keys<'a>> {
     match *operation {
         TransactionOperation::Get(_) | TransactionOperation::List { .. } => None,
         TransactionOperation::Put(key, _)
@@ -142,19 +105,4 @@ fn written_by<'a>(operation: &TransactionOperation<'a>) -> Option<Keys<'a>> {
 /// Returns whether two ranges may have a key in common. Of two ranges, one begins in the other.
 fn overlap(a: &Keys<'_>, b: &Keys<'_>) -> bool {
     a.contains(b.first()) || b.contains(a.first())
-}
-
-/// Returns whether a part of a key has this relation to another value.
-fn holds<T: Ord>(part: T, relation: Relation, other: T) -> bool {
-    match relation {
-        Relation::Equal => part == other,
-        Relation::NotEqual => part != other,
-        Relation::Less => part < other,
-        Relation::Greater => part > other,
-    }
-}
-
-/// Returns whether a compare needs the values of its keys.
-fn needs_values(compare: &Compare<'_>) -> bool {
-    matches!(compare.test, Test::Value(..))
 }
