@@ -26,12 +26,29 @@ impl<W> Pending<W> {
             return false;
         };
         let tells_latest = match answer {
+            // A read at a revision is of the past.
+            Answer::VersionAt(..) | Answer::Versions(..) => false,
+            Answer::Page(..) if matches!(self.kind, RequestKind::ScanAt { .. }) => false,
             // For a key that exists, the receipt has the key's revision and not the shard's.
             Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => stored.is_none(),
             _ => true,
         };
         let is_strong = matches!(receipt.level, Level::Strong | Level::All);
         is_strong && tells_latest && receipt.revision < self.revision_floor
+    }
+
+    /// Returns the refusal that an answer amounts to, if it is of a replica that has not reached
+    /// what the request must show.
+    fn behind(&self, answer: &Answer) -> Option<Refusal> {
+        let (RequestKind::History { at_least, .. }, Answer::Versions(receipt, versions)) =
+            (&self.kind, answer)
+        else {
+            return None;
+        };
+        let newest = versions.versions.first().map(|version| version.revision);
+        let revision = newest.unwrap_or_default().max(receipt.revision);
+        (revision < *at_least)
+            .then_some(Refusal::Behind { revision, staleness_ms: receipt.staleness_ms })
     }
 
     /// Returns whether an answer is of the kind that this request asks for.
@@ -43,7 +60,13 @@ impl<W> Pending<W> {
             (RequestKind::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => {
                 *everywhere
             }
-            (RequestKind::Scan { .. }, Answer::Page(..))
+            (
+                RequestKind::Scan { .. } | RequestKind::Locate { .. } | RequestKind::ScanAt { .. },
+                Answer::Page(..),
+            )
+            | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
+            | (RequestKind::History { .. }, Answer::Versions(..))
+            | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
@@ -85,7 +108,11 @@ impl<W> Router<W> {
             return;
         }
         match reply.result {
-            Ok(answer) if pending.matches_request(&answer) && !pending.is_regression(&answer) => {
+            Ok(answer)
+                if pending.matches_request(&answer)
+                    && !pending.is_regression(&answer)
+                    && pending.behind(&answer).is_none() =>
+            {
                 // An answer counts even over an old connection. A refusal does not: it would speak
                 // of an attempt that is already in doubt.
                 self.handle_answer(now, node, id, answer);
@@ -110,7 +137,9 @@ impl<W> Router<W> {
                             false => Refusal::Unavailable(why),
                         }
                     }
-                    Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
+                    Ok(answer) => pending.behind(&answer).unwrap_or_else(|| {
+                        Refusal::Unknown("the answer is to another kind of request".into())
+                    }),
                 };
                 self.handle_refusal(now, node, id, refusal);
             }
@@ -178,6 +207,8 @@ impl<W> Router<W> {
                 Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => {
                     stored.as_ref().map_or(0, |stored| stored.value.len())
                 }
+                // Those of the past say little about the next read.
+                Answer::VersionAt(..) | Answer::Versions(..) => return,
                 _ => pending.kind.bytes(),
             },
         ) else {
