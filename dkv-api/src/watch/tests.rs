@@ -14,7 +14,7 @@ const NODES: usize = 3;
 
 fn change(revision: u64, key: &str) -> Change {
     let revision = Revision(revision);
-    let value = (revision.0 % 5 > 0).then(|| Bytes::from(revision.to_string()));
+    let value = (!revision.0.is_multiple_of(5)).then(|| Bytes::from(revision.to_string()));
     let version = u64::from(value.is_some());
     let stamp = Stamp(revision.0);
     let version = Version { revision, created: revision, version, stamp, value };
