@@ -38,7 +38,9 @@ pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
 pub(crate) use openraft::{Config, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
-pub(crate) use state_machine::{Lookup, LookupResult, StateMachine, StateMachineHandle};
+pub(crate) use state_machine::{
+    HistoryQuery, Lookup, LookupResult, StateMachine, StateMachineHandle, WatchPage,
+};
 pub(crate) use transport::{AppendStreams, Network};
 
 pub(crate) use durability_check::DurabilityCheck;

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 use dkv_base::supervise::Failure;
-use dkv_wire::message::{Answer, Refusal};
+use dkv_wire::codec::encode;
+use dkv_wire::message::{Answer, Command, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -38,7 +39,7 @@ use crate::raft::{
     StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
-use dkv_state::{DirectoryEntry, DirectoryResult};
+use dkv_state::{BatchBuilder, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
 /// One group on this node.
@@ -249,6 +250,16 @@ impl Group {
             (_, Outcome::Directory(result)) => Ok(result),
             (_, other) => Err(ProposeError::Unknown(format!("the directory answered {other}"))),
         }
+    }
+
+    /// Proposes to forget the shard's history before a revision, and waits until that is applied.
+    /// Only the leader can. A floor above the latest revision counts as that.
+    pub(crate) async fn compact(&self, floor: Revision) -> Result<(), ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Compact { floor }));
+        self.proposer.propose_batch(batch.finish()).await?;
+        Ok(())
     }
 
     /// A watch on openraft's metrics of the group.

@@ -4,6 +4,7 @@
 pub(crate) mod connection;
 pub(crate) mod request;
 pub(crate) mod forwarding;
+pub(crate) mod history;
 pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;
 pub(crate) mod level_all;

@@ -162,19 +162,12 @@ impl History {
     ) {
         let origin = Origin { revision, stamp, created: revision, version: 0 };
         digest.add_history(deletion_hash(key, origin));
-        let past =
-            PastVersion { stamp, created: revision, version: 0, value: PastValue::Deleted };
+        let past = PastVersion { stamp, created: revision, version: 0, value: PastValue::Deleted };
         let row = HistoryRow { origin, value: HistoryValue::Deleted };
         self.insert(key, revision, past, row);
     }
 
-    fn insert(
-        &mut self,
-        key: &Arc<[u8]>,
-        revision: Revision,
-        past: PastVersion,
-        row: HistoryRow,
-    ) {
+    fn insert(&mut self, key: &Arc<[u8]>, revision: Revision, past: PastVersion, row: HistoryRow) {
         let name = VersionKey { key: Arc::clone(key), revision };
         self.bytes += past.cost();
         self.changed.insert(name.clone(), Some(row));

@@ -62,8 +62,8 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
+pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, VersionValue};
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
-pub use reads_at::{Changed, FoundChange, FoundVersion, NotKept, VersionValue};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
 pub use value_cache::Found;

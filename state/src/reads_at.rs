@@ -74,6 +74,17 @@ pub struct Changed {
     pub more: bool,
 }
 
+/// Keys that were changed, in the order of revisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedKeys {
+    /// The keys, each with the revision of its change.
+    pub keys: Vec<(Revision, Arc<[u8]>)>,
+    /// They are all that there are up to this revision.
+    pub through: Revision,
+    /// Whether the state may have more of them.
+    pub more: bool,
+}
+
 /// A change of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundChange {
@@ -120,7 +131,9 @@ impl FoundVersion {
         let value = match &past.value {
             PastValue::Deleted => VersionValue::Deleted,
             PastValue::Here(value) => VersionValue::Here(Arc::clone(value)),
-            PastValue::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
+            PastValue::Stored { bytes, hash } => {
+                VersionValue::Stored { bytes: *bytes, hash: *hash }
+            }
         };
         Self { key: Arc::clone(&name.key), origin: past.origin(name.revision), value }
     }
@@ -157,7 +170,7 @@ impl ShardState {
     /// bounded number of changes.
     pub fn compactable(&self, excess: u64, stamp: dkv_base::id::Stamp) -> Option<Revision> {
         let (mut found, mut bytes) = (None, 0);
-        for change in self.history().changes_after(self.floor()).take(16 * CHANGES_LOOKED_AT_MAX) {
+        for change in self.history().changes_after(self.floor()).take(2 * CHANGES_LOOKED_AT_MAX) {
             let version = self.version_of(&change.key, change.revision);
             let is_old = version.as_ref().is_some_and(|version| version.origin.stamp < stamp);
             if bytes >= excess && !is_old {
@@ -340,5 +353,25 @@ impl ShardState {
         }
         changed.through = changed.through.max(self.revision());
         Ok(changed)
+    }
+
+    /// Returns the keys that were changed after a revision, about `keys_max` of them, whole
+    /// revisions at a time; `None` if compaction has removed some of these changes. They are there
+    /// for a while after the floor has risen above them.
+    pub fn changed_keys(&self, after: Revision, keys_max: usize) -> Option<ChangedKeys> {
+        if after < self.history().swept() {
+            return None;
+        }
+        let mut changed = ChangedKeys { through: after, ..ChangedKeys::default() };
+        for change in self.history().changes_after(after) {
+            if changed.keys.len() >= keys_max && change.revision > changed.through {
+                changed.more = true;
+                return Some(changed);
+            }
+            changed.through = change.revision;
+            changed.keys.push((change.revision, Arc::clone(&change.key)));
+        }
+        changed.through = changed.through.max(self.revision());
+        Some(changed)
     }
 }

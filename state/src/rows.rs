@@ -365,9 +365,10 @@ impl Changes {
             .keys
             .iter()
             .map(|(key, row)| key.len() + 32 + row.as_ref().map_or(0, |row| row.value.len()));
-        let history = self.history.iter().map(|(name, row)| {
-            name.key.len() + 33 + row.as_ref().map_or(0, HistoryRow::value_len)
-        });
+        let history = self
+            .history
+            .iter()
+            .map(|(name, row)| name.key.len() + 33 + row.as_ref().map_or(0, HistoryRow::value_len));
         let sessions = self.sessions.iter().map(|(_, row)| 16 + row.as_ref().map_or(0, Vec::len));
         let small = self.small.iter();
         let small = small.map(|(_, key, row)| key.len() + row.as_ref().map_or(0, Vec::len));

@@ -15,8 +15,8 @@ pub const KEY_BYTES_MAX: usize = 4096;
 pub const VALUE_BYTES_DEFAULT: usize = 2 * MIB;
 /// Longest value that a configuration may allow, in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 * MIB;
-/// Longest frame on any stream, in bytes.
-pub const FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + 16 * MIB;
+/// Longest frame on any stream, in bytes. The longest is a change with the value before it.
+pub const FRAME_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + MIB;
 /// Longest frame that an unauthenticated peer may send, in bytes.
 pub const JOIN_FRAME_BYTES_MAX: usize = 4 * KIB;
 /// Longest frame of a request to the registration server, in bytes.
@@ -38,6 +38,11 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
 pub const SCAN_BYTES_MAX: usize = MIB;
+/// Memory that the history of a shard takes before its oldest versions are forgotten, in bytes. Not
+/// among the network's settings: those are encoded by position and cannot be added to yet.
+pub const HISTORY_BYTES_MAX: u64 = 64 * MIB as u64;
+/// Age at which a version in the history of a shard is forgotten.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
 /// Requests of one connection that a node has in progress before it stops reading from it.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Streams that one authenticated peer may have open at once. QUIC reserves memory for each in
@@ -45,6 +50,16 @@ pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 pub const CONNECTION_STREAMS_MAX: u32 = 64;
 /// Further streams that a node may have open to another, for each group of the latter.
 pub const GROUP_STREAMS_MAX: u32 = 4;
+/// Watches of one connection. Their streams do not count as those of requests.
+pub const CONNECTION_WATCHES_MAX: usize = 4096;
+/// Watches of one holder at one node.
+pub const HOLDER_WATCHES_MAX: usize = 4 * CONNECTION_WATCHES_MAX;
+/// Longest first frame of a watch, in bytes.
+pub const WATCH_REQUEST_BYTES_MAX: usize = 64 * KIB;
+/// A frame of a watch ends when it holds this many bytes; one change may be larger.
+pub const WATCH_BYTES_TARGET: usize = 64 * KIB;
+/// Frames of one holder's watches that a node has in memory at once, in bytes.
+pub const HOLDER_WATCH_BYTES_MAX: usize = 128 * MIB;
 /// Streams that an unauthenticated peer may have open at once.
 pub const JOIN_STREAMS_MAX: u32 = 1;
 /// Connections that one process accepts at once.
@@ -97,6 +112,10 @@ pub const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval of keep-alive packets on a quiet connection.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Least time between two progress marks of a watch.
+pub const WATCH_PROGRESS: Duration = Duration::from_secs(1);
+/// Time after which a node sends a frame on a watch without changes.
+pub const WATCH_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Timeout of a request whose caller sets none.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -133,6 +152,10 @@ const _: () = {
     assert!(
         SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX
     );
+    // So does a frame of a watch, with the value before.
+    assert!(WATCH_BYTES_TARGET + KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
+    assert!(WATCH_REQUEST_BYTES_MAX > 2 * KEY_BYTES_MAX + KIB);
+    assert!(FRAME_BYTES_MAX < HOLDER_WATCH_BYTES_MAX);
     assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());

@@ -34,8 +34,8 @@ pub use server::{
     NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
     ServerStatus, Stand, Standing, TokenInfo,
 };
-pub use watch::{Change, KeyRange, WatchFrame, WatchRequest};
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
+pub use watch::{Change, KeyRange, WatchFrame, WatchRequest};
 
 use crate::seal::Seal;
 

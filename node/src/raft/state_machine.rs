@@ -8,6 +8,8 @@
 //! Every checkpoint includes the position of the last applied entry and the membership in force
 //! there, so that state and position can never diverge.
 
+mod history;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +36,8 @@ use dkv_state::{
     Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
     LogClock, Row, ShardState, Waiting,
 };
+
+pub(crate) use history::{HistoryQuery, WatchPage};
 
 /// Time between two attempts to write a checkpoint to a full disk.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
@@ -62,7 +66,11 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     fn found(row: &Row) -> Self {
-        Self { revision: row.origin.revision, stamp: row.origin.stamp, stored: Some(row.to_stored()) }
+        Self {
+            revision: row.origin.revision,
+            stamp: row.origin.stamp,
+            stored: Some(row.to_stored()),
+        }
     }
 
     fn nothing(shard: &ShardState, key: &[u8]) -> Self {
@@ -224,7 +232,8 @@ impl StateMachineHandle {
                 (shard.revision(), shard.list(span, waiting))
             };
             let Listed { keys, more, stamp, pending } = listed;
-            if let Some(pairs) = self.fill(&keys, span.values)? {
+            let store = &self.shared.store;
+            if let Some(pairs) = self.fill(&keys, span.values, |listed| store.get(&listed.key))? {
                 let receipt = Receipt { revision, stamp, pending, ..receipt };
                 return Ok((receipt, Page { pairs, more }));
             }
@@ -233,16 +242,20 @@ impl StateMachineHandle {
     }
 
     /// Returns the values of keys; `None` if the checkpoint no longer has the same values, because
-    /// a later checkpoint was written or it was replaced.
-    fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
-        let store = &self.shared.store;
+    /// a later checkpoint was written or it was replaced. `stored` reads one from there.
+    fn fill(
+        &self,
+        keys: &[ListedKey],
+        values: bool,
+        stored: impl Fn(&ListedKey) -> Result<Option<Row>, EngineError>,
+    ) -> Result<Option<Vec<Pair>>, String> {
         let mut pairs = Vec::with_capacity(keys.len());
         for listed in keys {
             let value = match listed.value.here() {
                 _ if !values => None,
                 Some(value) => Some(value),
                 None => {
-                    let row = store.get(&listed.key).map_err(|error| self.unreadable(&error))?;
+                    let row = stored(listed).map_err(|error| self.unreadable(&error))?;
                     match row {
                         Some(row) if listed.is(&row) => Some(Bytes::from_owner(row.value)),
                         Some(row) if row.origin.revision == listed.revision => {

@@ -34,7 +34,7 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::raft::ProposeError;
-use crate::raft::{self, Lookup, LookupResult, StateMachineHandle};
+use crate::raft::{self, HistoryQuery, Lookup, LookupResult, StateMachineHandle};
 use crate::replica::Proposer;
 use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::Waiting;
@@ -60,6 +60,8 @@ pub(crate) enum Asked {
     Key(Bytes),
     /// A page of keys, including writes that wait in an outbox.
     Page(Span, Vec<Waiting>),
+    /// Something of the shard's history.
+    History(HistoryQuery),
     /// How far the shard is committed. Only the primary answers this.
     Committed,
 }
@@ -112,12 +114,14 @@ pub(crate) fn serve(
     receipt: Receipt,
 ) {
     let (mut keys, mut scans, mut asked_how_far) = (Vec::new(), Vec::new(), Vec::new());
+    let mut queries = Vec::new();
     for PendingRead { asked, reply, .. } in reads {
         match asked {
             Asked::Key(key) => {
                 keys.push((key, move |looked| answer(reply, receipt, looked)));
             }
             Asked::Page(span, waiting) => scans.push((span, waiting, reply)),
+            Asked::History(query) => queries.push((query, reply)),
             Asked::Committed => asked_how_far.push(reply),
         }
     }
@@ -129,7 +133,7 @@ pub(crate) fn serve(
     for reply in asked_how_far {
         reply.send(Ok(Answer::Committed { index, term }));
     }
-    if scans.is_empty() {
+    if scans.is_empty() && queries.is_empty() {
         return;
     }
     let state_machine = state_machine.clone();
@@ -140,6 +144,9 @@ pub(crate) fn serve(
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
                 Err(why) => reply.refuse(Refusal::Unavailable(why)),
             }
+        }
+        for (query, reply) in queries {
+            reply.send(state_machine.read_history(&query, receipt));
         }
     });
 }

@@ -30,6 +30,9 @@ pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
             (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }
+        RequestBody::ReadAt { shard, .. }
+        | RequestBody::ScanAt { shard, .. }
+        | RequestBody::History { shard, .. } => (*shard, true),
         _ => return None,
     };
     if !node.knows_shard(shard) {

@@ -36,6 +36,7 @@ use crate::replica::write_batches::PendingWrite;
 use crate::serve::eventual_reads;
 use crate::serve::eventual_writes::{self, Deposit};
 use crate::serve::forwarding;
+use crate::serve::history;
 use crate::serve::level_all;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
 
@@ -67,7 +68,7 @@ pub(crate) async fn serve(
                 break;
             }
         };
-        if matches!(request.body, RequestBody::Scan { .. }) {
+        if history::has_large_answer(&request.body) {
             let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
         }
@@ -182,12 +183,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             }
             read(node, &group, Asked::Page(span, Vec::new()), mode, request.deadline_ms, reply);
         }
-        RequestBody::ReadAt { .. }
-        | RequestBody::ScanAt { .. }
-        | RequestBody::History { .. }
-        | RequestBody::Compact { .. } => {
-            reply.refuse(Refusal::Invalid("history is not served yet".into()));
-        }
+        RequestBody::ReadAt { shard, .. }
+        | RequestBody::ScanAt { shard, .. }
+        | RequestBody::History { shard, .. }
+        | RequestBody::Compact { shard, .. } => match shard_here(node, shard) {
+            Some(group) => history::serve(&group, request.body, request.deadline_ms, reply),
+            None => reply.refuse(elsewhere(node, shard)),
+        },
         RequestBody::Committed { shard, followed } => match node.group(shard) {
             Some(group) => group.tell_committed(peer.as_node().zip(followed), reply),
             None => reply.refuse(elsewhere(node, shard)),
@@ -365,12 +367,12 @@ fn patience(deadline_ms: u32) -> Duration {
     Duration::from_millis(u64::from(deadline_ms))
 }
 
-fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
+pub(super) fn shard_here(node: &Node, shard: GroupId) -> Option<Arc<Group>> {
     if shard.is_shard() { node.group(shard) } else { None }
 }
 
 /// The refusal of a node that does not hold a shard.
-fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
+pub(super) fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
     match node.knows_shard(shard) {
         true => Refusal::NotPrimary {
             // A node that should have a replica knows who leads.
@@ -443,9 +445,7 @@ fn may_propose(node: &Node, peer: Identity, command: &Command<'_>) -> Result<(),
         Command::OpenSessionOf { .. } => {
             Err(Refusal::Denied("a session is opened in one's own name".into()))
         }
-        Command::Compact { .. } => {
-            Err(Refusal::Denied("only a node proposes to compact".into()))
-        }
+        Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
         Command::Write(write) if node.clock().allows(write.after) => Ok(()),
         Command::Write(_) => Err(Refusal::Invalid(
             "the stamp of the write is more than an hour ahead of this node's clock".into(),

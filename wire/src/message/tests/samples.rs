@@ -315,7 +315,11 @@ pub(super) fn key_ranges() -> Vec<KeyRange> {
 
 pub(super) fn watch_requests() -> Vec<WatchRequest> {
     let request = |(keys, after)| WatchRequest { shard: GroupId(1), keys, after, previous: true };
-    key_ranges().into_iter().zip([None, Some(Revision(0)), Some(Revision(9))]).map(request).collect()
+    key_ranges()
+        .into_iter()
+        .zip([None, Some(Revision(0)), Some(Revision(9))])
+        .map(request)
+        .collect()
 }
 
 pub(super) fn watch_frames() -> Vec<WatchFrame> {

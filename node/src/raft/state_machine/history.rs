@@ -1,0 +1,268 @@
+//! Reads of a shard's history: its state at a revision, the versions of a key, and its changes.
+//!
+//! As for all reads, values that only the checkpoint has are read without the lock of the state. A
+//! version can be compacted between the two steps; the read is then repeated from the start.
+
+use bytes::Bytes;
+use dkv_base::id::{Revision, Stamp};
+use dkv_base::platform::run_blocking;
+use dkv_wire::limits::{SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
+use dkv_wire::message::{
+    Answer, Change, KeyRange, Page, Receipt, Refusal, Span, Version, Versions,
+};
+
+use super::{LOOK_UPS_MAX, StateMachineHandle};
+use dkv_state::{
+    Changed, ChangedKeys, FoundChange, FoundVersion, Listed, NotKept, ShardState, VersionValue,
+};
+
+/// A question about the history of a shard.
+#[derive(Clone, Debug)]
+pub(crate) enum HistoryQuery {
+    /// The value of a key at a revision.
+    Key { key: Bytes, at: Revision },
+    /// A page of keys at a revision.
+    Page { span: Span, at: Revision },
+    /// The versions of a key before a revision, or all of them if it is zero.
+    Versions { key: Bytes, before: Revision, versions_max: usize },
+}
+
+/// Changes for a watcher.
+#[derive(Debug)]
+pub(crate) struct WatchPage {
+    pub(crate) changes: Vec<Change>,
+    /// The page has every change up to this revision.
+    pub(crate) through: Revision,
+    /// Whether the state may have more of them.
+    pub(crate) more: bool,
+}
+
+impl WatchPage {
+    /// Returns the bytes of its keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
+        let change = |change: &Change| {
+            change.key.len() + value(&change.version) + change.previous.as_ref().map_or(0, value)
+        };
+        self.changes.iter().map(change).sum()
+    }
+}
+
+impl HistoryQuery {
+    /// Returns the revision that a replica must have reached to answer.
+    pub(crate) fn at(&self) -> Option<Revision> {
+        match self {
+            Self::Key { at, .. } | Self::Page { at, .. } => Some(*at),
+            Self::Versions { .. } => None,
+        }
+    }
+}
+
+impl StateMachineHandle {
+    /// Gives `look` the state of the shard; `None` if this is the control group.
+    pub(crate) fn with_shard<T>(&self, look: impl FnOnce(&ShardState) -> T) -> Option<T> {
+        self.read().state.as_shard().map(look)
+    }
+
+    /// Answers from the history, with a completed `receipt`. Waits for the disk if some values are
+    /// only there.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`], [`Refusal::NotYet`], or [`Refusal::Unavailable`] if a value cannot
+    /// be read.
+    pub(crate) fn read_history(
+        &self,
+        query: &HistoryQuery,
+        receipt: Receipt,
+    ) -> Result<Answer, Refusal> {
+        self.repeat(|| match query {
+            HistoryQuery::Key { key, at } => {
+                let found = self.shard(|shard| shard.get_at(key, *at))?.map_err(not_kept(*at))?;
+                let Some(found) = found else { return Ok(Some(absent(*at, receipt))) };
+                Ok(self.complete(&found)?.map(|version| present(version, receipt)))
+            }
+            HistoryQuery::Page { span, at } => {
+                let listed = self.shard(|shard| shard.list_at(span, *at))?;
+                let Listed { keys, more, stamp, .. } = listed.map_err(not_kept(*at))?;
+                let store = &self.shared.store;
+                let stored = |listed: &_| {
+                    let dkv_state::ListedKey { key, revision, .. } = listed;
+                    store.get_past(key, *revision)
+                };
+                let pairs = self.fill(&keys, span.values, stored).map_err(Refusal::Unavailable)?;
+                let receipt = Receipt { revision: *at, stamp, ..receipt };
+                Ok(pairs.map(|pairs| Answer::Page(receipt, Page { pairs, more })))
+            }
+            HistoryQuery::Versions { key, before, versions_max } => {
+                let (revision, floor, (found, more)) = self.shard(|shard| {
+                    let versions = shard.versions(key, *before, *versions_max);
+                    (shard.revision(), shard.floor(), versions)
+                })?;
+                let Some((versions, is_cut)) = self.complete_all(&found)? else {
+                    return Ok(None);
+                };
+                let stamp = versions.first().map_or(Stamp::default(), |newest| newest.stamp);
+                let receipt = Receipt { revision, stamp, ..receipt };
+                let versions = Versions { versions, more: more || is_cut, floor };
+                Ok(Some(Answer::Versions(receipt, versions)))
+            }
+        })
+    }
+
+    /// Answers from the history like [`read_history`](Self::read_history), but only if that needs
+    /// no disk and little time.
+    pub(crate) fn read_history_at_once(
+        &self,
+        query: &HistoryQuery,
+        receipt: Receipt,
+    ) -> Option<Result<Answer, Refusal>> {
+        let HistoryQuery::Key { key, at } = query else { return None };
+        let found = match self.shard(|shard| shard.get_at(key, *at)) {
+            Ok(Ok(found)) => found,
+            Ok(Err(why)) => return Some(Err(not_kept(*at)(why))),
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        match found {
+            None => Some(Ok(absent(*at, receipt))),
+            Some(found) if is_stored(&found) => None,
+            Some(found) => Some(Ok(present(found.to_version(None), receipt))),
+        }
+    }
+
+    /// Returns the changes of a range of keys after a revision, as many as fit a frame.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`], or [`Refusal::Unavailable`] if a value cannot be read.
+    pub(crate) async fn changes(
+        &self,
+        keys: &KeyRange,
+        after: Revision,
+        previous: bool,
+    ) -> Result<WatchPage, Refusal> {
+        for _ in 0..LOOK_UPS_MAX {
+            let changed =
+                self.shard(|shard| shard.changes(keys, after, previous, WATCH_BYTES_TARGET))?;
+            let Changed { changes: found, through, more } = changed.map_err(not_kept(after))?;
+            let on_disk = |change: &FoundChange| {
+                is_stored(&change.version) || change.previous.as_ref().is_some_and(is_stored)
+            };
+            let changes = if found.iter().any(on_disk) {
+                let reading = self.clone();
+                let read = run_blocking(move || reading.complete_changes(&found)).await;
+                read.map_err(|error| Refusal::Unavailable(error.to_string()))??
+            } else {
+                self.complete_changes(&found)?
+            };
+            if let Some(changes) = changes {
+                return Ok(WatchPage { changes, through, more });
+            }
+        }
+        Err(too_fast())
+    }
+
+    /// Returns the keys that were changed after a revision; the inner option is `None` if
+    /// compaction has removed some of the changes, the outer one if this is the control group.
+    pub(crate) fn changed_keys(
+        &self,
+        after: Revision,
+        keys_max: usize,
+    ) -> Option<Option<ChangedKeys>> {
+        self.with_shard(|shard| shard.changed_keys(after, keys_max))
+    }
+
+    fn shard<T>(&self, look: impl FnOnce(&ShardState) -> T) -> Result<T, Refusal> {
+        let no_shard = || Refusal::Unavailable("the group has no keys".into());
+        self.with_shard(look).ok_or_else(no_shard)
+    }
+
+    /// Calls `attempt` until it returns something.
+    fn repeat<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<Option<T>, Refusal>,
+    ) -> Result<T, Refusal> {
+        for _ in 0..LOOK_UPS_MAX {
+            if let Some(done) = attempt()? {
+                return Ok(done);
+            }
+        }
+        Err(too_fast())
+    }
+
+    /// Returns a version with its value; `None` if the checkpoint no longer has it.
+    fn complete(&self, found: &FoundVersion) -> Result<Option<Version>, Refusal> {
+        if !is_stored(found) {
+            return Ok(Some(found.to_version(None)));
+        }
+        let unreadable =
+            |problem: &dyn std::fmt::Display| Refusal::Unavailable(self.unreadable(problem));
+        match self.shared.store.get_past(&found.key, found.origin.revision) {
+            Ok(Some(row)) if found.is(&row) => Ok(Some(found.to_version(Some(&row)))),
+            Ok(Some(_)) => Err(unreadable(&"it is not what was written")),
+            Ok(None) => Ok(None),
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+
+    /// Returns as many of the versions as fit a page, and whether these are not all.
+    fn complete_all(
+        &self,
+        found: &[FoundVersion],
+    ) -> Result<Option<(Vec<Version>, bool)>, Refusal> {
+        let (mut versions, mut bytes) = (Vec::new(), 0);
+        for found in found {
+            bytes += match &found.value {
+                VersionValue::Deleted => 0,
+                VersionValue::Here(value) => value.len(),
+                VersionValue::Stored { bytes, .. } => *bytes as usize,
+            };
+            if bytes > SCAN_BYTES_MAX && !versions.is_empty() {
+                return Ok(Some((versions, true)));
+            }
+            let Some(version) = self.complete(found)? else { return Ok(None) };
+            versions.push(version);
+        }
+        Ok(Some((versions, false)))
+    }
+
+    fn complete_changes(&self, found: &[FoundChange]) -> Result<Option<Vec<Change>>, Refusal> {
+        let mut changes = Vec::with_capacity(found.len());
+        for FoundChange { version: made, previous } in found {
+            let Some(version) = self.complete(made)? else { return Ok(None) };
+            let previous = match previous {
+                None => None,
+                Some(previous) => match self.complete(previous)? {
+                    None => return Ok(None),
+                    previous => previous,
+                },
+            };
+            let key = Bytes::from_owner(std::sync::Arc::clone(&made.key));
+            changes.push(Change { key, version, previous });
+        }
+        Ok(Some(changes))
+    }
+}
+
+fn is_stored(found: &FoundVersion) -> bool {
+    matches!(found.value, VersionValue::Stored { .. })
+}
+
+fn present(version: Version, receipt: Receipt) -> Answer {
+    let Version { revision, stamp, .. } = version;
+    Answer::VersionAt(Receipt { revision, stamp, ..receipt }, Some(version))
+}
+
+/// The answer that a key did not exist at a revision.
+fn absent(at: Revision, receipt: Receipt) -> Answer {
+    Answer::VersionAt(Receipt { revision: at, ..receipt }, None)
+}
+
+fn not_kept(asked: Revision) -> impl Fn(NotKept) -> Refusal {
+    move |why| match why {
+        NotKept::Compacted { floor } => Refusal::Compacted { floor },
+        NotKept::NotYet { latest } => Refusal::NotYet { asked, latest },
+    }
+}
+
+fn too_fast() -> Refusal {
+    Refusal::Unavailable("what is read is compacted too fast".to_owned())
+}
