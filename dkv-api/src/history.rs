@@ -179,8 +179,8 @@ impl Client {
     /// A key that never existed has none; that is no error.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if no replica that has reached the shard's latest revision answered
-    /// in time.
+    /// [`Error::Unavailable`] if no replica could answer in time: it needs the primary, as a strong
+    /// read does.
     ///
     /// # Examples
     /// ```
@@ -207,10 +207,6 @@ impl Client {
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
         let shard = view.shard_of(&key).ok_or_else(no_shard)?.group;
-        // Any replica may answer, so it has to show what was there when the call began.
-        let latest = self.latest_revision(shard, left()).await?;
-        let last = before.map_or(latest, |before| Revision(before.0.saturating_sub(1)));
-        let mut at_least = latest.min(last);
         let mut before = before.unwrap_or_default();
         let limit = limit.unwrap_or(usize::MAX);
         let mut found = History { versions: Vec::new(), more: true, floor: Revision(0), shard };
@@ -219,7 +215,7 @@ impl Client {
         }
         while found.more && found.versions.len() < limit {
             let versions_max = (limit - found.versions.len()).min(PAGE_VERSIONS as usize) as u32;
-            let kind = RequestKind::History { key: key.clone(), before, versions_max, at_least };
+            let kind = RequestKind::History { key: key.clone(), before, versions_max };
             let Answer::Versions(_, page) = self.request(kind, left()).await? else {
                 return Err(wrong_answer());
             };
@@ -239,7 +235,6 @@ impl Client {
             found.versions.extend(page.versions);
             found.versions.truncate(limit);
             before = order;
-            at_least = Revision(order.0.saturating_sub(1)).min(at_least);
         }
         Ok(found)
     }

@@ -37,20 +37,6 @@ impl<W> Pending<W> {
         is_strong && tells_latest && receipt.revision < self.revision_floor
     }
 
-    /// Returns the refusal that an answer amounts to, if it is of a replica that has not reached
-    /// what the request must show.
-    fn behind(&self, answer: &Answer) -> Option<Refusal> {
-        let (RequestKind::History { at_least, .. }, Answer::Versions(receipt, versions)) =
-            (&self.kind, answer)
-        else {
-            return None;
-        };
-        let newest = versions.versions.first().map(|version| version.revision);
-        let revision = newest.unwrap_or_default().max(receipt.revision);
-        (revision < *at_least)
-            .then_some(Refusal::Behind { revision, staleness_ms: receipt.staleness_ms })
-    }
-
     /// Returns whether an answer is of the kind that this request asks for.
     fn matches_request(&self, answer: &Answer) -> bool {
         match (&self.kind, answer) {
@@ -108,11 +94,7 @@ impl<W> Router<W> {
             return;
         }
         match reply.result {
-            Ok(answer)
-                if pending.matches_request(&answer)
-                    && !pending.is_regression(&answer)
-                    && pending.behind(&answer).is_none() =>
-            {
+            Ok(answer) if pending.matches_request(&answer) && !pending.is_regression(&answer) => {
                 // An answer counts even over an old connection. A refusal does not: it would speak
                 // of an attempt that is already in doubt.
                 self.handle_answer(now, node, id, answer);
@@ -137,9 +119,7 @@ impl<W> Router<W> {
                             false => Refusal::Unavailable(why),
                         }
                     }
-                    Ok(answer) => pending.behind(&answer).unwrap_or_else(|| {
-                        Refusal::Unknown("the answer is to another kind of request".into())
-                    }),
+                    Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
                 };
                 self.handle_refusal(now, node, id, refusal);
             }

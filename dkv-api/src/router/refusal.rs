@@ -18,7 +18,7 @@ impl<W> Router<W> {
         refusal: Refusal,
     ) {
         let is_ahead = matches!(&refusal, Refusal::NotYet { asked, .. }
-            if self.is_ahead(node, id, *asked));
+            if self.is_ahead(id, *asked));
         let Some(pending) = self.requests.get_mut(&id) else { return };
         let is_current = pending.stage == Stage::Sent(node);
         let target = pending.kind.target();
@@ -77,12 +77,12 @@ impl<W> Router<W> {
         }
     }
 
-    /// Returns whether the whole shard, and not only this replica, has not reached a revision: its
-    /// primary says so, and this client has seen nothing that contradicts it.
-    fn is_ahead(&self, node: NodeId, id: u64, asked: Revision) -> bool {
+    /// Returns whether nothing that this client has seen contradicts that a shard has not reached a
+    /// revision. A replica asks the primary before it says so.
+    fn is_ahead(&self, id: u64, asked: Revision) -> bool {
         let group = self.requests.get(&id).and_then(|pending| pending.group);
         let group = group.and_then(|group| self.groups.get(&group));
-        group.is_some_and(|group| group.primary == Some(node) && group.seen < asked)
+        group.is_some_and(|group| group.seen < asked)
     }
 
     /// Ends a request with a definite refusal. That this attempt had no effect says nothing about

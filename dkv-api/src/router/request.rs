@@ -27,8 +27,8 @@ pub(crate) enum RequestKind {
     ReadAt { key: Bytes, revision: Revision },
     /// Lists a page of the keys of a shard at a revision.
     ScanAt { shard: GroupId, span: Span, revision: Revision },
-    /// Lists versions of a key, from a replica that has reached `at_least`.
-    History { key: Bytes, before: Revision, versions_max: u32, at_least: Revision },
+    /// Lists versions of a key.
+    History { key: Bytes, before: Revision, versions_max: u32 },
     /// Raises the floor of a shard's history.
     Compact { shard: GroupId, floor: Revision },
     /// Puts a key, or deletes it without a value; `everywhere` if all replicas have to confirm it.
@@ -164,6 +164,7 @@ impl RequestKind {
     pub(crate) fn may_be_forwarded(&self) -> bool {
         match self {
             Self::Read { level: Level::Strong, nearest, .. } => *nearest,
+            Self::ReadAt { .. } | Self::ScanAt { .. } | Self::History { .. } => true,
             Self::Read { bounds, .. } | Self::Scan { bounds, .. } => !bounds.is_empty(),
             _ => false,
         }
@@ -244,7 +245,7 @@ impl RequestKind {
             Self::ScanAt { span, revision, .. } => {
                 RequestBody::ScanAt { shard, span: span.clone(), revision: *revision }
             }
-            Self::History { key, before, versions_max, .. } => RequestBody::History {
+            Self::History { key, before, versions_max } => RequestBody::History {
                 shard,
                 key: key.clone(),
                 before: *before,

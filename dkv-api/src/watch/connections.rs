@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, Weak};
 
 use dkv_base::id::NodeId;
 use dkv_base::sync::lock;
+use dkv_wire::limits::CONNECTION_WATCHES_MAX;
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::tls::Expect;
 
-/// Streams of a connection: well below those that a node allows.
-const STREAMS_MAX: usize = 32;
+/// Streams of a connection, well below what a node allows.
+const STREAMS_MAX: usize = CONNECTION_WATCHES_MAX / 8;
 
 /// The connections of a client that carry watches.
 #[derive(Default)]
