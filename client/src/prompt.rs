@@ -66,7 +66,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let json = console.json;
+        let (json, ends_itself) = (console.json, step[0].ends_at_interrupt());
         let done = async {
             if let Err(problem) = steps::read_values(&mut step, &mut Stdin::Commands).await {
                 console.problem(&problem);
@@ -74,13 +74,21 @@ pub(crate) async fn run(
             }
             steps::run(&step[0], store, console).await
         };
-        let ending = tokio::select! {
-            outcome = done => match outcome? {
-                Outcome::Exit => return Ok(None),
-                Outcome::Done | Outcome::Failed(_) => continue,
-            },
-            ending = signals.next() => ending,
+        let mut done = Box::pin(done);
+        let ending = loop {
+            tokio::select! {
+                outcome = &mut done => match outcome? {
+                    Outcome::Exit => return Ok(None),
+                    Outcome::Done | Outcome::Failed(_) => break None,
+                },
+                ending = signals.next() => match ending {
+                    StopSignal::Interrupted if ends_itself => {}
+                    ending => break Some(ending),
+                },
+            }
         };
+        drop(done);
+        let Some(ending) = ending else { continue };
         if ending == StopSignal::Terminated {
             return Ok(Some(ending));
         }
