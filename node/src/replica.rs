@@ -7,6 +7,8 @@ pub(crate) mod quorum_rounds;
 pub(crate) mod in_flight;
 pub(crate) mod tombstone;
 
+pub(crate) mod watch_hub;
+
 mod leader_transfer;
 mod proposer;
 mod status;
@@ -23,12 +25,13 @@ use std::time::Duration;
 use dkv_base::id::{GroupId, NodeId, Revision, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, Refusal};
+use dkv_wire::message::{Answer, Command, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
 use self::strong_reads::{Asked, PendingRead, ReplicaName};
+use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
@@ -58,6 +61,7 @@ pub(crate) struct Group {
     led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
+    watch_hub: WatchHub,
     tasks: TaskSet,
 }
 
@@ -130,6 +134,7 @@ impl Group {
         // The control group has a read task too: nodes ask how far it is committed.
         let read = strong_reads::run(who, Arc::clone(&proposer), read_queue);
         tasks.spawn(failure.if_panicked("a group's task of reads", read));
+        let watch_hub = WatchHub::new(failure);
         Ok(Self {
             id,
             me,
@@ -143,6 +148,7 @@ impl Group {
             led_term: AtomicU64::default(),
             leaders_seen: AtomicU64::default(),
             holds,
+            watch_hub,
             tasks,
         })
     }
@@ -213,6 +219,15 @@ impl Group {
             }
             hand_in(&reads, PendingRead { asked: Asked::Committed, anywhere: false, reply });
         });
+    }
+
+    /// Registers a watcher of keys. What it reads afterwards is complete together with its news.
+    pub(crate) fn watch(&self, keys: KeyRange) -> Watcher {
+        let (watcher, starts) = self.watch_hub.register(keys, self.revision());
+        if starts {
+            self.tasks.spawn(self.watch_hub.follow(self.state_machine().clone()));
+        }
+        watcher
     }
 
     /// Upper bound on the age of the state here, in milliseconds.

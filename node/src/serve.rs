@@ -8,3 +8,4 @@ pub(crate) mod history;
 pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;
 pub(crate) mod level_all;
+pub(crate) mod watches;

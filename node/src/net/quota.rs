@@ -5,6 +5,9 @@
 //! frame is read, and returns them when its answer has been written. A node therefore stops reading
 //! from a peer that sends more than it may or does not read its answers, and that peer holds up
 //! only itself.
+//!
+//! Watches last, so their number is limited, and so is the memory of their frames: a watcher that
+//! does not read holds the frame that it was sent last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,6 +24,8 @@ const SCAN_PARTS: u32 = (limits::SCAN_BYTES_MAX / BYTES_A_PART) as u32;
 pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
 /// Parts that all connections of one holder may hold together.
 pub(crate) const HOLDER_PARTS: usize = 2 * CONNECTION_PARTS;
+/// Parts that the frames of one holder's watches may hold.
+const WATCH_PARTS: usize = limits::HOLDER_WATCH_BYTES_MAX / BYTES_A_PART;
 
 const _: () = {
     assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
@@ -29,13 +34,22 @@ const _: () = {
 
 /// The quotas of all connected holders.
 #[derive(Debug, Default)]
-pub(crate) struct Quotas(Mutex<HashMap<HolderId, Weak<Semaphore>>>);
+pub(crate) struct Quotas(Mutex<HashMap<HolderId, Weak<HolderQuota>>>);
 
 /// The quota of one connection, and of its holder.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota {
     connection: Arc<Semaphore>,
-    holder: Arc<Semaphore>,
+    connection_watches: Arc<Semaphore>,
+    holder: Arc<HolderQuota>,
+}
+
+/// The quota of all connections of one holder.
+#[derive(Debug)]
+struct HolderQuota {
+    requests: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    frames: Arc<Semaphore>,
 }
 
 /// The parts that a request holds.
@@ -45,6 +59,19 @@ pub(crate) struct QuotaPermit {
     holder: OwnedSemaphorePermit,
 }
 
+/// The place of one watch among those of its connection and its holder.
+#[derive(Debug)]
+pub(crate) struct WatchPermit {
+    _connection: OwnedSemaphorePermit,
+    _holder: OwnedSemaphorePermit,
+}
+
+/// The memory of one frame of a watch.
+#[derive(Debug)]
+pub(crate) struct WatchFramePermit {
+    _frame: Option<OwnedSemaphorePermit>,
+}
+
 impl Quotas {
     /// Returns the quota for a new connection of a holder.
     pub(crate) fn of(&self, holder: HolderId) -> Quota {
@@ -52,11 +79,19 @@ impl Quotas {
         let known = quotas.get(&holder).and_then(Weak::upgrade);
         let holder = known.unwrap_or_else(|| {
             quotas.retain(|_, quota| quota.strong_count() > 0);
-            let quota = Arc::new(Semaphore::new(HOLDER_PARTS));
+            let quota = Arc::new(HolderQuota {
+                requests: Arc::new(Semaphore::new(HOLDER_PARTS)),
+                watches: Arc::new(Semaphore::new(limits::HOLDER_WATCHES_MAX)),
+                frames: Arc::new(Semaphore::new(WATCH_PARTS)),
+            });
             quotas.insert(holder, Arc::downgrade(&quota));
             quota
         });
-        Quota { connection: Arc::new(Semaphore::new(CONNECTION_PARTS)), holder }
+        Quota {
+            connection: Arc::new(Semaphore::new(CONNECTION_PARTS)),
+            connection_watches: Arc::new(Semaphore::new(limits::CONNECTION_WATCHES_MAX)),
+            holder,
+        }
     }
 }
 
@@ -75,8 +110,30 @@ impl Quota {
     /// holder's other connections.
     async fn take_parts(&self, parts: u32) -> Option<QuotaPermit> {
         let connection = Arc::clone(&self.connection).acquire_many_owned(parts).await.ok()?;
-        let holder = Arc::clone(&self.holder).acquire_many_owned(parts).await.ok()?;
+        let holder = Arc::clone(&self.holder.requests).acquire_many_owned(parts).await.ok()?;
         Some(QuotaPermit { connection, holder })
+    }
+
+    /// Takes the place of a watch, if there is one.
+    pub(crate) fn take_watch(&self) -> Option<WatchPermit> {
+        let connection = Arc::clone(&self.connection_watches).try_acquire_owned().ok()?;
+        let holder = Arc::clone(&self.holder.watches).try_acquire_owned().ok()?;
+        Some(WatchPermit { _connection: connection, _holder: holder })
+    }
+
+    /// Returns the number of watches of this connection.
+    pub(crate) fn watches(&self) -> usize {
+        limits::CONNECTION_WATCHES_MAX - self.connection_watches.available_permits()
+    }
+
+    /// Waits for room for a frame of a watch with `bytes` bytes. A small one needs none.
+    pub(crate) async fn take_watch_frame(&self, bytes: usize) -> Option<WatchFramePermit> {
+        let parts = (bytes / BYTES_A_PART).min(WATCH_PARTS) as u32;
+        if parts == 0 {
+            return Some(WatchFramePermit { _frame: None });
+        }
+        let frame = Arc::clone(&self.holder.frames).acquire_many_owned(parts).await.ok()?;
+        Some(WatchFramePermit { _frame: Some(frame) })
     }
 }
 
@@ -110,6 +167,26 @@ mod tests {
         assert!(other.take(whole * BYTES_A_PART).now_or_never().flatten().is_some());
         drop(taken);
         assert!(connections[2].take(whole * BYTES_A_PART).now_or_never().flatten().is_some());
+    }
+
+    #[test]
+    fn watches_are_limited_by_connection_and_by_holder() {
+        let (quotas, holder) = (Quotas::default(), HolderId::random());
+        let fill =
+            |quota: &Quota| -> Vec<_> { std::iter::from_fn(|| quota.take_watch()).collect() };
+        let connections: Vec<_> = (0..5).map(|_| quotas.of(holder)).collect();
+        let mut taken: Vec<_> = connections.iter().map(fill).collect();
+        let counts: Vec<_> = connections.iter().map(Quota::watches).collect();
+        let most = limits::CONNECTION_WATCHES_MAX;
+        assert_eq!(counts, [most, most, most, most, 0]);
+        taken[0].pop();
+        assert!(connections[4].take_watch().is_some());
+        // A frame waits for the memory of the others.
+        let frame = |bytes| connections[0].take_watch_frame(bytes).now_or_never().flatten();
+        let whole = frame(2 * limits::HOLDER_WATCH_BYTES_MAX);
+        assert!(whole.is_some() && frame(BYTES_A_PART).is_none() && frame(100).is_some());
+        drop(whole);
+        assert!(frame(BYTES_A_PART).is_some());
     }
 
     #[test]

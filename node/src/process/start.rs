@@ -39,6 +39,7 @@ use crate::storage::disk_check;
 use crate::storage::stores::{RealStorage, Storage, StorageError};
 use crate::tasks::failure_detector;
 use crate::tasks::heartbeat_ticker;
+use crate::tasks::history_retention;
 use crate::tasks::log_retention;
 use crate::tasks::outbox_relay;
 use crate::tasks::reachability;
@@ -277,6 +278,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
     node.keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(&node)));
     node.keep("the task that fits times to distances", round_trips::run(Arc::clone(&node)));
     node.keep("the task that takes checkpoints", log_retention::run(Arc::clone(&node)));
+    node.keep("the task that limits histories", history_retention::run(Arc::clone(&node)));
     node.keep("the task that announces the node", announcement::run(Arc::clone(&node)));
     node.keep("the task that follows the directory", follow_directory(Arc::clone(&node)));
     node.keep("the task that registers the node", keep_registered(Arc::clone(&node), registration));

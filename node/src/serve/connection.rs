@@ -21,6 +21,7 @@ use crate::net::quota::Quota;
 use crate::node::Node;
 use crate::raft::{self, RaftPeer};
 use crate::serve::request;
+use crate::serve::watches;
 
 /// Serves one connection until it closes.
 pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: Peer) {
@@ -37,11 +38,8 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
-            // As many as its groups need; their number grows while the connection lasts.
-            let groups = u32::try_from(node.groups().len()).unwrap_or(u32::MAX);
-            let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
-            let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
-            connection.set_max_concurrent_bi_streams(streams.into());
+            // The number of its groups grows while the connection lasts.
+            allow_streams(&node, identity, &connection, &quota);
         }
         let Ok((send, receive)) = connection.accept_bi().await else { return };
         let reader = FrameReader::new(receive, limits::OPENING_BYTES_MAX);
@@ -90,7 +88,11 @@ async fn serve_stream(
         Opening::RaftCalls { group, from }
         | Opening::RaftAppend { group, from, .. }
         | Opening::RaftSnapshot { group, from } => (Some(group), from),
-        Opening::Watch => return debug!(%identity, "watches are not served yet"),
+        Opening::Watch => {
+            // The streams of watches do not count.
+            let begun = || allow_streams(&node, identity, &connection, &quota);
+            return watches::serve(&node, identity, &quota, begun, reader, writer).await;
+        }
         Opening::RaftPulse { from } | Opening::Run { from } => (None, from),
     };
     if !speaks_for(identity, from) {
@@ -152,6 +154,16 @@ async fn serve_stream(
             }
         }
     }
+}
+
+/// Allows a peer to have as many streams as it needs for requests, groups and its watches.
+fn allow_streams(node: &Node, identity: Identity, connection: &quinn::Connection, quota: &Quota) {
+    let groups = if identity.role == Role::Node { node.groups().len() } else { 0 };
+    let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+    let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
+    let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
+    let watches = u32::try_from(quota.watches()).unwrap_or(u32::MAX);
+    connection.set_max_concurrent_bi_streams(streams.saturating_add(watches).into());
 }
 
 /// A node that sends Raft messages, and what it may do.
