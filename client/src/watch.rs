@@ -3,7 +3,7 @@
 //! A watch runs until Ctrl-C. Then, and when it fails, it prints the position from which another
 //! one can go on.
 
-use dkv_api::{Client, KeyChange, KeyRange, WatchEvent, WatchOptions};
+use dkv_api::{Client, Error, KeyChange, KeyRange, WatchEvent, WatchOptions};
 use dkv_console::problem::{Abort, Problem};
 use dkv_console::signals::Signals;
 use dkv_console::{Console, quote};
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     } else {
         console.note(&format!("watching from {}; Ctrl-C ends it", watch.token()));
     }
-    let problem = loop {
+    let error = loop {
         let event = tokio::select! {
             biased;
             _ = signals.next() => break None,
@@ -60,16 +60,16 @@ pub(crate) async fn run(
                 console.flush()?;
             }
             Ok(_) => {}
-            Err(error) => break Some(watch_problem(&error)),
+            Err(error) => break Some(error),
         }
     };
     if console.json {
         console.document(&position("end", &watch))?;
         console.flush()?;
-    } else {
+    } else if !matches!(error, Some(Error::Compacted { .. } | Error::NotYet { .. })) {
         console.note(&format!("go on with: {}", resumed(wanted, watch.token())));
     }
-    problem.map_or(Ok(()), |problem| Err(problem.into()))
+    error.map_or(Ok(()), |error| Err(watch_problem(&error).into()))
 }
 
 /// Returns the command that goes on from a position.

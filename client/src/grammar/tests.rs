@@ -262,13 +262,13 @@ fn words_act_on_the_processes_of_a_local_network() {
 
 #[test]
 fn malformed_words_say_what_to_write() {
-    assert!(
-        wrong("get").ends_with(
-            "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
-        )
-    );
+    assert!(wrong("get").ends_with(
+        "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION] \
+             [--revision N]"
+    ));
     assert!(wrong("get a b").ends_with(
-        "unexpected argument \"b\"; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+        "unexpected argument \"b\"; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION] \
+         [--revision N]"
     ));
     assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
     assert!(wrong("GET a").contains("did you mean get KEY"));

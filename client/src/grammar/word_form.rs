@@ -196,7 +196,12 @@ fn problem(known: &Keyword, operands: &[Vec<u8>]) -> String {
         let missing = known.form.split(' ').nth(1 + operands.len()).unwrap_or("an operand");
         return format!("{missing} is missing");
     }
-    let rest = &operands[needed..];
+    let mut rest = &operands[needed..];
+    if let ("scan" | "watch", Some(first)) = (known.word, rest.first())
+        && !is_option(first)
+    {
+        rest = &rest[1..];
+    }
     match (rest.iter().find(|word| !is_option(word)), rest.last()) {
         (Some(strange), _) => format!("unexpected argument {:?}", quote::escaped(strange)),
         (None, Some(last)) => {

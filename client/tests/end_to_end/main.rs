@@ -58,4 +58,8 @@ mod gateway;
 
 mod scans;
 
+mod history;
+
+mod watch;
+
 mod regions;
