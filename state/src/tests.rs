@@ -4,6 +4,7 @@
 mod deposits;
 mod engine;
 mod golden;
+mod history;
 mod hostile;
 mod model;
 mod placement;

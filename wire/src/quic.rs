@@ -15,7 +15,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use dkv_base::{platform, sync};
-use quinn::{ClientConfig, EndpointConfig, VarInt};
+use quinn::{ClientConfig, EndpointConfig, TransportConfig, VarInt};
 
 pub use error::{Close, ConnectError};
 pub use peer::{PROOF_BYTES, is_joining, peer_authority, peer_identity, proof_material};
@@ -28,7 +28,9 @@ use crate::network::LinkDelay;
 use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
 use error::{CERTIFICATE_EXPIRED, out_of_time, tls_code};
-use transport::{dialing_transport, listening_config, open, server_config, sized};
+use transport::{
+    dialing_transport, listening_config, open, server_config, sized, watching_transport,
+};
 
 /// The server name in the handshake. Nobody checks it; certificates are checked, see [`tls`].
 const SERVER_NAME: &str = "dkv";
@@ -130,11 +132,33 @@ impl Endpoint {
         address: SocketAddr,
         expect: Expect,
     ) -> Result<quinn::Connection, ConnectError> {
+        self.connect_with(address, expect, dialing_transport()).await
+    }
+
+    /// Connects to a node for watches alone. The windows are such that a watch whose stream is not
+    /// read takes little memory and holds up no other watch of the connection.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_to_watch(
+        &self,
+        address: SocketAddr,
+        expect: Expect,
+    ) -> Result<quinn::Connection, ConnectError> {
+        self.connect_with(address, expect, watching_transport()).await
+    }
+
+    async fn connect_with(
+        &self,
+        address: SocketAddr,
+        expect: Expect,
+        transport: Arc<TransportConfig>,
+    ) -> Result<quinn::Connection, ConnectError> {
         let credentials =
             self.credentials().ok_or_else(|| ConnectError::Local("no certificate yet".into()))?;
         let theirs = OutOfTime::default();
         let tls = tls::client(&credentials, expect, &theirs).map_err(local)?;
-        self.dial(address, tls, &theirs).await
+        self.dial(address, tls, transport, &theirs).await
     }
 
     /// Connects to a registration server to join its network.
@@ -148,17 +172,18 @@ impl Endpoint {
     ) -> Result<quinn::Connection, ConnectError> {
         let theirs = OutOfTime::default();
         let tls = tls::joiner(authority, &theirs).map_err(local)?;
-        self.dial(address, tls, &theirs).await
+        self.dial(address, tls, dialing_transport(), &theirs).await
     }
 
     async fn dial(
         &self,
         address: SocketAddr,
         tls: quinn::crypto::rustls::QuicClientConfig,
+        transport: Arc<TransportConfig>,
         theirs: &OutOfTime,
     ) -> Result<quinn::Connection, ConnectError> {
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(dialing_transport());
+        config.transport_config(transport);
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
         // A task of its own, so that it goes on after the timeout. Dropped before the peer has

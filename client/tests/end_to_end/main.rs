@@ -63,3 +63,5 @@ mod history;
 mod watch;
 
 mod regions;
+
+mod watches;

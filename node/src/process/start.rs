@@ -431,4 +431,6 @@ mod draining;
 #[cfg(test)]
 pub(crate) mod founder;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod tests;

@@ -163,7 +163,10 @@ fn allow_streams(node: &Node, identity: Identity, connection: &quinn::Connection
     let streams = groups.saturating_mul(limits::GROUP_STREAMS_MAX);
     let streams = streams.saturating_add(limits::CONNECTION_STREAMS_MAX);
     let watches = u32::try_from(quota.watches()).unwrap_or(u32::MAX);
-    connection.set_max_concurrent_bi_streams(streams.saturating_add(watches).into());
+    // QUIC announces a new limit only once an eighth of it can be added to what the peer knows, so
+    // what is free must be more than that.
+    let streams = streams.saturating_add(watches).saturating_add(watches / 4);
+    connection.set_max_concurrent_bi_streams(streams.into());
 }
 
 /// A node that sends Raft messages, and what it may do.

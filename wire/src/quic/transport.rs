@@ -27,6 +27,8 @@ const WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 const FIRST_WINDOW_BYTES: u32 = 256 * 1024;
 /// The same for a joiner, which sends one small frame.
 const JOIN_WINDOW_BYTES: u32 = 4 * limits::JOIN_FRAME_BYTES_MAX as u32;
+/// Bytes of a watch that its node may have sent and that the client has not read yet.
+const WATCH_WINDOW_BYTES: u32 = 256 * 1024;
 /// Packets that one acknowledgement may cover.
 const ACK_PACKETS: u32 = 10;
 
@@ -77,6 +79,18 @@ fn first_transport() -> Arc<TransportConfig> {
 pub(super) fn dialing_transport() -> Arc<TransportConfig> {
     let mut config = transport_config();
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    Arc::new(config)
+}
+
+/// The parameters of a connection for watches. Streams that are not read use up the window of the
+/// connection, so it has room for all that there may be.
+pub(super) fn watching_transport() -> Arc<TransportConfig> {
+    let mut config = transport_config();
+    config.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    config.stream_receive_window(VarInt::from_u32(WATCH_WINDOW_BYTES));
+    config.receive_window(VarInt::from_u32(
+        WATCH_WINDOW_BYTES * limits::CONNECTION_WATCHES_MAX as u32,
+    ));
     Arc::new(config)
 }
 
