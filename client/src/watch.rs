@@ -33,7 +33,10 @@ pub(crate) async fn run(
         _ = signals.next() => return Ok(()),
     };
     let mut watch = begun.map_err(|error| watch_problem(&error))?;
-    let position = |what: &str, watch: &dkv_api::Watch| json!({ "what": what, "token": watch.token().to_string() });
+    let position = |what: &str, watch: &dkv_api::Watch| {
+        let token = watch.token().to_string();
+        json!({ "what": what, "token": token })
+    };
     if console.json {
         console.document(&position("begin", &watch))?;
         console.flush()?;

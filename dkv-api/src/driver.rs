@@ -24,7 +24,7 @@ use crate::credential_store::CredentialStore;
 use crate::node_connection::{self, ConnectionId, NodeConnection, Observer};
 use crate::registration_server::RegistrationServer;
 use crate::router::{Effect, Outcome, RequestKind, Router};
-use crate::watch::WatchConnections;
+use crate::watch_connections::WatchConnections;
 
 /// Time between two ticks of the router while requests are under way.
 const TICK: Duration = Duration::from_millis(5);

@@ -186,6 +186,7 @@ mod router;
 // The shell: tasks, connections, files.
 mod driver;
 mod node_connection;
+mod watch_connections;
 mod registration_server;
 mod connect;
 mod credential_store;

@@ -4,7 +4,7 @@
 //! the changes after its position; see [`stream`]. When the node dies, falls silent, ends the
 //! stream or loses the shard, the task goes on at another replica after the last revision that it
 //! has shown. [`position`] decides and is plain data. The frames of all shards come together in
-//! [`merge`], which hands them out one change at a time and keeps the token.
+//! [`event_queue`], which hands them out one change at a time and keeps the token.
 //!
 //! A watch promises:
 //!
@@ -16,8 +16,7 @@
 //! Deliberately missing: a queue. A consumer that does not read stops the nodes from sending; what
 //! it has not read is in their histories.
 
-mod connections;
-mod merge;
+mod event_queue;
 mod position;
 mod stream;
 mod token;
@@ -39,14 +38,13 @@ use futures::Stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
-use self::merge::Merge;
+use self::event_queue::EventQueue;
 use self::position::ShardPosition;
 use self::stream::{Receiver, Shared};
 use crate::client::{Client, checked_key};
 use crate::error::Error;
 use crate::history::{check_shard, only_shard};
 
-pub(crate) use self::connections::WatchConnections;
 pub use self::token::{TokenFormError, WatchToken};
 
 /// How to watch; see [`Client::watch`].
@@ -240,7 +238,7 @@ impl Client {
             let why = shared.last_failure().unwrap_or_else(|| "no replica answers".to_owned());
             return Err(Error::Unavailable(format!("the watch did not begin in time: {why}")));
         };
-        Ok(Watch { _tasks: tasks, receiver, merge: Merge::new(token), ended: false })
+        Ok(Watch { _tasks: tasks, receiver, queue: EventQueue::new(token), ended: false })
     }
 }
 
@@ -260,7 +258,7 @@ pub struct Watch {
     /// Aborted when the watch is dropped.
     _tasks: JoinSet<()>,
     receiver: Receiver,
-    merge: Merge<OwnedSemaphorePermit>,
+    queue: EventQueue<OwnedSemaphorePermit>,
     ended: bool,
 }
 
@@ -296,19 +294,19 @@ impl Watch {
     /// # Ok(()) }
     /// ```
     pub fn token(&self) -> &WatchToken {
-        self.merge.token()
+        self.queue.token()
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<WatchEvent, Error>>> {
         loop {
-            if let Some(event) = self.merge.pop() {
+            if let Some(event) = self.queue.pop() {
                 return Poll::Ready(Some(Ok(event)));
             }
             if self.ended {
                 return Poll::Ready(None);
             }
             match ready!(self.receiver.poll_recv(context)) {
-                Some(Ok(shown)) => self.merge.push(shown),
+                Some(Ok(shown)) => self.queue.push(shown),
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));

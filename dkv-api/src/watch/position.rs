@@ -12,8 +12,8 @@
 //!
 //! The position moves only to revisions through which a frame has shown everything, and the next
 //! replica is asked for what comes after it. So a cut between any two frames, or within one, costs
-//! nothing and repeats nothing. What comes from a node is checked: changes at or before the position
-//! are dropped, and a frame out of order moves the watch to another replica.
+//! nothing and repeats nothing. Frames are checked: changes at or before the position are dropped,
+//! and a frame out of order moves the watch to another replica.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::merge::Shown;
+use super::event_queue::Shown;
 use super::position::{Located, Received, ShardPosition};
 use crate::client::Client;
 use crate::error::Error;

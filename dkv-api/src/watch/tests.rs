@@ -5,7 +5,7 @@ use dkv_wire::message::{Change, Refusal, WatchFrame};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::merge::Shown;
+use super::event_queue::Shown;
 use super::position::{Located, Received};
 use super::*;
 
@@ -76,7 +76,7 @@ struct World {
     /// The replica that each shard's stream leads to.
     watched: [Option<usize>; SHARDS],
     shown: std::collections::VecDeque<Shown<()>>,
-    merge: Merge<()>,
+    queue: EventQueue<()>,
     /// What the consumers have taken.
     taken: Vec<KeyChange>,
     /// How much of that the token covers.
@@ -98,7 +98,7 @@ impl World {
             positions: (0..SHARDS).map(|shard| position(shard, &token)).collect(),
             watched: [None; SHARDS],
             shown: Default::default(),
-            merge: Merge::new(token),
+            queue: EventQueue::new(token),
             taken: Vec::new(),
             covered: 0,
         }
@@ -141,10 +141,10 @@ impl World {
 
     fn take(&mut self) -> bool {
         let event = loop {
-            match self.merge.pop() {
+            match self.queue.pop() {
                 Some(event) => break event,
                 None => match self.shown.pop_front() {
-                    Some(shown) => self.merge.push(shown),
+                    Some(shown) => self.queue.push(shown),
                     None => return false,
                 },
             }
@@ -154,7 +154,7 @@ impl World {
         }
         // The token covers a change once it names its revision.
         while let Some(change) = self.taken.get(self.covered)
-            && self.merge.token().revision(change.shard) >= Some(change.revision)
+            && self.queue.token().revision(change.shard) >= Some(change.revision)
         {
             self.covered += 1;
         }
@@ -212,7 +212,7 @@ impl World {
             }
             Event::Restart => {
                 // What the token does not cover comes again.
-                let token: WatchToken = self.merge.token().to_string().parse().unwrap();
+                let token: WatchToken = self.queue.token().to_string().parse().unwrap();
                 let is_covered = |change: &KeyChange| {
                     token.revision(change.shard).is_some_and(|through| change.revision <= through)
                 };
@@ -221,7 +221,7 @@ impl World {
                 self.positions = (0..SHARDS).map(|shard| position(shard, &token)).collect();
                 self.watched = [None; SHARDS];
                 self.shown.clear();
-                self.merge = Merge::new(token);
+                self.queue = EventQueue::new(token);
             }
         }
     }
@@ -266,15 +266,17 @@ proptest! {
                 .collect();
             prop_assert_eq!(taken, expected);
         }
-        for (shard, through) in world.merge.token().iter() {
+        for (shard, through) in world.queue.token().iter() {
             prop_assert_eq!(through.0 as usize, world.logs[shard.0 as usize - 1].len());
         }
     }
 
     #[test]
-    fn tokens_survive_as_text(revisions in prop::collection::btree_map(1..2000_u32, any::<u64>(), 1..20)) {
-        let token: WatchToken =
-            revisions.iter().map(|(shard, revision)| (GroupId(*shard), Revision(*revision))).collect();
+    fn tokens_survive_as_text(
+        revisions in prop::collection::btree_map(1..2000_u32, any::<u64>(), 1..20),
+    ) {
+        let position = |(shard, revision)| (GroupId(shard), Revision(revision));
+        let token: WatchToken = revisions.into_iter().map(position).collect();
         prop_assert_eq!(token.to_string().parse(), Ok(token));
     }
 }

@@ -281,7 +281,6 @@ pub struct Fake {
     pub network: NetworkId,
     pub address: SocketAddr,
     pub nodes: Vec<Node>,
-
     pub server: Endpoint,
     pub acceptor: Arc<Acceptor>,
     pub joined: Arc<Mutex<Vec<HolderId>>>,

@@ -1,8 +1,8 @@
 //! Connections to nodes that carry watches.
 //!
 //! A watch that its consumer does not read holds back bytes of its connection, so watches have
-//! connections apart from those of requests. Each carries a number of streams, and closes with the
-//! last of them.
+//! connections apart from those of requests, with small windows for each stream. A connection
+//! carries a number of watches, and closes with the last of them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,9 +40,9 @@ impl Drop for Shared {
 }
 
 /// A stream of a watch. Dropping it makes room for another one on its connection.
-pub(super) struct WatchStream {
-    pub(super) send: quinn::SendStream,
-    pub(super) receive: quinn::RecvStream,
+pub(crate) struct WatchStream {
+    pub(crate) send: quinn::SendStream,
+    pub(crate) receive: quinn::RecvStream,
     _place: Place,
 }
 
@@ -60,7 +60,7 @@ impl WatchConnections {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         endpoint: &Endpoint,
         node: NodeId,
@@ -90,7 +90,7 @@ async fn place(
             return Ok(Place(shared));
         }
     }
-    let connection = endpoint.connect(address, Expect::Node(node)).await;
+    let connection = endpoint.connect_to_watch(address, Expect::Node(node)).await;
     let connection = connection.map_err(|error| error.to_string())?;
     let shared = Arc::new(Shared { connection, streams: AtomicUsize::new(1) });
     known.push(Arc::downgrade(&shared));

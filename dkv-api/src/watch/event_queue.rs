@@ -23,13 +23,13 @@ pub(super) struct Shown<P> {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Merge<P> {
+pub(super) struct EventQueue<P> {
     token: WatchToken,
-    /// What is being handed out.
+    /// The changes that are being handed out, through this revision.
     current: Option<(GroupId, VecDeque<Change>, Revision, P)>,
 }
 
-impl<P> Merge<P> {
+impl<P> EventQueue<P> {
     pub(super) fn new(token: WatchToken) -> Self {
         Self { token, current: None }
     }
