@@ -1,11 +1,11 @@
 //! The commands that `dkv` understands, as plain data.
 //!
 //! There are two notations. The *comma form* is short and strict: `R,key`, `W,key,value`, `D,key`,
-//! `H,key`, `T,ms`, in upper case, with everything after the last significant comma taken literally.
-//! The *word form* is for people: `put "a key" "some value" if-absent`, quoted as in a shell, so
-//! that a key may contain any byte. Both parse to a [`Command`], and a command displays itself in the word
-//! form, which parses to the same command again. In the word form a value may also be read from a
-//! file or from standard input, see [`ValueSource`].
+//! `H,key`, `T,ms`, in upper case, with everything after the last significant comma taken
+//! literally. The *word form* is for people: `put "a key" "some value" if-absent`, quoted as in a
+//! shell, so that a key may contain any byte. Both parse to a [`Command`], and a command displays
+//! itself in the word form, which parses to the same command again. In the word form a value may
+//! also be read from a file or from standard input, see [`ValueSource`].
 //!
 //! Parsing is separate from running, so that a list with a malformed command is refused before any
 //! of its commands has an effect.
