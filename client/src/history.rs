@@ -45,6 +45,9 @@ pub(crate) async fn list(
     let History { key, before, limit, .. } = wanted;
     let mut left = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let (mut before, mut listed) = (*before, 0);
+    if left == 0 {
+        return Ok(());
+    }
     loop {
         let mut options = HistoryOptions::default().limit(left.min(PAGE_VERSIONS));
         options.before = before;

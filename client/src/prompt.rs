@@ -8,6 +8,7 @@
 mod editor;
 
 use std::io;
+use std::time::Duration;
 
 use self::editor::{Editor, TerminalInput};
 use crate::input::Stdin;
@@ -17,6 +18,7 @@ use crate::store::Store;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
+use tokio::time::timeout;
 
 /// Reads lines and runs them until the user leaves. Returns the signal, if one ended it.
 ///
@@ -88,7 +90,15 @@ pub(crate) async fn run(
             }
         };
         drop(done);
-        let Some(ending) = ending else { continue };
+        let ending = match ending {
+            // The Ctrl-C that has ended the command is not meant for the prompt.
+            None if ends_itself => match timeout(Duration::ZERO, signals.next()).await {
+                Ok(StopSignal::Terminated) => StopSignal::Terminated,
+                Ok(StopSignal::Interrupted) | Err(_) => continue,
+            },
+            None => continue,
+            Some(ending) => ending,
+        };
         if ending == StopSignal::Terminated {
             return Ok(Some(ending));
         }

@@ -185,11 +185,14 @@ impl Client {
     ///
     /// Each shard is watched at its nearest replica. When that fails, the watch goes on at another
     /// one, without a gap and without a repetition. It never ends by itself, except with an error.
+    /// [Session](crate::Level::Session) reads of this client are not older than what its watches
+    /// have shown.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the position does not fit the network: it must name each watched
-    /// shard, or be a plain revision where only one is watched. [`Error::Unavailable`] if no
-    /// replica of a shard answered in time.
+    /// shard, or be a plain revision where only one is watched. [`Error::Unavailable`] if there is
+    /// no position and no replica of a shard answered in time. With one the watch begins at once,
+    /// and waits for replicas.
     ///
     /// # Examples
     /// ```

@@ -201,6 +201,8 @@ async fn follow(
         match position.handle_frame(frame) {
             Received::Changes(changes, through) => {
                 started.send_if_modified(|known| known.replace(through).is_none());
+                // Session reads must not be older than what the watch shows.
+                driver.with(|router, _| router.note_watched(position.shard(), through));
                 let shown = Shown { shard: position.shard(), changes, through, permit };
                 if shared.shown.send(Ok(shown)).is_err() {
                     return StreamEnd::NoRoom;
