@@ -40,10 +40,21 @@ pub(crate) async fn run(node: Arc<Node>) {
             true => tokio::time::sleep(TICK_WHILE_OVER).await,
             false => node.ticks().pause(TICK).await,
         }
+        if may_not_propose(&node) {
+            is_over = false;
+            continue;
+        }
         let (groups, now) = (node.groups(), wall());
         let led = groups.iter().filter(|group| group.id().is_shard() && group.leads());
         is_over = join_all(led.map(|group| limit(group, now))).await.contains(&true);
     }
+}
+
+/// Returns whether the node's proposals would do harm now: its data directory may be a copy, or
+/// there is no room for entries, which come before compaction.
+fn may_not_propose(node: &Node) -> bool {
+    let log_is_full = || node.wal().stats().bytes_on_disk >= node.settings().log_bytes_max / 8 * 7;
+    node.incarnations().held().is_some() || node.disk_full() || log_is_full()
 }
 
 /// Compacts the history of a shard by one step. Returns whether there may be more to do.

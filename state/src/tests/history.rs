@@ -164,8 +164,8 @@ impl Pair {
     }
 
     fn write_at(&self, key: usize, at: u64) -> Option<Write> {
-        let writes = self.writes.iter().filter(|write| write.0 <= at && write.1 == key);
-        writes.last().copied()
+        let mut writes = self.writes.iter().filter(|write| write.0 <= at && write.1 == key);
+        writes.next_back().copied()
     }
 
     fn value_at(&self, key: usize, at: u64) -> Option<(u64, u8)> {
@@ -206,6 +206,7 @@ impl Pair {
             self.check_changes(at, &KeyRange::Prefix(Bytes::new()));
             self.check_changes(at, &KeyRange::Prefix(Bytes::from("a")));
             self.check_changes(at, &KeyRange::Key(Bytes::from("aa")));
+            self.check_changed_keys(revision);
         }
         for (key, name) in KEYS.iter().enumerate() {
             self.check_versions(key, name);
@@ -219,6 +220,22 @@ impl Pair {
             let all = KeyRange::Prefix(Bytes::new());
             assert_eq!(shard.changes(&all, below, false, 1), Err(compacted));
         }
+    }
+
+    fn check_changed_keys(&self, after: Revision) {
+        let (mut through, mut found) = (after, Vec::new());
+        loop {
+            let changed = self.shard().changed_keys(through, 2).expect("not removed");
+            assert!(changed.more == (changed.through < self.shard().revision()));
+            found.extend(changed.keys.iter().map(|(revision, key)| (revision.0, key.to_vec())));
+            through = changed.through;
+            if !changed.more {
+                break;
+            }
+        }
+        let writes = self.writes.iter().filter(|write| write.0 > after.0);
+        let expected: Vec<_> = writes.map(|write| (write.0, KEYS[write.1].to_vec())).collect();
+        assert_eq!(found, expected, "after {after}");
     }
 
     fn check_list(&self, at: Revision) {
