@@ -5,9 +5,14 @@
 //! validated once more when it is applied, by rules that depend on nothing but its bytes, so that
 //! all replicas reach the same verdict.
 
-use dkv_base::id::Revision;
-use dkv_wire::message::{Command, Operation, Refusal, Write};
+use dkv_base::id::{Revision, Serial};
+use dkv_wire::message::{Command, Operation, Refusal, Unfit, Write};
 use dkv_wire::{codec, limits};
+
+use super::transaction;
+
+/// First byte of an encoded transaction: the position of its variant.
+const TRANSACT: u8 = 5;
 
 /// The result of one command of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,22 @@ pub enum CommandResult {
     Conflict {
         /// The current revision of the key, if it exists.
         current: Option<Revision>,
+    },
+    /// The transaction was executed.
+    Transacted {
+        /// The revision of its writes; the shard's latest if it changed nothing.
+        revision: Revision,
+        /// Whether its compares held.
+        succeeded: bool,
+        /// Whether it changed anything.
+        changed: bool,
+    },
+    /// An operation of the transaction cannot be executed. No effect.
+    Unfit {
+        /// The operation, counted from zero.
+        operation: u32,
+        /// Why.
+        why: Unfit,
     },
     /// The session is open.
     SessionOpened,
@@ -52,6 +73,10 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     match &command {
         Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
+        Command::Transact(transact) => {
+            check_serial(transact.serial, transact.settled)?;
+            transaction::validate(transact.body, value_bytes_max)?;
+        }
         Command::Deposited(deposited) => {
             if deposited.number.0 == 0 {
                 return Err(Refusal::Invalid("numbers count from one".into()));
@@ -64,14 +89,19 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
 }
 
 fn check_write(write: &Write<'_>, value_bytes_max: u64) -> Result<(), Refusal> {
-    if write.serial.0 == 0 {
-        return Err(Refusal::Invalid("serials count from one".into()));
-    }
-    if write.settled > write.serial {
-        return Err(Refusal::Invalid("a write cannot settle its own serial".into()));
-    }
+    check_serial(write.serial, write.settled)?;
     check_key(write.key)?;
     check_value(write.operation, value_bytes_max)
+}
+
+fn check_serial(serial: Serial, settled: Serial) -> Result<(), Refusal> {
+    if serial.0 == 0 {
+        return Err(Refusal::Invalid("serials count from one".into()));
+    }
+    if settled > serial {
+        return Err(Refusal::Invalid("a write cannot settle its own serial".into()));
+    }
+    Ok(())
 }
 
 /// Checks that these bytes can be a key.
@@ -96,7 +126,7 @@ pub fn check_value(operation: Operation<'_>, value_bytes_max: u64) -> Result<(),
     }
 }
 
-fn check_size(what: &str, bytes: &[u8], limit: u64) -> Result<(), Refusal> {
+pub(super) fn check_size(what: &str, bytes: &[u8], limit: u64) -> Result<(), Refusal> {
     let length = bytes.len() as u64;
     if length <= limit {
         return Ok(());
@@ -108,4 +138,9 @@ fn check_size(what: &str, bytes: &[u8], limit: u64) -> Result<(), Refusal> {
 /// replica could learn of a change before or after another.
 pub(super) fn decode_logged(command: &[u8]) -> Option<Command<'_>> {
     validate(command, limits::VALUE_BYTES_MAX as u64).ok()
+}
+
+/// Returns whether an encoded command is a transaction, by its first byte.
+pub(super) fn is_transaction(command: &[u8]) -> bool {
+    command.first() == Some(&TRANSACT)
 }

@@ -234,6 +234,10 @@ fn result_hash(id: SessionId, serial: Serial, outcome: Outcome) -> u64 {
         Outcome::Written { revision, existed: true } => (1, revision),
         Outcome::Conflict { current: None } => (2, Revision(0)),
         Outcome::Conflict { current: Some(revision) } => (3, revision),
+        Outcome::Transacted { revision, succeeded, changed } => {
+            (4 + u8::from(succeeded) + 2 * u8::from(changed), revision)
+        }
+        Outcome::Unfit { operation, why } => (8 + why as u8, Revision(operation.into())),
     };
     let mut bytes = [0; 33];
     bytes[..16].copy_from_slice(id.0.as_bytes());

@@ -11,6 +11,7 @@ use super::directory::{Directory, DirectoryResult};
 use super::engine::{Completed, EngineError, GroupStore, Rows};
 use super::rows::{Changes, Counts, Meta};
 use super::shard::ShardState;
+use super::transaction::Needed;
 
 /// The state of one replica of a group.
 #[derive(Debug)]
@@ -87,13 +88,23 @@ impl GroupState {
         Ok((state, meta))
     }
 
-    /// Applies one entry of the log.
+    /// Applies one entry of the log. All values that its transactions need must be in memory.
     ///
     /// # Errors
-    /// If the bytes are not an entry of this group. Nothing was applied then.
+    /// As for [`Self::apply_with`].
     pub fn apply(&mut self, entry: &[u8]) -> Result<Applied, CorruptEntry> {
+        self.apply_with(entry, &Needed::default())
+    }
+
+    /// Applies one entry of the log, with the values that its transactions need
+    /// ([`ShardState::needed`]).
+    ///
+    /// # Errors
+    /// If the bytes are not an entry of this group, or a value is missing. The replica cannot go on
+    /// then.
+    pub fn apply_with(&mut self, entry: &[u8], needed: &Needed) -> Result<Applied, CorruptEntry> {
         match self {
-            Self::Shard(shard) => Ok(Applied::Shard(shard.apply(entry)?)),
+            Self::Shard(shard) => Ok(Applied::Shard(shard.apply_with(entry, needed)?)),
             Self::Control(directory) => Ok(Applied::Control(directory.apply(entry)?)),
         }
     }

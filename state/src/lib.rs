@@ -40,6 +40,7 @@ mod reads_at;
 mod session;
 mod sessions;
 mod shard;
+mod transaction;
 
 pub mod directory;
 pub mod placement;
@@ -66,4 +67,5 @@ pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Ver
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
+pub use transaction::{FoundResult, Needed};
 pub use value_cache::Found;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::Revision;
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{KeyRange, Span, Version};
+use dkv_wire::message::{KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
 use super::history::{PastValue, PastVersion, VersionKey};
@@ -139,7 +139,7 @@ impl FoundVersion {
     }
 
     /// Returns the bytes of key and value.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let value = match &self.value {
             VersionValue::Here(value) => value.len(),
             VersionValue::Stored { bytes, .. } => *bytes as usize,
@@ -287,6 +287,16 @@ impl ShardState {
             listed.keys.push(ListedKey { key, revision: found.origin.revision, value });
         }
         Ok(listed)
+    }
+
+    /// Returns the keys of a range that exist or have past versions, in order.
+    pub(super) fn known_keys(&self, keys: &Keys<'_>) -> impl Iterator<Item = Arc<[u8]>> {
+        let mut from = Bound::Included(Arc::from(keys.first()));
+        std::iter::from_fn(move || {
+            let key = self.next_key(&from).filter(|key| keys.contains(key))?;
+            from = Bound::Excluded(Arc::clone(&key));
+            Some(key)
+        })
     }
 
     /// Returns the first key from a bound on that exists or has past versions.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dkv_base::id::{HolderId, Revision, Serial, SessionId};
 use dkv_wire::codec;
 use dkv_wire::limits as wire_limits;
+use dkv_wire::message::Unfit;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,6 +19,10 @@ pub(super) enum Outcome {
     Written { revision: Revision, existed: bool },
     /// See [`CommandResult::Conflict`].
     Conflict { current: Option<Revision> },
+    /// See [`CommandResult::Transacted`].
+    Transacted { revision: Revision, succeeded: bool, changed: bool },
+    /// See [`CommandResult::Unfit`].
+    Unfit { operation: u32, why: Unfit },
 }
 
 impl From<Outcome> for CommandResult {
@@ -25,6 +30,10 @@ impl From<Outcome> for CommandResult {
         match outcome {
             Outcome::Written { revision, existed } => Self::Written { revision, existed },
             Outcome::Conflict { current } => Self::Conflict { current },
+            Outcome::Transacted { revision, succeeded, changed } => {
+                Self::Transacted { revision, succeeded, changed }
+            }
+            Outcome::Unfit { operation, why } => Self::Unfit { operation, why },
         }
     }
 }

@@ -23,9 +23,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::message::{Command, Condition, Deposited, Operation, Write};
+use dkv_wire::message::{Command, Condition, Deposited, Operation, Transact, Write};
 use uuid::Uuid;
 
 use super::batch::{Batch, CorruptBatch};
@@ -40,6 +40,7 @@ use super::rows::{
 use super::session::{Outcome, Session};
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
+use super::transaction::{MissingValue, Needed};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// Changes that each batch sweeps at least, if compaction has raised the floor above them.
@@ -78,11 +79,26 @@ impl ShardState {
         Self::default()
     }
 
-    /// Applies one batch of the log and returns the result of each command, in order.
+    /// Applies one batch of the log and returns the result of each command, in order. All values
+    /// that its transactions need must be in memory.
     ///
     /// # Errors
-    /// If the bytes are not a batch. Nothing was applied then, and the replica cannot go on.
+    /// As for [`Self::apply_with`].
     pub fn apply(&mut self, batch: &[u8]) -> Result<Vec<CommandResult>, CorruptBatch> {
+        self.apply_with(batch, &Needed::default())
+    }
+
+    /// Applies one batch of the log and returns the result of each command, in order, with the
+    /// values that its transactions need ([`Self::needed`]).
+    ///
+    /// # Errors
+    /// If the bytes are not a batch, or a transaction needs a value that is neither in memory nor
+    /// in `needed`. The replica cannot go on then.
+    pub fn apply_with(
+        &mut self,
+        batch: &[u8],
+        needed: &Needed,
+    ) -> Result<Vec<CommandResult>, CorruptBatch> {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
@@ -90,7 +106,8 @@ impl ShardState {
         // More than the batch itself adds.
         let swept = SWEPT_PER_BATCH + 2 * batch.len();
         self.history.sweep(swept, &mut self.residents, &mut self.digest);
-        Ok(batch.commands().map(|command| self.execute(command, batch.stamp())).collect())
+        let commands = batch.commands();
+        commands.map(|command| self.execute(command, batch.stamp(), needed)).collect()
     }
 
     /// Looks a key up. The result shares the value.
@@ -292,8 +309,13 @@ impl ShardState {
         true
     }
 
-    fn execute(&mut self, encoded: &[u8], now: Stamp) -> CommandResult {
-        match command::decode_logged(encoded) {
+    fn execute(
+        &mut self,
+        encoded: &[u8],
+        now: Stamp,
+        needed: &Needed,
+    ) -> Result<CommandResult, CorruptBatch> {
+        Ok(match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
@@ -313,28 +335,46 @@ impl ShardState {
                 self.write(&write, now).into()
             }
             Some(Command::Write(write)) => {
-                let admission = self.sessions.admit(
-                    write.session,
-                    write.serial,
-                    write.settled,
-                    self.clock_ms,
-                    &mut self.digest,
-                );
-                match admission {
+                let Write { session, serial, settled, .. } = write;
+                match self.admit(session, serial, settled) {
                     Admission::Answer(answer) => answer,
                     Admission::Execute => {
                         let outcome = self.write(&write, now);
-                        self.sessions.record(
-                            write.session,
-                            write.serial,
-                            outcome,
-                            &mut self.digest,
-                        );
-                        outcome.into()
+                        self.record(session, serial, outcome)
                     }
                 }
             }
-        }
+            Some(Command::Transact(transact)) => {
+                let Transact { session, serial, settled, .. } = transact;
+                match self.admit(session, serial, settled) {
+                    Admission::Answer(answer) => answer,
+                    Admission::Execute => {
+                        let outcome = self.transact(&transact, now, needed);
+                        let missing = CorruptBatch {
+                            offset: 0,
+                            problem: "a transaction needs a value that is not there",
+                        };
+                        self.record(session, serial, outcome.map_err(|MissingValue| missing)?)
+                    }
+                }
+            }
+        })
+    }
+
+    fn admit(&mut self, session: SessionId, serial: Serial, settled: Serial) -> Admission {
+        self.sessions.admit(session, serial, settled, self.clock_ms, &mut self.digest)
+    }
+
+    fn record(&mut self, session: SessionId, serial: Serial, outcome: Outcome) -> CommandResult {
+        self.sessions.record(session, serial, outcome, &mut self.digest);
+        outcome.into()
+    }
+
+    /// Returns the stamp of a write that takes effect now: it is later than that of every write
+    /// before it, and than `after`.
+    pub(super) fn stamp_after(&mut self, now: Stamp, after: Stamp) -> Stamp {
+        self.stamp = now.max(self.stamp.next()).max(after.next());
+        self.stamp
     }
 
     /// Applies an eventual write from an outbox. The write with the later stamp wins, whichever
@@ -374,14 +414,24 @@ impl ShardState {
                 return Outcome::Conflict { current };
             }
         }
-        // The write takes effect now, so its stamp is later than that of every write before it.
-        let stamp = now.max(self.stamp.next()).max(write.after.next());
-        self.stamp = stamp;
+        let stamp = self.stamp_after(now, write.after);
         self.store(write.key, write.operation, stamp)
     }
 
     /// Stores or removes a key, as the next revision.
     fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
+        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp)
+    }
+
+    /// Stores or removes a key at a revision: the next one, or that of an earlier write of the same
+    /// command.
+    pub(super) fn store_at(
+        &mut self,
+        revision: Revision,
+        key: &[u8],
+        operation: Operation<'_>,
+        stamp: Stamp,
+    ) -> Outcome {
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -393,7 +443,7 @@ impl ShardState {
             (Operation::Delete, Some((key, row))) => {
                 let key = Arc::clone(key);
                 let hash = self.digest.remove_key(&key, row);
-                self.revision.0 += 1;
+                self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
                     self.history.retire(&key, slot, hash, &mut self.digest);
                 }
@@ -403,9 +453,8 @@ impl ShardState {
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
             (Operation::Put(value), found) => {
-                self.revision.0 += 1;
+                self.revision = revision;
                 // A copy, so that a small value does not keep the whole batch in memory.
-                let revision = self.revision;
                 let (created, version) = match &found {
                     Some((_, slot)) => (slot.origin.created, slot.origin.version + 1),
                     None => (revision, 1),

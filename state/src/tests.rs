@@ -12,6 +12,7 @@ mod replicas;
 mod scan;
 mod scripts;
 mod reconciler;
+mod transactions;
 mod twins;
 
 use bytes::Bytes;

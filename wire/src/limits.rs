@@ -36,6 +36,8 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 pub const BATCH_BYTES_TARGET: usize = MIB;
 /// Keys in one page of a scan.
 pub const SCAN_KEYS_MAX: usize = 1024;
+/// Most compares, and most operations of each kind, of a transaction.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
 pub const SCAN_BYTES_MAX: usize = MIB;
 /// Memory that the history of a shard takes before its oldest versions are forgotten, in bytes. Not

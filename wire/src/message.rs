@@ -12,6 +12,7 @@ mod command;
 mod reply;
 mod placement;
 mod status;
+mod transaction;
 mod server;
 mod watch;
 
@@ -35,6 +36,10 @@ pub use server::{
     ServerStatus, Stand, Standing, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
+pub use transaction::{
+    Compare, Keys, OperationResult, Relation, Test, Transact, Transaction, TransactionOperation,
+    Unfit,
+};
 pub use watch::{Change, KeyRange, WatchFrame, WatchRequest};
 
 use crate::seal::Seal;

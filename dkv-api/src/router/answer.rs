@@ -222,7 +222,8 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Written { receipt, .. }
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
-        | Answer::Versions(receipt, _) => Some(*receipt),
+        | Answer::Versions(receipt, _)
+        | Answer::Transacted { receipt, .. } => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }

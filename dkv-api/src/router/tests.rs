@@ -336,8 +336,8 @@ impl Script {
                         if write.after == Stamp(0) { "" } else { " after an eventual one" }
                     )
                 }
-                Command::Deposited(_) | Command::Compact { .. } => {
-                    unreachable!("only nodes send it")
+                Command::Deposited(_) | Command::Compact { .. } | Command::Transact(_) => {
+                    unreachable!("no script sends it")
                 }
             },
             RequestBody::Deposit { stamp, again, .. } => {

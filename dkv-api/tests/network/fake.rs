@@ -109,9 +109,8 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
-            Command::Deposited(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {
-                return Err(Refusal::Denied("not a node".into()));
-            }
+            // Nodes propose these, and clients no transaction yet.
+            _ => return Err(Refusal::Denied("not a node".into())),
         };
         let Write { session, serial, settled, condition, key, operation, .. } = write;
         let Some(table) = self.sessions.get_mut(&(shard, session)) else {

@@ -52,7 +52,8 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             Refusal::Invalid(_)
             | Refusal::TooLarge { .. }
             | Refusal::Compacted { .. }
-            | Refusal::NotYet { .. },
+            | Refusal::NotYet { .. }
+            | Refusal::Unfit { .. },
         ) => 6,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{GroupId, Revision};
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody};
 
+use super::context::RequestContext;
+use super::data::{elsewhere, shard_here};
 use crate::net::reply::ReplyTo;
 use crate::raft::HistoryQuery;
-use crate::replica::Group;
-use crate::replica::strong_reads::{Asked, PendingRead};
+use crate::replica::Replica;
+use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use dkv_base::platform;
 
 /// Time that a read waits for data on its way.
@@ -27,15 +29,23 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 
 /// Returns whether the answer to a request may be as large as a page.
-pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
+pub(super) fn has_large_answer(body: &RequestBody) -> bool {
     matches!(
         body,
         RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. }
     )
 }
 
-/// Answers a request about the history of a shard, of which this node has a replica.
-pub(crate) fn serve(group: &Arc<Group>, body: RequestBody, deadline_ms: u32, reply: ReplyTo) {
+/// Answers a request about the history of a shard.
+pub(super) fn serve(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    body: RequestBody,
+    reply: ReplyTo,
+) {
+    let Some(replica) = &shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
     let query = match body {
         RequestBody::ReadAt { key, revision, .. } => {
             check_key(&key).map(|()| HistoryQuery::Key { key, at: revision })
@@ -48,11 +58,11 @@ pub(crate) fn serve(group: &Arc<Group>, body: RequestBody, deadline_ms: u32, rep
         }
         RequestBody::History { key, before, versions_max, .. } => check_key(&key)
             .map(|()| HistoryQuery::Versions { key, before, versions_max: versions_max as usize }),
-        RequestBody::Compact { floor, .. } => return compact(group, floor, deadline_ms, reply),
+        RequestBody::Compact { floor, .. } => return compact(context, replica, floor, reply),
         _ => Err(Refusal::Invalid("this is not about history".into())),
     };
     match query {
-        Ok(query) => read(group, query, reply),
+        Ok(query) => read(replica, query, reply),
         Err(refusal) => reply.refuse(refusal),
     }
 }
@@ -64,21 +74,23 @@ fn check_key(key: &Bytes) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn read(group: &Arc<Group>, query: HistoryQuery, reply: ReplyTo) {
+fn read(replica: &Arc<Replica>, query: HistoryQuery, reply: ReplyTo) {
     match query.at() {
-        None => group.read(PendingRead { asked: Asked::History(query), anywhere: true, reply }),
-        Some(at) if group.revision() >= at => answer(group, query, at, reply),
+        None => {
+            replica.read(PendingRead { query: ReadQuery::History(query), anywhere: true, reply })
+        }
+        Some(at) if replica.revision() >= at => answer(replica, query, at, reply),
         Some(at) => {
-            let catching_up = Arc::clone(group);
-            group.spawn(async move { later(&catching_up, query, at, reply).await });
+            let catching_up = Arc::clone(replica);
+            replica.spawn(async move { later(&catching_up, query, at, reply).await });
         }
     }
 }
 
 /// Answers from the state here.
-fn answer(group: &Arc<Group>, query: HistoryQuery, at: Revision, reply: ReplyTo) {
-    let receipt = receipt(group, at);
-    let state_machine = group.state_machine();
+fn answer(replica: &Arc<Replica>, query: HistoryQuery, at: Revision, reply: ReplyTo) {
+    let receipt = receipt(replica, at);
+    let state_machine = replica.state_machine();
     if let Some(answered) = state_machine.read_history_at_once(&query, receipt) {
         return reply.send(answered);
     }
@@ -88,31 +100,32 @@ fn answer(group: &Arc<Group>, query: HistoryQuery, at: Revision, reply: ReplyTo)
 
 /// The receipt of an answer at a revision. The age of anything but the latest revision is unknown:
 /// it ended with the next write.
-fn receipt(group: &Group, at: Revision) -> Receipt {
-    let staleness_ms = group.staleness_ms().filter(|_| group.revision() == at);
-    group.who().receipt(group.term(), Level::Eventual, staleness_ms)
+fn receipt(replica: &Replica, at: Revision) -> Receipt {
+    let staleness_ms = replica.staleness_ms().filter(|_| replica.revision() == at);
+    replica.who().receipt(replica.term(), Level::Eventual, staleness_ms)
 }
 
 /// Answers once this replica has reached the revision.
-async fn later(group: &Arc<Group>, query: HistoryQuery, at: Revision, reply: ReplyTo) {
-    let mut applied = group.state_machine().applied();
-    let arrived = applied.wait_for(|_| group.revision() >= at);
-    if tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok() && group.revision() >= at {
-        return answer(group, query, at, reply);
+async fn later(replica: &Arc<Replica>, query: HistoryQuery, at: Revision, reply: ReplyTo) {
+    let mut applied = replica.state_machine().applied();
+    let arrived = applied.wait_for(|_| replica.revision() >= at);
+    if tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok() && replica.revision() >= at {
+        return answer(replica, query, at, reply);
     }
     let (strong, answered) = ReplyTo::here();
-    group.read(PendingRead { asked: Asked::History(query), anywhere: true, reply: strong });
-    let patience = AS_FAR_AS_THE_PRIMARY.max(group.time_scale().round_trip() * 3);
+    replica.read(PendingRead { query: ReadQuery::History(query), anywhere: true, reply: strong });
+    let patience = AS_FAR_AS_THE_PRIMARY.max(replica.time_scale().round_trip() * 3);
     reply.send(match tokio::time::timeout(patience, answered).await {
-        Ok(Ok(Ok(answer))) => Ok(eventual(answer, receipt(group, at))),
+        Ok(Ok(Ok(answer))) => Ok(eventual(answer, receipt(replica, at))),
         Ok(Ok(Err(
             refusal @ (Refusal::Overloaded { .. }
             | Refusal::Compacted { .. }
             | Refusal::NotYet { .. }),
         ))) => Err(refusal),
-        _ => {
-            Err(Refusal::Behind { revision: group.revision(), staleness_ms: group.staleness_ms() })
-        }
+        _ => Err(Refusal::Behind {
+            revision: replica.revision(),
+            staleness_ms: replica.staleness_ms(),
+        }),
     });
 }
 
@@ -130,30 +143,25 @@ fn eventual(answer: Answer, by: Receipt) -> Answer {
 }
 
 /// Forgets the history before a revision, for an administrator.
-fn compact(group: &Arc<Group>, floor: Revision, deadline_ms: u32, reply: ReplyTo) {
-    let proposing = Arc::clone(group);
-    // The asker gets an answer before it gives up.
-    let patience = Duration::from_millis(u64::from(deadline_ms)) / 4 * 3;
-    group.spawn(async move {
+fn compact(context: &RequestContext<'_>, replica: &Arc<Replica>, floor: Revision, reply: ReplyTo) {
+    let (proposing, patience) = (Arc::clone(replica), context.working_time());
+    context.answer(reply, move |_| async move {
         let compacted = tokio::time::timeout(patience, raise_floor(&proposing, floor)).await;
-        reply.send(
-            compacted.unwrap_or_else(|_| {
-                Err(Refusal::Unknown("no answer from a quorum in time".into()))
-            }),
-        );
+        compacted
+            .unwrap_or_else(|_| Err(Refusal::Unknown("no answer from a quorum in time".into())))
     });
 }
 
-async fn raise_floor(group: &Group, floor: Revision) -> Result<Answer, Refusal> {
+async fn raise_floor(replica: &Replica, floor: Revision) -> Result<Answer, Refusal> {
     // The latest revision is that of everything committed by now.
-    group.confirm_leadership().await?;
-    let state = group.state_machine().with_shard(|shard| (shard.floor(), shard.revision()));
+    replica.confirm_leadership().await?;
+    let state = replica.state_machine().with_shard(|shard| (shard.floor(), shard.revision()));
     let (present, latest) = state.unwrap_or_default();
     if floor > latest {
         return Err(Refusal::NotYet { asked: floor, latest });
     }
     if floor > present {
-        group.compact(floor).await?;
+        replica.compact(floor).await?;
     }
     Ok(Answer::Done)
 }

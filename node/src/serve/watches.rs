@@ -21,12 +21,12 @@ use dkv_wire::message::{KeyRange, Refusal, WatchFrame, WatchRequest};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::data::{elsewhere, shard_here};
 use crate::net::quota::{Quota, WatchPermit};
 use crate::node::Node;
 use crate::raft::WatchPage;
-use crate::replica::Group;
+use crate::replica::Replica;
 use crate::replica::watch_hub::News;
-use crate::serve::request::{elsewhere, shard_here};
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
@@ -94,7 +94,7 @@ fn admit(
     peer: Identity,
     quota: &Quota,
     frame: &[u8],
-) -> Result<(Arc<Group>, WatchRequest, WatchPermit), Refusal> {
+) -> Result<(Arc<Replica>, WatchRequest, WatchPermit), Refusal> {
     let request: WatchRequest =
         decode(frame).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match peer.role {
@@ -107,13 +107,13 @@ fn admit(
             return Err(Refusal::Denied(why));
         }
     }
-    if peer.as_node().is_some_and(|id| !node.is_listed(id)) {
+    if peer.as_node().is_some_and(|id| !node.replicas().is_listed(id)) {
         let why = "a node that the directory does not name is not served";
         return Err(Refusal::Unavailable(why.into()));
     }
     check_held(node)?;
     check(&request.keys)?;
-    let Some(group) = shard_here(node, request.shard) else {
+    let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };
     let Some(permit) = quota.take_watch() else {
@@ -157,7 +157,7 @@ async fn end(writer: &mut Writer, refusal: Refusal) {
 /// One watch.
 struct Watch {
     node: Arc<Node>,
-    group: Arc<Group>,
+    group: Arc<Replica>,
     request: WatchRequest,
     quota: Quota,
     _permit: WatchPermit,

@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::common::clock::wall;
 use crate::node::Node;
 use crate::raft::StateMachineHandle;
-use crate::replica::Group;
+use crate::replica::Replica;
 use dkv_state::ShardState;
 
 /// Interval between checks of the histories.
@@ -53,12 +53,13 @@ pub(crate) async fn run(node: Arc<Node>) {
 /// Returns whether the node's proposals would do harm now: its data directory may be a copy, or
 /// there is no room for entries, which come before compaction.
 fn may_not_propose(node: &Node) -> bool {
-    let log_is_full = || node.wal().stats().bytes_on_disk >= node.settings().log_bytes_max / 8 * 7;
-    node.incarnations().held().is_some() || node.disk_full() || log_is_full()
+    let log_is_full =
+        || node.store().wal().stats().bytes_on_disk >= node.settings().log_bytes_max / 8 * 7;
+    node.incarnations().held().is_some() || node.store().disk_full() || log_is_full()
 }
 
 /// Compacts the history of a shard by one step. Returns whether there may be more to do.
-async fn limit(group: &Group, now: Duration) -> bool {
+async fn limit(group: &Replica, now: Duration) -> bool {
     let Some(floor) = due(group.state_machine(), now) else { return false };
     debug!(group = %group.id(), %floor, "compacting the history");
     match timeout(PATIENCE, group.compact(floor)).await {

@@ -158,6 +158,10 @@ fn show_result(result: &CommandResult) -> String {
         }
         CommandResult::Conflict { current: Some(revision) } => format!("conflict, at {revision}"),
         CommandResult::Conflict { current: None } => "conflict, absent".into(),
+        CommandResult::Transacted { revision, succeeded, .. } => {
+            format!("transacted {revision}{}", if *succeeded { "" } else { ", otherwise" })
+        }
+        CommandResult::Unfit { operation, why } => format!("operation {operation}: {why}"),
         CommandResult::SessionOpened => "opened".into(),
         CommandResult::SessionExpired => "expired".into(),
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),

@@ -1,5 +1,6 @@
 //! Commands: what clients put into the log of a shard.
 
+use super::transaction::Transact;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub enum Command<'a> {
         /// The earliest revision at which the shard can be read from then on; at most its latest.
         floor: Revision,
     },
+    /// A transaction in an open session.
+    #[serde(borrow)]
+    Transact(Transact<'a>),
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those

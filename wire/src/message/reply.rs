@@ -9,6 +9,7 @@ use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::Page;
 use super::status::NodeStatus;
+use super::transaction::{OperationResult, Unfit};
 use crate::network::NetworkView;
 
 /// The receipt of a reply: how and where it was served.
@@ -121,6 +122,17 @@ pub enum Answer {
     VersionAt(Receipt, Option<Version>),
     /// To [`RequestBody::History`](super::RequestBody::History).
     Versions(Receipt, Versions),
+    /// To a transaction that was executed.
+    Transacted {
+        /// The receipt. Its revision is that of the transaction's writes, or the shard's latest if
+        /// it changed nothing.
+        receipt: Receipt,
+        /// Whether its compares held.
+        succeeded: bool,
+        /// The results of the operations, in order; `None` if it was executed so long ago that the
+        /// shard has forgotten them.
+        results: Option<Vec<OperationResult>>,
+    },
 }
 
 /// Why a request was not served, by consequence.
@@ -217,5 +229,13 @@ pub enum Refusal {
         asked: Revision,
         /// The latest one.
         latest: Revision,
+    },
+    /// An operation of a transaction cannot be executed. No effect.
+    #[error("operation {} of the transaction: {why}", .operation + 1)]
+    Unfit {
+        /// The operation, counted from zero in the list that was to be executed.
+        operation: u32,
+        /// Why.
+        why: Unfit,
     },
 }

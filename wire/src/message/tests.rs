@@ -7,6 +7,7 @@ macro_rules! for_each_message {
         $call!(Request, samples::requests());
         $call!(Reply, samples::replies());
         $call!(Command<'_>, samples::commands());
+        $call!(Transaction<'_>, samples::transactions());
         $call!(WatchRequest, samples::watch_requests());
         $call!(WatchFrame, samples::watch_frames());
         $call!(ServerRequest, samples::server_requests());
@@ -46,7 +47,7 @@ fn every_message_comes_back() {
     for_each_message!(check);
 }
 
-/// An old client and a new node must mean the same bytes: whoever changes this file changes the
+/// An old client and a new node must mean the same bytes: a change of this file is a change of the
 /// protocol. Later variants go to the end of their enum, later fields into a later message.
 #[test]
 fn messages_are_the_bytes_that_they_were() {

@@ -54,7 +54,8 @@ pub struct Change {
     pub key: Bytes,
     /// The version that the change made.
     pub version: Version,
-    /// The version before it, if it was asked for, existed and is still kept.
+    /// The version before it, if it was asked for, existed and is still kept. Missing too from the
+    /// changes of a transaction that are too large together for a frame.
     pub previous: Option<Version>,
 }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
-use dkv_wire::limits::{SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
+use dkv_wire::limits::{FRAME_BYTES_MAX, SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{
     Answer, Change, KeyRange, Page, Receipt, Refusal, Span, Version, Versions,
 };
@@ -15,6 +15,9 @@ use super::{LOOK_UPS_MAX, StateMachineHandle};
 use dkv_state::{
     Changed, ChangedKeys, FoundChange, FoundVersion, Listed, NotKept, ShardState, VersionValue,
 };
+
+/// Room in a frame for everything but keys and values, in bytes.
+const FRAME_MARGIN_BYTES: usize = 512 * 1024;
 
 /// A question about the history of a shard.
 #[derive(Clone, Debug)]
@@ -40,12 +43,13 @@ pub(crate) struct WatchPage {
 impl WatchPage {
     /// Returns the bytes of its keys and values.
     pub(crate) fn bytes(&self) -> usize {
-        let value = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
-        let change = |change: &Change| {
-            change.key.len() + value(&change.version) + change.previous.as_ref().map_or(0, value)
-        };
-        self.changes.iter().map(change).sum()
+        self.changes.iter().map(change_bytes).sum()
     }
+}
+
+fn change_bytes(change: &Change) -> usize {
+    let value = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
+    change.key.len() + value(&change.version) + change.previous.as_ref().map_or(0, value)
 }
 
 impl HistoryQuery {
@@ -89,7 +93,7 @@ impl StateMachineHandle {
                     let dkv_state::ListedKey { key, revision, .. } = listed;
                     store.get_past(key, *revision)
                 };
-                let pairs = self.fill(&keys, span.values, stored).map_err(Refusal::Unavailable)?;
+                let pairs = self.fill(&keys, span.values, stored).map_err(Refusal::from)?;
                 let receipt = Receipt { revision: *at, stamp, ..receipt };
                 Ok(pairs.map(|pairs| Answer::Page(receipt, Page { pairs, more })))
             }
@@ -153,7 +157,12 @@ impl StateMachineHandle {
             } else {
                 self.complete_changes(&found)?
             };
-            if let Some(changes) = changes {
+            if let Some(mut changes) = changes {
+                let bytes = |changes: &[Change]| changes.iter().map(change_bytes).sum::<usize>();
+                if bytes(&changes) > FRAME_BYTES_MAX - FRAME_MARGIN_BYTES {
+                    // A transaction can replace far more than it writes.
+                    changes.iter_mut().for_each(|change| change.previous = None);
+                }
                 return Ok(WatchPage { changes, through, more });
             }
         }
@@ -193,8 +202,7 @@ impl StateMachineHandle {
         if !is_stored(found) {
             return Ok(Some(found.to_version(None)));
         }
-        let unreadable =
-            |problem: &dyn std::fmt::Display| Refusal::Unavailable(self.unreadable(problem));
+        let unreadable = |problem: &dyn std::fmt::Display| Refusal::from(self.unreadable(problem));
         match self.shared.store.get_past(&found.key, found.origin.revision) {
             Ok(Some(row)) if found.is(&row) => Ok(Some(found.to_version(Some(&row)))),
             Ok(Some(_)) => Err(unreadable(&"it is not what was written")),

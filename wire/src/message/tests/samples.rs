@@ -159,7 +159,14 @@ pub(super) fn commands() -> Vec<Command<'static>> {
     let holder = HolderId(uuid('h'));
     let open_of = Command::OpenSessionOf { session: SessionId(uuid('s')), holder };
     let compact = Command::Compact { floor: Revision(1 << 40) };
-    open.chain(writes).chain(deposited).chain([open_of, compact]).collect()
+    let transact = Command::Transact(Transact {
+        session: SessionId(uuid('s')),
+        serial: Serial(7),
+        settled: Serial(5),
+        after: Stamp(1 << 60),
+        body: b"body",
+    });
+    open.chain(writes).chain(deposited).chain([open_of, compact, transact]).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -294,6 +301,39 @@ pub(super) fn page() -> Page {
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
 }
 
+pub(super) fn transactions() -> Vec<Transaction<'static>> {
+    let keys = [Keys::Key(b"k"), Keys::Prefix(b""), Keys::Range(b"a", b"b")];
+    let tests = [
+        Test::Exists(true),
+        Test::Revision(Relation::Equal, Revision(7)),
+        Test::Created(Relation::NotEqual, Revision(7)),
+        Test::Version(Relation::Less, 3),
+        Test::Value(Relation::Greater, b"value"),
+    ];
+    let compares = keys.iter().cycle().zip(tests);
+    let compares = compares.map(|(keys, test)| Compare { keys: *keys, test }).collect();
+    let then = vec![
+        TransactionOperation::Get(b"k"),
+        TransactionOperation::List { keys: Keys::Prefix(b"k"), keys_max: 100 },
+        TransactionOperation::Put(b"a", b"value"),
+        TransactionOperation::Delete(b"b"),
+        TransactionOperation::DeleteAll(Keys::Range(b"c", b"d")),
+        TransactionOperation::Increment { key: b"n", by: -1 },
+        TransactionOperation::Append { key: b"l", bytes: b"more" },
+    ];
+    vec![Transaction::default(), Transaction { compares, then, otherwise: Vec::new() }]
+}
+
+fn operation_results() -> Vec<OperationResult> {
+    vec![
+        OperationResult::Got(None),
+        OperationResult::Listed { keys: vec![(Bytes::from("k"), version(true))], more: true },
+        OperationResult::Put { created: Revision(4), version: 2 },
+        OperationResult::Deleted(3),
+        OperationResult::Changed(version(true)),
+    ]
+}
+
 fn version(exists: bool) -> Version {
     Version {
         revision: Revision(1000),
@@ -358,6 +398,11 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::VersionAt(receipt(Level::Strong, Some(0)), Some(version(true))),
         Answer::VersionAt(receipt(Level::Eventual, None), None),
         Answer::Versions(receipt(Level::Strong, Some(0)), versions()),
+        Answer::Transacted {
+            receipt: receipt(Level::Strong, Some(0)),
+            succeeded: true,
+            results: Some(operation_results()),
+        },
     ]
 }
 
@@ -381,6 +426,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Lost { node: node('a'), number: Number(12) },
         Refusal::Compacted { floor: Revision(1 << 40) },
         Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
+        Refusal::Unfit { operation: 0, why: Unfit::NotANumber },
     ]
 }
 

@@ -1,0 +1,227 @@
+//! The execution of a transaction as part of an entry of the log.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use dkv_base::id::{Revision, Stamp};
+use dkv_wire::limits;
+use dkv_wire::message::{
+    Command, Compare, Keys, Operation, Test, Transact, Transaction, TransactionOperation, Unfit,
+};
+
+use super::{Needed, holds, needs_values, validate};
+use crate::batch::{Batch, CorruptBatch};
+use crate::command;
+use crate::rows::Origin;
+use crate::session::Outcome;
+use crate::shard::ShardState;
+use crate::value_cache::{Found, Slot};
+
+/// A write that a transaction is about to make.
+enum Change {
+    Put(Arc<[u8]>),
+    Delete,
+}
+
+impl ShardState {
+    /// Returns the values that the transactions of a batch need, as far as they are known before it
+    /// is applied. Costs a look at each command.
+    ///
+    /// # Errors
+    /// As for [`Self::apply_with`].
+    pub fn needed(&self, batch: &[u8]) -> Result<Needed, CorruptBatch> {
+        let mut needed = Needed::default();
+        for encoded in Batch::decode(batch)?.commands() {
+            if !command::is_transaction(encoded) {
+                continue;
+            }
+            let Some(Command::Transact(transact)) = command::decode_logged(encoded) else {
+                continue;
+            };
+            let limit = limits::VALUE_BYTES_MAX as u64;
+            let Ok(transaction) = validate(transact.body, limit) else { continue };
+            let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
+            for Compare { keys, .. } in compared {
+                for (key, slot) in self.slots(keys) {
+                    note(&mut needed, key, slot);
+                }
+            }
+            for operation in transaction.then.iter().chain(&transaction.otherwise) {
+                if let TransactionOperation::Increment { key, .. }
+                | TransactionOperation::Append { key, .. } = operation
+                    && let Some((key, slot)) = self.keys().get_key_value(*key)
+                {
+                    note(&mut needed, key, slot);
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Returns the existing keys of a range.
+    pub(super) fn slots(&self, keys: &Keys<'_>) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
+        let rows = self.keys().range::<[u8], _>((Bound::Included(keys.first()), Bound::Unbounded));
+        rows.take_while(|(key, _)| keys.contains(key))
+    }
+
+    /// Executes a transaction.
+    ///
+    /// # Errors
+    /// If a value that it needs is neither in memory nor in `needed`.
+    pub(crate) fn transact(
+        &mut self,
+        transact: &Transact<'_>,
+        now: Stamp,
+        needed: &Needed,
+    ) -> Result<Outcome, MissingValue> {
+        let limit = limits::VALUE_BYTES_MAX as u64;
+        let Ok(transaction) = validate(transact.body, limit) else {
+            return Ok(Outcome::Conflict { current: None });
+        };
+        let Transaction { compares, then, otherwise } = &transaction;
+        let mut succeeded = true;
+        for compare in compares {
+            succeeded = succeeded && self.compare(compare, needed)?;
+        }
+        let operations = if succeeded { then } else { otherwise };
+        let mut changes: Vec<(Arc<[u8]>, Change)> = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            match self.change(operation, needed, &mut changes)? {
+                Ok(()) => {}
+                Err(why) => return Ok(Outcome::Unfit { operation: index as u32, why }),
+            }
+        }
+        // In the order of keys, as they are when the state is loaded.
+        changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let is_change = |(key, change): &(Arc<[u8]>, Change)| {
+            matches!(change, Change::Put(_)) || self.keys().contains_key(key)
+        };
+        let changed = changes.iter().any(is_change);
+        let stamp = self.stamp_after(now, transact.after);
+        let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
+        for (key, change) in changes {
+            match change {
+                Change::Put(value) => {
+                    self.store_at(revision, &key, Operation::Put(&value), stamp);
+                }
+                Change::Delete => {
+                    self.store_at(revision, &key, Operation::Delete, stamp);
+                }
+            }
+        }
+        Ok(Outcome::Transacted { revision, succeeded, changed })
+    }
+
+    fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
+        let Compare { keys, test } = compare;
+        if let Test::Exists(exists) = test {
+            return Ok(self.slots(keys).next().is_some() == *exists);
+        }
+        if let Keys::Key(key) = keys
+            && !self.keys().contains_key(*key)
+        {
+            let absent =
+                Origin { revision: Revision(0), stamp: Stamp(0), created: Revision(0), version: 0 };
+            return Ok(number_holds(test, absent).unwrap_or(false));
+        }
+        for (key, slot) in self.slots(keys) {
+            let is_so = match (number_holds(test, slot.origin), test) {
+                (Some(is_so), _) => is_so,
+                (None, Test::Value(relation, other)) => {
+                    holds(&value_of(key, slot, needed)?[..], *relation, *other)
+                }
+                (None, _) => false,
+            };
+            if !is_so {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds what an operation changes to `changes`.
+    fn change(
+        &self,
+        operation: &TransactionOperation<'_>,
+        needed: &Needed,
+        changes: &mut Vec<(Arc<[u8]>, Change)>,
+    ) -> Result<Result<(), Unfit>, MissingValue> {
+        let current = |key: &[u8]| match self.keys().get_key_value(key) {
+            Some((key, slot)) => value_of(key, slot, needed).map(Some),
+            None => Ok(None),
+        };
+        match operation {
+            TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
+            TransactionOperation::Put(key, value) => {
+                changes.push((Arc::from(*key), Change::Put(Arc::from(*value))));
+            }
+            TransactionOperation::Delete(key) => {
+                changes.push((Arc::from(*key), Change::Delete));
+            }
+            TransactionOperation::DeleteAll(keys) => {
+                let found = self.slots(keys).map(|(key, _)| (Arc::clone(key), Change::Delete));
+                changes.extend(found);
+            }
+            TransactionOperation::Increment { key, by } => {
+                let value = match current(key)? {
+                    Some(value) => match number(&value) {
+                        Some(number) => number,
+                        None => return Ok(Err(Unfit::NotANumber)),
+                    },
+                    None => 0,
+                };
+                let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
+                let sum = Arc::from(sum.to_string().into_bytes());
+                changes.push((Arc::from(*key), Change::Put(sum)));
+            }
+            TransactionOperation::Append { key, bytes } => {
+                let value = current(key)?.unwrap_or_default();
+                if value.len() + bytes.len() > limits::VALUE_BYTES_MAX {
+                    return Ok(Err(Unfit::TooLong));
+                }
+                let value = Arc::from([&value[..], bytes].concat());
+                changes.push((Arc::from(*key), Change::Put(value)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// A value that a transaction needs is not at hand. The replica cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MissingValue;
+
+fn note(needed: &mut Needed, key: &Arc<[u8]>, slot: &Slot) {
+    match slot.find() {
+        Found::Row(row) => _ = needed.rows.insert(Arc::clone(key), row),
+        Found::Stored(_) => needed.stored.push(Arc::clone(key)),
+    }
+}
+
+fn value_of(key: &Arc<[u8]>, slot: &Slot, needed: &Needed) -> Result<Arc<[u8]>, MissingValue> {
+    if let Found::Row(row) = slot.find() {
+        return Ok(row.value);
+    }
+    let row = needed.rows.get(key).filter(|row| row.origin == slot.origin);
+    row.map(|row| Arc::clone(&row.value)).ok_or(MissingValue)
+}
+
+/// Returns whether a number of a key passes a test; `None` for a test of something else.
+fn number_holds(test: &Test<'_>, origin: Origin) -> Option<bool> {
+    match *test {
+        Test::Revision(relation, other) => Some(holds(origin.revision, relation, other)),
+        Test::Created(relation, other) => Some(holds(origin.created, relation, other)),
+        Test::Version(relation, other) => Some(holds(origin.version, relation, other)),
+        Test::Exists(_) | Test::Value(..) => None,
+    }
+}
+
+/// Parses a number: decimal digits with an optional minus sign.
+fn number(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}

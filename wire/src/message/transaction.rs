@@ -1,0 +1,211 @@
+//! Transactions: compares, and one of two lists of operations, in one shard and one entry of its
+//! log.
+//!
+//! A transaction takes effect as a whole and at one revision. Its compares, and its reads before it
+//! has written the key itself, see the state before it; later reads see what it wrote.
+
+use bytes::Bytes;
+use dkv_base::id::{Revision, Serial, SessionId, Stamp};
+use serde::{Deserialize, Serialize};
+
+use super::history::Version;
+use super::watch::KeyRange;
+
+/// A transaction on its way into the log, identified by (session, serial) like a write. A shard
+/// executes it at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transact<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Its number among the session's writes to this shard, from one.
+    pub serial: Serial,
+    /// Every serial below this one is settled.
+    pub settled: Serial,
+    /// The latest stamp of an eventual write that the client has made or seen; this one is later.
+    pub after: Stamp,
+    /// An encoded [`Transaction`].
+    #[serde(borrow, with = "serde_bytes")]
+    pub body: &'a [u8],
+}
+
+/// What a transaction does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction<'a> {
+    /// All of these must hold for `then` to be executed.
+    #[serde(borrow)]
+    pub compares: Vec<Compare<'a>>,
+    /// The operations if they do.
+    #[serde(borrow)]
+    pub then: Vec<TransactionOperation<'a>>,
+    /// The operations if one does not.
+    #[serde(borrow)]
+    pub otherwise: Vec<TransactionOperation<'a>>,
+}
+
+/// A range of keys, in the order of their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keys<'a> {
+    /// One key.
+    #[serde(borrow, with = "serde_bytes")]
+    Key(&'a [u8]),
+    /// All keys with a prefix.
+    #[serde(borrow, with = "serde_bytes")]
+    Prefix(&'a [u8]),
+    /// All keys from the first on and before the second; no end if that is empty.
+    Range(
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    ),
+}
+
+impl Keys<'_> {
+    /// Returns whether a key is in the range.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match *self {
+            Self::Key(only) => only == key,
+            Self::Prefix(prefix) => key.starts_with(prefix),
+            Self::Range(from, to) => key >= from && (to.is_empty() || key < to),
+        }
+    }
+
+    /// Returns the first key that the range may contain.
+    pub fn first(&self) -> &[u8] {
+        match *self {
+            Self::Key(first) | Self::Prefix(first) | Self::Range(first, _) => first,
+        }
+    }
+
+    /// Returns the range as one that owns its bounds.
+    pub fn to_range(self) -> KeyRange {
+        let own = Bytes::copy_from_slice;
+        match self {
+            Self::Key(key) => KeyRange::Key(own(key)),
+            Self::Prefix(prefix) => KeyRange::Prefix(own(prefix)),
+            Self::Range(from, to) => KeyRange::Range(own(from), own(to)),
+        }
+    }
+}
+
+/// A condition on every key of a range that exists, or on one key whether it exists or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare<'a> {
+    /// The keys.
+    #[serde(borrow)]
+    pub keys: Keys<'a>,
+    /// The condition.
+    #[serde(borrow)]
+    pub test: Test<'a>,
+}
+
+/// The condition of a compare. A key that does not exist has zero for every number, and fails every
+/// test of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Test<'a> {
+    /// Whether the key exists; for a range, whether any key does.
+    Exists(bool),
+    /// The revision of the last write of the key.
+    Revision(Relation, Revision),
+    /// The revision of the write that created the key.
+    Created(Relation, Revision),
+    /// The number of writes of the key since it was created.
+    Version(Relation, u64),
+    /// The value, in the order of bytes.
+    Value(Relation, #[serde(borrow, with = "serde_bytes")] &'a [u8]),
+}
+
+/// How the key's part relates to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relation {
+    /// It is the same.
+    Equal,
+    /// It is another.
+    NotEqual,
+    /// It is less.
+    Less,
+    /// It is greater.
+    Greater,
+}
+
+/// One operation of a transaction. No key may be written twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TransactionOperation<'a> {
+    /// Reads a key.
+    #[serde(borrow, with = "serde_bytes")]
+    Get(&'a [u8]),
+    /// Reads the first keys of a range.
+    List {
+        /// The range.
+        #[serde(borrow)]
+        keys: Keys<'a>,
+        /// Most keys, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        keys_max: u32,
+    },
+    /// Stores a value.
+    Put(
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    ),
+    /// Removes a key.
+    #[serde(borrow, with = "serde_bytes")]
+    Delete(&'a [u8]),
+    /// Removes all keys of a range.
+    #[serde(borrow)]
+    DeleteAll(Keys<'a>),
+    /// Adds to the number that is a key's value, in decimal digits with an optional minus sign; a
+    /// key that does not exist counts as zero. The number and the result are within 64 bits, signed.
+    Increment {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The number to add.
+        by: i64,
+    },
+    /// Appends bytes to a key's value; a key that does not exist counts as empty.
+    Append {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The bytes.
+        #[serde(borrow, with = "serde_bytes")]
+        bytes: &'a [u8],
+    },
+}
+
+/// The result of one operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationResult {
+    /// Of a get; `None` if the key does not exist.
+    Got(Option<Version>),
+    /// Of a list.
+    Listed {
+        /// The keys, in order.
+        keys: Vec<(Bytes, Version)>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Of a put.
+    Put {
+        /// The revision of the write that created the key.
+        created: Revision,
+        /// The number of writes of the key since then, this one included.
+        version: u64,
+    },
+    /// Of a delete: the number of keys that it removed.
+    Deleted(u64),
+    /// Of an increment or an append: the new value.
+    Changed(Version),
+}
+
+/// Why an operation of a transaction could not be executed. The transaction had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unfit {
+    /// The value that is to be incremented is no number.
+    #[error("the value is not a decimal number of 64 bits")]
+    NotANumber,
+    /// The result of the increment has more than 64 bits.
+    #[error("the result is not within 64 bits")]
+    Overflow,
+    /// The result of the append is over the limit of a value.
+    #[error("the value would be longer than a value may be")]
+    TooLong,
+}
