@@ -30,6 +30,16 @@ pub(crate) fn read_problem(key: &Key, error: &Error) -> Problem {
     of_key(problem, key)
 }
 
+/// Explains why a watch did not begin, or ended.
+pub(crate) fn watch_problem(error: &Error) -> Problem {
+    match error {
+        Error::Unavailable(why) => {
+            Problem::new(Failure::Unavailable, format!("cannot watch: {why}; try again"))
+        }
+        other => request_problem(other),
+    }
+}
+
 /// Explains a failed scan.
 pub(crate) fn scan_problem(error: &Error) -> Problem {
     match error {
@@ -91,6 +101,16 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
 /// Explains any failed request.
 pub(crate) fn request_problem(error: &Error) -> Problem {
     match error {
+        Error::Compacted { floor } => Problem::failed(format!(
+            "compacted: the shard has forgotten what was before revision {floor}; give that \
+             revision or a later one"
+        ))
+        .with("floor_revision", floor.0),
+        Error::NotYet { asked, latest } => Problem::failed(format!(
+            "revision {asked} is not there yet: the shard is at revision {latest}; give that \
+             revision or an earlier one"
+        ))
+        .with("latest_revision", latest.0),
         Error::Denied(why) => Problem::new(
             Failure::Denied,
             format!("denied: {why}; use a token that allows this, with --token-file"),

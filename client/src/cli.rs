@@ -37,6 +37,7 @@ Commands in upper case; several run in order:
   R,<key>          print the value of a key
   W,<key>,<value>  store a value, which may contain commas
   D,<key>          remove a key
+  H,<key>          list the versions of a key
   T,<ms>           wait
 or in words: get KEY, put KEY VALUE [if-absent]; several, each in quotes: \"put a 1\" \"get a\"
 
@@ -47,6 +48,7 @@ Examples:
   dkv put \"a key\" @FILE                           store a file; - means standard input
   dkv 10.0.0.1:4400 status                        the state of another network
   dkv scan user/ --limit 10 --output json         keys in order, for programs
+  dkv watch user/ --previous                      changes as they happen, until Ctrl-C
   dkv load words.txt --verify                     store the records of a file, then verify them
   dkv help token create                           the help of a command
 
@@ -142,7 +144,12 @@ impl Line {
 pub(crate) enum Subcommand {
     /// Print the value of a key
     #[command(
-        override_usage = "dkv [ADDRESS] get <KEY> [LEVEL] [max-staleness MS] [at-least REVISION]"
+        override_usage = "dkv [ADDRESS] get <KEY> [LEVEL] [max-staleness MS] [at-least REVISION]\n       \
+            dkv [ADDRESS] get <KEY> --revision <N>",
+        after_help = "Examples:\n  \
+            dkv get color\n  \
+            dkv get color eventual max-staleness 500\n  \
+            dkv get color --revision 17          the value as it was at revision 17"
     )]
     Get {
         /// The key
@@ -151,6 +158,9 @@ pub(crate) enum Subcommand {
         /// A level, and bounds for an eventual read
         #[arg(value_name = "HOW", value_parser = HOW_TO_READ)]
         how: Vec<OsString>,
+        /// Print the value that the key had at this revision of its shard
+        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        revision: Option<u64>,
         #[command(flatten)]
         connect: Connect,
     },
@@ -240,6 +250,88 @@ pub(crate) enum Subcommand {
         /// Print only the keys
         #[arg(long)]
         keys: bool,
+        /// List the keys as they were at this revision; only in a network with one shard
+        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        revision: Option<u64>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// List the versions of a key, newest first
+    #[command(
+        override_usage = "dkv [ADDRESS] history <KEY> [OPTIONS]",
+        after_help = "A shard keeps earlier versions for some minutes, or until compact forgets \
+            them.\n\nExamples:\n  \
+            dkv history color\n  \
+            dkv history color --limit 10 --json\n  \
+            dkv history color --before 17        versions before revision 17"
+    )]
+    History {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// List at most this many versions
+        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        limit: Option<u64>,
+        /// List only versions before this revision
+        #[arg(long, value_name = "REVISION", value_hint = ValueHint::Other)]
+        before: Option<u64>,
+        /// Print one JSON object per version; the same as --output json
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Show changes as they happen, until Ctrl-C
+    #[command(
+        override_usage = "dkv [ADDRESS] watch [PREFIX] [OPTIONS]\n       \
+            dkv [ADDRESS] watch <KEY> --key [OPTIONS]",
+        after_help = "At its end it prints the position from which another watch can go on. Each \
+            change comes once, whichever nodes fail meanwhile.\n\nExamples:\n  \
+            dkv watch                            all keys\n  \
+            dkv watch user/ --previous           keys that begin with user/, and what they were\n  \
+            dkv watch color --key                one key\n  \
+            dkv watch user/ --from 1:500,2:33    what changed after that position\n  \
+            dkv watch --from 500 --json          after a revision, in a network with one shard"
+    )]
+    Watch {
+        /// Show only keys that begin with this [default: all keys]
+        #[arg(value_name = "PREFIX", value_hint = ValueHint::Other)]
+        keys: Option<OsString>,
+        /// Take PREFIX as one key
+        #[arg(long, requires = "keys")]
+        key: bool,
+        /// Show what changed after this position, which an earlier watch printed, or after this
+        /// revision [default: what changes from now on]
+        #[arg(long, value_name = "TOKEN|REVISION", value_hint = ValueHint::Other)]
+        from: Option<String>,
+        /// Show the value before each change too
+        #[arg(long)]
+        previous: bool,
+        /// Print one JSON object per change; the same as --output json
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Forget the history of a shard before a revision
+    #[command(
+        override_usage = "dkv [ADDRESS] compact --revision <N> [--shard <S>] --yes [OPTIONS]",
+        after_help = "Earlier revisions can then no longer be read or watched; the newest value of \
+            each key stays. History is also forgotten by itself, when it is old or large.\n\n\
+            Examples:\n  \
+            dkv compact --revision 500 --yes\n  \
+            dkv compact --shard 2 --revision 33 --yes"
+    )]
+    Compact {
+        /// The earliest revision that can be read from then on
+        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        revision: u64,
+        /// Number of the shard [default: the only one]
+        #[arg(long, value_name = "S", value_hint = ValueHint::Other)]
+        shard: Option<u32>,
+        /// Confirm it: forgotten history cannot be restored
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         connect: Connect,
     },

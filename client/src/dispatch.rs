@@ -103,7 +103,12 @@ async fn dispatch(line: Line) -> ExitCode {
     let of_subcommand = subcommand.as_ref().and_then(Subcommand::connect).unwrap_or_default();
     let json_flag = matches!(
         subcommand,
-        Some(Subcommand::Status { json: true, .. } | Subcommand::Holders { json: true, .. })
+        Some(
+            Subcommand::Status { json: true, .. }
+                | Subcommand::Holders { json: true, .. }
+                | Subcommand::History { json: true, .. }
+                | Subcommand::Watch { json: true, .. }
+        )
     );
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());

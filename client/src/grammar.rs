@@ -1,11 +1,11 @@
 //! The commands that `dkv` understands, as plain data.
 //!
 //! There are two notations. The *comma form* is short and strict: `R,key`, `W,key,value`, `D,key`,
-//! `T,ms`, in upper case, with everything after the last significant comma taken literally. The
-//! *word form* is for people: `put "a key" "some value" if-absent`, quoted as in a shell, so that a
-//! key may contain any byte. Both parse to a [`Command`], and a command displays itself in the word
-//! form, which parses to the same command again. In the word form a value may also be read from a
-//! file or from standard input, see [`ValueSource`].
+//! `H,key`, `T,ms`, in upper case, with everything after the last significant comma taken
+//! literally. The *word form* is for people: `put "a key" "some value" if-absent`, quoted as in a
+//! shell, so that a key may contain any byte. Both parse to a [`Command`], and a command displays
+//! itself in the word form, which parses to the same command again. In the word form a value may
+//! also be read from a file or from standard input, see [`ValueSource`].
 //!
 //! Parsing is separate from running, so that a list with a malformed command is refused before any
 //! of its commands has an effect.
@@ -22,6 +22,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use dkv_api::WatchToken;
 use dkv_base::id::Revision;
 use dkv_console::quote;
 use dkv_wire::limits::KEY_BYTES_MAX;
@@ -46,6 +47,10 @@ pub(crate) enum Command {
     Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
     Scan(Scan),
+    /// Lists the versions of a key.
+    History(History),
+    /// Shows changes as they happen.
+    Watch(Watch),
     /// Shows what each replica has of a key.
     Search(Key),
     /// Lists the keys that a node holds, with their values.
@@ -119,6 +124,8 @@ pub(crate) struct ReadParameters {
     pub(crate) max_staleness_ms: Option<u64>,
     /// Least revision of an eventual answer.
     pub(crate) at_least: Option<Revision>,
+    /// The revision at which to read; the present one by default.
+    pub(crate) revision: Option<Revision>,
 }
 
 /// Which keys to list.
@@ -132,6 +139,36 @@ pub(crate) struct Scan {
     pub(crate) limit: Option<u64>,
     /// Without their values.
     pub(crate) keys_only: bool,
+    /// As they were at this revision.
+    pub(crate) revision: Option<Revision>,
+}
+
+/// Which versions of a key to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    /// The key.
+    pub(crate) key: Key,
+    /// Only versions before this revision.
+    pub(crate) before: Option<Revision>,
+    /// At most this many versions.
+    pub(crate) limit: Option<u64>,
+    /// As JSON, whatever the default.
+    pub(crate) json: bool,
+}
+
+/// What to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// A prefix of keys, or one key.
+    pub(crate) keys: Vec<u8>,
+    /// Whether it is one key.
+    pub(crate) exact: bool,
+    /// What changed after this position; after the command began by default.
+    pub(crate) from: Option<WatchToken>,
+    /// With the value before each change.
+    pub(crate) previous: bool,
+    /// As JSON, whatever the default.
+    pub(crate) json: bool,
 }
 
 /// An action on a process of a local network.
@@ -299,10 +336,10 @@ impl fmt::Display for Command {
                 if let Some(ms) = how.max_staleness_ms {
                     write!(f, " max-staleness {ms}")?;
                 }
-                match how.at_least {
-                    Some(revision) => write!(f, " at-least {revision}"),
-                    None => Ok(()),
+                if let Some(revision) = how.at_least {
+                    write!(f, " at-least {revision}")?;
                 }
+                option(f, "--revision", how.revision)
             }
             Self::Write { key, value, level, condition } => {
                 let (value, level) = (quote::quoted(&value.operand()), level_word(*level));
@@ -312,20 +349,23 @@ impl fmt::Display for Command {
                 let level = level_word(*level);
                 write!(f, "delete {key:?}{level}{}", condition_words(*condition))
             }
-            Self::Scan(Scan { prefix, after, limit, keys_only }) => {
+            Self::Scan(Scan { prefix, after, limit, keys_only, revision }) => {
                 f.write_str("scan")?;
-                if !prefix.is_empty() {
-                    let dashes = if prefix.starts_with(b"--") { "-- " } else { "" };
-                    write!(f, " {dashes}{}", quote::quoted(prefix))?;
-                }
+                write_prefix(f, prefix)?;
                 if !after.is_empty() {
                     write!(f, " --after {}", quote::quoted(after))?;
                 }
-                if let Some(limit) = limit {
-                    write!(f, " --limit {limit}")?;
-                }
-                if *keys_only { f.write_str(" --keys") } else { Ok(()) }
+                option(f, "--limit", *limit)?;
+                flag(f, "--keys", *keys_only)?;
+                option(f, "--revision", *revision)
             }
+            Self::History(History { key, before, limit, json }) => {
+                write!(f, "history {key:?}")?;
+                option(f, "--before", *before)?;
+                option(f, "--limit", *limit)?;
+                flag(f, "--json", *json)
+            }
+            Self::Watch(watch) => watch.fmt(f),
             Self::Search(key) => write!(f, "search {key:?}"),
             Self::ShowAll { node } => write!(f, "show-all {}", quote::quoted(node.as_bytes())),
             Self::Wait { ms } => write!(f, "wait {ms}"),
@@ -339,6 +379,34 @@ impl fmt::Display for Command {
             }
         }
     }
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("watch")?;
+        write_prefix(f, &self.keys)?;
+        flag(f, "--key", self.exact)?;
+        option(f, "--from", self.from.as_ref())?;
+        flag(f, "--previous", self.previous)?;
+        flag(f, "--json", self.json)
+    }
+}
+
+/// Writes a prefix, unless it is empty.
+fn write_prefix(f: &mut fmt::Formatter<'_>, prefix: &[u8]) -> fmt::Result {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let dashes = if prefix.starts_with(b"--") { "-- " } else { "" };
+    write!(f, " {dashes}{}", quote::quoted(prefix))
+}
+
+fn option(f: &mut fmt::Formatter<'_>, name: &str, value: Option<impl fmt::Display>) -> fmt::Result {
+    value.map_or(Ok(()), |value| write!(f, " {name} {value}"))
+}
+
+fn flag(f: &mut fmt::Formatter<'_>, name: &str, on: bool) -> fmt::Result {
+    if on { write!(f, " {name}") } else { Ok(()) }
 }
 
 fn level_word(level: Option<Level>) -> String {

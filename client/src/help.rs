@@ -12,6 +12,7 @@ pub(crate) fn all(local: bool) -> String {
            R,<key>            print the value of a key\n  \
            W,<key>,<value>    store a value\n  \
            D,<key>            remove a key\n  \
+           H,<key>            list the versions of a key\n  \
            T,<ms>             wait\n\
          commands in words, quoted as in a shell:\n",
     );

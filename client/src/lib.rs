@@ -31,6 +31,8 @@ mod run;
 mod subcommands;
 mod inspect;
 mod holders;
+mod history;
+mod watch;
 
 mod json_results;
 mod listing;

@@ -8,6 +8,7 @@
 mod editor;
 
 use std::io;
+use std::time::Duration;
 
 use self::editor::{Editor, TerminalInput};
 use crate::input::Stdin;
@@ -17,6 +18,7 @@ use crate::store::Store;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
+use tokio::time::timeout;
 
 /// Reads lines and runs them until the user leaves. Returns the signal, if one ended it.
 ///
@@ -66,7 +68,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let json = console.json;
+        let (json, ends_itself) = (console.json, step[0].ends_at_interrupt());
         let done = async {
             if let Err(problem) = steps::read_values(&mut step, &mut Stdin::Commands).await {
                 console.problem(&problem);
@@ -74,12 +76,28 @@ pub(crate) async fn run(
             }
             steps::run(&step[0], store, console).await
         };
-        let ending = tokio::select! {
-            outcome = done => match outcome? {
-                Outcome::Exit => return Ok(None),
-                Outcome::Done | Outcome::Failed(_) => continue,
+        let mut done = Box::pin(done);
+        let ending = loop {
+            tokio::select! {
+                outcome = &mut done => match outcome? {
+                    Outcome::Exit => return Ok(None),
+                    Outcome::Done | Outcome::Failed(_) => break None,
+                },
+                ending = signals.next() => match ending {
+                    StopSignal::Interrupted if ends_itself => {}
+                    ending => break Some(ending),
+                },
+            }
+        };
+        drop(done);
+        let ending = match ending {
+            // The Ctrl-C that has ended the command is not meant for the prompt.
+            None if ends_itself => match timeout(Duration::ZERO, signals.next()).await {
+                Ok(StopSignal::Terminated) => StopSignal::Terminated,
+                Ok(StopSignal::Interrupted) | Err(_) => continue,
             },
-            ending = signals.next() => ending,
+            None => continue,
+            Some(ending) => ending,
         };
         if ending == StopSignal::Terminated {
             return Ok(Some(ending));

@@ -7,18 +7,20 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Level, Reach, ReadOptions, Receipt, WriteOptions, Written};
+use dkv_api::{Condition, Level, Reach, ReadOptions, Receipt, Role, WriteOptions, Written};
 use dkv_console::problem::{Abort, Failure, Problem, unreported_change};
 use dkv_console::units;
 use dkv_console::{Console, Tone};
 
 use crate::api_problems::{read_problem, scan_problem, write_problem};
 use crate::grammar::{Command, Key, ReadParameters, ValueSource};
+use crate::history;
 use crate::inspect;
 use crate::json_results;
 use crate::listing;
 use crate::status;
 use crate::store::Store;
+use crate::watch;
 
 /// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,10 @@ async fn execute(
     match command {
         Command::Read { key, how } => {
             check_level(command, store.level_given())?;
+            if let Some(revision) = how.revision {
+                let client = store.client(Role::Client).await?;
+                return history::get(key, revision, &client, console).await;
+            }
             let options = read_options(how, store.level());
             let read = store.read(key.as_bytes(), options).await;
             let read = read.map_err(|error| read_problem(key, &error))?;
@@ -108,6 +114,17 @@ async fn execute(
             let said = store.scan(scan, |pair| listing::print(console, pair)).await?;
             console.flush()?;
             said.map_err(|error| scan_problem(&error))?;
+        }
+        Command::History(wanted) => {
+            // The step restores this.
+            console.json |= wanted.json;
+            let client = store.client(Role::Client).await?;
+            history::list(wanted, &client, console).await?;
+        }
+        Command::Watch(wanted) => {
+            console.json |= wanted.json;
+            let client = store.client(Role::Client).await?;
+            watch::run(wanted, &client, console).await?;
         }
         Command::Search(key) => inspect::search(key, store, console).await?,
         Command::ShowAll { node } => inspect::show_all(node, store, console).await?,
@@ -168,6 +185,14 @@ pub(crate) fn check_level(command: &Command, given: Option<Level>) -> Result<(),
     let (level, condition) = match command {
         Command::Read { how, .. } => {
             let level = how.level.or(given);
+            if how.revision.is_some()
+                && (how.level.is_some() || how.max_staleness_ms.is_some() || how.at_least.is_some())
+            {
+                return Err(Problem::usage(
+                    "a read at a revision has one answer, so it takes no level and no bounds; \
+                     omit them or --revision",
+                ));
+            }
             return match level {
                 Some(level @ (Level::Strong | Level::All))
                     if how.max_staleness_ms.is_some() || how.at_least.is_some() =>
@@ -195,7 +220,7 @@ pub(crate) fn check_level(command: &Command, given: Option<Level>) -> Result<(),
 }
 
 fn read_options(how: &ReadParameters, default: Level) -> ReadOptions {
-    let ReadParameters { level, max_staleness_ms, at_least } = *how;
+    let ReadParameters { level, max_staleness_ms, at_least, revision: _ } = *how;
     let bounded = max_staleness_ms.is_some() || at_least.is_some();
     // Bounds without a level ask for an eventual read, whatever the default.
     let level = match (level, default) {

@@ -81,6 +81,8 @@ impl Step {
                 command,
                 Command::Read { .. }
                     | Command::Scan(_)
+                    | Command::History(_)
+                    | Command::Watch(_)
                     | Command::Search(_)
                     | Command::ShowAll { .. }
             ),
@@ -98,6 +100,11 @@ impl Step {
             StepKind::Command(command) => run::check_level(command, given),
             StepKind::Subcommand(_) | StepKind::Help(_) => Ok(()),
         }
+    }
+
+    /// Returns whether it handles Ctrl-C itself, which is how it ends.
+    pub(crate) fn ends_at_interrupt(&self) -> bool {
+        matches!(self.act, StepKind::Command(Command::Watch(_)))
     }
 
     /// Returns whether it may have changed something when it is interrupted.

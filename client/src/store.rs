@@ -198,12 +198,13 @@ async fn list(
     scan: &Scan,
     mut each: impl FnMut(&Pair) -> io::Result<()>,
 ) -> io::Result<Result<(), Error>> {
-    let Scan { prefix, after, limit, keys_only } = scan;
+    let Scan { prefix, after, limit, keys_only, revision } = scan;
     let mut options = ScanOptions::prefix(Bytes::copy_from_slice(prefix))
         .after(Bytes::copy_from_slice(after))
         .values(!keys_only)
         .level(level);
     options.limit = *limit;
+    options.at = *revision;
     let mut scan = client.scan(options);
     loop {
         match scan.next().await {

@@ -1,12 +1,13 @@
 //! Carries out the subcommands that act on a network and are not commands of the grammar.
 
+use dkv_api::Revision;
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
 
 use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, holders, placement};
+use crate::{admin, history, holders, placement};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -38,6 +39,9 @@ pub(crate) async fn run(
         Subcommand::Rebalance { dry_run: true, .. } => placement::show_plan(&client, console).await,
         Subcommand::Rebalance { .. } => placement::rebalance(&client, console).await,
         Subcommand::Remove { node, .. } => admin::remove(node, &client, console).await,
+        Subcommand::Compact { revision, shard, yes, .. } => {
+            history::compact(Revision(*revision), *shard, *yes, &client, console).await
+        }
         Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
         Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
         Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,

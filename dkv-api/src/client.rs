@@ -391,6 +391,16 @@ impl Client {
         &self.inner.driver
     }
 
+    /// Returns the time limit of requests that set none.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    /// Returns whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.driver.is_closed()
+    }
+
     pub(crate) fn has_server(&self) -> bool {
         self.inner.has_server
     }

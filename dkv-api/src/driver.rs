@@ -24,6 +24,7 @@ use crate::credential_store::CredentialStore;
 use crate::node_connection::{self, ConnectionId, NodeConnection, Observer};
 use crate::registration_server::{LookupError, RegistrationServer};
 use crate::router::{Effect, Outcome, RequestKind, Router};
+use crate::watch_connections::WatchConnections;
 
 /// Time between two ticks of the router while requests are under way.
 const TICK: Duration = Duration::from_millis(5);
@@ -41,6 +42,7 @@ pub(crate) struct Driver {
     pub(crate) endpoint: Endpoint,
     pub(crate) server: RegistrationServer,
     pub(crate) store: CredentialStore,
+    pub(crate) watches: WatchConnections,
     asking_server: AtomicBool,
     /// Wakes the task that ticks.
     busy: Notify,
@@ -68,6 +70,7 @@ impl Driver {
             endpoint,
             server,
             store,
+            watches: WatchConnections::default(),
             asking_server: AtomicBool::new(false),
             busy: Notify::new(),
             core: Mutex::new(Core {
@@ -101,6 +104,10 @@ impl Driver {
         let id = core.router.submit(self.now(), kind, timeout, Some(waiter));
         self.execute_effects(&mut core);
         Some(id)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.core().closed
     }
 
     /// Closes all connections and ends all requests.

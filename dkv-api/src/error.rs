@@ -52,6 +52,20 @@ pub enum Error {
         /// The receipt of the answer.
         receipt: Receipt,
     },
+    /// The history at that revision is no longer kept. No effect.
+    #[error("compacted: the history begins at revision {floor}")]
+    Compacted {
+        /// The earliest revision at which the shard can be read.
+        floor: Revision,
+    },
+    /// The shard has not reached that revision. No effect.
+    #[error("revision {asked} is not there yet: the latest is {latest}")]
+    NotYet {
+        /// The revision that was asked for.
+        asked: Revision,
+        /// The latest revision of the shard.
+        latest: Revision,
+    },
     /// The request can never succeed. No effect.
     #[error("invalid request: {0}")]
     Invalid(String),

@@ -71,6 +71,8 @@
 //! | [`write`](Client::write), [`write_with`](Client::write_with) | sets it, if a [`Condition`] holds |
 //! | [`delete`](Client::delete), [`delete_with`](Client::delete_with) | deletes it, if a [`Condition`] holds |
 //! | [`scan`](Client::scan) | lists keys in order |
+//! | [`read_at`](Client::read_at), [`history`](Client::history) | return earlier values |
+//! | [`watch`](Client::watch) | streams changes as they happen |
 //!
 //! Every result carries a [`Receipt`]: the shard, the key's revision, the level served, the node
 //! that served it and the age of the answer.
@@ -100,6 +102,7 @@
 //! | [`Unavailable`](Error::Unavailable) | none | repeat the same request, later |
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
+//! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
 //! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge) | none | fix the program |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
 //!
@@ -123,6 +126,18 @@
 //! [`Client::scan`] lists keys in the order of their bytes, from all shards, page by page.
 //! [`ScanOptions`] has prefix, start, limit and whether to fetch values. A scan is not a snapshot;
 //! [`Client::scan`] says what it promises.
+//!
+//! # History and watches
+//!
+//! A shard keeps the versions of its keys back to a *floor*, which rises by policy or with
+//! [`Client::compact`]. [`Client::read_at`] reads a key as it was at a revision, a scan
+//! [at a revision](ScanOptions::at) lists all keys of that moment in a network with one shard, and
+//! [`Client::history`] returns the versions of a key.
+//!
+//! [`Client::watch`] streams the changes of a key or of a range of keys: each change exactly once,
+//! in the order of revisions within a shard. A [`WatchToken`] names a position from which a watch
+//! can go on later, in another process too. A watch moves to another replica by itself when a node
+//! fails.
 //!
 //! # Many requests at once
 //!
@@ -159,6 +174,8 @@ mod builder;
 mod client;
 mod options;
 mod scan;
+mod history;
+mod watch;
 mod error;
 mod status;
 mod inspect;
@@ -169,6 +186,7 @@ mod router;
 // The shell: tasks, connections, files.
 mod driver;
 mod node_connection;
+mod watch_connections;
 mod registration_server;
 mod connect;
 mod credential_store;
@@ -178,9 +196,11 @@ pub use address::DEFAULT_PORT;
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
+pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
+pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
@@ -190,8 +210,8 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, Level, NodeStatus, Page, Pair, Reach, Receipt,
-    RunChoice, RunReport, ServerStatus, TokenInfo,
+    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, Level, NodeStatus, Page, Pair, Reach,
+    Receipt, RunChoice, RunReport, ServerStatus, TokenInfo, Version,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

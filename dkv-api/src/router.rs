@@ -209,6 +209,10 @@ impl<W> Router<W> {
     ) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
+        let declined = match &kind {
+            RequestKind::Locate { avoid, .. } => avoid.clone(),
+            _ => Vec::new(),
+        };
         let pending = Pending {
             kind,
             group: None,
@@ -219,7 +223,7 @@ impl<W> Router<W> {
             attempts: Vec::new(),
             sent: now,
             in_doubt: false,
-            declined: Vec::new(),
+            declined,
             retries: 0,
             session_expiries: 0,
             last_error: None,
@@ -228,6 +232,11 @@ impl<W> Router<W> {
         self.requests.insert(id, pending);
         self.deadlines.insert((deadline, id));
         id
+    }
+
+    /// Returns the address of a member of the network.
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<SocketAddr> {
+        self.peers.get(&node).filter(|peer| peer.is_member).map(|peer| peer.address)
     }
 
     /// Cancels a request whose caller has dropped its future.

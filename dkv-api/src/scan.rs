@@ -13,7 +13,9 @@
 //!   had at a moment in between.
 //! - A key that is created or deleted during the scan may or may not come.
 //!
-//! A scan is not a snapshot: it may contain the later of two writes and not the earlier. At
+//! A scan at a revision shows one moment: the revision of the only shard.
+//!
+//! Any other scan is not a snapshot: it may contain the later of two writes and not the earlier. At
 //! [`Level::Eventual`] the moments may precede the scan, by up to
 //! [`staleness_ms`](Scan::staleness_ms).
 
@@ -24,7 +26,7 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::GroupId;
+use dkv_base::id::{GroupId, Revision};
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{Answer, Level, Page, Pair, ReadBounds, Receipt, Span};
 use futures::stream::{self, StreamExt};
@@ -32,6 +34,7 @@ use futures::stream::{self, StreamExt};
 use self::merge::Merge;
 use crate::client::{Client, wrong_answer};
 use crate::error::Error;
+use crate::history::only_shard;
 use crate::router::RequestKind;
 
 /// Shards that are asked at the same time.
@@ -61,6 +64,8 @@ pub struct ScanOptions {
     pub values: bool,
     /// What each page must guarantee; [`Level::Strong`] by default.
     pub level: Level,
+    /// Lists the keys as they were at this revision; as they are by default.
+    pub at: Option<Revision>,
     /// Time to wait for each page; the client's timeout by default.
     pub timeout: Option<Duration>,
 }
@@ -73,6 +78,7 @@ impl Default for ScanOptions {
             limit: None,
             values: true,
             level: Level::Strong,
+            at: None,
             timeout: None,
         }
     }
@@ -129,6 +135,19 @@ impl ScanOptions {
         Self { level, ..self }
     }
 
+    /// Lists the keys as they were at a revision, all at that one moment, whatever the level. Only
+    /// in a network with one shard, because each shard has revisions of its own.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Revision, ScanOptions};
+    ///
+    /// let users_then = ScanOptions::prefix("user/").at(Revision(500));
+    /// ```
+    pub fn at(self, revision: Revision) -> Self {
+        Self { at: Some(revision), ..self }
+    }
+
     /// Sets the time to wait for each page.
     ///
     /// # Examples
@@ -148,7 +167,8 @@ impl Client {
     ///
     /// A key that exists during the whole scan comes once, with a value that it had meanwhile. A
     /// key that is created or deleted meanwhile may or may not come. A scan is not a snapshot: the
-    /// listed values need never have existed at the same time.
+    /// listed values need never have existed at the same time. One [at a
+    /// revision](ScanOptions::at) is.
     ///
     /// # Examples
     /// ```
@@ -188,7 +208,9 @@ impl Scan {
     /// go on: call this again.
     ///
     /// # Errors
-    /// As for [`Client::read_with`], except [`Error::NotFound`].
+    /// As for [`Client::read_with`], except [`Error::NotFound`]. For a scan at a revision also
+    /// [`Error::Compacted`] and [`Error::NotYet`], and [`Error::Invalid`] if the network has
+    /// several shards.
     ///
     /// # Examples
     /// ```
@@ -209,6 +231,9 @@ impl Scan {
             Some(merge) => merge,
             none => {
                 let view = self.client.view().await?;
+                if self.options.at.is_some() {
+                    only_shard(&view, "scan without a revision, or read single keys at theirs")?;
+                }
                 let shards = view.shards.iter().map(|shard| shard.group);
                 none.insert(Merge::new(&self.options, shards))
             }
@@ -289,8 +314,13 @@ async fn page(
     shard: GroupId,
     span: Span,
 ) -> Result<(Receipt, Page), Error> {
-    let kind =
-        RequestKind::Scan { shard, span, level: options.level, bounds: ReadBounds::default() };
+    let kind = match options.at {
+        Some(revision) => RequestKind::ScanAt { shard, span, revision },
+        None => {
+            let (level, bounds) = (options.level, ReadBounds::default());
+            RequestKind::Scan { shard, span, level, bounds }
+        }
+    };
     match client.request(kind, options.timeout).await? {
         Answer::Page(receipt, page) => Ok((receipt, page)),
         _ => Err(wrong_answer()),

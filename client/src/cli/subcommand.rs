@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::CommandFactory;
-use dkv_api::Role;
+use dkv_api::{Revision, Role};
 
 use super::{Cli, Connect, PutArgs, Subcommand, TokenAction, TokenArgs};
-use crate::grammar::{self, Command, GrammarError, Scan};
+use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
 
 /// Subcommands that run processes or only print something, and so are not commands on a network.
@@ -35,7 +35,13 @@ impl Subcommand {
         let put =
             |word: &str, PutArgs { key, value, how, .. }: &PutArgs| words(word, &[key, value], how);
         match self {
-            Self::Get { key, how, .. } => words("get", &[key], how),
+            Self::Get { key, how, revision, .. } => {
+                let mut how = how.clone();
+                if let Some(revision) = revision {
+                    how.extend(["--revision".into(), revision.to_string().into()]);
+                }
+                words("get", &[key], &how)
+            }
             Self::Put(args) => put("put", args),
             Self::Insert(args) => put("insert", args),
             Self::Update(args) => put("update", args),
@@ -45,10 +51,32 @@ impl Subcommand {
             Self::Wait { ms, .. } => words("wait", &[ms], &[]),
             Self::Nodes { .. } => Ok(Some(Command::Nodes)),
             Self::Status { json, .. } => Ok(Some(Command::Status { json: *json })),
-            Self::Scan { prefix, after, limit, keys, .. } => {
+            Self::History { key, limit, before, json, .. } => {
+                let Some(Command::History(history)) = words("history", &[key], &[])? else {
+                    return Ok(None);
+                };
+                let (before, limit, json) = (before.map(Revision), *limit, *json);
+                Ok(Some(Command::History(History { before, limit, json, ..history })))
+            }
+            Self::Watch { keys, key, from, previous, json, .. } => {
+                let mut how: Vec<OsString> = Vec::new();
+                how.extend(key.then(|| "--key".into()));
+                if let Some(from) = from {
+                    how.extend(["--from".into(), from.into()]);
+                }
+                how.extend(previous.then(|| "--previous".into()));
+                how.extend(json.then(|| "--json".into()));
+                let dashes = OsString::from("--");
+                match keys {
+                    Some(keys) => words("watch", &[&dashes, keys], &how),
+                    None => words("watch", &[], &how),
+                }
+            }
+            Self::Scan { prefix, after, limit, keys, revision, .. } => {
                 let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
                 let (prefix, after) = (bytes(prefix), bytes(after));
-                Ok(Some(Command::Scan(Scan { prefix, after, limit: *limit, keys_only: *keys })))
+                let (limit, keys_only, revision) = (*limit, *keys, revision.map(Revision));
+                Ok(Some(Command::Scan(Scan { prefix, after, limit, keys_only, revision })))
             }
             _ => Ok(None),
         }
@@ -73,6 +101,9 @@ impl Subcommand {
             | Self::Nodes { connect, .. }
             | Self::Status { connect, .. }
             | Self::Scan { connect, .. }
+            | Self::History { connect, .. }
+            | Self::Watch { connect, .. }
+            | Self::Compact { connect, .. }
             | Self::Drain { connect, .. }
             | Self::Rebalance { connect, .. }
             | Self::Remove { connect, .. }
@@ -107,6 +138,7 @@ impl Subcommand {
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }
+            | Self::Compact { .. }
             | Self::Keep { .. }
             | Self::Holders { .. }
             | Self::Revoke { .. } => Role::Admin,

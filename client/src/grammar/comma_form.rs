@@ -1,14 +1,14 @@
-//! The comma form: `R,<key>`, `W,<key>,<value>`, `D,<key>`, `T,<ms>`.
+//! The comma form: `R,<key>`, `W,<key>,<value>`, `D,<key>`, `H,<key>`, `T,<ms>`.
 //!
 //! The letter is upper case. The key ends at the next comma; everything after it is the value,
 //! including commas and spaces. A key that contains a comma needs the word form.
 
 use dkv_wire::message::Condition;
 
-use super::{Command, GrammarError, Key, ReadParameters, WAIT_MS_MAX, quote};
+use super::{Command, GrammarError, History, Key, ReadParameters, WAIT_MS_MAX, quote};
 
 /// All comma forms, for messages.
-pub(super) const FORMS: &str = "R,<key> W,<key>,<value> D,<key> T,<ms>";
+pub(super) const FORMS: &str = "R,<key> W,<key>,<value> D,<key> H,<key> T,<ms>";
 
 /// Returns whether a text is in the comma form: its first comma comes before any blank or quote, or
 /// it is only the letter.
@@ -46,6 +46,12 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
             level: None,
             condition: Condition::Always,
         }),
+        b"H" => Ok(Command::History(History {
+            key: whole_key(rest, form, "history")?,
+            before: None,
+            limit: None,
+            json: false,
+        })),
         b"W" => {
             let Some(comma) = rest.iter().position(|byte| *byte == b',') else {
                 return Err(GrammarError::new("the value is missing", format!("write {form}")));
@@ -68,6 +74,7 @@ fn form(letter: &[u8]) -> Option<&'static str> {
         b"R" => Some("R,<key>"),
         b"W" => Some("W,<key>,<value>"),
         b"D" => Some("D,<key>"),
+        b"H" => Some("H,<key>"),
         b"T" => Some("T,<ms>"),
         _ => None,
     }

@@ -91,7 +91,7 @@ fn a_malformed_comma_form_says_what_to_write() {
     assert_eq!(
         wrong("X,a"),
         "malformed command \"X,a\": there is no command X; write one of R,<key> W,<key>,<value> \
-         D,<key> T,<ms>"
+         D,<key> H,<key> T,<ms>"
     );
     assert!(wrong("T,soon").contains("\"soon\" is not a number of milliseconds"));
     assert!(wrong("T,-1").contains("is not a number of milliseconds"));
@@ -133,6 +133,7 @@ fn words_take_quotes_and_conditions() {
         level: Some(Level::Session),
         max_staleness_ms: Some(500),
         at_least: Some(Revision(12)),
+        revision: None,
     };
     assert_eq!(
         line("get k session at-least 12 max-staleness 500"),
@@ -184,6 +185,44 @@ fn words_take_quotes_and_conditions() {
 }
 
 #[test]
+fn history_and_watches_have_options() {
+    let history = |before, limit, json| {
+        let before: Option<u64> = before;
+        Command::History(History { key: key("k"), before: before.map(Revision), limit, json })
+    };
+    assert_eq!(line("H,k"), history(None, None, false));
+    assert_eq!(line("history k"), history(None, None, false));
+    assert_eq!(line("history k --limit 3 --json --before 17"), history(Some(17), Some(3), true));
+    let then = ReadParameters { revision: Some(Revision(17)), ..ReadParameters::default() };
+    assert_eq!(line("get k --revision 17"), Command::Read { key: key("k"), how: then });
+    let then = Scan { prefix: b"a".to_vec(), revision: Some(Revision(17)), ..Scan::default() };
+    assert_eq!(line("scan a --revision 17"), Command::Scan(then));
+    let all = Watch::default();
+    assert_eq!(line("watch"), Command::Watch(all.clone()));
+    let users = Watch { keys: b"user/".to_vec(), ..all };
+    assert_eq!(line("watch user/"), Command::Watch(users.clone()));
+    let from = "1:500,2:33".parse().ok();
+    assert_eq!(
+        line("watch user/ --key --from 1:500,2:33 --previous --json"),
+        Command::Watch(Watch { exact: true, from, previous: true, json: true, ..users })
+    );
+    for (text, why) in [
+        ("get k --revision x", "\"x\" is not a revision; write get KEY"),
+        ("history", "KEY is missing; write history KEY"),
+        ("history k --limit -1", "\"-1\" is not a number of versions"),
+        ("history k l", "unexpected argument \"l\""),
+        ("watch --key", "the key is empty"),
+        ("watch a --from", "write watch [PREFIX]"),
+        ("watch a --from 1:5,1:6", "\"1:5,1:6\" is not a position of a watch"),
+        ("watch a --from now", "\"now\" is not a position of a watch"),
+        ("watch a b", "unexpected argument \"b\""),
+    ] {
+        let said = wrong(text);
+        assert!(said.contains(why), "{text}: {said}");
+    }
+}
+
+#[test]
 fn a_value_in_the_word_form_may_be_named() {
     let value = |text: &str| match line(text) {
         Command::Write { value, .. } => value,
@@ -223,13 +262,13 @@ fn words_act_on_the_processes_of_a_local_network() {
 
 #[test]
 fn malformed_words_say_what_to_write() {
-    assert!(
-        wrong("get").ends_with(
-            "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
-        )
-    );
+    assert!(wrong("get").ends_with(
+        "KEY is missing; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION] \
+             [--revision N]"
+    ));
     assert!(wrong("get a b").ends_with(
-        "unexpected argument \"b\"; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION]"
+        "unexpected argument \"b\"; write get KEY [LEVEL] [max-staleness MS] [at-least REVISION] \
+         [--revision N]"
     ));
     assert!(wrong("set a b").contains("did you mean put KEY VALUE"));
     assert!(wrong("GET a").contains("did you mean get KEY"));
@@ -283,8 +322,38 @@ fn any_scan() -> impl Strategy<Value = Scan> {
             Just(b"--".to_vec()),
         ]
     };
-    (bytes(), bytes(), any::<Option<u64>>(), any::<bool>())
-        .prop_map(|(prefix, after, limit, keys_only)| Scan { prefix, after, limit, keys_only })
+    let numbers = (any::<Option<u64>>(), any::<Option<u64>>());
+    (bytes(), bytes(), numbers, any::<bool>()).prop_map(
+        |(prefix, after, (limit, revision), keys_only)| {
+            let revision = revision.map(Revision);
+            Scan { prefix, after, limit, keys_only, revision }
+        },
+    )
+}
+
+fn any_history() -> impl Strategy<Value = History> {
+    let numbers = (any::<Option<u64>>(), any::<Option<u64>>());
+    (any_key(), numbers, any::<bool>()).prop_map(|(key, (before, limit), json)| {
+        let before = before.map(Revision);
+        History { key, before, limit, json }
+    })
+}
+
+fn any_watch() -> impl Strategy<Value = Watch> {
+    let token = prop_oneof![
+        any::<u64>().prop_map(|revision| WatchToken::from(Revision(revision))),
+        proptest::collection::btree_map(1..1000_u32, any::<u64>(), 1..4).prop_map(|revisions| {
+            let of = |(shard, revision)| (dkv_api::GroupId(shard), Revision(revision));
+            revisions.into_iter().map(of).collect()
+        }),
+    ];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (any_key(), proptest::option::of(token), flags).prop_map(
+        |(key, from, (exact, previous, json))| {
+            let keys = key.as_bytes().to_vec();
+            Watch { keys, exact, from, previous, json }
+        },
+    )
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
@@ -296,11 +365,13 @@ fn any_command() -> impl Strategy<Value = Command> {
             Level::All,
         ]))
     };
-    let how = (level(), any::<Option<u64>>(), any::<Option<u64>>());
-    let how = how.prop_map(|(level, max_staleness_ms, at_least)| ReadParameters {
+    let number = any::<Option<u64>>;
+    let how = (level(), number(), number(), number());
+    let how = how.prop_map(|(level, max_staleness_ms, at_least, revision)| ReadParameters {
         level,
         max_staleness_ms,
         at_least: at_least.map(Revision),
+        revision: revision.map(Revision),
     });
     let bytes = proptest::collection::vec(any::<u8>(), 0..60);
     let value = prop_oneof![
@@ -321,6 +392,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(key, level, condition)| Command::Delete { key, level, condition }),
         (0..=WAIT_MS_MAX).prop_map(|ms| Command::Wait { ms }),
         any_scan().prop_map(Command::Scan),
+        any_history().prop_map(Command::History),
+        any_watch().prop_map(Command::Watch),
     ]
 }
 

@@ -1,11 +1,12 @@
 //! The word form: a word and its operands, already split.
 
+use dkv_api::WatchToken;
 use dkv_base::id::Revision;
 use dkv_wire::message::{Condition, Level};
 
 use super::{
-    Command, GrammarError, Key, ProcessAction, ProcessTarget, ReadParameters, Scan, ValueSource,
-    comma_form, quote,
+    Command, GrammarError, History, Key, ProcessAction, ProcessTarget, ReadParameters, Scan,
+    ValueSource, Watch, comma_form, quote,
 };
 
 /// A word that begins a command.
@@ -33,7 +34,7 @@ const fn keyword(
 pub(crate) const KEYWORDS: &[Keyword] = &[
     keyword(
         "get",
-        "get KEY [LEVEL] [max-staleness MS] [at-least REVISION]",
+        "get KEY [LEVEL] [max-staleness MS] [at-least REVISION] [--revision N]",
         "print the value of a key",
         false,
     ),
@@ -48,8 +49,20 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     keyword("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
     keyword(
         "scan",
-        "scan [PREFIX] [--after KEY] [--limit N] [--keys]",
+        "scan [PREFIX] [--after KEY] [--limit N] [--keys] [--revision N]",
         "list keys and values in order, as CSV that load accepts",
+        false,
+    ),
+    keyword(
+        "history",
+        "history KEY [--limit N] [--before REVISION] [--json]",
+        "list the versions of a key, newest first",
+        false,
+    ),
+    keyword(
+        "watch",
+        "watch [PREFIX] [--key] [--from TOKEN] [--previous] [--json]",
+        "show changes as they happen, until Ctrl-C",
         false,
     ),
     keyword("search", "search KEY", "show what each replica has of a key", false),
@@ -145,7 +158,11 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
                 Some(condition) => Ok(Command::Delete { key: key(name)?, level, condition }),
             }
         }
-        ("scan", rest) => scan(rest).map(Command::Scan).ok_or_else(wrong),
+        ("scan", rest) => scan(rest, known.form)?.map(Command::Scan).ok_or_else(wrong),
+        ("history", [name, rest @ ..]) => {
+            history(key(name)?, rest, known.form)?.map(Command::History).ok_or_else(wrong)
+        }
+        ("watch", rest) => watch(rest, known.form)?.map(Command::Watch).ok_or_else(wrong),
         ("search", [name]) => Ok(Command::Search(key(name)?)),
         ("show-all", [node]) => Ok(Command::ShowAll { node: quote::escaped(node) }),
         ("wait", [time]) => Ok(Command::Wait { ms: comma_form::milliseconds(time, known.form)? }),
@@ -171,15 +188,20 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
 fn problem(known: &Keyword, operands: &[Vec<u8>]) -> String {
     let needed = match known.word {
         "put" | "insert" | "update" => 2,
-        "get" | "delete" | "search" | "show-all" | "wait" | "kill" | "start" | "stop" | "pause"
-        | "resume" => 1,
+        "get" | "delete" | "history" | "search" | "show-all" | "wait" | "kill" | "start"
+        | "stop" | "pause" | "resume" => 1,
         _ => 0,
     };
     if operands.len() < needed {
         let missing = known.form.split(' ').nth(1 + operands.len()).unwrap_or("an operand");
         return format!("{missing} is missing");
     }
-    let rest = &operands[needed..];
+    let mut rest = &operands[needed..];
+    if let ("scan" | "watch", Some(first)) = (known.word, rest.first())
+        && !is_option(first)
+    {
+        rest = &rest[1..];
+    }
     match (rest.iter().find(|word| !is_option(word)), rest.last()) {
         (Some(strange), _) => format!("unexpected argument {:?}", quote::escaped(strange)),
         (None, Some(last)) => {
@@ -203,6 +225,11 @@ fn is_option(word: &[u8]) -> bool {
                 | b"--limit"
                 | b"--keys"
                 | b"--json"
+                | b"--revision"
+                | b"--before"
+                | b"--key"
+                | b"--from"
+                | b"--previous"
         )
 }
 
@@ -296,6 +323,10 @@ fn bounds(words: &[&[u8]], form: &str) -> Result<Option<ReadParameters>, Grammar
                 let revision = Revision(whole(number, "a revision", form)?);
                 how.at_least.replace(revision).is_some()
             }
+            b"--revision" => {
+                let revision = Revision(whole(number, "a revision", form)?);
+                how.revision.replace(revision).is_some()
+            }
             _ => return Ok(None),
         };
         if twice {
@@ -329,35 +360,112 @@ fn condition(words: &[&[u8]], form: &str) -> Result<Option<Condition>, GrammarEr
     })
 }
 
-/// Parses an optional prefix and options. A prefix that looks like an option follows `--`, as in a
-/// shell.
-fn scan(mut words: &[&[u8]]) -> Option<Scan> {
-    let mut scan = Scan::default();
+/// Splits off an optional prefix. One that looks like an option follows `--`, as in a shell.
+fn leading_prefix<'a, 'b>(words: &'a [&'b [u8]]) -> (Vec<u8>, &'a [&'b [u8]]) {
     match words {
-        [b"--", prefix, rest @ ..] => (scan.prefix, words) = (prefix.to_vec(), rest),
-        [prefix, rest @ ..] if !prefix.starts_with(b"--") => {
-            (scan.prefix, words) = (prefix.to_vec(), rest);
-        }
-        _ => {}
+        [b"--", prefix, rest @ ..] => (prefix.to_vec(), rest),
+        [prefix, rest @ ..] if !prefix.starts_with(b"--") => (prefix.to_vec(), rest),
+        _ => (Vec::new(), words),
     }
+}
+
+/// Parses the operands of a scan; `None` if they are something else.
+fn scan(words: &[&[u8]], form: &str) -> Result<Option<Scan>, GrammarError> {
+    let (prefix, mut words) = leading_prefix(words);
+    let mut scan = Scan { prefix, ..Scan::default() };
     loop {
         words = match words {
-            [] => return Some(scan),
+            [] => return Ok(Some(scan)),
             [b"--after", key, rest @ ..] if scan.after.is_empty() => {
                 scan.after = key.to_vec();
                 rest
             }
             [b"--limit", number, rest @ ..] if scan.limit.is_none() => {
-                scan.limit = Some(std::str::from_utf8(number).ok()?.parse().ok()?);
+                scan.limit = Some(whole(number, "a number of keys", form)?);
                 rest
             }
             [b"--keys", rest @ ..] if !scan.keys_only => {
                 scan.keys_only = true;
                 rest
             }
-            _ => return None,
+            [b"--revision", number, rest @ ..] if scan.revision.is_none() => {
+                scan.revision = Some(Revision(whole(number, "a revision", form)?));
+                rest
+            }
+            _ => return Ok(None),
         }
     }
+}
+
+/// Parses the options of a history; `None` if they are something else.
+fn history(key: Key, words: &[&[u8]], form: &str) -> Result<Option<History>, GrammarError> {
+    let mut history = History { key, before: None, limit: None, json: false };
+    let mut words = words;
+    loop {
+        words = match words {
+            [] => return Ok(Some(history)),
+            [b"--before", number, rest @ ..] if history.before.is_none() => {
+                history.before = Some(Revision(whole(number, "a revision", form)?));
+                rest
+            }
+            [b"--limit", number, rest @ ..] if history.limit.is_none() => {
+                history.limit = Some(whole(number, "a number of versions", form)?);
+                rest
+            }
+            [b"--json", rest @ ..] if !history.json => {
+                history.json = true;
+                rest
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Parses the operands of a watch; `None` if they are something else.
+fn watch(words: &[&[u8]], form: &str) -> Result<Option<Watch>, GrammarError> {
+    let (keys, mut words) = leading_prefix(words);
+    let mut watch = Watch { keys, ..Watch::default() };
+    loop {
+        words = match words {
+            [] if watch.exact => {
+                key(&watch.keys)?;
+                return Ok(Some(watch));
+            }
+            [] => return Ok(Some(watch)),
+            [b"--key", rest @ ..] if !watch.exact => {
+                watch.exact = true;
+                rest
+            }
+            [b"--from", token, rest @ ..] if watch.from.is_none() => {
+                watch.from = Some(token_of(token, form)?);
+                rest
+            }
+            [b"--previous", rest @ ..] if !watch.previous => {
+                watch.previous = true;
+                rest
+            }
+            [b"--json", rest @ ..] if !watch.json => {
+                watch.json = true;
+                rest
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Parses a position in the changes of shards.
+fn token_of(text: &[u8], form: &str) -> Result<WatchToken, GrammarError> {
+    let token = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    token.ok_or_else(|| {
+        let mut shown = quote::escaped(text);
+        if shown.chars().count() > 48 {
+            shown = shown.chars().take(48).chain("…".chars()).collect();
+        }
+        GrammarError::new(
+            format!("{shown:?} is not a position of a watch, such as 1:500,2:33 or 500"),
+            format!("write {form} with a position that watch has printed"),
+        )
+    })
 }
 
 fn target(name: &[u8]) -> ProcessTarget {

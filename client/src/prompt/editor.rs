@@ -195,7 +195,9 @@ impl Assistant {
             ["start" | "resume"] if self.local => names(),
             ["drain" | "remove" | "keep" | "show-all"] => names(),
             ["status"] => own(&["--json"]),
-            ["get", _] => own(&["strong", "session", "eventual", "all"]),
+            ["get", _] => own(&["strong", "session", "eventual", "all", "--revision"]),
+            ["history", _, ..] => own(&["--limit", "--before", "--json"]),
+            ["watch", ..] => own(&["--key", "--from", "--previous", "--json"]),
             ["put", _, _] => own(&[
                 "strong",
                 "session",
@@ -212,7 +214,7 @@ impl Assistant {
             [word, ..] if !KEYWORDS.iter().any(|known| known.word == *word) => {
                 completions::after(before)
             }
-            ["scan", ..] => own(&["--after", "--limit", "--keys"]),
+            ["scan", ..] => own(&["--after", "--limit", "--keys", "--revision"]),
             _ => Vec::new(),
         }
     }

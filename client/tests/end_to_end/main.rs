@@ -58,6 +58,10 @@ mod gateway;
 
 mod scans;
 
+mod history;
+
+mod watch;
+
 mod regions;
 
 mod watches;

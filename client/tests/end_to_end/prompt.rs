@@ -112,6 +112,28 @@ async fn ctrl_c_interrupts_a_command_and_leaves_if_pressed_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_watch_and_not_the_prompt() {
+    let network = Network::with(serde_json::json!({ "shards": 1 }), 1).await;
+    let client = network.client().await;
+    let mut terminal = Terminal::start(&network, &[&network.address.to_string()]);
+    terminal.see(0, "dkv> ").await;
+    for round in 1..4 {
+        terminal.type_and_see("watch color --key\n", "watching from 1:").await;
+        let before = terminal.shown().len();
+        client.write("color", format!("blue{round}")).await.unwrap();
+        terminal.see(before, &format!("blue{round}")).await;
+        let before = terminal.shown().len();
+        terminal.interrupt();
+        terminal.see(before, &format!("go on with: watch color --key --from 1:{round}")).await;
+        terminal.type_and_see("H,color\n", &format!("blue{round}")).await;
+    }
+    let shown = terminal.shown();
+    assert!(!shown.contains("press Ctrl-C again") && !shown.contains("interrupted"), "{shown}");
+    terminal.keys.write_all(b"exit\n").unwrap();
+    assert!(terminal.ended().await.success(), "{}", terminal.shown());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_prompt_has_the_status_of_the_signal() {
     let network = Network::start(1).await;
     let mut terminal = Terminal::start(&network, &[&network.address.to_string()]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_base::id::{NodeId, Revision};
+use dkv_base::id::{GroupId, NodeId, Revision};
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
@@ -26,6 +26,9 @@ impl<W> Pending<W> {
             return false;
         };
         let tells_latest = match answer {
+            // A read at a revision is of the past.
+            Answer::VersionAt(..) | Answer::Versions(..) => false,
+            Answer::Page(..) if matches!(self.kind, RequestKind::ScanAt { .. }) => false,
             // For a key that exists, the receipt has the key's revision and not the shard's.
             Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => stored.is_none(),
             _ => true,
@@ -43,7 +46,13 @@ impl<W> Pending<W> {
             (RequestKind::Write { everywhere, .. }, Answer::WrittenEverywhere { .. }) => {
                 *everywhere
             }
-            (RequestKind::Scan { .. }, Answer::Page(..))
+            (
+                RequestKind::Scan { .. } | RequestKind::Locate { .. } | RequestKind::ScanAt { .. },
+                Answer::Page(..),
+            )
+            | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
+            | (RequestKind::History { .. }, Answer::Versions(..))
+            | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
@@ -120,6 +129,8 @@ impl<W> Router<W> {
     fn handle_answer(&mut self, now: Duration, node: NodeId, id: u64, answer: Answer) {
         let Some(pending) = self.requests.get(&id) else { return };
         let strong = matches!(pending.kind, RequestKind::Read { level: Level::Strong, .. });
+        // The caller sees nothing of the page of a replica that is only looked for.
+        let shows_keys = !matches!(pending.kind, RequestKind::Locate { .. });
         let alone = !strong && !matches!(pending.kind.target(), Target::Primary);
         if pending.stage == Stage::Sent(node)
             && let Some(peer) = self.peers.get_mut(&node)
@@ -139,7 +150,7 @@ impl<W> Router<W> {
                 }
             }
         }
-        if let Some(receipt) = receipt(&answer) {
+        if let Some(receipt) = receipt(&answer).filter(|_| shows_keys) {
             self.note_receipt(&receipt);
         }
         self.note_value_size(id, &answer);
@@ -155,6 +166,13 @@ impl<W> Router<W> {
         self.finish(now, id, Ok(answer));
         if let Some(view) = view {
             self.handle_node_view(now, node, *view);
+        }
+    }
+
+    /// Records that a watch has shown everything in a shard through a revision.
+    pub(crate) fn note_watched(&mut self, shard: GroupId, through: Revision) {
+        if let Some(group) = self.groups.get_mut(&shard) {
+            group.seen = group.seen.max(through);
         }
     }
 
@@ -178,6 +196,8 @@ impl<W> Router<W> {
                 Answer::Value(_, stored) | Answer::ValueEverywhere(_, stored, _) => {
                     stored.as_ref().map_or(0, |stored| stored.value.len())
                 }
+                // Those of the past say little about the next read.
+                Answer::VersionAt(..) | Answer::Versions(..) => return,
                 _ => pending.kind.bytes(),
             },
         ) else {

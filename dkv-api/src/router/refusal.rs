@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_base::id::{NodeId, Number, Stamp};
+use dkv_base::id::{NodeId, Number, Revision, Stamp};
 use dkv_wire::message::Refusal;
 
 use super::{RequestKind, Router, Stage, Target, timing};
@@ -17,6 +17,8 @@ impl<W> Router<W> {
         id: u64,
         refusal: Refusal,
     ) {
+        let is_ahead = matches!(&refusal, Refusal::NotYet { asked, .. }
+            if self.is_ahead(id, *asked));
         let Some(pending) = self.requests.get_mut(&id) else { return };
         let is_current = pending.stage == Stage::Sent(node);
         let target = pending.kind.target();
@@ -46,8 +48,17 @@ impl<W> Router<W> {
             {
                 self.handle_clock(now, node, id, stamp);
             }
+            Refusal::Compacted { floor } => {
+                self.finish_refused(now, id, Error::Compacted { floor });
+            }
+            Refusal::NotYet { asked, latest } if is_ahead => {
+                self.finish_refused(now, id, Error::NotYet { asked, latest });
+            }
             Refusal::Lost { node, number } => self.deposit_lost(now, id, node, number),
-            Refusal::NotPrimary { .. } | Refusal::Behind { .. } | Refusal::Unavailable(_)
+            Refusal::NotPrimary { .. }
+            | Refusal::Behind { .. }
+            | Refusal::NotYet { .. }
+            | Refusal::Unavailable(_)
                 if target == Target::Replica =>
             {
                 self.try_next_replica(now, id, node, refusal.to_string());
@@ -64,6 +75,14 @@ impl<W> Router<W> {
                 self.back_off(now, id, node, other.to_string(), None);
             }
         }
+    }
+
+    /// Returns whether nothing that this client has seen contradicts that a shard has not reached a
+    /// revision. A replica asks the primary before it says so.
+    fn is_ahead(&self, id: u64, asked: Revision) -> bool {
+        let group = self.requests.get(&id).and_then(|pending| pending.group);
+        let group = group.and_then(|group| self.groups.get(&group));
+        group.is_some_and(|group| group.seen < asked)
     }
 
     /// Ends a request with a definite refusal. That this attempt had no effect says nothing about

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::codec;
+use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
     Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
 };
@@ -19,6 +20,17 @@ pub(crate) enum RequestKind {
     Read { key: Bytes, level: Level, bounds: ReadBounds, nearest: bool },
     /// Lists a page of the keys of a shard.
     Scan { shard: GroupId, span: Span, level: Level, bounds: ReadBounds },
+    /// Asks which replica answers first, and for the shard's latest revision there. Goes to the
+    /// nodes of `avoid` last; to the primary if the revision must be the `latest`.
+    Locate { shard: GroupId, latest: bool, avoid: Vec<NodeId> },
+    /// Reads a key at a revision.
+    ReadAt { key: Bytes, revision: Revision },
+    /// Lists a page of the keys of a shard at a revision.
+    ScanAt { shard: GroupId, span: Span, revision: Revision },
+    /// Lists versions of a key.
+    History { key: Bytes, before: Revision, versions_max: u32 },
+    /// Raises the floor of a shard's history.
+    Compact { shard: GroupId, floor: Revision },
     /// Puts a key, or deletes it without a value; `everywhere` if all replicas have to confirm it.
     Write {
         condition: Condition,
@@ -122,6 +134,10 @@ impl RequestKind {
             Self::Read { level: Level::Eventual | Level::Session, .. }
             | Self::Read { level: Level::Strong, nearest: true, .. }
             | Self::Scan { level: Level::Eventual | Level::Session, .. }
+            | Self::Locate { latest: false, .. }
+            | Self::ReadAt { .. }
+            | Self::ScanAt { .. }
+            | Self::History { .. }
             | Self::Deposit { .. } => Target::Replica,
             Self::Direct { node, .. } => Target::Node(*node),
             _ => Target::Primary,
@@ -131,10 +147,16 @@ impl RequestKind {
     /// Returns whether an unanswered attempt may have changed what the caller can see.
     pub(crate) fn has_effect(&self) -> bool {
         match self {
-            Self::Write { .. } => true,
+            Self::Write { .. } | Self::Compact { .. } => true,
             Self::Deposit { .. } => !self.is_clock_query(),
             Self::Control(body) | Self::Direct { body, .. } => body.has_effect(),
-            Self::Read { .. } | Self::Scan { .. } | Self::Open { .. } => false,
+            Self::Read { .. }
+            | Self::Scan { .. }
+            | Self::Locate { .. }
+            | Self::ReadAt { .. }
+            | Self::ScanAt { .. }
+            | Self::History { .. }
+            | Self::Open { .. } => false,
         }
     }
 
@@ -142,6 +164,7 @@ impl RequestKind {
     pub(crate) fn may_be_forwarded(&self) -> bool {
         match self {
             Self::Read { level: Level::Strong, nearest, .. } => *nearest,
+            Self::ReadAt { .. } | Self::ScanAt { .. } | Self::History { .. } => true,
             Self::Read { bounds, .. } | Self::Scan { bounds, .. } => !bounds.is_empty(),
             _ => false,
         }
@@ -163,9 +186,22 @@ impl RequestKind {
     /// Returns the key, if the request is about one.
     pub(crate) fn key(&self) -> Option<&Bytes> {
         match self {
-            Self::Read { key, .. } | Self::Write { key, .. } | Self::Deposit { key, .. } => {
-                Some(key)
-            }
+            Self::Read { key, .. }
+            | Self::ReadAt { key, .. }
+            | Self::History { key, .. }
+            | Self::Write { key, .. }
+            | Self::Deposit { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Returns the shard, if the request names it.
+    pub(crate) fn shard(&self) -> Option<GroupId> {
+        match self {
+            Self::Scan { shard, .. }
+            | Self::Locate { shard, .. }
+            | Self::ScanAt { shard, .. }
+            | Self::Compact { shard, .. } => Some(*shard),
             _ => None,
         }
     }
@@ -173,8 +209,9 @@ impl RequestKind {
     /// Returns the bytes that the request carries, or that its page may have.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Read { key, .. } => key.len(),
-            Self::Scan { span, .. } => span.bytes_max as usize,
+            Self::Read { key, .. } | Self::ReadAt { key, .. } => key.len(),
+            Self::Scan { span, .. } | Self::ScanAt { span, .. } => span.bytes_max as usize,
+            Self::History { .. } => SCAN_BYTES_MAX,
             Self::Write { key, value, .. } | Self::Deposit { key, value, .. } => {
                 key.len() + value.as_ref().map_or(0, Bytes::len)
             }
@@ -195,6 +232,26 @@ impl RequestKind {
                 let mode = mode(*level, bounds, detour);
                 RequestBody::Scan { shard, span: span.clone(), mode }
             }
+            Self::Locate { latest, .. } => {
+                let mode = match latest {
+                    true => mode(Level::Strong, &ReadBounds::default(), detour),
+                    false => ReadMode::Eventual(ReadBounds::default()),
+                };
+                RequestBody::Scan { shard, span: empty_span(), mode }
+            }
+            Self::ReadAt { key, revision } => {
+                RequestBody::ReadAt { shard, key: key.clone(), revision: *revision }
+            }
+            Self::ScanAt { span, revision, .. } => {
+                RequestBody::ScanAt { shard, span: span.clone(), revision: *revision }
+            }
+            Self::History { key, before, versions_max } => RequestBody::History {
+                shard,
+                key: key.clone(),
+                before: *before,
+                versions_max: *versions_max,
+            },
+            Self::Compact { floor, .. } => RequestBody::Compact { shard, floor: *floor },
             Self::Write { condition, everywhere, key, value, write_id, after } => {
                 return Some(Payload::Write {
                     shard,
@@ -221,6 +278,11 @@ impl RequestKind {
             Self::Control(body) | Self::Direct { body, .. } => body.clone(),
         }))
     }
+}
+
+/// Returns the smallest page, whose receipt is all that matters.
+fn empty_span() -> Span {
+    Span { prefix: Bytes::new(), after: Bytes::new(), keys_max: 1, bytes_max: 1, values: false }
 }
 
 fn mode(level: Level, bounds: &ReadBounds, anywhere: bool) -> ReadMode {

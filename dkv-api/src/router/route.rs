@@ -20,7 +20,7 @@ impl<W> Router<W> {
         let group = match (&pending.kind, pending.group) {
             (_, Some(group)) => Some(group),
             (RequestKind::Direct { .. }, None) => None,
-            (RequestKind::Scan { shard, .. }, None) if self.view.is_some() => Some(*shard),
+            (kind, None) if self.view.is_some() && kind.shard().is_some() => kind.shard(),
             (kind, None) => {
                 let Some(view) = &self.view else { return self.request_view(now) };
                 match kind.key() {
@@ -268,8 +268,8 @@ impl<W> Router<W> {
         pending.sent = now;
         peer.sent(now, forwarding_time);
         let mut bulk = pending.kind.bytes() > BULK_THRESHOLD_BYTES
-            || matches!(pending.kind, RequestKind::Scan { .. });
-        if let RequestKind::Read { key, .. } = &pending.kind {
+            || matches!(pending.kind, RequestKind::Scan { .. } | RequestKind::ScanAt { .. });
+        if let RequestKind::Read { key, .. } | RequestKind::ReadAt { key, .. } = &pending.kind {
             let hash = key_hash(key);
             bulk |= self.large_keys[hash as usize % self.large_keys.len()] == hash;
         }

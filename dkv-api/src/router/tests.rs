@@ -17,8 +17,8 @@ use bytes::Bytes;
 use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::message::{
-    Command, Condition, Level, Operation, ReadBounds, ReadMode, Receipt, Refusal, Reply,
-    RequestBody, Stored,
+    Command, Condition, Level, Operation, Page, ReadBounds, ReadMode, Receipt, Refusal, Reply,
+    RequestBody, Span, Stored, Versions,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -129,6 +129,21 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
             let now = Stamp::at(Duration::from_millis(ms.parse().unwrap()));
             Err(Refusal::Clock { now })
         }
+        ["version"] => Ok(Answer::VersionAt(receipt(from), None)),
+        ["versions"] => {
+            let versions = Versions { versions: Vec::new(), more: false, floor: Revision(2) };
+            Ok(Answer::Versions(receipt(from), versions))
+        }
+        ["page", revision] => {
+            let revision = Revision(revision.parse().unwrap());
+            let page = Page { pairs: Vec::new(), more: false };
+            Ok(Answer::Page(Receipt { revision, ..receipt(from) }, page))
+        }
+        ["compacted"] => Err(Refusal::Compacted { floor: Revision(9) }),
+        ["notyet", asked] => {
+            let (asked, latest) = (Revision(asked.parse().unwrap()), Revision(7));
+            Err(Refusal::NotYet { asked, latest })
+        }
         ["expired"] => Err(Refusal::SessionExpired),
         ["invalid"] => Err(Refusal::Invalid(why())),
         ["denied"] => Err(Refusal::Denied(why())),
@@ -197,6 +212,33 @@ impl Script {
                 let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
+            ["readat" | "scanat" | "history" | "compact" | "locate", who, rest @ ..] => {
+                let (key, shard) = (Bytes::from_static(b"k"), GroupId(1));
+                let number = || rest.first().map_or(0, |number| number.parse().unwrap());
+                let kind = match words[0] {
+                    "readat" => RequestKind::ReadAt { key, revision: Revision(number()) },
+                    "scanat" => {
+                        let span = Span {
+                            prefix: Bytes::new(),
+                            after: Bytes::new(),
+                            keys_max: 5,
+                            bytes_max: 100,
+                            values: true,
+                        };
+                        RequestKind::ScanAt { shard, span, revision: Revision(number()) }
+                    }
+                    "history" => {
+                        let (before, versions_max) = (Revision(number()), 5);
+                        RequestKind::History { key, before, versions_max }
+                    }
+                    "compact" => RequestKind::Compact { shard, floor: Revision(number()) },
+                    _ => {
+                        let avoid = rest.iter().map(|name| node(name)).collect();
+                        RequestKind::Locate { shard, latest: false, avoid }
+                    }
+                };
+                router.submit(now, kind, long, Some((*who).to_owned()));
+            }
             ["cancel", who] => router.cancel(now, self.ids[*who]),
             ["up", who, generation, rest @ ..] => {
                 let round_trip = rest.first().map_or(0, |ms| ms.parse().unwrap());
@@ -249,6 +291,11 @@ impl Script {
                 Effect::Finish { waiter, outcome } => match outcome {
                     Ok(Answer::Written { .. }) => format!("{waiter}: written"),
                     Ok(Answer::Value(..)) => format!("{waiter}: value"),
+                    Ok(Answer::VersionAt(..)) => format!("{waiter}: version"),
+                    Ok(Answer::Versions(..)) => format!("{waiter}: versions"),
+                    Ok(Answer::Page(receipt, _)) => {
+                        format!("{waiter}: page of {} at {}", name(receipt.node), receipt.revision)
+                    }
                     Ok(other) => format!("{waiter}: {other:?}"),
                     Err(Error::Unknown(why)) => format!("{waiter}: UNKNOWN {why}"),
                     Err(Error::Unavailable(why)) => format!("{waiter}: UNAVAILABLE {why}"),
@@ -297,6 +344,11 @@ impl Script {
                 let again = if again { " again" } else { "" };
                 format!("deposit at {} us{again}", stamp.since_1970().as_micros())
             }
+            RequestBody::ReadAt { revision, .. } => format!("read at {revision}"),
+            RequestBody::ScanAt { revision, .. } => format!("scan at {revision}"),
+            RequestBody::History { before, .. } => format!("history before {before}"),
+            RequestBody::Compact { floor, .. } => format!("compact to {floor}"),
+            RequestBody::Scan { mode, .. } => format!("scan {mode:?}"),
             other => format!("{other:?}"),
         };
         let who = who.map_or(format!("request {id}"), |who| format!("request {id} for {who}"));
@@ -319,7 +371,11 @@ fn run(script: &str) -> String {
             continue;
         }
         // The name is registered first, because effects of the same event refer to it.
-        if let ["read" | "write" | "deposit", who, ..] = words[..] {
+        let requests =
+            ["read", "write", "deposit", "readat", "scanat", "history", "compact", "locate"];
+        if let [request, who, ..] = words[..]
+            && requests.contains(&request)
+        {
             state.ids.insert(who.to_owned(), state.router.next_id);
         }
         text.push_str(state.event(&words));

@@ -109,9 +109,8 @@ impl State {
                 return Ok(Answer::Done);
             }
             Command::Write(write) => write,
-            Command::Deposited(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {
-                return Err(Refusal::Denied("not a node".into()));
-            }
+            // Nodes propose these, and clients no transaction yet.
+            _ => return Err(Refusal::Denied("not a node".into())),
         };
         let Write { session, serial, settled, condition, key, operation, .. } = write;
         let Some(table) = self.sessions.get_mut(&(shard, session)) else {
@@ -281,7 +280,6 @@ pub struct Fake {
     pub network: NetworkId,
     pub address: SocketAddr,
     pub nodes: Vec<Node>,
-
     pub server: Endpoint,
     pub acceptor: Arc<Acceptor>,
     pub joined: Arc<Mutex<Vec<HolderId>>>,

@@ -1,7 +1,6 @@
 //! What callers learn, and what a session remembers.
 
 use dkv_base::id::HolderId;
-use dkv_wire::message::{Page, Span};
 
 use super::*;
 

@@ -1,0 +1,258 @@
+//! Watches while nodes fail: every change comes once and in order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dkv_api::{
+    Bytes, Client, Error, GroupId, KeyRange, Revision, ScanOptions, Watch, WatchEvent,
+    WatchOptions, WatchToken,
+};
+use dkv_test_support::{Process, eventually, output, within};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::Network;
+use crate::harness::process::spawn;
+
+/// Time in which a watch must show what was written, even if its node has just died.
+const SOON: Duration = Duration::from_secs(30);
+
+/// What a watch has shown.
+#[derive(Default)]
+struct Seen {
+    values: BTreeMap<Bytes, (Revision, Bytes)>,
+    last: BTreeMap<GroupId, Revision>,
+    changes: usize,
+}
+
+impl Seen {
+    /// Reads events until `changes` changes have come.
+    async fn read(&mut self, watch: &mut Watch, changes: usize) {
+        while self.changes < changes {
+            let event = within(SOON, "the next change", watch.next()).await.unwrap();
+            let WatchEvent::Change(change) = event else { continue };
+            let last = self.last.insert(change.shard, change.revision);
+            assert!(last < Some(change.revision), "{change:?} after {last:?}");
+            assert!(watch.token().revision(change.shard) >= Some(change.revision));
+            match change.value {
+                Some(value) => self.values.insert(change.key, (change.revision, value)),
+                None => self.values.remove(&change.key),
+            };
+            self.changes += 1;
+        }
+    }
+
+    /// Compares what it leads to with what a scan finds.
+    async fn check(&self, client: &Client, prefix: &'static str) {
+        let mut scan = client.scan(ScanOptions::prefix(prefix));
+        let mut found = BTreeMap::new();
+        while let Some(pair) = scan.next().await.unwrap() {
+            found.insert(pair.key, (pair.revision, pair.value.unwrap()));
+        }
+        assert!(self.values == found, "{} and {} keys", self.values.len(), found.len());
+    }
+}
+
+/// Writes keys, each once or more, and deletes some. Returns the number of changes.
+async fn write(client: &Client, keys: std::ops::Range<usize>) -> usize {
+    let mut changes = 0;
+    for number in keys {
+        let key = format!("w/{:04}", number % 700);
+        client.write(&key, number.to_string()).await.unwrap();
+        changes += 1;
+        if number % 11 == 0 {
+            client.delete(&key).await.unwrap();
+            changes += 1;
+        }
+        if number % 5 == 0 {
+            client.write(format!("other/{number}"), "").await.unwrap();
+        }
+    }
+    changes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_survives_the_death_of_its_nodes() {
+    let mut network = Network::with(json!({ "shards": 3 }), 3).await;
+    let client = network.client().await;
+    let prefix = || KeyRange::Prefix("w/".into());
+    let begun = client.watch(prefix(), WatchOptions::default()).await.unwrap();
+    let (start, mut watch) = (begun.token().clone(), begun);
+    assert_eq!(start.iter().count(), 3);
+    let writer = network.client().await;
+    let writing = tokio::spawn(async move { write(&writer, 0..2000).await });
+    let mut seen = Seen::default();
+    seen.read(&mut watch, 300).await;
+    // Each node dies once, so the one that serves the watch does too.
+    for index in 0..3 {
+        network.kill_node(index);
+        seen.read(&mut watch, 300 + (index + 1) * 300).await;
+        network.start_node(index).await;
+        network.settled().await;
+    }
+    let changes = writing.await.unwrap();
+    seen.read(&mut watch, changes).await;
+    seen.check(&client, "w/").await;
+    // Nothing more comes than was written.
+    client.write("w/last", "last").await.unwrap();
+    seen.read(&mut watch, changes + 1).await;
+    assert!(seen.values.contains_key(&b"w/last"[..]));
+    seen.check(&client, "w/").await;
+
+    // Another one sees the same from the start, by the text of its token.
+    let start: WatchToken = start.to_string().parse().unwrap();
+    let options = WatchOptions::default().from(start).previous(true);
+    let mut again = client.watch(prefix(), options).await.unwrap();
+    let mut seen_again = Seen::default();
+    seen_again.read(&mut again, changes + 1).await;
+    assert!(seen_again.values == seen.values);
+    // And a third one from where the first is.
+    let options = WatchOptions::default().from(watch.token().clone());
+    let mut third = client.watch(prefix(), options).await.unwrap();
+    client.write("w/very last", "").await.unwrap();
+    let mut seen_third = Seen::default();
+    seen_third.read(&mut third, 1).await;
+    assert_eq!(seen_third.values.keys().collect::<Vec<_>>(), ["w/very last"]);
+    network.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_leaves_a_node_that_is_silent() {
+    let mut network = Network::with(json!({ "shards": 1 }), 3).await;
+    let client = network.client().await;
+    let mut watch =
+        client.watch(KeyRange::Key("w/key".into()), WatchOptions::default()).await.unwrap();
+    let mut seen = Seen::default();
+    for round in 0..3 {
+        network.pause_node(round);
+        client.write("w/key", round.to_string()).await.unwrap();
+        seen.read(&mut watch, round + 1).await;
+        network.resume_node(round);
+        network.settled().await;
+    }
+    seen.check(&client, "w/key").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_does_not_read_loses_nothing() {
+    let network = Network::with(json!({ "shards": 1 }), 3).await;
+    let client = network.client().await;
+    let mut watch =
+        client.watch(KeyRange::Prefix("w/".into()), WatchOptions::default()).await.unwrap();
+    // More than the client and its connections hold.
+    let value = vec![b'v'; 512 * 1024];
+    for number in 0..100 {
+        client.write(format!("w/{number:04}"), value.clone()).await.unwrap();
+    }
+    // Meanwhile requests are served.
+    assert_eq!(client.read("w/0099").await.unwrap().value.len(), value.len());
+    let mut seen = Seen::default();
+    seen.read(&mut watch, 100).await;
+    seen.check(&client, "w/").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_where_history_does() {
+    let network = Network::with(json!({ "shards": 1 }), 1).await;
+    let (client, admin) = (network.client().await, network.admin().await);
+    for number in 0..5 {
+        client.write("key", number.to_string()).await.unwrap();
+    }
+    admin.compact(Revision(4)).await.unwrap();
+    let watch = async |from: u64| {
+        let options = WatchOptions::default().from(Revision(from));
+        let mut watch = client.watch(KeyRange::Prefix(Bytes::new()), options).await.unwrap();
+        within(SOON, "an event", watch.next()).await
+    };
+    assert_eq!(watch(2).await, Err(Error::Compacted { floor: Revision(4) }));
+    match watch(4).await {
+        Ok(WatchEvent::Change(change)) => assert_eq!(change.revision, Revision(5)),
+        other => panic!("{other:?}"),
+    }
+    match watch(77).await {
+        Err(Error::NotYet { asked, .. }) => assert_eq!(asked, Revision(77)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A `dkv watch` process.
+struct Command {
+    process: Process,
+}
+
+impl Command {
+    fn start(network: &Network, arguments: &[&str], log: &str) -> Self {
+        let address = network.address.to_string();
+        let arguments = [&[address.as_str(), "watch"], arguments].concat();
+        Self { process: spawn(&arguments, &network.home(), &network.path(log)) }
+    }
+
+    /// Waits until it has printed a text, and returns everything that it has printed.
+    async fn says(&self, wanted: &str) -> String {
+        eventually("it does not print that", async || {
+            let said = self.process.said();
+            if said.contains(wanted) { Ok(said) } else { Err(format!("{wanted:?} in {said}")) }
+        })
+        .await
+    }
+
+    /// Presses Ctrl-C, and returns everything that it has printed.
+    async fn interrupt(mut self) -> String {
+        self.process.signal(Signal::SIGINT);
+        let status = self.process.ended().await;
+        assert!(status.success(), "{status}: {}", self.process.said());
+        self.process.said()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_shows_changes_until_it_is_interrupted() {
+    let network = Network::with(json!({ "shards": 2 }), 1).await;
+    let client = network.client().await;
+    let text = Command::start(&network, &["user/", "--previous"], "text.log");
+    let json = Command::start(&network, &["user/1", "--key", "--json"], "json.log");
+    text.says("watching from 1:").await;
+    json.says("\"what\":\"begin\"").await;
+    client.write("user/1", "Ada").await.unwrap();
+    client.write("user/11", "Bob").await.unwrap();
+    client.write("other", "").await.unwrap();
+    client.write("user/1", "Eve").await.unwrap();
+    client.delete("user/1").await.unwrap();
+    let said = text.says("delete  user/1").await;
+    assert!(said.contains("put     user/1  Eve  (before: Ada, revision "), "{said}");
+    assert!(said.contains("put     user/11  Bob") && !said.contains("other"), "{said}");
+    json.says("\"delete\"").await;
+    let said = json.interrupt().await;
+    let objects: Vec<Value> =
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let changes: Vec<&Value> = objects.iter().filter(|it| it["key"] == "user/1").collect();
+    assert_eq!(changes.len(), 3, "{said}");
+    assert_eq!((&changes[0]["value"], &changes[0]["version"]), (&json!("Ada"), &json!(1)));
+    assert_eq!(changes[2]["what"], "delete");
+    assert_eq!(objects.last().unwrap()["what"], "end");
+
+    // The position that it prints leads to what comes after.
+    let said = text.interrupt().await;
+    let (_, token) = said.rsplit_once("go on with: watch user/ --from ").unwrap();
+    let token = token.split_whitespace().next().unwrap();
+    client.write("user/2", "Zoe").await.unwrap();
+    let rest = Command::start(&network, &["user/", "--from", token], "rest.log");
+    let said = rest.says("Zoe").await;
+    assert!(!said.contains("Eve"), "{said}");
+    rest.interrupt().await;
+
+    for (line, status, says) in [
+        (&["watch", "--from", "now"][..], 2, "\"now\" is not a position of a watch"),
+        (&["watch", "--from", "5"], 1, "the network has 2 shards"),
+        (&["watch", "--from", "1:5"], 1, "does not name shard 2"),
+        (&["watch", "--from", "1:0,2:0,3:0"], 1, "there is no shard 3"),
+        (&["watch", "--from", "1:0,2:99999"], 1, "revision 99999 is not there yet"),
+        (&["watch", "", "--key"], 2, "the key is empty"),
+    ] {
+        let ended = network.dkv(line).await;
+        let said = output(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(status), "{line:?}: {said}");
+        let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(says), "{line:?}: {said}");
+    }
+}

@@ -1,0 +1,223 @@
+//! The task of a watch in one shard: finds a replica, reads its stream, and goes on at another one.
+//!
+//! Memory is reserved before a frame is read. If there is none for a moment, because the consumer
+//! does not read, the task closes the stream: a watch that waits is a position and nothing else. It
+//! opens another stream once the consumer has made room.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dkv_base::id::{NodeId, Revision};
+use dkv_base::sync::lock;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Answer, Opening, WatchFrame};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::event_queue::Shown;
+use super::position::{Located, Received, ShardPosition};
+use crate::client::Client;
+use crate::error::Error;
+use crate::router::RequestKind;
+
+/// Silence after which a replica is considered dead. Keep-alives come every five seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
+/// Time within which a replica must be found, and a stream to it opened.
+const LOCATE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for which a frame waits for memory before its stream is closed.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
+/// Bytes that one permit stands for.
+const PERMIT_BYTES: usize = 1024;
+/// Permits of a watch: memory for frames that its consumer has not read, 16 MiB.
+const PERMITS: usize = 16 * 1024;
+
+/// What the tasks of a watch share.
+pub(super) struct Shared {
+    client: Client,
+    room: Arc<Semaphore>,
+    shown: mpsc::UnboundedSender<Result<Shown<OwnedSemaphorePermit>, Error>>,
+    /// Why a replica was last left.
+    last_failure: Mutex<Option<String>>,
+}
+
+/// What the tasks have shown. Each element has permits, which bounds their number.
+pub(super) type Receiver = mpsc::UnboundedReceiver<Result<Shown<OwnedSemaphorePermit>, Error>>;
+
+impl Shared {
+    pub(super) fn new(client: Client) -> (Arc<Self>, Receiver) {
+        let (shown, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(PERMITS));
+        let last_failure = Mutex::new(None);
+        (Arc::new(Self { client, room, shown, last_failure }), receiver)
+    }
+
+    /// Ends the watch.
+    pub(super) fn end(&self, error: Error) {
+        // The consumer may have dropped the watch.
+        let _ = self.shown.send(Err(error));
+    }
+
+    pub(super) fn last_failure(&self) -> Option<String> {
+        lock(&self.last_failure).clone()
+    }
+}
+
+/// Why a stream ended.
+enum StreamEnd {
+    /// The node failed or refused.
+    Failed(String),
+    /// The consumer does not read.
+    NoRoom,
+    /// The watch is over.
+    Over(Error),
+}
+
+/// Watches a shard until the watch ends. Announces the position as soon as there is one.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut position: ShardPosition,
+    started: watch::Sender<Option<Revision>>,
+) {
+    loop {
+        let (node, end) = match locate(&shared.client, &position).await {
+            Ok(node) => (Some(node), follow(&shared, &mut position, &started, node).await),
+            Err(Search::Elsewhere(node, why)) => (node, StreamEnd::Failed(why)),
+            Err(Search::Over(error)) => (None, StreamEnd::Over(error)),
+        };
+        match end {
+            StreamEnd::Over(error) => {
+                shared.end(error);
+                return;
+            }
+            StreamEnd::NoRoom => {
+                // Half of the memory, so that the next stream is worth opening.
+                if shared.room.acquire_many(PERMITS as u32 / 2).await.is_err() {
+                    return;
+                }
+            }
+            StreamEnd::Failed(why) => {
+                let (shard, through) = (position.shard(), position.through());
+                debug!(%shard, ?through, ?node, why, "a watch goes on at another replica");
+                *lock(&shared.last_failure) = Some(why);
+                sleep(position.failed(node)).await;
+            }
+        }
+    }
+}
+
+/// Why no replica was found.
+enum Search {
+    /// Another attempt may find one; the node, if one is to be avoided.
+    Elsewhere(Option<NodeId>, String),
+    Over(Error),
+}
+
+/// Finds a replica to watch.
+async fn locate(client: &Client, position: &ShardPosition) -> Result<NodeId, Search> {
+    let shard = position.shard();
+    let kind = RequestKind::Locate { shard, latest: false, avoid: position.avoid() };
+    let receipt = match client.request(kind, Some(LOCATE_TIMEOUT)).await {
+        Ok(Answer::Page(receipt, _)) => receipt,
+        Ok(_) => return Err(Search::Elsewhere(None, "its answer is of another kind".to_owned())),
+        Err(error) if client.is_closed() => return Err(Search::Over(error)),
+        Err(error @ (Error::Denied(_) | Error::Invalid(_))) => return Err(Search::Over(error)),
+        Err(error) => return Err(Search::Elsewhere(None, error.to_string())),
+    };
+    match position.located(receipt.revision) {
+        Located::Watch => Ok(receipt.node),
+        Located::Behind => {
+            let why = format!("it is only at revision {}", receipt.revision);
+            if let Ok(latest) = client.latest_revision(shard, Some(LOCATE_TIMEOUT)).await {
+                position.handle_latest(latest).map_err(Search::Over)?;
+            }
+            Err(Search::Elsewhere(Some(receipt.node), why))
+        }
+    }
+}
+
+/// Watches one replica for as long as it serves.
+async fn follow(
+    shared: &Shared,
+    position: &mut ShardPosition,
+    started: &watch::Sender<Option<Revision>>,
+    node: NodeId,
+) -> StreamEnd {
+    let driver = shared.client.driver();
+    let Some(address) = driver.with(|router, _| router.address_of(node)) else {
+        return StreamEnd::Failed("the node is not of the network any more".to_owned());
+    };
+    let opened = timeout(LOCATE_TIMEOUT, driver.watches.open(&driver.endpoint, node, address));
+    let stream = match opened.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(why)) => return StreamEnd::Failed(why),
+        Err(_) => return StreamEnd::Failed(format!("{address} has no room for a stream")),
+    };
+    let mut writer = FrameWriter::new(stream.send);
+    writer.push(&Opening::Watch);
+    writer.push(&position.request());
+    if let Err(error) = writer.flush().await {
+        return StreamEnd::Failed(error.to_string());
+    }
+    // The node ends the watch when this end of the stream closes, so it stays open.
+    let _open = writer;
+    let mut reader = FrameReader::new(stream.receive, FRAME_BYTES_MAX);
+    loop {
+        let no_room = Notify::new();
+        let room = |bytes: usize| {
+            let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, PERMITS) as u32;
+            let room = Arc::clone(&shared.room);
+            let no_room = &no_room;
+            async move {
+                match timeout(ROOM_TIMEOUT, room.acquire_many_owned(permits)).await {
+                    Ok(permit) => permit.ok(),
+                    Err(_) => {
+                        no_room.notify_one();
+                        std::future::pending().await
+                    }
+                }
+            }
+        };
+        let read = tokio::select! {
+            read = timeout(SILENCE_MAX, reader.next_with_room(room)) => read,
+            () = no_room.notified() => return StreamEnd::NoRoom,
+        };
+        let (frame, permit) = match read {
+            Ok(Ok(Some((frame, Some(permit))))) => (frame, permit),
+            Ok(Ok(None)) => return StreamEnd::Failed("the node ended the watch".to_owned()),
+            Ok(Ok(Some((_, None)))) => return StreamEnd::NoRoom,
+            Ok(Err(error)) => return StreamEnd::Failed(error.to_string()),
+            Err(_) => {
+                let seconds = SILENCE_MAX.as_secs();
+                return StreamEnd::Failed(format!("it was silent for {seconds} s"));
+            }
+        };
+        let frame = match decode::<WatchFrame>(&frame) {
+            Ok(frame) => frame,
+            Err(error) => return StreamEnd::Failed(error.to_string()),
+        };
+        match position.handle_frame(frame) {
+            Received::Changes(changes, through) => {
+                started.send_if_modified(|known| known.replace(through).is_none());
+                // Session reads must not be older than what the watch shows.
+                driver.with(|router, _| router.note_watched(position.shard(), through));
+                let shown = Shown { shard: position.shard(), changes, through, permit };
+                if shared.shown.send(Ok(shown)).is_err() {
+                    return StreamEnd::NoRoom;
+                }
+            }
+            Received::Nothing => {
+                started.send_if_modified(|known| {
+                    known.is_none() && {
+                        *known = position.through();
+                        true
+                    }
+                });
+            }
+            Received::Elsewhere(why) => return StreamEnd::Failed(why),
+            Received::End(error) => return StreamEnd::Over(error),
+        }
+    }
+}
