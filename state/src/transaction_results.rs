@@ -11,20 +11,20 @@ use crate::shard::ShardState;
 /// The result of one operation; values may be in the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundResult {
-    /// Of a get.
+    /// What a get found.
     Got(Option<FoundVersion>),
-    /// Of a list.
+    /// What a list found.
     Listed {
         /// The keys, in order.
         keys: Vec<FoundVersion>,
         /// Whether there are more.
         more: bool,
     },
-    /// Of a put.
+    /// The version that a put made.
     Put(FoundVersion),
-    /// Of a delete: the number of removed keys.
+    /// The number of keys that a delete removed.
     Deleted(u64),
-    /// Of an increment or an append: the new version.
+    /// The version that an increment or an append made.
     Changed(FoundVersion),
 }
 

@@ -8,6 +8,7 @@
 //! Every checkpoint includes the position of the last applied entry and the membership in force
 //! there, so that state and position can never diverge.
 
+mod apply;
 mod history;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,6 @@ use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::encode;
 use dkv_wire::message::{Page, Pair, Receipt, Refusal, Span, Stored};
 use futures::{Stream, StreamExt};
-use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -30,11 +30,11 @@ use tracing::{debug, error, info, warn};
 use super::fifo_watch;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::staleness::Staleness;
-use super::{LogId, Outcome, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
+use super::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::common::clock::NodeClock;
 use dkv_state::{
-    Applied, Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey,
-    LogClock, Needed, Row, ShardState, Waiting,
+    Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey, LogClock,
+    Row, ShardState, Waiting,
 };
 
 pub(crate) use history::{HistoryQuery, WatchPage};
@@ -459,57 +459,6 @@ impl StateMachineHandle {
 
     fn write(&self) -> RwLockWriteGuard<'_, Current> {
         self.shared.current.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the values that the transactions of an entry need, read from the checkpoint as far as
-    /// they are not in memory. Only applying an entry changes what they are.
-    fn needed(&self, entry: &[u8]) -> io::Result<Needed> {
-        if !self.shared.group.is_shard() || !dkv_state::has_transactions(entry) {
-            return Ok(Needed::default());
-        }
-        let corrupt = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        let mut needed = match self.read().state.as_shard() {
-            Some(shard) => shard.needed(entry).map_err(corrupt)?,
-            None => return Ok(Needed::default()),
-        };
-        for key in std::mem::take(&mut needed.stored) {
-            let row = self.shared.store.get(&key).map_err(io::Error::other)?;
-            if let Some(row) = row {
-                needed.rows.insert(key, row);
-            }
-        }
-        Ok(needed)
-    }
-
-    /// Applies one entry.
-    fn apply(
-        &self,
-        log_id: LogId,
-        payload: EntryPayload<super::Proposal, super::RaftNodeId, openraft::EmptyNode>,
-    ) -> io::Result<Outcome> {
-        let needed = match &payload {
-            EntryPayload::Normal(proposal) => self.needed(&proposal.0)?,
-            EntryPayload::Blank | EntryPayload::Membership(_) => Needed::default(),
-        };
-        let mut current = self.write();
-        let outcome = match payload {
-            EntryPayload::Blank => Outcome::None,
-            EntryPayload::Normal(proposal) => {
-                match current.state.apply_with(&proposal.0, &needed) {
-                    Ok(Applied::Shard(results)) => Outcome::Shard(results),
-                    Ok(Applied::Control(result)) => Outcome::Directory(result),
-                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                }
-            }
-            EntryPayload::Membership(membership) => {
-                current.position.membership = StoredMembership::new(Some(log_id), membership);
-                Outcome::None
-            }
-        };
-        current.position.applied = Some(log_id);
-        self.note_clock(current.state.clock_ms());
-        self.shared.stamps.observe(current.state.stamp());
-        Ok(outcome)
     }
 }
 

@@ -27,7 +27,8 @@ use dkv_state::ShardState;
 const TICK: Duration = Duration::from_secs(1);
 /// Interval between checks while one is over its limit, or is still being removed.
 const TICK_WHILE_OVER: Duration = Duration::from_millis(50);
-/// Time that a proposal may take. The shards are limited together, so none waits for another longer.
+/// Time that a proposal may take. The shards are limited together, so none waits for another for
+/// longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The part of a limit that a proposal makes room for.
 const ROOM: u32 = 16;

@@ -102,7 +102,7 @@ pub(crate) fn written_by<'a>(operation: &TransactionOperation<'a>) -> Option<Key
     }
 }
 
-/// Returns whether two ranges may have a key in common. Of two ranges, one begins in the other.
+/// Returns whether two ranges may have a key in common: then one of them begins in the other.
 fn overlap(a: &Keys<'_>, b: &Keys<'_>) -> bool {
     a.contains(b.first()) || b.contains(a.first())
 }

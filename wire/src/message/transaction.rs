@@ -108,7 +108,7 @@ pub enum TransactionOperation<'a> {
     #[serde(borrow)]
     DeleteAll(Keys<'a>),
     /// Adds to the number that is a key's value, in decimal digits with an optional minus sign; a
-    /// key that does not exist counts as zero. The number and the result are within 64 bits, signed.
+    /// key that does not exist counts as zero. The number and the result are within 64 signed bits.
     Increment {
         /// The key.
         #[serde(borrow, with = "serde_bytes")]
@@ -130,25 +130,25 @@ pub enum TransactionOperation<'a> {
 /// The result of one operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationResult {
-    /// Of a get; `None` if the key does not exist.
+    /// The key that a get read; `None` if it does not exist.
     Got(Option<Version>),
-    /// Of a list.
+    /// The keys that a list read.
     Listed {
         /// The keys, in order.
         keys: Vec<(Bytes, Version)>,
         /// Whether there are more.
         more: bool,
     },
-    /// Of a put.
+    /// The version that a put made.
     Put {
         /// The revision of the write that created the key.
         created: Revision,
         /// The number of writes of the key since then, this one included.
         version: u64,
     },
-    /// Of a delete: the number of keys that it removed.
+    /// The number of keys that a delete removed.
     Deleted(u64),
-    /// Of an increment or an append: the new value.
+    /// The version that an increment or an append made.
     Changed(Version),
 }
 

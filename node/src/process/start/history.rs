@@ -327,7 +327,7 @@ async fn many_watches_of_one_connection_hold_up_neither_each_other_nor_requests(
         opened.frame().await;
         watched.push(opened);
     }
-    // Nobody reads yet.
+    // The client does not read yet.
     let value = vec![7; 100_000];
     for _ in 0..20 {
         client.write("hot", Some(&value)).await;

@@ -172,8 +172,8 @@ impl StateMachineHandle {
         Err(too_fast())
     }
 
-    /// Returns the results of a transaction that was executed at a revision; `None` if the shard has
-    /// forgotten them.
+    /// Returns the results of a transaction that was executed at a revision; `None` if the shard
+    /// has forgotten them.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] if a value cannot be read.

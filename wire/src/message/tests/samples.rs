@@ -16,6 +16,11 @@ use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
 use crate::seal::Seal;
 
+mod history;
+
+use history::{operation_results, version, versions};
+pub(super) use history::{transactions, watch_frames, watch_requests};
+
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
 }
@@ -299,81 +304,6 @@ fn measures() -> Measures {
 pub(super) fn page() -> Page {
     let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
-}
-
-pub(super) fn transactions() -> Vec<Transaction<'static>> {
-    let keys = [Keys::Key(b"k"), Keys::Prefix(b""), Keys::Range(b"a", b"b")];
-    let tests = [
-        Test::Exists(true),
-        Test::Revision(Relation::Equal, Revision(7)),
-        Test::Created(Relation::NotEqual, Revision(7)),
-        Test::Version(Relation::Less, 3),
-        Test::Value(Relation::Greater, b"value"),
-    ];
-    let compares = keys.iter().cycle().zip(tests);
-    let compares = compares.map(|(keys, test)| Compare { keys: *keys, test }).collect();
-    let then = vec![
-        TransactionOperation::Get(b"k"),
-        TransactionOperation::List { keys: Keys::Prefix(b"k"), keys_max: 100 },
-        TransactionOperation::Put(b"a", b"value"),
-        TransactionOperation::Delete(b"b"),
-        TransactionOperation::DeleteAll(Keys::Range(b"c", b"d")),
-        TransactionOperation::Increment { key: b"n", by: -1 },
-        TransactionOperation::Append { key: b"l", bytes: b"more" },
-    ];
-    vec![Transaction::default(), Transaction { compares, then, otherwise: Vec::new() }]
-}
-
-fn operation_results() -> Vec<OperationResult> {
-    vec![
-        OperationResult::Got(None),
-        OperationResult::Listed { keys: vec![(Bytes::from("k"), version(true))], more: true },
-        OperationResult::Put { created: Revision(4), version: 2 },
-        OperationResult::Deleted(3),
-        OperationResult::Changed(version(true)),
-    ]
-}
-
-fn version(exists: bool) -> Version {
-    Version {
-        revision: Revision(1000),
-        created: Revision(if exists { 900 } else { 1000 }),
-        version: if exists { 3 } else { 0 },
-        stamp: Stamp(1 << 60),
-        value: exists.then(|| Bytes::from("value")),
-    }
-}
-
-fn versions() -> Versions {
-    Versions { versions: vec![version(false), version(true)], more: true, floor: Revision(5) }
-}
-
-pub(super) fn key_ranges() -> Vec<KeyRange> {
-    let (from, to) = (Bytes::from("a"), Bytes::from("b"));
-    vec![KeyRange::Key(from.clone()), KeyRange::Prefix(Bytes::new()), KeyRange::Range(from, to)]
-}
-
-pub(super) fn watch_requests() -> Vec<WatchRequest> {
-    let request = |(keys, after)| WatchRequest { shard: GroupId(1), keys, after, previous: true };
-    key_ranges()
-        .into_iter()
-        .zip([None, Some(Revision(0)), Some(Revision(9))])
-        .map(request)
-        .collect()
-}
-
-pub(super) fn watch_frames() -> Vec<WatchFrame> {
-    let change = |previous: bool| Change {
-        key: Bytes::from("key"),
-        version: version(!previous),
-        previous: previous.then(|| version(true)),
-    };
-    let changes = |changes| WatchFrame::Changes { changes, through: Revision(1000) };
-    vec![
-        changes(Vec::new()),
-        changes(vec![change(false), change(true)]),
-        WatchFrame::Ended(Refusal::Compacted { floor: Revision(3) }),
-    ]
 }
 
 pub(super) fn answers() -> Vec<Answer> {

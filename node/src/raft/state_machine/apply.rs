@@ -1,0 +1,62 @@
+//! Applies entries of the log to the state.
+
+use std::io;
+
+use openraft::{EntryPayload, StoredMembership};
+
+use super::StateMachineHandle;
+use crate::raft::{LogId, Outcome, Proposal, RaftNodeId};
+use dkv_state::{Applied, Needed};
+
+impl StateMachineHandle {
+    /// Returns the values that the transactions of an entry need, read from the checkpoint if they
+    /// are not in memory. Only applying an entry changes what they are.
+    fn needed(&self, entry: &[u8]) -> io::Result<Needed> {
+        if !self.shared.group.is_shard() || !dkv_state::has_transactions(entry) {
+            return Ok(Needed::default());
+        }
+        let corrupt = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let mut needed = match self.read().state.as_shard() {
+            Some(shard) => shard.needed(entry).map_err(corrupt)?,
+            None => return Ok(Needed::default()),
+        };
+        for key in std::mem::take(&mut needed.stored) {
+            let row = self.shared.store.get(&key).map_err(io::Error::other)?;
+            if let Some(row) = row {
+                needed.rows.insert(key, row);
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Applies one entry.
+    pub(super) fn apply(
+        &self,
+        log_id: LogId,
+        payload: EntryPayload<Proposal, RaftNodeId, openraft::EmptyNode>,
+    ) -> io::Result<Outcome> {
+        let needed = match &payload {
+            EntryPayload::Normal(proposal) => self.needed(&proposal.0)?,
+            EntryPayload::Blank | EntryPayload::Membership(_) => Needed::default(),
+        };
+        let mut current = self.write();
+        let outcome = match payload {
+            EntryPayload::Blank => Outcome::None,
+            EntryPayload::Normal(proposal) => {
+                match current.state.apply_with(&proposal.0, &needed) {
+                    Ok(Applied::Shard(results)) => Outcome::Shard(results),
+                    Ok(Applied::Control(result)) => Outcome::Directory(result),
+                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                }
+            }
+            EntryPayload::Membership(membership) => {
+                current.position.membership = StoredMembership::new(Some(log_id), membership);
+                Outcome::None
+            }
+        };
+        current.position.applied = Some(log_id);
+        self.note_clock(current.state.clock_ms());
+        self.shared.stamps.observe(current.state.stamp());
+        Ok(outcome)
+    }
+}
