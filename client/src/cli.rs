@@ -186,6 +186,58 @@ pub(crate) enum Subcommand {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Add to the number that is the value of a key, and print the sum
+    #[command(
+        override_usage = "dkv [ADDRESS] increment <KEY> [N] [OPTIONS]",
+        after_help = "A key that does not exist counts as 0. However often the command has to be \
+            sent, it is executed once.\n\nExamples:\n  \
+            dkv increment visits\n  \
+            dkv increment stock -5"
+    )]
+    Increment {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// The number to add
+        #[arg(value_name = "N", default_value_t = 1, allow_negative_numbers = true,
+            value_hint = ValueHint::Other)]
+        by: i64,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Append to the value of a key
+    #[command(
+        override_usage = "dkv [ADDRESS] append <KEY> <VALUE> [OPTIONS]",
+        after_help = "A key that does not exist counts as empty. However often the command has to \
+            be sent, it is executed once.\n\nExamples:\n  \
+            dkv append log \"a line\"\n  \
+            dkv append log @FILE"
+    )]
+    Append {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// The bytes to append; -, @FILE, @@TEXT and @=TEXT as for put
+        #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
+        value: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Execute a transaction on keys of one shard
+    #[command(
+        override_usage = "dkv [ADDRESS] txn [FILE] [OPTIONS]",
+        after_help = transaction_help()
+    )]
+    Txn {
+        /// File of the transaction; - means standard input
+        #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Print a JSON document; the same as --output json
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Show what each replica has of a key
     #[command(override_usage = "dkv [ADDRESS] search <KEY> [OPTIONS]")]
     Search {
@@ -484,6 +536,29 @@ fn run_choice(text: &str) -> Result<RunChoice, RunChoiceError> {
     let address = text.parse().map(RunChoice::Address);
     let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
     choice.map_err(|_| RunChoiceError)
+}
+
+fn transaction_help() -> &'static str {
+    "\
+The operations after then are executed if all conditions hold, those after else if one does not: as \
+a whole, at one revision, once. Words are quoted as in a shell; # begins a comment.
+
+  if KEY = VALUE         also !=, < and >, in the order of bytes
+  if KEY exists          or: if KEY absent
+  if revision KEY = N    the revision of the last write; created: of the first one
+  if version KEY > N     the number of writes since the key was created
+  then
+  put KEY VALUE          get KEY, delete KEY, increment KEY [N], append KEY VALUE
+  else
+  get KEY                the same operations
+
+It prints the branch, the revision, and a line for each operation. If a condition does not hold, \
+the exit status is 0 with an else, as the transaction says what to do then, and 4 without one.
+
+Examples:
+  dkv txn order.txt
+  printf 'if lock absent\\nthen\\nput lock me\\n' | dkv txn
+  dkv txn --json < order.txt"
 }
 
 #[cfg(test)]
