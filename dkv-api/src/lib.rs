@@ -103,7 +103,7 @@
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
-//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge) | none | fix the program |
+//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
 //!
 //! [`Error::is_retryable`] and [`Error::may_have_had_effect`] answer the two usual questions.
