@@ -132,6 +132,23 @@ fn writes_over_long_distances_do_not_wait_for_each_other() {
     assert!(took.iter().all(|ticks| (800..860).contains(ticks)), "{took:?}");
 }
 
+#[test]
+fn packets_for_a_process_that_has_been_restarted_do_the_same_in_each_run() {
+    let run = || {
+        let mut quiet = Quiet::at_rest();
+        for round in 0..60 {
+            let cluster = &mut quiet.cluster;
+            let node = round % cluster.nodes.len();
+            cluster.kill_node(node, Death::Process);
+            cluster.start_node(node);
+            // The others connect to it again, and are in the middle of that when it ends.
+            quiet.pass(3 + 7 * round as u64 % 41);
+        }
+        quiet.cluster.trace.hash()
+    };
+    assert_eq!(run(), run());
+}
+
 /// A network at rest of four nodes, of which the first three hold the shard, and its administrator.
 struct Administered {
     quiet: Quiet,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use dkv_base::platform;
 use quinn::{
     AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, MtuDiscoveryConfig, Runtime,
     TransportConfig, VarInt,
@@ -13,6 +14,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::connection_ids::SimulatedIds;
 use crate::certificate::Credentials;
 use crate::delayed_socket::DelayedSocket;
 use crate::limits::{self, PACKET_BYTES_MAX};
@@ -136,6 +138,9 @@ pub(super) fn open(
         None => runtime.wrap_udp_socket(bind(address)?)?,
         Some(socket) => {
             config.rng_seed(net_platform::endpoint_seed());
+            // A listening endpoint recognizes the ids of its predecessor.
+            let key = if server.is_some() { 0 } else { platform::random_u64() as u32 };
+            config.cid_generator(move || Box::new(SimulatedIds { key }));
             socket
         }
     };
