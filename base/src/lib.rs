@@ -2,9 +2,9 @@
 //! platform seam, the output and the supervision of a process.
 //!
 //! The line between this crate and `dkv-wire` is one question: does it cross between processes?
-//! Messages, frames, certificates and connections do, and live there. What is here stays within one
-//! process and its data directory. Ids and stamps are the exception: they are in every message and
-//! in every file, so they belong to neither.
+//! Messages, frames, certificates and connections do, and live there. This crate's types stay
+//! within one process and its data directory. Ids and stamps are the exception: they are in every
+//! message and in every file, so they belong to neither.
 //!
 //! Deliberately missing: any other crate of dkv. This one imports none of them.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod slots;
 pub mod environment;
 #[cfg(feature = "clap")]
 pub mod variables;
+pub mod number;
 pub mod output;
 pub mod logging;
 pub mod signals;

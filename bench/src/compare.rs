@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use dkv_base::number::{decimal, whole_number};
 
 use crate::generator::{self, Cell, Load, Sample, Times};
 use crate::report::{self, Measured, Report};
 use crate::systems::{self, Kind, Setup};
-use crate::workload::Work;
+use crate::workload::{KEYS_MAX, VALUE_BYTES_MAX, Work};
 
 /// Most bytes of values that are loaded: with large values there are fewer keys.
 const LOADED_BYTES_MAX: u64 = 256 << 20;
@@ -25,23 +26,25 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put")]
     work: Vec<Work>,
     /// Clients; several numbers are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Requests per second, started whether earlier ones are answered or not [default: each client
     /// sends its next request when the last one is answered]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = decimal(0.001..=1e9))]
     rate: Vec<f64>,
     /// Time that each is measured, in seconds
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = decimal(0.01..=86_400.0))]
     seconds: f64,
     /// Time to warm up before that, in seconds
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = decimal(0.0..=86_400.0))]
     warm_up: f64,
     /// Bytes of a value; several are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "100")]
+    #[arg(long, value_delimiter = ',', default_value = "100",
+        value_parser = whole_number(0..=VALUE_BYTES_MAX))]
     value_bytes: Vec<usize>,
     /// Keys that are loaded and that the clients choose from; fewer if their values exceed 256 MiB
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = whole_number(1..=KEYS_MAX))]
     keys: u64,
     /// Seed of the choice of operations and keys
     #[arg(long, default_value_t = 1)]
@@ -50,7 +53,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_enum, value_delimiter = ',')]
     systems: Vec<Kind>,
     /// How often each is measured [default: once for `load`, three times for `compare`]
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number(1..=1000_usize))]
     rounds: Option<usize>,
     /// A file to write the figures to, as JSON
     #[arg(long)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use dkv_base::number::whole_number;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -38,17 +39,17 @@ pub(crate) struct FailoverArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     how: Vec<How>,
     /// Failovers of each system
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = whole_number(1..=100_000_usize))]
     runs: usize,
     /// Failovers of a system before the next one has its turn, freshly started
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = whole_number(1..=100_000_usize))]
     turn: usize,
     /// Writers
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = whole_number(1..=100_000_usize))]
     clients: usize,
     /// Time after which a writer gives up an attempt and tries again, in milliseconds. Not for dkv,
     /// whose library retries by itself
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = whole_number(1..=60_000_u64))]
     attempt_ms: u64,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]

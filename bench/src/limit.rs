@@ -15,12 +15,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use dkv_base::number::{decimal, whole_number};
 use serde::Serialize;
 
 use crate::generator::{self, Cell, Load, Times};
 use crate::report::{self, Machine};
 use crate::systems::{self, Kind, Setup};
-use crate::workload::Work;
+use crate::workload::{VALUE_BYTES_MAX, Work};
 
 /// Keys in dkv.
 const RECORDS: u64 = 10_000;
@@ -29,13 +30,14 @@ const RECORDS: u64 = 10_000;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LimitArgs {
     /// Requests under way; several numbers are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024")]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256,1024",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Time that each is measured, in seconds
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = decimal(0.01..=86_400.0))]
     seconds: f64,
     /// Bytes of a request of the echo, and of a value of dkv
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = whole_number(0..=VALUE_BYTES_MAX))]
     value_bytes: usize,
     /// A file to write the figures to, as JSON
     #[arg(long)]

@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use dkv_base::number::whole_number;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::systems::Setup;
@@ -56,10 +57,10 @@ enum Command {
     /// Elections of dkv while nothing fails and the network is loaded: there should be none
     Steady {
         /// Time, in seconds
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 60, value_parser = whole_number(1..=86_400_u64))]
         seconds: u64,
         /// Writers
-        #[arg(long, default_value_t = 256)]
+        #[arg(long, default_value_t = 256, value_parser = whole_number(1..=100_000_usize))]
         clients: usize,
     },
     /// CPU time of idle systems

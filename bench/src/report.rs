@@ -101,13 +101,13 @@ pub(crate) struct Ratio {
     pub(crate) of: Kind,
     /// The system of the divisor.
     pub(crate) to: Kind,
-    /// Of answered requests per second: higher is better.
+    /// Answered requests per second: higher is better.
     pub(crate) ops: Summary,
-    /// Of median latencies: lower is better.
+    /// Median latencies: lower is better.
     pub(crate) p50: Summary,
-    /// Of 99th percentiles of the latency: lower is better.
+    /// 99th percentiles of the latency: lower is better.
     pub(crate) p99: Summary,
-    /// Of CPU time per request: lower is better.
+    /// CPU time per request: lower is better.
     pub(crate) cpu: Summary,
 }
 

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use dkv_base::number::whole_number;
 use serde::Serialize;
 
 use crate::generator;
 use crate::process_stats::{self, Memory};
 use crate::report::{self, Machine};
 use crate::systems::{self, Kind, Setup, System};
+use crate::workload::{KEYS_MAX, VALUE_BYTES_MAX};
 
 /// Time that a system has to settle after its start, and after it was loaded.
 const REST: Duration = Duration::from_secs(5);
@@ -18,7 +20,7 @@ const REST: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdlePlan {
     /// Time that is measured, in seconds
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = whole_number(1..=86_400_u64))]
     seconds: u64,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]
@@ -32,10 +34,10 @@ pub(crate) struct IdlePlan {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MemoryPlan {
     /// Keys
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = whole_number(1..=KEYS_MAX))]
     keys: u64,
     /// Bytes of a value
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = whole_number(0..=VALUE_BYTES_MAX))]
     value_bytes: usize,
     /// Systems
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dkv")]

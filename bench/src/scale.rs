@@ -4,37 +4,43 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use dkv_base::number::{decimal, whole_number};
 use serde::Serialize;
 
 use crate::generator::{self, Cell, Load, Times};
 use crate::process_stats;
 use crate::report::{self, Bars, Machine};
+use crate::systems::dkv::SHARDS_MAX;
 use crate::systems::{self, Kind, Setup};
-use crate::workload::Work;
+use crate::workload::{KEYS_MAX, VALUE_BYTES_MAX, Work};
 
 /// The parameters to combine. Each combination is measured on a new network.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ScaleArgs {
     /// Keys
-    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    #[arg(long, value_delimiter = ',', default_value = "10000",
+        value_parser = whole_number(1..=KEYS_MAX))]
     key_counts: Vec<u64>,
     /// Shards
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1",
+        value_parser = whole_number(1..=SHARDS_MAX))]
     shard_counts: Vec<u32>,
     /// Nodes
-    #[arg(long, value_delimiter = ',', default_value = "3")]
+    #[arg(long, value_delimiter = ',', default_value = "3",
+        value_parser = whole_number(1..=256_usize))]
     node_counts: Vec<usize>,
     /// Length of the values, in bytes
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = whole_number(0..=VALUE_BYTES_MAX))]
     value_bytes: usize,
     /// What the clients do
     #[arg(long, value_enum, value_delimiter = ',', default_value = "put,get")]
     work: Vec<Work>,
     /// Clients
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256",
+        value_parser = whole_number(1..=100_000_usize))]
     clients: Vec<usize>,
     /// Time that each is measured, in seconds
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = decimal(0.01..=86_400.0))]
     seconds: f64,
     /// A file to write the figures to, as JSON
     #[arg(long)]

@@ -8,7 +8,7 @@
 //! exceptions are the two kinds of Valkey, a single process which either syncs every write or
 //! stores nothing, and nginx, which is not a store.
 
-mod dkv;
+pub(crate) mod dkv;
 #[cfg(feature = "peers")]
 mod etcd;
 #[cfg(feature = "peers")]

@@ -26,6 +26,9 @@ use self::zipf::Zipfian;
 
 /// Longest scan of mix E, in records.
 const SCAN_RECORDS_MAX: u32 = 100;
+/// Bounds of what is loaded: values and keys beyond what any of the systems takes.
+pub(crate) const VALUE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub(crate) const KEYS_MAX: u64 = 1_000_000_000;
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

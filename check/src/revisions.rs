@@ -46,7 +46,7 @@ struct Deletes {
     open_from_ns: Option<u64>,
 }
 
-/// What is known of a key at one moment.
+/// The knowledge of a key at one moment.
 #[derive(Clone, Copy, Default)]
 struct Known {
     /// The latest revision, and the operation that reported it.
@@ -218,7 +218,7 @@ impl<'a> Pass<'a> {
 /// A revision, and the operation that reported it.
 type Latest = (u64, Option<usize>);
 
-/// What was known when an operation began.
+/// The knowledge at the moment when an operation began.
 #[derive(Clone, Copy, Default)]
 struct Before {
     key: Known,
@@ -236,13 +236,13 @@ struct Behind {
     is_own: bool,
 }
 
-/// What is known at a moment of the history.
+/// The knowledge at one moment of the history.
 #[derive(Default)]
 struct Sweep<'a> {
     keys: HashMap<&'a str, Known>,
     shards: HashMap<u32, Latest>,
     own: HashMap<(u64, &'a str), Known>,
-    /// What was known at the start of each operation without an answer yet.
+    /// The knowledge at the start of each operation without an answer yet.
     begun: HashMap<usize, Before>,
     last_read: HashMap<&'a str, usize>,
     behind: Vec<Behind>,

@@ -19,12 +19,13 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, ValueHint};
 use dkv_api::RunChoice;
+use dkv_base::number::whole_number;
 use dkv_base::variables;
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, TOPICS};
 
-pub(crate) use address::{Addresses, default_addresses};
+pub(crate) use address::{Addresses, DefaultError, default_addresses};
 pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
@@ -233,7 +234,8 @@ pub(crate) enum Subcommand {
         #[arg(long, value_name = "KEY", value_hint = ValueHint::Other)]
         after: Option<OsString>,
         /// List at most this many keys
-        #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
+        #[arg(long, value_name = "N", value_parser = whole_number(0..=u64::MAX),
+            allow_negative_numbers = true, value_hint = ValueHint::Other)]
         limit: Option<u64>,
         /// Print only the keys
         #[arg(long)]
@@ -381,10 +383,15 @@ pub(crate) struct GatewayArgs {
     pub(crate) connect: Connect,
 }
 
-fn run_choice(text: &str) -> Result<RunChoice, String> {
+/// A text names no start of a node's process. The user writes another one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("use an address such as 10.0.0.2:4401, or the number of a start")]
+struct RunChoiceError;
+
+fn run_choice(text: &str) -> Result<RunChoice, RunChoiceError> {
     let address = text.parse().map(RunChoice::Address);
     let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
-    choice.map_err(|_| "use an address such as 10.0.0.2:4401, or the number of a start".to_owned())
+    choice.map_err(|_| RunChoiceError)
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
 
 use crate::api_problems::connect_problem;
-use crate::cli::{Addresses, Cli, Connect, Line, Output, Subcommand, default_addresses};
+use crate::cli::{
+    Addresses, Cli, Connect, DefaultError, Line, Output, Subcommand, default_addresses,
+};
 use crate::exit::{ended, finished};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
@@ -188,10 +190,10 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     let then = subcommand.as_mut().map_or_else(Vec::new, Subcommand::then);
     let role = subcommand.as_ref().map_or(Role::Client, Subcommand::role);
     let mut steps =
-        steps::parse_commands(commands).map_err(|why| malformed(why, address.as_ref()))?;
+        steps::parse_commands(commands).map_err(|error| malformed(&error, address.as_ref()))?;
     if let Some(subcommand) = subcommand {
-        steps.push(Step::from_subcommand(subcommand).map_err(wrong)?);
-        steps.extend(steps::parse_commands(then).map_err(Problem::usage)?);
+        steps.push(Step::from_subcommand(subcommand)?);
+        steps.extend(steps::parse_commands(then)?);
     }
     if connect.level.is_some() && !steps.is_empty() && !steps.iter().any(Step::has_level) {
         return Err(Problem::usage(
@@ -205,7 +207,7 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     }
     let servers = match address {
         Some(address) => address,
-        None => default_addresses().map_err(|why| no_address(why, steps.is_empty()))?,
+        None => default_addresses().map_err(|error| no_address(&error, steps.is_empty()))?,
     };
     let mut stdin = Stdin::Free;
     steps::read_values(&mut steps, &mut stdin).await?;
@@ -240,22 +242,22 @@ fn unreadable_token(connect: &Connect, console: &mut Console) {
 }
 
 /// Returns the problem with malformed commands, and mentions a word that was taken as an address.
-fn malformed(why: String, address: Option<&Addresses>) -> Problem {
+fn malformed(error: &GrammarError, address: Option<&Addresses>) -> Problem {
     match address.map(|address| address.0.as_slice()) {
         Some([host]) if host.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
-            Problem::usage(format!("{why} ({host} was taken as the address of the server)"))
+            Problem::usage(format!("{error} ({host} was taken as the address of the server)"))
         }
-        _ => Problem::usage(why),
+        _ => Problem::usage(error.to_string()),
     }
 }
 
 /// Returns the problem of a missing address. A plain `dkv` also gets the help.
-fn no_address(why: String, nothing_asked: bool) -> Problem {
+fn no_address(error: &DefaultError, nothing_asked: bool) -> Problem {
     if nothing_asked {
         // A closed stream has no reader.
         let _ = Cli::command().print_help();
     }
-    Problem::usage(why)
+    Problem::usage(error.to_string())
 }
 
 fn needs_no_network(step: &Step) -> bool {
@@ -280,19 +282,31 @@ async fn at_prompt(session: &Session, console: &mut Console) -> io::Result<Optio
     prompt::run(session, console, &mut signals).await
 }
 
-fn wrong(error: GrammarError) -> Problem {
-    Problem::usage(error.to_string())
+/// A wrong command line: nothing was done.
+impl From<GrammarError> for Problem {
+    fn from(error: GrammarError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// Why the arguments of the process are not a command line. The user corrects them.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgumentsError {
+    /// An option or a subcommand is wrong, or help was requested.
+    #[error(transparent)]
+    Option(#[from] clap::Error),
+    /// A command is wrong.
+    #[error(transparent)]
+    Command(#[from] GrammarError),
 }
 
 /// Parses the arguments of the process without running them.
-pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), String> {
+pub(crate) fn check(arguments: Vec<OsString>) -> Result<(), ArgumentsError> {
     let words = std::iter::once("dkv".into()).chain(arguments);
-    let line = Line::read(words).map_err(|error| error.to_string())?;
+    let line = Line::read(words)?;
     steps::parse_commands(line.commands)?;
-    match line.subcommand {
-        Some(subcommand) => {
-            Step::from_subcommand(subcommand).map(drop).map_err(|error| error.to_string())
-        }
-        None => Ok(()),
+    if let Some(subcommand) = line.subcommand {
+        Step::from_subcommand(subcommand)?;
     }
+    Ok(())
 }

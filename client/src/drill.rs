@@ -9,7 +9,7 @@ use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units;
-use dkv_drill::{DrillResult, Fault, Target};
+use dkv_drill::{DrillError, DrillResult, Fault, Target};
 
 use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Connect, DrillArgs, default_addresses};
@@ -44,15 +44,15 @@ pub(crate) async fn run(
     let address = match (args.fault, address) {
         (Fault::ByHand, None) => match default_addresses() {
             Ok(address) => Some(address),
-            Err(why) => {
-                let why = format!("by-hand needs a network of yours: {why}");
+            Err(error) => {
+                let why = format!("by-hand needs a network of yours: {error}");
                 return ended(console, &Problem::usage(why));
             }
         },
         (_, address) => address,
     };
     if let Err(problem) = check_target(args.fault, address.as_ref()) {
-        return ended(console, &Problem::usage(problem));
+        return ended(console, &problem);
     }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
@@ -73,15 +73,16 @@ pub(crate) async fn run(
         };
         match held {
             Ok(result) => {
-                if let Err(problem) = result.write(&args.out) {
-                    return failed(console, &problem);
+                if let Err(error) = result.write(&args.out) {
+                    return failed(console, &error.to_string());
                 }
                 if let Err(error) = result.print(console) {
                     return finished(console, Err(error));
                 }
                 results.push(result);
             }
-            Err(problem) => {
+            Err(error) => {
+                let problem = error.to_string();
                 console.error(&format!("{}: {problem}", fault.name()));
                 // A program expects a result of every drill, also of one that could not be held.
                 if console.json
@@ -107,15 +108,26 @@ pub(crate) async fn run(
 }
 
 /// Checks that a drill can be held on such a network.
-fn check_target(fault: Fault, address: Option<&Addresses>) -> Result<(), &'static str> {
+fn check_target(fault: Fault, address: Option<&Addresses>) -> Result<(), Problem> {
     match (fault, address) {
-        (Fault::ByHand, None) => Err("by-hand needs a network of yours"),
+        (Fault::ByHand, None) => Err(Problem::usage("by-hand needs a network of yours")),
         (Fault::ByHand, Some(_)) | (_, None) => Ok(()),
-        (_, Some(_)) => Err(
+        (_, Some(_)) => Err(Problem::usage(
             "a client cannot inject this fault into an existing network; cause it yourself while \
              dkv ADDRESS drill by-hand runs, or omit the address to use a temporary network",
-        ),
+        )),
     }
+}
+
+/// Why a drill was not held. It says nothing about the network.
+#[derive(Debug, thiserror::Error)]
+enum NotHeld {
+    /// The network that the user has named admits no client.
+    #[error("{}", .0.message)]
+    Connect(Problem),
+    /// The drill lacks something, or its temporary network does not start.
+    #[error(transparent)]
+    Drill(#[from] DrillError),
 }
 
 async fn hold(
@@ -123,21 +135,23 @@ async fn hold(
     args: &DrillArgs,
     address: Option<&Addresses>,
     console: &mut Console,
-) -> Result<DrillResult, String> {
+) -> Result<DrillResult, NotHeld> {
     let target = match address {
         None => Target::Temporary { nodes: args.nodes.unwrap_or(NODES_DEFAULT) },
-        Some(address) => Target::Remote(connect(address, &args.connect).await?),
+        Some(address) => {
+            Target::Remote(connect(address, &args.connect).await.map_err(NotHeld::Connect)?)
+        }
     };
-    dkv_drill::run(fault, target, args.time, args.connect.timeout, console).await
+    Ok(dkv_drill::run(fault, target, args.time, args.connect.timeout, console).await?)
 }
 
 /// Connects to a network that the user has named.
-async fn connect(address: &Addresses, options: &Connect) -> Result<Vec<Client>, String> {
+async fn connect(address: &Addresses, options: &Connect) -> Result<Vec<Client>, Problem> {
     let connection = Connection::new(address.clone(), options.clone(), Role::Client);
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         let session = Session::connect(&connection).await;
-        clients.push(session.map_err(|error| connect_problem(&error).message)?.client);
+        clients.push(session.map_err(|error| connect_problem(&error))?.client);
     }
     Ok(clients)
 }
@@ -156,7 +170,7 @@ mod tests {
         let address = Addresses(vec!["127.0.0.1:4400".into()]);
         for fault in dkv_drill::LOCAL.into_iter().chain([Fault::All]) {
             assert!(check_target(fault, None).is_ok());
-            assert!(check_target(fault, Some(&address)).unwrap_err().contains("by-hand"));
+            assert!(check_target(fault, Some(&address)).unwrap_err().message.contains("by-hand"));
         }
         assert!(check_target(Fault::ByHand, Some(&address)).is_ok());
         assert!(check_target(Fault::ByHand, None).is_err());

@@ -35,10 +35,7 @@ pub(crate) async fn run(
     args.connect = args.connect.clone().or(outer);
     match serve(args, before, console).await {
         Ok(status) => status,
-        Err(problem) => {
-            console.error(&problem);
-            ExitCode::FAILURE
-        }
+        Err(problem) => ended(console, &problem),
     }
 }
 
@@ -46,28 +43,27 @@ async fn serve(
     args: GatewayArgs,
     before: Option<Addresses>,
     console: &mut Console,
-) -> Result<ExitCode, String> {
+) -> Result<ExitCode, Problem> {
     if args.connect.level.is_some() {
         let why = "gateway does not take --level: each request sets its own with ?consistency=";
-        return Ok(ended(console, &Problem::usage(why)));
+        return Err(Problem::usage(why));
     }
     if args.server.is_some() && before.is_some() {
         let why = "the server has two addresses: omit the one before gateway";
-        return Ok(ended(console, &Problem::usage(why)));
+        return Err(Problem::usage(why));
     }
-    let _log = logging::start("warn", Targets::Shown).map_err(|error| error.to_string())?;
+    let log = logging::start("warn", Targets::Shown);
+    let _log = log.map_err(|error| Problem::failed(error.to_string()))?;
     durable::keep_files_private();
-    let mut signals =
-        Signals::take().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    ignore_strays().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let deaf = |error| Problem::failed(format!("cannot listen for signals: {error}"));
+    let mut signals = Signals::take().map_err(deaf)?;
+    ignore_strays().map_err(deaf)?;
     let server = match args.server.or(before) {
         Some(server) => server,
         None => {
             let instance = match args.http.http {
-                None => match Instance::from(|name| std::env::var(name).ok()) {
-                    Ok(instance) => instance,
-                    Err(why) => return Ok(ended(console, &Problem::usage(why))),
-                },
+                None => Instance::from(|name| std::env::var(name).ok())
+                    .map_err(|error| Problem::usage(error.to_string()))?,
                 Some(_) => None,
             };
             if let Some(instance) = instance {
@@ -77,34 +73,28 @@ async fn serve(
                     let why = format!(
                         "{option} does not apply to an instance that IP, PORT or MAINIP configure"
                     );
-                    return Ok(ended(console, &Problem::usage(why)));
+                    return Err(Problem::usage(why));
                 }
                 return instance
                     .serve(args.dir, args.http.host, args.connect, &mut signals, console)
                     .await;
             }
-            match default_addresses() {
-                Ok(server) => server,
-                Err(why) => {
-                    let why =
-                        format!("{why}, or set IP and PORT to give the gateway its own network");
-                    return Ok(ended(console, &Problem::usage(why)));
-                }
-            }
+            default_addresses().map_err(|error| {
+                let advice = "or set IP and PORT to give the gateway its own network";
+                Problem::usage(format!("{error}, {advice}"))
+            })?
         }
     };
     if args.dir.is_some() {
         let why = "--dir is for the gateway's own network; omit it, or the address of the server";
-        return Ok(ended(console, &Problem::usage(why)));
+        return Err(Problem::usage(why));
     }
     let address = args.http.http.unwrap_or(HTTP_DEFAULT);
     // Bound first, so that a wrong address is reported at once.
     let listener = match Listener::bind(address, &args.http).await {
         Ok(listener) => listener,
-        Err(error @ ListenError::Plain(_)) => {
-            return Ok(ended(console, &Problem::usage(error.to_string())));
-        }
-        Err(error) => return Err(error.to_string()),
+        Err(error @ ListenError::Plain(_)) => return Err(Problem::usage(error.to_string())),
+        Err(error) => return Err(Problem::failed(error.to_string())),
     };
     let configured = ["IP", "PORT", "MAINIP"].into_iter().filter(|name| {
         std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
@@ -117,12 +107,9 @@ async fn serve(
         ));
     }
     let connection = Connection::new(server, args.connect, Role::Client);
-    let session = match Session::connect(&connection).await {
-        Ok(session) => session,
-        Err(error) => return Ok(ended(console, &connect_problem(&error))),
-    };
+    let session = Session::connect(&connection).await.map_err(|error| connect_problem(&error))?;
     let access = dkv_gateway::access(&session.client, &args.http, listener.address())
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Problem::failed(error.to_string()))?;
     let open = !matches!(access, Access::Tokens(_));
     let network = session.address().to_owned();
     let app = App::new(session.client.clone(), Options { network, access, extra_metrics: None });
@@ -137,8 +124,8 @@ async fn serve(
 }
 
 /// Prints the address of HTTP.
-fn ready(listener: &Listener, console: &mut Console) -> Result<(), String> {
+fn ready(listener: &Listener, console: &mut Console) -> Result<(), Problem> {
     console
         .line(&format!("ready {}", listener.address()))
-        .map_err(|error| format!("cannot write to standard output: {error}"))
+        .map_err(|error| Problem::failed(format!("cannot write to standard output: {error}")))
 }

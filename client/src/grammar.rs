@@ -230,7 +230,7 @@ pub(crate) enum KeyError {
 /// Why a text is not a command, and what to write instead. Always one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {advice}")]
-pub(crate) struct GrammarError {
+pub struct GrammarError {
     problem: String,
     advice: String,
 }

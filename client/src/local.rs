@@ -20,13 +20,14 @@ use crate::{pipe, prompt};
 use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::{Signals, StopSignal};
+use dkv_local::error::StartError;
 use dkv_local::{LocalNetwork, NetworkDir, regions};
 
 /// Starts a network, runs commands on it, and stops it.
 pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Console) -> ExitCode {
     let steps = match steps::parse_commands(std::mem::take(&mut args.commands)) {
         Ok(mut steps) => steps::read_values(&mut steps, &mut Stdin::Free).await.map(|()| steps),
-        Err(why) => Err(Problem::usage(why)),
+        Err(error) => Err(error.into()),
     };
     let steps = match steps {
         Ok(steps) => steps,
@@ -39,7 +40,7 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
     }
     let levels = steps.iter().try_for_each(|step| step.check_level(args.connect.level));
     let delays = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary);
-    if let Err(problem) = levels.and(delays.map(drop).map_err(Problem::usage)) {
+    if let Err(problem) = levels.and(delays.map(drop).map_err(Problem::from)) {
         return ended(console, &problem);
     }
     // Taken over before there is anything to clean up.
@@ -54,16 +55,16 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
     let opened = NetworkDir::open(&options).and_then(|dir| LocalNetwork::new(dir, &options));
     let network = match opened {
         Ok(network) => network,
-        Err(problem) => {
-            console.error(&problem);
+        Err(error) => {
+            console.error(&error.to_string());
             return ExitCode::FAILURE;
         }
     };
     let started = tokio::select! {
         started = network.start(options.start_timeout, console) => {
-            started.map_err(StartError::Problem)
+            started.map_err(NotStarted::Failed)
         }
-        ending = signals.next() => Err(StartError::Signal(ending)),
+        ending = signals.next() => Err(NotStarted::Signal(ending)),
     };
     let status = match started {
         Ok(client) => {
@@ -72,19 +73,19 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
             store.close().await;
             status
         }
-        Err(StartError::Problem(problem)) => {
-            console.error(&problem);
+        Err(NotStarted::Failed(problem)) => {
+            console.error(&problem.to_string());
             ExitCode::FAILURE
         }
-        Err(StartError::Signal(ending)) => ExitCode::from(ending.status()),
+        Err(NotStarted::Signal(ending)) => ExitCode::from(ending.status()),
     };
     network.stop(console).await;
     status
 }
 
 /// Why a network was not started.
-enum StartError {
-    Problem(String),
+enum NotStarted {
+    Failed(StartError),
     Signal(StopSignal),
 }
 

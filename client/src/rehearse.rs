@@ -11,11 +11,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role};
+use dkv_api::{
+    Client, ConnectError, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role,
+};
 use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units::{number, plural};
+use dkv_local::error::StartError;
 use dkv_local::{LocalNetwork, NetworkDir, Options, regions};
 use dkv_wire::network::Delays;
 
@@ -67,6 +70,23 @@ impl Kind {
     }
 }
 
+/// Why a rehearsal ended early.
+#[derive(Debug, thiserror::Error)]
+enum RehearseError {
+    /// The network does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The network admits no client.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A client does not learn where the keys are.
+    #[error(transparent)]
+    View(Error),
+    /// A request to be measured failed.
+    #[error("{}: {source}", .kind.name())]
+    Request { kind: Kind, source: Error },
+}
+
 /// Times of one kind of request from one region.
 struct Row {
     from: Region,
@@ -83,8 +103,8 @@ pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Co
             format!("rehearse does not take {option}: it measures every level from every region");
         return ended(console, &Problem::usage(why));
     }
-    if let Err(why) = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary) {
-        return ended(console, &Problem::usage(why));
+    if let Err(error) = regions::delays(&args.regions, args.delays.as_deref(), args.delays_vary) {
+        return ended(console, &error.into());
     }
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
@@ -102,7 +122,7 @@ pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Co
     };
     let network = match NetworkDir::open(&local).and_then(|dir| LocalNetwork::new(dir, &local)) {
         Ok(network) => network,
-        Err(problem) => return failed(console, &problem),
+        Err(error) => return failed(console, &error.to_string()),
     };
     let rehearsed = tokio::select! {
         rehearsed = rehearse(&network, &local, args.samples, console) => rehearsed,
@@ -118,7 +138,7 @@ pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Co
                 console.result(&table(&rows, args.samples), || document(&rows, args.samples));
             finished(console, told.map(|()| None))
         }
-        Err(problem) => failed(console, &problem),
+        Err(error) => failed(console, &error.to_string()),
     }
 }
 
@@ -132,7 +152,7 @@ async fn rehearse(
     local: &Options,
     samples: u32,
     console: &mut Console,
-) -> Result<Vec<Row>, String> {
+) -> Result<Vec<Row>, RehearseError> {
     network.bring_up(local.start_timeout, console).await?;
     wait_until_settled(network, console).await?;
     let done = AtomicU64::new(0);
@@ -162,7 +182,10 @@ fn progress(done: u64, all: u64) -> String {
 
 /// Waits until replicas and primaries stop moving. A new network spreads them over its regions, and
 /// a request that meets a moving primary takes longer.
-async fn wait_until_settled(network: &LocalNetwork, console: &mut Console) -> Result<(), String> {
+async fn wait_until_settled(
+    network: &LocalNetwork,
+    console: &mut Console,
+) -> Result<(), ConnectError> {
     console.note(&format!(
         "waiting until nothing has moved for {} s, so that the primaries are spread over the \
          regions",
@@ -210,8 +233,8 @@ async fn measure(
     from: &Region,
     samples: u32,
     done: &AtomicU64,
-) -> Result<Vec<Row>, String> {
-    let view = client.view().await.map_err(|error| error.to_string())?;
+) -> Result<Vec<Row>, RehearseError> {
+    let view = client.view().await.map_err(RehearseError::View)?;
     let mut rows: Vec<Row> = KINDS
         .into_iter()
         .map(|kind| Row { from: from.clone(), kind, times: BTreeMap::new() })
@@ -246,7 +269,7 @@ async fn median(
     key: &str,
     samples: u32,
     done: &AtomicU64,
-) -> Result<Duration, String> {
+) -> Result<Duration, RehearseError> {
     // The first requests open connections and sessions, and find the primaries.
     for _ in 0..2 {
         ask(client, kind, key).await?;
@@ -263,7 +286,7 @@ async fn median(
     Ok(times[times.len() / 2])
 }
 
-async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
+async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), RehearseError> {
     let asked = match kind {
         Kind::Get(_) | Kind::GetNearest => {
             let nearest = kind == Kind::GetNearest;
@@ -275,7 +298,7 @@ async fn ask(client: &Client, kind: Kind, key: &str) -> Result<(), String> {
     };
     match asked {
         Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(format!("{}: {error}", kind.name())),
+        Err(source) => Err(RehearseError::Request { kind, source }),
     }
 }
 

@@ -155,10 +155,10 @@ pub(crate) fn parse_arguments(arguments: &[Vec<u8>]) -> Result<Vec<Step>, Gramma
 /// Parses the commands among the arguments of the process.
 ///
 /// # Errors
-/// A mistake in them, in one line.
-pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, String> {
+/// A mistake in them.
+pub(crate) fn parse_commands(commands: Vec<OsString>) -> Result<Vec<Step>, GrammarError> {
     let commands: Vec<Vec<u8>> = commands.into_iter().map(OsString::into_vec).collect();
-    parse_arguments(&commands).map_err(|error| error.to_string())
+    parse_arguments(&commands)
 }
 
 /// Returns whether a word is a subcommand that the grammar does not have.

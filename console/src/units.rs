@@ -64,11 +64,22 @@ pub fn timestamp(ms: u64) -> String {
     )
 }
 
+/// Why a text is not a duration. The user writes another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// It is not a whole number with a known unit.
+    #[error("write a whole number and a unit, such as 500ms, 5s, 10m, 1h or 7d")]
+    Malformed,
+    /// It is zero, or longer than ten years.
+    #[error("the time must be from 1ms to 3650d, as in 500ms, 5s, 10m, 1h or 7d")]
+    OutOfBounds,
+}
+
 /// Parses a duration: a number and `ms`, `s`, `m`, `h` or `d`; without a unit, seconds.
 ///
 /// # Errors
-/// What to write instead, in one line.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+/// The text is malformed, or the duration is out of bounds.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let digits = text.len() - text.trim_start_matches(|it: char| it.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit.trim() {
@@ -77,14 +88,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err("write a time such as 500ms, 5s, 10m, 1h or 7d".into()),
+        _ => return Err(DurationError::Malformed),
     };
+    if number.is_empty() {
+        return Err(DurationError::Malformed);
+    }
     let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
     match ms {
         Some(ms) if (1..=3650 * 86_400_000).contains(&ms) => Ok(Duration::from_millis(ms)),
-        _ => Err("the time must be more than zero and less than ten years, as in 500ms, 5s, 10m, \
-                1h or 7d"
-            .into()),
+        _ => Err(DurationError::OutOfBounds),
     }
 }
 

@@ -104,16 +104,25 @@ enum GatewayError {
     Panicked(#[from] Panicked),
 }
 
-async fn run(args: Args) -> Result<(), NodeError> {
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+enum DaemonError {
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+async fn run(args: Args) -> Result<(), DaemonError> {
     // First, so that no signal is lost.
     let stop = dkv_node::stop_signal();
     let Some(address) = args.http.http else {
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
-        return dkv_node::run(args.node, ready, stop).await;
+        return Ok(dkv_node::run(args.node, ready, stop).await?);
     };
     // Bound first, so that a wrong address is reported at once.
-    let listener = Listener::bind(address, &args.http).await.map_err(NodeError::new)?;
+    let listener = Listener::bind(address, &args.http).await?;
     let (serving, served) = oneshot::channel();
     let (stopping, stopped) = watch::channel(false);
     let gateway = tokio::spawn(keep_serving(listener, args.clone(), served, stopped));
@@ -130,7 +139,7 @@ async fn run(args: Args) -> Result<(), NodeError> {
     if ended.is_ok() && tokio::time::timeout(STOP_TIMEOUT, gateway).await.is_err() {
         warn!("HTTP requests were still in progress");
     }
-    ended
+    Ok(ended?)
 }
 
 /// Serves HTTP from when the node serves until the process stops. A failure does not end the node:

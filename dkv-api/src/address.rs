@@ -51,18 +51,29 @@ impl HostPort {
     }
 
     /// Resolves the host; IPv4 addresses come first.
-    pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+    pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let mut addresses: Vec<SocketAddr> =
-            found.map_err(|error| format!("cannot look up {self}: {error}"))?.collect();
+            found.map_err(|error| ResolveError::Failed(self.clone(), error))?.collect();
         // Servers and nodes listen on IPv4 by default.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses.dedup();
         if addresses.is_empty() {
-            return Err(format!("cannot look up {self}: the name has no address"));
+            return Err(ResolveError::NoAddress(self.clone()));
         }
         Ok(addresses)
     }
+}
+
+/// Why a host has no address now. The caller tries another one, or this one later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// The resolver fails.
+    #[error("cannot look up {0}: {1}")]
+    Failed(HostPort, std::io::Error),
+    /// The name exists, but has no address.
+    #[error("cannot look up {0}: the name has no address")]
+    NoAddress(HostPort),
 }
 
 impl std::fmt::Display for HostPort {

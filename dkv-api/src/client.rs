@@ -23,7 +23,7 @@ use crate::credential_store::CredentialStore;
 use crate::driver::{self, Driver};
 use crate::error::Error;
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
-use crate::registration_server::RegistrationServer;
+use crate::registration_server::{NOT_BOOTSTRAPPED, RegistrationServer};
 use crate::router::{Outcome, RequestKind};
 
 /// Bytes of keys and values that one permit stands for.
@@ -106,7 +106,7 @@ impl Client {
             Some(view) => router.handle_view(now, view),
             None => {
                 router.add_known_nodes(known);
-                router.handle_no_view(driver::NOT_BOOTSTRAPPED.to_owned());
+                router.handle_no_view(NOT_BOOTSTRAPPED.to_owned());
             }
         });
         // Supervised: without ticks requests would wait for ever, without renewal the certificate

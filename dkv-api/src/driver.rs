@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::credential_store::CredentialStore;
 use crate::node_connection::{self, ConnectionId, NodeConnection, Observer};
-use crate::registration_server::RegistrationServer;
+use crate::registration_server::{LookupError, RegistrationServer};
 use crate::router::{Effect, Outcome, RequestKind, Router};
 
 /// Time between two ticks of the router while requests are under way.
@@ -191,19 +191,19 @@ impl Driver {
     }
 
     /// Asks the server for its view and passes the answer to the router.
-    pub(crate) async fn lookup(&self, timeout: Duration) -> Result<(), String> {
+    pub(crate) async fn lookup(&self, timeout: Duration) -> Result<(), LookupError> {
         let answer = self.server.ask(&self.endpoint, &ServerRequest::Lookup, timeout).await;
         let result = match answer {
             Ok(ServerAnswer::View(Some(view))) => {
                 self.with(|router, now| router.handle_view(now, *view));
                 return Ok(());
             }
-            Ok(ServerAnswer::View(None)) => Err(NOT_BOOTSTRAPPED.to_owned()),
-            Ok(_) => Err("registration server: the answer is to another question".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(ServerAnswer::View(None)) => Err(LookupError::NotBootstrapped),
+            Ok(_) => Err(LookupError::AnotherQuestion),
+            Err(error) => Err(error.into()),
         };
-        if let Err(why) = &result {
-            self.with(|router, _| router.handle_no_view(why.clone()));
+        if let Err(error) = &result {
+            self.with(|router, _| router.handle_no_view(error.to_string()));
         }
         result
     }
@@ -263,11 +263,6 @@ impl Observer for Driver {
         self.execute_effects(&mut core);
     }
 }
-
-/// Why requests wait while the network has not been bootstrapped.
-pub(crate) const NOT_BOOTSTRAPPED: &str = "the network has no coordinator yet: the registration \
-     server runs, but no node has started (or none could form the network); start a node with \
-     dkv-node";
 
 /// Ticks the router for as long as requests are under way and the client exists.
 pub(crate) async fn run_ticks(driver: Weak<Driver>) {

@@ -150,7 +150,7 @@ pub enum ConnectError {
     Address {
         /// The address as given.
         address: String,
-        /// What is wrong with it.
+        /// The fault of the address.
         why: String,
     },
     /// There is no usable join token.
@@ -188,7 +188,7 @@ pub enum ConnectError {
     Stored {
         /// The directory of the credentials.
         path: PathBuf,
-        /// What is wrong with them.
+        /// Why they cannot be used.
         source: CertificateError,
     },
     /// The region is not one of those between which the network rehearses delays.

@@ -57,9 +57,9 @@
 //! else: several servers, nodes, a token, a role, a region, a timeout. A client joins a network
 //! once with a token (see [`ClientBuilder::token_file`]). From then on it uses the certificate in
 //! its credential store (see [`ClientBuilder::home`]), which it renews before it expires. If it has
-//! expired, the server issues a new one to whoever proves to have its key. A client that was
-//! connected before also finds the nodes without the server, because it stores their addresses. If
-//! the server at an address now belongs to another network, the client joins that one.
+//! expired, the server issues a new one to the client that proves to have its key. A client that
+//! was connected before also finds the nodes without the server, because it stores their addresses.
+//! If the server at an address now belongs to another network, the client joins that one.
 //!
 //! A [`Client`] is a handle that is cheap to clone. One is enough for a program.
 //!
@@ -179,7 +179,7 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
 pub use inspect::ReplicaValue;
-pub use options::{NetworkStatus, ReadOptions, Value, WriteOptions, Written};
+pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 
 pub use bytes::Bytes;

@@ -277,11 +277,24 @@ pub struct Written {
 #[derive(Clone, Debug)]
 pub struct NetworkStatus {
     /// The status of the registration server, or why it did not answer.
-    pub server: Result<ServerStatus, String>,
+    pub server: Result<ServerStatus, StatusError>,
     /// Every known node with its status, or why it did not answer; ordered by name.
-    pub nodes: Vec<(NodeInfo, Result<NodeStatus, String>)>,
+    pub nodes: Vec<(NodeInfo, Result<NodeStatus, StatusError>)>,
     /// The network as this client sees it; `None` if it has not been bootstrapped yet.
     pub view: Option<NetworkView>,
     /// Where replicas are and which are moving; `None` if the coordinator does not answer.
     pub placement: Option<Placement>,
+}
+
+/// Why the registration server or a node gave no status; see
+/// [`NetworkStatus`].
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatusError {
+    /// It cannot be reached, or does not answer in time: it may be down, so ask again later.
+    #[error("{0}")]
+    Silent(String),
+    /// It runs, but does not answer this client: asking again is of no use.
+    #[error("{0}")]
+    Refused(String),
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dkv_base::sync::lock;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::join::recertify;
+use dkv_wire::join::{JoinError, recertify};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
@@ -14,35 +14,64 @@ use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
-use crate::address::HostPort;
+use crate::address::{HostPort, ResolveError};
 use crate::error::Error;
 
+/// Why requests wait while the network has not been bootstrapped.
+pub(crate) const NOT_BOOTSTRAPPED: &str = "the network has no coordinator yet: the registration \
+     server runs, but no node has started (or none could form the network); start a node with \
+     dkv-node";
+
 /// Why the server did not do what it was asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ServerError {
     /// Nothing was sent, so there was no effect.
+    #[error("registration server: {0}")]
     Unreachable(String),
     /// The certificates do not match: the server is of another network, or our certificate is too
     /// old.
+    #[error("registration server: {0}")]
     OtherNetwork(String),
     /// The server refuses this holder.
+    #[error("registration server: denied: {0}")]
     Denied(String),
     /// The server was asked, and its answer is unknown.
+    #[error("registration server: {0}")]
     NoAnswer(String),
     /// The server answered with a refusal.
+    #[error("registration server: {0}")]
     Refused(ServerRefusal),
 }
 
-impl std::fmt::Display for ServerError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unreachable(why) | Self::OtherNetwork(why) | Self::NoAnswer(why) => {
-                write!(f, "registration server: {why}")
-            }
-            Self::Denied(why) => write!(f, "registration server: denied: {why}"),
-            Self::Refused(refusal) => write!(f, "registration server: {refusal}"),
-        }
-    }
+/// Why the server gave no view. The caller uses the view that it has, or asks again later.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// No node has registered yet.
+    #[error("{NOT_BOOTSTRAPPED}")]
+    NotBootstrapped,
+    /// The server answers something else: it is of another version.
+    #[error("registration server: the answer is to another question")]
+    AnotherQuestion,
+    /// The server did not do what it was asked.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Why an expired certificate was not replaced. The caller tries again later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecertifyError {
+    /// No socket could be opened.
+    #[error("{0}")]
+    Socket(std::io::Error),
+    /// The client was given nodes only.
+    #[error("no address of the registration server was given")]
+    NoAddress,
+    /// A host name does not resolve now.
+    #[error(transparent)]
+    Unresolved(#[from] ResolveError),
+    /// The server does not issue a new one, or cannot be reached.
+    #[error(transparent)]
+    Join(#[from] JoinError),
 }
 
 impl ServerError {
@@ -127,14 +156,17 @@ impl RegistrationServer {
     }
 
     /// Gets a new certificate for the holder of an expired one.
-    pub(crate) async fn recertify(&self, expired: &Credentials) -> Result<Credentials, String> {
-        let endpoint = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
-        let mut failure = "no address of the registration server was given".to_owned();
+    pub(crate) async fn recertify(
+        &self,
+        expired: &Credentials,
+    ) -> Result<Credentials, RecertifyError> {
+        let endpoint = Endpoint::dial_only(None).map_err(RecertifyError::Socket)?;
+        let mut failure = RecertifyError::NoAddress;
         for address in &self.addresses {
             for server in address.resolve().await? {
                 match recertify(&endpoint, server, expired).await {
                     Ok(credentials) => return Ok(credentials),
-                    Err(error) => failure = error.to_string(),
+                    Err(error) => failure = error.into(),
                 }
             }
         }
@@ -146,8 +178,8 @@ impl RegistrationServer {
         for address in &self.addresses {
             let resolved = match address.resolve().await {
                 Ok(resolved) => resolved,
-                Err(why) => {
-                    failure = ServerError::Unreachable(why);
+                Err(error) => {
+                    failure = ServerError::Unreachable(error.to_string());
                     continue;
                 }
             };

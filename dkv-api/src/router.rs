@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! lock the router
-//!     submit, cancel, handle_reply, handle_view, connected, connect_failed, connection_lost or tick
+//!     submit, cancel, handle_reply, handle_view,
+//!     connected, connect_failed, connection_lost or tick
 //!     while let Some(effect) = router.poll_effect() { execute it }
 //! unlock
 //! ```

@@ -230,7 +230,7 @@ impl Scan {
             while let Some((shard, asked)) = asked.next().await {
                 let added = asked.and_then(|(receipt, page)| {
                     let added = merge.add_page(shard, receipt.staleness_ms, page);
-                    added.map_err(|why| Error::Unavailable(why.into()))
+                    added.map_err(|error| Error::Unavailable(error.to_string()))
                 });
                 failed = added.err().or(failed);
             }

@@ -10,7 +10,9 @@ use dkv_wire::network::{NodeInfo, NodeState};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::options::NetworkStatus;
+use crate::error::Error;
+use crate::options::{NetworkStatus, StatusError};
+use crate::registration_server::ServerError;
 use crate::router::RequestKind;
 
 /// Time that each process has to answer.
@@ -59,13 +61,13 @@ async fn gather(client: &Client) -> NetworkStatus {
     let asked: Vec<NodeId> = known.iter().map(|node| node.id).collect();
     let server = async {
         if !client.has_server() {
-            return Err("no address of it was given".to_owned());
+            return Err(StatusError::Silent("no address of it was given".to_owned()));
         }
         let request = ServerRequest::Status;
         match driver.server.ask(&driver.endpoint, &request, ANSWER_TIMEOUT).await {
             Ok(ServerAnswer::Status(status)) => Ok(*status),
-            Ok(_) => Err("the answer is to another question".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(_) => Err(another_question()),
+            Err(error) => Err(error.into()),
         }
     };
     // The coordinator's own view is newer than its last report to the server.
@@ -120,7 +122,7 @@ async fn gather(client: &Client) -> NetworkStatus {
 async fn ask_all(
     client: &Client,
     nodes: Vec<NodeInfo>,
-) -> Vec<(NodeInfo, Result<NodeStatus, String>)> {
+) -> Vec<(NodeInfo, Result<NodeStatus, StatusError>)> {
     let addresses: Vec<_> = nodes.iter().map(|node| (node.id, node.address)).collect();
     client.driver().with(|router, _| router.add_registered_nodes(addresses));
     let mut answers = tokio::task::JoinSet::new();
@@ -155,7 +157,7 @@ async fn refresh(client: &Client) {
 }
 
 /// Asks a node for its status. Stops waiting early if the network comes to consider the node dead.
-async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
+async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, StatusError> {
     let kind = RequestKind::Direct { node: node.id, body: RequestBody::Status };
     let mut answer = pin!(client.request(kind, Some(answer_timeout(node.state))));
     let mut timeout_now = ANSWER_TIMEOUT;
@@ -167,12 +169,12 @@ async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
                 let newer = known.and_then(|view| view.node(node.id).map(|newer| newer.state));
                 let state = newer.unwrap_or(node.state);
                 if answer_timeout(state) == ANSWER_TIMEOUT {
-                    return Err(format!(
+                    return Err(StatusError::Silent(format!(
                         "{} at {} is {state}, and did not answer within {} ms",
                         node.name,
                         node.address,
                         ANSWER_TIMEOUT.as_millis(),
-                    ));
+                    )));
                 }
                 timeout_now = CHECK_EVERY;
             }
@@ -180,7 +182,24 @@ async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, String> {
     };
     match answer {
         Ok(Answer::Status(status)) => Ok(*status),
-        Ok(_) => Err("the answer is to another question".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err(another_question()),
+        Err(error @ Error::Unavailable(_)) => Err(StatusError::Silent(error.to_string())),
+        Err(error) => Err(StatusError::Refused(error.to_string())),
+    }
+}
+
+fn another_question() -> StatusError {
+    StatusError::Refused("the answer is to another question".to_owned())
+}
+
+impl From<ServerError> for StatusError {
+    fn from(error: ServerError) -> Self {
+        let why = error.to_string();
+        match error {
+            ServerError::Unreachable(_) | ServerError::NoAnswer(_) => Self::Silent(why),
+            ServerError::OtherNetwork(_) | ServerError::Denied(_) | ServerError::Refused(_) => {
+                Self::Refused(why)
+            }
+        }
     }
 }

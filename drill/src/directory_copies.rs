@@ -10,6 +10,7 @@ use dkv_console::Console;
 use dkv_local::child::Child;
 use nix::sys::signal::Signal;
 
+use crate::error::{DrillError, Obstacle, Violation};
 use crate::testbed::Testbed;
 
 /// Time in which the network must detect the copy.
@@ -23,7 +24,7 @@ pub(crate) async fn old_copy(
     testbed: &mut Testbed,
     time: Duration,
     console: &mut Console,
-) -> Result<(), String> {
+) -> Result<(), DrillError> {
     let name = testbed.coordinator().await?;
     let directory = testbed.network()?.dir().data(&name);
     let (old, right) = (beside(&directory, "old"), beside(&directory, "right"));
@@ -33,26 +34,26 @@ pub(crate) async fn old_copy(
     testbed.kill(&name).await?;
     let swapped =
         std::fs::rename(&directory, &right).and_then(|()| std::fs::rename(&old, &directory));
-    swapped.map_err(|error| format!("cannot put a copy in place: {error}"))?;
+    swapped.map_err(Obstacle::file("cannot put a copy in place".to_owned()))?;
     testbed
         .record(&format!("killed {name} and replaced its directory with the older copy"), console);
     let mut child = testbed.network()?.spawn_in(&name, &directory)?;
-    let runs = wait_for_runs(testbed, |runs| {
+    let runs = wait_for_runs(testbed, "the older copy", |runs| {
         runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. }))
     });
     let noticed = runs.await;
     let has_ended = exits(&mut child).await;
     // It must not go on, whatever it did.
     let _ = child.kill().await;
-    noticed.map_err(|why| format!("the older copy was not detected: {why}"))?;
+    noticed?;
     if !has_ended {
-        return Err("the node with the older copy did not exit".into());
+        return Err(Violation::NotExited("the node with the older copy").into());
     }
     testbed.record(&format!("the older copy was detected, and {name} exited"), console);
     testbed.work_for(time / 3, console).await;
     let restored =
         std::fs::remove_dir_all(&directory).and_then(|()| std::fs::rename(&right, &directory));
-    restored.map_err(|error| format!("cannot put the directory back: {error}"))?;
+    restored.map_err(Obstacle::file("cannot put the directory back".to_owned()))?;
     testbed.start(&name, console).await?;
     testbed.record(&format!("started {name} on its current directory"), console);
     testbed.wait_live(&name).await
@@ -63,7 +64,7 @@ pub(crate) async fn clone(
     testbed: &mut Testbed,
     time: Duration,
     console: &mut Console,
-) -> Result<(), String> {
+) -> Result<(), DrillError> {
     let name = testbed.coordinator().await?;
     let directory = testbed.network()?.dir().data(&name);
     let copied = beside(&directory, "clone");
@@ -74,26 +75,25 @@ pub(crate) async fn clone(
         let twice = runs.iter().filter(|run| matches!(run.verdict, Verdict::Twice { .. }));
         twice.count() >= 2
     };
-    let runs = match wait_for_runs(testbed, both).await {
+    let runs = match wait_for_runs(testbed, "the clone", both).await {
         Ok(runs) => runs,
-        Err(why) => {
+        Err(error) => {
             let _ = child.kill().await;
-            return Err(format!("the clone was not detected: {why}"));
+            return Err(error);
         }
     };
     testbed.record("the clone was detected, and neither process takes part", console);
     testbed.work_for(time, console).await;
     // The original was started before the clone.
-    let original =
-        runs.iter().min_by_key(|run| run.start).ok_or("the server knows no run of it")?;
+    let original = runs.iter().min_by_key(|run| run.start).ok_or(Obstacle::NoRun)?;
     let admin = testbed.network()?.connect(Role::Admin).await?;
     let kept = admin.keep_run(original.node, RunChoice::Address(original.address)).await;
     admin.close().await;
-    kept.map_err(|error| error.to_string())?;
+    kept?;
     testbed.record(&format!("told the network to keep {name} at {}", original.address), console);
     if !exits(&mut child).await {
         let _ = child.kill().await;
-        return Err("the clone did not exit".into());
+        return Err(Violation::NotExited("the clone").into());
     }
     testbed.wait_live(&name).await
 }
@@ -118,19 +118,21 @@ fn beside(directory: &Path, what: &str) -> PathBuf {
 }
 
 /// Copies the data directory of a node, which is paused meanwhile.
-async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), String> {
+async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Result<(), DrillError> {
     testbed.signal(name, Signal::SIGSTOP).await?;
     let (source, target) = (from.to_owned(), to.to_owned());
     let copied = tokio::task::spawn_blocking(move || durable::copy_dir(&source, &target)).await;
     testbed.signal(name, Signal::SIGCONT).await?;
-    copied.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    let refused = Obstacle::file(format!("cannot copy {}", from.display()));
+    Ok(copied.map_err(|_| Obstacle::Task)?.map_err(refused)?)
 }
 
 /// Waits until the runs that the server knows are as expected, and returns them.
 async fn wait_for_runs(
     testbed: &Testbed,
+    copy: &'static str,
     expected: impl Fn(&[RunReport]) -> bool,
-) -> Result<Vec<RunReport>, String> {
+) -> Result<Vec<RunReport>, DrillError> {
     let client: Client = testbed.network()?.connect(Role::Client).await?;
     let begun = Instant::now();
     let found = loop {
@@ -139,10 +141,8 @@ async fn wait_for_runs(
             break Ok(runs);
         }
         if begun.elapsed() > DETECTION_TIMEOUT {
-            break Err(format!(
-                "after {} s the server still reports {runs:?}",
-                DETECTION_TIMEOUT.as_secs()
-            ));
+            let seconds = DETECTION_TIMEOUT.as_secs();
+            break Err(Violation::Undetected { copy, seconds, runs }.into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };

@@ -5,6 +5,7 @@
 //! run. The kernel allows that for child processes without any privilege, and requires that the
 //! thread which stopped another one also resumes it.
 
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 
@@ -12,6 +13,8 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
+
+use crate::error::Obstacle;
 
 /// Name of the thread that writes the log of a node.
 const WRITER: &str = "wal-writer";
@@ -25,8 +28,8 @@ impl DiskStall {
     /// Stalls the disk of a node, given its process id.
     ///
     /// # Errors
-    /// Why the disk cannot be stalled, in one line.
-    pub(crate) async fn begin(process: u32) -> Result<Self, String> {
+    /// The system does not let this process stop the thread.
+    pub(crate) async fn begin(process: u32) -> Result<Self, Obstacle> {
         let thread = writer(process)?;
         let (end, ended) = channel::<()>();
         let (begun, result) = oneshot::channel();
@@ -41,23 +44,20 @@ impl DiskStall {
                 let _ = ptrace::detach(thread, None);
             }
         });
-        let result = result.await.unwrap_or_else(|_| Err("the tracing thread ended".into()));
-        result.map_err(|why| format!("cannot stall the disk: {why}"))?;
+        result.await.map_err(|_| Obstacle::Task)??;
         Ok(Self { _end: end })
     }
 }
 
-fn stop(thread: Pid) -> Result<(), String> {
-    ptrace::attach(thread).map_err(|error| {
-        format!("this system does not allow tracing a process ({error}); try again as root")
-    })?;
-    waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop).map_err(|error| error.to_string())
+fn stop(thread: Pid) -> Result<(), Obstacle> {
+    ptrace::attach(thread).map_err(Obstacle::Tracing)?;
+    let waited = waitpid(thread, Some(WaitPidFlag::__WALL)).map(drop);
+    waited.map_err(|error| Obstacle::Thread(io::Error::from(error)))
 }
 
-fn writer(process: u32) -> Result<Pid, String> {
+fn writer(process: u32) -> Result<Pid, Obstacle> {
     let tasks = Path::new("/proc").join(process.to_string()).join("task");
-    let entries =
-        std::fs::read_dir(&tasks).map_err(|error| format!("{}: {error}", tasks.display()))?;
+    let entries = std::fs::read_dir(&tasks).map_err(Obstacle::file(tasks.display().to_string()))?;
     for entry in entries.flatten() {
         let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
@@ -65,5 +65,5 @@ fn writer(process: u32) -> Result<Pid, String> {
             return Ok(Pid::from_raw(id));
         }
     }
-    Err(format!("process {process} has no thread {WRITER}"))
+    Err(Obstacle::NoThread { process, thread: WRITER })
 }

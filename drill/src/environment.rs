@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use dkv_local::child::ChildSpec;
+use dkv_local::error::StartError;
 use dkv_local::network::LaunchHook;
 use dkv_local::node_name;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
+use crate::error::{DrillError, Obstacle};
 use crate::fault::Fault;
 use crate::relay::Relays;
 
@@ -36,22 +38,21 @@ impl Environment {
     /// Prepares the environment for a fault.
     ///
     /// # Errors
-    /// What this machine lacks, in one line.
-    pub(crate) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, String> {
+    /// This machine lacks something.
+    pub(crate) async fn prepare(fault: Fault, nodes: u16) -> Result<Self, Obstacle> {
         let mut environment = Self::default();
         match fault {
             Fault::Partition => {
                 let names: Vec<String> = (1..=nodes).map(node_name).collect();
                 let relays = Relays::start(&names).await;
-                environment.relays = Some(relays.map_err(|error| format!("no relay: {error}"))?);
+                environment.relays = Some(relays.map_err(Obstacle::Socket)?);
             }
             Fault::DiskFull => environment.small_disks = true,
             Fault::ClockJump => {
-                library().ok_or(
-                    "clock-jump needs libfaketime; install it with apt-get install faketime",
-                )?;
+                library().ok_or(Obstacle::NoFaketime)?;
                 let clocks = tempfile::Builder::new().prefix("dkv-clocks-").tempdir();
-                environment.clocks = Some(clocks.map_err(|error| error.to_string())?);
+                let refused = Obstacle::file("cannot create a temporary directory".to_owned());
+                environment.clocks = Some(clocks.map_err(refused)?);
                 (1..=nodes).try_for_each(|number| environment.set_clock(&node_name(number), 0))?;
             }
             _ => {}
@@ -89,24 +90,18 @@ impl Environment {
     }
 
     /// Sets a node's clock ahead by that many minutes.
-    pub(crate) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), String> {
+    pub(crate) fn set_clock(&self, name: &str, minutes: i64) -> Result<(), Obstacle> {
         let Some(clocks) = &self.clocks else { return Ok(()) };
         let (file, new) = (clocks.path().join(name), clocks.path().join("new"));
         // Replaced atomically, because a node may read it at any moment.
         std::fs::write(&new, format!("{:+}\n", minutes * 60))
             .and_then(|()| std::fs::rename(&new, &file))
-            .map_err(|error| format!("{}: {error}", file.display()))
+            .map_err(Obstacle::file(file.display().to_string()))
     }
 
     /// Adds the likely reason if the network did not come up in this environment.
-    pub(crate) fn explained(&self, problem: String) -> String {
-        if self.small_disks {
-            return format!(
-                "disk-full mounts small disks, which takes root or user namespaces, unshare and \
-                 mount: {problem}"
-            );
-        }
-        problem
+    pub(crate) fn explained(&self, error: StartError) -> DrillError {
+        if self.small_disks { Obstacle::SmallDisks(error).into() } else { error.into() }
     }
 }
 

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::directory_copies;
 use crate::disk_stall::DiskStall;
+use crate::error::{DrillError, Obstacle, Violation};
 use crate::fault::Fault;
 use crate::intruder;
 use crate::testbed::Testbed;
@@ -40,14 +41,14 @@ pub const LOCAL: [Fault; 11] = [
 /// Injects a fault for about `time`, and undoes it.
 ///
 /// # Errors
-/// Why the fault could not be injected, or why the network has not recovered, in one line.
+/// The fault could not be injected, or the network has not recovered.
 pub(crate) async fn inject(
     fault: Fault,
     testbed: &mut Testbed,
     nodes: u16,
     time: Duration,
     console: &mut Console,
-) -> Result<(), String> {
+) -> Result<(), DrillError> {
     match fault {
         Fault::CoordinatorKill => {
             let name = testbed.coordinator().await?;
@@ -69,7 +70,7 @@ pub(crate) async fn inject(
         }
         Fault::Partition => {
             let name = testbed.coordinator().await?;
-            let relays = testbed.environment.relays.as_ref().ok_or("the drill has no relays")?;
+            let relays = testbed.environment.relays.as_ref().ok_or(Obstacle::NoRelays)?;
             relays.isolate(&name);
             testbed
                 .record(&format!("cut {name}, the coordinator, off from the other nodes"), console);
@@ -97,7 +98,8 @@ pub(crate) async fn inject(
             testbed.record(&format!("filling the disk of {name}, the coordinator"), console);
             fill(filler.clone()).await?;
             testbed.work_for(time, console).await;
-            std::fs::remove_file(&filler).map_err(|error| error.to_string())?;
+            std::fs::remove_file(&filler)
+                .map_err(Obstacle::file(format!("cannot remove {}", filler.display())))?;
             testbed.record(&format!("freed space on the disk of {name}"), console);
             testbed.wait_live(&name).await
         }
@@ -134,24 +136,25 @@ pub(crate) async fn inject(
             testbed.record("stop injecting faults now", console);
             Ok(())
         }
-        Fault::All => Err("all is not a single drill".into()),
+        Fault::All => Err(Obstacle::NotSingle.into()),
     }
 }
 
-async fn fill(file: PathBuf) -> Result<(), String> {
-    let filling = move || -> Result<(), String> {
-        let mut file = File::create(&file).map_err(|error| error.to_string())?;
+async fn fill(path: PathBuf) -> Result<(), Obstacle> {
+    let filling = move || -> Result<(), Obstacle> {
+        let mut file = File::create(&path)
+            .map_err(Obstacle::file(format!("cannot create {}", path.display())))?;
         while file.write_all(&[1; 64 * 1024]).is_ok() {}
         Ok(())
     };
-    tokio::task::spawn_blocking(filling).await.map_err(|error| error.to_string())?
+    tokio::task::spawn_blocking(filling).await.map_err(|_| Obstacle::Task)?
 }
 
 async fn restart_all(
     testbed: &mut Testbed,
     nodes: u16,
     console: &mut Console,
-) -> Result<(), String> {
+) -> Result<(), DrillError> {
     let names = testbed.names(nodes);
     for name in names.iter().chain([&SERVER.to_owned()]) {
         testbed.kill(name).await?;
@@ -168,7 +171,7 @@ async fn restart_all(
     Ok(())
 }
 
-async fn churn(testbed: &mut Testbed, nodes: u16, console: &mut Console) -> Result<(), String> {
+async fn churn(testbed: &mut Testbed, nodes: u16, console: &mut Console) -> Result<(), DrillError> {
     let count = nodes.min(2);
     for number in nodes + 1..=nodes + count {
         let name = node_name(number);
@@ -181,15 +184,18 @@ async fn churn(testbed: &mut Testbed, nodes: u16, console: &mut Console) -> Resu
     for name in testbed.names(count) {
         let report = testbed.report().await;
         let node = report.nodes.iter().find(|node| node.name == name);
-        let id = node.ok_or_else(|| format!("{name} is unknown"))?.id;
-        admin.remove_node(id).await.map_err(|error| format!("{name}: {error}"))?;
+        let id = node.ok_or_else(|| Violation::UnknownNode(name.clone()))?.id;
+        let removed = admin.remove_node(id).await;
+        removed.map_err(|source| DrillError::Removal { node: name.clone(), source })?;
         let gone = async {
             while admin.refresh().await.is_ok_and(|view| view.node(id).is_some()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let gone = tokio::time::timeout(REMOVAL, gone).await;
-        gone.map_err(|_| format!("{name} is still in the network after {} s", REMOVAL.as_secs()))?;
+        if gone.is_err() {
+            return Err(Violation::NotRemoved { name, seconds: REMOVAL.as_secs() }.into());
+        }
         testbed.record(&format!("removed {name} for good"), console);
         // It stops by itself, but the drill need not wait for that.
         testbed.kill(&name).await?;

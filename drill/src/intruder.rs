@@ -35,6 +35,7 @@ use dkv_wire::tls::{Admit, Expect};
 use dkv_wire::token::Token;
 use tokio::task::JoinSet;
 
+use crate::error::{DrillError, Obstacle, Violation};
 use crate::testbed::Testbed;
 
 /// Time limit of an answer.
@@ -47,20 +48,21 @@ const KEY: &[u8] = b"intruder";
 /// Attacks for about `time`.
 ///
 /// # Errors
-/// What the intruder achieved, or why it could not attack, in one line.
+/// The intruder achieved something, or could not attack.
 pub(crate) async fn attack(
     testbed: &mut Testbed,
     time: Duration,
     console: &mut Console,
-) -> Result<(), String> {
+) -> Result<(), DrillError> {
     let network = testbed.network()?;
+    let address = network.address().to_owned();
     let server: SocketAddr =
-        network.address().parse().map_err(|error| format!("{}: {error}", network.address()))?;
+        address.parse().map_err(|source| Obstacle::Address { address, source })?;
     let token = network.dir().data(SERVER).join("tokens/node.token");
     let token = std::fs::read_to_string(&token)
-        .map_err(|error| format!("cannot read {}: {error}", token.display()))?;
+        .map_err(Obstacle::file(format!("cannot read {}", token.display())))?;
     let client = network.connect(Role::Client).await?;
-    let view = client.view().await.map_err(|error| error.to_string())?;
+    let view = client.view().await?;
     let intruder = Arc::new(Intruder::join(server, token.trim(), view).await?);
     testbed
         .record("an intruder with a stolen node token attacks every node and the server", console);
@@ -70,7 +72,7 @@ pub(crate) async fn attack(
     testbed.work_for(time, console).await;
     let tried = match attacking.join_next().await {
         Some(Ok(tried)) => tried?,
-        _ => return Err("the attack ended early".into()),
+        _ => return Err(Obstacle::Task.into()),
     };
     testbed.record(&format!("the attack is over: {tried} conversations"), console);
     let found = intruder.judge(&client, testbed).await;
@@ -94,17 +96,16 @@ struct Intruder {
 }
 
 impl Intruder {
-    async fn join(server: SocketAddr, token: &str, view: NetworkView) -> Result<Self, String> {
-        let token: Token = token.parse().map_err(|_| "the node token is malformed".to_owned())?;
-        let joiner = Endpoint::dial_only(None).map_err(|error| error.to_string())?;
-        let credentials: Credentials =
-            join(&joiner, server, &token).await.map_err(|error| error.to_string())?;
-        let id = credentials.identity.as_node().ok_or("the token is not a node token")?;
+    async fn join(server: SocketAddr, token: &str, view: NetworkView) -> Result<Self, Obstacle> {
+        let token: Token = token.parse().map_err(|_| Obstacle::Token)?;
+        let joiner = Endpoint::dial_only(None).map_err(Obstacle::Socket)?;
+        let credentials: Credentials = join(&joiner, server, &token).await?;
+        let id = credentials.identity.as_node().ok_or(Obstacle::Token)?;
         let here = ([127, 0, 0, 1], 0).into();
         let secret = credentials.secret().to_vec();
         let endpoint = Endpoint::listen(here, credentials, Admit::Certified, &secret)
-            .map_err(|error| error.to_string())?;
-        let address = endpoint.local_address().map_err(|error| error.to_string())?;
+            .map_err(Obstacle::Socket)?;
+        let address = endpoint.local_address().map_err(Obstacle::Socket)?;
         let captured = Arc::new(AtomicUsize::new(0));
         let mut serving = JoinSet::new();
         serving.spawn(serve_misled_clients(endpoint.clone(), forged_view(&view, id, address), {
@@ -115,7 +116,7 @@ impl Intruder {
     }
 
     /// Attacks until the time is over. Returns the number of conversations.
-    async fn run(&self, time: Duration) -> Result<usize, String> {
+    async fn run(&self, time: Duration) -> Result<usize, Violation> {
         let end = Instant::now() + time;
         let mut tried = 0;
         while Instant::now() < end {
@@ -132,7 +133,7 @@ impl Intruder {
     ///
     /// # Errors
     /// The server accepted a report.
-    async fn attack_server(&self) -> Result<usize, String> {
+    async fn attack_server(&self) -> Result<usize, Violation> {
         let Ok(connection) = self.endpoint.connect(self.server, Expect::Server).await else {
             return Ok(0);
         };
@@ -160,9 +161,7 @@ impl Intruder {
                 let answer: Result<ServerAnswer, _> =
                     call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, ANSWER).await;
                 if matches!(answer, Ok(ServerAnswer::Confirmed(_))) {
-                    return Err(format!(
-                        "the server accepted the report of the intruder for term {term}"
-                    ));
+                    return Err(Violation::ReportAccepted(term));
                 }
             }
         }
@@ -179,7 +178,7 @@ impl Intruder {
                 for forged in forgeries(self.id, node.id, *group, term) {
                     tried += 1;
                     let sent = self.send(node.address, forged.opening, forged.frames);
-                    // A refused message may remain unanswered.
+                    // A refused message may remain unanswered, and a node may close the connection.
                     let _ = tokio::time::timeout(ANSWER, sent).await;
                 }
             }
@@ -198,29 +197,22 @@ impl Intruder {
         tried
     }
 
-    /// Opens a stream, sends frames and waits for the first answer, if there is one.
-    async fn send(
-        &self,
-        to: SocketAddr,
-        opening: Opening,
-        frames: Vec<Bytes>,
-    ) -> Result<(), String> {
-        let connection = self.endpoint.connect(to, Expect::AnyNode).await;
-        let connection = connection.map_err(|error| error.to_string())?;
+    /// Opens a stream, sends frames and waits for the first answer. Returns `None` if the node
+    /// takes no part in that, as it may.
+    async fn send(&self, to: SocketAddr, opening: Opening, frames: Vec<Bytes>) -> Option<()> {
+        let connection = self.endpoint.connect(to, Expect::AnyNode).await.ok()?;
         // A node ignores peers that have not said which run they are.
         let run = Incarnation::default().next(BootId(1));
-        introduce(&connection, self.id, &run)
-            .await
-            .ok_or("the node does not say which run it is")?;
-        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        introduce(&connection, self.id, &run).await?;
+        let (send, receive) = connection.open_bi().await.ok()?;
         let mut writer = FrameWriter::new(send);
         writer.push(&opening);
         for frame in frames {
             writer.push_bytes(&frame);
         }
-        writer.flush().await.map_err(|error| error.to_string())?;
+        writer.flush().await.ok()?;
         let _ = FrameReader::new(receive, FRAME_BYTES_MAX).next().await;
-        Ok(())
+        Some(())
     }
 
     /// Returns the requests that only nodes of the network may send.
@@ -265,25 +257,28 @@ impl Intruder {
     /// Checks that the attack had no effect.
     ///
     /// # Errors
-    /// What the intruder achieved, in one line.
-    async fn judge(&self, client: &dkv_api::Client, testbed: &Testbed) -> Result<(), String> {
+    /// The intruder achieved something.
+    async fn judge(&self, client: &dkv_api::Client, testbed: &Testbed) -> Result<(), DrillError> {
         let captured = self.captured.load(Ordering::Relaxed);
         if captured > 0 {
-            return Err(format!("{captured} client requests reached the intruder"));
+            return Err(Violation::Misled(captured).into());
         }
         if let Ok(read) = client.read(KEY).await {
-            return Err(format!("the intruder stored {:?}", String::from_utf8_lossy(&read.value)));
+            let value = String::from_utf8_lossy(&read.value).into_owned();
+            return Err(Violation::Stored(value).into());
         }
-        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        let view = client.refresh().await?;
         if view.node(self.id).is_some() || view.coordinator == Some(self.id) {
-            return Err("the intruder became a node of the network".into());
+            return Err(Violation::Admitted.into());
         }
         let before: Vec<NodeId> = self.view.nodes.iter().map(|node| node.id).collect();
         if let Some(gone) = before.iter().find(|node| view.node(**node).is_none()) {
-            return Err(format!("node {gone} has left the network"));
+            return Err(Violation::DrivenOut(*gone).into());
         }
         for node in &self.view.nodes {
-            testbed.process(&node.name).await.map_err(|error| format!("the intruder: {error}"))?;
+            if testbed.process(&node.name).await.is_err() {
+                return Err(Violation::Stopped(node.name.clone()).into());
+            }
             testbed.wait_live(&node.name).await?;
         }
         Ok(())

@@ -18,6 +18,7 @@
 //! processes.
 #![forbid(unsafe_code)]
 
+mod error;
 mod fault;
 mod result;
 
@@ -45,6 +46,7 @@ use dkv_api::Client;
 use dkv_console::{Console, Tone};
 use tokio::task::JoinSet;
 
+pub use self::error::{DrillError, Obstacle, Violation};
 pub use self::fault::Fault;
 pub use self::html::html;
 pub use self::inject::LOCAL;
@@ -73,14 +75,14 @@ pub enum Target {
 /// operation may take `timeout`, or a default.
 ///
 /// # Errors
-/// Why the drill could not be held, in one line.
+/// The drill could not be held.
 pub async fn run(
     fault: Fault,
     target: Target,
     time: Duration,
     timeout: Option<Duration>,
     console: &mut Console,
-) -> Result<DrillResult, String> {
+) -> Result<DrillResult, DrillError> {
     let (mut testbed, nodes, is_remote) = match target {
         Target::Temporary { nodes } => {
             (Testbed::local(fault, nodes, timeout, console).await?, nodes, false)
@@ -103,7 +105,7 @@ pub async fn run(
             return Err(problem);
         }
         Err(problem) => Err(problem),
-        Ok(()) => testbed.wait_recovered(&before).await,
+        Ok(()) => testbed.wait_recovered(&before).await.map_err(DrillError::from),
     };
     match &recovered {
         Ok(()) => testbed.record("recovered: all nodes respond, every group has a leader", console),
@@ -111,7 +113,7 @@ pub async fn run(
     }
     testbed.work_for(third, console).await;
     let mut finished = testbed.finish(console).await;
-    let result = DrillResult::judge(fault, &mut finished, recovered.err());
+    let result = DrillResult::judge(fault, &mut finished, recovered.err().as_ref());
     if is_remote {
         // A node that is still missing delays each delete.
         let removing = remove_keys(&result, &finished.clients);
@@ -155,15 +157,15 @@ impl DrillResult {
     /// Writes what the clients saw, and the chart, to a directory.
     ///
     /// # Errors
-    /// Which file cannot be written, in one line.
-    pub fn write(&self, directory: &Path) -> Result<(), String> {
+    /// A file cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), Obstacle> {
         let history = directory.join(format!("{}.jsonl", self.name()));
         let file = fs::File::create(&history);
         file.and_then(|file| self.history.write(std::io::BufWriter::new(file)))
-            .map_err(|error| format!("cannot write {}: {error}", history.display()))?;
+            .map_err(Obstacle::file(format!("cannot write {}", history.display())))?;
         let chart = directory.join(format!("{}.svg", self.name()));
         fs::write(&chart, chart::svg(self))
-            .map_err(|error| format!("cannot write {}: {error}", chart.display()))
+            .map_err(Obstacle::file(format!("cannot write {}", chart.display())))
     }
 
     /// Prints the verdict, the facts and what the checkers found.

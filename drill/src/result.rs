@@ -3,6 +3,7 @@
 use dkv_check::{History, Kind, Options, Outcome, Report, check};
 use dkv_console::units::{duration, number, plural};
 
+use crate::error::DrillError;
 use crate::fault::Fault;
 use crate::testbed::{Event, FinishedRun};
 use crate::workload::longest_wait;
@@ -26,12 +27,16 @@ pub struct DrillResult {
 
 impl DrillResult {
     /// Judges the history that the clients recorded.
-    pub(crate) fn judge(fault: Fault, finished: &mut FinishedRun, failure: Option<String>) -> Self {
+    pub(crate) fn judge(
+        fault: Fault,
+        finished: &mut FinishedRun,
+        failure: Option<&DrillError>,
+    ) -> Self {
         let history = std::mem::take(&mut finished.history);
         let report = check(&history, Options::default());
         let begin_ns = finished.events.first().map_or(0, |event| event.at_ns);
         let is_written = |it: &&dkv_check::Operation| matches!(it.outcome, Outcome::Written { .. });
-        let mut problems: Vec<String> = failure.into_iter().collect();
+        let mut problems: Vec<String> = failure.iter().map(ToString::to_string).collect();
         problems.append(&mut finished.problems);
         Self {
             fault,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, NetworkStatus, Role};
+use dkv_api::{Client, NetworkStatus, Role, StatusError};
 use dkv_check::History;
 use dkv_console::Console;
 use dkv_console::units::number;
@@ -11,6 +11,7 @@ use dkv_local::{LocalNetwork, NetworkDir, Options, SERVER, node_name};
 use nix::sys::signal::Signal;
 
 use crate::environment::Environment;
+use crate::error::{DrillError, Obstacle, Violation};
 use crate::fault::Fault;
 use crate::workload::{Plan, Workload};
 
@@ -53,13 +54,13 @@ impl Testbed {
     /// Starts a temporary network, prepared for a fault, and clients at work on it.
     ///
     /// # Errors
-    /// Why the network does not come up, in one line.
+    /// The network does not come up.
     pub(crate) async fn local(
         fault: Fault,
         nodes: u16,
         timeout: Option<Duration>,
         console: &mut Console,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, DrillError> {
         let environment = Environment::prepare(fault, nodes).await?;
         let mut options = Options { request_timeout: timeout, ..Options::temporary(nodes) };
         if fault == Fault::DiskFull {
@@ -69,9 +70,9 @@ impl Testbed {
         if let Some(hook) = environment.launch_hook(network.dir().path()) {
             network.set_launch_hook(hook);
         }
-        if let Err(problem) = network.bring_up(options.start_timeout, console).await {
+        if let Err(error) = network.bring_up(options.start_timeout, console).await {
             network.stop(console).await;
-            return Err(environment.explained(problem));
+            return Err(environment.explained(error));
         }
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -99,8 +100,8 @@ impl Testbed {
     }
 
     /// Returns the temporary network.
-    pub(crate) fn network(&self) -> Result<&LocalNetwork, String> {
-        self.local.as_ref().ok_or_else(|| "the drill did not start this network".to_owned())
+    pub(crate) fn network(&self) -> Result<&LocalNetwork, Obstacle> {
+        self.local.as_ref().ok_or(Obstacle::NoNetwork)
     }
 
     /// Returns the time since the clients started, in nanoseconds.
@@ -134,10 +135,10 @@ impl Testbed {
     }
 
     /// Returns the name of the coordinator.
-    pub(crate) async fn coordinator(&self) -> Result<String, String> {
+    pub(crate) async fn coordinator(&self) -> Result<String, Violation> {
         let report = self.report().await;
         let coordinator = report.coordinator.filter(|it| it.confirmed);
-        coordinator.map(|it| it.name).ok_or_else(|| "there is no coordinator".to_owned())
+        coordinator.map(|it| it.name).ok_or(Violation::NoCoordinator)
     }
 
     /// Returns the status of the network.
@@ -149,7 +150,7 @@ impl Testbed {
         match self.clients.first() {
             Some(client) => client.status().await,
             None => NetworkStatus {
-                server: Err(String::new()),
+                server: Err(StatusError::Silent(String::new())),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,
@@ -158,36 +159,39 @@ impl Testbed {
     }
 
     /// Returns the process id of a node.
-    pub(crate) async fn process(&self, name: &str) -> Result<u32, String> {
+    pub(crate) async fn process(&self, name: &str) -> Result<u32, DrillError> {
         let children = self.network()?.children().await;
         let id = children.get(name).and_then(|child| child.id());
-        id.ok_or_else(|| format!("{name} is not running"))
+        Ok(id.ok_or_else(|| Violation::NotRunning(name.to_owned()))?)
     }
 
     /// Sends a signal to a node.
-    pub(crate) async fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
+    pub(crate) async fn signal(&self, name: &str, signal: Signal) -> Result<(), DrillError> {
         let mut children = self.network()?.children().await;
-        let child = children.get_mut(name).ok_or_else(|| format!("{name} is not running"))?;
-        child.signal(signal)
+        let child = children.get_mut(name).ok_or_else(|| Violation::NotRunning(name.to_owned()))?;
+        Ok(child.signal(signal)?)
     }
 
     /// Kills a process and waits until it has ended.
-    pub(crate) async fn kill(&self, name: &str) -> Result<(), String> {
+    pub(crate) async fn kill(&self, name: &str) -> Result<(), DrillError> {
         let child = self.network()?.children().await.remove(name);
-        child.ok_or_else(|| format!("{name} is not running"))?.kill().await
+        let mut child = child.ok_or_else(|| Violation::NotRunning(name.to_owned()))?;
+        Ok(child.kill().await.map_err(Obstacle::file(format!("cannot kill {name}")))?)
     }
 
     /// Starts a process again.
-    pub(crate) async fn start(&self, name: &str, console: &mut Console) -> Result<(), String> {
-        self.network()?.launch(name, RECOVERY_TIMEOUT, console).await.map(drop)
+    pub(crate) async fn start(&self, name: &str, console: &mut Console) -> Result<(), DrillError> {
+        self.network()?.launch(name, RECOVERY_TIMEOUT, console).await?;
+        Ok(())
     }
 
     /// Waits until a node is live.
-    pub(crate) async fn wait_live(&self, name: &str) -> Result<(), String> {
+    pub(crate) async fn wait_live(&self, name: &str) -> Result<(), DrillError> {
         if name == SERVER || self.network()?.live(name, RECOVERY_TIMEOUT).await {
             return Ok(());
         }
-        Err(format!("{name} is not live after {} s", RECOVERY_TIMEOUT.as_secs()))
+        let (name, seconds) = (name.to_owned(), RECOVERY_TIMEOUT.as_secs());
+        Err(Violation::NotLive { name, seconds }.into())
     }
 
     /// Returns the nodes that do not answer.
@@ -198,13 +202,17 @@ impl Testbed {
 
     /// Waits until every group has a leader and every node answers, except those that did not
     /// answer before.
-    pub(crate) async fn wait_recovered(&self, unreachable_before: &[String]) -> Result<(), String> {
+    pub(crate) async fn wait_recovered(
+        &self,
+        unreachable_before: &[String],
+    ) -> Result<(), Violation> {
         let begun = Instant::now();
         loop {
             let status = self.status().await;
             let Some(missing) = missing(&status, unreachable_before) else { return Ok(()) };
             if begun.elapsed() > RECOVERY_TIMEOUT {
-                return Err(format!("after {} s: {missing}", RECOVERY_TIMEOUT.as_secs()));
+                let seconds = RECOVERY_TIMEOUT.as_secs();
+                return Err(Violation::NotRecovered { seconds, missing });
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -226,7 +234,7 @@ impl Testbed {
             None => History::default(),
         };
         if let (Some(network), Some(client)) = (&local, clients.first()) {
-            problems.extend(wait_equal(client).await.err());
+            problems.extend(wait_equal(client).await.err().map(|broken| broken.to_string()));
             problems.extend(network.notices().await);
         }
         FinishedRun { history, events, end_ns, problems, local, clients, _environment: environment }
@@ -268,17 +276,14 @@ pub(crate) fn missing(status: &NetworkStatus, unreachable_before: &[String]) -> 
 }
 
 /// Waits until all replicas of each group have the same state.
-async fn wait_equal(client: &Client) -> Result<(), String> {
+async fn wait_equal(client: &Client) -> Result<(), Violation> {
     let begun = Instant::now();
     loop {
         match differing(&client.status().await) {
             Ok(()) => return Ok(()),
             Err(Some(broken)) => return Err(broken),
             Err(None) if begun.elapsed() > RECOVERY_TIMEOUT => {
-                let waited = RECOVERY_TIMEOUT.as_secs();
-                return Err(format!(
-                    "the replicas have not applied the same entries after {waited} s"
-                ));
+                return Err(Violation::Behind { seconds: RECOVERY_TIMEOUT.as_secs() });
             }
             Err(None) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -300,7 +305,7 @@ pub(crate) struct FinishedRun {
 }
 
 /// Compares the replicas. The error is `None` while they may still become equal.
-fn differing(status: &NetworkStatus) -> Result<(), Option<String>> {
+fn differing(status: &NetworkStatus) -> Result<(), Option<Violation>> {
     let mut seen = std::collections::BTreeMap::new();
     // A node that has only registered is not part of the network yet.
     let is_node = |id| status.view.as_ref().is_none_or(|view| view.node(id).is_some());
@@ -313,8 +318,8 @@ fn differing(status: &NetworkStatus) -> Result<(), Option<String>> {
                 return Err(None);
             }
             if hash != group.state_hash {
-                let (name, group) = (&info.name, group.group);
-                return Err(Some(format!("{name} has a different state of group {group}")));
+                let (node, group) = (info.name.clone(), group.group.0);
+                return Err(Some(Violation::Diverged { node, group }));
             }
         }
     }

@@ -28,7 +28,7 @@ fn get(start_ms: u64, value: &str, revision: u64) -> Operation {
     operation(start_ms, Action::Get(dkv_check::Level::Strong), outcome)
 }
 
-fn judged(operations: Vec<Operation>, failure: Option<&str>) -> DrillResult {
+fn judged(operations: Vec<Operation>, failure: Option<DrillError>) -> DrillResult {
     let event = |at_ms: u64, text: &str| Event { at_ns: at_ms * MS, text: text.to_owned() };
     let mut finished = FinishedRun {
         history: dkv_check::History { operations },
@@ -39,7 +39,7 @@ fn judged(operations: Vec<Operation>, failure: Option<&str>) -> DrillResult {
         clients: Vec::new(),
         _environment: environment::Environment::default(),
     };
-    DrillResult::judge(Fault::CoordinatorKill, &mut finished, failure.map(str::to_owned))
+    DrillResult::judge(Fault::CoordinatorKill, &mut finished, failure.as_ref())
 }
 
 fn told(result: &DrillResult) -> String {
@@ -81,7 +81,8 @@ fn a_broken_promise_is_printed_with_its_evidence() {
     }
     let lost = judged(vec![put(10, "a", 1), put(20, "b", 2), get(50, "a", 1)], None);
     assert!(lost.facts().contains(&("of these lost", "1".to_owned())));
-    assert!(!judged(vec![put(10, "a", 1)], Some("n1 is not live")).holds());
+    let ended = Violation::NotRunning("n1".into());
+    assert!(!judged(vec![put(10, "a", 1)], Some(ended.into())).holds());
     // A network that never served has kept no promise.
     assert!(!judged(Vec::new(), None).holds());
 }
@@ -205,10 +206,12 @@ fn network(answering: &[u8]) -> NetworkStatus {
     };
     let answers = (1..=3).map(|number| match answering.contains(&number) {
         true => (info(number), Ok(answer(number))),
-        false => (info(number), Err("no answer within 1 s".to_owned())),
+        false => {
+            (info(number), Err(dkv_api::StatusError::Silent("no answer within 1 s".to_owned())))
+        }
     });
     NetworkStatus {
-        server: Err("no answer".into()),
+        server: Err(dkv_api::StatusError::Silent("no answer".into())),
         nodes: answers.collect(),
         view: Some(NetworkView {
             network: NetworkId(Uuid::from_u128(1)),

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
     Condition, Error, GroupId, Level, NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt,
-    Revision, ScanOptions, Term, Uuid, Value, WriteOptions, Written,
+    Revision, ScanOptions, StatusError, Term, Uuid, Value, WriteOptions, Written,
 };
 use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
@@ -173,7 +173,7 @@ impl Store for MemoryStore {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
-            server: Err("no server".into()),
+            server: Err(StatusError::Silent("no server".into())),
             nodes: Vec::new(),
             view: None,
             placement: None,

@@ -15,7 +15,7 @@ mod warnings;
 
 pub use build::report;
 pub use report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
-pub use warnings::group_name;
+pub use warnings::{group_name, tolerated_failures};
 
 /// Formats a report as a JSON document.
 pub fn json(report: &Report) -> String {

@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
 use tokio::sync::oneshot;
 
+use crate::error::{ReadyError, SignalError};
 use crate::tether::PARENT;
 
 /// Lines of a log to show when its process has died.
@@ -88,19 +89,19 @@ impl Child {
     ///
     /// # Errors
     /// The child died or takes too long; [`end_of_log`](Self::end_of_log) may tell why.
-    pub async fn ready(&mut self, timeout: Duration) -> Result<SocketAddr, String> {
+    pub async fn ready(&mut self, timeout: Duration) -> Result<SocketAddr, ReadyError> {
         let Some(ready) = self.ready.take() else {
-            return Err("it has already been waited for".into());
+            return Err(ReadyError::AlreadyAwaited);
         };
         tokio::select! {
             biased;
             Ok(address) = ready => Ok(address),
             status = self.process.wait() => {
                 let how = status.map_or_else(|error| error.to_string(), |it| ended(&it));
-                Err(format!("{how} while starting; see {}", self.log.display()))
+                Err(ReadyError::Ended { how, log: self.log.clone() })
             }
             () = tokio::time::sleep(timeout) => {
-                Err(format!("not ready after {} s; see {}", timeout.as_secs(), self.log.display()))
+                Err(ReadyError::TooSlow { seconds: timeout.as_secs(), log: self.log.clone() })
             }
         }
     }
@@ -129,18 +130,18 @@ impl Child {
     ///
     /// # Errors
     /// The process has ended, or the signal cannot be sent.
-    pub fn signal(&mut self, signal: Signal) -> Result<(), String> {
+    pub fn signal(&mut self, signal: Signal) -> Result<(), SignalError> {
         let id = self.process.id().and_then(|id| i32::try_from(id).ok());
-        let Some(id) = id else { return Err("it is not running".into()) };
-        kill(Pid::from_raw(id), signal).map_err(|error| error.to_string())
+        let Some(id) = id else { return Err(SignalError::NotRunning) };
+        kill(Pid::from_raw(id), signal).map_err(SignalError::Refused)
     }
 
     /// Kills it and waits until it is gone.
     ///
     /// # Errors
     /// The system refuses.
-    pub async fn kill(&mut self) -> Result<(), String> {
-        self.process.kill().await.map_err(|error| error.to_string())
+    pub async fn kill(&mut self) -> io::Result<()> {
+        self.process.kill().await
     }
 
     /// Asks it to stop in good order. Returns whether it did in time; otherwise it was killed.

@@ -21,10 +21,11 @@
 //! with it ([`tether`]), and a temporary directory is removed.
 //!
 //! Deliberately missing: networks of more than one machine, and of any address but loopback unless
-//! the caller asks for one. Errors are single lines for the user of `dkv local`; they name its
-//! options.
+//! the caller asks for one. Errors ([`error`]) are single lines for the user of `dkv local`; they
+//! name its options.
 #![forbid(unsafe_code)]
 
+pub mod error;
 pub mod network;
 
 pub mod network_dir;

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, NetworkStatus, Region, Role};
+use dkv_api::{Client, ConnectError, NetworkStatus, Region, Role, StatusError};
 use dkv_console::Console;
 use dkv_console::quote::quoted;
 use dkv_gateway::status::{self, Report};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::child::{Child, ChildSpec};
+use crate::error::{OpenError, StartError};
 use crate::network_dir::{NetworkDir, node_name};
 use crate::options::Options;
 use crate::readiness::{is_live, missing, summary};
@@ -57,9 +58,9 @@ impl LocalNetwork {
     ///
     /// # Errors
     /// The path of this program is unknown.
-    pub fn new(dir: NetworkDir, options: &Options) -> Result<Self, String> {
+    pub fn new(dir: NetworkDir, options: &Options) -> Result<Self, OpenError> {
         let program = std::env::current_exe()
-            .map_err(|error| format!("cannot tell which program this is: {error}"))?;
+            .map_err(OpenError::system("tell which program this is".to_owned()))?;
         let nodes = options.nodes.unwrap_or_else(|| match dir.nodes_before() {
             // At least one in each region.
             0 => u16::try_from(dir.regions.len()).unwrap_or(u16::MAX).max(NODES_DEFAULT),
@@ -89,23 +90,28 @@ impl LocalNetwork {
     /// other terminals, and says how to use it. Returns the client that watches the network.
     ///
     /// # Errors
-    /// What went wrong, in one line.
-    pub async fn start(&self, timeout: Duration, console: &mut Console) -> Result<Client, String> {
-        let (server, report) = self.bring_up(timeout, console).await?;
+    /// The network does not become complete in time.
+    pub async fn start(
+        &self,
+        timeout: Duration,
+        console: &mut Console,
+    ) -> Result<Client, StartError> {
+        let (server, report, client) = self.bring_up(timeout, console).await?;
         self.introduce(server, &report, console).await;
-        self.client().cloned().ok_or_else(|| "the network has no client".to_owned())
+        Ok(client)
     }
 
     /// Starts everything and waits until the network is complete: all nodes are live and every
-    /// group has its voters. Returns the server's address.
+    /// group has its voters. Returns the server's address, the network's status, and the client
+    /// that watches it.
     ///
     /// # Errors
-    /// What went wrong, in one line.
+    /// The network does not become complete in time.
     pub async fn bring_up(
         &self,
         timeout: Duration,
         console: &mut Console,
-    ) -> Result<(SocketAddr, Report), String> {
+    ) -> Result<(SocketAddr, Report, Client), StartError> {
         let server = self.launch(SERVER, timeout, console).await?;
         self.progress(console, SERVER, &server.to_string());
         let _ = self.address.set(server.to_string());
@@ -120,25 +126,30 @@ impl LocalNetwork {
             rest = others;
         }
         self.launch_all(rest, timeout, console).await?;
-        let _ = self.client.set(self.connect(Role::Client).await?);
+        let client = self.connect(Role::Client).await?;
+        let _ = self.client.set(client.clone());
         let report = self.complete(&names, timeout).await?;
         self.progress(console, "network", &summary(&report));
-        Ok((server, report))
+        Ok((server, report, client))
     }
 
     /// Connects another client to this network.
     ///
     /// # Errors
-    /// What went wrong, in one line.
-    pub async fn connect(&self, role: Role) -> Result<Client, String> {
+    /// The network does not admit the client.
+    pub async fn connect(&self, role: Role) -> Result<Client, ConnectError> {
         self.connect_in(role, self.region.clone()).await
     }
 
     /// Connects another client to this network, in a region.
     ///
     /// # Errors
-    /// What went wrong, in one line.
-    pub async fn connect_in(&self, role: Role, region: Option<Region>) -> Result<Client, String> {
+    /// The network does not admit the client.
+    pub async fn connect_in(
+        &self,
+        role: Role,
+        region: Option<Region>,
+    ) -> Result<Client, ConnectError> {
         let servers = vec![self.address().to_owned()];
         let mut builder = Client::builder().servers(servers).role(role).home(self.dir.home());
         if let Some(timeout) = self.request_timeout {
@@ -147,28 +158,28 @@ impl LocalNetwork {
         if let Some(region) = region {
             builder = builder.region(region);
         }
-        builder.connect().await.map_err(|error| error.to_string())
+        builder.connect().await
     }
 
     /// Starts one process and waits until it is ready. Returns its address.
     ///
     /// # Errors
-    /// What went wrong, in one line; the end of the process's log is shown first.
+    /// It does not start or does not become ready; the end of its log is shown first.
     pub async fn launch(
         &self,
         name: &str,
         timeout: Duration,
         console: &mut Console,
-    ) -> Result<SocketAddr, String> {
+    ) -> Result<SocketAddr, StartError> {
         let mut child = self.spawn(name)?;
         match child.ready(timeout).await {
             Ok(address) => {
                 self.children.lock().await.insert(name.to_owned(), child);
                 Ok(address)
             }
-            Err(problem) => {
+            Err(source) => {
                 child.end_of_log().iter().for_each(|line| console.note(line));
-                Err(format!("{name}: {problem}"))
+                Err(StartError::NotReady { name: name.to_owned(), source })
             }
         }
     }
@@ -180,7 +191,7 @@ impl LocalNetwork {
         names: &[String],
         timeout: Duration,
         console: &mut Console,
-    ) -> Result<(), String> {
+    ) -> Result<(), StartError> {
         let (mut rest, mut starting) = (names.iter(), VecDeque::new());
         loop {
             while starting.len() < STARTING_MAX
@@ -191,24 +202,24 @@ impl LocalNetwork {
             let Some((name, mut child)) = starting.pop_front() else { return Ok(()) };
             match child.ready(timeout).await {
                 Ok(address) => self.progress(console, name, &address.to_string()),
-                Err(problem) => {
+                Err(source) => {
                     child.end_of_log().iter().for_each(|line| console.note(line));
-                    return Err(format!("{name}: {problem}"));
+                    return Err(StartError::NotReady { name: name.clone(), source });
                 }
             }
             self.children.lock().await.insert(name.clone(), child);
         }
     }
 
-    fn spawn(&self, name: &str) -> Result<Child, String> {
+    fn spawn(&self, name: &str) -> Result<Child, StartError> {
         self.spawn_in(name, &self.dir.data(name))
     }
 
     /// Starts a process with a data directory of the caller's choice.
     ///
     /// # Errors
-    /// What went wrong, in one line.
-    pub fn spawn_in(&self, name: &str, data: &Path) -> Result<Child, String> {
+    /// The program cannot be started.
+    pub fn spawn_in(&self, name: &str, data: &Path) -> Result<Child, StartError> {
         let mut arguments: Vec<OsString> = Vec::new();
         if name == SERVER {
             let listen = self.address.get().cloned();
@@ -234,25 +245,21 @@ impl LocalNetwork {
         if let Some(hook) = self.launch_hook.as_ref().filter(|_| name != SERVER) {
             hook(name, &mut spec);
         }
-        Child::start(&spec).map_err(|error| format!("cannot start {name}: {error}"))
+        Child::start(&spec).map_err(|source| StartError::Spawn { name: name.to_owned(), source })
     }
 
     /// Waits until the network is complete.
-    async fn complete(&self, names: &[String], timeout: Duration) -> Result<Report, String> {
+    async fn complete(&self, names: &[String], timeout: Duration) -> Result<Report, StartError> {
         let started = Instant::now();
         loop {
             let report = self.report().await;
             let missing = missing(&report, names, self.dir.shards, self.dir.replication);
             let Some(missing) = missing else { return Ok(report) };
             if started.elapsed() > timeout {
-                return Err(format!(
-                    "the network did not come up in {} s: {missing}; to keep its logs, start it \
-                     with --dir",
-                    timeout.as_secs()
-                ));
+                return Err(StartError::Incomplete { seconds: timeout.as_secs(), missing });
             }
             if let Some(notice) = self.notices().await.pop() {
-                return Err(notice);
+                return Err(StartError::Ended(notice));
             }
             // Asking many nodes costs processor time that they need to start.
             tokio::time::sleep(LOOK_EVERY * (1 + u32::from(self.nodes) / 10)).await;
@@ -280,7 +287,7 @@ impl LocalNetwork {
         match self.client() {
             Some(client) => client.status().await,
             None => NetworkStatus {
-                server: Err("the network is not up yet".into()),
+                server: Err(StatusError::Silent("the network is not up yet".into())),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,

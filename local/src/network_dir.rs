@@ -11,6 +11,7 @@ use dkv_wire::network::Settings;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
+use crate::error::OpenError;
 use crate::options::Options;
 use crate::regions;
 
@@ -40,8 +41,8 @@ impl NetworkDir {
     /// Opens or creates the directory, and writes the server's configuration.
     ///
     /// # Errors
-    /// The problem and its remedy, in one line.
-    pub fn open(options: &Options) -> Result<Self, String> {
+    /// The directory is taken, holds something else, or does not fit the options.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
         let (path, temporary) = create(options.dir.as_deref())?;
         let lock = lock(&path)?;
         let config = path.join(CONFIG);
@@ -64,19 +65,15 @@ impl NetworkDir {
             [("shards", options.shards, shards), ("replication", options.replication, replication)]
         {
             if asked.is_some_and(|asked| asked != fixed) {
-                return Err(format!(
-                    "the network in {} was created with --{name} {fixed}, which cannot be changed; \
-                     omit the option, or name another directory",
-                    path.display()
-                ));
+                let made = format!("--{name} {fixed}");
+                return Err(OpenError::Different { path: path.clone(), made, omit: "the option" });
             }
         }
         let delays = delays_of(&mut fields, options, &path)?;
         let names = delays.between.iter().map(|name| name.parse());
-        let regions: Vec<Region> =
-            names.collect::<Result<_, RegionError>>().map_err(|error| error.to_string())?;
+        let regions: Vec<Region> = names.collect::<Result<_, RegionError>>()?;
         let settings = Settings { shards, replication, delays, ..defaults };
-        settings.check().map_err(|error| error.to_string())?;
+        settings.check()?;
         fields.insert("listen".into(), server.to_string().into());
         fields.entry("data_dir").or_insert_with(|| "server".into());
         fields.insert("shards".into(), shards.into());
@@ -86,7 +83,7 @@ impl NetworkDir {
         }
         let text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
         durable::write(&config, &text)
-            .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
+            .map_err(OpenError::system(format!("write {}", config.display())))?;
         Ok(Self { path, temporary, _lock: lock, server, is_new, replication, shards, regions })
     }
 
@@ -125,46 +122,42 @@ impl NetworkDir {
 }
 
 /// Creates the directory, or a temporary one. Returns its path.
-fn create(dir: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), String> {
+fn create(dir: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), OpenError> {
     match dir {
         Some(path) => {
-            let tell = |error| format!("cannot create the directory {}: {error}", path.display());
-            durable::create_dir(path).map_err(tell)?;
-            Ok((path.canonicalize().map_err(tell)?, None))
+            let created = durable::create_dir(path).and_then(|()| path.canonicalize());
+            let refused = OpenError::system(format!("create the directory {}", path.display()));
+            Ok((created.map_err(refused)?, None))
         }
         None => {
             let directory = tempfile::Builder::new().prefix("dkv-local-").tempdir();
-            let directory = directory
-                .map_err(|error| format!("cannot create a temporary directory: {error}"))?;
+            let refused = OpenError::system("create a temporary directory".to_owned());
+            let directory = directory.map_err(refused)?;
             Ok((directory.path().to_owned(), Some(directory)))
         }
     }
 }
 
 /// Locks the directory against a second use.
-fn lock(path: &Path) -> Result<File, String> {
+fn lock(path: &Path) -> Result<File, OpenError> {
     durable::lock_dir(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => format!(
-            "another dkv local is running in {}; stop it first, or name another directory",
-            path.display()
-        ),
-        _ => format!("cannot lock {}: {error}", path.display()),
+        std::io::ErrorKind::WouldBlock => OpenError::Running(path.to_owned()),
+        _ => OpenError::system(format!("lock {}", path.display()))(error),
     })
 }
 
 /// Reads the configuration of the server; `None` if the directory has no network yet.
-fn read_config(path: &Path, config: &Path) -> Result<Option<Map<String, Value>>, String> {
-    let found = durable::read(config)
-        .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
+fn read_config(path: &Path, config: &Path) -> Result<Option<Map<String, Value>>, OpenError> {
+    let found =
+        durable::read(config).map_err(OpenError::system(format!("read {}", config.display())))?;
     match found {
         Some(content) => serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| format!("{}: {error}", config.display())),
+            .map_err(|source| OpenError::Config { path: config.to_owned(), source }),
         // A new directory contains only its lock.
-        None if fs::read_dir(path).is_ok_and(|entries| entries.count() > 1) => Err(format!(
-            "{} contains something other than a local network; name an empty directory",
-            path.display()
-        )),
+        None if fs::read_dir(path).is_ok_and(|entries| entries.count() > 1) => {
+            Err(OpenError::NotANetwork(path.to_owned()))
+        }
         None => Ok(None),
     }
 }
@@ -179,10 +172,10 @@ fn delays_of(
     fields: &mut Map<String, Value>,
     options: &Options,
     path: &Path,
-) -> Result<Delays, String> {
+) -> Result<Delays, OpenError> {
     let asked = regions::delays(&options.regions, options.delays.as_deref(), options.delays_vary)?;
     let mut field = |name: &str, asked: Value| fields.entry(name).or_insert(asked).clone();
-    let read = |error: serde_json::Error| format!("{}: {error}", path.join(CONFIG).display());
+    let read = |source| OpenError::Config { path: path.join(CONFIG), source };
     let before = Delays {
         between: serde_json::from_value(field("delays_between", asked.between.clone().into()))
             .map_err(read)?,
@@ -191,11 +184,11 @@ fn delays_of(
         vary: serde_json::from_value(field("delays_vary", asked.vary.into())).map_err(read)?,
     };
     if !asked.is_empty() && asked != before {
-        return Err(format!(
-            "the network in {} was created with other regions or delays, which cannot be changed; \
-             omit --regions, --delays and --delays-vary, or name another directory",
-            path.display()
-        ));
+        return Err(OpenError::Different {
+            path: path.to_owned(),
+            made: "other regions or delays".to_owned(),
+            omit: "--regions, --delays and --delays-vary",
+        });
     }
     Ok(before)
 }
@@ -206,21 +199,19 @@ fn port_in(fields: &Map<String, Value>) -> Option<u16> {
 }
 
 /// Returns the wanted port, or one near it, or any free one.
-fn free_port(ip: IpAddr, wanted: u16) -> Result<u16, String> {
+fn free_port(ip: IpAddr, wanted: u16) -> Result<u16, OpenError> {
     let bound = |port| UdpSocket::bind((ip, port)).and_then(|socket| socket.local_addr());
     let near = wanted..=wanted.saturating_add(PORTS_AFTER);
     for port in near.chain([0]) {
         match bound(port) {
             Ok(address) => return Ok(address.port()),
             Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                return Err(format!(
-                    "{ip} is not an address of this machine; name one with --listen"
-                ));
+                return Err(OpenError::NotOurAddress(ip));
             }
             Err(_) => {}
         }
     }
-    Err(format!("no port of {ip} is free"))
+    Err(OpenError::NoPort(ip))
 }
 
 #[cfg(test)]
@@ -255,7 +246,7 @@ mod tests {
         let first = NetworkDir::open(&Options { shards: Some(2), port: Some(0), ..kept_in(&path) })
             .unwrap();
         assert!(first.is_new && first.nodes_before() == 0);
-        assert!(NetworkDir::open(&kept_in(&path)).err().unwrap().contains("another dkv local"));
+        assert!(matches!(NetworkDir::open(&kept_in(&path)), Err(OpenError::Running(_))));
         let port = first.server.port();
         fs::create_dir(first.data("n1")).unwrap();
         fs::create_dir(first.data("n2")).unwrap();
@@ -265,7 +256,7 @@ mod tests {
         assert_eq!(second.server.port(), port);
         drop(second);
         let other = NetworkDir::open(&Options { shards: Some(3), ..kept_in(&path) });
-        assert!(other.err().unwrap().contains("--shards 2, which cannot be changed"));
+        assert!(other.err().unwrap().to_string().contains("--shards 2, which cannot be changed"));
     }
 
     #[test]
@@ -273,7 +264,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("thesis.tex"), "x").unwrap();
         let refused = NetworkDir::open(&kept_in(directory.path()));
-        assert!(refused.err().unwrap().contains("name an empty directory"));
+        assert!(matches!(refused, Err(OpenError::NotANetwork(_))));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use dkv_api::NodeState;
 use dkv_console::units::plural;
-use dkv_gateway::status::{Report, group_name};
+use dkv_gateway::status::{Report, group_name, tolerated_failures};
 
 /// Returns whether the node of that name answers and is live.
 pub(crate) fn is_live(report: &Report, name: &str) -> bool {
@@ -44,17 +44,12 @@ pub(crate) fn missing(
     }
 }
 
-/// Sums up a network: `3 nodes live, 1 shard, coordinator n1, tolerates 1 failure`.
+/// Sums up a network: `3 nodes live, 1 shard, coordinator n1, tolerates 1 more failure`.
 pub(crate) fn summary(report: &Report) -> String {
     let shards = report.groups.iter().filter(|group| group.group != 0).count() as u64;
     let nodes = report.nodes.len() as u64;
     let coordinator = report.coordinator.as_ref().map_or("none", |it| it.name.as_str());
-    let may_fail = match report.may_fail {
-        Some(0) | None => "no node may fail".into(),
-        Some(count) => {
-            format!("tolerates {count} {}", plural(count.into(), "failure", "failures"))
-        }
-    };
+    let may_fail = tolerated_failures(report.may_fail.unwrap_or(0));
     format!(
         "{nodes} {} live, {shards} {}, coordinator {coordinator}, {may_fail}",
         plural(nodes, "node", "nodes"),

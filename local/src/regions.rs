@@ -3,6 +3,8 @@
 use dkv_api::Region;
 use dkv_wire::network::Delays;
 
+use crate::error::DelaysError;
+
 /// One-way delays in milliseconds: between the first two regions, and between any other two.
 const NEAR_MS: u32 = 200;
 const FAR_MS: u32 = 600;
@@ -10,12 +12,12 @@ const FAR_MS: u32 = 600;
 /// Returns the delays that `--regions`, `--delays` and `--delays-vary` ask for.
 ///
 /// # Errors
-/// A mistake in the matrix, in one line.
-pub fn delays(regions: &[Region], matrix: Option<&str>, vary: bool) -> Result<Delays, String> {
+/// A mistake in the matrix, or regions are missing.
+pub fn delays(regions: &[Region], matrix: Option<&str>, vary: bool) -> Result<Delays, DelaysError> {
     if regions.is_empty() {
         return match matrix {
-            Some(_) => Err("--delays needs --regions".into()),
-            None if vary => Err("--delays-vary needs --regions".into()),
+            Some(_) => Err(DelaysError::NeedsRegions("--delays")),
+            None if vary => Err(DelaysError::NeedsRegions("--delays-vary")),
             None => Ok(Delays::default()),
         };
     }
@@ -27,15 +29,9 @@ pub fn delays(regions: &[Region], matrix: Option<&str>, vary: bool) -> Result<De
 }
 
 /// Parses a matrix such as `0,200/180,0`: a row for each region, with a number for each.
-fn parse(text: &str) -> Result<Vec<Vec<u32>>, String> {
-    let number = |text: &str| {
-        text.trim().parse().map_err(|_| {
-            format!(
-                "--delays: {text:?} is not a number of milliseconds; write a row for each region, \
-                 separated by /, as in 0,200/200,0"
-            )
-        })
-    };
+fn parse(text: &str) -> Result<Vec<Vec<u32>>, DelaysError> {
+    let number =
+        |text: &str| text.trim().parse().map_err(|_| DelaysError::NotANumber(text.to_owned()));
     text.split('/').map(|row| row.split(',').map(number).collect()).collect()
 }
 
@@ -79,9 +75,9 @@ mod tests {
         let names = regions(&["a", "b"]);
         let own = delays(&names, Some("0, 30/40,0"), true).unwrap();
         assert_eq!((own.average_ms, own.vary), (vec![vec![0, 30], vec![40, 0]], true));
-        let said = delays(&names, Some("0,x/1,0"), false).unwrap_err();
+        let said = delays(&names, Some("0,x/1,0"), false).unwrap_err().to_string();
         assert!(said.starts_with("--delays: \"x\" is not a number of milliseconds"), "{said}");
-        assert!(delays(&[], Some("0"), false).unwrap_err().contains("needs --regions"));
+        assert_eq!(delays(&[], Some("0"), false), Err(DelaysError::NeedsRegions("--delays")));
         assert_eq!(delays(&[], None, false), Ok(Delays::default()));
     }
 }

@@ -33,9 +33,11 @@ use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
 pub(crate) use ledger::DurableWrite;
-pub(crate) use write_gate::{State as WriteGateState, WriteGate, refused as draining};
+pub(crate) use write_gate::{
+    State as WriteGateState, WriteGate, WriteGateError, refused as draining,
+};
 
-use self::ledger::{Append, Ledger};
+use self::ledger::{Append, Ledger, Malformed};
 use self::quota::OwnerQuotas;
 use dkv_state::Waiting;
 use dkv_wal::{GroupLog, Wal};
@@ -46,6 +48,28 @@ pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;
 const LOG_SHARE: u64 = 8;
 /// Bytes moved to the end of the log at once.
 const MOVED_BYTES: usize = 1024 * 1024;
+
+/// Reason why an outbox does not open. At a start, the node must not go on without it; later, the
+/// write that needs it is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutboxError {
+    /// Its log cannot be read.
+    #[error("the outbox of shard {shard} cannot be read: {source}")]
+    Log {
+        /// The shard.
+        shard: GroupId,
+        /// The error of the log.
+        source: std::io::Error,
+    },
+    /// Its log contains something else.
+    #[error("the outbox of shard {shard} cannot be read: {source}")]
+    Malformed {
+        /// The shard.
+        shard: GroupId,
+        /// The record that is none.
+        source: Malformed,
+    },
+}
 
 /// The outboxes of a node.
 pub(crate) struct Outboxes {
@@ -82,14 +106,14 @@ impl Outboxes {
     /// the wall clock.
     ///
     /// # Errors
-    /// Returns the problem with the log.
+    /// If the log of an outbox cannot be read.
     pub(crate) fn open(
         me: NodeId,
         wal: Wal,
         log_bytes_max: u64,
         write_gate: WriteGate,
         started: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OutboxError> {
         let share = usize::try_from(log_bytes_max / LOG_SHARE).unwrap_or(usize::MAX);
         let (bytes_max, shards) = (BYTES_MAX.min(share), RwLock::default());
         let (bytes, owners) = Default::default();
@@ -141,27 +165,26 @@ impl Outboxes {
     /// Returns the outbox of a shard, which it opens if need be, and whether the outbox is new.
     ///
     /// # Errors
-    /// Returns the problem with the log.
-    pub(crate) fn open_for(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), String> {
+    /// If the log of an outbox cannot be read.
+    pub(crate) fn open_for(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), OutboxError> {
         if let Some(outbox) = self.get(shard) {
             return Ok((outbox, false));
         }
         self.load(shard)
     }
 
-    fn load(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), String> {
+    fn load(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), OutboxError> {
         let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(outbox) = shards.get(&shard) {
             return Ok((Arc::clone(outbox), false));
         }
         let log = self.wal.group(shard.outbox());
         let state = log.state();
-        let problem = |why: String| format!("the outbox of shard {shard} cannot be read: {why}");
-        let records = log.read(..).map_err(|error| problem(error.to_string()))?;
+        let records = log.read(..).map_err(|source| OutboxError::Log { shard, source })?;
         let next_index = state.next_index.unwrap_or(1);
         let mark = state.purged.as_ref().map(|(_, mark)| mark.as_ref());
         let ledger = Ledger::load(self.me, next_index, records, mark, self.started);
-        let ledger = ledger.map_err(|error| problem(error.to_string()))?;
+        let ledger = ledger.map_err(|source| OutboxError::Malformed { shard, source })?;
         self.bytes.fetch_add(ledger.bytes(), Ordering::AcqRel);
         let bytes = Arc::clone(&self.bytes);
         let outbox = Arc::new(Outbox {

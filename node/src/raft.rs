@@ -1,6 +1,6 @@
 //! Raft: openraft, bound to our log, our state and our connections.
 //!
-//! This is the only module that names openraft. A `Group` of the `replica` module drives one
+//! This is the only module that names openraft. A `Replica` of the `replica` module drives one
 //! [`Raft`] through the functions here. No other module needs to know how entries are encoded
 //! ([`codec`]), how they reach the disk ([`log_store`]) and the state ([`state_machine`],
 //! [`snapshot`]), or how they reach the other members ([`transport`] sends, [`handlers`] receives).
@@ -23,6 +23,8 @@ mod transport;
 pub(crate) mod test_replica;
 mod fifo_watch;
 mod validation;
+mod refusal;
+mod call_error;
 mod durability_check;
 mod propose_error;
 mod runtime;
@@ -32,11 +34,11 @@ pub(crate) mod fuzzing;
 mod membership;
 mod metrics_watch;
 
-pub(crate) use adapter::{initialize, propose, start, take_step, voters};
+pub(crate) use adapter::{OperationError, initialize, propose, start, take_step, voters};
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
 pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
-pub(crate) use openraft::{Config, ServerState};
+pub(crate) use openraft::{Config, ConfigError, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
 pub(crate) use state_machine::{Lookup, LookupResult, StateMachine, StateMachineHandle};
 pub(crate) use transport::{AppendStreams, Network};
@@ -135,7 +137,10 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Snaps
 pub(crate) type Metrics = openraft::RaftMetrics<Types>;
 
 /// Returns openraft's configuration for the settings of a network.
-pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
+///
+/// # Errors
+/// If the settings contradict each other.
+pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, ConfigError> {
     let config = Config {
         cluster_name: "dkv".to_owned(),
         // The node's `heartbeat_ticker` sends the heartbeats. This interval only bounds how long an
@@ -169,5 +174,5 @@ pub(crate) fn config(settings: &Settings) -> Result<Arc<Config>, String> {
         backoff: "20ms, 50ms, 100ms, ..500ms".to_owned(),
         ..Config::default()
     };
-    config.validate().map(Arc::new).map_err(|error| error.to_string())
+    config.validate().map(Arc::new)
 }

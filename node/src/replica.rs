@@ -27,22 +27,22 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
-use self::strong_reads::{Asked, PendingRead, ReplicaName};
+use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
     self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network,
-    Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState, StateMachine,
-    StateMachineHandle, TimeScale,
+    OperationError, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState,
+    StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
 use dkv_state::{DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
-/// One group on this node.
-pub(crate) struct Group {
+/// This node's replica of one group.
+pub(crate) struct Replica {
     id: GroupId,
     me: NodeId,
     /// Silence after which a nearby member no longer counts as alive, in milliseconds.
@@ -60,8 +60,8 @@ pub(crate) struct Group {
     tasks: TaskSet,
 }
 
-/// The parts that [`Group::start`] assembles into a group.
-pub(crate) struct GroupParts {
+/// The parts that [`Replica::start`] assembles into a replica.
+pub(crate) struct ReplicaParts {
     pub(crate) id: GroupId,
     pub(crate) me: NodeId,
     pub(crate) config: Arc<raft::Config>,
@@ -77,11 +77,12 @@ pub(crate) struct GroupParts {
     pub(crate) failure: Failure,
 }
 
-impl Group {
+impl Replica {
     /// Starts a group from its log and its state on disk.
-    pub(crate) async fn start(parts: GroupParts) -> Result<Self, String> {
-        let GroupParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } = parts;
-        let GroupParts { log_bytes_max, failure, .. } = parts;
+    pub(crate) async fn start(parts: ReplicaParts) -> Result<Self, OperationError> {
+        let ReplicaParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } =
+            parts;
+        let ReplicaParts { log_bytes_max, failure, .. } = parts;
         let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
@@ -210,7 +211,7 @@ impl Group {
             {
                 return reply.send(Ok(Answer::Committed { index, term }));
             }
-            hand_in(&reads, PendingRead { asked: Asked::Committed, anywhere: false, reply });
+            hand_in(&reads, PendingRead { query: ReadQuery::Committed, anywhere: false, reply });
         });
     }
 
@@ -336,12 +337,12 @@ impl Group {
     }
 
     /// Makes this node the only member of a group that has no members yet.
-    pub(crate) async fn initialize(&self) -> Result<(), String> {
+    pub(crate) async fn initialize(&self) -> Result<(), OperationError> {
         raft::initialize(self.raft(), self.me).await
     }
 
     /// Takes one step toward the wanted membership. Only the leader can.
-    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), String> {
+    pub(crate) async fn take_step(&self, step: &Step) -> Result<(), OperationError> {
         self.time_scale().wake();
         raft::take_step(self.raft(), step).await
     }

@@ -3,6 +3,11 @@
 
 pub(crate) mod connection;
 pub(crate) mod request;
+mod context;
+mod permission;
+mod data;
+mod cluster;
+mod admin;
 pub(crate) mod forwarding;
 pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;

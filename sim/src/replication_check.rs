@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dkv_api::{NodeInfo, NodeStatus};
+use dkv_api::{NodeInfo, NodeStatus, StatusError};
 use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::GroupRole;
 
@@ -34,7 +34,10 @@ pub(crate) struct ReplicationCheck {
 
 impl ReplicationCheck {
     /// Takes one look, and returns what must not be.
-    pub(crate) fn look(&mut self, nodes: &[(NodeInfo, Result<NodeStatus, String>)]) -> Vec<String> {
+    pub(crate) fn look(
+        &mut self,
+        nodes: &[(NodeInfo, Result<NodeStatus, StatusError>)],
+    ) -> Vec<String> {
         let answers: Vec<&NodeStatus> =
             nodes.iter().filter_map(|(_, status)| status.as_ref().ok()).collect();
         let is_named = |id: &NodeId| nodes.iter().any(|(node, _)| node.id == *id);

@@ -2,7 +2,8 @@
 //! clock and of the network's clock at the time the primary assembled them.
 //!
 //! ```text
-//! kind u8 = 2 | time_ms u64 le | stamp u64 le | count u32 le | count times: length varint, command bytes
+//! kind u8 = 2 | time_ms u64 le | stamp u64 le | count u32 le |
+//! count times: length varint, command bytes
 //! ```
 //!
 //! Commands stay as the client encoded them, so the primary builds a batch by copying each command

@@ -1,10 +1,11 @@
-//! Incarnations of a node, and how a stale copy or a clone of its data directory is told apart.
+//! Incarnations of a node, and how a witness recognises a stale copy or a clone of its data
+//! directory.
 //!
 //! A node's identity lives in its data directory, and a directory can be copied. So each start of
 //! the process is an *incarnation* of the node: it takes a start number, one more than the last,
 //! and a random [`BootId`], and writes both into the directory before it sends anything. Along with
-//! them it reports its *mark*: how much its log has on disk, which only grows. Whoever hears an
-//! incarnation ([`IncarnationTracker`]) can recognise
+//! them it reports its *mark*: how much its log has on disk, which only grows. A node or server
+//! that hears an incarnation ([`IncarnationTracker`]) can recognise
 //!
 //! - a **stale copy**: it does not know an incarnation that was heard and has written something, or
 //!   its log held less when that incarnation ended there than the incarnation had on disk, whatever

@@ -47,7 +47,7 @@ pub enum TokenError {
     Invalid {
         /// The source of the text.
         from: String,
-        /// What is wrong with it.
+        /// The fault of the token.
         source: InvalidToken,
     },
     /// The token is for another role.

@@ -32,7 +32,7 @@ use crate::token::Fingerprint;
 use error::{CERTIFICATE_EXPIRED, out_of_time, tls_code};
 use transport::{dialing_transport, listening_config, open, server_config, sized};
 
-/// The server name in the handshake. Nobody checks it; certificates are checked, see [`tls`].
+/// The server name in the handshake. Neither side checks it; both check certificates, see [`tls`].
 const SERVER_NAME: &str = "dkv";
 /// Time within which the closing packets of all connections leave.
 const CLOSE_LEAVES_WITHIN: Duration = Duration::from_millis(20);

@@ -237,8 +237,7 @@ async fn a_denied_holder_loses_its_open_connections() {
     assert!(bystander.close_reason().is_none());
 }
 
-/// QUIC's own end takes three times as long as a lost packet takes to be noticed, whoever waits for
-/// it.
+/// QUIC's own end takes three times as long as a lost packet takes to be noticed, for either side.
 #[tokio::test]
 async fn who_closes_leaves_at_once_and_the_others_learn_of_it() {
     let network = Network::new();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use dkv_api::{Client, Condition, Error, NodeState, ReadOptions, Role, ScanOptions};
+use dkv_base::number::whole_number;
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -16,6 +17,10 @@ use super::{
 };
 use crate::workload::Operation;
 
+/// Bounds of a network's settings.
+pub(crate) const SHARDS_MAX: u32 = 1024;
+const REPLICATION_MAX: u32 = 9;
+
 /// Timeout of a request. The library looks for another primary long before.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -23,13 +28,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DkvOptions {
     /// Nodes of dkv
-    #[arg(long, global = true, default_value_t = 3)]
+    #[arg(long, global = true, default_value_t = 3, value_parser = whole_number(1..=256_usize))]
     pub(crate) nodes: usize,
     /// Voters of each group of dkv [default: the server's]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_parser = whole_number(1..=REPLICATION_MAX))]
     pub(crate) replication: Option<u32>,
     /// Shards of dkv [default: the server's]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_parser = whole_number(1..=SHARDS_MAX))]
     pub(crate) shards: Option<u32>,
     /// Heartbeat and shortest and longest election time of dkv, in milliseconds [default: the
     /// server's]

@@ -15,7 +15,7 @@ pub enum HistoryError {
     Line {
         /// Number of the line, from one.
         number: u64,
-        /// What is wrong with it.
+        /// The fault of the line.
         problem: LineError,
     },
 }

@@ -175,20 +175,25 @@ fn play(plans: &[Plan]) -> Vec<Call> {
     calls
 }
 
+/// The verdict of a search that found an explanation, or none.
+fn verdict(is_explained: bool) -> Verdict {
+    if is_explained { Verdict::Explained } else { Verdict::Unexplained }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_trying_everything(plans in prop::collection::vec(plan(), 1..7)) {
         let calls = play(&plans);
-        let expected = if brute(&calls, (None, 0)) { Verdict::Explained } else { Verdict::Unexplained };
+        let expected = verdict(brute(&calls, (None, 0)));
         prop_assert_eq!(search(&calls, Register::ABSENT), expected, "{:?}", calls);
     }
 
     #[test]
     fn agrees_from_any_beginning(plans in prop::collection::vec(plan(), 1..5)) {
         let calls = play(&plans);
-        let expected = if brute_from_anything(&calls) { Verdict::Explained } else { Verdict::Unexplained };
+        let expected = verdict(brute_from_anything(&calls));
         prop_assert_eq!(search(&calls, Register::ANY), expected, "{:?}", calls);
     }
 

@@ -7,11 +7,16 @@ use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 use dkv_api::{Level, Role};
 
+/// A word is not one of those that are allowed. The user writes one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("use {0}")]
+pub(super) struct NotAmong(&'static str);
+
 /// A parser that offers some words; its function may accept others, too.
 #[derive(Clone, Copy)]
 pub(super) struct Choice<T> {
     words: &'static [&'static str],
-    read: fn(&OsStr) -> Result<T, String>,
+    read: fn(&OsStr) -> Result<T, NotAmong>,
 }
 
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for Choice<T> {
@@ -90,23 +95,22 @@ pub(super) const TOPICS: Choice<String> = Choice {
 };
 
 /// Accepts every topic; the help reports unknown ones.
-fn topic(text: &OsStr) -> Result<String, String> {
+fn topic(text: &OsStr) -> Result<String, NotAmong> {
     Ok(text.to_string_lossy().into_owned())
 }
 
-fn level(text: &OsStr) -> Result<Level, String> {
-    crate::grammar::level(text.as_encoded_bytes())
-        .ok_or_else(|| format!("use {}", crate::grammar::LEVELS))
+fn level(text: &OsStr) -> Result<Level, NotAmong> {
+    crate::grammar::level(text.as_encoded_bytes()).ok_or(NotAmong(crate::grammar::LEVELS))
 }
 
-fn token_role(text: &OsStr) -> Result<Role, String> {
+fn token_role(text: &OsStr) -> Result<Role, NotAmong> {
     match text.to_string_lossy().parse() {
         Ok(role @ (Role::Node | Role::Client | Role::Reader | Role::Admin)) => Ok(role),
-        _ => Err("use node, client, reader or admin".into()),
+        _ => Err(NotAmong("node, client, reader or admin")),
     }
 }
 
 /// Accepts everything; the grammar reports what is wrong.
-fn anything(text: &OsStr) -> Result<OsString, String> {
+fn anything(text: &OsStr) -> Result<OsString, NotAmong> {
     Ok(text.to_owned())
 }

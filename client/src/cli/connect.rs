@@ -21,7 +21,8 @@ pub(crate) struct Connect {
     pub(crate) level: Option<Level>,
 
     /// Time limit of each request, as in 500ms or 5s; a plain number is in seconds [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_negative_numbers = true,
+        value_hint = ValueHint::Other)]
     pub(crate) timeout: Option<Duration>,
 
     /// Region of this client, where eventual reads are answered if possible [default: the replica

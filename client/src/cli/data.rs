@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use dkv_api::Role;
+use dkv_base::number::whole_number;
 use dkv_console::units::parse_duration;
 
 use super::Connect;
@@ -39,11 +40,12 @@ pub(crate) struct TransferArgs {
 
     /// Number of concurrent requests
     #[arg(long, value_name = "N", default_value_t = 256,
-        value_parser = clap::value_parser!(u16).range(1..=4096))]
+        value_parser = whole_number(1..=4096_u16), allow_negative_numbers = true)]
     pub(crate) in_flight: u16,
 
     /// How long to retry a record while the network is unavailable
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration,
+        allow_negative_numbers = true)]
     pub(crate) retry: Duration,
 
     #[command(flatten)]
@@ -90,16 +92,18 @@ pub(crate) enum TokenAction {
         #[arg(long)]
         read_only: bool,
         /// Time until it expires, as in 1h or 7d [default: 90d with --http, otherwise never]
-        #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_duration)]
+        #[arg(long, visible_alias = "ttl", value_name = "TIME", value_parser = parse_duration,
+            allow_negative_numbers = true)]
         life: Option<Duration>,
         /// Keep it valid until it is revoked
         #[arg(long, conflicts_with = "life")]
         never_expires: bool,
         /// Name under which the token and its holders are listed
-        #[arg(long, value_name = "NAME", value_parser = name)]
+        #[arg(long, value_name = "NAME", value_parser = dkv_wire::name::parse_name)]
         name: Option<String>,
         /// How often it can be used [default: no limit]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = whole_number(1..=u32::MAX),
+            allow_negative_numbers = true)]
         uses: Option<u32>,
         #[command(flatten)]
         connect: Connect,
@@ -122,9 +126,4 @@ pub(crate) enum TokenAction {
         #[command(flatten)]
         connect: Connect,
     },
-}
-
-fn name(text: &str) -> Result<String, String> {
-    dkv_wire::name::check_name(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use dkv_api::Region;
+use dkv_base::number::whole_number;
 use dkv_console::units::parse_duration;
 use dkv_drill::Fault;
 use dkv_local::Options;
+use dkv_wire::limits::{REPLICATION_MAX, SHARDS_MAX};
 
 use super::Connect;
 
@@ -19,7 +21,8 @@ use super::Connect;
 #[derive(Args, Debug)]
 pub(crate) struct LocalArgs {
     /// Nodes to start [default: 3, or as many as the directory has]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=256_u16),
+        allow_negative_numbers = true)]
     pub(crate) nodes: Option<u16>,
 
     /// Directory of the network, kept at the end [default: a temporary one, removed at the end]
@@ -27,7 +30,8 @@ pub(crate) struct LocalArgs {
     pub(crate) dir: Option<PathBuf>,
 
     /// Preferred port of the server; if it is in use, another one
-    #[arg(long, value_name = "PORT", value_parser = port)]
+    #[arg(long, value_name = "PORT", value_parser = whole_number(0..=u16::MAX),
+        allow_negative_numbers = true)]
     pub(crate) port: Option<u16>,
 
     /// Address that the server and the nodes listen on
@@ -35,11 +39,13 @@ pub(crate) struct LocalArgs {
     pub(crate) listen: std::net::IpAddr,
 
     /// Shards of the network, fixed when it is created [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=SHARDS_MAX),
+        allow_negative_numbers = true)]
     pub(crate) shards: Option<u32>,
 
     /// Voters of each shard [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=REPLICATION_MAX),
+        allow_negative_numbers = true)]
     pub(crate) replication: Option<u32>,
 
     /// Regions, separated by commas; the nodes take turns in them. Messages between regions are
@@ -58,7 +64,8 @@ pub(crate) struct LocalArgs {
     pub(crate) delays_vary: bool,
 
     /// Time limit for the network to start
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration,
+        allow_negative_numbers = true)]
     pub(crate) start_timeout: Duration,
 
     #[command(flatten)]
@@ -67,10 +74,6 @@ pub(crate) struct LocalArgs {
     /// Commands to run instead of the prompt, each one argument, as in W,a,1 "kill coordinator"
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) commands: Vec<OsString>,
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "the port must be a number from 0 to 65535".to_owned())
 }
 
 impl LocalArgs {
@@ -120,16 +123,18 @@ pub(crate) struct RehearseArgs {
     pub(crate) delays_vary: bool,
 
     /// Nodes of the network [default: one in each region, at least 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=64_u16),
+        allow_negative_numbers = true)]
     pub(crate) nodes: Option<u16>,
 
     /// Shards of the network [default: one for each region]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=SHARDS_MAX),
+        allow_negative_numbers = true)]
     pub(crate) shards: Option<u32>,
 
     /// Number of requests of each kind to measure from each region
     #[arg(long, value_name = "N", default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        value_parser = whole_number(1..=10_000_u32), allow_negative_numbers = true)]
     pub(crate) samples: u32,
 
     #[command(flatten)]
@@ -149,11 +154,13 @@ pub(crate) struct DrillArgs {
     pub(crate) fault: Fault,
 
     /// Time from the first request to the last; the fault takes the middle third
-    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_duration,
+        allow_negative_numbers = true)]
     pub(crate) time: Duration,
 
     /// Nodes of the temporary network [default: 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=16_u16),
+        allow_negative_numbers = true)]
     pub(crate) nodes: Option<u16>,
 
     /// Directory for the report: a page, charts and the recorded histories

@@ -144,7 +144,7 @@ fn subcommands_parse_their_arguments() {
             .contains("node, client, reader or admin")
     );
     assert!(wrong(&["a", "load"]).contains("<FILE>"));
-    assert!(wrong(&["local", "--nodes", "0"]).contains("1..=256"));
+    assert!(wrong(&["local", "--nodes", "0"]).contains("from 1 to 256"));
 }
 
 #[test]

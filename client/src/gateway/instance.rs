@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use dkv_api::Role;
 use dkv_console::Console;
+use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_gateway::{Access, App, Args, Listener, Options};
 use dkv_local::{LocalNetwork, NetworkDir, Options as LocalOptions};
@@ -16,6 +17,17 @@ use crate::cli::Connect;
 
 /// Port if `PORT` is not set.
 const PORT_DEFAULT: u16 = 8080;
+
+/// A variable is malformed. The user corrects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum VariableError {
+    #[error("IP must be an IP address")]
+    Ip,
+    #[error("PORT must be a number from 0 to 65535")]
+    Port,
+    #[error("MAINIP must be IP:PORT")]
+    MainIp,
+}
 
 /// The configuration of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,26 +42,26 @@ impl Instance {
     /// Reads the environment. Returns `None` if no variable is set.
     ///
     /// # Errors
-    /// A mistake in a variable, in one line.
-    pub(super) fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+    /// A mistake in a variable.
+    pub(super) fn from(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, VariableError> {
         let set = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let (ip, port, main) = (set("IP"), set("PORT"), set("MAINIP"));
         if ip.is_none() && port.is_none() && main.is_none() {
             return Ok(None);
         }
         let ip = match ip {
-            Some(text) => text.trim().parse().map_err(|_| "IP must be an IP address")?,
+            Some(text) => text.trim().parse().map_err(|_| VariableError::Ip)?,
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let port = match port {
-            Some(text) => {
-                text.trim().parse().map_err(|_| "PORT must be a number from 0 to 65535")?
-            }
+            Some(text) => text.trim().parse().map_err(|_| VariableError::Port)?,
             None => PORT_DEFAULT,
         };
         let address = SocketAddr::new(ip, port);
         let main: Option<SocketAddr> = match main {
-            Some(text) => Some(text.trim().parse().map_err(|_| "MAINIP must be IP:PORT")?),
+            Some(text) => Some(text.trim().parse().map_err(|_| VariableError::MainIp)?),
             None => None,
         };
         Ok(Some(Self { address, main: main.filter(|main| *main != address) }))
@@ -64,11 +76,11 @@ impl Instance {
         connect: Connect,
         signals: &mut Signals,
         console: &mut Console,
-    ) -> Result<ExitCode, String> {
+    ) -> Result<ExitCode, Problem> {
         // IP sets the address; the interface of /kvs has no other access control.
         let open = Args { without_authentication: true, host, ..Args::default() };
-        let listener =
-            Listener::bind(self.address, &open).await.map_err(|error| error.to_string())?;
+        let listener = Listener::bind(self.address, &open).await;
+        let listener = listener.map_err(|error| Problem::failed(error.to_string()))?;
         if !self.address.ip().is_loopback() {
             console.note(&format!("anyone who can connect to {} may read and write", self.address));
         }
@@ -97,12 +109,13 @@ async fn on_network(
     listener: Listener,
     signals: &mut Signals,
     console: &mut Console,
-) -> Result<ExitCode, String> {
+) -> Result<ExitCode, Problem> {
     let server = tokio::select! {
         started = network.bring_up(local.start_timeout, console) => started?.0,
         ending = signals.next_of_service() => return Ok(ExitCode::from(ending.status())),
     };
-    let client = network.connect(Role::Client).await?;
+    let client =
+        network.connect(Role::Client).await.map_err(|error| Problem::failed(error.to_string()))?;
     ready(&listener, console)?;
     let options =
         Options { network: server.to_string(), access: Access::Anybody, extra_metrics: None };
@@ -116,7 +129,7 @@ async fn on_network(
 mod tests {
     use super::*;
 
-    fn read(set: &[(&str, &str)]) -> Result<Option<(String, Option<String>)>, String> {
+    fn read(set: &[(&str, &str)]) -> Result<Option<(String, Option<String>)>, VariableError> {
         let variable = |name: &str| {
             set.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
         };

@@ -109,8 +109,11 @@ pub(super) fn milliseconds(text: &[u8], form: &str) -> Result<u64, GrammarError>
     match number {
         Some(ms) if ms <= WAIT_MS_MAX => Ok(ms),
         _ => Err(GrammarError::new(
-            format!("{:?} is not a number of milliseconds", quote::escaped(text)),
-            format!("write {form} with a number from 0 to {WAIT_MS_MAX}"),
+            format!(
+                "{:?} is not a number of milliseconds from 0 to {WAIT_MS_MAX}, which is a day",
+                quote::escaped(text)
+            ),
+            format!("write {form}"),
         )),
     }
 }

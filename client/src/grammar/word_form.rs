@@ -118,7 +118,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         }
         ("put", [name, value, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
-            let condition = condition(rest).ok_or_else(wrong)?;
+            let condition = condition(rest, known.form)?.ok_or_else(wrong)?;
             Ok(Command::Write {
                 key: key(name)?,
                 value: ValueSource::of_operand(value)?,
@@ -139,7 +139,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         }
         ("delete", [name, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
-            match condition(rest) {
+            match condition(rest, known.form)? {
                 // Deleting a key on the condition that it is absent makes no sense.
                 None | Some(Condition::Absent) => Err(wrong()),
                 Some(condition) => Ok(Command::Delete { key: key(name)?, level, condition }),
@@ -316,17 +316,17 @@ fn whole(text: &[u8], of: &str, form: &str) -> Result<u64, GrammarError> {
     })
 }
 
-fn condition(words: &[&[u8]]) -> Option<Condition> {
-    match words {
+/// Parses an optional condition. Returns `None` if the words are not one.
+fn condition(words: &[&[u8]], form: &str) -> Result<Option<Condition>, GrammarError> {
+    Ok(match words {
         [] => Some(Condition::Always),
         [b"if-absent"] => Some(Condition::Absent),
         [b"if-present"] => Some(Condition::Present),
         [b"if-revision", number] => {
-            let number = std::str::from_utf8(number).ok()?.parse().ok()?;
-            Some(Condition::Revision(Revision(number)))
+            Some(Condition::Revision(Revision(whole(number, "a revision", form)?)))
         }
         _ => None,
-    }
+    })
 }
 
 /// Parses an optional prefix and options. A prefix that looks like an option follows `--`, as in a

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
 
-use dkv_gateway::bytes_json;
+use dkv_gateway::bytes_json::{self, BytesError};
 use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Task;
 use super::source::{InputFile, Reader};
 use crate::cli::{Format, TransferArgs};
-use crate::csv::{self, ParserState};
-use crate::grammar::Key;
+use crate::csv::{self, CsvError, ParserState};
+use crate::grammar::{Key, KeyError};
 
 /// Number of malformed lines to report before giving up the file.
 const PROBLEMS_MAX: usize = 10;
@@ -49,7 +49,7 @@ impl Source {
     /// # Errors
     /// The first problems, one line each.
     pub(super) fn check(task: Task, transfer: &TransferArgs) -> Result<Self, Vec<String>> {
-        let input = InputFile::open(task, transfer).map_err(|problem| vec![problem])?;
+        let input = InputFile::open(task, transfer).map_err(|error| vec![error.to_string()])?;
         let mut problems = Vec::new();
         let mut last_line = HashMap::new();
         let mut lines = 0;
@@ -181,11 +181,37 @@ impl Iterator for Lines {
     }
 }
 
+/// Why a line is not a record. The user corrects the input; nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordError {
+    /// A line of TSV has no tab.
+    #[error("there is no tab after the key")]
+    NoTab,
+    /// A line of CSV is malformed.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// A line of JSON is not a record; says why.
+    #[error("{0}")]
+    Json(String),
+    /// A member of a JSON object is malformed.
+    #[error(transparent)]
+    Bytes(#[from] BytesError),
+    /// A member of a JSON object is missing.
+    #[error("{0} or {0}_base64 is missing")]
+    Missing(&'static str),
+    /// The key is too long or empty.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The value is too long.
+    #[error("the value is too large: {0} bytes, but the limit is {VALUE_BYTES_MAX}")]
+    TooLarge(usize),
+}
+
 /// Parses a line. Returns `None` if it is empty.
 ///
 /// # Errors
 /// A mistake in it.
-pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Record>, String> {
+pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Record>, RecordError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -193,18 +219,15 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
         Format::Lines => (text.to_vec(), line.to_string().into_bytes()),
         Format::Tsv => {
             let tab = text.iter().position(|byte| *byte == b'\t');
-            let tab = tab.ok_or("there is no tab after the key")?;
+            let tab = tab.ok_or(RecordError::NoTab)?;
             (text[..tab].to_vec(), text[tab + 1..].to_vec())
         }
-        Format::Csv => csv::parse(text).map_err(|error| error.to_string())?,
+        Format::Csv => csv::parse(text)?,
         Format::Json => of_json(text)?,
     };
-    let key = Key::new(key).map_err(|error| error.to_string())?;
+    let key = Key::new(key)?;
     if value.len() > VALUE_BYTES_MAX {
-        return Err(format!(
-            "the value is too large: {} bytes, but the limit is {VALUE_BYTES_MAX}",
-            value.len()
-        ));
+        return Err(RecordError::TooLarge(value.len()));
     }
     Ok(Some(Record { line, key, value }))
 }
@@ -250,12 +273,11 @@ struct Object {
     value_base64: Option<String>,
 }
 
-fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let Object { key, key_base64, value, value_base64 } =
-        serde_json::from_slice(text).map_err(|error| json_problem(text, &error))?;
-    let take = |name: &str, text: Option<String>, base64: Option<String>| {
-        let bytes = bytes_json::take(name, text, base64).map_err(|error| error.to_string())?;
-        bytes.ok_or_else(|| format!("{name} or {name}_base64 is missing"))
+fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+    let Object { key, key_base64, value, value_base64 } = serde_json::from_slice(text)
+        .map_err(|error| RecordError::Json(json_problem(text, &error)))?;
+    let take = |name: &'static str, text: Option<String>, base64: Option<String>| {
+        bytes_json::take(name, text, base64)?.ok_or(RecordError::Missing(name))
     };
     let key = take("key", key, key_base64)?;
     let value = take("value", value, value_base64)?;

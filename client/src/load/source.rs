@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dkv_console::quote::quoted;
@@ -25,6 +25,29 @@ const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
 const LOOK_BYTES: usize = 64;
 /// The byte order mark of UTF-8, which some programs write at the beginning of a text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Why an input is refused before anything is stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InputError {
+    /// The system refuses to read it. The user names another.
+    #[error("cannot read {name}: {source}")]
+    Unreadable { name: String, source: io::Error },
+    /// It is a directory. The user names a file.
+    #[error("cannot read {0}: it is a directory")]
+    Directory(String),
+    /// It is not text in UTF-8. The user converts it first.
+    #[error("{name} is {what}; {advice}")]
+    NotText { name: String, what: &'static str, advice: String },
+    /// There is no room for its copy. The user names another place.
+    #[error(
+        "cannot copy {name} to {}: {source}; set TMPDIR to another directory",
+        .directory.display()
+    )]
+    NoRoom { name: String, directory: PathBuf, source: io::Error },
+    /// It is too long to be copied. The user splits it, or stores it in a file.
+    #[error("{0} is longer than {most}; load it in parts, or from a file", most = bytes(SPOOL_BYTES_MAX))]
+    TooLong(String),
+}
 
 /// An input that can be read repeatedly.
 #[derive(Clone, Debug)]
@@ -43,13 +66,13 @@ impl InputFile {
     /// Opens an input and looks at its first bytes.
     ///
     /// # Errors
-    /// Why it cannot be read, or what it is instead of text.
-    pub(super) fn open(task: Task, transfer: &TransferArgs) -> Result<Self, String> {
+    /// It cannot be read, or it is not text.
+    pub(super) fn open(task: Task, transfer: &TransferArgs) -> Result<Self, InputError> {
         let TransferArgs { file: path, format, binary, .. } = transfer;
         let format = *format;
         let stdin = is_stdin(path);
         let name = if stdin { "standard input".into() } else { path.display().to_string() };
-        let unreadable = |error: io::Error| format!("cannot read {name}: {error}");
+        let unreadable = |source| InputError::Unreadable { name: name.clone(), source };
         let given = if stdin {
             // A duplicate of descriptor 0 shows whether it is a file.
             let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
@@ -59,7 +82,7 @@ impl InputFile {
         };
         let kind = given.metadata().map_err(unreadable)?.file_type();
         if kind.is_dir() {
-            return Err(format!("cannot read {name}: it is a directory"));
+            return Err(InputError::Directory(name));
         }
         let file = if kind.is_file() && !stdin { given } else { spool(given, &name)? };
         let mut beginning = Vec::new();
@@ -69,7 +92,7 @@ impl InputFile {
         let looks = kind_of(&beginning, *binary);
         if let Some((what, tool)) = looks {
             let advice = advice(task, path, stdin, format, what, tool);
-            return Err(format!("{name} is {what}; {advice}"));
+            return Err(InputError::NotText { name, what, advice });
         }
         let skip = if beginning.starts_with(BOM) { BOM.len() as u64 } else { 0 };
         let guessed = format.is_none();
@@ -117,13 +140,11 @@ impl Read for Reader {
 }
 
 /// Copies an input that can be read only once to a file that disappears with this process.
-fn spool(input: File, name: &str) -> Result<File, String> {
+fn spool(input: File, name: &str) -> Result<File, InputError> {
     let directory = std::env::temp_dir();
-    let failed = |error: io::Error| {
-        format!(
-            "cannot copy {name} to {}: {error}; set TMPDIR to another directory",
-            directory.display()
-        )
+    let failed = |source| {
+        let (name, directory) = (name.to_owned(), directory.clone());
+        InputError::NoRoom { name, directory, source }
     };
     let mut copy = tempfile::tempfile().map_err(failed)?;
     let mut input = input.take(SPOOL_BYTES_MAX + 1);
@@ -133,13 +154,12 @@ fn spool(input: File, name: &str) -> Result<File, String> {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(format!("cannot read {name}: {error}")),
+            Err(source) => return Err(InputError::Unreadable { name: name.to_owned(), source }),
         };
         copy.write_all(&buffer[..read]).map_err(failed)?;
     }
     if input.limit() == 0 {
-        let most = bytes(SPOOL_BYTES_MAX);
-        return Err(format!("{name} is longer than {most}; load it in parts, or from a file"));
+        return Err(InputError::TooLong(name.to_owned()));
     }
     Ok(copy)
 }

@@ -11,7 +11,7 @@ use crate::cli::{Connect, Format};
 use crate::run::tests::Fake;
 
 fn record(format: Format, text: &str) -> Result<(String, String), String> {
-    let record = parse(format, 7, text.as_bytes())?.unwrap();
+    let record = parse(format, 7, text.as_bytes()).map_err(|error| error.to_string())?.unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     Ok((text(record.key.as_bytes()), text(&record.value)))
 }

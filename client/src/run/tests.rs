@@ -142,7 +142,7 @@ impl Store for Fake {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
-            server: Err("no answer".into()),
+            server: Err(dkv_api::StatusError::Silent("no answer".into())),
             nodes: Vec::new(),
             view: None,
             placement: None,

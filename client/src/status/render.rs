@@ -1,8 +1,8 @@
 //! The report as tables for people.
 
-use dkv_console::units::{bytes, duration_ms, number, plural, timestamp};
+use dkv_console::units::{bytes, duration_ms, number, timestamp};
 use dkv_console::{Tone, paint};
-use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role};
+use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role, tolerated_failures};
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
@@ -117,11 +117,9 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
                 lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
             paint(Tone::Bad, &format!("too many have failed: no majority in {}", shorten(&names)))
         }
-        Some(0) => paint(Tone::Warning, "tolerates no further failures"),
         Some(count) => {
-            let text =
-                format!("tolerates {count} more {}", plural(count.into(), "failure", "failures"));
-            paint(Tone::Good, &text)
+            let tone = if count == 0 { Tone::Warning } else { Tone::Good };
+            paint(tone, &tolerated_failures(count))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, Term};
+use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, StatusError, Term};
 use dkv_wire::message::GroupRole;
 use expect_test::expect;
 
@@ -131,7 +131,7 @@ fn the_coordinator_has_failed_without_a_successor_yet() {
 #[test]
 fn two_of_three_have_failed_and_the_server_too() {
     let mut status = network(&[2]);
-    status.server = Err("connection refused".into());
+    status.server = Err(StatusError::Silent("connection refused".into()));
     status.nodes[0].0.state = NodeState::Down;
     let report = report(&status, "127.0.0.1:4400");
     assert_eq!((report.may_fail, report.available), (Some(0), false));

@@ -71,7 +71,13 @@ async fn a_network_works_without_its_server() {
     network.start_server().await;
     network.settled().await;
     let (node, term) = eventually("the server does not confirm a coordinator", async || {
-        let now = client.status().await.server?.coordinator.ok_or("nobody")?;
+        let now = client
+            .status()
+            .await
+            .server
+            .map_err(|error| error.to_string())?
+            .coordinator
+            .ok_or("nobody")?;
         if now.1 > before.1 { Ok(now) } else { Err(format!("{now:?} as before")) }
     })
     .await;

@@ -242,7 +242,7 @@ async fn a_node_keeps_its_name_after_another_claimed_it() {
     let name = view.node(id).unwrap().name.clone();
     network.kill_node(index);
     let record = async || {
-        let server = client.status().await.server?;
+        let server = client.status().await.server.map_err(|error| error.to_string())?;
         let record = server.nodes.into_iter().find(|node| node.id == id);
         record.ok_or_else(|| "it is not in the books".to_owned())
     };

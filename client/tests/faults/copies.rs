@@ -1,7 +1,7 @@
 //! Data directories that are copied, put back, and started twice.
 //!
-//! A directory that is older than the network's knowledge of its node never serves. Of two
-//! processes of one node, neither accepts writes until an administrator chooses one. A restart
+//! A directory that is older than the network's knowledge of its node never serves. When two
+//! processes of one node run, neither accepts writes until an administrator chooses one. A restart
 //! never looks like a second process.
 
 use std::fs;
@@ -77,7 +77,7 @@ async fn is_shown(lab: &Lab, what: &str) {
     let client = lab.client().await;
     eventually("the status does not show the warning", async || {
         let status = client.status().await;
-        let server = status.server?;
+        let server = status.server.map_err(|error| error.to_string())?;
         let mut shown: Vec<String> =
             server.runs.iter().map(|run| format!("{} {:?}", run.name, run.verdict)).collect();
         for (_, answer) in &status.nodes {

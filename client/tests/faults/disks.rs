@@ -181,7 +181,7 @@ fn the_leaders_disk_is_full() {
         let is_full = async || -> Result<bool, String> {
             let status = client.status().await;
             let node = status.nodes.into_iter().find(|(info, _)| info.id == id).ok_or("gone")?;
-            Ok(node.1?.disk_full)
+            Ok(node.1.map_err(|error| error.to_string())?.disk_full)
         };
         eventually("the node does not notice", async || {
             if is_full().await? { Ok(()) } else { Err("it says that it has room".to_owned()) }

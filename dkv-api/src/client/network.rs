@@ -39,7 +39,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let failed = match self.inner.driver.lookup(left).await {
                 Ok(()) => continue,
-                Err(why) => why,
+                Err(error) => error.to_string(),
             };
             if deadline.saturating_duration_since(Instant::now()) <= VIEW_EVERY {
                 return Err(Error::Unavailable(failed));

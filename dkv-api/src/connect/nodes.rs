@@ -35,7 +35,7 @@ pub(super) async fn contact(
     for node in nodes {
         match node.resolve().await {
             Ok(found) => named.extend(found.into_iter().map(|address| (Expect::AnyNode, address))),
-            Err(why) => failures.push(why),
+            Err(error) => failures.push(error.to_string()),
         }
     }
     let met: Vec<_> = nodes.iter().filter_map(|node| store.network_at(node)).collect();

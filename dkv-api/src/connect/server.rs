@@ -47,7 +47,7 @@ pub(super) async fn contact(
             Err(other) => return Err(ConnectError::Unreachable(other.to_string())),
         }
     }
-    let resolved = resolved.map_err(ConnectError::Unresolved)?;
+    let resolved = resolved.map_err(|error| ConnectError::Unresolved(error.to_string()))?;
     let expired = network.map(|network| store.expired(network, role)).transpose()?;
     if let Some(expired) = expired.flatten()
         && let Some(contact) = replace_expired(&expired, &resolved, store).await?

@@ -90,14 +90,8 @@ impl<W> Router<W> {
         }
         // Keeps an earlier error, which says more than a redirect does.
         pending.last_error.get_or_insert_with(|| format!("{name} is not the primary"));
-        let (group_id, by_any) = (pending.group, pending.kind.target() == Target::Replica);
+        let group_id = pending.group;
         self.park(now, id, now);
-        if by_any && let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) {
-            // The node no longer has a replica, or does not have one yet. Its view says where the
-            // replicas are.
-            group.replicas.retain(|replica| *replica != node);
-            self.probe(now, node);
-        }
         let Some(group) = group_id.and_then(|group| self.groups.get_mut(&group)) else { return };
         if group.primary == Some(node) {
             group.redirects += 1;

@@ -9,6 +9,17 @@ use dkv_wire::message::{Page, Pair, Span};
 
 use super::ScanOptions;
 
+/// A page is not what was asked for. The caller asks another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PageError {
+    /// Its keys are not in order, or not those of the span.
+    #[error("a node's page of a scan is not in order")]
+    OutOfOrder,
+    /// It has no key, although more follow.
+    #[error("a node's page of a scan is empty and not the last one")]
+    EmptyButNotLast,
+}
+
 /// Bytes of all pages in memory at the same time, unless [`PAGE_BYTES_MIN`] for each shard is more.
 const BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Smallest size of a page, in bytes.
@@ -79,17 +90,17 @@ impl Merge {
         shard: GroupId,
         staleness_ms: Option<u64>,
         page: Page,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), PageError> {
         let Some(part) = self.parts.get_mut(&shard) else { return Ok(()) };
         let mut last = &part.after;
         for pair in &page.pairs {
             if pair.key <= *last || !pair.key.starts_with(&self.prefix) {
-                return Err("a node's page of a scan is not in order");
+                return Err(PageError::OutOfOrder);
             }
             last = &pair.key;
         }
         if page.pairs.is_empty() && page.more {
-            return Err("a node's page of a scan is empty and not the last one");
+            return Err(PageError::EmptyButNotLast);
         }
         part.after = last.clone();
         part.more = page.more;

@@ -26,7 +26,11 @@ fn answer(keys: &BTreeMap<Vec<u8>, usize>, shard: usize, span: &Span, most: usiz
 proptest! {
     #[test]
     fn all_keys_come_in_order_for_any_page_sizes(
-        keys in prop::collection::btree_map(prop::collection::vec(0..4_u8, 1..5), 0..7_usize, 0..60),
+        keys in prop::collection::btree_map(
+            prop::collection::vec(0..4_u8, 1..5),
+            0..7_usize,
+            0..60,
+        ),
         prefix in prop::collection::vec(0..4_u8, 0..2),
         after in prop::collection::vec(0..4_u8, 0..4),
         limit in prop::option::of(0..30_u64),

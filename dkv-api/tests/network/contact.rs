@@ -105,7 +105,7 @@ async fn stored_credentials_that_cannot_be_used_are_named_and_kept() {
         std::os::unix::fs::chown(&key, Some(0), None).unwrap();
     }
     assert_eq!(fake.builder().connect().await.unwrap().identity(), identity);
-    // What is remembered of the address is gone as well: it joins, and still writes nothing over.
+    // The memory of the address is gone as well: it joins, and still writes nothing over.
     std::fs::write(&key, "garbage").unwrap();
     std::fs::remove_dir_all(fake.home.join("known")).unwrap();
     assert_eq!(fake.joined.lock().unwrap().len(), 1);
@@ -164,7 +164,7 @@ async fn a_client_that_was_here_before_needs_no_server() {
     let client = fake.builder().connect().await.unwrap();
     client.write("k", "v").await.unwrap();
     client.close().await;
-    // What is kept is written in the background.
+    // The client writes its files in the background.
     tokio::time::sleep(Duration::from_millis(100)).await;
     fake.server.close().await;
     fake.nodes[0].script(|_| Act::Ignore);

@@ -1,9 +1,9 @@
 //! The health of a network: one word, and the reasons for it.
 
-use dkv_api::NodeState;
+use dkv_api::{Error, NodeState};
 use serde::Serialize;
 
-use crate::status::Report;
+use crate::status::{Report, tolerated_failures};
 
 /// The state of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,8 +31,8 @@ pub(crate) struct Health {
 }
 
 /// Judges a network by a report and by a strong read; either may be missing.
-pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, String>>) -> Health {
-    let read_error = read.and_then(|read| read.as_ref().err().cloned());
+pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, Error>>) -> Health {
+    let read_error = read.and_then(|read| read.as_ref().err().map(Error::to_string));
     let (mut lost, mut worse) = (Vec::new(), Vec::new());
     if let Some(error) = &read_error {
         lost.push(format!("strong reads fail: {error}"));
@@ -64,7 +64,7 @@ pub(crate) fn judge(report: Option<&Report>, read: Option<&Result<u64, String>>)
         }
     }
     if report.may_fail == Some(0) {
-        worse.push("tolerates no further failures".to_owned());
+        worse.push(tolerated_failures(0));
     }
     if !report.server.reachable {
         worse.push("the registration server does not answer".to_owned());

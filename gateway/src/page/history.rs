@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use dkv_api::Error;
 use dkv_base::histogram::BOUNDS_US;
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ pub(crate) struct Observation {
     /// The report, if a new one has arrived.
     pub(crate) report: Option<Report>,
     /// Duration of a strong read in microseconds, or why it failed.
-    pub(crate) read: Option<Result<u64, String>>,
+    pub(crate) read: Option<Result<u64, Error>>,
     /// Requests over this gateway so far.
     pub(crate) traffic: KeyTraffic,
 }
@@ -79,7 +80,7 @@ pub(crate) struct History {
     health: Health,
     report: Option<Report>,
     report_at_ms: Option<u64>,
-    read: Option<Result<u64, String>>,
+    read: Option<Result<u64, Error>>,
     /// The previous traffic, and when it was observed.
     traffic: Option<(u64, KeyTraffic)>,
     /// The previous sum of the shards' revisions, and when it was observed.

@@ -26,7 +26,7 @@ pub(crate) async fn sample<S: Store>(
     let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asking: Option<BoxFuture<'_, NetworkStatus>> = None;
-    let mut reading: Option<BoxFuture<'_, Result<u64, String>>> = None;
+    let mut reading: Option<BoxFuture<'_, Result<u64, Error>>> = None;
     for tick in 0.. {
         let is_opened = tokio::select! {
             _ = ticks.tick() => false,
@@ -64,12 +64,12 @@ async fn finish<T>(running: &mut Option<BoxFuture<'_, T>>) -> T {
 }
 
 /// Returns the duration of a strong read in microseconds, or why it failed.
-async fn time_strong_read<S: Store>(store: &S) -> Result<u64, String> {
+async fn time_strong_read<S: Store>(store: &S) -> Result<u64, Error> {
     let begun = Instant::now();
     let options = ReadOptions::default().timeout(READY_TIMEOUT);
     match store.read(READY_KEY, options).await {
         Ok(_) | Err(Error::NotFound { .. }) => Ok(micros(begun.elapsed())),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Builds a report from the answers of all processes.
 
-use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeStatus};
+use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeStatus, StatusError};
 use dkv_wire::message::GroupStatus;
 
 use super::answers::Answers;
@@ -63,7 +63,7 @@ impl Answers<'_> {
         Server {
             address: address.to_owned(),
             reachable: records.is_some(),
-            error: answer.err().cloned(),
+            error: answer.err().map(ToString::to_string),
             version: records.map(|records| records.version.clone()),
             uptime_ms: records.map(|records| records.uptime_ms),
             confirmed_coordinator: confirmed.map(|(node, _)| self.name(node)),
@@ -179,7 +179,7 @@ impl Answers<'_> {
     fn node(
         &self,
         info: &NodeInfo,
-        answer: &Result<NodeStatus, String>,
+        answer: &Result<NodeStatus, StatusError>,
         leads: bool,
         groups: &[Group],
     ) -> Node {
@@ -200,7 +200,7 @@ impl Answers<'_> {
             role: if leads { Role::Coordinator } else { Role::Replicant },
             state: info.state,
             reachable: own.is_some(),
-            error: answer.as_ref().err().cloned(),
+            error: answer.as_ref().err().map(ToString::to_string),
             address: info.address,
             region: info.region.clone(),
             version: own.map(|own| own.version.clone()),

@@ -14,6 +14,15 @@ pub fn group_name(group: u32) -> String {
     if group == GroupId::CONTROL.0 { "control group".into() } else { format!("shard {group}") }
 }
 
+/// Says how many more nodes may fail: `tolerates 1 more failure`.
+pub fn tolerated_failures(count: u32) -> String {
+    match count {
+        0 => "tolerates no further failures".to_owned(),
+        1 => "tolerates 1 more failure".to_owned(),
+        _ => format!("tolerates {count} more failures"),
+    }
+}
+
 /// Warns of nodes on an older copy of their data directory, of nodes that run twice, and of what
 /// nodes say of themselves.
 fn run_warnings(answers: &Answers<'_>) -> Vec<String> {

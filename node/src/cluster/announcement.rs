@@ -13,7 +13,7 @@ use dkv_wire::message::{Refusal, RequestBody};
 use tracing::{debug, info, warn};
 
 use crate::net::rpc::tell;
-use crate::node::{Me, Node};
+use crate::node::{Me, Node, Replicas};
 use dkv_state::DirectoryCommand;
 
 /// Interval between attempts of a node that is not in the directory yet.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(node: Arc<Node>) {
     let mut known_before = false;
     loop {
-        if is_known(&node) {
+        if is_known(node.me(), node.replicas()) {
             if !known_before {
                 info!(name = node.me().name, address = %node.me().address, "known to the network");
                 known_before = true;
@@ -49,9 +49,8 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Whether the directory shows the node as it is.
-fn is_known(node: &Node) -> bool {
-    let me = node.me();
-    let known = node.control().state_machine().with_directory(|directory| {
+fn is_known(me: &Me, replicas: &Replicas) -> bool {
+    let known = replicas.with_directory(|directory| {
         directory.nodes().get(&me.id).is_some_and(|member| {
             member.name == me.name
                 && member.address == me.address

@@ -36,19 +36,19 @@ struct CoordinatorTerm {
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut coordinator_term: Option<CoordinatorTerm> = None;
-    node.guard("the task that reports to the server", report(Arc::clone(&node)));
+    node.tasks().guard("the task that reports to the server", report(Arc::clone(&node)));
     let (mut metrics, ticks) = (node.control().metrics(), node.ticks());
     loop {
         let term = node.control().leads().then(|| node.control().term());
         if term != coordinator_term.as_ref().map(|coordinator_term| coordinator_term.term) {
             coordinator_term = term
                 .map(|term| CoordinatorTerm { term, rebalancer: Rebalancer::new(Instant::now()) });
-            node.set_rebalancing(false);
+            node.coordination().set_rebalancing(false);
             if let Some(CoordinatorTerm { term, .. }) = &coordinator_term {
                 info!(%term, "this node is the coordinator");
-                node.set_leader_since(Some(Instant::now()));
+                node.coordination().set_leader_since(Some(Instant::now()));
             } else {
-                node.set_leader_since(None);
+                node.coordination().set_leader_since(None);
             }
         }
         if let Some(coordinator_term) = &mut coordinator_term
@@ -128,7 +128,8 @@ pub(crate) fn welcome(
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only a node that has led for a moment can tell which nodes live; any other assumes it.
-    let state = node.leader_since().and_then(|since| node.states(since).get(&old).copied());
+    let state =
+        node.coordination().leader_since().and_then(|since| node.states(since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
             Ok(DirectoryCommand::Supersede { old, new: announcement })
@@ -162,7 +163,7 @@ async fn report(node: Arc<Node>) {
             continue;
         }
         let Some(view) = node.view() else { continue };
-        let Some(control) = node.led_control_group() else { continue };
+        let Some(control) = node.replicas().led_control_group() else { continue };
         let report = CoordinatorReport { term: view.term, view, control };
         let due = match &told {
             Some((last, when)) => *last != report || when.elapsed() >= REPORT_EVERY,
@@ -173,7 +174,7 @@ async fn report(node: Arc<Node>) {
         }
         let (first, term) = (told.is_none(), report.term);
         let request = ServerRequest::Report(report.clone());
-        match node.server().ask(&request).await {
+        match node.connections().server().ask(&request).await {
             Ok(ServerAnswer::Confirmed(Confirmation::Confirmed)) => {
                 if first {
                     info!(%term, "confirmed as coordinator by the server");

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::node::Node;
 use crate::raft::Configured;
-use crate::replica::{Group, is_caught_up};
+use crate::replica::{Replica, is_caught_up};
 use dkv_state::reconciler::{Desired, Membership, Progress, Step, next_step};
 
 /// Interval between checks of a leader.
@@ -26,7 +26,7 @@ const TICK_FOLLOWING: Duration = Duration::from_millis(250);
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs for the life of a group.
-pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
+pub(crate) async fn run(node: Arc<Node>, group: Arc<Replica>) {
     let mut tick = TICK;
     loop {
         node.ticks().pause(tick).await;
@@ -57,7 +57,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Group>) {
 }
 
 /// The next step, by the plan that this node knows.
-fn step(node: &Node, group: &Group) -> Option<Step> {
+fn step(node: &Node, group: &Replica) -> Option<Step> {
     let desired = node.control().state_machine().with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;
         plan.started
@@ -67,7 +67,7 @@ fn step(node: &Node, group: &Group) -> Option<Step> {
     next_step(&desired??, &actual, &progress, node.id())
 }
 
-fn facts(group: &Group) -> (Membership, BTreeMap<NodeId, Progress>) {
+fn facts(group: &Replica) -> (Membership, BTreeMap<NodeId, Progress>) {
     let Configured { voters, others, is_joint, .. } = group.configured();
     let membership = Membership { voters, learners: others, is_joint };
     let Some(led) = group.measure() else { return (membership, BTreeMap::new()) };

@@ -28,9 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
-    let mut told: Option<(Told, Instant)> = None;
+    let mut told: Option<(ReportDigest, Instant)> = None;
     loop {
-        let every = if node.only_follows() { TICK_FOLLOWING } else { TICK };
+        let every = if node.replicas().only_follows() { TICK_FOLLOWING } else { TICK };
         node.ticks().pause(every).await;
         let Some(coordinator) = node.control().leader() else { continue };
         // The coordinator inspects its own state when it decides.
@@ -39,14 +39,14 @@ pub(crate) async fn run(node: Arc<Node>) {
             continue;
         }
         let mut measures = node.holdings();
-        let now = Told::of(coordinator, &measures);
+        let now = ReportDigest::of(coordinator, &measures);
         let due = told.as_ref().is_none_or(|(before, when)| {
             *before != now || when.elapsed() >= TELL_EVERY || measures.is_changing()
         });
         if !due {
             continue;
         }
-        measures.free_bytes = node.free_bytes();
+        measures.free_bytes = node.store().free_bytes();
         let body = RequestBody::Measures(Box::new(measures));
         match rpc::tell(node.peers(), coordinator, body, PATIENCE).await {
             Ok(()) => told = Some((now, Instant::now())),
@@ -57,7 +57,7 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// The part of a report whose changes the node sends at once.
 #[derive(PartialEq, Eq)]
-struct Told {
+struct ReportDigest {
     coordinator: NodeId,
     holds: Vec<GroupId>,
     /// Without sizes and positions, which change all the time.
@@ -66,7 +66,7 @@ struct Told {
     directory: Revision,
 }
 
-impl Told {
+impl ReportDigest {
     fn of(coordinator: NodeId, measures: &Measures) -> Self {
         let mut leads = measures.leads.clone();
         for led in &mut leads {

@@ -21,7 +21,7 @@ use tracing::{debug, info};
 
 use crate::net::peers::Lane;
 use crate::net::rpc;
-use crate::node::Node;
+use crate::node::{Coordination, Node};
 use dkv_state::placement::{self, Balance, Measured, Transfer, forecast, transfer};
 use dkv_state::{Directory, DirectoryCommand};
 
@@ -54,7 +54,7 @@ impl Rebalancer {
         let measured = node.measured(self.since);
         let led = node.heard(|heard, now| heard.led(now));
         let found = node.control().state_machine().with_directory(|directory| {
-            let balance = self.balance(node, directory);
+            let balance = self.balance(node.coordination(), directory);
             let change = placement::plan(directory, &measured, balance);
             let transfer = match balance {
                 Balance::Off => None,
@@ -66,9 +66,9 @@ impl Rebalancer {
             (change, transfer, at_rest)
         });
         let (change, transfer, at_rest) = found?;
-        if at_rest && node.is_rebalancing() {
+        if at_rest && node.coordination().is_rebalancing() {
             info!("what the nodes hold and lead is evened out");
-            node.set_rebalancing(false);
+            node.coordination().set_rebalancing(false);
         }
         if let Some(transfer) = transfer {
             self.transfer(node, transfer);
@@ -76,7 +76,7 @@ impl Rebalancer {
         change
     }
 
-    fn balance(&mut self, node: &Node, directory: &Directory) -> Balance {
+    fn balance(&mut self, coordination: &Coordination, directory: &Directory) -> Balance {
         let nodes: BTreeMap<NodeId, bool> = directory
             .nodes()
             .iter()
@@ -85,7 +85,7 @@ impl Rebalancer {
         if self.nodes.0 != nodes {
             self.nodes = (nodes, Instant::now());
         }
-        if node.is_rebalancing() {
+        if coordination.is_rebalancing() {
             Balance::Eager
         } else if self.nodes.1.elapsed() >= SETTLE {
             Balance::Gentle
@@ -95,7 +95,11 @@ impl Rebalancer {
     }
 
     fn transfer(&mut self, node: &Arc<Node>, transfer: Transfer) {
-        let pause = if node.is_rebalancing() { TRANSFER_EVERY_ASKED } else { TRANSFER_EVERY };
+        let pause = if node.coordination().is_rebalancing() {
+            TRANSFER_EVERY_ASKED
+        } else {
+            TRANSFER_EVERY
+        };
         if self.last_transfer.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
@@ -104,7 +108,7 @@ impl Rebalancer {
         info!(%group, %from, %to, "handing a primary over for balance");
         let node = Arc::clone(node);
         let asking = Arc::clone(&node);
-        node.spawn(async move {
+        node.tasks().spawn(async move {
             let body = RequestBody::HandOver { shard: group, to };
             let done = if from == asking.id() {
                 hand_over(&asking, group, to).await
@@ -140,7 +144,7 @@ pub(crate) async fn report(
     patience: Duration,
 ) -> Result<Placement, Refusal> {
     let not_coordinator = || Refusal::NotPrimary { primary: node.control().leader() };
-    let since = node.leader_since().ok_or_else(not_coordinator)?;
+    let since = node.coordination().leader_since().ok_or_else(not_coordinator)?;
     // A copy, because asking and planning ahead take time.
     let directory = node.control().state_machine().with_directory(Directory::clone);
     let directory = directory.ok_or_else(not_coordinator)?;
@@ -194,8 +198,8 @@ async fn ask_the_emptied(
         let answer = rpc::ask(node.peers(), id, Lane::Urgent, body, patience).await;
         let word = match answer {
             Ok(Answer::Remainder(left)) => Ok(left),
-            Ok(_) => Err("an answer to another question".to_owned()),
-            Err(refusal) => Err(refusal.to_string()),
+            Ok(_) => Err(NoWord::WrongAnswer),
+            Err(refusal) => Err(NoWord::Refused(refusal)),
         };
         (id, word)
     });
@@ -203,7 +207,19 @@ async fn ask_the_emptied(
 }
 
 /// A node's answer on what is left on it, or why it gives none.
-type Word = Result<Remainder, String>;
+type Word = Result<Remainder, NoWord>;
+
+/// Reason why the remainder on a node is not known. The report then does not say that the node may
+/// be switched off.
+#[derive(Debug, thiserror::Error)]
+enum NoWord {
+    /// It did not answer, or refused.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// Its answer belongs to a question of another kind.
+    #[error("an answer to another question")]
+    WrongAnswer,
+}
 
 /// Returns what is left on this node, once it has the directory of entry `applied`.
 ///

@@ -21,9 +21,9 @@ use tracing::{debug, warn};
 
 use crate::net::peers::Lane;
 use crate::net::rpc;
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 use crate::raft::Vote;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Interval at which a node looks for replicas that it need not keep.
 const EVERY: Duration = Duration::from_millis(300);
@@ -47,10 +47,10 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         }
         if let Err(why) = node.delete_leftovers().await {
-            return node.fail(why);
+            return node.tasks().fail(why);
         }
         for group in node.groups() {
-            let Some(holders) = unwanted(&node, &group) else { continue };
+            let Some(holders) = unwanted(node.replicas(), &group, node.id()) else { continue };
             // A leader leads until it is taken out; no node informs a leader that was voted out
             // while it was cut off, and it cannot confirm that it leads.
             if group.leads() && group.confirm_leadership().await.is_ok() {
@@ -59,7 +59,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             match departed(&node, &group, holders).await {
                 Ok((index, leader)) => {
                     if let Err(why) = node.close_group(group.id(), index, leader).await {
-                        return node.fail(why);
+                        return node.tasks().fail(why);
                     }
                 }
                 Err(why) => debug!(group = %group.id(), %why, "the replica is still counted on"),
@@ -69,13 +69,13 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// If the directory no longer wants this replica, returns the nodes that shall have one.
-fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
+fn unwanted(replicas: &Replicas, group: &Replica, me: NodeId) -> Option<Vec<NodeId>> {
     if !group.id().is_shard() {
         return None;
     }
-    let holders = node.control().state_machine().with_directory(|directory| {
+    let holders = replicas.with_directory(|directory| {
         let plan = directory.groups().get(&group.id())?;
-        (!plan.has(node.id())).then(|| plan.voters.iter().copied().collect())
+        (!plan.has(me)).then(|| plan.voters.iter().copied().collect())
     });
     holders.flatten()
 }
@@ -84,12 +84,12 @@ fn unwanted(node: &Node, group: &Group) -> Option<Vec<NodeId>> {
 /// says so, and the vote with which the primary leads.
 async fn departed(
     node: &Node,
-    group: &Group,
+    group: &Replica,
     holders: Vec<NodeId>,
 ) -> Result<(u64, Vote), Refusal> {
     let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
     next.extend(group.leader().filter(|leader| *leader != node.id()));
-    let is_known = |peer: NodeId| holders.contains(&peer) || node.is_member(group, peer);
+    let is_known = |peer: NodeId| holders.contains(&peer) || node.replicas().is_member(group, peer);
     let mut last = Refusal::Unavailable("nobody is known who holds it".into());
     for _ in 0..ASKED_MAX {
         let Some(peer) = next.pop() else { break };
@@ -115,7 +115,7 @@ async fn departed(
 }
 
 /// Checks that the entry and the term are possible.
-fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
+fn check(group: &Replica, index: u64, term: Term) -> Result<(), Refusal> {
     let last = group.state_machine().applied_index().max(group.configured().index);
     let can_be = term.may_follow(Some(group.term()))
         && index >= group.state_machine().voters().0
@@ -130,7 +130,7 @@ fn check(group: &Group, index: u64, term: Term) -> Result<(), Refusal> {
 /// already confirmed.
 async fn agreed(
     node: &Node,
-    group: &Group,
+    group: &Replica,
     primary: NodeId,
     holders: &[NodeId],
 ) -> Result<(), Refusal> {

@@ -15,10 +15,10 @@ const SENDERS_MAX: usize = 64;
 
 /// Recent refusals by sender. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct DenialLog(Arc<Mutex<Told>>);
+pub(crate) struct DenialLog(Arc<Mutex<RecentDenials>>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct RecentDenials {
     by_sender: BTreeMap<NodeId, Sender>,
 }
 
@@ -28,7 +28,7 @@ struct Sender {
     since: u64,
 }
 
-impl Told {
+impl RecentDenials {
     /// Counts a refusal. Returns `Some` if it should be logged, with the number of unlogged
     /// refusals before it.
     fn note(&mut self, sender: NodeId, now: Instant) -> Option<u64> {
@@ -56,9 +56,9 @@ impl Told {
 impl DenialLog {
     /// Notes that something from `sender` was refused.
     pub(crate) fn note(&self, sender: NodeId, why: &str) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = told.note(sender, Instant::now());
-        if let Some(untold) = told {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = recent.note(sender, Instant::now());
+        if let Some(untold) = untold {
             warn!(from = %sender, why, before = untold, "refused what a node sent");
         }
     }
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_sender_is_told_of_now_and_then_and_a_crowd_is_not() {
-        let (mut told, start) = (Told::default(), Instant::now());
+        let (mut told, start) = (RecentDenials::default(), Instant::now());
         let sender = NodeId::random();
         assert_eq!(told.note(sender, start), Some(0));
         for _ in 0..1000 {

@@ -44,9 +44,9 @@ use tracing::{info, warn};
 pub use handshake::introduce;
 #[cfg(test)]
 pub(crate) use handshake::refuse_all;
-pub(crate) use handshake::{Caller, frame, frame_samples, greet, serve};
-pub(crate) use server_verdict::{before_serving, keep_asking, say_goodbye};
-pub(crate) use store::{begin, keep_book};
+pub(crate) use handshake::{Caller, HandshakeError, frame, frame_samples, greet, serve};
+pub(crate) use server_verdict::{Farewell, before_serving, keep_asking, say_goodbye};
+pub(crate) use store::{IncarnationFileError, begin, keep_book};
 use verdicts::Verdicts;
 
 use crate::net::denials::DenialLog;
@@ -275,13 +275,12 @@ impl Incarnations {
     ///
     /// # Errors
     /// Fails if both are alive.
-    /// If both live.
     async fn let_in(
         &self,
         node: NodeId,
         boot: BootId,
         connection: &quinn::Connection,
-    ) -> Result<(), String> {
+    ) -> Result<(), HandshakeError> {
         let address = connection.remote_address();
         let may_live = || {
             let links = lock(&self.shared.links);
@@ -296,7 +295,7 @@ impl Incarnations {
             self.doubt_of(node).notify_waiters();
             tokio::time::sleep(ANSWER_LOOK).await;
             if lock(&self.shared.book).record(node).is_some_and(|record| record.twice) {
-                return Err("two processes of it run".to_owned());
+                return Err(HandshakeError::RunsTwice);
             }
         }
         self.part_from(node, |other| other != boot, "it was started anew");

@@ -22,7 +22,7 @@ use dkv_wire::tls::Expect;
 use tokio::time::Instant;
 
 use crate::net::denials::DenialLog;
-use crate::net::incarnations::{self, Incarnations};
+use crate::net::incarnations::{self, HandshakeError, Incarnations};
 use crate::net::liveness::Liveness;
 
 /// The purpose of a connection.
@@ -63,10 +63,10 @@ pub(crate) enum PeerError {
     Connect(#[from] ConnectError),
     /// The node's incarnation, or this one, may not take part.
     #[error("node {0:?}: {1}")]
-    Refused(NodeId, String),
+    Refused(NodeId, HandshakeError),
     /// This node takes no part.
     #[error("{0}")]
-    Held(Arc<str>),
+    HeldBack(Arc<str>),
 }
 
 /// The other nodes, with the connections to them.
@@ -258,7 +258,7 @@ impl Peers {
     ) -> Result<quinn::Connection, PeerError> {
         if let Some(why) = self.shared.incarnations.as_ref().and_then(Incarnations::held_by_server)
         {
-            return Err(PeerError::Held(why));
+            return Err(PeerError::HeldBack(why));
         }
         if let Some(connection) = self.link(node, lane).open() {
             return Ok(connection);
@@ -278,7 +278,7 @@ impl Peers {
         }
         let peers = self.clone();
         tokio::spawn(async move {
-            // Whoever needs the connection reports why there is none.
+            // The next user of the connection reports why there is none.
             let _ = peers.connection(node, Lane::Urgent).await;
         });
     }
@@ -341,7 +341,7 @@ impl Peers {
         let greeted =
             incarnations::greet(incarnations, node, connection, lane == Lane::Urgent).await;
         greeted.map_err(|why| PeerError::Refused(node, why))?;
-        incarnations.held().map_or(Ok(()), |why| Err(PeerError::Held(why)))
+        incarnations.held().map_or(Ok(()), |why| Err(PeerError::HeldBack(why)))
     }
 
     /// Reports that a node did not answer what was begun at `asked`. It says nothing about a

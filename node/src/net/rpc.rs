@@ -7,7 +7,19 @@ use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::rpc::{RpcError, call};
 
-use crate::net::peers::{Lane, Peers};
+use crate::net::peers::{Lane, PeerError, Peers};
+
+/// Reason why an exchange with another node broke off. The caller gives up the stream, and may
+/// begin a new one; whether the other node acted on what it was sent is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// There is no connection to the node.
+    #[error(transparent)]
+    NoConnection(#[from] PeerError),
+    /// The connection or the stream broke.
+    #[error(transparent)]
+    Broken(#[from] RpcError),
+}
 
 /// Asks one node. A refusal is passed on unchanged. If no answer comes, the result is
 /// [`Refusal::Unavailable`], and the request may or may not have had an effect.

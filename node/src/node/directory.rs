@@ -1,15 +1,15 @@
 //! Changes to the directory, and their effects on this node.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
-use dkv_wire::network::{Delays, LinkDelay};
-use dkv_wire::network::{NetworkView, NodeInfo};
+use dkv_wire::network::NetworkView;
 use tracing::warn;
 
+use super::error::GroupError;
 use super::{Me, Node, lock};
 use crate::common::unix_time::unix_ms;
 use crate::net::peers::Lane;
@@ -26,22 +26,20 @@ impl Node {
         &self,
         command: DirectoryCommand,
     ) -> Result<DirectoryResult, ProposeError> {
-        if let Some(why) = self.incarnations.held() {
+        if let Some(why) = self.connections.incarnations.held() {
             return Err(ProposeError::Unavailable(why.to_string()));
         }
-        if !self.control.leads() {
-            return Err(ProposeError::NotLeader(self.control.leader()));
+        if !self.control().leads() {
+            return Err(ProposeError::NotLeader(self.control().leader()));
         }
         let begins = matches!(command, DirectoryCommand::Create { .. });
-        if !begins
-            && !self.control.state_machine().with_directory(|found| found.exists()).unwrap_or(false)
-        {
+        if !begins && !self.replicas.with_directory(|found| found.exists()).unwrap_or(false) {
             // A leader applies the existing entries before it is of use; a founder has to begin
             // first.
             return Err(ProposeError::Unavailable("the network has not begun yet".into()));
         }
         let entry = DirectoryEntry { time_ms: unix_ms(), command };
-        self.control.propose_directory(&entry).await
+        self.control().propose_directory(&entry).await
     }
 
     /// Waits until the directory here is as new as it was anywhere at the time of the call.
@@ -58,7 +56,7 @@ impl Node {
             return Err(Refusal::Unavailable("no coordinator is known".into()));
         };
         let body = RequestBody::Committed { shard: GroupId::CONTROL, followed: None };
-        let asked = ask(&self.peers, coordinator, Lane::Urgent, body, PATIENCE).await?;
+        let asked = ask(&self.connections.peers, coordinator, Lane::Urgent, body, PATIENCE).await?;
         let Answer::Committed { index, .. } = asked else {
             return Err(Refusal::Unavailable("the answer is to another question".into()));
         };
@@ -74,12 +72,8 @@ impl Node {
 
     /// Returns the first entry of a network that this node founds and that has no entry yet.
     pub(crate) fn creation(&self) -> Option<DirectoryCommand> {
-        let exists = self
-            .control
-            .state_machine()
-            .with_directory(|directory| directory.exists())
-            .unwrap_or(true);
-        if exists || !self.founder {
+        let exists = self.replicas.with_directory(|directory| directory.exists()).unwrap_or(true);
+        if exists || !self.coordination.founder {
             return None;
         }
         Some(DirectoryCommand::Create {
@@ -98,7 +92,7 @@ impl Node {
     /// Initialises the shards of a network that this node founds. Returns whether any were left to
     /// initialise: until none is, no other node becomes a member of any group.
     pub(crate) async fn start_founded_shards(&self) -> bool {
-        let unstarted = self.control.state_machine().with_directory(|directory| {
+        let unstarted = self.control().state_machine().with_directory(|directory| {
             let groups = directory.groups().iter();
             let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
             unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
@@ -106,7 +100,7 @@ impl Node {
         let unstarted = unstarted.unwrap_or_default();
         for id in &unstarted {
             let Some(group) = self.group(*id) else { continue };
-            if !self.founder {
+            if !self.coordination.founder {
                 warn!(group = %id, "a shard was never started by the node that founded the network");
                 continue;
             }
@@ -121,24 +115,10 @@ impl Node {
         !unstarted.is_empty()
     }
 
-    /// Delays packets to other nodes, if the network simulates distances.
-    pub(crate) fn keep_apart(&self, delays: &Delays, nodes: &[NodeInfo]) {
-        if delays.is_empty() {
-            return;
-        }
-        let own = delays.place(Some(&self.me.name), self.me.region.as_ref());
-        let others = nodes.iter().filter(|node| node.id != self.me.id);
-        // The other nodes delay their own packets.
-        let links = delays.link_delays(own, others).into_iter();
-        let links = links.map(|(address, to)| (address, LinkDelay { from: Duration::ZERO, ..to }));
-        let links = links.filter(|(_, delay)| !delay.to.is_zero());
-        self.endpoint.set_link_delays(links.collect(), delays.vary);
-    }
-
     /// Applies the parts of the directory that concern this node: sets addresses and the deny list,
     /// and opens the groups that this node shall hold.
-    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), String> {
-        let news = self.control.state_machine().with_directory(|directory| {
+    pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), GroupError> {
+        let news = self.control().state_machine().with_directory(|directory| {
             let addresses: Vec<_> =
                 directory.nodes().iter().map(|(id, member)| (*id, member.address)).collect();
             let wanted: BTreeSet<GroupId> = directory
@@ -153,25 +133,25 @@ impl Node {
         });
         let Some((addresses, wanted, denied, view)) = news else { return Ok(()) };
         if denied.contains(&self.me.id.into()) {
-            self.fail(format!(
+            self.tasks.fail(format!(
                 "this node was removed from the network; to join again, start it with an empty \
                  data directory (this one is {})",
-                self.data_dir.path().display()
+                self.store.data_dir.path().display()
             ));
             return Ok(());
         }
         self.name_members();
         for (id, address) in addresses {
             // Only changed addresses: for an unchanged one, the server may have newer information.
-            let before = lock(&self.listed).insert(id, address);
+            let before = lock(&self.coordination.listed).insert(id, address);
             if id != self.me.id && before != Some(address) {
-                self.peers.learn(id, address);
+                self.connections.peers.learn(id, address);
             }
         }
-        self.acceptor.set_denied(denied);
+        self.connections.acceptor.set_denied(denied);
         if let Some(NetworkView { settings, nodes, .. }) = view {
-            self.keep_apart(&settings.delays, &nodes);
-            *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+            self.connections.keep_apart(&self.me, &settings.delays, &nodes);
+            self.coordination.set_settings(settings);
         }
         for id in wanted {
             self.open_group(id).await?;

@@ -1,31 +1,29 @@
-//! Opening and closing of groups, and detection of broken ones.
+//! Opening and closing of the node's replicas, and detection of broken ones.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use dkv_base::id::{GroupId, NodeId};
+use dkv_base::id::GroupId;
 use dkv_base::platform::run_blocking;
-use dkv_base::supervise::Failure;
-use dkv_wire::codec::{decode, encode};
+use dkv_wire::codec::decode;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::Node;
-use crate::common::clock::NodeClock;
-use crate::net::peers::Peers;
-use crate::outbox::Outbox;
-use crate::raft::{self, HeartbeatCoalescer, StateMachine, Vote};
-use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
-use crate::replica::{Group, GroupParts};
-use crate::storage::data_dir::{self, DataDir};
-use dkv_state::{Engine, EngineError};
-use dkv_wal::{GroupLog, LogState, Wal};
+use super::error::GroupError;
+use super::opener::GroupOpener;
+use crate::outbox::{Outbox, OutboxError};
+use crate::raft::Vote;
+use crate::replica::Replica;
+use crate::replica::tombstone::ReplicaTombstone;
+use crate::storage::data_dir;
 
 impl Node {
     /// Opens a group, unless it is open.
-    pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), String> {
-        let mut leftovers = self.opening.lock().await;
+    pub(super) async fn open_group(self: &Arc<Self>, id: GroupId) -> Result<(), GroupError> {
+        let mut leftovers = self.replicas.opening.lock().await;
         if self.group(id).is_some() {
             return Ok(());
         }
@@ -39,15 +37,11 @@ impl Node {
         }
         let opener = GroupOpener {
             me: self.me.id,
-            data_dir: &self.data_dir,
-            config: &self.config,
-            wal: &self.wal,
-            engine: &self.engine,
-            peers: &self.peers,
-            heartbeats: &self.heartbeats,
-            clock: &self.clock,
+            store: &self.store,
+            connections: &self.connections,
+            config: &self.replicas.config,
             log_bytes_max: self.settings().log_bytes_max,
-            failure: &self.failure,
+            failure: &self.tasks.failure,
         };
         let group = Arc::new(opener.open(id).await?);
         self.adopt_group(group);
@@ -55,20 +49,18 @@ impl Node {
     }
 
     /// Registers a group that was opened.
-    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Group>) {
-        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(group.id(), Arc::clone(&group));
-        drop(groups);
+    pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Replica>) {
+        self.replicas.insert(Arc::clone(&group));
         self.attend(&group);
     }
 
     /// Returns the outbox of a shard, and makes sure that a task empties it.
-    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, String> {
-        let (outbox, is_new) = self.outboxes.open_for(shard)?;
+    pub(crate) fn outbox(self: &Arc<Self>, shard: GroupId) -> Result<Arc<Outbox>, OutboxError> {
+        let (outbox, is_new) = self.store.outboxes.open_for(shard)?;
         if is_new {
-            self.guard(
+            self.tasks.guard(
                 "an outbox's task",
-                (self.task_factories.relay)(Arc::clone(self), Arc::clone(&outbox)),
+                (self.tasks.factories.relay)(Arc::clone(self), Arc::clone(&outbox)),
             );
         }
         Ok(outbox)
@@ -82,11 +74,11 @@ impl Node {
         id: GroupId,
         departed: u64,
         leader: Vote,
-    ) -> Result<(), String> {
-        let mut leftovers = self.opening.lock().await;
+    ) -> Result<(), GroupError> {
+        let mut leftovers = self.replicas.opening.lock().await;
         let Some(group) = self.group(id) else { return Ok(()) };
         // From here on no task finds the group, and requests in progress in it end with it.
-        self.forget_group(id);
+        self.replicas.remove(id);
         group.stop().await;
         let configured = group.configured();
         // The replica stays if its log has a change of members that is later than the one that let
@@ -113,25 +105,21 @@ impl Node {
         self.follow_directory().await
     }
 
-    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> Result<(), String> {
-        let own = self.wal.group(id).state().vote;
-        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(|e| e.to_string())?;
+    async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> io::Result<()> {
+        let own = self.store.wal.group(id).state().vote;
+        let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(io::Error::other)?;
         let tombstone = ReplicaTombstone::new(departed, leader, own);
-        let data_dir = self.data_dir.path().to_owned();
-        let saved = run_blocking(move || tombstone.save(&data_dir, id)).await;
-        saved.flatten().map_err(|error| error.to_string())
+        let data_dir = self.store.data_dir.path().to_owned();
+        run_blocking(move || tombstone.save(&data_dir, id)).await.flatten()
     }
 
     /// Deletes the log of a group that is not open. The log goes first, because rows without a log
     /// are recognised as leftovers.
-    async fn delete_log(&self, id: GroupId) -> Result<(), String> {
+    async fn delete_log(&self, id: GroupId) -> Result<(), GroupError> {
         let (done, forgotten) = oneshot::channel();
         let told = Box::new(move |result| drop(done.send(result)));
-        self.wal.group(id).forget(told).map_err(|error| error.to_string())?;
-        match forgotten.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the log has stopped".into()),
-        }
+        self.store.wal.group(id).forget(told).map_err(GroupError::Log)?;
+        forgotten.await.map_err(|_| GroupError::LogStopped)?.map_err(GroupError::Log)
     }
 
     /// Deletes the rows of a group that has no log any more. On a full disk this may have to wait.
@@ -145,17 +133,17 @@ impl Node {
         }
     }
 
-    async fn delete_rows(&self, id: GroupId) -> Result<(), String> {
-        let engine = self.engine.clone();
+    async fn delete_rows(&self, id: GroupId) -> Result<(), GroupError> {
+        let engine = self.store.engine.clone();
         let removed = run_blocking(move || engine.group(id)?.remove()).await;
-        removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        Ok(removed.map_err(GroupError::Thread)??)
     }
 
     /// Deletes the rows of groups whose log was deleted just before a crash.
-    pub(super) async fn find_leftovers(&self) -> Result<(), String> {
-        let mut leftovers = self.opening.lock().await;
-        let known = self.wal.groups();
-        let stored = self.engine.stored().map_err(|error| error.to_string())?;
+    pub(super) async fn find_leftovers(&self) -> Result<(), GroupError> {
+        let mut leftovers = self.replicas.opening.lock().await;
+        let known = self.store.wal.groups();
+        let stored = self.store.engine.stored()?;
         for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
             info!(group = %id, "deleting what is left of a replica");
             self.delete_leftover(id, &mut leftovers).await;
@@ -164,8 +152,8 @@ impl Node {
     }
 
     /// Retries the deletion of leftovers, and opens the groups that had to wait for it.
-    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), String> {
-        let mut leftovers = self.opening.lock().await;
+    pub(crate) async fn delete_leftovers(self: &Arc<Self>) -> Result<(), GroupError> {
+        let mut leftovers = self.replicas.opening.lock().await;
         if leftovers.is_empty() {
             return Ok(());
         }
@@ -178,23 +166,23 @@ impl Node {
 
     /// Starts the tasks that go with every group: its reconciler, and those that detect its
     /// failure.
-    pub(super) fn attend(self: &Arc<Self>, group: &Arc<Group>) {
+    pub(super) fn attend(self: &Arc<Self>, group: &Arc<Replica>) {
         // The tasks end with the group: a group that is closed is not broken.
         let guard = |what, task: Pin<Box<dyn Future<Output = ()> + Send>>| {
-            group.spawn(self.failure.if_panicked(what, task));
+            group.spawn(self.tasks.failure.if_panicked(what, task));
         };
         guard(
             "the reconciler of a group",
-            (self.task_factories.reconcile)(Arc::clone(self), Arc::clone(group)),
+            (self.tasks.factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
             let problem = replica.durability().broken().await;
-            let data_dir = node.data_dir.path().to_owned();
-            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem));
+            let data_dir = node.store.data_dir.path().to_owned();
+            let marked = run_blocking(move || data_dir::condemn(&data_dir, &problem.to_string()));
             match marked.await {
-                Ok(why) => node.fail(why),
-                Err(error) => node.fail(error.to_string()),
+                Ok(why) => node.tasks().fail(why),
+                Err(error) => node.tasks().fail(error),
             }
         };
         guard("the task that watches a group's promises", Box::pin(durability));
@@ -209,113 +197,9 @@ impl Node {
                 Err(_) => Some("it panicked".to_owned()),
             };
             if let Some(why) = why {
-                node.fail(format!("group {} has stopped: {why}", group.id()));
+                node.tasks().fail(format!("group {} has stopped: {why}", group.id()));
             }
         };
         guard("the task that watches a group", Box::pin(state));
-    }
-}
-
-/// The parts of a node that opening a group requires.
-pub(super) struct GroupOpener<'a> {
-    pub(super) me: NodeId,
-    pub(super) data_dir: &'a DataDir,
-    pub(super) config: &'a Arc<raft::Config>,
-    pub(super) wal: &'a Wal,
-    pub(super) engine: &'a Engine,
-    pub(super) peers: &'a Peers,
-    pub(super) heartbeats: &'a HeartbeatCoalescer,
-    pub(super) clock: &'a NodeClock,
-    pub(super) log_bytes_max: u64,
-    pub(super) failure: &'a Failure,
-}
-
-impl GroupOpener<'_> {
-    /// Opens a group from its state on disk.
-    pub(super) async fn open(&self, id: GroupId) -> Result<Group, String> {
-        self.begin(self.prepare(id).await?).await
-    }
-
-    /// Reads a group's state on disk without starting anything.
-    pub(super) async fn prepare(&self, id: GroupId) -> Result<StoredReplica, String> {
-        let (engine, clock) = (self.engine.clone(), self.clock.clone());
-        let loaded = run_blocking(move || StateMachine::load(engine.group(id)?, clock));
-        let damaged = |problem: String| self.data_dir.damaged(problem).to_string();
-        let state_machine =
-            loaded.await.map_err(|error| error.to_string())?.map_err(|error| match error {
-                EngineError::Damaged { .. } => damaged(error.to_string()),
-                error => error.to_string(),
-            })?;
-        let log = self.wal.group(id);
-        check_fit(id, &state_machine, &log).map_err(damaged)?;
-        let tombstone =
-            ReplicaTombstone::load(self.data_dir.path(), id).map_err(|error| match error {
-                TombstoneError::Malformed(_) => damaged(error.to_string()),
-                TombstoneError::Io(_) => self.data_dir.unusable(&error),
-            })?;
-        if let Some(tombstone) = tombstone.as_ref().filter(|_| log.state() == LogState::default()) {
-            save_vote(&log, &tombstone.vote).await?;
-        }
-        let owed = tombstone.map_or(0, |tombstone| tombstone.index);
-        Ok(StoredReplica { id, log, owed, state_machine })
-    }
-
-    /// Starts taking part in a group.
-    pub(super) async fn begin(&self, replica: StoredReplica) -> Result<Group, String> {
-        let StoredReplica { id, log, owed, state_machine } = replica;
-        Group::start(GroupParts {
-            id,
-            me: self.me,
-            config: Arc::clone(self.config),
-            log,
-            owed,
-            state_machine,
-            peers: self.peers.clone(),
-            heartbeats: self.heartbeats.clone(),
-            log_bytes_max: self.log_bytes_max,
-            failure: self.failure.clone(),
-        })
-        .await
-    }
-}
-
-/// The state of a group on disk.
-pub(super) struct StoredReplica {
-    id: GroupId,
-    log: GroupLog,
-    owed: u64,
-    state_machine: StateMachine,
-}
-
-impl StoredReplica {
-    /// Returns whether this node could lead the group alone: as its only voter, or as a founder
-    /// that has not begun it.
-    pub(super) async fn is_led_alone(&mut self, me: NodeId, founder: bool) -> bool {
-        let voters = raft::voters(&self.log, &mut self.state_machine).await;
-        let begins = founder && self.id == GroupId::CONTROL && voters.is_empty();
-        begins || voters.into_iter().eq([me])
-    }
-}
-
-async fn save_vote(log: &GroupLog, vote: &Vote) -> Result<(), String> {
-    let (done, saved) = oneshot::channel();
-    let told = Box::new(move |result| drop(done.send(result)));
-    log.save_vote(encode(vote), told).map_err(|error| error.to_string())?;
-    match saved.await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the log has stopped".into()),
-    }
-}
-
-/// Checks that no entries are missing between the state and the log: a log that begins after the
-/// state ends has lost some.
-fn check_fit(id: GroupId, state_machine: &StateMachine, log: &GroupLog) -> Result<(), String> {
-    let applied = state_machine.handle().summary().applied_index;
-    match log.state().purged {
-        Some((purged, _)) if purged > applied => Err(format!(
-            "the checkpoint of group {id} in state ends at entry {applied}, and its log begins after \
-             entry {purged}"
-        )),
-        _ => Ok(()),
     }
 }

@@ -19,15 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
-use dkv_wire::message::{Answer, ControlGroup, RequestBody};
+use dkv_wire::message::{Answer, RequestBody};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::net::peers::Lane;
 use crate::net::rpc;
 use crate::node::Node;
-use crate::raft;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Time for which a member's voucher for another node counts.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
@@ -83,7 +82,7 @@ impl Vouchers {
 impl Node {
     /// Sets the members of the control group according to the server.
     pub(crate) fn vouched_by_server(&self, nodes: &[NodeId]) {
-        self.vouchers().lock().by_server = nodes.iter().copied().collect();
+        self.connections.vouchers().lock().by_server = nodes.iter().copied().collect();
         self.name_members();
     }
 
@@ -94,7 +93,7 @@ impl Node {
             directory.nodes().keys().copied().collect()
         };
         let mut members = self.control().state_machine().with_directory(listed).unwrap_or_default();
-        members.extend(&self.vouchers().lock().by_server);
+        members.extend(&self.connections.vouchers().lock().by_server);
         self.incarnations().know(members);
     }
 
@@ -104,61 +103,43 @@ impl Node {
     pub(crate) fn askable(&self) -> Vec<NodeId> {
         let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
         let may_lead = |node: &NodeId| {
-            self.is_listed(*node) || self.vouchers().lock().by_server.contains(node)
+            self.replicas.is_listed(*node)
+                || self.connections.vouchers().lock().by_server.contains(node)
         };
         let named: Vec<NodeId> = known.iter().copied().filter(may_lead).collect();
         if named.is_empty() { known } else { named }
-    }
-
-    /// Returns whether a node is in the directory.
-    pub(crate) fn is_listed(&self, node: NodeId) -> bool {
-        let listed = |listed: &dkv_state::Directory| listed.nodes().contains_key(&node);
-        self.control().state_machine().with_directory(listed).unwrap_or(false)
-    }
-
-    /// Returns whether a node is a member of a group: by the log here, by the directory's current
-    /// plan, or by an earlier plan that the group may not have left behind. The replica here may be
-    /// the only one left besides a member that the directory does not want any more.
-    pub(crate) fn is_member(&self, group: &Group, node: NodeId) -> bool {
-        if group.has_member(node) {
-            return true;
-        }
-        let is_wanted = self.control().state_machine().with_directory(|directory| {
-            directory.groups().get(&group.id()).is_some_and(|plan| plan.may_count_on(node))
-        });
-        is_wanted.unwrap_or(false)
     }
 
     /// Returns whether a node may send messages to the replica of a group here. If the node is not
     /// known to be a member, asks the known members, so that a later call may return true.
     pub(crate) fn may_speak(self: &Arc<Self>, id: GroupId, from: NodeId) -> bool {
         let Some(group) = self.group(id) else { return false };
-        if self.is_member(&group, from) {
+        if self.replicas.is_member(&group, from) {
             return true;
         }
         let is_new = group.members().is_empty();
-        if is_new && id.is_shard() && self.is_listed(from) {
+        if is_new && id.is_shard() && self.replicas.is_listed(from) {
             return true;
         }
         let now = Instant::now();
-        let mut vouchers = self.vouchers().lock();
+        let mut vouchers = self.connections.vouchers().lock();
         if vouchers.vouches(id, from, now) {
             return true;
         }
         if vouchers.asks(id, from, now) {
             let node = Arc::clone(self);
-            self.spawn(async move { node.ask_about(group, from).await });
+            self.tasks.spawn(async move { node.ask_about(group, from).await });
         }
         false
     }
 
     /// Asks the known members about a stranger, the voters first.
-    async fn ask_about(&self, group: Arc<Group>, stranger: NodeId) {
+    async fn ask_about(&self, group: Arc<Replica>, stranger: NodeId) {
         let voters = group.voters();
         let others = group.members().into_iter().filter(|member| !voters.contains(member));
         let mut known: Vec<NodeId> = voters.iter().copied().chain(others).collect();
         if group.id() == GroupId::CONTROL {
-            known.extend(self.vouchers().lock().by_server.iter());
+            known.extend(self.connections.vouchers().lock().by_server.iter());
         }
         let known = known.into_iter().filter(|member| *member != self.id() && *member != stranger);
         for member in known.take(ASKED_MAX) {
@@ -166,32 +147,11 @@ impl Node {
             let asked = rpc::ask(self.peers(), member, Lane::Urgent, body, PATIENCE).await;
             if let Ok(Answer::Member(true)) = asked {
                 info!(group = %group.id(), %stranger, by = %member, "a member is vouched for");
-                let mut vouchers = self.vouchers().lock();
+                let mut vouchers = self.connections.vouchers().lock();
                 vouchers.by_members.insert((group.id(), stranger), Instant::now());
                 return;
             }
         }
-    }
-
-    /// Returns the control group according to the log here; `None` while the log names no voters.
-    pub(crate) fn control_group(&self) -> Option<ControlGroup> {
-        let (index, voters) = self.control().state_machine().voters();
-        let term = self.control().term();
-        let leader = self.control().leader();
-        let known = ControlGroup { term, leader, index, voters: voters.into_iter().collect() };
-        Some(known).filter(|known| !known.voters.is_empty())
-    }
-
-    /// Returns the control group as its leader reports it: including the voters of a configuration
-    /// that is not applied yet, any of which may lead next.
-    pub(crate) fn led_control_group(&self) -> Option<ControlGroup> {
-        let applied = self.control_group()?;
-        let metrics = self.control().metrics();
-        let configured = raft::configured(&metrics.borrow());
-        let mut voters: BTreeSet<NodeId> = applied.voters.into_iter().collect();
-        voters.extend(self.control().voters());
-        let index = configured.index.max(applied.index);
-        Some(ControlGroup { index, voters: voters.into_iter().collect(), ..applied })
     }
 }
 

@@ -13,6 +13,22 @@ use dkv_state::placement::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 /// Age at which a node's report no longer counts.
 const OLD_AFTER: Duration = Duration::from_secs(5);
 
+/// Reason why a report cannot be true. The coordinator refuses all of it, and logs its sender.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReportError {
+    /// It names a leader of a group that does not exist.
+    #[error("it claims to lead group {0}, which there is not")]
+    NoGroup(GroupId),
+    /// A term in it is too far ahead.
+    #[error("the term of group {group} leaps to {term}")]
+    TermLeap {
+        /// The group.
+        group: GroupId,
+        /// The term in the report.
+        term: Term,
+    },
+}
+
 /// The latest reports of all nodes.
 #[derive(Default)]
 pub(crate) struct NodeReports {
@@ -30,13 +46,13 @@ impl NodeReports {
         node: NodeId,
         measures: Measures,
         now: Instant,
-    ) -> Result<(), String> {
+    ) -> Result<(), ReportError> {
         self.by_node.retain(|_, (when, _)| now.saturating_duration_since(*when) < OLD_AFTER);
         let known = self.led(now);
         let known = |group| known.get(&group).map(|(_, led)| led.term);
         let leaps = |led: &&LedGroup| !led.term.may_follow(known(led.group));
         if let Some(led) = measures.leads.iter().find(leaps) {
-            return Err(format!("the term of group {} leaps to {}", led.group, led.term));
+            return Err(ReportError::TermLeap { group: led.group, term: led.term });
         }
         self.by_node.insert(node, (now, measures));
         Ok(())
@@ -107,7 +123,7 @@ impl NodeReports {
 impl Node {
     /// Returns the report of this node and of the groups that it leads.
     pub(crate) fn measure(&self) -> Measures {
-        Measures { free_bytes: self.free_bytes(), ..self.holdings() }
+        Measures { free_bytes: self.store.free_bytes(), ..self.holdings() }
     }
 
     /// Returns the same report without the free space on disk, which takes a system call to

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::PoisonError;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
@@ -10,7 +9,7 @@ use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
 use super::{Node, lock};
-use crate::node::reports::NodeReports;
+use crate::node::reports::{NodeReports, ReportError};
 use crate::outbox::WriteGateState;
 use dkv_state::Member;
 use dkv_state::placement::Measured;
@@ -20,21 +19,21 @@ impl Node {
     ///
     /// # Errors
     /// Fails if the report cannot be true. None of it is recorded then.
-    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), String> {
+    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), ReportError> {
         let groups = self.control().state_machine().with_directory(|directory| {
             directory.groups().keys().copied().collect::<BTreeSet<_>>()
         });
         let groups = groups.unwrap_or_default();
         if let Some(led) = measures.leads.iter().find(|led| !groups.contains(&led.group)) {
-            return Err(format!("it claims to lead group {}, which there is not", led.group));
+            return Err(ReportError::NoGroup(led.group));
         }
-        lock(&self.heard).hear(node, measures, Instant::now())
+        lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }
 
     /// Gives `look` the reports of all nodes, including a fresh one of this node.
     pub(crate) fn heard<T>(&self, look: impl FnOnce(&NodeReports, Instant) -> T) -> T {
         let (own, now) = (self.measure(), Instant::now());
-        let mut heard = lock(&self.heard);
+        let mut heard = lock(&self.coordination.heard);
         // The node's own report is always valid.
         let _ = heard.hear(self.id(), own, now);
         look(&heard, now)
@@ -53,17 +52,15 @@ impl Node {
         if let Some(leader) = own.and_then(|group| group.leader()) {
             return Some(leader);
         }
-        if self.leader_since().is_some()
+        if self.coordination.leader_since().is_some()
             && let Some((leader, _)) = self.heard(|heard, now| heard.led(now).remove(&shard))
         {
             return Some(leader);
         }
-        lock(&self.primaries).get(&shard).copied().filter(|primary| *primary != self.id())
-    }
-
-    /// Records that a node has answered as the primary of a shard that is not here.
-    pub(crate) fn learn_primary(&self, shard: GroupId, primary: NodeId) {
-        lock(&self.primaries).insert(shard, primary);
+        lock(&self.coordination.primaries)
+            .get(&shard)
+            .copied()
+            .filter(|primary| *primary != self.id())
     }
 
     /// Returns another node that should have a replica of a shard and is not in `without`.
@@ -78,15 +75,6 @@ impl Node {
     /// Returns whether an administrator wants this node to be emptied.
     pub(crate) fn is_going(&self) -> bool {
         self.entry_says(|member| member.draining || member.retiring)
-    }
-
-    /// Returns whether a node was removed from the network for good, as far as this one knows.
-    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
-        let removed = self
-            .control()
-            .state_machine()
-            .with_directory(|directory| directory.denied().contains(&node.into()));
-        removed.unwrap_or_default()
     }
 
     fn entry_says(&self, so: impl FnOnce(&Member) -> bool) -> bool {
@@ -126,7 +114,7 @@ impl Node {
         // The index is read afterwards, so the directory that decided `is_going` is as of this
         // entry or of an earlier one.
         let applied = self.control().state_machine().summary().applied_index;
-        let directory = self.data_dir().path().to_owned();
+        let directory = self.store.data_dir().path().to_owned();
         let control = self.control().state_machine().clone();
         let me = self.id();
         let goes = move || {
@@ -149,15 +137,5 @@ impl Node {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Returns the number of bytes that this node could take in.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        if self.disk_full() { 0 } else { self.engine.free_bytes() }
-    }
-
-    /// Removes a group from the open groups.
-    pub(super) fn forget_group(&self, id: GroupId) {
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }

@@ -26,23 +26,30 @@ impl Node {
         if handed.contains(&true) {
             tokio::time::sleep(REDIRECT_FOR).await;
         }
-        incarnations::say_goodbye(&self.incarnations, &self.server, self.me.address).await;
+        incarnations::say_goodbye(
+            &self.connections.incarnations,
+            &self.connections.server,
+            self.me.address,
+        )
+        .await;
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
-        if let Err(error) = self.incarnations.save_book() {
+        if let Err(error) = self.connections.incarnations.save_book() {
             info!(%error, "what was heard of other nodes was not written");
         }
-        self.endpoint.close().await;
+        self.connections.endpoint.close().await;
         self.end_tasks().await;
-        self.wal.close();
+        self.store.wal.close();
     }
 
     async fn say_goodbye(&self, patience: Duration) {
-        let Some(coordinator) = self.control.leader().filter(|leader| *leader != self.me.id) else {
+        let Some(coordinator) = self.control().leader().filter(|leader| *leader != self.me.id)
+        else {
             return;
         };
-        let goodbye = rpc::tell(&self.peers, coordinator, RequestBody::Leaving, patience);
+        let goodbye =
+            rpc::tell(&self.connections.peers, coordinator, RequestBody::Leaving, patience);
         if let Err(error) = goodbye.await {
             info!(%error, "the coordinator was not told that this node leaves");
         }

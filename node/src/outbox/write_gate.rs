@@ -37,12 +37,29 @@ pub(crate) enum State {
     },
 }
 
+/// Reason why the state of the gate is not known. The node must not start: it may have promised to
+/// take no writes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteGateError {
+    /// The file cannot be read now.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The path of the file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The file does not contain what was written.
+    #[error("{} is malformed", .0.display())]
+    Malformed(PathBuf),
+}
+
 impl WriteGate {
     /// Loads the gate as it was left in a data directory.
     ///
     /// # Errors
-    /// Returns the problem, if the file cannot be read.
-    pub(crate) fn load(directory: &Path) -> Result<Self, String> {
+    /// If the file is there and cannot be read.
+    pub(crate) fn load(directory: &Path) -> Result<Self, WriteGateError> {
         let state = match load(directory)? {
             Some(at) => State::Closed { at },
             None => State::Open,
@@ -105,15 +122,18 @@ fn save(directory: &Path, at: u64) -> io::Result<()> {
     durable::write(&path(directory), &file)
 }
 
-fn load(directory: &Path) -> Result<Option<u64>, String> {
+fn load(directory: &Path) -> Result<Option<u64>, WriteGateError> {
     let path = path(directory);
-    let content = durable::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let Some(content) = content else { return Ok(None) };
+    let content = match durable::read(&path) {
+        Ok(Some(content)) => content,
+        Ok(None) => return Ok(None),
+        Err(source) => return Err(WriteGateError::Io { path, source }),
+    };
     let whole = content.split_first_chunk().and_then(|(checksum, content)| {
         (u64::from_le_bytes(*checksum) == xxh3_64(content)).then_some(content)
     });
     let at = whole.and_then(|content| decode(content).ok());
-    at.map(Some).ok_or_else(|| format!("{} is malformed", path.display()))
+    at.map(Some).ok_or(WriteGateError::Malformed(path))
 }
 
 fn path(directory: &Path) -> PathBuf {
@@ -152,7 +172,8 @@ mod tests {
         let whole = std::fs::read(path(home.path())).unwrap();
         for length in 0..whole.len() {
             std::fs::write(path(home.path()), &whole[..length]).unwrap();
-            assert!(WriteGate::load(home.path()).unwrap_err().ends_with("emptied is malformed"));
+            let error = WriteGate::load(home.path()).unwrap_err().to_string();
+            assert!(error.ends_with("emptied is malformed"), "{error}");
         }
     }
 

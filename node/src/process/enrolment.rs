@@ -1,73 +1,51 @@
-//! How a node joins a network, and stays registered with the server.
+//! How a node joins a network: once in its life, with a token, by which it receives its identity.
 //!
-//! A node joins once in its life, with a token, and receives its identity. At every start it
-//! registers: it tells the server its address and learns the addresses of the others. The very
-//! first node of all also learns that it must bootstrap the network. After that the node needs the
-//! server only now and then, for a new certificate; while the server is down, a node that has
-//! registered before does without it.
+//! A node whose certificate has expired asks for a new one here too, before it starts.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::platform;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError, find_token, join, readmit, recertify};
-use dkv_wire::limits;
-use dkv_wire::message::{
-    Admission, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
-};
-use dkv_wire::quic::{ConnectError, Endpoint};
-use dkv_wire::region::Region;
-use dkv_wire::tls::Admit;
+use dkv_wire::message::JoinRefusal;
+use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use crate::net::server_link::{ServerError, ServerLink, resolve};
-use crate::node::Node;
+use crate::net::server_link::resolve;
 use crate::process::args::Args;
-use crate::process::error::NodeError;
+use crate::process::error::ProcessError;
 use crate::storage::data_dir::DataDir;
 
 /// Time between two attempts to reach a server without which a node cannot go on.
-const SERVER_RETRY: Duration = Duration::from_millis(500);
+pub(super) const SERVER_RETRY: Duration = Duration::from_millis(500);
 /// Interval between reminders that the server cannot be reached.
 const SERVER_REMIND: Duration = Duration::from_secs(5);
-/// Time within which a name may become free because the node that had it is found to be gone.
-const NAME_PATIENCE: Duration = Duration::from_secs(20);
-/// Interval at which a running node registers again, so that a restarted server knows it.
-const REGISTER_EVERY: Duration = Duration::from_secs(10);
-/// Time after the start within which a server of another network counts as an operator's mistake.
-const FIRST_MEETING: Duration = Duration::from_secs(10);
-/// Time between two attempts to renew a certificate that is still valid.
-const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// Interval between reminders that a running node does not reach the server.
-const UNREACHED_REMIND: Duration = Duration::from_secs(600);
 
 /// Joins with a token.
-pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, NodeError> {
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, ProcessError> {
+    let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        let server = resolve(&args.server).await?;
         // The token is looked up each time: a server that is just starting may not have left it
         // yet.
         let token = token_for(args, server).await?;
         let failed = match token {
             Ok(token) => match join(&endpoint, server, &token).await {
                 Ok(credentials) => {
-                    directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                    directory.save_credentials(&credentials)?;
                     endpoint.close().await;
                     return Ok(credentials);
                 }
                 Err(JoinError::Connect(error)) => error.to_string(),
                 Err(error @ JoinError::Call(..)) => error.to_string(),
-                Err(error) => return Err(NodeError::new(error)),
+                Err(error) => return Err(error.into()),
             },
-            Err(error) => return Err(NodeError::new(error)),
+            Err(error) => return Err(error.into()),
         };
         waiting.on("the registration server", &failed).await;
     }
@@ -77,10 +55,10 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
 async fn token_for(
     args: &Args,
     server: SocketAddr,
-) -> Result<Result<Token, TokenError>, NodeError> {
+) -> Result<Result<Token, TokenError>, ProcessError> {
     let file = args.token_file.clone();
     let find = move || find_token(server, Role::Node, file.as_deref());
-    platform::run_blocking(find).await.map_err(NodeError::new)
+    Ok(platform::run_blocking(find).await?)
 }
 
 /// Gets a new certificate for a node that was away for longer than its last certificate was valid.
@@ -88,50 +66,49 @@ pub(crate) async fn certify_again(
     args: &Args,
     directory: &DataDir,
     expired: Credentials,
-) -> Result<Credentials, NodeError> {
-    let life = expired.life().map_err(NodeError::new)?;
+) -> Result<Credentials, ProcessError> {
+    let life = expired.life()?;
     warn!(
         "the certificate of this node is not valid now: {}; asking the server for a new one",
         life.at_odds_with(platform::wall_clock())
     );
-    let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
+    let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await.map_err(NodeError::new)?;
+        let server = resolve(&args.server).await?;
         let certified = match recertify(&endpoint, server, &expired).await {
             // The node was away for so long that its key is not enough: the operator has a token
             // for it.
             Err(JoinError::Refused(JoinRefusal::Lapsed)) => {
                 let token = token_for(args, server).await?;
-                let token = token.map_err(|error| {
-                    NodeError(format!("{}, as this node's: {error}", JoinRefusal::Lapsed))
-                })?;
+                let token = token.map_err(|token| ProcessError::Lapsed { token })?;
                 readmit(&endpoint, server, &expired, &token).await
             }
             other => other,
         };
         match certified {
             Ok(credentials) => {
-                directory.save_credentials(&credentials).map_err(NodeError::new)?;
+                directory.save_credentials(&credentials)?;
                 endpoint.close().await;
                 return Ok(credentials);
             }
             Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
                 waiting.on("the registration server", &error.to_string()).await;
             }
-            Err(error) => return Err(NodeError::new(error)),
+            Err(error) => return Err(error.into()),
         }
     }
 }
 
 /// Logs now and then what a node waits for.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     told: Option<Instant>,
 }
 
 impl Waiting {
-    async fn on(&mut self, what: &str, why: &str) {
+    /// Logs the reason for which the node waits, if it is time to, and pauses.
+    pub(super) async fn on(&mut self, what: &str, why: &str) {
         if self.told.is_none_or(|told| told.elapsed() >= SERVER_REMIND) {
             warn!("waiting for {what}: {why}");
             self.told = Some(Instant::now());
@@ -139,229 +116,3 @@ impl Waiting {
         tokio::time::sleep(SERVER_RETRY).await;
     }
 }
-
-/// What a node tells the server at every start, and now and then.
-pub(crate) struct Registration {
-    pub(crate) server: Arc<ServerLink>,
-    pub(crate) name: Option<String>,
-    pub(crate) address: SocketAddr,
-    pub(crate) region: Option<Region>,
-}
-
-impl Registration {
-    async fn register(&self, control: Option<ControlGroup>) -> Result<Admission, ServerError> {
-        let request = ServerRequest::Register {
-            name: self.name.clone(),
-            address: self.address,
-            region: self.region.clone(),
-            control,
-        };
-        match self.server.ask(&request).await? {
-            ServerAnswer::Admitted(admission) => Ok(*admission),
-            _ => Err(ServerError::Unexpected),
-        }
-    }
-
-    /// Registers, and waits for the server as long as it takes.
-    pub(crate) async fn insist(&self, directory: &DataDir) -> Result<Admission, NodeError> {
-        let mut waiting = Waiting::default();
-        let begun = Instant::now();
-        loop {
-            match self.register(None).await {
-                Ok(admission) => return Ok(admission),
-                // The machine that had the name may just have lost its data, and be this one.
-                Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
-                    if begun.elapsed() < NAME_PATIENCE =>
-                {
-                    waiting.on("the name", &error.to_string()).await;
-                }
-                Err(error) => match fatal(&error, directory) {
-                    Some(fatal) => return Err(fatal),
-                    None => waiting.on("the registration server", &error.to_string()).await,
-                },
-            }
-        }
-    }
-}
-
-/// Returns the error that stops a running node, if the server's answer makes asking again useless.
-///
-/// A running node accepts only the word of its own network's server: another process that answers
-/// at the server's address must not be able to stop it.
-fn fatal_while_running(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
-    match error {
-        ServerError::Connect(ConnectError::Refused { .. }) | ServerError::Resolve(..) => None,
-        other => fatal(other, directory),
-    }
-}
-
-/// The same for a node that was here before and meets the server for the first time after its
-/// start. Such a node serves without the server, so a server name that does not resolve must not
-/// stop it.
-fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
-    match error {
-        ServerError::Resolve(..) => None,
-        other => fatal(other, directory),
-    }
-}
-
-/// Returns the error that stops a node that is just starting, if the answer makes asking again
-/// useless.
-fn fatal(error: &ServerError, directory: &DataDir) -> Option<NodeError> {
-    match error {
-        ServerError::Connect(ConnectError::Removed { why, .. }) => Some(NodeError(format!(
-            "this node was {why}; to join again, start it with an empty data directory (this one \
-             is {})",
-            directory.path().display()
-        ))),
-        ServerError::Connect(ConnectError::Refused { address, why }) => Some(NodeError(format!(
-            "the data directory {} belongs to another network than the server at {address} \
-             ({why}); to join that network, choose another directory with --data-dir",
-            directory.path().display()
-        ))),
-        ServerError::Refused(ServerRefusal::Storage(_)) => None,
-        ServerError::Refused(refusal) => Some(NodeError::new(refusal)),
-        ServerError::Resolve(..) => Some(NodeError::new(error)),
-        ServerError::Connect(_) | ServerError::Silent(_) | ServerError::Unexpected => None,
-    }
-}
-
-/// Learns from the server where the other nodes are.
-///
-/// The directory knows better, as long as this node can follow it. When all nodes have moved, the
-/// addresses in the directory are stale; so for a node without a connection, this node tries the
-/// address under which that node has registered.
-pub(crate) fn learn(node: &Node, admission: &Admission) {
-    node.vouched_by_server(&admission.vouched);
-    let begun = node.control().state_machine().with_directory(|directory| directory.exists());
-    if let (Some(view), false) = (&admission.view, begun.unwrap_or(false)) {
-        node.keep_apart(&view.settings.delays, &view.nodes);
-    }
-    let reported = admission.view.iter().flat_map(|view| &view.nodes);
-    let reported = reported.map(|node| (node.id, node.address));
-    // A node registers under its new address before any coordinator can report it.
-    let known: BTreeMap<_, _> = reported.chain(admission.peers.iter().copied()).collect();
-    for (id, address) in known {
-        if id != node.id() && !node.peers().is_connected(id) {
-            node.peers().learn(id, address);
-        }
-    }
-}
-
-/// Registers until it succeeds, and again now and then.
-pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration) {
-    let registration = Registration { name: Some(node.me().name.clone()), ..registration };
-    let begun = Instant::now();
-    let mut met = false;
-    let mut told: Option<(String, Instant)> = None;
-    loop {
-        if node.incarnations().held().is_some() {
-            // The address of this incarnation is of no use to other nodes.
-            tokio::time::sleep(SERVER_RETRY).await;
-            continue;
-        }
-        // The first meeting shows whether directory and server belong to the same network.
-        let is_first = !met && begun.elapsed() <= FIRST_MEETING;
-        let judge = if is_first { fatal_at_restart } else { fatal_while_running };
-        let pause = match registration.register(node.control_group()).await {
-            Ok(admission) => {
-                met = true;
-                if told.take().is_some() {
-                    info!("the registration server answers");
-                }
-                learn(&node, &admission);
-                // The network has not begun, or all nodes have moved: the server hears of it first.
-                if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
-            }
-            // The directory overrides the server's registry: the node does not stop because of a
-            // name.
-            Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
-                if node.is_listed(node.id()) =>
-            {
-                warn!(%error, "not registered");
-                REGISTER_EVERY
-            }
-            Err(error) => match judge(&error, node.data_dir()) {
-                Some(fatal) => return node.fail(fatal.to_string()),
-                None => {
-                    let text = match &error {
-                        ServerError::Connect(ConnectError::Refused { .. }) => {
-                            format!("the server's address is answered by somebody else: {error}")
-                        }
-                        _ => format!(
-                            "the registration server is not reached, and this node goes on without it: {error}"
-                        ),
-                    };
-                    let is_told = told
-                        .as_ref()
-                        .is_some_and(|(last, at)| *last == text && at.elapsed() < UNREACHED_REMIND);
-                    if is_told || node.endpoint().is_closing() {
-                        debug!("{text}");
-                    } else {
-                        warn!("{text}");
-                        told = Some((text, Instant::now()));
-                    }
-                    SERVER_RETRY * 2
-                }
-            },
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Renews the certificate when it has reached a good part of its life. Checks often, because the
-/// clock may jump at any moment: it may be set, or the machine may have slept.
-pub(crate) async fn keep_certified(node: Arc<Node>) {
-    let mut failed: Option<Instant> = None;
-    loop {
-        node.ticks().pause(limits::CERTIFICATE_CHECK).await;
-        let rests = |credentials: &Credentials| {
-            let valid = !credentials.expired(platform::wall_clock()).unwrap_or(true);
-            failed.is_some_and(|at| valid && at.elapsed() < RENEW_AGAIN)
-        };
-        if node.endpoint().credentials().is_none_or(|credentials| rests(&credentials)) {
-            continue;
-        }
-        failed = match renew_if_due(&node).await {
-            Ok(()) => None,
-            Err(error) => {
-                // For an invalid certificate, the node tries without a pause, and logs the failure
-                // now and then.
-                if failed.is_none_or(|at| at.elapsed() >= RENEW_AGAIN) {
-                    warn!(%error, "the certificate was not renewed");
-                    Some(Instant::now())
-                } else {
-                    failed
-                }
-            }
-        };
-    }
-}
-
-async fn renew_if_due(node: &Node) -> Result<(), NodeError> {
-    let Some(credentials) = node.endpoint().credentials() else { return Ok(()) };
-    let now = platform::wall_clock();
-    let is_valid = !credentials.expired(now).map_err(NodeError::new)?;
-    if is_valid && !credentials.is_due(now).map_err(NodeError::new)? {
-        return Ok(());
-    }
-    let renewed = if !is_valid {
-        let server = node.server().resolve().await.map_err(NodeError::new)?;
-        let endpoint = Endpoint::dial_only(None).map_err(NodeError::new)?;
-        recertify(&endpoint, server, &credentials).await.map_err(NodeError::new)?
-    } else {
-        let public_key = credentials.public_key().map_err(NodeError::new)?;
-        let answer = node.server().ask(&ServerRequest::Renew { public_key }).await;
-        let ServerAnswer::Certificate(certificate) = answer.map_err(NodeError::new)? else {
-            return Err(NodeError::new(ServerError::Unexpected));
-        };
-        credentials.renewed(&certificate).map_err(NodeError::new)?
-    };
-    node.data_dir().save_credentials(&renewed).map_err(NodeError::new)?;
-    node.endpoint().set_credentials(renewed, Some(Admit::Certified)).map_err(NodeError::new)?;
-    info!("certificate renewed");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

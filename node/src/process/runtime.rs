@@ -1,5 +1,6 @@
 //! The process around a node: runtime, log output, signals, exit status.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -10,18 +11,16 @@ use dkv_base::signals::Signals;
 use dkv_base::{durable, output};
 use tracing::warn;
 
-use crate::process::error::NodeError;
-
 const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=error";
 
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs `work` as the process of a node: sets up log output and the given number of threads, and
-/// returns an exit status that reflects the result.
-pub fn process(
+/// returns an exit status that reflects the result. An error is printed as the last line.
+pub fn process<E: Display>(
     threads: Option<NonZeroUsize>,
-    work: impl Future<Output = Result<(), NodeError>>,
+    work: impl Future<Output = Result<(), E>>,
 ) -> ExitCode {
     let log = match logging::start(LOG_DEFAULT, Targets::Hidden) {
         Ok(log) => log,

@@ -1,6 +1,6 @@
 //! Starts a node from its command line, runs it, and stops it.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,9 +10,8 @@ use dkv_base::signals::Starting;
 use dkv_base::supervise::Failure;
 use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::Credentials;
-use dkv_wire::net_platform;
+use dkv_wire::message::Admission;
 use dkv_wire::quic::Endpoint;
-use dkv_wire::tls::Admit;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::info;
@@ -23,37 +22,30 @@ use crate::cluster::membership_reconciler;
 use crate::cluster::node_reports;
 use crate::cluster::replica_removal;
 use crate::common::suspend;
-use crate::net::incarnations;
-use crate::net::server_link::{ServerLink, resolve};
+use crate::net::incarnations::{self, Incarnations};
+use crate::net::server_link::ServerLink;
 use crate::node::observer::{Observer, Serving};
 use crate::node::{Me, Node, Parts, TaskFactories};
 use crate::process::args::Args;
-use crate::process::enrolment::{
-    Registration, admit, certify_again, keep_certified, keep_registered, learn,
-};
-use crate::process::error::NodeError;
-use crate::process::memory_limit;
+use crate::process::enrolment::{admit, certify_again};
+use crate::process::error::{NodeError, ProcessError};
+use crate::process::listen::{listen, may_listen};
+use crate::process::node_registration::{Registration, keep_registered, learn};
+use crate::process::renewal::keep_certified;
+use crate::process::stores::open_stores;
 use crate::serve::connection;
 use crate::storage::data_dir::{DataDir, NodeFile};
 use crate::storage::disk_check;
-use crate::storage::stores::{RealStorage, Storage, StorageError};
+use crate::storage::stores::{RealStorage, Storage};
 use crate::tasks::failure_detector;
 use crate::tasks::heartbeat_ticker;
 use crate::tasks::log_retention;
 use crate::tasks::outbox_relay;
 use crate::tasks::reachability;
 use crate::tasks::round_trips;
-use dkv_state::{Engine, EngineOptions};
-use dkv_wal::{Wal, WalOptions};
 
-/// First port that a node tries if it has no configured port and no previous one.
-const FIRST_PORT: u16 = 4401;
-/// Number of further ports to try before the node takes any free one.
-const PORTS_TRIED: u16 = 100;
 /// Time that a hand-over may take when the node stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
-/// Bytes of log entries that stay in memory.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Runs a node until `stop` completes or a failure forbids it to go on. Calls `ready` with the
 /// listening address once the node serves.
@@ -66,8 +58,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let starting = Starting::begin();
-    let starting =
-        starting.map_err(|error| NodeError(format!("cannot watch for signals: {error}")))?;
+    let starting = starting.map_err(ProcessError::Signals)?;
     // Dropped once the node serves, or once its own task has noticed that it must stop.
     let starting = Mutex::new(Some(starting));
     let over = || drop(starting.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -116,7 +107,7 @@ pub async fn run_on(
         // nothing.
         Some(why) => {
             end_tasks(node).await;
-            Err(NodeError(why))
+            Err(ProcessError::Failed(why).into())
         }
         None => {
             info!("stopping");
@@ -132,7 +123,7 @@ struct Started {
 }
 
 /// Starts a node with its data in `storage`.
-fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, NodeError>> {
+fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started, ProcessError>> {
     start_boxed(Box::new(storage), args)
 }
 
@@ -141,7 +132,7 @@ fn start(storage: impl Storage, args: Args) -> BoxFuture<'static, Result<Started
 fn start_boxed(
     storage: Box<dyn Storage>,
     args: Args,
-) -> BoxFuture<'static, Result<Started, NodeError>> {
+) -> BoxFuture<'static, Result<Started, ProcessError>> {
     Box::pin(start_with(storage, args))
 }
 
@@ -155,97 +146,46 @@ fn end_tasks(node: Arc<Node>) -> BoxFuture<'static, ()> {
     Box::pin(async move { node.end_tasks().await })
 }
 
-async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, NodeError> {
-    let directory = match &args.data_dir {
-        Some(path) => DataDir::open(path),
-        None => match &args.name {
-            Some(name) if is_file_name(name) => DataDir::open(&Path::new("data").join(name)),
-            _ => DataDir::open_default(Path::new("data")),
-        },
-    }
-    .map_err(NodeError::new)?;
+async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, ProcessError> {
+    let directory = open_data_dir(&args)?;
     info!(directory = %directory.path().display(), "data directory");
     // From here on the node notices a suspend.
     suspend::woke_lately();
-    let credentials = match directory.credentials().map_err(NodeError::new)? {
-        Some(credentials)
-            if credentials.expired(platform::wall_clock()).map_err(NodeError::new)? =>
-        {
-            certify_again(&args, &directory, credentials).await?
-        }
-        Some(credentials) => credentials,
-        None => {
-            // A token may be good for one use: everything else that the start needs comes first.
-            may_listen(&args)?;
-            disk_check::require_room(directory.path()).map_err(NodeError::new)?;
-            admit(&args, &directory).await?
-        }
-    };
-    let identity = credentials.identity;
-    let id = identity.as_node().ok_or_else(|| NodeError::new("this is not a node's directory"))?;
-    let known = directory.node_file(&credentials).map_err(NodeError::new)?;
+    let credentials = find_credentials(&args, &directory).await?;
+    let id = credentials.identity.as_node().ok_or(ProcessError::NotANode)?;
+    let network = credentials.identity.network;
+    let known = directory.node_file(&credentials)?;
     // This happens before the node sends anything to another process.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
-    let incarnations =
-        incarnations::begin(id, directory.path(), log_begun).map_err(NodeError::new)?;
-    let acceptor = Arc::new(Acceptor::default());
-    let endpoint = listen(&args, &credentials, known.as_ref()).await?;
-    let bound = endpoint.local_address().map_err(NodeError::new)?;
-    let address = args.advertise.unwrap_or(bound);
-    if address.ip().is_unspecified() {
-        return Err(NodeError(format!(
-            "others cannot reach this node at {address}; say with --advertise where they can"
-        )));
-    }
-    let server =
-        Arc::new(ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&acceptor)));
-    let name = args.name.clone().or_else(|| known.as_ref().map(|file| file.name.clone()));
-    let region = args.region.clone().or_else(|| known.as_ref()?.region.clone());
-    let registration =
-        Registration { server: Arc::clone(&server), name, address, region: region.clone() };
-    let mut admission = None;
-    let mut file = match known {
-        Some(mut file) => {
-            file.listen = bound;
-            file.region.clone_from(&region);
-            if let Some(name) = &args.name {
-                file.name = name.clone();
-            }
-            file
-        }
+    let incarnations = incarnations::begin(id, directory.path(), log_begun)?;
+    let links = Links::open(&args, &credentials, known.as_ref()).await?;
+    let registration = links.registration(&args, known.as_ref());
+    let (mut file, admission) = match known {
+        Some(file) => (updated(file, &args, &links, &registration), None),
         None => {
-            // A node must not go on under an identity whose directory has lost everything else.
-            let standing =
-                incarnations::before_serving(&incarnations, &server, address, true).await;
-            standing.map_err(NodeError)?;
-            let admitted = registration.insist(&directory).await?;
-            let file = NodeFile::new(
-                identity.network,
-                id,
-                admitted.name.clone(),
-                bound,
-                region.clone(),
-                admitted.settings.clone(),
-                admitted.bootstrap,
-            );
-            directory.save_node_file(&file).map_err(NodeError::new)?;
-            admission = Some(admitted);
-            file
+            let admission = register_first(&registration, &incarnations, &directory).await?;
+            let Admission { name, settings, bootstrap, .. } = admission.clone();
+            let region = registration.region.clone();
+            let file = NodeFile::new(network, id, name, links.bound, region, settings, bootstrap);
+            directory.save_node_file(&file)?;
+            (file, Some(admission))
         }
     };
     let failure = Failure::default();
     let failed = failure.subscribe();
     let (wal, engine) = open_stores(&args, &directory, &file, storage, failure.clone()).await?;
-    incarnations.open(wal.clone()).map_err(NodeError::new)?;
-    incarnations.name(&file.name, address);
+    incarnations.open(wal.clone())?;
+    incarnations.name(&file.name, links.address);
     file.log_begun = true;
-    directory.save_node_file(&file).map_err(NodeError::new)?;
-    let me = Me { network: identity.network, id, name: file.name.clone(), address, region };
+    directory.save_node_file(&file)?;
+    let NodeFile { name, settings, bootstrap, .. } = file;
+    let me = Me { network, id, name, address: links.address, region: registration.region.clone() };
     info!(name = me.name, %id, network = %me.network, "starting");
+    let Links { endpoint, acceptor, server, .. } = links;
     let node = Node::start(Parts {
         me,
-        settings: file.settings.clone(),
-        founder: file.bootstrap,
+        settings,
+        founder: bootstrap,
         data_dir: directory,
         endpoint: endpoint.clone(),
         acceptor: Arc::clone(&acceptor),
@@ -254,155 +194,151 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, No
         server,
         incarnations,
         task_factories: TaskFactories {
-            reconcile: |node, group| Box::pin(membership_reconciler::run(node, group)),
+            reconcile: |node, replica| Box::pin(membership_reconciler::run(node, replica)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
         },
         failure,
     })
-    .await
-    .map_err(NodeError)?;
+    .await?;
     if let Some(admission) = &admission {
         learn(&node, admission);
     }
-    let serving = Arc::clone(&node);
-    let accepting = acceptor.serve(endpoint, move |connection, peer| {
-        connection::serve(Arc::clone(&serving), connection, peer)
-    });
-    // Without any of these the node would look alive and be of no use, or lag behind for ever.
-    node.keep("the task that accepts connections", accepting);
-    node.keep("the coordinator's task", coordinator::run(Arc::clone(&node)));
-    node.keep("the task that reports to the coordinator", node_reports::run(Arc::clone(&node)));
-    node.keep("the task that deletes replicas", replica_removal::run(Arc::clone(&node)));
-    node.keep("the task that notices dead leaders", failure_detector::run(Arc::clone(&node)));
-    node.keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(&node)));
-    node.keep("the task that fits times to distances", round_trips::run(Arc::clone(&node)));
-    node.keep("the task that takes checkpoints", log_retention::run(Arc::clone(&node)));
-    node.keep("the task that announces the node", announcement::run(Arc::clone(&node)));
-    node.keep("the task that follows the directory", follow_directory(Arc::clone(&node)));
-    node.keep("the task that registers the node", keep_registered(Arc::clone(&node), registration));
-    node.keep("the task that renews the certificate", keep_certified(Arc::clone(&node)));
-    node.keep("the task that watches who reaches the node", reachability::run(Arc::clone(&node)));
-    node.keep("the task that asks which run goes on", keep_asking(Arc::clone(&node)));
-    node.keep(
-        "the task that keeps the book of runs",
-        incarnations::keep_book(node.incarnations().clone()),
-    );
+    accept_connections(&node, acceptor, endpoint);
+    start_tasks(&node, registration);
     Ok(Started { node, failure: failed })
 }
 
-/// Checks that the node may listen at its configured address.
-fn may_listen(args: &Args) -> Result<(), NodeError> {
-    let Some(address) = args.listen else { return Ok(()) };
-    net_platform::may_bind(address).map_err(|error| cannot_listen(address, &error))
+/// Opens the configured data directory, or the one that goes with the node's name, or the first
+/// default one that is free.
+fn open_data_dir(args: &Args) -> Result<DataDir, ProcessError> {
+    let opened = match &args.data_dir {
+        Some(path) => DataDir::open(path),
+        None => match &args.name {
+            Some(name) if is_file_name(name) => DataDir::open(&Path::new("data").join(name)),
+            _ => DataDir::open_default(Path::new("data")),
+        },
+    };
+    Ok(opened?)
 }
 
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> NodeError {
-    let advice = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ": another process uses that UDP port; stop it, or choose another address with --listen"
+/// Returns the credentials in a data directory, renewed if they have expired. If there are none,
+/// joins the network.
+async fn find_credentials(args: &Args, directory: &DataDir) -> Result<Credentials, ProcessError> {
+    match directory.credentials()? {
+        Some(credentials) if credentials.expired(platform::wall_clock())? => {
+            certify_again(args, directory, credentials).await
         }
-        _ => "; choose an address of this machine with --listen",
-    };
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => NodeError(format!("cannot listen on {address}{advice}")),
-        _ => NodeError(format!("cannot listen on {address}: {error}{advice}")),
+        Some(credentials) => Ok(credentials),
+        None => {
+            // A token may be good for one use: everything else that the start needs comes first.
+            may_listen(args)?;
+            disk_check::require_room(directory.path())?;
+            admit(args, directory).await
+        }
     }
 }
 
-async fn listen(
-    args: &Args,
-    credentials: &Credentials,
-    known: Option<&NodeFile>,
-) -> Result<Endpoint, NodeError> {
-    let bind = |address| {
-        Endpoint::listen(address, credentials.clone(), Admit::Certified, credentials.secret())
-    };
-    if let Some(address) = args.listen {
-        return bind(address).map_err(|error| cannot_listen(address, &error));
-    }
-    if let Some(file) = known
-        && let Ok(endpoint) = bind(file.listen)
-    {
-        return Ok(endpoint);
-    }
-    let ip = match resolve(&args.server).await {
-        Ok(server) => local_ip_towards(server).map_err(NodeError::new)?,
-        // If the server's address is unknown, the previous address is the best guess.
-        Err(error) => known.map(|file| file.listen.ip()).ok_or_else(|| NodeError::new(error))?,
-    };
-    let mut ports = (FIRST_PORT..FIRST_PORT + PORTS_TRIED).chain([0]);
-    let mut failed = None;
-    let bound = ports.find_map(|port| {
-        bind(SocketAddr::new(ip, port)).map_err(|error| failed = Some(error)).ok()
-    });
-    bound.ok_or_else(|| {
-        let why = failed.map_or(String::new(), |error| error.to_string());
-        NodeError(format!("cannot listen at {ip}: {why}"))
-    })
+/// The node's way to the others and to the server, before the node starts.
+struct Links {
+    endpoint: Endpoint,
+    acceptor: Arc<Acceptor>,
+    server: Arc<ServerLink>,
+    /// The address where the node listens.
+    bound: SocketAddr,
+    /// The address where others reach it.
+    address: SocketAddr,
 }
 
-/// Returns the address of this machine from which it reaches a server.
-fn local_ip_towards(server: SocketAddr) -> std::io::Result<IpAddr> {
-    let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    // Connecting a datagram socket sends nothing: it asks the kernel for the route.
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(server)?;
-    Ok(socket.local_addr()?.ip())
+impl Links {
+    async fn open(
+        args: &Args,
+        credentials: &Credentials,
+        known: Option<&NodeFile>,
+    ) -> Result<Self, ProcessError> {
+        let acceptor = Arc::new(Acceptor::default());
+        let endpoint = listen(args, credentials, known).await?;
+        let bound = endpoint.local_address()?;
+        let address = args.advertise.unwrap_or(bound);
+        if address.ip().is_unspecified() {
+            return Err(ProcessError::NotReachable(address));
+        }
+        let server = ServerLink::new(args.server.clone(), endpoint.clone(), Arc::clone(&acceptor));
+        Ok(Self { endpoint, acceptor, server: Arc::new(server), bound, address })
+    }
+
+    /// Returns what the node tells the server: the arguments, or else what it told it before.
+    fn registration(&self, args: &Args, known: Option<&NodeFile>) -> Registration {
+        let name = args.name.clone().or_else(|| known.map(|file| file.name.clone()));
+        let region = args.region.clone().or_else(|| known?.region.clone());
+        Registration { server: Arc::clone(&self.server), name, address: self.address, region }
+    }
 }
 
-async fn open_stores(
-    args: &Args,
+/// Returns node.json as it is from this start on.
+fn updated(file: NodeFile, args: &Args, links: &Links, registration: &Registration) -> NodeFile {
+    let mut file = file;
+    file.listen = links.bound;
+    file.region.clone_from(&registration.region);
+    if let Some(name) = &args.name {
+        file.name.clone_from(name);
+    }
+    file
+}
+
+/// Registers a node that has its identity and nothing else, as long as it takes.
+async fn register_first(
+    registration: &Registration,
+    incarnations: &Incarnations,
     directory: &DataDir,
-    file: &NodeFile,
-    storage: Box<dyn Storage>,
-    failure: Failure,
-) -> Result<(Wal, Engine), NodeError> {
-    let (log_path, state_path) = (directory.log_path(), directory.state_path());
-    let settings = file.settings.clone();
-    let must_exist = file.log_begun;
-    let mib = |count: u32| u64::from(count) * 1024 * 1024;
-    let value_bytes = args.value_memory.map_or_else(memory_limit::default_value_bytes, mib);
-    disk_check::check(directory.path(), &settings, must_exist).await.map_err(NodeError)?;
-    let opened = platform::run_blocking(move || {
-        let options = WalOptions {
-            segment_bytes: segment_bytes(settings.log_bytes_max),
-            cache_bytes: CACHE_BYTES,
-            must_exist,
-            ..WalOptions::default()
-        };
-        let on_fatal = move |why: &str| {
-            failure.fail(format!(
-                "the log cannot be written any more: {why}; see to the disk, then start the node again"
-            ));
-        };
-        let wal = storage.open_log(&log_path, options, Box::new(on_fatal))?;
-        let engine_options = EngineOptions { value_bytes, ..EngineOptions::default() };
-        let engine = storage.open_engine(&state_path, engine_options)?;
-        Ok::<_, StorageError>((wal, engine))
-    });
-    let opened = opened.await.map_err(NodeError::new)?;
-    opened.map_err(|error| match error {
-        StorageError::Damaged(problem) => NodeError::new(directory.damaged(problem)),
-        StorageError::Missing(file) => NodeError::new(directory.missing(file)),
-        StorageError::Unusable(why) => {
-            let path = directory.path().display();
-            NodeError(format!("the data directory {path} cannot be used: {why}"))
-        }
-    })
+) -> Result<Admission, ProcessError> {
+    // A node must not go on under an identity whose directory has lost everything else.
+    let Registration { server, address, .. } = registration;
+    incarnations::before_serving(incarnations, server, *address, true).await?;
+    registration.insist(directory).await
 }
 
-/// A sixteenth of the log, so that it is purged in small steps; a multiple of 64 KiB.
-fn segment_bytes(log_bytes_max: u64) -> u64 {
-    const STEP: u64 = 64 * 1024;
-    (log_bytes_max / 16 / STEP * STEP).clamp(1024 * 1024, 16 * 1024 * 1024)
+/// Serves the connections of others, for the life of the node.
+fn accept_connections(node: &Arc<Node>, acceptor: Arc<Acceptor>, endpoint: Endpoint) {
+    let serving = Arc::clone(node);
+    let accepting = acceptor.serve(endpoint, move |connection, peer| {
+        connection::serve(Arc::clone(&serving), connection, peer)
+    });
+    node.tasks().keep("the task that accepts connections", accepting);
+}
+
+/// Starts the tasks of a node. Without any of these the node would look alive and be of no use, or
+/// lag behind for ever.
+fn start_tasks(node: &Arc<Node>, registration: Registration) {
+    node.tasks().keep("the coordinator's task", coordinator::run(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that reports to the coordinator", node_reports::run(Arc::clone(node)));
+    node.tasks().keep("the task that deletes replicas", replica_removal::run(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that notices dead leaders", failure_detector::run(Arc::clone(node)));
+    node.tasks().keep("the task that times heartbeats", heartbeat_ticker::run(Arc::clone(node)));
+    node.tasks().keep("the task that fits times to distances", round_trips::run(Arc::clone(node)));
+    node.tasks().keep("the task that takes checkpoints", log_retention::run(Arc::clone(node)));
+    node.tasks().keep("the task that announces the node", announcement::run(Arc::clone(node)));
+    node.tasks().keep("the task that follows the directory", follow_directory(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that registers the node", keep_registered(Arc::clone(node), registration));
+    node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
+    node.tasks().keep("the task that asks which run goes on", keep_asking(Arc::clone(node)));
+    node.tasks().keep(
+        "the task that keeps the book of runs",
+        incarnations::keep_book(node.incarnations().clone()),
+    );
 }
 
 /// Asks the server, for the life of the node, whether this incarnation may go on.
 async fn keep_asking(node: Arc<Node>) {
-    let (incarnations, server) = (node.incarnations().clone(), Arc::clone(node.server()));
+    let (incarnations, server) =
+        (node.incarnations().clone(), Arc::clone(node.connections().server()));
     let farewell =
         incarnations::keep_asking(incarnations, server, node.me().address, node.ticks()).await;
-    node.fail(farewell);
+    node.tasks().fail(farewell);
 }
 
 /// Follows the directory for the life of the node.
@@ -410,7 +346,7 @@ async fn follow_directory(node: Arc<Node>) {
     let mut applied = node.control().state_machine().applied();
     loop {
         if let Err(error) = node.follow_directory().await {
-            return node.fail(error);
+            return node.tasks().fail(error);
         }
         if applied.changed().await.is_err() {
             return;

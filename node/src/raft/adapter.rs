@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_base::id::{NodeId, Term};
 use openraft::errors::{
-    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ChangeMembers, EmptyNode, StorageHelper};
@@ -32,6 +32,21 @@ fn turnover_wait(time_scale: &TimeScale) -> Duration {
     TURNOVER_WAIT.max(time_scale.round_trip() * 3)
 }
 
+/// Reason why openraft did not do what the node asked of a group.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperationError {
+    /// The group has stopped, or did not start.
+    #[error(transparent)]
+    Stopped(#[from] Fatal<Types>),
+    /// The group cannot begin with this member.
+    #[error(transparent)]
+    Initialize(Box<InitializeError<Types>>),
+    /// The members were not changed, or the change may have been lost: the caller looks at the
+    /// members again before its next step.
+    #[error(transparent)]
+    Membership(Box<ClientWriteError<Types>>),
+}
+
 /// Starts a group from the contents of its log and its state.
 ///
 /// The replica stands for election only if `elects`, until the group's runtime configuration says
@@ -44,13 +59,13 @@ pub(crate) async fn start(
     network: Network,
     time_scale: &TimeScale,
     elects: bool,
-) -> Result<Raft, String> {
+) -> Result<Raft, OperationError> {
     // Set before the start, because the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
     network.shows(state_machine.handle());
     let raft = Raft::new(me, config, network.clone(), LogStore::new(log), state_machine);
     let raft = time_scale.run(raft).await;
-    let raft = raft.map_err(|error| error.to_string())?;
+    let raft = raft?;
     network.told_by(&raft);
     Ok(raft)
 }
@@ -63,10 +78,11 @@ pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> 
 }
 
 /// Makes `me` the only member of a group that has no members; leaves any other group as it is.
-pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), String> {
+pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), OperationError> {
     match raft.initialize(BTreeMap::from([(me, EmptyNode {})])).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(RaftError::APIError(error)) => Err(OperationError::Initialize(Box::new(error))),
+        Err(RaftError::Fatal(error)) => Err(error.into()),
     }
 }
 
@@ -189,7 +205,7 @@ pub(super) async fn next_leader(
 }
 
 /// Takes one step toward the wanted members and waits until the step is committed.
-pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
+pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), OperationError> {
     let change = match step {
         Step::FinishJoint => ChangeMembers::AddVoterIds(BTreeSet::new()),
         Step::AddLearners(nodes) => {
@@ -198,14 +214,14 @@ pub(crate) async fn take_step(raft: &Raft, step: &Step) -> Result<(), String> {
         Step::ChangeVoters(voters) => ChangeMembers::ReplaceAllVoters(voters.clone()),
         Step::RemoveLearner(node) => ChangeMembers::RemoveNodes(BTreeSet::from([*node])),
         Step::Transfer(node) => {
-            let transfer = raft.trigger().transfer_leader(*node).await;
-            return transfer.map_err(|error| error.to_string());
+            return Ok(raft.trigger().transfer_leader(*node).await?);
         }
     };
     // A voter that is removed stays a learner: the reconciler decides when it leaves.
     match raft.change_membership(change, true).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(RaftError::APIError(error)) => Err(OperationError::Membership(Box::new(error))),
+        Err(RaftError::Fatal(error)) => Err(error.into()),
     }
 }
 

@@ -212,7 +212,8 @@ pub(super) struct Confirmed {
     pub(super) applied: u64,
 }
 
-/// The answer to a [`Call`], or why there is none.
+/// The answer to a [`Call`], or why there is none, as it crosses the network. The reason is text:
+/// its receiver logs it, and treats all reasons alike.
 pub(super) type CallResult = Result<CallAnswer, String>;
 
 /// The answer to a [`Call`].
@@ -243,7 +244,8 @@ pub(super) enum SnapshotFrame {
     End,
 }
 
-/// The answer of a snapshot's receiver: its vote, or why it did not take the snapshot.
+/// The answer of a snapshot's receiver: its vote, or why it did not take the snapshot. The reason
+/// is text, as in a [`CallResult`].
 pub(super) type SnapshotAnswer = Result<Vote, String>;
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use dkv_wire::message::Acknowledged;
 use dkv_wire::seal::{Seal, Sealer};
 use tokio::sync::watch;
 
+use super::refusal::{BrokenPromise, PromiseError};
 use super::validation::Known;
 use super::{LogId, StateMachineHandle, Vote};
 use dkv_wal::GroupLog;
@@ -48,7 +49,7 @@ pub(crate) struct DurabilityCheck {
     /// directory; zero if there was none.
     owed: u64,
     sealer: Sealer,
-    broken: watch::Sender<Option<String>>,
+    broken: watch::Sender<Option<BrokenPromise>>,
 }
 
 /// The purpose of the seals of acknowledgements.
@@ -118,14 +119,12 @@ impl DurabilityCheck {
     /// Compares what `leader` knows this replica to have with what it has.
     ///
     /// # Errors
-    /// Fails if the replica no longer has the entry, and says what is missing: the node must then
-    /// stop for good, which [`broken`](Self::broken) reports. Also fails if this node never made
-    /// the acknowledgement; then no action is needed.
+    /// See [`PromiseError`]. A broken promise is also reported by [`broken`](Self::broken).
     pub(crate) fn check(
         &self,
         leader: NodeId,
         acknowledged: Option<Acknowledged>,
-    ) -> Result<(), String> {
+    ) -> Result<(), PromiseError> {
         let Some(Acknowledged { term, index, seal }) = acknowledged else { return Ok(()) };
         if !self.are_known() {
             // This replica was begun anew, and has promised nothing yet.
@@ -147,15 +146,11 @@ impl DurabilityCheck {
             return Ok(());
         }
         if !self.sealer.knows(&self.word(term, index), seal) {
-            return Err(format!("this node has never acknowledged entry {index} in term {term}"));
+            return Err(PromiseError::NeverMade { index, term });
         }
-        let why = format!(
-            "the log ends at entry {last} of group {}, and this node has acknowledged entry {index} \
-             to node {leader:?} in term {term} under its own seal",
-            self.log.id()
-        );
+        let why = BrokenPromise { group: self.log.id(), last, index, leader, term };
         self.broken.send_replace(Some(why.clone()));
-        Err(why)
+        Err(PromiseError::Broken(why))
     }
 
     /// Returns whether this replica follows the leader with this vote and its disk is at worst
@@ -180,7 +175,7 @@ impl DurabilityCheck {
     }
 
     /// Waits until a check finds a promise broken, and returns what is missing.
-    pub(crate) async fn broken(&self) -> String {
+    pub(crate) async fn broken(&self) -> BrokenPromise {
         let mut broken = self.broken.subscribe();
         match broken.wait_for(Option::is_some).await.map(|why| why.clone()) {
             Ok(Some(why)) => why,

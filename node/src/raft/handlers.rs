@@ -11,6 +11,7 @@
 //! [`validation`]: super::validation
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,9 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
+use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -30,10 +33,12 @@ use tracing::{debug, warn};
 use super::adapter::forget_leader;
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
-    SnapshotHead, decode_append, decode_entry,
+    SnapshotHead, decode_append, decode_entry, invalid,
 };
 use super::forget_leader::ForgottenLeader;
-use super::snapshot::NotTaken;
+use super::refusal::{NotNow, PromiseError, Refused, Untrue};
+use super::snapshot::{NotTaken, TransferError, Unfit};
+use super::validation::Implausible;
 use super::{
     DurabilityCheck, LogId, MetricsWatch, Raft, Snapshot, SnapshotData, SnapshotMeta,
     StateMachineHandle, TimeScale, Types, Vote,
@@ -78,16 +83,16 @@ impl RaftPeer {
         if (self.is_member)(group) {
             return Ok(());
         }
-        let why = format!("denied: node {:?} is no member of group {group}", self.id);
-        self.denials.note(self.id, &why);
-        Err(Refused::Now(why))
+        let why = NotNow::NoMember { node: self.id, group };
+        self.denials.note(self.id, &why.to_string());
+        Err(why.into())
     }
 
     /// Reports a message that cannot be true and returns its refusal.
-    fn refuse(&self, member: &ReplicaHandle, why: String) -> Refused {
-        let why = format!("group {}: {why}", member.durability.group());
-        self.denials.note(self.id, &why);
-        Refused::ForGood(why)
+    fn refuse(&self, member: &ReplicaHandle, why: impl Into<Untrue>) -> Refused {
+        let refused = Refused::ForGood { group: member.durability.group(), why: why.into() };
+        self.denials.note(self.id, &refused.to_string());
+        refused
     }
 }
 
@@ -105,29 +110,13 @@ impl RaftPeer {
     }
 }
 
-/// Reason why a message was not answered as asked.
-#[derive(Debug)]
-enum Refused {
-    /// The message may succeed at another time.
-    Now(String),
-    /// The message, or whatever follows it, can never be valid: the stream ends.
-    ForGood(String),
-}
-
-impl From<String> for Refused {
-    fn from(why: String) -> Self {
-        Self::Now(why)
-    }
-}
-
 type Answered = Result<CallAnswer, Refused>;
 
 /// Returns the result to send back, and whether the stream continues.
 fn told(answered: Answered) -> (CallResult, bool) {
     match answered {
         Ok(answer) => (Ok(answer), true),
-        Err(Refused::Now(why)) => (Err(why), true),
-        Err(Refused::ForGood(why)) => (Err(why), false),
+        Err(refused) => (Err(refused.to_string()), matches!(refused, Refused::Now(_))),
     }
 }
 
@@ -198,7 +187,7 @@ pub(crate) async fn serve_calls(
         let answered = answer_call(&member, &raft_peer, &frame);
         let (answer, goes_on) = match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answered) => told(answered),
-            Err(_) => (Err("no answer in time".to_owned()), true),
+            Err(_) => told(Err(NotNow::Timeout.into())),
         };
         if writer.send(&answer).await.is_err() {
             return;
@@ -213,7 +202,7 @@ pub(crate) async fn serve_calls(
 async fn answer_call(member: &ReplicaHandle, raft_peer: &RaftPeer, frame: &Bytes) -> Answered {
     match decode::<Call>(frame) {
         Ok(call) => answer(member, raft_peer, call, None).await,
-        Err(error) => Err(raft_peer.refuse(member, error.to_string())),
+        Err(error) => Err(raft_peer.refuse(member, error)),
     }
 }
 
@@ -229,30 +218,32 @@ async fn answer(
     raft_peer.check_member(durability.group())?;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
     if elects && !durability.are_known() {
-        return Err("this replica is new and is being filled".to_owned().into());
+        return Err(NotNow::Filling.into());
     }
     let known = durability.known();
-    let text = |error: &dyn std::error::Error| Refused::Now(error.to_string());
-    let refuse = |why: String| raft_peer.refuse(member, why);
+    let refuse = |why: Untrue| raft_peer.refuse(member, why);
+    let implausible = |why: Implausible| raft_peer.refuse(member, why);
+    let unkept = |why: PromiseError| raft_peer.refuse(member, why);
+    let stopped = |error: RaftError<Types>| Refused::from(NotNow::from(error));
     match call {
         Call::Heartbeat { append, confirmed, acknowledged, is_quiescent } => {
-            let request = decode_append(&append).map_err(|error| refuse(error.to_string()))?;
+            let request = decode_append(&append).map_err(|error| refuse(error.into()))?;
             own(&request.vote, from).map_err(refuse)?;
             if !request.entries.is_empty() {
-                return Err(refuse("entries in a heartbeat".into()));
+                return Err(refuse(Untrue::EntriesInHeartbeat));
             }
-            known.append(durability.group(), &request).map_err(refuse)?;
+            known.append(durability.group(), &request).map_err(implausible)?;
             contradicts(member, &request).await.map_err(refuse)?;
-            durability.check(from, acknowledged).map_err(refuse)?;
+            durability.check(from, acknowledged).map_err(unkept)?;
             let vote = request.vote;
             let liveness = hear(member.clone(), request, sent.zip(confirmed), is_quiescent);
             let mut liveness = Box::pin(liveness);
             if let Ok(heard) = tokio::time::timeout(SYNC_PATIENCE, &mut liveness).await {
-                return heard.map_err(Refused::Now);
+                return Ok(heard?);
             }
             // openraft's answer waits for the disk.
             if !durability.follows(&vote) {
-                return liveness.await.map_err(Refused::Now);
+                return Ok(liveness.await?);
             }
             if let Ok(permit) = Arc::clone(&member.late).try_acquire_owned() {
                 tokio::spawn(async move {
@@ -264,34 +255,34 @@ async fn answer(
         }
         Call::Vote(request) => {
             own(&request.vote, from).map_err(refuse)?;
-            known.vote_request(&request).map_err(refuse)?;
+            known.vote_request(&request).map_err(implausible)?;
             member.time_scale.told(false);
             if !request.leadership_transfer && member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
-            raft.vote(request).await.map(CallAnswer::Vote).map_err(|error| text(&error))
+            raft.vote(request).await.map(CallAnswer::Vote).map_err(stopped)
         }
         Call::PreVote(request) => {
             own(&request.vote, from).map_err(refuse)?;
-            known.vote_request(&request).map_err(refuse)?;
+            known.vote_request(&request).map_err(implausible)?;
             // Wake the group: a leader elected by this must not be missed for longer than at any
             // other time.
             member.time_scale.told(false);
             if member.keeps_to_leader() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
-            raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(|error| text(&error))
+            raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(stopped)
         }
         Call::Transfer(request) => {
             own(request.from_leader(), from).map_err(refuse)?;
-            known.transfer(&request).map_err(refuse)?;
+            known.transfer(&request).map_err(implausible)?;
             member.time_scale.told(false);
             let answer = raft.handle_transfer_leader(request).await;
-            answer.map(CallAnswer::Transfer).map_err(|error| text(&error))
+            answer.map(CallAnswer::Transfer).map_err(|error| stopped(error.into()))
         }
         Call::Follow { vote, acknowledged } => {
             own(&vote, from).map_err(refuse)?;
-            durability.check(from, acknowledged).map_err(refuse)?;
+            durability.check(from, acknowledged).map_err(unkept)?;
             Ok(CallAnswer::Follow(durability.follows(&vote)))
         }
     }
@@ -303,10 +294,10 @@ async fn answer(
 async fn contradicts(
     member: &ReplicaHandle,
     request: &AppendEntriesRequest<Types>,
-) -> Result<(), String> {
+) -> Result<(), Untrue> {
     let committed = member.committed();
     let Some(committed) = committed else { return Ok(()) };
-    let other = |at: &LogId| format!("entry {at} is not the one that is committed here");
+    let other = |at: &LogId| Untrue::Contradiction(*at);
     let stated = request.prev_log_id.iter();
     let stated = stated.chain(request.entries.iter().map(|entry| &entry.log_id));
     let stated: Vec<LogId> = stated.filter(|at| at.index <= committed.index).copied().collect();
@@ -329,9 +320,9 @@ async fn hear(
     request: AppendEntriesRequest<Types>,
     confirmed: Option<(Instant, Confirmed)>,
     is_quiescent: bool,
-) -> CallResult {
+) -> Result<CallAnswer, NotNow> {
     let ReplicaHandle { raft, state_machine, time_scale, .. } = member;
-    let answer = raft.append_entries(request).await.map_err(|error| error.to_string())?;
+    let answer = raft.append_entries(request).await?;
     if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         state_machine.follow_leader();
         time_scale.told(is_quiescent);
@@ -368,11 +359,11 @@ pub(crate) async fn serve_heartbeats(
                     let (group, raft_peer) = (group(id), &raft_peer);
                     async move {
                         let Some(member) = group else {
-                            return (Err(format!("group {id} is not here")), true);
+                            return told(Err(NotNow::NotHere(id).into()));
                         };
                         let answered = answer(&member, raft_peer, call, sent);
                         let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
-                        answered.map_or_else(|_| (Err("no answer in time".to_owned()), true), told)
+                        told(answered.unwrap_or_else(|_| Err(NotNow::Timeout.into())))
                     }
                 });
                 let answers = join_all(answers);
@@ -456,13 +447,27 @@ async fn take_request(
     } else {
         checked
     };
-    let refuse = |why: String| drop(raft_peer.refuse(member, why));
-    let request = decode_append(frame).map_err(|error| refuse(error.to_string())).ok()?;
-    own(&request.vote, raft_peer.id).map_err(refuse).ok()?;
-    let known = member.durability.known();
-    known.append(member.durability.group(), &request).map_err(refuse).ok()?;
-    contradicts(member, &request).await.map_err(refuse).ok()?;
-    Some((request, checked))
+    match valid_request(member, raft_peer.id, frame).await {
+        Ok(request) => Some((request, checked)),
+        Err(why) => {
+            // Reported to the operator; the sender finds its stream ended.
+            let _ = raft_peer.refuse(member, why);
+            None
+        }
+    }
+}
+
+/// Decodes a request to append and checks everything but its sender's membership.
+async fn valid_request(
+    member: &ReplicaHandle,
+    from: NodeId,
+    frame: &Bytes,
+) -> Result<AppendEntriesRequest<Types>, Untrue> {
+    let request = decode_append(frame)?;
+    own(&request.vote, from)?;
+    member.durability.known().append(member.durability.group(), &request)?;
+    contradicts(member, &request).await?;
+    Ok(request)
 }
 
 /// Takes a snapshot from a leader and answers once it is installed.
@@ -474,14 +479,14 @@ pub(crate) async fn serve_snapshot(
     raft_peer: RaftPeer,
     mut reader: Reader,
     mut writer: Writer,
-) -> Result<(), String> {
+) -> Result<(), Unfit> {
     let from = raft_peer.id;
     let taken = take_snapshot(&member, &raft_peer, &mut reader).await;
     let answer: SnapshotAnswer = match &taken {
         Ok(vote) => Ok(*vote),
-        Err(NotTaken::Refused(why) | NotTaken::Unfit(why)) => {
-            warn!(?from, error = why, "snapshot not taken");
-            Err(why.clone())
+        Err(error) => {
+            warn!(?from, %error, "snapshot not taken");
+            Err(error.to_string())
         }
     };
     if writer.send(&answer).await.is_ok() {
@@ -499,70 +504,67 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
     let ReplicaHandle { raft, state_machine, durability, .. } = member;
-    let refuse = |refused: Refused| match refused {
-        Refused::Now(why) | Refused::ForGood(why) => NotTaken::Refused(why),
-    };
-    raft_peer.check_member(durability.group()).map_err(refuse)?;
-    let cut = || "the stream ended inside the snapshot".to_owned();
-    let head = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
-    let head: SnapshotHead = decode(&head).map_err(|error| error.to_string())?;
+    raft_peer.check_member(durability.group()).map_err(TransferError::from)?;
+    let head: SnapshotHead = next_frame(reader).await?;
     let check = |head: &SnapshotHead| {
         own(&head.vote, raft_peer.id)?;
         durability.known().snapshot(&head.vote, &head.meta)?;
         fits(member, &head.meta)
     };
-    check(&head).map_err(|why| refuse(raft_peer.refuse(member, why)))?;
+    let refuse = |why: Untrue| TransferError::from(raft_peer.refuse(member, why));
+    check(&head).map_err(refuse)?;
     let mut incoming = state_machine.receive(head.store.clone()).await?;
-    loop {
-        let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or_else(cut)?;
-        match decode(&frame).map_err(|error| error.to_string())? {
-            SnapshotFrame::Rows(rows) => incoming.rows(rows).await?,
-            SnapshotFrame::End => break,
-        }
+    while let SnapshotFrame::Rows(rows) = next_frame(reader).await? {
+        incoming.rows(rows).await?;
     }
     let arrived = incoming.complete(&head.meta).await?;
     // Check again: the transfer took time.
-    raft_peer.check_member(durability.group()).map_err(refuse)?;
-    check(&head).map_err(|why| refuse(raft_peer.refuse(member, why)))?;
+    raft_peer.check_member(durability.group()).map_err(TransferError::from)?;
+    check(&head).map_err(refuse)?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;
-    Ok(answer.map_err(|error| error.to_string())?.vote)
+    Ok(answer.map_err(TransferError::from)?.vote)
+}
+
+/// Reads the next frame of a snapshot.
+async fn next_frame<T: DeserializeOwned, R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+) -> Result<T, TransferError> {
+    let frame = reader.next().await?.ok_or(TransferError::Cut)?;
+    Ok(decode(&frame)?)
 }
 
 /// Returns an error unless a snapshot continues what is committed here. openraft treats a snapshot
 /// that does not as fatal.
-fn fits(member: &ReplicaHandle, meta: &SnapshotMeta) -> Result<(), String> {
+fn fits(member: &ReplicaHandle, meta: &SnapshotMeta) -> Result<(), Untrue> {
     match (meta.last_log_id, member.committed()) {
         (Some(last), Some(committed))
             if last > committed && last.index <= committed.index
                 || last < committed && last.index > committed.index =>
         {
-            Err(format!("a snapshot up to {last} leaves out entry {committed}, which is committed"))
+            Err(Untrue::LeavesOut { last, committed })
         }
         _ => Ok(()),
     }
 }
 
 /// Returns the ids of the entries of the log in this range, as far as they exist.
-async fn positions(log: &GroupLog, first: u64, last: u64) -> Result<Vec<LogId>, String> {
+async fn positions(log: &GroupLog, first: u64, last: u64) -> io::Result<Vec<LogId>> {
     let reading = log.reading(first, last.saturating_add(1), u64::MAX);
     let entries = if reading.is_in_memory() {
         reading.entries()
     } else {
-        run_blocking(move || reading.entries()).await.map_err(|error| error.to_string())?
+        run_blocking(move || reading.entries()).await?
     };
-    let entries = entries.map_err(|error| error.to_string())?;
+    let entries = entries?;
     let ids = entries.iter().map(|(_, entry)| decode_entry(entry).map(|entry| entry.log_id));
-    ids.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    ids.collect::<Result<_, _>>().map_err(invalid)
 }
 
 /// Returns an error unless a vote is the sender's own.
-fn own(vote: &Vote, from: NodeId) -> Result<(), String> {
-    if vote.leader_id.voted_for == from {
-        Ok(())
-    } else {
-        Err(format!("denied: a vote for {:?} from {from:?}", vote.leader_id.voted_for))
-    }
+fn own(vote: &Vote, from: NodeId) -> Result<(), Untrue> {
+    let voted_for = vote.leader_id.voted_for;
+    if voted_for == from { Ok(()) } else { Err(Untrue::ForeignVote { voted_for, from }) }
 }
 
 fn log_broken(from: NodeId, error: &FrameError) {

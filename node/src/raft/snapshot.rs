@@ -14,12 +14,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::platform::{self, run_blocking};
-use dkv_wire::codec::{decode, encode};
+use dkv_wire::codec::{DecodeError, decode, encode};
+use dkv_wire::frame::FrameError;
+use openraft::errors::Fatal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::codec::invalid;
-use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
+use super::refusal::Refused;
+use super::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use dkv_state::{Completed, EngineError, GroupState, GroupStore, Installer, Meta, SnapshotReader};
 
 /// The position of a state in the log, as stored in its checkpoints.
@@ -86,26 +89,62 @@ fn open(reader: SnapshotReader) -> (OffThread<SnapshotReader>, Meta) {
 }
 
 /// Reason why a snapshot was not taken.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
     /// The snapshot or its transfer is at fault, or there is no room: the sender may try again.
-    Refused(String),
+    #[error(transparent)]
+    Refused(#[from] TransferError),
     /// This node is at fault and must stop.
-    Unfit(String),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
-impl From<String> for NotTaken {
-    fn from(why: String) -> Self {
-        Self::Refused(why)
-    }
+/// Reason why a transfer failed without harm to this node.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    /// The sender may not send this message.
+    #[error(transparent)]
+    Message(#[from] Refused),
+    /// The stream broke.
+    #[error(transparent)]
+    Stream(#[from] FrameError),
+    /// The stream ended too early.
+    #[error("the stream ended inside the snapshot")]
+    Cut,
+    /// A frame cannot be decoded.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+    /// The rows belong to another position than the head names.
+    #[error("the snapshot is of another moment than its head says")]
+    OtherMoment,
+    /// An earlier part of the transfer failed.
+    #[error("the transfer has broken off before")]
+    BrokenOff,
+    /// The engine did not take the rows.
+    #[error(transparent)]
+    Store(EngineError),
+    /// The group has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Fatal<Types>),
+}
+
+/// Reason why this node cannot take a snapshot, and must stop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// The engine failed, or found damage.
+    #[error(transparent)]
+    Store(EngineError),
+    /// A thread ended without an answer.
+    #[error(transparent)]
+    Thread(io::Error),
 }
 
 impl From<EngineError> for NotTaken {
     fn from(error: EngineError) -> Self {
         if error.is_fatal() {
-            Self::Unfit(error.to_string())
+            Self::Unfit(Unfit::Store(error))
         } else {
-            Self::Refused(error.to_string())
+            Self::Refused(TransferError::Store(error))
         }
     }
 }
@@ -113,7 +152,7 @@ impl From<EngineError> for NotTaken {
 /// Converts the error of a thread that ended without an answer.
 impl From<io::Error> for NotTaken {
     fn from(error: io::Error) -> Self {
-        Self::Unfit(error.to_string())
+        Self::Unfit(Unfit::Thread(error))
     }
 }
 
@@ -132,7 +171,7 @@ impl Incoming {
         meta: Bytes,
         installing: Arc<Mutex<()>>,
     ) -> Result<Self, NotTaken> {
-        let meta = Meta::decode(&meta).map_err(|error| error.to_string())?;
+        let meta = Meta::decode(&meta).map_err(EngineError::from)?;
         let begun = run_blocking(move || store.install().map(OffThread::new));
         Ok(Self { installer: begun.await??, meta, installing })
     }
@@ -154,8 +193,7 @@ impl Incoming {
         let position =
             Position { applied: head.last_log_id, membership: head.last_membership.clone() };
         if self.meta.applied != encode(&position) {
-            let other = "the snapshot is of another moment than its head says";
-            return Err(NotTaken::Refused(other.into()));
+            return Err(TransferError::OtherMoment.into());
         }
         let turn = Arc::clone(&self.installing).lock_owned().await;
         let installer = self.take_installer()?;
@@ -169,8 +207,7 @@ impl Incoming {
     }
 
     fn take_installer(&mut self) -> Result<Installer, NotTaken> {
-        let broken = || NotTaken::Refused("the transfer has broken off before".into());
-        self.installer.take().ok_or_else(broken)
+        self.installer.take().ok_or(NotTaken::Refused(TransferError::BrokenOff))
     }
 }
 

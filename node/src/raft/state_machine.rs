@@ -18,7 +18,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
 use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Page, Pair, Receipt, Span, Stored};
+use dkv_wire::message::{Page, Pair, Receipt, Refusal, Span, Stored};
 use futures::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -48,7 +48,27 @@ const EVICT_KEYS: usize = 256;
 const EVICT_STEPS: usize = 64;
 
 /// The result of looking up a key, or why there is none.
-pub(crate) type LookupResult = Result<Lookup, String>;
+pub(crate) type LookupResult = Result<Lookup, LookupError>;
+
+/// Reason why a replica cannot read its state. The asker may ask again, or ask another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// The replica is being deleted.
+    #[error("the shard is leaving this node")]
+    Leaving,
+    /// Values were replaced as often as they were looked up.
+    #[error("what is scanned changes too fast")]
+    Changing,
+    /// A value on disk cannot be read, or is not what was written. The cause is in the log.
+    #[error("a value of this node's checkpoint cannot be read")]
+    Unreadable,
+}
+
+impl From<LookupError> for Refusal {
+    fn from(error: LookupError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
 
 /// A shard's entry for a key.
 pub(crate) struct Lookup {
@@ -205,7 +225,7 @@ impl StateMachineHandle {
             }
             return Ok(Lookup::found(&row));
         }
-        Err("the shard is leaving this node".to_owned())
+        Err(LookupError::Leaving)
     }
 
     /// Returns a page of the shard's keys merged with the writes in `waiting`, all as of one
@@ -216,7 +236,7 @@ impl StateMachineHandle {
         span: &Span,
         waiting: &[Waiting],
         receipt: Receipt,
-    ) -> Result<(Receipt, Page), String> {
+    ) -> Result<(Receipt, Page), LookupError> {
         for _ in 0..LOOK_UPS_MAX {
             let (revision, listed) = {
                 let current = self.read();
@@ -229,12 +249,12 @@ impl StateMachineHandle {
                 return Ok((receipt, Page { pairs, more }));
             }
         }
-        Err("what is scanned changes too fast".to_owned())
+        Err(LookupError::Changing)
     }
 
     /// Returns the values of keys; `None` if the checkpoint no longer has the same values, because
     /// a later checkpoint was written or it was replaced.
-    fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, String> {
+    fn fill(&self, keys: &[ListedKey], values: bool) -> Result<Option<Vec<Pair>>, LookupError> {
         let store = &self.shared.store;
         let mut pairs = Vec::with_capacity(keys.len());
         for listed in keys {
@@ -258,9 +278,9 @@ impl StateMachineHandle {
         Ok(Some(pairs))
     }
 
-    fn unreadable(&self, problem: &dyn std::fmt::Display) -> String {
+    fn unreadable(&self, problem: &dyn std::fmt::Display) -> LookupError {
         error!(group = %self.shared.group, %problem, "a value cannot be read back");
-        "a value of this node's checkpoint cannot be read".to_owned()
+        LookupError::Unreadable
     }
 
     /// Marks these changes as durable.

@@ -33,7 +33,7 @@ use dkv_wal::{Wal, WalOptions};
 pub(super) const SHARD: GroupId = GroupId(1);
 
 /// One replica of a shard.
-pub(super) struct Replica {
+pub(super) struct TestReplica {
     pub(super) raft: Raft,
     pub(super) state_machine: StateMachineHandle,
     pub(super) durability: DurabilityCheck,
@@ -45,7 +45,7 @@ pub(super) struct Replica {
     _directory: TempDir,
 }
 
-impl Replica {
+impl TestReplica {
     /// Starts a replica that is not a member of any group yet.
     pub(super) async fn start() -> Self {
         Self::start_as(&credentials(&new_authority())).await

@@ -16,24 +16,25 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Acknowledged, Opening};
-use dkv_wire::rpc::call;
+use dkv_wire::rpc::{RpcError, call};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::RaftNetworkFactory;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError};
 use openraft::network::{RPCOption, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::StreamAppendResult;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse};
-use openraft::{AnyError, RaftNetworkFactory};
 use tokio::time::Instant;
 
+use super::call_error::CallError;
 use super::codec::{
     Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame, SnapshotHead,
     encode_append,
 };
 use super::last_contact::LastContact;
 use super::membership::may_vote;
-use super::validation::Known;
+use super::validation::{Implausible, Known};
 use super::{
     HeartbeatCoalescer, MetricsWatch, Raft, ServerState, Snapshot, SnapshotData,
     StateMachineHandle, TimeScale, Types, Vote,
@@ -209,7 +210,7 @@ impl Network {
     }
 
     /// Reports an impossible answer to the operator; the caller does not pass it on.
-    fn refuse(&self, target: NodeId, why: &str) {
+    fn refuse(&self, target: NodeId, why: &dyn std::error::Error) {
         let why = format!("group {}, an answer: {why}", self.group);
         self.peers.denials().note(target, &why);
     }
@@ -219,13 +220,13 @@ impl Network {
         &self,
         target: NodeId,
         answer: T,
-        judge: impl FnOnce(&Known, &T) -> Result<(), String>,
-    ) -> Result<T, RPCError<Types>> {
+        judge: impl FnOnce(&Known, &T) -> Result<(), Implausible>,
+    ) -> Result<T, CallError> {
         match judge(&self.known(), &answer) {
             Ok(()) => Ok(answer),
             Err(why) => {
                 self.refuse(target, &why);
-                Err(unreachable(why))
+                Err(why.into())
             }
         }
     }
@@ -278,36 +279,26 @@ pub(crate) struct NetworkClient {
 }
 
 impl NetworkClient {
-    async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, RPCError<Types>> {
+    async fn call(&self, request: Call, option: &RPCOption) -> Result<CallAnswer, CallError> {
         let opening = Opening::RaftCalls { group: self.network.group, from: self.network.me };
         let peers = &self.network.peers;
         let limit = self.network.time_scale.stretch(option.hard_ttl());
         let asked = Instant::now();
         let conversation = async {
-            let connection =
-                peers.connection(self.target, Lane::Urgent).await.map_err(|e| e.to_string())?;
+            let connection = peers.connection(self.target, Lane::Urgent).await?;
             let answer: CallResult =
-                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, limit)
-                    .await
-                    .map_err(|error| error.to_string())?;
-            answer
+                call(&connection, Some(&opening), &request, FRAME_BYTES_MAX, limit).await?;
+            answer.map_err(CallError::Refused)
         };
         // openraft gives up at its own limit; this one ends a little earlier, so that openraft
         // receives the error.
-        match tokio::time::timeout(self.patience(option), conversation).await {
-            Ok(Ok(answer)) => {
-                peers.answered(self.target, Lane::Urgent);
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                peers.failed(self.target, Lane::Urgent, asked);
-                Err(unreachable(error))
-            }
-            Err(_) => {
-                peers.failed(self.target, Lane::Urgent, asked);
-                Err(unreachable("no answer in time"))
-            }
+        let answered = tokio::time::timeout(self.patience(option), conversation).await;
+        let answered = answered.unwrap_or(Err(CallError::Timeout));
+        match &answered {
+            Ok(_) => peers.answered(self.target, Lane::Urgent),
+            Err(_) => peers.failed(self.target, Lane::Urgent, asked),
         }
+        answered
     }
 
     /// Returns the time within which an answer must arrive. openraft's own limit, stretched by the
@@ -316,35 +307,31 @@ impl NetworkClient {
         self.network.time_scale.stretch(option.hard_ttl()) * 15 / 16
     }
 
-    async fn open_append(&self) -> Result<(quinn::SendStream, quinn::RecvStream), RPCError<Types>> {
-        let peers = &self.network.peers;
-        let connection = peers.connection(self.target, Lane::Bulk).await.map_err(unreachable)?;
-        connection.open_bi().await.map_err(unreachable)
+    async fn open_bulk(&self) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
+        let connection = self.network.peers.connection(self.target, Lane::Bulk).await?;
+        Ok(connection.open_bi().await.map_err(RpcError::from)?)
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, String> {
-        let peers = &self.network.peers;
-        let text = |error: std::io::Error| error.to_string();
-        let connection =
-            peers.connection(self.target, Lane::Bulk).await.map_err(|e| e.to_string())?;
-        let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, CallError> {
+        let (send, receive) = self.open_bulk().await?;
         let _ = send.set_priority(SNAPSHOT_PRIORITY);
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::RaftSnapshot { group: self.network.group, from: self.network.me });
         let SnapshotData::Outgoing(mut source) = snapshot.snapshot else {
-            return Err("a snapshot that was received cannot be sent".into());
+            return Err(CallError::NotOurs);
         };
         writer.push(&SnapshotHead { vote, meta: snapshot.meta, store: source.meta() });
-        while let Some(rows) = source.next_rows().await.map_err(text)? {
-            writer.send(&SnapshotFrame::Rows(rows)).await.map_err(text)?;
+        while let Some(rows) = source.next_rows().await.map_err(CallError::Checkpoint)? {
+            writer.send(&SnapshotFrame::Rows(rows)).await.map_err(RpcError::from)?;
         }
-        writer.send(&SnapshotFrame::End).await.map_err(text)?;
+        writer.send(&SnapshotFrame::End).await.map_err(RpcError::from)?;
         let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
         let answer = tokio::time::timeout(INSTALL_TIMEOUT, reader.next());
-        let answer = answer.await.map_err(|_| "the snapshot was not installed in time")?;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let answer = answer.ok_or("the receiver ended the stream without an answer")?;
-        decode::<SnapshotAnswer>(&answer).map_err(|error| error.to_string())?
+        let answer = answer.await.map_err(|_| CallError::NotInstalled)?;
+        let answer = answer.map_err(RpcError::from)?.ok_or(RpcError::NoAnswer)?;
+        let answer: SnapshotAnswer = decode(&answer).map_err(RpcError::from)?;
+        let vote = answer.map_err(CallError::Refused)?;
+        self.network.judged(self.target, vote, Known::vote)
     }
 }
 
@@ -359,7 +346,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let now = Instant::now();
         if self.learner_heartbeats.may_skip(self.network.may_vote(self.target), now) {
             // openraft treats this heartbeat as lost and takes no further action.
-            return Err(unreachable("a learner was spared it"));
+            return Err(CallError::Spared.into());
         }
         let sent = request.prev_log_id;
         let append = Bytes::from(encode_append(&request).concat());
@@ -383,11 +370,11 @@ impl RaftNetworkV2<Types> for NetworkClient {
                 }
                 Ok(answer)
             }
-            Ok(Ok(_)) => Err(unreachable("an answer to another question")),
-            Ok(Err(error)) => Err(unreachable(error)),
+            Ok(Ok(_)) => Err(CallError::WrongAnswer.into()),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 peers.failed(self.target, Lane::Urgent, now);
-                Err(unreachable("no answer in time"))
+                Err(CallError::Timeout.into())
             }
         }
     }
@@ -411,15 +398,15 @@ impl RaftNetworkV2<Types> for NetworkClient {
             let mut left_behind = self.network.append_streams.left_behind();
             let opened = tokio::select! {
                 biased;
-                opened = self.open_append() => opened,
-                Ok(()) = left_behind.changed() => Err(unreachable("it is behind the log")),
+                opened = self.open_bulk() => opened,
+                Ok(()) = left_behind.changed() => Err(CallError::LeftBehind),
             };
             let (send, receive) = match opened {
                 Ok(streams) => streams,
                 Err(error) => {
                     // openraft pauses between the requests of a session, but not between sessions.
                     tokio::time::sleep(SESSION_PAUSE).await;
-                    return Err(error);
+                    return Err(error.into());
                 }
             };
             self.network.forget_others();
@@ -445,9 +432,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(Call::Vote(request), &option).await? {
             CallAnswer::Vote(answer) => {
-                self.network.judged(self.target, answer, Known::vote_response)
+                Ok(self.network.judged(self.target, answer, Known::vote_response)?)
             }
-            _ => Err(unreachable("an answer to another question")),
+            _ => Err(CallError::WrongAnswer.into()),
         }
     }
 
@@ -458,9 +445,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         match self.call(Call::PreVote(request), &option).await? {
             CallAnswer::Vote(answer) => {
-                self.network.judged(self.target, answer, Known::vote_response)
+                Ok(self.network.judged(self.target, answer, Known::vote_response)?)
             }
-            _ => Err(unreachable("an answer to another question")),
+            _ => Err(CallError::WrongAnswer.into()),
         }
     }
 
@@ -475,16 +462,8 @@ impl RaftNetworkV2<Types> for NetworkClient {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot) => match sent {
-                Ok(vote) => match self.network.judged(self.target, vote, Known::vote) {
-                    Ok(vote) => Ok(SnapshotResponse::new(vote)),
-                    Err(_) => {
-                        let why = "an answer that cannot be".to_owned();
-                        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))))
-                    }
-                },
-                Err(error) => {
-                    Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error(error))))
-                }
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => Err(StreamingError::Unreachable(error.into())),
             },
         }
     }
@@ -496,19 +475,9 @@ impl RaftNetworkV2<Types> for NetworkClient {
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         match self.call(Call::Transfer(request), &option).await? {
             CallAnswer::Transfer(answer) => Ok(answer),
-            _ => Err(unreachable("an answer to another question")),
+            _ => Err(CallError::WrongAnswer.into()),
         }
     }
-}
-
-/// Returns an error after which openraft waits before it retries.
-fn unreachable(error: impl ToString) -> RPCError<Types> {
-    RPCError::Unreachable(Unreachable::from_string(error))
-}
-
-/// Returns an error after which openraft retries at once.
-fn lost(error: impl ToString) -> RPCError<Types> {
-    RPCError::Network(NetworkError::from_string(error))
 }
 
 #[cfg(test)]

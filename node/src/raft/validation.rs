@@ -16,6 +16,7 @@
 use std::collections::BTreeSet;
 
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::codec::DecodeError;
 use dkv_wire::limits;
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -24,7 +25,7 @@ use openraft::raft::{
 };
 
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
-use dkv_state::{Batch, DirectoryEntry};
+use dkv_state::{Batch, CorruptBatch, DirectoryEntry};
 
 /// Highest valid index: sums with it do not overflow.
 const INDEX_MAX: u64 = 1 << 62;
@@ -40,17 +41,107 @@ pub(super) struct Known {
     pub(super) last: u64,
 }
 
-/// Reason why a message cannot be true.
-pub(super) type Implausible = String;
+/// Reason why the terms, positions or entries of a message cannot be true. The message is refused,
+/// and its sender reported.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Implausible {
+    /// A term is farther ahead than a network in use can have come.
+    #[error("the term leaps to {to} from {from}")]
+    TermLeap {
+        /// The term in the message.
+        to: u64,
+        /// The replica's own term.
+        from: Term,
+    },
+    /// An index is farther ahead than a leader can be.
+    #[error("the index leaps to {to} from {from}")]
+    IndexLeap {
+        /// The index in the message.
+        to: u64,
+        /// The replica's own last index.
+        from: u64,
+    },
+    /// An entry is of a later term than the message.
+    #[error("an entry of term {entry} in term {message}")]
+    LaterTerm {
+        /// The term of the entry.
+        entry: u64,
+        /// The term of the message.
+        message: u64,
+    },
+    /// Only a leader may send such a message, and the vote in it was not granted by a quorum.
+    #[error("{0} of somebody who does not lead")]
+    NoLeader(&'static str),
+    /// Entries do not follow each other.
+    #[error("entry {index} comes where {due} is due")]
+    Gap {
+        /// The index of the entry.
+        index: u64,
+        /// The index that is due.
+        due: u64,
+    },
+    /// The terms of entries decrease.
+    #[error("entry {0} is of an earlier term than the one before")]
+    EarlierTerm(u64),
+    /// Two positions cannot belong to one log.
+    #[error("entries {0} and {1} are not of one log")]
+    TwoLogs(LogId, LogId),
+    /// The group cannot apply an entry.
+    #[error("entry {index}: {why}")]
+    Entry {
+        /// The index of the entry.
+        index: u64,
+        /// The problem.
+        why: InvalidPayload,
+    },
+    /// A snapshot has no last entry.
+    #[error("a snapshot of nothing")]
+    EmptySnapshot,
+    /// The membership of a snapshot is later than the snapshot.
+    #[error("the members of a snapshot are later than it is")]
+    LaterMembers,
+    /// No group can have such members.
+    #[error(transparent)]
+    Members(#[from] InvalidMembers),
+    /// A heartbeat carries no entries of which a part could be accepted.
+    #[error("a part of nothing was taken")]
+    PartOfNothing,
+    /// The beginning of the log cannot conflict with another log.
+    #[error("a conflict with the beginning of the log")]
+    ConflictAtBeginning,
+    /// A conflict is at another entry than the one in the request.
+    #[error("a conflict at entry {0}, which was not asked about")]
+    UnaskedConflict(u64),
+}
+
+/// Reason why a group cannot apply an entry.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidPayload {
+    /// It is a change to members that no group can have.
+    #[error(transparent)]
+    Members(#[from] InvalidMembers),
+    /// It is no batch of a shard.
+    #[error(transparent)]
+    Batch(#[from] CorruptBatch),
+    /// It is a batch from an impossible time.
+    #[error("its clock shows a time that cannot be")]
+    Clock,
+    /// It is no change of the directory.
+    #[error(transparent)]
+    Directory(#[from] DecodeError),
+}
+
+/// The members of a configuration that no group can have.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no group can have such members")]
+pub(crate) struct InvalidMembers;
 
 impl Known {
     /// Checks that a message may mention a term.
     fn term(&self, term: u64) -> Result<(), Implausible> {
         match Term(term).may_follow(self.term) {
             true => Ok(()),
-            false => {
-                Err(format!("the term leaps to {term} from {}", self.term.unwrap_or_default()))
-            }
+            false => Err(Implausible::TermLeap { to: term, from: self.term.unwrap_or_default() }),
         }
     }
 
@@ -59,10 +150,10 @@ impl Known {
         let Some(at) = at else { return Ok(()) };
         let most = self.last.saturating_add(limits::ENTRIES_AHEAD_MAX).min(INDEX_MAX);
         if at.index > most {
-            return Err(format!("the index leaps to {} from {}", at.index, self.last));
+            return Err(Implausible::IndexLeap { to: at.index, from: self.last });
         }
         if *at.leader_id > term {
-            return Err(format!("an entry of term {} in term {term}", *at.leader_id));
+            return Err(Implausible::LaterTerm { entry: *at.leader_id, message: term });
         }
         Ok(())
     }
@@ -81,7 +172,7 @@ impl Known {
         let AppendEntriesRequest { vote, prev_log_id, leader_commit, entries } = request;
         self.vote(vote)?;
         if !vote.committed {
-            return Err("entries of somebody who does not lead".into());
+            return Err(Implausible::NoLeader("entries"));
         }
         let term = vote.leader_id.term;
         self.position(prev_log_id.as_ref(), term)?;
@@ -90,13 +181,14 @@ impl Known {
         for entry in entries {
             let next = before.map_or(0, |before| before.index + 1);
             if entry.log_id.index != next {
-                return Err(format!("entry {} comes where {next} is due", entry.log_id.index));
+                return Err(Implausible::Gap { index: entry.log_id.index, due: next });
             }
             self.position(Some(&entry.log_id), term)?;
             if before.is_some_and(|before| before.leader_id > entry.log_id.leader_id) {
-                return Err(format!("entry {next} is of an earlier term than the one before"));
+                return Err(Implausible::EarlierTerm(next));
             }
-            payload(group, entry)?;
+            let index = entry.log_id.index;
+            payload(group, entry).map_err(|why| Implausible::Entry { index, why })?;
             before = Some(entry.log_id);
         }
         in_order(before.as_ref(), leader_commit.as_ref())?;
@@ -123,16 +215,16 @@ impl Known {
     pub(super) fn snapshot(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Implausible> {
         self.vote(vote)?;
         if !vote.committed {
-            return Err("a snapshot of somebody who does not lead".into());
+            return Err(Implausible::NoLeader("a snapshot"));
         }
-        let last = meta.last_log_id.as_ref().ok_or("a snapshot of nothing")?;
+        let last = meta.last_log_id.as_ref().ok_or(Implausible::EmptySnapshot)?;
         self.position(Some(last), vote.leader_id.term)?;
         let members = meta.last_membership.log_id().as_ref();
         self.position(members, vote.leader_id.term)?;
         if members > Some(last) {
-            return Err("the members of a snapshot are later than it is".into());
+            return Err(Implausible::LaterMembers);
         }
-        stored_membership(&meta.last_membership)
+        Ok(stored_membership(&meta.last_membership)?)
     }
 
     /// Checks an answer to a vote or a pre-vote.
@@ -151,9 +243,9 @@ impl Known {
     ) -> Result<(), Implausible> {
         match answer {
             AppendEntriesResponse::HigherVote(vote) => self.vote(vote),
-            AppendEntriesResponse::PartialSuccess(_) => Err("a part of nothing was taken".into()),
+            AppendEntriesResponse::PartialSuccess(_) => Err(Implausible::PartOfNothing),
             AppendEntriesResponse::Conflict if sent.is_none() => {
-                Err("a conflict with the beginning of the log".into())
+                Err(Implausible::ConflictAtBeginning)
             }
             AppendEntriesResponse::Conflict | AppendEntriesResponse::Success => Ok(()),
         }
@@ -168,7 +260,7 @@ impl Known {
         match refusal {
             StreamAppendError::HigherVote(vote) => self.vote(vote),
             StreamAppendError::Conflict(at) if Some(at) != sent => {
-                Err(format!("a conflict at entry {}, which was not asked about", at.index))
+                Err(Implausible::UnaskedConflict(at.index))
             }
             StreamAppendError::Conflict(_) => Ok(()),
         }
@@ -186,46 +278,45 @@ fn in_order(one: Option<&LogId>, other: Option<&LogId>) -> Result<(), Implausibl
     let by_place = one.index.cmp(&other.index);
     let by_term = one.leader_id.cmp(&other.leader_id);
     if by_place.is_eq() && by_term.is_ne() || by_place == by_term.reverse() && by_term.is_ne() {
-        return Err(format!("entries {one} and {other} are not of one log"));
+        return Err(Implausible::TwoLogs(*one, *other));
     }
     Ok(())
 }
 
 /// Checks that a group of this kind can apply an entry: one that it cannot apply stops the replica.
-fn payload(group: GroupId, entry: &Entry) -> Result<(), Implausible> {
-    let broken = |why: String| format!("entry {}: {why}", entry.log_id.index);
+fn payload(group: GroupId, entry: &Entry) -> Result<(), InvalidPayload> {
     match &entry.payload {
         EntryPayload::Blank => Ok(()),
         EntryPayload::Membership(membership) => {
             let members = membership.nodes().map(|(node, _)| *node).collect();
-            self::membership(membership.get_joint_config(), &members).map_err(broken)
+            Ok(self::membership(membership.get_joint_config(), &members)?)
         }
         EntryPayload::Normal(proposal) if group.is_shard() => {
-            let batch = Batch::decode(&proposal.0).map_err(|error| broken(error.to_string()))?;
-            match batch.time_ms() <= CLOCK_MS_MAX {
-                true => Ok(()),
-                false => Err(broken("its clock shows a time that cannot be".into())),
-            }
+            let batch = Batch::decode(&proposal.0)?;
+            if batch.time_ms() <= CLOCK_MS_MAX { Ok(()) } else { Err(InvalidPayload::Clock) }
         }
-        EntryPayload::Normal(proposal) => match DirectoryEntry::decode(&proposal.0) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(broken(error.to_string())),
-        },
+        EntryPayload::Normal(proposal) => {
+            DirectoryEntry::decode(&proposal.0)?;
+            Ok(())
+        }
     }
 }
 
-fn stored_membership(stored: &StoredMembership) -> Result<(), Implausible> {
+fn stored_membership(stored: &StoredMembership) -> Result<(), InvalidMembers> {
     let members = stored.nodes().map(|(node, _)| *node).collect();
     membership(stored.get_joint_config(), &members)
 }
 
-fn membership(configs: &[BTreeSet<NodeId>], members: &BTreeSet<NodeId>) -> Result<(), Implausible> {
+fn membership(
+    configs: &[BTreeSet<NodeId>],
+    members: &BTreeSet<NodeId>,
+) -> Result<(), InvalidMembers> {
     let is_sized =
         |voters: &BTreeSet<NodeId>| (1..=limits::REPLICATION_MAX as usize).contains(&voters.len());
     let is_whole = (1..=2).contains(&configs.len())
         && configs.iter().all(|voters| is_sized(voters) && voters.is_subset(members))
         && members.len() <= limits::NODES_MAX;
-    if is_whole { Ok(()) } else { Err("no group can have such members".into()) }
+    if is_whole { Ok(()) } else { Err(InvalidMembers) }
 }
 
 #[cfg(test)]

@@ -36,10 +36,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 
 /// The commands that wait at a shard. Clones share their state.
 #[derive(Clone, Default)]
-pub(crate) struct Backlog(Arc<Mutex<Kept>>);
+pub(crate) struct Backlog(Arc<Mutex<BacklogState>>);
 
 #[derive(Default)]
-struct Kept {
+struct BacklogState {
     commands: usize,
     bytes: usize,
     holders: HashMap<HolderId, Waiting>,
@@ -63,14 +63,14 @@ pub(crate) struct Place(Option<(Backlog, HolderId, usize)>);
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some((backlog, holder, bytes)) = self.0.take() {
-            let mut kept = backlog.lock();
-            kept.commands -= 1;
-            kept.bytes -= bytes;
-            if let Some(own) = kept.holders.get_mut(&holder) {
+            let mut state = backlog.lock();
+            state.commands -= 1;
+            state.bytes -= bytes;
+            if let Some(own) = state.holders.get_mut(&holder) {
                 own.commands -= 1;
                 own.bytes -= bytes;
                 if own.commands == 0 {
-                    kept.holders.remove(&holder);
+                    state.holders.remove(&holder);
                 }
             }
         }
@@ -89,20 +89,20 @@ impl Backlog {
         expires: Instant,
         now: Instant,
     ) -> Result<Place, Duration> {
-        let mut kept = self.lock();
-        let wait = kept.wait(now);
+        let mut state = self.lock();
+        let wait = state.wait(now);
         // A write that begins and does not end in time has an outcome that its client cannot know.
         // Batches differ in duration, so this leaves one to spare.
-        let late = !wait.is_zero() && now + wait + 2 * kept.batch > expires;
-        let most = if kept.is_modest(holder) { 2 } else { 1 };
-        let too_much = kept.bytes > 0 && kept.bytes + bytes > most * BYTES_MAX;
+        let late = !wait.is_zero() && now + wait + 2 * state.batch > expires;
+        let most = if state.is_modest(holder) { 2 } else { 1 };
+        let too_much = state.bytes > 0 && state.bytes + bytes > most * BYTES_MAX;
         if wait > WAIT_MAX * most as u32 || late || too_much {
             // By then about half of the queue has drained.
             return Err((wait / 2).clamp(RETRY.0, RETRY.1));
         }
-        kept.commands += 1;
-        kept.bytes += bytes;
-        let own = kept.holders.entry(holder).or_default();
+        state.commands += 1;
+        state.bytes += bytes;
+        let own = state.holders.entry(holder).or_default();
         own.commands += 1;
         own.bytes += bytes;
         Ok(Place(Some((self.clone(), holder, bytes))))
@@ -115,20 +115,20 @@ impl Backlog {
 
     /// Records that the batch begun at `begun` has ended, whatever its outcome.
     pub(super) fn end(&self, begun: Instant, now: Instant) {
-        let mut kept = self.lock();
-        if let Some(place) = kept.begun.iter().position(|one| *one == begun) {
-            kept.begun.swap_remove(place);
+        let mut state = self.lock();
+        if let Some(place) = state.begun.iter().position(|one| *one == begun) {
+            state.begun.swap_remove(place);
         }
         // Half the old average, half the new value: two fast batches make up for a slow one.
-        kept.batch = (kept.batch + now.duration_since(begun)) / 2;
+        state.batch = (state.batch + now.duration_since(begun)) / 2;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, BacklogState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl BacklogState {
     /// Returns whether a holder has less than an average share of the waiting commands and bytes.
     fn is_modest(&self, holder: HolderId) -> bool {
         let own = self.holders.get(&holder).copied().unwrap_or_default();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use dkv_base::id::NodeId;
 use tokio::sync::oneshot;
 
-use super::Group;
+use super::Replica;
 use crate::raft::{Metrics, ServerState};
 use crate::replica::write_batches::Hold;
 
 /// Time to wait for news of the new leader once the old one no longer leads.
 const SUCCESSOR_WAIT: Duration = Duration::from_millis(10);
 
-impl Group {
+impl Replica {
     /// Transfers leadership to the voter that has most of the log, and waits until that is done.
     ///
     /// Returns whether this replica no longer leads.

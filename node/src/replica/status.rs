@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 
-use super::Group;
+use super::Replica;
 use crate::raft::{self, Metrics, ServerState};
 
 /// Most entries that a member may lack and still count as caught up: about as many as are in
@@ -28,7 +28,7 @@ pub struct GroupFigures {
     pub reads_waiting: usize,
 }
 
-impl Group {
+impl Replica {
     /// The figures that only this node can know.
     pub(crate) fn figures(&self) -> GroupFigures {
         GroupFigures {

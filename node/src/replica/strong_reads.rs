@@ -48,14 +48,14 @@ const ROUNDS_AWAY_MAX: usize = 16;
 
 /// A strong read that waits for its round.
 pub(crate) struct PendingRead {
-    pub(crate) asked: Asked,
+    pub(crate) query: ReadQuery,
     /// Whether a replica that does not lead may answer.
     pub(crate) anywhere: bool,
     pub(crate) reply: ReplyTo,
 }
 
 /// The question that a read asks.
-pub(crate) enum Asked {
+pub(crate) enum ReadQuery {
     /// The value of a key.
     Key(Bytes),
     /// A page of keys, including writes that wait in an outbox.
@@ -112,13 +112,13 @@ pub(crate) fn serve(
     receipt: Receipt,
 ) {
     let (mut keys, mut scans, mut asked_how_far) = (Vec::new(), Vec::new(), Vec::new());
-    for PendingRead { asked, reply, .. } in reads {
-        match asked {
-            Asked::Key(key) => {
+    for PendingRead { query, reply, .. } in reads {
+        match query {
+            ReadQuery::Key(key) => {
                 keys.push((key, move |looked| answer(reply, receipt, looked)));
             }
-            Asked::Page(span, waiting) => scans.push((span, waiting, reply)),
-            Asked::Committed => asked_how_far.push(reply),
+            ReadQuery::Page(span, waiting) => scans.push((span, waiting, reply)),
+            ReadQuery::Committed => asked_how_far.push(reply),
         }
     }
     // The control group has no keys; nodes ask it only how far it is committed.
@@ -138,7 +138,7 @@ pub(crate) fn serve(
         for (span, waiting, reply) in scans {
             match state_machine.scan(&span, &waiting, receipt) {
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
-                Err(why) => reply.refuse(Refusal::Unavailable(why)),
+                Err(error) => reply.refuse(error.into()),
             }
         }
     });
@@ -194,7 +194,7 @@ fn answer(reply: ReplyTo, receipt: Receipt, looked: LookupResult) {
         Ok(Lookup { revision, stamp, stored }) => {
             reply.send(Ok(Answer::Value(Receipt { revision, stamp, ..receipt }, stored)));
         }
-        Err(why) => reply.refuse(Refusal::Unavailable(why)),
+        Err(error) => reply.refuse(error.into()),
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) async fn run(
     let mut in_flight = FuturesUnordered::new();
     let mut window = InFlightWindow::new(IN_FLIGHT_MAX);
     let mut open = true;
-    let mut held: Option<Held> = None;
+    let mut held: Option<ActiveHold> = None;
     while open || !waiting.is_empty() || !in_flight.is_empty() {
         if let Some(held) = held.as_mut().filter(|_| in_flight.is_empty()) {
             held.tell_drained();
@@ -148,7 +148,7 @@ pub(crate) async fn run(
                 window.ends(ended - begun);
                 answer(group, me, proposer.state_machine().last_stamp(), outcome, replies);
             }
-            Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(Held::from(hold)),
+            Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(hold.into()),
             () = released(&mut held), if held.is_some() => held = None,
             () = until(turn.at()), if turn.at().is_some() => {}
             () = tokio::time::sleep(if log_full { LOOK_AGAIN } else { EXPIRE_EVERY }),
@@ -160,18 +160,18 @@ pub(crate) async fn run(
     }
 }
 
-struct Held {
+struct ActiveHold {
     drained: Option<oneshot::Sender<()>>,
     released: oneshot::Receiver<()>,
 }
 
-impl From<Hold> for Held {
+impl From<Hold> for ActiveHold {
     fn from(Hold { drained, released }: Hold) -> Self {
         Self { drained: Some(drained), released }
     }
 }
 
-impl Held {
+impl ActiveHold {
     fn tell_drained(&mut self) {
         if let Some(drained) = self.drained.take() {
             // The caller may have lost patience; then it releases too.
@@ -180,7 +180,7 @@ impl Held {
     }
 }
 
-async fn released(held: &mut Option<Held>) {
+async fn released(held: &mut Option<ActiveHold>) {
     if let Some(held) = held {
         let _ = (&mut held.released).await;
     }

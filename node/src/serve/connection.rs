@@ -31,9 +31,9 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
         node.peers().met(peer, &connection);
     }
     if identity.role == Role::Server {
-        node.set_called_back();
+        node.connections().set_called_back();
     }
-    let quota = node.quotas().of(identity.holder);
+    let quota = node.connections().quotas().of(identity.holder);
     let caller = Arc::new(Caller::default());
     loop {
         if identity.role == Role::Node {
@@ -55,7 +55,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
             reader,
             writer,
         );
-        node.spawn(stream);
+        node.tasks().spawn(stream);
     }
 }
 
@@ -135,7 +135,7 @@ async fn serve_stream(
         }
         Opening::RaftAppend { acknowledged, .. } => {
             if let Err(why) = group.durability().check(from, acknowledged) {
-                return node.peers().denials().note(from, &why);
+                return node.peers().denials().note(from, &why.to_string());
             }
             raft::serve_append(group.as_replica_handle(), raft_peer, reader, writer).await;
         }
@@ -147,7 +147,7 @@ async fn serve_stream(
             if let Err(why) = taken
                 && is_open
             {
-                node.fail(format!("group {} has stopped: {why}", group.id()));
+                node.tasks().fail(format!("group {} has stopped: {why}", group.id()));
             }
         }
     }

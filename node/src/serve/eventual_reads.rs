@@ -21,8 +21,8 @@ use dkv_wire::message::{
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::outbox::{DurableWrite, Outbox};
-use crate::replica::Group;
-use crate::replica::strong_reads::{self, Asked, PendingRead, ReplicaName};
+use crate::replica::Replica;
+use crate::replica::strong_reads::{self, PendingRead, ReadQuery, ReplicaName};
 use dkv_state::{Listed, ListedKey, ShardState};
 
 /// Time that a read waits for data on its way. A replica that follows is behind by a round trip and
@@ -35,7 +35,7 @@ const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 /// The parts of a shard on one node.
 #[derive(Clone)]
 struct Part {
-    group: Arc<Group>,
+    group: Arc<Replica>,
     outbox: Option<Arc<Outbox>>,
     /// The removed nodes among those whose eventual writes must be there: the shard will never get
     /// the writes of theirs that it lacks now.
@@ -45,8 +45,8 @@ struct Part {
 /// Answers an eventual read.
 pub(crate) fn read(
     node: &Node,
-    group: &Arc<Group>,
-    asked: Asked,
+    group: &Arc<Replica>,
+    query: ReadQuery,
     bounds: ReadBounds,
     reply: ReplyTo,
 ) {
@@ -55,12 +55,12 @@ pub(crate) fn read(
     let empty = bounds.is_empty();
     let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
     let removed = bounds.deposits.iter().map(|(other, _)| *other);
-    let removed = removed.filter(|other| node.was_removed(*other)).collect();
+    let removed = removed.filter(|other| node.replicas().was_removed(*other)).collect();
     let part = Part { group: Arc::clone(group), outbox, removed };
     if empty || part.keeps_within(&bounds) {
-        return part.answer(asked, reply);
+        return part.answer(query, reply);
     }
-    group.spawn(async move { part.later(asked, bounds, reply).await });
+    group.spawn(async move { part.later(query, bounds, reply).await });
 }
 
 /// The answer that a node without a replica can give all the same: a write of the key that waits in
@@ -71,7 +71,7 @@ pub(crate) fn without_replica(node: &Node, body: &RequestBody) -> Option<Answer>
             waiting_key(node, *shard, key, bounds)
         }
         RequestBody::Scan { shard, span, mode: ReadMode::Held }
-            if node.knows_shard(*shard) && node.group(*shard).is_none() =>
+            if node.replicas().knows_shard(*shard) && node.group(*shard).is_none() =>
         {
             Some(waiting_page(node, *shard, span))
         }
@@ -118,20 +118,20 @@ fn answer_of(pending: DurableWrite, receipt: Receipt) -> Answer {
 }
 
 impl Part {
-    fn answer(&self, mut asked: Asked, mut reply: ReplyTo) {
+    fn answer(&self, mut query: ReadQuery, mut reply: ReplyTo) {
         let Self { group, outbox, removed: _ } = self;
         // The outbox first, then the state: a write that leaves the outbox is in the state by then.
-        match (outbox, &mut asked) {
-            (Some(outbox), Asked::Key(key)) => {
+        match (outbox, &mut query) {
+            (Some(outbox), ReadQuery::Key(key)) => {
                 if let Some(pending) = outbox.find(key) {
                     reply = self.or_pending(pending, reply);
                 }
             }
-            (Some(outbox), Asked::Page(span, waiting)) => *waiting = outbox.list(span),
+            (Some(outbox), ReadQuery::Page(span, waiting)) => *waiting = outbox.list(span),
             _ => {}
         }
         let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
-        let read = PendingRead { asked, anywhere: true, reply };
+        let read = PendingRead { query, anywhere: true, reply };
         strong_reads::serve(group.state_machine(), std::iter::once(read), receipt);
     }
 
@@ -151,19 +151,19 @@ impl Part {
         here
     }
 
-    async fn later(self, asked: Asked, bounds: ReadBounds, reply: ReplyTo) {
+    async fn later(self, query: ReadQuery, bounds: ReadBounds, reply: ReplyTo) {
         let group = &self.group;
         let mut applied = group.state_machine().applied();
         let arrived = applied.wait_for(|_| self.has(&bounds));
         let arrived = tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok();
         if arrived && self.keeps_within(&bounds) {
-            return self.answer(asked, reply);
+            return self.answer(query, reply);
         }
         // The answer is labelled strong, which is more than the read asked for. It does not show
         // the writes that wait in the outbox here, so it is of no use to a client that was promised
         // those.
         let (strong, answered) = ReplyTo::here();
-        group.read(PendingRead { asked, anywhere: true, reply: strong });
+        group.read(PendingRead { query, anywhere: true, reply: strong });
         let patience = AS_FAR_AS_THE_PRIMARY.max(group.time_scale().round_trip() * 3);
         match tokio::time::timeout(patience, answered).await {
             Ok(Ok(Ok(answer))) if self.has_applied(&bounds) => reply.send(Ok(answer)),

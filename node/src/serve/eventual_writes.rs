@@ -42,7 +42,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     let Deposit { shard, holder, stamp, again, key, value } = deposit;
     let outbox = match node.outbox(shard) {
         Ok(outbox) => outbox,
-        Err(why) => return reply.refuse(Refusal::Unavailable(why)),
+        Err(error) => return reply.refuse(Refusal::Unavailable(error.to_string())),
     };
     let group = node.group(shard);
     let (ordered, existed) =
@@ -69,7 +69,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     let owners = Arc::clone(owners);
     let term = group.map_or(Term(0), |group| group.term());
     let taking = Arc::clone(node);
-    node.spawn(async move {
+    node.tasks().spawn(async move {
         let taken = outbox.deposit(stamp, key, value).await;
         if let Ok(number) = taken {
             owners.took(holder, shard, number, bytes);
@@ -92,13 +92,13 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
 
 fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
     let Deposit { shard, stamp, key, value, .. } = deposit;
-    if !node.knows_shard(*shard) {
+    if !node.replicas().knows_shard(*shard) {
         return Err(Refusal::Invalid(format!("there is no shard {shard}")));
     }
     dkv_state::check_key(key)?;
     let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
     dkv_state::check_value(operation, node.settings().value_bytes_max)?;
-    if node.disk_full() {
+    if node.store().disk_full() {
         return Err(Refusal::Unavailable(
             "the disk of this node is full; it takes writes once there is room on it".into(),
         ));

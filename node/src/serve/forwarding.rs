@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 
 /// Time before a retry when no node could be asked.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The shard whose primary has to answer a request, if that is another node.
-pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
+pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<GroupId> {
     let (shard, anywhere) = match body {
         RequestBody::Propose { shard, .. } => (*shard, false),
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
@@ -32,10 +32,10 @@ pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
         }
         _ => return None,
     };
-    if !node.knows_shard(shard) {
+    if !replicas.knows_shard(shard) {
         return None;
     }
-    match node.group(shard) {
+    match replicas.get(shard) {
         Some(group) if anywhere || group.leads() => None,
         _ => Some(shard),
     }
@@ -44,7 +44,7 @@ pub(crate) fn destination(node: &Node, body: &RequestBody) -> Option<GroupId> {
 /// Has a request answered by a node that can.
 pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, reply: ReplyTo) {
     let forwarding = Arc::clone(node);
-    node.spawn(async move {
+    node.tasks().spawn(async move {
         let result = pass_on(&forwarding, shard, request).await;
         reply.send(result);
     });
@@ -79,7 +79,7 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
                 if doubt && is_write && refused {
                     break;
                 }
-                node.learn_primary(shard, target);
+                node.coordination().learn_primary(shard, target);
                 return result;
             }
             Err(NotSent::Before(error)) => {

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Longest time that the replicas have to report.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// Passes the answer of `done` on to `reply` once every replica has the state that it is about. A
 /// quarter of the time that the asker waits, from now on, is left for the answer's way back.
 pub(crate) fn answer(
-    group: &Arc<Group>,
+    group: &Arc<Replica>,
     done: oneshot::Receiver<Result<Answer, Refusal>>,
     deadline_ms: u32,
     reply: ReplyTo,
@@ -75,7 +75,7 @@ fn left(until: Instant, now: Instant) -> Duration {
 }
 
 /// Waits until every member has applied what this replica has.
-async fn reach(group: &Group, until: Instant) -> Reach {
+async fn reach(group: &Replica, until: Instant) -> Reach {
     let patience = left(until, Instant::now());
     let index = group.state_machine().applied_index();
     let others = group.members().into_iter().filter(|node| *node != group.who().node);
@@ -94,7 +94,7 @@ async fn reach(group: &Group, until: Instant) -> Reach {
 /// Returns whether a member had to wait until it had applied that entry, or `None` if it is not
 /// known to have applied it.
 async fn has(
-    group: &Group,
+    group: &Replica,
     node: NodeId,
     index: u64,
     patience: Duration,
@@ -114,7 +114,7 @@ async fn has(
 }
 
 /// Answers the primary once this replica has applied entry `index`.
-pub(crate) fn report(group: &Arc<Group>, index: u64, deadline_ms: u32, reply: ReplyTo) {
+pub(crate) fn report(group: &Arc<Replica>, index: u64, deadline_ms: u32, reply: ReplyTo) {
     let was_behind = group.state_machine().applied_index() < index;
     if !was_behind {
         return reply.send(Ok(Answer::Reached { was_behind }));

@@ -343,8 +343,8 @@ impl DataDir {
     }
 
     /// Makes an error that says that this directory cannot be used now.
-    pub(crate) fn unusable(&self, why: &impl ToString) -> String {
-        self.io(io::Error::other(why.to_string())).to_string()
+    pub(crate) fn unusable(&self, why: &impl ToString) -> DataDirError {
+        self.io(io::Error::other(why.to_string()))
     }
 
     /// Makes an error that says what has gone from this directory.

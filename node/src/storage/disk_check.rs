@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dkv_base::durable::named;
@@ -36,14 +36,46 @@ struct SyncTime {
 }
 
 /// Result of the check.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Verdict {
     /// Fast enough.
     Fine,
     /// Fast enough mostly: worth a warning.
     Slow(String),
     /// Elections would not end.
-    Unfit(String),
+    Unfit(TooSlow),
+}
+
+/// A disk whose syncs take as long as an election.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "a sync of this disk takes {sync_ms:.0} ms, and an election begins after {election_min_ms} ms: \
+     the network would never agree; use a faster disk, or raise election_min_ms to more than {:.0} \
+     and the other times with it when the network is created",
+    10.0 * sync_ms
+)]
+pub(crate) struct TooSlow {
+    sync_ms: f64,
+    election_min_ms: u64,
+}
+
+/// Reason why a node must not begin on a disk.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    /// The disk is too slow for the network's election times.
+    #[error(transparent)]
+    TooSlow(#[from] TooSlow),
+    /// The disk cannot take what a new node has to write.
+    #[error("{} needs {} MiB of free disk space: {source}", .path.display(), ROOM_BYTES / 1024 / 1024)]
+    NoRoom {
+        /// The data directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The thread that measured the disk ended without an answer.
+    #[error(transparent)]
+    Thread(io::Error),
 }
 
 /// Measures the disk below a data directory, and logs the result.
@@ -55,11 +87,11 @@ pub(crate) async fn check(
     directory: &Path,
     settings: &Settings,
     has_data: bool,
-) -> Result<(), String> {
+) -> Result<(), DiskError> {
     for attempt in 1.. {
         let path = directory.to_owned();
         let measured = run_blocking(move || measure(&path)).await;
-        let verdict = match measured.map_err(|error| error.to_string())? {
+        let verdict = match measured.map_err(DiskError::Thread)? {
             Ok(time) => judge(time, settings),
             // The measurement failed, as on a full disk, and the node goes on without it. Whether
             // it starts depends later on the storage engine's reserve.
@@ -77,7 +109,7 @@ pub(crate) async fn check(
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             }
-            Verdict::Unfit(problem) => return Err(problem),
+            Verdict::Unfit(problem) => return Err(problem.into()),
         }
         break;
     }
@@ -107,7 +139,7 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
 
 /// Refuses a disk on which a node could not begin. The check comes before a token is used, because
 /// a token may be good for one use only.
-pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
+pub(crate) fn require_room(directory: &Path) -> Result<(), DiskError> {
     let path = directory.join("room-test");
     let tried = create(&path).and_then(|file| {
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM_BYTES) {
@@ -125,13 +157,7 @@ pub(crate) fn require_room(directory: &Path) -> Result<(), String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(&path, error)),
         _ => Ok(()),
     };
-    tried.and(removed).map_err(|error| {
-        format!(
-            "{} needs {} MiB of free disk space: {error}",
-            directory.display(),
-            ROOM_BYTES / 1024 / 1024
-        )
-    })
+    tried.and(removed).map_err(|source| DiskError::NoRoom { path: directory.to_owned(), source })
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -140,20 +166,17 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path).map_err(|error| named(path, error))
 }
 
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
 /// Compares the sync times of a disk with the election times.
 fn judge(time: SyncTime, settings: &Settings) -> Verdict {
     let heartbeat = Duration::from_millis(settings.heartbeat_ms);
     let election = Duration::from_millis(settings.election_min_ms);
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     if time.median >= election {
-        return Verdict::Unfit(format!(
-            "a sync of this disk takes {:.0} ms, and an election begins after {} ms: the network \
-             would never agree; use a faster disk, or raise election_min_ms to more than {:.0} \
-             and the other times with it when the network is created",
-            ms(time.median),
-            settings.election_min_ms,
-            10.0 * ms(time.median),
-        ));
+        let election_min_ms = settings.election_min_ms;
+        return Verdict::Unfit(TooSlow { sync_ms: ms(time.median), election_min_ms });
     }
     if time.median * 2 >= heartbeat || time.longest >= election {
         return Verdict::Slow(format!(

@@ -27,9 +27,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 use crate::raft::QUIESCENT_SLOWDOWN;
-use crate::replica::Group;
+use crate::replica::Replica;
 
 /// Shortest time between two probes of a silent leader.
 const TRY_EVERY: Duration = Duration::from_millis(10);
@@ -57,18 +57,21 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut asking: BTreeSet<NodeId> = BTreeSet::new();
     // Until the time given here, the task does not probe that leader again.
     let mut resting: BTreeMap<NodeId, Instant> = BTreeMap::new();
-    let mut told: JoinSet<Told> = JoinSet::new();
+    let mut results: JoinSet<TaskResult> = JoinSet::new();
     let mut handled: BTreeMap<(GroupId, Term), Takeover> = BTreeMap::new();
     let ticks = node.ticks();
     loop {
         let heartbeat = Duration::from_millis(node.settings().heartbeat_ms);
-        let led = led_by_others(&node);
+        let led = led_by_others(node.replicas(), node.id());
         handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let is_quiescent =
-            |groups: &[Arc<Group>]| groups.iter().all(|group| group.time_scale().is_quiescent());
+            |groups: &[Arc<Replica>]| groups.iter().all(|group| group.time_scale().is_quiescent());
         let all_rest = is_quiescent(&node.groups());
-        let look_every =
-            if all_rest || node.only_follows() { LOOK_EVERY_AT_REST } else { LOOK_EVERY };
+        let look_every = if all_rest || node.replicas().only_follows() {
+            LOOK_EVERY_AT_REST
+        } else {
+            LOOK_EVERY
+        };
         let mut next = Instant::now() + look_every;
         for (leader, groups) in &led {
             let leader = *leader;
@@ -94,25 +97,25 @@ pub(crate) async fn run(node: Arc<Node>) {
             let Some(probe) = probe_of(&mut probes, leader, address).await else { continue };
             let patience = REFUSAL_WAIT.max(round_trip * 3 / 2);
             // A rehearsal delays what QUIC sends; the probe must take as long.
-            let delay = node.endpoint().added_round_trip(address);
+            let delay = node.connections().endpoint().added_round_trip(address);
             asking.insert(leader);
-            told.spawn(async move {
+            results.spawn(async move {
                 let refused = probe.refuses(patience).await;
                 if refused && !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
-                Told::Looked { leader, refused }
+                TaskResult::Probed { leader, refused }
             });
         }
         // A distant leader answers late, and must not delay the others.
         let answered = tokio::select! {
             biased;
-            answered = next_answer(&mut told) => answered,
+            answered = next_answer(&mut results) => answered,
             () = ticks.until(next) => continue,
         };
         let (leader, refused) = match answered {
-            Some(Ok(Told::Looked { leader, refused })) => (leader, refused),
-            Some(Ok(Told::Succeeded(group, term))) => {
+            Some(Ok(TaskResult::Probed { leader, refused })) => (leader, refused),
+            Some(Ok(TaskResult::TakeoverEnded(group, term))) => {
                 if let Some(takeover) = handled.get_mut(&(group, term)) {
                     *takeover = Takeover::Over(Instant::now());
                 }
@@ -123,7 +126,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         asking.remove(&leader);
         let heard = node.peers().liveness(leader).last_heard();
         // The groups that the leader led at the time of the probe, and still leads.
-        let groups = led_by_others(&node).remove(&leader).filter(|_| refused);
+        let groups = led_by_others(node.replicas(), node.id()).remove(&leader).filter(|_| refused);
         for group in groups.into_iter().flatten() {
             let term = group.term();
             let takeover = handled.get(&(group.id(), term));
@@ -131,10 +134,10 @@ pub(crate) async fn run(node: Arc<Node>) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
                 handled.insert((group.id(), term), Takeover::UnderWay);
                 let node = Arc::clone(&node);
-                told.spawn(async move {
+                results.spawn(async move {
                     let id = group.id();
                     succeed(node, group, leader, term).await;
-                    Told::Succeeded(id, term)
+                    TaskResult::TakeoverEnded(id, term)
                 });
             }
         }
@@ -142,11 +145,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Result of one of the failure detector's tasks.
-enum Told {
+enum TaskResult {
     /// The task probed a leader: the kernel at its address refused, or did not.
-    Looked { leader: NodeId, refused: bool },
+    Probed { leader: NodeId, refused: bool },
     /// The takeover from the leader of that term has ended.
-    Succeeded(GroupId, Term),
+    TakeoverEnded(GroupId, Term),
 }
 
 /// State of the takeover from a leader whose process is gone.
@@ -177,10 +180,10 @@ async fn next_answer<T: 'static>(answers: &mut JoinSet<T>) -> Option<Result<T, J
 }
 
 /// Groups in which this node's vote may count and another node leads, by leader.
-fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
-    let mut led: BTreeMap<NodeId, Vec<Arc<Group>>> = BTreeMap::new();
-    for group in node.groups() {
-        if let Some(leader) = group.leader().filter(|leader| *leader != node.id())
+fn led_by_others(replicas: &Replicas, me: NodeId) -> BTreeMap<NodeId, Vec<Arc<Replica>>> {
+    let mut led: BTreeMap<NodeId, Vec<Arc<Replica>>> = BTreeMap::new();
+    for group in replicas.all() {
+        if let Some(leader) = group.leader().filter(|leader| *leader != me)
             && !group.only_follows()
         {
             led.entry(leader).or_default().push(group);
@@ -191,7 +194,7 @@ fn led_by_others(node: &Node) -> BTreeMap<NodeId, Vec<Arc<Group>>> {
 
 /// Stands for election, after the voters whose turn comes first, until another node leads: a vote
 /// may still be split, and Raft's own next attempt may be far away.
-async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term) {
+async fn succeed(node: Arc<Node>, group: Arc<Replica>, leader: NodeId, term: Term) {
     group.forget_leader(leader).await;
     // Voters of both the old and the new configuration: while a configuration is not committed, a
     // departing voter may be the only one that can be elected.
@@ -223,7 +226,7 @@ async fn succeed(node: Arc<Node>, group: Arc<Group>, leader: NodeId, term: Term)
 }
 
 /// Round trip to the farthest of the remaining voters.
-fn farthest(node: &Node, group: &Group, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
+fn farthest(node: &Node, group: &Replica, voters: &BTreeSet<NodeId>, gone: NodeId) -> Duration {
     let others = voters.iter().filter(|voter| **voter != node.id() && **voter != gone);
     let measured = others.filter_map(|voter| node.peers().round_trip(*voter)).max();
     measured.unwrap_or_default().max(group.time_scale().round_trip())

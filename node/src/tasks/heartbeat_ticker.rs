@@ -39,12 +39,12 @@ pub(crate) async fn run(node: Arc<Node>) {
             .iter()
             .filter(|group| group.leads() && group.time_scale().beats(whole))
             .collect();
-        node.expect_heartbeats(beating.len());
+        node.connections().expect_heartbeats(beating.len());
         // A group that is behind with its work must not delay the others.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
         let all_rest = groups.iter().all(|group| group.time_scale().is_quiescent());
         ticks.set_rests(all_rest);
-        let seldom = all_rest || node.only_follows();
+        let seldom = all_rest || node.replicas().only_follows();
         let until = if seldom { next_whole } else { ticks.next(every, now) };
         ticks.until_beat(until).await;
     }

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_wire::network::Settings;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 
 /// Interval between checks of the log.
 const TICK: Duration = Duration::from_millis(50);
@@ -44,18 +45,18 @@ const STALLED_AFTER_ELECTIONS: u32 = 5;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut tick = TICK;
-    let mut asked = Asked::default();
+    let mut asked = RequestedPurges::default();
     let mut fsyncs = 0;
     loop {
         match tick {
             TICK_WHILE_LONG => tokio::time::sleep(tick).await,
             _ => node.ticks().pause(tick).await,
         }
-        let stats = node.wal().stats();
-        node.set_disk_full(stats.short_of_room || stats.waiting_for_room);
+        let stats = node.store().wal().stats();
+        node.store().set_disk_full(stats.short_of_room || stats.waiting_for_room);
         let pending = Duration::from_micros(stats.write_pending_us);
-        if pending >= stalled_after(&node) {
-            step_aside(&node, pending).await;
+        if pending >= stalled_after(&node.settings()) {
+            step_aside(node.replicas(), pending).await;
         }
         for group in node.groups() {
             if group.state_machine().changed_bytes() >= CHANGED_BYTES_MAX {
@@ -113,11 +114,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Purges that were asked for, and since when each has had no effect.
 #[derive(Default)]
-struct Asked {
+struct RequestedPurges {
     first: BTreeMap<GroupId, (u64, Instant)>,
 }
 
-impl Asked {
+impl RequestedPurges {
     /// Records that the log of a group should have been purged up to `upto`, and is not. Returns
     /// whether this has lasted too long; if it goes on, it returns true again after the same time.
     fn in_vain(&mut self, group: GroupId, upto: u64, now: Instant) -> bool {
@@ -130,14 +131,14 @@ impl Asked {
     }
 }
 
-fn stalled_after(node: &Node) -> Duration {
-    let election = Duration::from_millis(node.settings().election_max_ms);
+fn stalled_after(settings: &Settings) -> Duration {
+    let election = Duration::from_millis(settings.election_max_ms);
     (election * STALLED_AFTER_ELECTIONS).max(STALLED_AFTER_MIN)
 }
 
 /// Hands over all groups that this node leads.
-async fn step_aside(node: &Node, pending: Duration) {
-    for group in node.groups() {
+async fn step_aside(replicas: &Replicas, pending: Duration) {
+    for group in replicas.all() {
         if group.leads() {
             warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
             if !group.hand_over(TICK).await {
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_purge_is_in_vain_when_it_was_asked_for_long_ago() {
-        let (mut asked, start) = (Asked::default(), Instant::now());
+        let (mut asked, start) = (RequestedPurges::default(), Instant::now());
         let ms = |ms| start + Duration::from_millis(ms);
         assert!(!asked.in_vain(GroupId(1), 10, ms(0)));
         assert!(!asked.in_vain(GroupId(1), 10, ms(499)));

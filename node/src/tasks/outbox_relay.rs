@@ -13,12 +13,14 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::rpc::RpcError;
 use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
+use crate::net::rpc::ExchangeError;
 use crate::node::Node;
 use crate::outbox::Outbox;
 use crate::replica::backlog::Place;
@@ -172,10 +174,11 @@ impl Relay {
                 peers.answered(primary, Lane::Bulk);
                 attempt
             }
-            Ok(Err(why)) => {
+            Ok(Err(error)) => {
                 peers.failed(primary, Lane::Bulk, asked);
-                debug!(?primary, why, "an outbox was not emptied");
-                Attempt { acknowledged: None, refused: Some(Refusal::Unavailable(why)) }
+                debug!(?primary, %error, "an outbox was not emptied");
+                let refused = Some(Refusal::Unavailable(error.to_string()));
+                Attempt { acknowledged: None, refused }
             }
             Err(_) => {
                 peers.failed(primary, Lane::Bulk, asked);
@@ -191,10 +194,17 @@ async fn send(
     primary: NodeId,
     shard: GroupId,
     window: Vec<(Number, Bytes)>,
-) -> Result<Attempt, String> {
-    let connection = node.peers().connection(primary, Lane::Bulk).await;
-    let connection = connection.map_err(|error| error.to_string())?;
-    let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+) -> Result<Attempt, ExchangeError> {
+    let connection = node.peers().connection(primary, Lane::Bulk).await?;
+    Ok(send_over(&connection, shard, window).await?)
+}
+
+async fn send_over(
+    connection: &quinn::Connection,
+    shard: GroupId,
+    window: Vec<(Number, Bytes)>,
+) -> Result<Attempt, RpcError> {
+    let (send, receive) = connection.open_bi().await?;
     let mut writer = FrameWriter::new(send);
     writer.push(&Opening::Requests);
     let deadline_ms = WINDOW_TIMEOUT.as_millis() as u32;
@@ -204,13 +214,12 @@ async fn send(
         let body = RequestBody::Propose { shard, everywhere: false, command };
         writer.push(&Request { id: number.0, deadline_ms, forward: false, body });
     }
-    writer.flush().await.map_err(|error| error.to_string())?;
+    writer.flush().await?;
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
     let mut results = std::collections::BTreeMap::new();
     while results.len() < numbers.len() {
-        let frame = reader.next().await.map_err(|error| error.to_string())?;
-        let frame = frame.ok_or("the primary ended the conversation")?;
-        let reply: Reply = decode(&frame).map_err(|error| error.to_string())?;
+        let frame = reader.next().await?.ok_or(RpcError::NoAnswer)?;
+        let reply: Reply = decode(&frame)?;
         results.insert(Number(reply.id), reply.result);
     }
     let _ = writer.into_inner().finish();

@@ -22,7 +22,8 @@ use dkv_base::id::NodeId;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::node::Node;
+use crate::net::peers::Peers;
+use crate::node::{Node, Replicas};
 
 /// Interval between checks for contact.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -49,14 +50,16 @@ pub(crate) async fn made(node: &Node) {
 }
 
 fn is_made(node: &Node) -> bool {
-    node.server().seen().is_some() || node.peers().is_met() || others(node).is_empty()
+    node.connections().server().seen().is_some()
+        || node.peers().is_met()
+        || others(node.replicas(), node.id()).is_empty()
 }
 
 /// The other nodes of the directory.
-fn others(node: &Node) -> BTreeSet<NodeId> {
-    let listed = node.control().state_machine().with_directory(|directory| {
+fn others(replicas: &Replicas, me: NodeId) -> BTreeSet<NodeId> {
+    let listed = replicas.with_directory(|directory| {
         let nodes = directory.nodes().iter().filter(|(_, member)| !member.left);
-        nodes.map(|(id, _)| *id).filter(|id| *id != node.id()).collect()
+        nodes.map(|(id, _)| *id).filter(|id| *id != me).collect()
     });
     listed.unwrap_or_default()
 }
@@ -67,24 +70,28 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut unreached = Unreached::default();
     loop {
         node.ticks().pause(WATCH_EVERY).await;
-        meet_voters(&node);
-        let (refusing, others) = (node.peers().refusing(), others(&node));
+        meet_voters(node.replicas(), node.peers(), node.id());
+        let (refusing, others) = (node.peers().refusing(), others(node.replicas(), node.id()));
         for peer in refusing.difference(&known) {
             warn!(?peer, "another node refuses this one: it says that this node was removed");
         }
         if is_removed(&refusing, &others) {
-            return node.fail(format!(
+            return node.tasks().fail(format!(
                 "this node was removed from the network, as {} of the {} other nodes say; to join again, \
                  start it with an empty data directory (this one is {})",
                 refusing.intersection(&others).count(),
                 others.len(),
-                node.data_dir().path().display()
+                node.store().data_dir().path().display()
             ));
         }
         known = refusing;
-        let is_reached = node.was_called_back() || node.peers().is_met();
+        let is_reached = node.connections().was_called_back() || node.peers().is_met();
         let address = node.me().address;
-        match unreached.look(is_reached, node.server().seen().is_some(), Instant::now()) {
+        match unreached.look(
+            is_reached,
+            node.connections().server().seen().is_some(),
+            Instant::now(),
+        ) {
             Some(ReachabilityChange::NotReached) => warn!(
                 %address,
                 "nobody reaches this node at the address that it names: not the registration server, and no \
@@ -101,11 +108,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Connects this node to those it votes with: when the leader that they all hear is gone, the next
 /// one needs their votes, and a handshake over a long distance takes longer than an election.
-fn meet_voters(node: &Node) {
-    let groups = node.groups().into_iter().filter(|group| !group.only_follows());
+fn meet_voters(replicas: &Replicas, peers: &Peers, me: NodeId) {
+    let groups = replicas.all().into_iter().filter(|group| !group.only_follows());
     let voters: BTreeSet<NodeId> = groups.flat_map(|group| group.voters()).collect();
-    for voter in voters.into_iter().filter(|voter| *voter != node.id()) {
-        node.peers().warm(voter);
+    for voter in voters.into_iter().filter(|voter| *voter != me) {
+        peers.warm(voter);
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Fault {
     /// All nodes lose their power at once.
     Blackout,
     /// All nodes lose their power at once after their disks were slow for a while and all clients
-    /// wrote, so that much waits to be synced.
+    /// wrote, so many bytes wait to be synced.
     Outage,
     /// A node is stopped cleanly.
     Stop,

@@ -1,4 +1,4 @@
-//! What was written eventually, and what the last reads have to show of it.
+//! Eventual writes, and the part of them that the last reads have to show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,8 @@ pub(super) struct EventualWrites {
 /// A key that has eventual writes.
 #[derive(Default)]
 struct Key {
-    /// Values of those that were accepted, by their stamps; no value of a delete. Of those of one
-    /// stamp any may stay.
+    /// Values of those that were accepted, by their stamps; no value of a delete. Any one of those
+    /// with the same stamp may stay.
     accepted: BTreeMap<u64, BTreeSet<Option<String>>>,
     /// Values of those whose stamp is not known: strong ones, and eventual ones that may have been
     /// accepted.

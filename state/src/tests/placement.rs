@@ -325,9 +325,11 @@ proptest! {
         // If there were too few nodes before, each shard gets the replica that it lacked on this
         // one.
         let voters = replication.min(nodes.into()) * shards;
-        let ideal = if u32::from(nodes) < replication { shards } else { voters / u32::from(nodes + 1) };
+        let lacked = u32::from(nodes) < replication;
+        let ideal = if lacked { shards } else { voters / u32::from(nodes + 1) };
         let taken = moved.len() as u32;
-        prop_assert!(taken >= ideal.saturating_sub(1) && taken <= ideal + 1, "{} of {}", taken, ideal);
+        let is_fair = taken >= ideal.saturating_sub(1) && taken <= ideal + 1;
+        prop_assert!(is_fair, "{} of {}", taken, ideal);
         prop_assert!(moved.iter().all(|it| it.to == Some(node(newcomer))));
         prop_assert!(is_even(&world.counts()), "{:?}", world.counts());
     }

@@ -86,7 +86,13 @@ proptest! {
     #[test]
     fn keeps_what_was_acknowledged(
         rounds in prop::collection::vec(
-            (prop::collection::vec(op(), 1..60), 0_u64..150, any::<u64>(), 0_u64..30, any::<bool>()),
+            (
+                prop::collection::vec(op(), 1..60),
+                0_u64..150,
+                any::<u64>(),
+                0_u64..30,
+                any::<bool>(),
+            ),
             1..5,
         ),
     ) {

@@ -114,7 +114,7 @@ async fn a_handshake_too_many_is_refused_and_a_later_one_is_not() {
     let mut admitted = serve(&acceptor, &endpoint);
     let address = endpoint.local_address().unwrap();
     let others = others(&acceptor, 8);
-    // Nobody has more than one, so nobody makes room.
+    // No address has more than one, so none makes room.
     let _own = acceptor.handshakes.take(address.ip());
     let refused = network.client().connect(address, Expect::Server).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Unreachable { .. }), "{refused}");
@@ -176,7 +176,7 @@ async fn one_holder_does_not_take_all_connections_and_some_are_for_administrator
             let Some(Peer::Certified(identity)) = peer else { panic!("{peer:?}") };
             assert_eq!(identity.role, role);
         }
-        // What is reserved is for all of them.
+        // All of them share the reserved places.
         let more = endpoint.connect(address, Expect::Server).await.unwrap();
         assert_eq!(closed_for(&more).await, Close::Busy as u64);
         kept.extend(open);

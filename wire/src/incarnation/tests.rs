@@ -57,7 +57,7 @@ fn a_restart_is_sound_and_so_are_many() {
         assert_eq!(witness.observe(&directory), Verdict::Sound);
         witness.observe(&last);
     }
-    // Nobody heard of these.
+    // The witness does not hear of these.
     for boot in 100..200 {
         directory = directory.restarted(boot, 200);
     }
@@ -72,7 +72,7 @@ fn a_copy_from_before_a_start_is_told_apart() {
     let second = first.restarted(2, 20);
     assert_eq!(witness.ask(&second), Verdict::Sound);
     witness.0.advance(1, BootId(2), 30);
-    // Of the end of the first run.
+    // A copy from the end of the first run.
     let copy = first.restarted(3, 20);
     assert!(is_older(witness.ask(&copy)));
     // Nor does it help to start it again and again, until its numbers are larger.
@@ -383,6 +383,6 @@ fn a_run_that_names_as_many_as_it_may_fits_into_a_frame() {
     let most = PastIncarnation { boot: BootId(u64::MAX), left: Some(u64::MAX) };
     let (start, boot, past) = (u64::MAX, BootId(u64::MAX), vec![most; PAST_MAX]);
     let run = Incarnation { start, boot, past, opened: u64::MAX, mark: u64::MAX };
-    // What is said with it, between nodes and to the server, is small.
+    // The rest of the message, between nodes and to the server, is small.
     assert!(crate::codec::encode(&run).len() + 512 < crate::limits::JOIN_FRAME_BYTES_MAX);
 }

@@ -40,8 +40,8 @@ pub struct RecertifyRequest {
 }
 
 /// Asks for a new certificate for the holder of one that expired longer ago than
-/// [`RECERTIFY_WITHIN`]: an old disk alone must not be enough to get in. The holder keeps its identity,
-/// and the token shows that an administrator vouches for it once more.
+/// [`RECERTIFY_WITHIN`]: an old disk alone must not be enough to get in. The holder keeps its
+/// identity, and the token shows that an administrator vouches for it once more.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadmitRequest {
     /// The old certificate, and the proof of its key.

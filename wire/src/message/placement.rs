@@ -20,7 +20,7 @@ pub struct Measures {
     pub directory: Revision,
 }
 
-/// What is left on a node being drained, by its own report.
+/// The remainder on a node being drained, by its own report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remainder {
     /// Whether it may still accept an eventual write. Once it accepts none, that holds across

@@ -44,7 +44,7 @@ fn every_message_comes_back() {
     for_each_message!(check);
 }
 
-/// An old client and a new node must mean the same bytes: whoever changes this file changes the
+/// An old client and a new node must mean the same bytes: a change of this file is a change of the
 /// protocol. Later variants go to the end of their enum, later fields into a later message.
 #[test]
 fn messages_are_the_bytes_that_they_were() {

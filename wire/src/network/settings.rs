@@ -54,7 +54,7 @@ impl Default for Settings {
 pub struct SettingsError {
     /// The name of the setting, as in config.json.
     pub setting: &'static str,
-    /// What is wrong, and what would be right.
+    /// The fault, and what would be right.
     pub problem: String,
 }
 

@@ -1,6 +1,8 @@
 //! A network of three nodes and two shards, written down.
 
-use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, Term};
+use dkv_api::{
+    GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, StatusError, Term,
+};
 use dkv_base::id::NetworkId;
 use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus, ServerStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
@@ -81,7 +83,7 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
             let said = if answering.contains(&number) {
                 Ok(answer(number, &voters, &[0, 1, 2], &leads(number)))
             } else {
-                Err("no answer within 1 s".to_owned())
+                Err(StatusError::Silent("no answer within 1 s".to_owned()))
             };
             (info(number, NodeState::Live), said)
         })

@@ -304,7 +304,7 @@ impl Network {
         let status = eventually("the node does not answer", async || {
             let status = client.status().await;
             let found = status.nodes.into_iter().find(|(info, _)| info.id == id);
-            found.ok_or("it is not known")?.1
+            found.ok_or("it is not known")?.1.map_err(|error| error.to_string())
         })
         .await;
         client.close().await;

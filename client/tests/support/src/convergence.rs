@@ -96,7 +96,7 @@ pub fn same_state(status: &NetworkStatus, nodes: &[NodeId]) -> Result<Vec<NodeSt
 fn said(status: &NetworkStatus, nodes: &[NodeId]) -> Result<Vec<NodeStatus>, String> {
     let of = |id: &NodeId| {
         let found = status.nodes.iter().find(|(info, _)| info.id == *id);
-        found.ok_or(format!("{id:?} is not known"))?.1.clone()
+        found.ok_or(format!("{id:?} is not known"))?.1.clone().map_err(|error| error.to_string())
     };
     nodes.iter().map(of).collect()
 }

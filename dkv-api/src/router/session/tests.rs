@@ -25,7 +25,8 @@ proptest! {
                 let write_id = session.next_write_id().unwrap();
                 prop_assert_eq!(write_id.serial.0, twin.len() as u64 + 1);
                 // The shard may forget nothing that is unfinished.
-                prop_assert!(twin.iter().all(|(other, done)| *done || other.serial >= write_id.settled));
+                let is_kept = |other: &WriteId| other.serial >= write_id.settled;
+                prop_assert!(twin.iter().all(|(other, done)| *done || is_kept(other)));
                 twin.push((write_id, false));
             } else {
                 let index = unfinished[pick % unfinished.len()];

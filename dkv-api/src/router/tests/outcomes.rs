@@ -177,7 +177,7 @@ fn a_session_is_told_once_of_writes_that_were_lost_and_goes_on() {
     assert_eq!(bounds.deposits, [(node("n2"), Number(5))]);
     let lost = Refusal::Lost { node: node("n2"), number: Number(5) };
     script.answer(asked, id, Err(lost));
-    let Err(Error::Unavailable(why)) = script.outcome() else { panic!("it is told") };
+    let Err(Error::Unavailable(why)) = script.outcome() else { panic!("the loss goes unreported") };
     assert!(why.contains("were lost: n2 at 10.0.0.1:2 was removed"), "{why}");
     assert_eq!(script.session_bounds().2.deposits, []);
 }

@@ -72,27 +72,30 @@ fn the_whole_history_is_bounded() {
 
 #[test]
 fn the_state_is_that_which_callers_meet() {
-    let state = |nodes: &[&str], leaders: &[&str], read: Result<u64, &str>| {
+    let state = |nodes: &[&str], leaders: &[&str], read: Result<u64, Error>| {
         let seen = report(nodes, leaders, 1);
-        let health = judge(Some(&seen), Some(&read.map_err(str::to_owned)));
+        let health = judge(Some(&seen), Some(&read));
         (health.state, health.reasons.first().cloned().unwrap_or_default())
     };
-    let fine = Ok(700);
-    assert_eq!(state(&ALL, &["n1", "n1"], fine), (State::Available, String::new()));
+    let fine = || Ok(700);
+    assert_eq!(state(&ALL, &["n1", "n1"], fine()), (State::Available, String::new()));
     // No further node may fail, though every key can be read and written.
-    let (degraded, why) = state(&["n1", "n2", "-n3"], &["n1", "n1"], fine);
+    let (degraded, why) = state(&["n1", "n2", "-n3"], &["n1", "n1"], fine());
     assert_eq!((degraded, why.as_str()), (State::Degraded, "n3 does not answer"));
-    let (alone, why) = state(&["n1"], &["n1", "n1"], fine);
+    let (alone, why) = state(&["n1"], &["n1", "n1"], fine());
     assert_eq!((alone, why.as_str()), (State::Degraded, "tolerates no further failures"));
-    let (lost, why) = state(&["n1", "-n2", "-n3"], &["n1", "n1"], fine);
+    let (lost, why) = state(&["n1", "-n2", "-n3"], &["n1", "n1"], fine());
     assert_eq!((lost, why.as_str()), (State::Unavailable, "2 of 2 groups have no majority"));
-    let (leaderless, why) = state(&ALL, &["n1", ""], fine);
+    let (leaderless, why) = state(&ALL, &["n1", ""], fine());
     assert_eq!((leaderless, why.as_str()), (State::Unavailable, "1 group has no primary"));
     // Whatever the nodes report.
-    let (read, why) = state(&ALL, &["n1", "n1"], Err("nobody answers"));
-    assert_eq!((read, why.as_str()), (State::Unavailable, "strong reads fail: nobody answers"));
+    let (read, why) = state(&ALL, &["n1", "n1"], Err(Error::Unavailable("nobody answers".into())));
+    assert_eq!(
+        (read, why.as_str()),
+        (State::Unavailable, "strong reads fail: unavailable: nobody answers")
+    );
     assert_eq!(judge(None, None).state, State::Unknown);
-    assert_eq!(judge(None, Some(&Err("x".into()))).state, State::Unavailable);
+    assert_eq!(judge(None, Some(&Err(Error::Unavailable("x".into())))).state, State::Unavailable);
     let mut server = report(&ALL, &["n1", "n1"], 1);
     server.server.reachable = false;
     assert_eq!(judge(Some(&server), Some(&Ok(1))).state, State::Degraded);

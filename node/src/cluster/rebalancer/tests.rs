@@ -76,7 +76,7 @@ fn a_node_may_be_switched_off_by_its_own_word_alone() {
         ] {
             assert!(!may_stop(&measured, Some(Ok(left))), "{left:?}");
         }
-        assert!(!may_stop(&measured, Some(Err("no answer".into()))));
+        assert!(!may_stop(&measured, Some(Err(NoWord::WrongAnswer))));
         // A report from before the question counts for nothing.
         let report = NodeReport { keeps_writes: false, ..NodeReport::default() };
         measured.nodes.insert(node, NodeMeasure { report: Some(report), ..NodeMeasure::default() });
@@ -97,9 +97,10 @@ fn a_node_that_is_to_stay_may_not_be_switched_off() {
 fn a_silent_node_that_is_being_emptied_is_named_as_the_obstacle() {
     let (directory, measured, node) =
         network(|node| vec![DirectoryCommand::Drain { node, on: true }]);
-    let places = places(&directory, &measured, node, Some(&Err("no answer in 250 ms".into())));
+    let silent = Refusal::Unavailable("no answer in 250 ms".into());
+    let places = places(&directory, &measured, node, Some(&Err(NoWord::Refused(silent))));
     assert_eq!(
         places.obstacle.as_deref(),
-        Some("it does not say whether it is empty: no answer in 250 ms")
+        Some("it does not say whether it is empty: unavailable: no answer in 250 ms")
     );
 }

@@ -22,6 +22,7 @@ use dkv_wire::incarnation::{BootId, Incarnation, PAST_MAX, PastIncarnation, Verd
 use dkv_wire::limits::JOIN_FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
+use dkv_wire::rpc::RpcError;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 
@@ -71,6 +72,38 @@ impl Caller {
     }
 }
 
+/// Reason why two nodes do not speak over a connection. The connection is closed, with this reason.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    /// The peer did not state its incarnation in time.
+    #[error("it does not say which run it is")]
+    Silent,
+    /// The peer did not answer a later question in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection or the stream broke.
+    #[error(transparent)]
+    Broken(#[from] RpcError),
+    /// The peer's list of earlier incarnations is too long.
+    #[error("it names too many runs")]
+    TooManyRuns,
+    /// The peer is held back.
+    #[error("it takes no part itself")]
+    HeldBack,
+    /// The peer refuses this node's incarnation.
+    #[error("it refuses this node")]
+    RefusesUs,
+    /// This node refuses the peer's incarnation.
+    #[error("its run is refused: {0:?}")]
+    Refused(Verdict),
+    /// Two processes of the peer are alive.
+    #[error("two processes of it run")]
+    RunsTwice,
+    /// Another incarnation than before answers.
+    #[error("another run answers")]
+    OtherRun,
+}
+
 /// States this node's incarnation on a connection, and learns the other end's. With `goes_on`,
 /// repeats that every few seconds for as long as the connection lives.
 ///
@@ -81,10 +114,10 @@ pub(crate) async fn greet(
     node: NodeId,
     connection: &quinn::Connection,
     goes_on: bool,
-) -> Result<(), String> {
+) -> Result<(), HandshakeError> {
     let greeted =
         tokio::time::timeout(PATIENCE, Greeting::begin(incarnations, node, connection)).await;
-    let greeted = greeted.unwrap_or_else(|_| Err("it does not say which run it is".to_owned()));
+    let greeted = greeted.unwrap_or(Err(HandshakeError::Silent));
     let greeted = match greeted {
         Ok(greeting) => {
             incarnations.let_in(node, greeting.boot, connection).await.map(|()| greeting)
@@ -98,7 +131,7 @@ pub(crate) async fn greet(
                 tokio::spawn(async move {
                     match supervise::caught(greeting.go_on(&incarnations, &connection)).await {
                         Ok(Ok(())) => return,
-                        Ok(Err(why)) => debug!(%node, why, "no more is said on a connection"),
+                        Ok(Err(why)) => debug!(%node, %why, "no more is said on a connection"),
                         Err(panicked) => error!(
                             %node, "the task that says which run this is {panicked}; the connection is \
                              made anew; this is a bug in dkv"
@@ -110,7 +143,7 @@ pub(crate) async fn greet(
             Ok(())
         }
         Err(why) => {
-            Close::Done.close(connection, &why);
+            Close::Done.close(connection, &why.to_string());
             Err(why)
         }
     }
@@ -131,8 +164,8 @@ impl Greeting {
         incarnations: &Incarnations,
         node: NodeId,
         connection: &quinn::Connection,
-    ) -> Result<Self, String> {
-        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    ) -> Result<Self, HandshakeError> {
+        let (send, receive) = connection.open_bi().await.map_err(RpcError::from)?;
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::Run { from: incarnations.shared.me });
         let reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
@@ -144,18 +177,18 @@ impl Greeting {
 
     /// States the incarnation, and once more if the verdict on it does not count yet: only an
     /// answer shows that a process is alive.
-    async fn say(&mut self, incarnations: &Incarnations) -> Result<BootId, String> {
+    async fn say(&mut self, incarnations: &Incarnations) -> Result<BootId, HandshakeError> {
         match self.say_once(incarnations).await {
             Err(_) if self.ask_again => self.say_once(incarnations).await,
             said => said,
         }
     }
 
-    async fn say_once(&mut self, incarnations: &Incarnations) -> Result<BootId, String> {
+    async fn say_once(&mut self, incarnations: &Incarnations) -> Result<BootId, HandshakeError> {
         self.ask_again = false;
         let question = incarnations.question();
         let hello = Hello { run: incarnations.own(), question, answers: self.asked };
-        self.writer.send(&hello).await.map_err(|error| error.to_string())?;
+        self.writer.send(&hello).await.map_err(RpcError::from)?;
         loop {
             let answer = self.next().await?;
             if answer.answers == Some(question) {
@@ -164,28 +197,30 @@ impl Greeting {
         }
     }
 
-    async fn next(&mut self) -> Result<Answer, String> {
-        let frame = self.reader.next().await.map_err(|error| error.to_string())?;
-        let frame = frame.ok_or("it ended the conversation")?;
-        let answer: Answer = decode(&frame).map_err(|error| error.to_string())?;
+    async fn next(&mut self) -> Result<Answer, HandshakeError> {
+        let frame = self.reader.next().await.map_err(RpcError::from)?;
+        let frame = frame.ok_or(RpcError::NoAnswer)?;
+        let answer: Answer = decode(&frame).map_err(RpcError::from)?;
         check(&answer.run)?;
         self.asked = Some(answer.question);
         Ok(answer)
     }
 
-    fn take(&mut self, incarnations: &Incarnations, answer: &Answer) -> Result<BootId, String> {
+    fn take(
+        &mut self,
+        incarnations: &Incarnations,
+        answer: &Answer,
+    ) -> Result<BootId, HandshakeError> {
         let heard = incarnations.hear(self.node, &answer.run, answer.answers);
         self.ask_again = answer.ask_again || heard.ask_again;
         if answer.verdict.is_sound() || !answer.ask_again {
             incarnations.hear_peer(self.node, answer.verdict);
         }
         match (heard.verdict, answer.verdict) {
-            (Verdict::Sound, Verdict::Sound) if answer.is_held => {
-                Err("it takes no part itself".to_owned())
-            }
+            (Verdict::Sound, Verdict::Sound) if answer.is_held => Err(HandshakeError::HeldBack),
             (Verdict::Sound, Verdict::Sound) => Ok(answer.run.boot),
-            (Verdict::Sound, _) => Err("it refuses this node".to_owned()),
-            (refused, _) => Err(format!("its run is refused: {refused:?}")),
+            (Verdict::Sound, _) => Err(HandshakeError::RefusesUs),
+            (refused, _) => Err(HandshakeError::Refused(refused)),
         }
     }
 
@@ -193,7 +228,7 @@ impl Greeting {
         mut self,
         incarnations: &Incarnations,
         connection: &quinn::Connection,
-    ) -> Result<(), String> {
+    ) -> Result<(), HandshakeError> {
         let doubt = incarnations.doubt_of(self.node);
         loop {
             let pause = if self.ask_again { SAY_AGAIN } else { SAY_EVERY };
@@ -206,9 +241,9 @@ impl Greeting {
                 () = tokio::time::sleep(pause) => {}
             }
             let said = tokio::time::timeout(PATIENCE, self.say(incarnations)).await;
-            let boot = said.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+            let boot = said.unwrap_or(Err(HandshakeError::Timeout))?;
             if boot != self.boot {
-                return Err("another run answers".to_owned());
+                return Err(HandshakeError::OtherRun);
             }
         }
     }
@@ -333,8 +368,8 @@ pub(crate) fn frame_samples() -> [Bytes; 2] {
     [encode(&hello), encode(&answer)]
 }
 
-fn check(run: &Incarnation) -> Result<(), String> {
-    if run.past.len() > PAST_MAX { Err("it names too many runs".to_owned()) } else { Ok(()) }
+fn check(run: &Incarnation) -> Result<(), HandshakeError> {
+    if run.past.len() > PAST_MAX { Err(HandshakeError::TooManyRuns) } else { Ok(()) }
 }
 
 /// Answers every connection of an endpoint that the caller's data directory is an older copy.

@@ -81,10 +81,9 @@ impl Incarnations {
         }
     }
 
-    /// Returns the sentence with which this incarnation ends, if an administrator has dismissed it
-    /// or if it is alone with an older copy of its directory. The caller keeps `older_since`
-    /// between calls.
-    fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<String> {
+    /// Returns why this incarnation must end, if an administrator has dismissed it or if it is
+    /// alone with an older copy of its directory. The caller keeps `older_since` between calls.
+    fn farewell(&self, verdict: Verdict, older_since: &mut Option<Instant>) -> Option<Farewell> {
         let ends = match verdict {
             Verdict::Dismissed { .. } => true,
             Verdict::Older { .. } => {
@@ -95,22 +94,27 @@ impl Incarnations {
                 false
             }
         };
-        ends.then(|| self.explain(verdict, &self.own()))
+        ends.then(|| Farewell(self.explain(verdict, &self.own())))
     }
 }
+
+/// Reason why this incarnation must end, and never come back: one sentence for an administrator.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Farewell(String);
 
 /// Returns once the node may serve: the server finds its incarnation sound, or is silent for too
 /// long.
 ///
 /// # Errors
-/// Fails, with the sentence to end with, if an administrator has dismissed this incarnation or if
-/// it is alone with an older copy of the directory.
+/// Fails if an administrator has dismissed this incarnation or if it is alone with an older copy of
+/// the directory.
 pub(crate) async fn before_serving(
     incarnations: &Incarnations,
     server: &ServerLink,
     address: SocketAddr,
     is_alone: bool,
-) -> Result<(), String> {
+) -> Result<(), Farewell> {
     let begun = Instant::now();
     let patience = if is_alone { ALONE_PATIENCE } else { PATIENCE };
     let (mut is_told, mut older_since) = (false, None);
@@ -151,13 +155,13 @@ pub(crate) async fn before_serving(
     }
 }
 
-/// Asks the server until the incarnation has to end, and returns the sentence to end with.
+/// Asks the server until the incarnation has to end, and returns why.
 pub(crate) async fn keep_asking(
     incarnations: Incarnations,
     server: Arc<ServerLink>,
     address: SocketAddr,
     ticks: Ticks,
-) -> String {
+) -> Farewell {
     let mut older_since = None;
     loop {
         let pause = match incarnations.ask(&server, address, false).await {

@@ -96,7 +96,8 @@ proptest! {
             match step {
                 Step::Deposit { key, stamp, value } => {
                     let bytes = value.map(|value| Bytes::from(vec![value]));
-                    let append = ledger.stage(Stamp(stamp), &Bytes::from(vec![key]), bytes.as_ref());
+                    let key_bytes = Bytes::from(vec![key]);
+                    let append = ledger.stage(Stamp(stamp), &key_bytes, bytes.as_ref());
                     let number = append.number.0;
                     prop_assert_eq!(number, twin.last().map_or(0, |last| last.number) + 1);
                     log.append(append.index, append.command);
@@ -116,7 +117,8 @@ proptest! {
                     let last = log.durable.last().map_or(0, |(index, _)| *index);
                     log.next = last.max(log.purged) + 1;
                     let records = log.durable.clone();
-                    ledger = Ledger::load(ME, log.next, records, log.mark.as_deref(), Duration::ZERO).unwrap();
+                    let mark = log.mark.as_deref();
+                    ledger = Ledger::load(ME, log.next, records, mark, Duration::ZERO).unwrap();
                     // The progress of the replica here is known after a restart too.
                     if let Some(purge) = ledger.settle(Number(settled)) {
                         log.purge(purge);
@@ -176,8 +178,9 @@ proptest! {
                 let listed = listed.map(|it| (it.stamp.0, it.value.as_ref().map(|value| value[0])));
                 prop_assert_eq!(listed, latest.filter(|_| key > 0));
             }
+            let states = [settled.saturating_sub(1), settled, taken];
             for (number, state) in (1..=twin.len() as u64)
-                .flat_map(|number| [settled.saturating_sub(1), settled, taken].map(|it| (number, it)))
+                .flat_map(|number| states.map(|it| (number, it)))
             {
                 let is_here = |number| here.iter().any(|it| it.number == number);
                 let expected = (state + 1..=number).all(is_here);

@@ -68,7 +68,7 @@ async fn a_node_that_is_to_be_emptied_takes_no_eventual_write_after_a_restart_ei
     until("it keeps what it took", || !node.remainder().keeps_writes).await;
     assert_eq!(node.remainder().shards, 1);
 
-    let directory = node.data_dir().path().to_owned();
+    let directory = node.store().data_dir().path().to_owned();
     let ended = Arc::downgrade(&node);
     node.stop(PATIENCE).await;
     drop(node);

@@ -9,7 +9,7 @@ use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::rpc::call;
-use dkv_wire::tls::Expect;
+use dkv_wire::tls::{Admit, Expect};
 use futures::FutureExt;
 
 use openraft::raft::AppendEntriesRequest;
@@ -24,10 +24,12 @@ use crate::net::quota::{Quota, Quotas};
 use crate::net::reply::{Begun, Queued, Replies};
 use crate::raft::{Entry, LogId, Vote};
 use crate::replica::backlog::Place;
-use crate::replica::strong_reads::{Asked, PendingRead};
+use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
-use dkv_wal::FatalHook;
+use crate::storage::stores::StorageError;
+use dkv_state::{Engine, EngineOptions};
 use dkv_wal::disk::MemoryDisk;
+use dkv_wal::{FatalHook, Wal, WalOptions};
 
 /// Time that is ample for everything in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,22 +45,6 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
 
 const MIB: u64 = 1024 * 1024;
 
-#[test]
-fn a_segment_is_a_sixteenth_of_the_log_within_bounds() {
-    for (log, segment) in [
-        (0, MIB),
-        (16 * MIB, MIB),
-        (32 * MIB, 2 * MIB),
-        (32 * MIB + 123_456, 2 * MIB),
-        (33 * MIB, 2 * MIB + MIB / 16),
-        (256 * MIB, 16 * MIB),
-        (1024 * MIB, 16 * MIB),
-        (u64::MAX, 16 * MIB),
-    ] {
-        assert_eq!(segment_bytes(log), segment, "{log}");
-    }
-}
-
 /// A name becomes a directory below `data` only if it cannot lead anywhere else.
 #[test]
 fn not_every_name_is_a_name_of_a_directory() {
@@ -68,12 +54,6 @@ fn not_every_name_is_a_name_of_a_directory() {
     for name in ["", ".", "..", ".hidden", "../a", "a/b", "/a", "a\\b", "a b", "ä", "a\0"] {
         assert!(!is_file_name(name), "{name:?}");
     }
-}
-
-#[test]
-fn a_server_on_this_machine_is_reached_from_this_machine() {
-    let server = ([127, 0, 0, 1], 4400).into();
-    assert!(local_ip_towards(server).unwrap().is_loopback());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,7 +143,7 @@ impl Writer {
         let reply = self.replies.to(0, part, Begun::now());
         let key = Bytes::copy_from_slice(key);
         self.node.group(SHARD).unwrap().read(PendingRead {
-            asked: Asked::Key(key),
+            query: ReadQuery::Key(key),
             anywhere: false,
             reply,
         });
@@ -186,7 +166,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
     let mut writer = Writer::new(&node).await;
     // No checkpoint is taken any more, so nothing can be purged.
-    node.engine().set_reserve(u64::MAX / 4);
+    node.store().engine().set_reserve(u64::MAX / 4);
     let mut longest = 0;
     let refusal = loop {
         writer.write(Duration::from_millis(500));
@@ -195,7 +175,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
             Err(refusal) => break refusal,
             other => panic!("{other:?}"),
         }
-        longest = longest.max(node.wal().stats().bytes_on_disk);
+        longest = longest.max(node.store().wal().stats().bytes_on_disk);
         assert!(longest < 2 * log_bytes_max, "a log of {longest} bytes");
     };
     assert!(longest > log_bytes_max / 2, "a log of {longest} bytes");
@@ -207,14 +187,14 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     for _ in 0..8 {
         writer.write(2 * PATIENCE);
     }
-    node.engine().set_reserve(0);
+    node.store().engine().set_reserve(0);
     for _ in 0..8 {
         assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
     }
     for _ in 0..64 {
         writer.write(2 * PATIENCE);
         assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
-        longest = longest.max(node.wal().stats().bytes_on_disk);
+        longest = longest.max(node.store().wal().stats().bytes_on_disk);
     }
     assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
     drop(writer);
@@ -364,7 +344,7 @@ async fn strangers_do_not_hold_a_sound_node_back() {
             node.incarnations().hear_server(dkv_wire::incarnation::Verdict::Sound);
         }
         for (id, _) in &liars {
-            assert!(!node.is_listed(*id));
+            assert!(!node.replicas().is_listed(*id));
             let met = node.peers().connection(*id, crate::net::peers::Lane::Urgent).await;
             assert!(met.is_err(), "a stranger refuses it");
         }

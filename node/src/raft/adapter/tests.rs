@@ -4,13 +4,13 @@ use openraft::{EntryPayload, Membership};
 use super::super::codec::log_id;
 use super::super::{Entry, Vote};
 use super::*;
-use crate::raft::test_replica::{Replica, credentials, new_authority, puts};
+use crate::raft::test_replica::{TestReplica, credentials, new_authority, puts};
 
 /// A client that waits for a leader at the replica that becomes it is served there, and does not go
 /// on waiting for another leader.
 #[tokio::test]
 async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let raft = &replica.raft;
     // Members this far apart have fifteen seconds to agree on a leader.
     replica.time_scale.set_round_trip(Duration::from_secs(5));
@@ -31,7 +31,7 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
 /// knew, although its log may name it as the only member, as a founder's does.
 #[tokio::test]
 async fn a_replica_that_may_not_stand_does_not_do_so_at_its_start_either() {
-    let replica = Replica::start_with(&credentials(&new_authority()), false).await;
+    let replica = TestReplica::start_with(&credentials(&new_authority()), false).await;
     let members = BTreeMap::from([(replica.id, EmptyNode {})]);
     let members = Membership::new(vec![BTreeSet::from([replica.id])], members).unwrap();
     let entry = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(members) };

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use dkv_wire::codec::encode;
 
 use super::super::codec::log_id;
-use super::super::test_replica::{Replica, SHARD};
+use super::super::test_replica::{SHARD, TestReplica};
 use super::*;
 use dkv_wal::disk::MemoryDisk;
 use dkv_wal::{Wal, WalOptions};
 
 /// Returns a log that ends at entry 10, with a vote for `leader` in term 5.
-async fn log(leader: NodeId) -> (Replica, DurabilityCheck, GroupLog) {
-    let replica = Replica::start().await;
+async fn log(leader: NodeId) -> (TestReplica, DurabilityCheck, GroupLog) {
+    let replica = TestReplica::start().await;
     let options = WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() };
     let wal = Wal::open(Arc::new(MemoryDisk::new()), options, Box::new(|_| ())).unwrap();
     let log = wal.group(SHARD);
@@ -48,7 +48,7 @@ async fn a_promise_that_was_never_made_is_not_broken() {
         Acknowledged { term: Term(6), ..acknowledged(&durability, 5, 11) },
     ];
     for lie in lies {
-        let why = durability.check(leader, Some(lie)).unwrap_err();
+        let why = durability.check(leader, Some(lie)).unwrap_err().to_string();
         assert!(why.starts_with("this node has never acknowledged"), "{why}");
     }
     assert!(tokio::time::timeout(Duration::ZERO, durability.broken()).await.is_err());
@@ -56,7 +56,7 @@ async fn a_promise_that_was_never_made_is_not_broken() {
     let again =
         DurabilityCheck::new(durability.log().clone(), replica.state_machine.clone(), 0, SECRET);
     assert!(again.check(leader, Some(acknowledged(&durability, 5, 11))).is_err());
-    assert!(again.broken().await.contains("under its own seal"));
+    assert!(again.broken().await.to_string().contains("under its own seal"));
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn less_than_was_acknowledged_is_a_broken_promise() {
     assert!(!check(5, 11));
     // The vote of term 6 is missing too: it was given before anything was acknowledged.
     assert!(!check(6, 11));
-    let why = durability.broken().await;
+    let why = durability.broken().await.to_string();
     assert!(why.contains("ends at entry 10") && why.contains("acknowledged entry 11"), "{why}");
 }
 

@@ -10,7 +10,7 @@ use tokio::io::DuplexStream;
 
 use super::super::adapter::initialize;
 use super::super::codec::{encode_append, log_id};
-use super::super::test_replica::{Replica, Sent, puts, snapshot};
+use super::super::test_replica::{Sent, TestReplica, puts, snapshot};
 use super::super::{Entry, LogId, MetricsWatch, Proposal, ServerState, SnapshotMeta};
 use super::*;
 
@@ -38,7 +38,7 @@ impl Leader {
     /// Sends a complete snapshot; runs `before_end` once all rows were read.
     async fn send(
         &self,
-        to: &Replica,
+        to: &TestReplica,
         sent: &Sent,
         chunks: &[Bytes],
         before_end: impl FnOnce(),
@@ -69,14 +69,14 @@ async fn send_rows(writer: &mut FrameWriter<DuplexStream>, rows: &Bytes) {
 
 fn refused(taken: Result<Vote, NotTaken>) -> String {
     match taken {
-        Err(NotTaken::Refused(why)) => why,
+        Err(NotTaken::Refused(why)) => why.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
 async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let leader = Leader::new(1);
     let sent = snapshot(20, 40);
     let before = replica.state_machine.summary().hash;
@@ -107,7 +107,7 @@ async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
 
 #[tokio::test]
 async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let leader = Leader::new(1);
     let sent = snapshot(20, 40);
     for _ in 0..2 {
@@ -129,7 +129,7 @@ async fn a_snapshot_that_ends_on_a_full_disk_is_refused_until_there_is_room() {
 
 #[tokio::test]
 async fn of_two_snapshots_at_once_the_later_stands_and_the_other_is_refused() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let (old, new) = (Leader::new(1), Leader::new(2));
     let (early, late) = (snapshot(20, 40), snapshot(30, 50));
 
@@ -172,14 +172,14 @@ fn calls(vote: Vote, last: Option<LogId>) -> Vec<Call> {
     ]
 }
 
-fn term(replica: &Replica) -> u64 {
+fn term(replica: &TestReplica) -> u64 {
     MetricsWatch::of(&replica.raft).borrow().current_term
 }
 
 /// Returns why a message was refused together with its stream.
 fn for_good(answered: Answered) -> String {
     match answered {
-        Err(Refused::ForGood(why)) => why,
+        Err(Refused::ForGood { why, .. }) => why.to_string(),
         Err(Refused::Now(why)) => panic!("refused for now: {why}"),
         Ok(_) => panic!("answered"),
     }
@@ -187,7 +187,7 @@ fn for_good(answered: Answered) -> String {
 
 /// Returns the answer on a stream of entries to one request, if there is one.
 async fn answered(
-    replica: &Replica,
+    replica: &TestReplica,
     raft_peer: RaftPeer,
     request: AppendEntriesRequest<Types>,
 ) -> Option<Bytes> {
@@ -216,7 +216,7 @@ async fn answered(
 /// The sender's certificate is valid and names it; the messages it sends name another node.
 #[tokio::test]
 async fn nobody_leads_or_stands_in_anothers_name() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let (sender, other) = (NodeId::random(), Leader::new(7));
     for vote in [other.vote, Vote::new(7, other.id)] {
         for call in calls(vote, Some(log_id(7, 100))) {
@@ -250,7 +250,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
 /// Such a node may have been removed from the group without having learned of it.
 #[tokio::test]
 async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     initialize(&replica.raft, replica.id).await.unwrap();
     let mut metrics = MetricsWatch::of(&replica.raft);
     let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
@@ -286,13 +286,13 @@ fn batches(term: u64, first: u64, count: u64) -> Vec<Entry> {
 /// A node's certificate alone changes nothing: no term, no entry, no state.
 #[tokio::test]
 async fn a_stranger_is_refused_whatever_it_says() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let leader = Leader::new(7);
     let member = replica.member();
     for call in calls(leader.vote, Some(log_id(7, 100))) {
         let answer = answer_call(&member, &RaftPeer::stranger(leader.id), &encode(&call)).await;
         let Err(Refused::Now(why)) = answer else { panic!("not refused") };
-        assert!(why.contains("no member of group 1"), "{why}");
+        assert!(why.to_string().contains("no member of group 1"), "{why}");
     }
     let entries = AppendEntriesRequest { entries: batches(7, 0, 3), ..append(leader.vote, None) };
     assert_eq!(answered(&replica, RaftPeer::stranger(leader.id), entries.clone()).await, None);
@@ -314,7 +314,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
 /// no other consequence.
 #[tokio::test]
 async fn what_cannot_be_is_refused_from_members_too() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let leader = Leader::new(7);
     let entries = AppendEntriesRequest {
         entries: batches(7, 0, 5),
@@ -421,7 +421,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
 /// A removed member is refused within a moment, on the stream that it already has.
 #[tokio::test]
 async fn a_member_that_is_none_any_more_is_cut_off() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let leader = Leader::new(7);
     let is_member = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let looked_up = Arc::clone(&is_member);
@@ -460,7 +460,7 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
 /// vote against it.
 #[tokio::test]
 async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
-    let replica = Replica::start().await;
+    let replica = TestReplica::start().await;
     let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
     let beat = async || {
         let append = Bytes::from(encode_append(&append(leader.vote, None)).concat());

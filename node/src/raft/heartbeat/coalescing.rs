@@ -24,6 +24,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::Opening;
+use dkv_wire::rpc::RpcError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +33,8 @@ use tracing::debug;
 use crate::common::task_set::TaskSet;
 use crate::common::ticks::Ticks;
 use crate::net::peers::{Lane, Peers};
+use crate::net::rpc::ExchangeError;
+use crate::raft::call_error::CallError;
 use crate::raft::codec::{Call, CallAnswer, CallResult};
 
 /// Longest time for which heartbeats that no task waits for are gathered, once there is one.
@@ -159,7 +162,7 @@ impl HeartbeatCoalescer {
         target: NodeId,
         group: GroupId,
         call: Call,
-    ) -> Result<CallAnswer, String> {
+    ) -> Result<CallAnswer, CallError> {
         let urgent = self.shared.rounds.load(Ordering::Relaxed) > 0;
         self.send(target, group, call, urgent).await
     }
@@ -171,7 +174,7 @@ impl HeartbeatCoalescer {
         target: NodeId,
         group: GroupId,
         call: Call,
-    ) -> Result<CallAnswer, String> {
+    ) -> Result<CallAnswer, CallError> {
         self.send(target, group, call, true).await
     }
 
@@ -181,11 +184,12 @@ impl HeartbeatCoalescer {
         group: GroupId,
         call: Call,
         urgent: bool,
-    ) -> Result<CallAnswer, String> {
+    ) -> Result<CallAnswer, CallError> {
         let (waiter, answer) = oneshot::channel();
         let beat = QueuedCall { group, call, made: Instant::now(), urgent, waiter };
-        self.queue(target).try_send(beat).map_err(|_| "too many heartbeats wait".to_owned())?;
-        answer.await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        self.queue(target).try_send(beat).map_err(|_| CallError::QueueFull)?;
+        let answer = answer.await.map_err(|_| CallError::Unanswered)?;
+        answer.map_err(CallError::Refused)
     }
 
     /// Stops sending to all peers.
@@ -224,7 +228,7 @@ impl Sender {
         while let Some(first) = beats.recv().await {
             let begun = Instant::now();
             if let Err(error) = self.converse(first, &mut beats, &mut number).await {
-                debug!(target = ?self.target, error, "the stream of heartbeats broke");
+                debug!(target = ?self.target, %error, "the stream of heartbeats broke");
                 self.peers.failed(self.target, Lane::Urgent, begun);
             }
         }
@@ -237,10 +241,9 @@ impl Sender {
         first: QueuedCall,
         beats: &mut mpsc::Receiver<QueuedCall>,
         number: &mut u64,
-    ) -> Result<(), String> {
-        let connection = self.peers.connection(self.target, Lane::Urgent).await;
-        let connection = connection.map_err(|error| error.to_string())?;
-        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    ) -> Result<(), ExchangeError> {
+        let connection = self.peers.connection(self.target, Lane::Urgent).await?;
+        let (send, receive) = connection.open_bi().await.map_err(RpcError::from)?;
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::RaftPulse { from: self.me });
         let (waiting, last) = (Waiting::default(), LastAnswer::default());
@@ -256,7 +259,7 @@ impl Sender {
                 let heartbeat_batch =
                     frame(*number, gathered, &waiting, *lock(&last), Instant::now());
                 writer.push(&HeartbeatBatch { mark: self.peers.mark(), ..heartbeat_batch });
-                writer.flush().await.map_err(|error| error.to_string())?;
+                writer.flush().await.map_err(RpcError::from)?;
                 next = beats.recv().await;
             }
             Ok(())
@@ -264,7 +267,7 @@ impl Sender {
         tokio::select! {
             biased;
             ended = writing => ended,
-            error = reading => Err(error),
+            error = reading => Err(error.into()),
         }
     }
 }
@@ -323,16 +326,16 @@ async fn read_answers(
     waiting: Waiting,
     last: LastAnswer,
     heard: impl Fn(u64),
-) -> String {
+) -> RpcError {
     loop {
         let frame: Bytes = match reader.next().await {
             Ok(Some(frame)) => frame,
-            Ok(None) => return "the peer ended the stream".to_owned(),
-            Err(error) => return error.to_string(),
+            Ok(None) => return RpcError::NoAnswer,
+            Err(error) => return error.into(),
         };
         let HeartbeatBatchAnswer { number, at_us, answers, mark } = match decode(&frame) {
             Ok(answer) => answer,
-            Err(error) => return error.to_string(),
+            Err(error) => return error.into(),
         };
         *lock(&last) = Some((at_us, Instant::now()));
         heard(mark);

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::super::HeartbeatCoalescer;
 use super::super::adapter::{initialize, propose, take_step};
 use super::super::codec::{AppendAnswer, Call, CallAnswer, decode_append};
-use super::super::test_replica::{Replica, SHARD, credentials, new_authority, puts};
+use super::super::test_replica::{SHARD, TestReplica, credentials, new_authority, puts};
 use super::*;
 use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
 use dkv_state::reconciler::Step;
@@ -196,7 +196,7 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     let authority = new_authority();
-    let leader = Replica::start_as(&credentials(&authority)).await;
+    let leader = TestReplica::start_as(&credentials(&authority)).await;
     let (one, other) = (Voter::start(&authority), Voter::start(&authority));
     let voters = [&one, &other];
     for voter in voters {
@@ -243,7 +243,7 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     // entry; the leader reports that to the other voter in a request that ends with the same entry.
     one.seen.late.add_permits(1);
     until("it is not committed", || leader.state_machine.applied_index() >= entry).await;
-    until("nobody is told", || other.was_told(entry)).await;
+    until("the other voter does not learn of it", || other.was_told(entry)).await;
     other.seen.late.add_permits(1);
     let has_acknowledged = || {
         let metrics = metrics.borrow();

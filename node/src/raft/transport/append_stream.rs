@@ -5,19 +5,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_base::id::{NodeId, Term};
-use dkv_wire::codec::decode;
-use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::codec::{DecodeError, decode};
+use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Acknowledged, Opening};
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
-use openraft::errors::RPCError;
+use openraft::errors::{NetworkError, RPCError};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
 use super::super::codec::{AppendAnswer, encode_append};
 use super::super::fifo_watch;
+use super::super::validation::Implausible;
 use super::super::{LogId, Types};
-use super::{Network, lost};
+use super::Network;
 use crate::net::peers::Lane;
 
 /// Time that a request which only reports a commit waits for entries to accompany it.
@@ -129,7 +130,7 @@ where
         }
         last_sent = request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id));
         let term = Term(request.vote.leader_id.term);
-        lock(&sent).push(Asked { term, from: request.prev_log_id, to: last_sent });
+        lock(&sent).push(SentRange { term, from: request.prev_log_id, to: last_sent });
         writer.send_parts(encode_append(&request)).await?;
     }
     writer.into_inner().finish().map_err(std::io::Error::other)
@@ -167,25 +168,74 @@ where
 struct Sent {
     count: u64,
     /// The unanswered requests, in their order.
-    unanswered: VecDeque<Asked>,
+    unanswered: VecDeque<SentRange>,
 }
 
 /// The range of a sent request: the entry that it follows on, and its last entry.
-struct Asked {
+struct SentRange {
     term: Term,
     from: Option<LogId>,
     to: Option<LogId>,
 }
 
 impl Sent {
-    fn push(&mut self, asked: Asked) {
+    fn push(&mut self, range: SentRange) {
         self.count += 1;
-        self.unanswered.push_back(asked);
+        self.unanswered.push_back(range);
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reason why a session ended. openraft begins another at once.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    /// The log is being purged beyond what the member has acknowledged.
+    #[error("it is behind the log: a snapshot is next")]
+    LeftBehind,
+    /// The member acknowledged nothing for too long.
+    #[error("no acknowledgement in time")]
+    Timeout,
+    /// The stream broke.
+    #[error(transparent)]
+    Stream(FrameError),
+    /// An answer cannot be decoded.
+    #[error(transparent)]
+    Malformed(DecodeError),
+    /// An answer cannot be true.
+    #[error(transparent)]
+    Untrue(UntrueAnswer),
+}
+
+impl From<SessionError> for RPCError<Types> {
+    fn from(error: SessionError) -> Self {
+        Self::Network(NetworkError::from_string(error))
+    }
+}
+
+/// Reason why an answer cannot belong to the request that was sent.
+#[derive(Debug, thiserror::Error)]
+enum UntrueAnswer {
+    /// No request is unanswered.
+    #[error("an answer to nothing that was sent")]
+    Unasked,
+    /// It acknowledges other entries than those of the request.
+    #[error("entries up to {} are acknowledged as {}", name(sent), name(acknowledged))]
+    OtherEntries {
+        /// The last entry of the request.
+        sent: Option<LogId>,
+        /// The last entry that the answer acknowledges.
+        acknowledged: Option<LogId>,
+    },
+    /// It refuses the request for an impossible reason.
+    #[error(transparent)]
+    Implausible(#[from] Implausible),
+}
+
+fn name(at: &Option<LogId>) -> String {
+    at.map_or("nothing".to_owned(), |at| at.to_string())
 }
 
 /// The acknowledgements of one session, in the order of its requests.
@@ -218,7 +268,7 @@ impl Answers {
                 read = read => read,
                 Ok(()) = answers.left_behind.changed() => {
                     if answers.left_behind.get() > answers.acknowledged {
-                        return Some((Err(lost("it is behind the log: a snapshot is next")), None));
+                        return Some((Err(SessionError::LeftBehind.into()), None));
                     }
                     continue;
                 }
@@ -229,7 +279,7 @@ impl Answers {
                 // log does not move. Ending the session releases the part of our own log that it
                 // keeps from being purged.
                 Err(_) if answers.owed > answers.answered => {
-                    return Some((Err(lost("no acknowledgement in time")), None));
+                    return Some((Err(SessionError::Timeout.into()), None));
                 }
                 Err(_) => answers.owed = lock(&answers.sent).count,
             }
@@ -240,21 +290,21 @@ impl Answers {
             Ok(None) => return None,
             Err(error) => {
                 answers.network.peers.failed(answers.target, Lane::Bulk, answers.begun);
-                return Some((Err(lost(error)), None));
+                return Some((Err(SessionError::Stream(error).into()), None));
             }
         };
         answers.network.peers.answered(answers.target, Lane::Bulk);
-        match decode::<AppendAnswer>(&frame).map_err(|error| error.to_string()) {
+        match decode::<AppendAnswer>(&frame) {
             Ok(answer) => match answers.judge(answer) {
                 Ok(Ok(acknowledged)) => Some((Ok(Ok(acknowledged)), Some(answers))),
                 // After a conflict or a higher vote no queued request can succeed.
                 Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
                 Err(why) => {
                     answers.network.refuse(answers.target, &why);
-                    Some((Err(lost(why)), None))
+                    Some((Err(SessionError::Untrue(why).into()), None))
                 }
             },
-            Err(error) => Some((Err(lost(error)), None)),
+            Err(error) => Some((Err(SessionError::Malformed(error).into()), None)),
         }
     }
 
@@ -262,9 +312,9 @@ impl Answers {
     ///
     /// # Errors
     /// Returns an error if the answer cannot belong to the request that was sent.
-    fn judge(&mut self, answer: AppendAnswer) -> Result<StreamAppendResult<Types>, String> {
-        let asked = lock(&self.sent).unanswered.pop_front();
-        let Asked { term, from, to } = asked.ok_or("an answer to nothing that was sent")?;
+    fn judge(&mut self, answer: AppendAnswer) -> Result<StreamAppendResult<Types>, UntrueAnswer> {
+        let sent = lock(&self.sent).unanswered.pop_front();
+        let SentRange { term, from, to } = sent.ok_or(UntrueAnswer::Unasked)?;
         match answer {
             AppendAnswer::Taken { last, seal } if last == to => {
                 self.acknowledged = last.map_or(0, |last| last.index);
@@ -276,8 +326,7 @@ impl Answers {
                 Ok(Ok(last))
             }
             AppendAnswer::Taken { last, .. } => {
-                let name = |at: Option<LogId>| at.map_or("nothing".to_owned(), |at| at.to_string());
-                Err(format!("entries up to {} are acknowledged as {}", name(to), name(last)))
+                Err(UntrueAnswer::OtherEntries { sent: to, acknowledged: last })
             }
             AppendAnswer::Refused(refused) => {
                 self.network.known().refusal(&refused, from.as_ref())?;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::super::adapter::{initialize, propose, take_step};
 use super::super::codec::{AppendAnswer, decode_append};
-use super::super::test_replica::{Replica, credentials, new_authority};
+use super::super::test_replica::{TestReplica, credentials, new_authority};
 use super::*;
 use dkv_state::BatchBuilder;
 use dkv_state::reconciler::Step;
@@ -77,7 +77,7 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purged() {
     let authority = new_authority();
-    let leader = Replica::start_as(&credentials(&authority)).await;
+    let leader = TestReplica::start_as(&credentials(&authority)).await;
     let learner = credentials(&authority);
     let (endpoint, mut opened) = slow_learner(&learner);
     let id = learner.identity.as_node().unwrap();

@@ -24,7 +24,7 @@ pub(super) fn read(input: &[u8]) {
             assert_eq!(again.as_ref(), Ok(&Some(words)), "{text:?}");
         }
         Ok(None) => {}
-        Err(error) => super::assert_presentable(&error),
+        Err(error) => super::assert_presentable(&error.to_string()),
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         &["127.0.0.1:4400", "W,a,b", "R,a"],
         &["[::1]:4400,localhost", "put", "k", "v", "if-absent"],
         &["local", "--nodes", "3", "--", "R,a"],
-        &["drill", "coordinator-kill", "--seconds", "5"],
+        &["drill", "coordinator-kill", "--time", "5s"],
         &["127.0.0.1", "load", "file", "--verify"],
         &["127.0.0.1", "token", "create", "node", "--life", "1h", "--uses", "3"],
     ];

@@ -202,7 +202,7 @@ impl Store for Memory {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
-            server: Err("there is none".into()),
+            server: Err(dkv_api::StatusError::Silent("there is none".into())),
             nodes: Vec::new(),
             view: None,
             placement: None,

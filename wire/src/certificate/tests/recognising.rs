@@ -37,7 +37,7 @@ fn a_proof_is_of_one_key_and_for_one_connection() {
 #[test]
 fn a_certificate_of_another_authority_is_not_recognised() {
     let own = authority();
-    // The same network by name: whoever made it knows everything but the authority's key.
+    // The same network by name: its maker knows everything but the authority's key.
     let impostor = Authority::create(own.network(), now()).unwrap();
     let forged = credentials(&impostor, Role::Admin);
     let proof = forged.prove(MATERIAL).unwrap();

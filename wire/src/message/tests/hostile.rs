@@ -1,4 +1,4 @@
-//! Bytes from whoever can reach a port: nothing in them may bring the process down.
+//! Bytes from anyone who can reach a port: nothing in them may bring the process down.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};

@@ -26,7 +26,8 @@ proptest! {
         near in any::<prop::sample::Index>(),
         anywhere in any::<u64>(),
     ) {
-        let shards = shards(std::iter::once(0).chain(starts.into_iter().filter(|start| *start > 0)));
+        let starts = starts.into_iter().filter(|start| *start > 0);
+        let shards = shards(std::iter::once(0).chain(starts));
         let start = shards[near.index(shards.len())].first_hash;
         for hash in [0, start, start.wrapping_add(1), start.wrapping_sub(1), anywhere, u64::MAX] {
             prop_assert_eq!(shard_of(&shards, hash), naive_shard_of(&shards, hash), "{:x}", hash);
@@ -117,7 +118,7 @@ fn chi_square(counts: &[u64]) -> f64 {
 fn keys_of_all_kinds_are_spread_evenly_over_shards() {
     const SHARDS: usize = 16;
     const KEYS: u64 = 100_000;
-    // Of 16 counts that are all equally likely this is exceeded once in ten thousand times.
+    // With 16 counts that are all equally likely this is exceeded once in ten thousand times.
     const CRITICAL: f64 = 44.26;
     let shards: Vec<ShardInfo> = (1..)
         .zip(shard_starts(SHARDS as u32))

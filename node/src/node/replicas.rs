@@ -1,0 +1,113 @@
+//! The replicas on a node, and what the directory in the control group says about others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::message::ControlGroup;
+
+use crate::raft;
+use crate::replica::Replica;
+use dkv_state::Directory;
+
+/// The replicas of a node.
+pub(crate) struct Replicas {
+    pub(super) config: Arc<raft::Config>,
+    pub(super) control: Arc<Replica>,
+    open: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
+    /// Locked while a replica is opened or closed. The set has the groups whose leftover rows are
+    /// still to be deleted.
+    pub(super) opening: tokio::sync::Mutex<BTreeSet<GroupId>>,
+}
+
+impl Replicas {
+    pub(super) fn new(config: Arc<raft::Config>, control: Arc<Replica>) -> Self {
+        let open = RwLock::new(BTreeMap::from([(GroupId::CONTROL, Arc::clone(&control))]));
+        Self { config, control, open, opening: tokio::sync::Mutex::default() }
+    }
+
+    /// Returns the replica of a group, if this node holds one.
+    pub(crate) fn get(&self, id: GroupId) -> Option<Arc<Replica>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Returns all replicas that this node holds, that of the control group first.
+    pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Adds a replica that was opened.
+    pub(super) fn insert(&self, replica: Arc<Replica>) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.insert(replica.id(), replica);
+    }
+
+    /// Removes a replica that is to be closed.
+    pub(super) fn remove(&self, id: GroupId) {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Returns whether this node neither leads nor votes in any group.
+    pub(crate) fn only_follows(&self) -> bool {
+        self.all().iter().all(|replica| replica.only_follows())
+    }
+
+    /// Calls `look` with the directory, as the replica of the control group has it.
+    pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
+        self.control.state_machine().with_directory(look)
+    }
+
+    /// Returns whether the network has that shard, held here or not.
+    pub(crate) fn knows_shard(&self, id: GroupId) -> bool {
+        let known = self.with_directory(|directory| {
+            // Before the directory has arrived, no shard can be ruled out.
+            !directory.exists() || directory.groups().contains_key(&id)
+        });
+        id.is_shard() && known.unwrap_or(true)
+    }
+
+    /// Returns whether a node is in the directory.
+    pub(crate) fn is_listed(&self, node: NodeId) -> bool {
+        self.with_directory(|directory| directory.nodes().contains_key(&node)).unwrap_or(false)
+    }
+
+    /// Returns whether a node was removed from the network for good, as far as this one knows.
+    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
+        let removed = self.with_directory(|directory| directory.denied().contains(&node.into()));
+        removed.unwrap_or_default()
+    }
+
+    /// Returns whether a node is a member of a group: by the log here, by the directory's current
+    /// plan, or by an earlier plan that the group may not have left behind. The replica here may be
+    /// the only one left besides a member that the directory does not want any more.
+    pub(crate) fn is_member(&self, replica: &Replica, node: NodeId) -> bool {
+        if replica.has_member(node) {
+            return true;
+        }
+        let is_wanted = self.with_directory(|directory| {
+            directory.groups().get(&replica.id()).is_some_and(|plan| plan.may_count_on(node))
+        });
+        is_wanted.unwrap_or(false)
+    }
+
+    /// Returns the control group according to the log here; `None` while the log names no voters.
+    pub(crate) fn control_group(&self) -> Option<ControlGroup> {
+        let (index, voters) = self.control.state_machine().voters();
+        let term = self.control.term();
+        let leader = self.control.leader();
+        let known = ControlGroup { term, leader, index, voters: voters.into_iter().collect() };
+        Some(known).filter(|known| !known.voters.is_empty())
+    }
+
+    /// Returns the control group as its leader reports it: including the voters of a configuration
+    /// that is not applied yet, any of which may lead next.
+    pub(crate) fn led_control_group(&self) -> Option<ControlGroup> {
+        let applied = self.control_group()?;
+        let metrics = self.control.metrics();
+        let configured = raft::configured(&metrics.borrow());
+        let mut voters: BTreeSet<NodeId> = applied.voters.into_iter().collect();
+        voters.extend(self.control.voters());
+        let index = configured.index.max(applied.index);
+        Some(ControlGroup { index, voters: voters.into_iter().collect(), ..applied })
+    }
+}

@@ -1,0 +1,69 @@
+//! The admin plane: requests of administrators.
+
+use std::time::Duration;
+
+use dkv_base::id::{HolderId, NodeId};
+use dkv_wire::message::{Answer, Refusal, RequestBody};
+use tokio::time::Instant;
+
+use super::context::RequestContext;
+use crate::cluster::rebalancer;
+use crate::net::reply::ReplyTo;
+use dkv_state::DirectoryCommand;
+
+/// Longest time that nodes being emptied have to report whether they are empty.
+const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Describes an administrator's request for the log; `None` for any other request.
+pub(super) fn act(body: &RequestBody) -> Option<String> {
+    match body {
+        RequestBody::RemoveNode(node) => Some(format!("remove node {node}")),
+        RequestBody::Revoke(holder) => Some(format!("revoke {holder}")),
+        RequestBody::Drain { node, on: true } => Some(format!("drain node {node}")),
+        RequestBody::Drain { node, on: false } => Some(format!("use node {node} again")),
+        RequestBody::Rebalance => Some("rebalance".into()),
+        _ => None,
+    }
+}
+
+/// Removes a node from the network, once its replicas are on others.
+pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
+    context.change_directory(DirectoryCommand::Retire(node), reply);
+}
+
+/// Denies the holder of a certificate from now on.
+pub(super) fn revoke(context: &RequestContext<'_>, holder: HolderId, reply: ReplyTo) {
+    context.change_directory(DirectoryCommand::Deny(holder), reply);
+}
+
+/// Has a node emptied, or used again.
+pub(super) fn drain(context: &RequestContext<'_>, node: NodeId, on: bool, reply: ReplyTo) {
+    context.change_directory(DirectoryCommand::Drain { node, on }, reply);
+}
+
+/// Has replicas and primaries rebalanced at once.
+pub(super) fn rebalance(context: &RequestContext<'_>, reply: ReplyTo) {
+    let node = context.node;
+    match node.coordination().leader_since() {
+        Some(_) => {
+            node.coordination().set_rebalancing(true);
+            reply.send(Ok(Answer::Done));
+        }
+        None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
+    }
+}
+
+/// Reports where replicas are, and with `forecast` where they would go.
+pub(super) fn placement(context: &RequestContext<'_>, forecast: bool, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        // A deposed coordinator may not know that a node is in use again.
+        let confirmed = node.control().confirm_leadership();
+        tokio::time::timeout_at(until, confirmed)
+            .await
+            .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+        let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
+        let report = rebalancer::report(&node, forecast, left).await?;
+        Ok(Answer::Placement(Box::new(report)))
+    });
+}

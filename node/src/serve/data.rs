@@ -1,0 +1,190 @@
+//! The data plane: requests for keys and their values.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_base::id::{GroupId, Term};
+use dkv_wire::codec::decode;
+use dkv_wire::identity::Role;
+use dkv_wire::limits;
+use dkv_wire::message::{Command, ReadBounds, ReadMode, Refusal, RequestBody, Span};
+use tokio::time::Instant;
+
+use super::context::RequestContext;
+use super::eventual_reads;
+use super::eventual_writes::{self, Deposit};
+use super::level_all;
+use crate::net::reply::ReplyTo;
+use crate::node::{Node, Replicas};
+use crate::replica::Replica;
+use crate::replica::backlog::Place;
+use crate::replica::strong_reads::{PendingRead, ReadQuery};
+use crate::replica::write_batches::PendingWrite;
+
+/// Proposes a command to a shard that this node leads, and with `everywhere` waits until every
+/// replica has it.
+pub(super) fn propose(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    everywhere: bool,
+    command: Bytes,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    let reply = if everywhere { at_all(&replica, context.deadline_ms, reply) } else { reply };
+    write(context, &replica, command, reply);
+}
+
+/// Takes an eventual write into this node's outbox.
+pub(super) fn deposit(context: &RequestContext<'_>, deposit: Deposit, reply: ReplyTo) {
+    eventual_writes::take(context.node, deposit, reply);
+}
+
+/// Reads a key.
+pub(super) fn read(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    key: Bytes,
+    mode: ReadMode,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+        return reply.refuse(Refusal::Invalid("a key has 1 to 4096 bytes".into()));
+    }
+    read_by_mode(context, &replica, ReadQuery::Key(key), mode, reply);
+}
+
+/// Reads a page of keys.
+pub(super) fn scan(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    span: Span,
+    mode: ReadMode,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
+        return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
+    }
+    read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
+}
+
+/// Tells another replica how far a group that this node leads is committed. `followed` is the term
+/// in which the sender follows this node.
+pub(super) fn committed(
+    context: &RequestContext<'_>,
+    group: GroupId,
+    followed: Option<Term>,
+    reply: ReplyTo,
+) {
+    match context.node.group(group) {
+        Some(replica) => replica.tell_committed(context.peer.as_node().zip(followed), reply),
+        None => reply.refuse(elsewhere(context.node, group)),
+    }
+}
+
+/// Tells the primary when the replica here has applied an entry.
+pub(super) fn reach(context: &RequestContext<'_>, shard: GroupId, index: u64, reply: ReplyTo) {
+    match shard_here(context.node.replicas(), shard) {
+        Some(replica) => level_all::report(&replica, index, context.deadline_ms, reply),
+        None => reply.refuse(elsewhere(context.node, shard)),
+    }
+}
+
+fn shard_here(replicas: &Replicas, shard: GroupId) -> Option<Arc<Replica>> {
+    if shard.is_shard() { replicas.get(shard) } else { None }
+}
+
+/// The refusal of a node that does not hold a shard.
+fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
+    match node.replicas().knows_shard(shard) {
+        true => Refusal::NotPrimary {
+            // A node that should have a replica knows who leads.
+            primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
+        },
+        false => Refusal::Invalid(format!("there is no shard {shard}")),
+    }
+}
+
+fn read_by_mode(
+    context: &RequestContext<'_>,
+    replica: &Arc<Replica>,
+    query: ReadQuery,
+    mode: ReadMode,
+    reply: ReplyTo,
+) {
+    let node = context.node;
+    let (anywhere, reply) = match mode {
+        ReadMode::Eventual(bounds) => {
+            return eventual_reads::read(node, replica, query, bounds, reply);
+        }
+        ReadMode::Held => {
+            return eventual_reads::read(node, replica, query, ReadBounds::default(), reply);
+        }
+        ReadMode::Primary => (false, reply),
+        ReadMode::Replica => (true, reply),
+        ReadMode::All => (false, at_all(replica, context.deadline_ms, reply)),
+    };
+    replica.read(PendingRead { query, anywhere, reply });
+}
+
+/// The destination of an answer that is to wait for every replica.
+fn at_all(replica: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
+    let (here, done) = ReplyTo::here();
+    level_all::answer(replica, done, deadline_ms, reply);
+    here
+}
+
+fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
+    let node = context.node;
+    let valid = dkv_state::validate(&command, node.settings().value_bytes_max);
+    if let Err(refusal) = valid.and_then(|command| may_propose(context, &command)) {
+        return reply.refuse(refusal);
+    }
+    if node.store().disk_full() {
+        return reply.refuse(Refusal::Unavailable(
+            "the disk of the primary is full; writes go on once there is room on it".into(),
+        ));
+    }
+    let expires = Instant::now() + context.patience();
+    let (holder, place) = (context.peer.holder, Place::default());
+    replica.write(PendingWrite { command, holder, expires, reply, place });
+}
+
+/// Checks that a command may go into the log in the name of its sender.
+fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<(), Refusal> {
+    let peer = context.peer;
+    match command {
+        Command::OpenSession(_) => Ok(()),
+        Command::OpenSessionOf { holder, .. }
+            if peer.role == Role::Node || *holder == peer.holder =>
+        {
+            Ok(())
+        }
+        Command::OpenSessionOf { .. } => {
+            Err(Refusal::Denied("a session is opened in one's own name".into()))
+        }
+        Command::Write(write) if context.node.clock().allows(write.after) => Ok(()),
+        Command::Write(_) => Err(Refusal::Invalid(
+            "the stamp of the write is more than an hour ahead of this node's clock".into(),
+        )),
+        Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
+        Command::Deposited(_) => {
+            Err(Refusal::Denied("only a node brings what is in its outbox".into()))
+        }
+    }
+}
+
+/// Returns whether this is a write from an outbox.
+pub(super) fn is_deposited(body: &RequestBody) -> bool {
+    let RequestBody::Propose { command, .. } = body else { return false };
+    matches!(decode::<Command<'_>>(command), Ok(Command::Deposited(_)))
+}

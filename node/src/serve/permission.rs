@@ -1,0 +1,103 @@
+//! Who may send which request, and when this node takes it.
+
+use std::sync::Arc;
+
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::message::{Refusal, Request, RequestBody};
+
+use super::data::is_deposited;
+use crate::net::incarnations::Incarnations;
+use crate::node::Node;
+
+/// Checks that this node takes a request of a peer.
+///
+/// # Errors
+/// The refusal to answer with.
+pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
+    allowed(peer, &request.body)?;
+    if let Some(stranger) =
+        peer.as_node().filter(|id| needs_listing(&request.body) && !node.replicas().is_listed(*id))
+    {
+        // A node that has just joined may not be in the directory here yet: the node, or the sender
+        // of the request, asks again.
+        let why = "a node that the directory does not name is not served";
+        node.peers().denials().note(stranger, why);
+        return Err(Refusal::Unavailable(why.into()));
+    }
+    if let Some(why) = held_back(node.incarnations(), &request.body) {
+        return Err(Refusal::Unavailable(why.to_string()));
+    }
+    if request.forward && is_deposited(&request.body) {
+        // It would arrive in this node's name.
+        return Err(Refusal::Denied("what is in an outbox is not passed on".into()));
+    }
+    Ok(())
+}
+
+/// Returns why this node refuses a request, if its data directory may be a copy.
+fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>> {
+    match body {
+        RequestBody::Status => None,
+        RequestBody::View
+        | RequestBody::Placement { .. }
+        | RequestBody::Read { .. }
+        | RequestBody::Scan { .. }
+        | RequestBody::Committed { .. }
+        | RequestBody::Reach { .. }
+        | RequestBody::Departed(_)
+        | RequestBody::Measures(_) => incarnations.held(),
+        _ => incarnations.doubted(),
+    }
+}
+
+/// Checks that a peer's role allows a request.
+pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
+    let role = peer.role;
+    let needed = match body {
+        RequestBody::View | RequestBody::Status | RequestBody::Placement { .. } => return Ok(()),
+        RequestBody::Read { .. }
+        | RequestBody::Scan { .. }
+        | RequestBody::Propose { .. }
+        | RequestBody::Deposit { .. } => {
+            let writes = matches!(body, RequestBody::Propose { .. } | RequestBody::Deposit { .. });
+            match role {
+                Role::Client | Role::Admin | Role::Node => return Ok(()),
+                Role::Reader if !writes => return Ok(()),
+                Role::Reader | Role::Server => Role::Client,
+            }
+        }
+        RequestBody::Announce { .. }
+        | RequestBody::Leaving
+        | RequestBody::Committed { .. }
+        | RequestBody::Reach { .. }
+        | RequestBody::Measures(_)
+        | RequestBody::Departed(_)
+        | RequestBody::Member { .. }
+        | RequestBody::HandOver { .. }
+        | RequestBody::Remainder { .. } => Role::Node,
+        RequestBody::RemoveNode(_)
+        | RequestBody::Revoke(_)
+        | RequestBody::Drain { .. }
+        | RequestBody::Rebalance => Role::Admin,
+    };
+    if role == needed {
+        Ok(())
+    } else {
+        Err(Refusal::Denied(format!(
+            "this needs the certificate of a {needed}, and yours is a {role}'s"
+        )))
+    }
+}
+
+/// Returns whether a node must be in the directory to send this request. The certificate of a node
+/// that is not there says only that it may ask to be taken in.
+fn needs_listing(body: &RequestBody) -> bool {
+    !matches!(
+        body,
+        RequestBody::View
+            | RequestBody::Status
+            | RequestBody::Announce { .. }
+            | RequestBody::Placement { .. }
+            | RequestBody::Member { .. }
+    )
+}
