@@ -30,8 +30,9 @@ pub trait NetPlatform: Platform {
     /// Whether the machine at `address` reports that no process listens there.
     fn refuses(&self, address: SocketAddr) -> bool;
 
-    /// The cryptography of TLS. Its signatures must have [`SIGNATURE_BYTES`], and its random numbers
-    /// must repeat, so that runs repeat exactly; the content of keys and signatures does not matter.
+    /// The cryptography of TLS. Its signatures must have [`SIGNATURE_BYTES`], and its random
+    /// numbers must repeat, so that runs repeat exactly; the content of keys and signatures does
+    /// not matter.
     fn cryptography(&self) -> Arc<CryptoProvider>;
 }
 
