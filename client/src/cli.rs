@@ -24,6 +24,7 @@ use dkv_base::variables;
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, TOPICS};
+use self::data::TRANSACTION_HELP;
 
 pub(crate) use address::{Addresses, DefaultError, default_addresses};
 pub(crate) use connect::{Connect, Output};
@@ -226,7 +227,7 @@ pub(crate) enum Subcommand {
     /// Execute a transaction on keys of one shard
     #[command(
         override_usage = "dkv [ADDRESS] txn [FILE] [OPTIONS]",
-        after_help = transaction_help()
+        after_help = TRANSACTION_HELP
     )]
     Txn {
         /// File of the transaction; - means standard input
@@ -536,29 +537,6 @@ fn run_choice(text: &str) -> Result<RunChoice, RunChoiceError> {
     let address = text.parse().map(RunChoice::Address);
     let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
     choice.map_err(|_| RunChoiceError)
-}
-
-fn transaction_help() -> &'static str {
-    "\
-The operations after then are executed if all conditions hold, those after else if one does not: as \
-a whole, at one revision, once. Words are quoted as in a shell; # begins a comment.
-
-  if KEY = VALUE         also !=, < and >, in the order of bytes
-  if KEY exists          or: if KEY absent
-  if revision KEY = N    the revision of the last write; created: of the first one
-  if version KEY > N     the number of writes since the key was created
-  then
-  put KEY VALUE          get KEY, delete KEY, increment KEY [N], append KEY VALUE
-  else
-  get KEY                the same operations
-
-It prints the branch, the revision, and a line for each operation. If a condition does not hold, \
-the exit status is 0 with an else, as the transaction says what to do then, and 4 without one.
-
-Examples:
-  dkv txn order.txt
-  printf 'if lock absent\\nthen\\nput lock me\\n' | dkv txn
-  dkv txn --json < order.txt"
 }
 
 #[cfg(test)]

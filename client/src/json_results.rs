@@ -147,10 +147,9 @@ pub(crate) fn transacted(
 }
 
 fn operation_result(operation: &TransactionOperation, result: &OperationResult) -> Value {
-    let (word, key) = crate::transaction::parts(operation);
     let mut object = Map::new();
-    object.insert("operation".into(), word.into());
-    put(&mut object, "key", key, Encoding::Text);
+    object.insert("operation".into(), operation.name().into());
+    put(&mut object, "key", operation.first_key(), Encoding::Text);
     match result {
         OperationResult::Got(found) => {
             object.insert("exists".into(), found.is_some().into());

@@ -151,8 +151,7 @@ fn problem(transaction: &Transaction, error: &Error) -> Problem {
             let number = operation + 1;
             let at = |succeeded| transaction.operations(succeeded).get(*operation as usize);
             let words = |operation: &TransactionOperation| {
-                let (word, key) = parts(operation);
-                format!("{word} {}", quote::escaped(key))
+                format!("{} {}", operation.name(), quote::escaped(operation.first_key()))
             };
             let which = match (at(true).map(words), at(false).map(words)) {
                 (Some(only), None) | (None, Some(only)) => format!(" ({only})"),
@@ -172,27 +171,8 @@ fn problem(transaction: &Transaction, error: &Error) -> Problem {
     }
 }
 
-/// Returns the word of an operation, and its key or where its range begins.
-pub(crate) fn parts(operation: &TransactionOperation) -> (&'static str, &[u8]) {
-    let first = |keys| match keys {
-        &dkv_api::KeyRange::Key(ref first)
-        | &dkv_api::KeyRange::Prefix(ref first)
-        | &dkv_api::KeyRange::Range(ref first, _) => first,
-    };
-    match operation {
-        TransactionOperation::Get(key) => ("get", key),
-        TransactionOperation::List { keys, .. } => ("list", first(keys)),
-        TransactionOperation::Put(key, _) => ("put", key),
-        TransactionOperation::Delete(key) => ("delete", key),
-        TransactionOperation::DeleteAll(keys) => ("delete-all", first(keys)),
-        TransactionOperation::Increment { key, .. } => ("increment", key),
-        TransactionOperation::Append { key, .. } => ("append", key),
-    }
-}
-
 /// Returns the line of a result.
 fn result_line(operation: &TransactionOperation, result: &OperationResult) -> String {
-    let (word, key) = parts(operation);
     let said = match result {
         OperationResult::Got(Some(version)) | OperationResult::Changed(version) => {
             quote::quoted(version.value.as_deref().unwrap_or_default())
@@ -203,5 +183,5 @@ fn result_line(operation: &TransactionOperation, result: &OperationResult) -> St
         OperationResult::Put { version, .. } => format!("replaced, version {version}"),
         OperationResult::Listed { keys, .. } => format!("{} keys", keys.len()),
     };
-    format!("{word} {} {said}", quote::quoted(key))
+    format!("{} {} {said}", operation.name(), quote::quoted(operation.first_key()))
 }

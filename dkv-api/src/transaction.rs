@@ -235,6 +235,34 @@ impl TransactionOperation {
     pub fn append(key: impl AsRef<[u8]>, bytes: impl Into<Bytes>) -> Self {
         Self::Append { key: Bytes::copy_from_slice(key.as_ref()), bytes: bytes.into() }
     }
+
+    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`, `increment`
+    /// or `append`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Get(_) => "get",
+            Self::List { .. } => "list",
+            Self::Put(..) => "put",
+            Self::Delete(_) => "delete",
+            Self::DeleteAll(_) => "delete-all",
+            Self::Increment { .. } => "increment",
+            Self::Append { .. } => "append",
+        }
+    }
+
+    /// Returns its key, or the beginning of its range.
+    pub fn first_key(&self) -> &[u8] {
+        match self {
+            Self::Get(key)
+            | Self::Put(key, _)
+            | Self::Delete(key)
+            | Self::Increment { key, .. }
+            | Self::Append { key, .. } => key,
+            Self::List { keys, .. } | Self::DeleteAll(keys) => match keys {
+                KeyRange::Key(first) | KeyRange::Prefix(first) | KeyRange::Range(first, _) => first,
+            },
+        }
+    }
 }
 
 /// The outcome of a transaction that was executed.
