@@ -1,13 +1,15 @@
 //! The history of a shard: the versions of its keys before the newest, and the order of changes.
 //!
 //! The history reaches back to its *floor*: at every revision from the floor on, the shard can be
-//! read as it was. Two indexes hold it. The versions are sorted by key and revision, for reads at a
-//! revision; the changes are sorted by revision, for watches and for compaction.
+//! read as it was. It is a queue of changes in the order of revisions. Each change keeps the version
+//! that it replaced, so a version is found by going back from the newest of its key, change by
+//! change; and as revisions number the changes, the next one is found without a search. Adding a
+//! change costs the same however long the history is.
 //!
 //! Compaction raises the floor at once and removes what is below it bit by bit, in the order of
 //! revisions, so that no single entry of the log pays for all of it. A change at or below the floor
-//! makes the earlier versions of its key unreadable; removing the change removes these. How far
-//! that has come is part of the state, because replicas must agree on what they store.
+//! makes the version that it replaced unreadable, and is removed with it. How far that has come is
+//! part of the state, because replicas must agree on what they store.
 //!
 //! Only the log raises the floor: no replica forgets by its own clock.
 
@@ -21,18 +23,15 @@ use super::digest::{Digest, deletion_hash, key_hash};
 use super::rows::{HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
 use super::value_cache::{CachedValues, Place, Slot};
 
-/// Bytes of memory that a version takes beside its value, as counted for the limit of a history: an
-/// entry of each index.
-const VERSION_BYTES: u64 = 112;
-/// Bytes of memory that the change of the newest version of a key takes.
-const CHANGE_BYTES: u64 = 24;
+/// Bytes of memory that a change takes, as counted for the limit of a history.
+const CHANGE_BYTES: u64 = 48;
+/// Bytes of memory that a version takes beside its change and its value.
+const VERSION_BYTES: u64 = 72;
 
 /// A version that is not the newest one of its key.
 #[derive(Debug)]
 pub(super) struct PastVersion {
-    pub(super) stamp: Stamp,
-    pub(super) created: Revision,
-    pub(super) version: u64,
+    pub(super) origin: Origin,
     pub(super) value: PastValue,
 }
 
@@ -47,28 +46,36 @@ pub(super) enum PastValue {
     Stored { bytes: u32, hash: u64 },
 }
 
-/// A change of a key, in the order of revisions.
-#[derive(Clone, Debug)]
-pub(super) struct ChangeAt {
+/// A change of a key.
+#[derive(Debug)]
+pub(super) struct Change {
     pub(super) revision: Revision,
     pub(super) key: Arc<[u8]>,
+    /// The revision of the next change of the key; zero if this is the newest.
+    next: Revision,
+    /// The version that the change replaced, unless there was none.
+    replaced: Option<Box<PastVersion>>,
 }
 
 /// The history of a shard.
 #[derive(Debug, Default)]
 pub(super) struct History {
     floor: Revision,
-    /// Everything that the changes up to this revision made unreadable is removed.
+    /// The changes up to this revision are removed.
     swept: Revision,
-    versions: BTreeMap<VersionKey, PastVersion>,
-    /// The changes after `swept`.
-    changes: VecDeque<ChangeAt>,
+    /// The changes after `swept`, in the order of revisions, and of keys within one.
+    changes: VecDeque<Change>,
+    /// The keys that do not exist now and whose deletion is among the changes.
+    deleted: BTreeMap<Arc<[u8]>, Origin>,
+    versions: usize,
     bytes: u64,
     /// Rows that changed since the changes were last taken; `None` for removed versions. Nothing
     /// depends on their hash order.
     changed: HashMap<VersionKey, Option<HistoryRow>>,
-    /// The version that the hand of the eviction has reached.
-    hand: Option<VersionKey>,
+    /// The revision that the hand of the eviction has reached.
+    hand: Revision,
+    /// Rows that were read back, until all are there.
+    loaded: Vec<(Arc<[u8]>, PastVersion)>,
 }
 
 impl History {
@@ -89,49 +96,126 @@ impl History {
 
     /// Returns the number of versions that are not the newest of their key.
     pub(super) fn len(&self) -> usize {
-        self.versions.len()
+        self.versions
     }
 
     /// Returns the changes after a revision.
-    pub(super) fn changes_after(&self, after: Revision) -> impl Iterator<Item = &ChangeAt> {
-        let first = self.changes.partition_point(|change| change.revision <= after);
-        self.changes.range(first..)
+    pub(super) fn changes_after(&self, after: Revision) -> impl Iterator<Item = &Change> {
+        self.changes.range(self.first_after(after)..)
     }
 
-    /// Returns all past versions from a bound on, in the order of keys and revisions.
-    pub(super) fn from(
-        &self,
-        from: Bound<VersionKey>,
-    ) -> impl DoubleEndedIterator<Item = (&VersionKey, &PastVersion)> {
-        self.versions.range((from, Bound::Unbounded))
+    /// Returns the place of the first change after a revision.
+    fn first_after(&self, after: Revision) -> usize {
+        let place = self.guess(Revision(after.0.saturating_add(1)));
+        let is_there = |place: usize| self.changes.get(place).is_none_or(|it| it.revision > after);
+        let is_first =
+            place == 0 || self.changes.get(place - 1).is_some_and(|it| it.revision <= after);
+        if is_there(place) && is_first {
+            return place;
+        }
+        self.changes.partition_point(|change| change.revision <= after)
     }
 
-    /// Returns a past version.
-    pub(super) fn get(&self, at: &VersionKey) -> Option<&PastVersion> {
-        self.versions.get(at)
+    /// Returns the place of a change, if every revision before it has one change.
+    fn guess(&self, revision: Revision) -> usize {
+        let first = self.changes.front().map_or(0, |change| change.revision.0);
+        let place = usize::try_from(revision.0.saturating_sub(first)).unwrap_or(usize::MAX);
+        place.min(self.changes.len())
     }
 
-    /// Returns the past versions of a key before a revision, oldest first.
-    pub(super) fn before(
-        &self,
+    fn place(&self, key: &[u8], revision: Revision) -> Option<usize> {
+        let is_it = |change: &Change| change.revision == revision && *change.key == *key;
+        let guess = self.guess(revision);
+        if self.changes.get(guess).is_some_and(is_it) {
+            return Some(guess);
+        }
+        let first = self.changes.partition_point(|change| change.revision < revision);
+        let same = self.changes.range(first..).take_while(|change| change.revision == revision);
+        same.zip(first..).find(|(change, _)| is_it(change)).map(|(_, place)| place)
+    }
+
+    /// Returns the write that deleted a key, if the key does not exist and that is known.
+    pub(super) fn deletion(&self, key: &[u8]) -> Option<(&Arc<[u8]>, Origin)> {
+        self.deleted.get_key_value(key).map(|(key, origin)| (key, *origin))
+    }
+
+    /// Returns the first key from a bound on that does not exist and whose deletion is known.
+    pub(super) fn deleted_from(&self, from: Bound<&[u8]>) -> Option<&Arc<[u8]>> {
+        self.deleted.range::<[u8], _>((from, Bound::Unbounded)).next().map(|(key, _)| key)
+    }
+
+    /// Returns the versions of a key before that of its change at a revision, newest first.
+    pub(super) fn before<'a>(
+        &'a self,
+        key: &'a [u8],
+        revision: Revision,
+    ) -> impl Iterator<Item = &'a PastVersion> {
+        let mut next = revision;
+        std::iter::from_fn(move || {
+            let past = self.changes.get(self.place(key, next)?)?.replaced.as_deref()?;
+            next = past.origin.revision;
+            Some(past)
+        })
+    }
+
+    /// Returns the version that a change made, unless it is the newest of its key.
+    pub(super) fn made_by(&self, change: &Change) -> Option<&PastVersion> {
+        if change.next == Revision(0) {
+            return None;
+        }
+        self.changes.get(self.place(&change.key, change.next)?)?.replaced.as_deref()
+    }
+
+    /// Records that a put replaced the version of a key; `None` if it did not exist. `hash` is what
+    /// the version contributed to the digest.
+    pub(super) fn put(
+        &mut self,
         key: &Arc<[u8]>,
-        before: Revision,
-    ) -> impl DoubleEndedIterator<Item = (&VersionKey, &PastVersion)> {
-        let name = |revision| VersionKey { key: Arc::clone(key), revision };
-        self.versions.range(name(Revision(0))..name(before))
+        revision: Revision,
+        replaced: Option<(Slot, u64)>,
+        digest: &mut Digest,
+    ) {
+        let past = match replaced {
+            Some((slot, hash)) => Some(self.retire(key, slot, hash, digest)),
+            // The row of the deletion stays, as that of a past version.
+            None => self
+                .deleted
+                .remove(key)
+                .map(|origin| Box::new(PastVersion { origin, value: PastValue::Deleted })),
+        };
+        self.push(key, revision, past);
     }
 
-    /// Adds the change of a key that was just written.
-    pub(super) fn note_change(&mut self, key: &Arc<[u8]>, revision: Revision) {
-        self.bytes += CHANGE_BYTES;
-        self.changes.push_back(ChangeAt { revision, key: Arc::clone(key) });
+    /// Records that a write deleted a key. `hash` is what its last version contributed to the
+    /// digest.
+    pub(super) fn delete(
+        &mut self,
+        key: &Arc<[u8]>,
+        revision: Revision,
+        stamp: Stamp,
+        (slot, hash): (Slot, u64),
+        digest: &mut Digest,
+    ) {
+        let past = self.retire(key, slot, hash, digest);
+        self.push(key, revision, Some(past));
+        let origin = Origin { revision, stamp, created: revision, version: 0 };
+        digest.add_history(deletion_hash(key, origin));
+        self.note(key, HistoryRow { origin, value: HistoryValue::Deleted });
+        self.deleted.insert(Arc::clone(key), origin);
+        self.versions += 1;
+        self.bytes += VERSION_BYTES;
     }
 
-    /// Takes over the version of a key that a write has replaced. The value stays where it is.
-    /// `hash` is what the version contributed to the digest.
-    pub(super) fn retire(&mut self, key: &Arc<[u8]>, slot: Slot, hash: u64, digest: &mut Digest) {
-        let Origin { revision, stamp, created, version } = slot.origin;
-        let (value, row_value) = match slot.value {
+    /// Takes over a version that was the newest. The value stays where it is.
+    fn retire(
+        &mut self,
+        key: &Arc<[u8]>,
+        slot: Slot,
+        hash: u64,
+        digest: &mut Digest,
+    ) -> Box<PastVersion> {
+        let origin = slot.origin;
+        let (value, row) = match slot.value {
             Place::Here { value, .. } => {
                 (PastValue::Here(Arc::clone(&value)), HistoryValue::Here(value))
             }
@@ -141,30 +225,28 @@ impl History {
             }
         };
         digest.add_history(hash);
-        let row = HistoryRow { origin: slot.origin, value: row_value };
-        self.insert(key, revision, PastVersion { stamp, created, version, value }, row);
-    }
-
-    /// Records that a write deleted a key.
-    pub(super) fn delete(
-        &mut self,
-        key: &Arc<[u8]>,
-        revision: Revision,
-        stamp: Stamp,
-        digest: &mut Digest,
-    ) {
-        let origin = Origin { revision, stamp, created: revision, version: 0 };
-        digest.add_history(deletion_hash(key, origin));
-        let past = PastVersion { stamp, created: revision, version: 0, value: PastValue::Deleted };
-        let row = HistoryRow { origin, value: HistoryValue::Deleted };
-        self.insert(key, revision, past, row);
-    }
-
-    fn insert(&mut self, key: &Arc<[u8]>, revision: Revision, past: PastVersion, row: HistoryRow) {
-        let name = VersionKey { key: Arc::clone(key), revision };
+        self.note(key, HistoryRow { origin, value: row });
+        let past = PastVersion { origin, value };
+        self.versions += 1;
         self.bytes += past.cost();
-        self.changed.insert(name.clone(), Some(row));
-        self.versions.insert(name, past);
+        Box::new(past)
+    }
+
+    fn note(&mut self, key: &Arc<[u8]>, row: HistoryRow) {
+        let name = VersionKey { key: Arc::clone(key), revision: row.origin.revision };
+        self.changed.insert(name, Some(row));
+    }
+
+    fn push(&mut self, key: &Arc<[u8]>, revision: Revision, replaced: Option<Box<PastVersion>>) {
+        if let Some(past) = &replaced
+            && let Some(place) = self.place(key, past.origin.revision)
+            && let Some(change) = self.changes.get_mut(place)
+        {
+            change.next = revision;
+        }
+        self.bytes += CHANGE_BYTES;
+        let (key, next) = (Arc::clone(key), Revision(0));
+        self.changes.push_back(Change { revision, key, next, replaced });
     }
 
     /// Raises the floor.
@@ -177,8 +259,8 @@ impl History {
         self.changes.front().is_some_and(|change| change.revision <= self.floor)
     }
 
-    /// Removes what at least this many changes at or below the floor made unreadable, whole
-    /// revisions at a time.
+    /// Removes at least this many changes at or below the floor, whole revisions at a time, with
+    /// the versions that they replaced.
     pub(super) fn sweep(
         &mut self,
         changes_max: usize,
@@ -191,31 +273,41 @@ impl History {
             if change.revision > self.floor || swept >= changes_max && is_next {
                 return;
             }
-            let Some(ChangeAt { revision, key }) = self.changes.pop_front() else { return };
+            let Some(change) = self.changes.pop_front() else { return };
+            let Change { revision, key, next, replaced } = change;
             self.bytes -= CHANGE_BYTES;
             self.swept = revision;
             swept += 1;
-            let name = |revision| VersionKey { key: Arc::clone(&key), revision };
-            // The versions before this one, and this one if it is a deletion.
-            while let Some((found, past)) =
-                self.versions.range(name(Revision(0))..=name(revision)).next()
+            if let Some(past) = replaced {
+                self.forget(&key, &past, residents, digest);
+            }
+            // The key did not exist at the floor, and does not now.
+            if next == Revision(0)
+                && let Some(origin) = self.deleted.get(&key).copied()
+                && origin.revision == revision
             {
-                if found.revision == revision && !matches!(past.value, PastValue::Deleted) {
-                    break;
-                }
-                let found = found.clone();
-                self.remove(found, residents, digest);
+                self.deleted.remove(&key);
+                let past = PastVersion { origin, value: PastValue::Deleted };
+                self.forget(&key, &past, residents, digest);
             }
         }
     }
 
-    fn remove(&mut self, name: VersionKey, residents: &mut CachedValues, digest: &mut Digest) {
-        let Some(past) = self.versions.remove(&name) else { return };
+    /// Removes a version that is no longer in the history.
+    fn forget(
+        &mut self,
+        key: &Arc<[u8]>,
+        past: &PastVersion,
+        residents: &mut CachedValues,
+        digest: &mut Digest,
+    ) {
+        self.versions -= 1;
         self.bytes -= past.cost();
-        digest.remove_history(past.hash(&name));
+        digest.remove_history(past.hash(key));
         if let PastValue::Here(value) = &past.value {
             residents.went(value);
         }
+        let name = VersionKey { key: Arc::clone(key), revision: past.origin.revision };
         self.changed.insert(name, None);
     }
 
@@ -236,94 +328,129 @@ impl History {
         }
     }
 
-    /// Adds a row that was read back, without its change.
-    pub(super) fn load(
-        &mut self,
-        key: Arc<[u8]>,
-        revision: Revision,
-        past: PastVersion,
-        digest: &mut Digest,
-    ) {
-        let name = VersionKey { key, revision };
-        digest.add_history(past.hash(&name));
+    /// Adds a row that was read back; it is in its place once [`Self::finish_load`] is done.
+    pub(super) fn load(&mut self, key: Arc<[u8]>, past: PastVersion, digest: &mut Digest) {
+        digest.add_history(past.hash(&key));
+        self.versions += 1;
         self.bytes += past.cost();
-        self.versions.insert(name, past);
+        self.loaded.push((key, past));
     }
 
-    /// Completes the loading of rows: `newest` are the newest versions of all keys.
+    /// Completes the loading of rows: `newest` finds the newest version of a key, `all` are those of
+    /// all keys.
     ///
     /// # Errors
-    /// If the positions contradict each other.
+    /// If no history has these rows.
     pub(super) fn finish_load<'a>(
         &mut self,
         floor: Revision,
         swept: Revision,
-        newest: impl Iterator<Item = (&'a Arc<[u8]>, Revision)>,
+        newest: impl Fn(&[u8]) -> Option<(Arc<[u8]>, Revision)>,
+        all: impl Iterator<Item = (&'a Arc<[u8]>, Revision)>,
     ) -> Result<(), MalformedRow> {
         if swept > floor {
             return Err(MalformedRow("the history was compacted beyond its floor"));
         }
         (self.floor, self.swept) = (floor, swept);
-        let change = |(key, revision): (&Arc<[u8]>, Revision)| {
-            (revision > swept).then(|| ChangeAt { revision, key: Arc::clone(key) })
+        let mut loaded = std::mem::take(&mut self.loaded);
+        let by_key = |(a, x): &(Arc<[u8]>, PastVersion), (b, y): &(Arc<[u8]>, PastVersion)| {
+            (a, x.origin.revision).cmp(&(b, y.origin.revision))
         };
-        let mut changes: Vec<ChangeAt> = newest.filter_map(change).collect();
-        let past = self.versions.keys().map(|name| (&name.key, name.revision));
-        changes.extend(past.filter_map(change));
+        loaded.sort_by(by_key);
+        let new = |key: &Arc<[u8]>, revision: Revision| Change {
+            revision,
+            key: Arc::clone(key),
+            next: Revision(0),
+            replaced: None,
+        };
+        let later = all.filter(|(_, revision)| *revision > swept);
+        let mut changes: Vec<Change> = later.map(|(key, revision)| new(key, revision)).collect();
+        // The versions of a key share it, with the table if it exists.
+        for at in 0..loaded.len() {
+            let shared = match loaded.get(at.wrapping_sub(1)) {
+                Some((before, _)) if *before == loaded[at].0 => Some(Arc::clone(before)),
+                _ => newest(&loaded[at].0).map(|(key, _)| key),
+            };
+            let (key, past) = &mut loaded[at];
+            if let Some(shared) = shared {
+                *key = shared;
+            }
+            if past.origin.revision > swept {
+                changes.push(new(key, past.origin.revision));
+            }
+        }
         changes.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
         self.bytes += changes.len() as u64 * CHANGE_BYTES;
         self.changes = changes.into();
+        let mut rest = loaded.into_iter().peekable();
+        while let Some((key, past)) = rest.next() {
+            let later = rest.peek().filter(|(next, _)| *next == key);
+            let later = later.map(|(_, past)| past.origin.revision);
+            match later.or_else(|| newest(&key).map(|(_, revision)| revision)) {
+                Some(replaced_at) => {
+                    if let Some(place) = self.place(&key, past.origin.revision) {
+                        self.changes[place].next = replaced_at;
+                    }
+                    let place = self.place(&key, replaced_at);
+                    let place = place.ok_or(MalformedRow("a version should have been removed"))?;
+                    self.changes[place].replaced = Some(Box::new(past));
+                }
+                None if matches!(past.value, PastValue::Deleted) => {
+                    self.deleted.insert(key, past.origin);
+                }
+                None => return Err(MalformedRow("a past version was not replaced")),
+            }
+        }
         Ok(())
     }
 
-    /// Evicts values that a checkpoint up to `stored` has. The hand passes at most `versions_max`
-    /// versions. `newest` returns the revision of a key's newest version, if it exists.
+    /// Evicts values that a checkpoint up to `stored` has. The hand passes at most `changes_max`
+    /// changes.
     pub(super) fn evict(
         &mut self,
-        versions_max: usize,
+        changes_max: usize,
         stored: Revision,
         residents: &mut CachedValues,
-        newest: impl Fn(&[u8]) -> Option<Revision>,
     ) {
-        let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
-        let mut versions = self.versions.range_mut((from, Bound::Unbounded)).peekable();
-        for _ in 0..versions_max {
-            let Some((name, past)) = versions.next() else { return };
-            if !residents.memory().is_exceeded() {
-                self.hand = Some(name.clone());
+        let first = self.first_after(self.hand);
+        for place in first..first.saturating_add(changes_max) {
+            let Some(change) = self.changes.get_mut(place) else {
+                self.hand = Revision(0);
+                return;
+            };
+            // The change made the row of the version that it replaced.
+            if change.revision > stored || !residents.memory().is_exceeded() {
+                self.hand = Revision(0);
                 return;
             }
+            self.hand = change.revision;
+            let Some(past) = &mut change.replaced else { continue };
             let PastValue::Here(value) = &past.value else { continue };
-            // The write that replaced the version made its row.
-            let next = versions.peek().filter(|(next, _)| next.key == name.key);
-            let replaced = match next {
-                Some((next, _)) => Some(next.revision),
-                None => newest(&name.key),
-            };
-            if replaced.is_none_or(|replaced| replaced > stored) {
-                continue;
-            }
             let Ok(bytes) = u32::try_from(value.len()) else { continue };
-            let origin = past.origin(name.revision);
-            let hash = key_hash(&name.key, origin, value);
+            let hash = key_hash(&change.key, past.origin, value);
             residents.went(value);
             past.value = PastValue::Stored { bytes, hash };
         }
-        self.hand = versions.next().map(|(name, _)| name.clone());
+    }
+}
+
+impl Change {
+    /// Returns the version that the change replaced, unless there was none.
+    pub(super) fn replaced(&self) -> Option<&PastVersion> {
+        self.replaced.as_deref()
+    }
+
+    /// Returns the memory that is free once the change is removed, in bytes.
+    pub(super) fn cost(&self) -> u64 {
+        CHANGE_BYTES + self.replaced().map_or(0, PastVersion::cost)
     }
 }
 
 impl PastVersion {
-    /// Returns the write that made the version.
-    pub(super) fn origin(&self, revision: Revision) -> Origin {
-        Origin { revision, stamp: self.stamp, created: self.created, version: self.version }
-    }
-
-    fn hash(&self, name: &VersionKey) -> u64 {
-        let origin = self.origin(name.revision);
+    fn hash(&self, key: &[u8]) -> u64 {
         match &self.value {
-            PastValue::Deleted => deletion_hash(&name.key, origin),
-            PastValue::Here(value) => key_hash(&name.key, origin, value),
+            PastValue::Deleted => deletion_hash(key, self.origin),
+            PastValue::Here(value) => key_hash(key, self.origin, value),
             PastValue::Stored { hash, .. } => *hash,
         }
     }

@@ -12,8 +12,8 @@ use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
-use super::history::{PastValue, PastVersion};
-use super::rows::{Origin, Row, VersionKey};
+use super::history::{Change, PastValue, PastVersion};
+use super::rows::{Origin, Row};
 use super::scan::{Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
@@ -127,7 +127,11 @@ impl FoundVersion {
         Self { key: Arc::clone(key), origin: slot.origin, value }
     }
 
-    fn past(name: &VersionKey, past: &PastVersion) -> Self {
+    fn deleted(key: &Arc<[u8]>, origin: Origin) -> Self {
+        Self { key: Arc::clone(key), origin, value: VersionValue::Deleted }
+    }
+
+    fn past(key: &Arc<[u8]>, past: &PastVersion) -> Self {
         let value = match &past.value {
             PastValue::Deleted => VersionValue::Deleted,
             PastValue::Here(value) => VersionValue::Here(Arc::clone(value)),
@@ -135,7 +139,7 @@ impl FoundVersion {
                 VersionValue::Stored { bytes: *bytes, hash: *hash }
             }
         };
-        Self { key: Arc::clone(&name.key), origin: past.origin(name.revision), value }
+        Self { key: Arc::clone(key), origin: past.origin, value }
     }
 
     /// Returns the bytes of key and value.
@@ -171,14 +175,12 @@ impl ShardState {
     pub fn compactable(&self, excess: u64, stamp: dkv_base::id::Stamp) -> Option<Revision> {
         let (mut found, mut bytes) = (None, 0);
         for change in self.history().changes_after(self.floor()).take(2 * CHANGES_LOOKED_AT_MAX) {
-            let version = self.version_of(&change.key, change.revision);
+            let version = self.made_by(change);
             let is_old = version.as_ref().is_some_and(|version| version.origin.stamp < stamp);
             if bytes >= excess && !is_old {
                 break;
             }
-            // The change itself, and the version that it replaced.
-            let before = self.history().before(&change.key, change.revision).next_back();
-            bytes += 24 + before.map_or(0, |(_, past)| past.cost());
+            bytes += change.cost();
             found = Some(change.revision);
         }
         found
@@ -205,26 +207,30 @@ impl ShardState {
         Ok(found.filter(|found| found.value != VersionValue::Deleted))
     }
 
-    fn find_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
-        if let Some((key, slot)) = self.keys().get_key_value(key)
-            && slot.origin.revision <= at
-        {
+    /// Returns the newest version of a key, which may be its deletion.
+    fn newest(&self, key: &[u8]) -> Option<FoundVersion> {
+        if let Some((key, slot)) = self.keys().get_key_value(key) {
             return Some(FoundVersion::newest(key, slot));
         }
-        let after = Revision(at.0.saturating_add(1));
-        let found = self.history().before(&Arc::from(key), after).next_back();
-        found.map(|(name, past)| FoundVersion::past(name, past))
+        self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    /// Returns the version that a write made.
-    fn version_of(&self, key: &Arc<[u8]>, revision: Revision) -> Option<FoundVersion> {
-        if let Some(slot) = self.keys().get(key)
-            && slot.origin.revision == revision
-        {
-            return Some(FoundVersion::newest(key, slot));
+    fn find_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
+        let newest = self.newest(key)?;
+        if newest.origin.revision <= at {
+            return Some(newest);
         }
-        let name = VersionKey { key: Arc::clone(key), revision };
-        self.history().get(&name).map(|past| FoundVersion::past(&name, past))
+        let mut past = self.history().before(key, newest.origin.revision);
+        let found = past.find(|past| past.origin.revision <= at)?;
+        Some(FoundVersion::past(&newest.key, found))
+    }
+
+    /// Returns the version that a change made.
+    fn made_by(&self, change: &Change) -> Option<FoundVersion> {
+        match self.history().made_by(change) {
+            Some(past) => Some(FoundVersion::past(&change.key, past)),
+            None => self.newest(&change.key).filter(|it| it.origin.revision == change.revision),
+        }
     }
 
     /// Returns the versions of a key before a revision (zero: all), newest first, and whether there
@@ -236,14 +242,14 @@ impl ShardState {
         versions_max: usize,
     ) -> (Vec<FoundVersion>, bool) {
         let before = if before == Revision(0) { Revision(u64::MAX) } else { before };
-        let newest = self.keys().get_key_value(key);
-        let newest = newest.map(|(key, slot)| FoundVersion::newest(key, slot));
-        let newest = newest.filter(|found| found.origin.revision < before);
-        let key: Arc<[u8]> = Arc::from(key);
-        let past = self.history().before(&key, before).rev();
-        let past = past.map(|(name, past)| FoundVersion::past(name, past));
+        let newest = self.newest(key);
+        let past = newest.iter().flat_map(|newest| {
+            let past = self.history().before(&newest.key, newest.origin.revision);
+            past.map(|past| FoundVersion::past(&newest.key, past))
+        });
+        let all = newest.iter().cloned().chain(past);
         let (mut found, floor) = (Vec::new(), self.floor());
-        for version in newest.into_iter().chain(past) {
+        for version in all.filter(|found| found.origin.revision < before) {
             let is_last = version.origin.revision <= floor;
             if is_last && version.value == VersionValue::Deleted {
                 break;
@@ -307,16 +313,7 @@ impl ShardState {
             Bound::Unbounded => Bound::Unbounded,
         };
         let newest = self.keys().range::<[u8], _>((borrowed, Bound::Unbounded)).next();
-        let past = self.history().from(match from {
-            Bound::Included(key) => {
-                Bound::Included(VersionKey { key: Arc::clone(key), revision: Revision(0) })
-            }
-            Bound::Excluded(key) => {
-                Bound::Excluded(VersionKey { key: Arc::clone(key), revision: Revision(u64::MAX) })
-            }
-            Bound::Unbounded => Bound::Unbounded,
-        });
-        let (newest, past) = (newest.map(|(key, _)| key), past.map(|(name, _)| &name.key).next());
+        let (newest, past) = (newest.map(|(key, _)| key), self.history().deleted_from(borrowed));
         let first = match (newest, past) {
             (Some(newest), Some(past)) => newest.min(past),
             (newest, past) => newest.or(past)?,
@@ -353,10 +350,9 @@ impl ShardState {
             if !keys.contains(&change.key) {
                 continue;
             }
-            let Some(version) = self.version_of(&change.key, change.revision) else { continue };
-            let before = || self.history().before(&change.key, change.revision).next_back();
-            let previous = previous.then(before).flatten();
-            let previous = previous.map(|(name, past)| FoundVersion::past(name, past));
+            let Some(version) = self.made_by(change) else { continue };
+            let previous = change.replaced().filter(|_| previous);
+            let previous = previous.map(|past| FoundVersion::past(&change.key, past));
             let previous = previous.filter(|found| found.value != VersionValue::Deleted);
             bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
             changed.changes.push(FoundChange { version, previous });

@@ -245,8 +245,13 @@ impl ShardState {
         self.clock_ms = meta.clock_ms;
         self.stamp = meta.stamp;
         self.generation = generation;
-        let newest = self.keys.iter().map(|(key, slot)| (key, slot.origin.revision));
-        self.history.finish_load(meta.floor, meta.swept, newest)
+        let keys = &self.keys;
+        let newest = |key: &[u8]| {
+            let (key, slot) = keys.get_key_value(key)?;
+            Some((Arc::clone(key), slot.origin.revision))
+        };
+        let all = keys.iter().map(|(key, slot)| (key, slot.origin.revision));
+        self.history.finish_load(meta.floor, meta.swept, newest, all)
     }
 
     /// Assigns the changes of an empty state to this generation of its store.
@@ -276,8 +281,7 @@ impl ShardState {
     /// Evicts values that are in a checkpoint while the node exceeds its memory limit. The hand
     /// passes at most `keys_max` keys. Returns whether it reached the end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
-        let newest = |key: &[u8]| self.keys.get(key).map(|slot| slot.origin.revision);
-        self.history.evict(keys_max, self.stored, &mut self.residents, newest);
+        self.history.evict(keys_max, self.stored, &mut self.residents);
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
         for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
             if passed == keys_max || !self.residents.memory().is_exceeded() {
@@ -448,10 +452,8 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    self.history.retire(&key, slot, hash, &mut self.digest);
+                    self.history.delete(&key, revision, stamp, (slot, hash), &mut self.digest);
                 }
-                self.history.delete(&key, self.revision, stamp, &mut self.digest);
-                self.history.note_change(&key, self.revision);
                 self.note_changed(&key, None);
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
@@ -467,21 +469,22 @@ impl ShardState {
                 self.digest.add_key(key, origin, value);
                 self.residents.came(value);
                 let slot = Slot::new(origin, Arc::clone(&new.value));
-                let key = match found {
+                let (key, replaced) = match found {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
-                        let (key, old) = (Arc::clone(key), std::mem::replace(row, slot));
-                        self.history.retire(&key, old, hash, &mut self.digest);
-                        key
+                        (Arc::clone(key), Some((std::mem::replace(row, slot), hash)))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
-                        let key: Arc<[u8]> = Arc::from(key);
+                        let key = match self.history.deletion(key) {
+                            Some((key, _)) => Arc::clone(key),
+                            None => Arc::from(key),
+                        };
                         self.keys.insert(Arc::clone(&key), slot);
-                        key
+                        (key, None)
                     }
                 };
-                self.history.note_change(&key, revision);
+                self.history.put(&key, revision, replaced, &mut self.digest);
                 self.note_changed(&key, Some(new));
             }
         }
@@ -543,10 +546,9 @@ impl RowSink for ShardState {
                         }
                     },
                 };
-                let Origin { stamp, created, version, .. } = origin;
-                let past = PastVersion { stamp, created, version, value };
+                let past = PastVersion { origin, value };
                 // The keys come after their history, and share nothing with it until then.
-                self.history.load(Arc::from(key), revision, past, &mut self.digest);
+                self.history.load(Arc::from(key), past, &mut self.digest);
             }
             Table::Tombstones => {
                 self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);

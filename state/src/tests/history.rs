@@ -352,7 +352,7 @@ fn compaction_is_spread_over_later_batches() {
     let (bytes, versions) = pair.shard().history_size();
     assert_eq!(versions, 10_000 - KEYS.len());
     pair.write(0, None);
-    assert!(bytes / 10_000 < 24 + 112 + 4, "{bytes}");
+    assert!(bytes / 10_000 < 48 + 72 + 4, "{bytes}");
     pair.take(&Step::Compact { percent: 100 });
     assert!(pair.shard().is_sweeping());
     let mut entries = 0;
@@ -374,7 +374,7 @@ fn what_is_to_go_is_found_by_size_and_by_age() {
     let shard = pair.shard();
     assert_eq!(shard.compactable(0, Stamp(0)), None);
     // A change, and the version before it.
-    assert_eq!(shard.compactable(24 + 1, Stamp(0)), Some(Revision(2)));
+    assert_eq!(shard.compactable(48 + 1, Stamp(0)), Some(Revision(2)));
     assert_eq!(shard.compactable(0, Stamp(10 << 20)), Some(Revision(9)));
     assert_eq!(shard.compactable(u64::MAX, Stamp(0)), Some(Revision(50)));
 }
