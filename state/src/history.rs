@@ -405,23 +405,23 @@ impl History {
     }
 
     /// Evicts values that a checkpoint up to `stored` has. The hand passes at most `changes_max`
-    /// changes.
+    /// changes. Returns whether it reached the last of them.
     pub(super) fn evict(
         &mut self,
         changes_max: usize,
         stored: Revision,
         residents: &mut CachedValues,
-    ) {
+    ) -> bool {
         let first = self.first_after(self.hand);
         for place in first..first.saturating_add(changes_max) {
-            let Some(change) = self.changes.get_mut(place) else {
-                self.hand = Revision(0);
-                return;
-            };
             // The change made the row of the version that it replaced.
-            if change.revision > stored || !residents.memory().is_exceeded() {
+            let change = self.changes.get_mut(place).filter(|change| change.revision <= stored);
+            let Some(change) = change else {
                 self.hand = Revision(0);
-                return;
+                return true;
+            };
+            if !residents.memory().is_exceeded() {
+                return false;
             }
             self.hand = change.revision;
             let Some(past) = &mut change.replaced else { continue };
@@ -431,6 +431,7 @@ impl History {
             residents.went(value);
             past.value = PastValue::Stored { bytes, hash };
         }
+        false
     }
 }
 

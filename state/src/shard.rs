@@ -60,6 +60,8 @@ pub struct ShardState {
     stored: Revision,
     /// The key that the clock hand of the eviction has reached.
     hand: Option<Arc<[u8]>>,
+    /// Whether the hand has been through the history in this round, and goes through the keys.
+    past_is_evicted: bool,
     history: History,
     sessions: SessionTable,
     tombstones: Tombstones,
@@ -278,10 +280,14 @@ impl ShardState {
         self.residents.memory().is_exceeded()
     }
 
-    /// Evicts values that are in a checkpoint while the node exceeds its memory limit. The hand
-    /// passes at most `keys_max` keys. Returns whether it reached the end of the table.
+    /// Evicts values that are in a checkpoint while the node exceeds its memory limit, past ones
+    /// first. The hand passes at most `keys_max` keys or changes. Returns whether it reached the
+    /// end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
-        self.history.evict(keys_max, self.stored, &mut self.residents);
+        if !self.past_is_evicted {
+            self.past_is_evicted = self.history.evict(keys_max, self.stored, &mut self.residents);
+            return false;
+        }
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
         for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
             if passed == keys_max || !self.residents.memory().is_exceeded() {
@@ -297,6 +303,7 @@ impl ShardState {
             self.residents.went(value);
             slot.value = Place::Stored { bytes, hash };
         }
+        self.past_is_evicted = false;
         true
     }
 

@@ -221,7 +221,7 @@ impl Pair {
         let shard = self.state.as_shard_mut().expect("a shard");
         shard.checkpointed(generation, revision);
         // The first round passes what was read since.
-        for _ in 0..2 {
+        for _ in 0..6 {
             shard.evict(100);
         }
     }
