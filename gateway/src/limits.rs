@@ -62,6 +62,8 @@ pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 pub(crate) const LISTS_AT_ONCE: usize = 16;
 /// Time that a list page waits for its turn.
 pub(crate) const LIST_TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Versions of a key that are asked for at once.
+pub(crate) const HISTORY_STEP_VERSIONS: usize = 16;
 /// Longest body of a batch, in bytes.
 pub(crate) const BATCH_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most operations of a batch.

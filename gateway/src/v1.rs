@@ -1,6 +1,7 @@
 //! `/v1`: the current interface to the store and its network.
 
 mod batch;
+mod history;
 mod kv;
 mod list;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/v1/batch", any(batch::serve::<S>))
         .route(kv::PREFIX, any(kv::serve::<S>))
         .route("/v1/kv/{*key}", any(kv::serve::<S>))
+        .route("/v1/history", any(history::serve::<S>))
         .route("/v1/status", any(network_status::<S>))
 }
 

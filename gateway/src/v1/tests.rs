@@ -288,3 +288,68 @@ proptest! {
         prop_assert!(answered.status.as_u16() < 500);
     }
 }
+
+#[tokio::test]
+async fn earlier_values_are_read_listed_and_gone_once_compacted() {
+    let store = MemoryStore::default();
+    let get = async |path: &str| send(&store, Method::GET, path, &[]).await;
+    for _ in 0..3 {
+        send(&store, Method::PUT, "/v1/kv/k%ff", &[]).await;
+    }
+    send(&store, Method::DELETE, "/v1/kv/k%ff", &[]).await;
+    problem(&get("/v1/kv/k%ff").await, 404, "key-not-found");
+    let old = get("/v1/kv/k%ff?revision=2").await;
+    assert_eq!((old.status, old.body.as_slice()), (StatusCode::OK, &b"value"[..]));
+    assert_eq!((old.field("etag"), old.field("dkv-revision")), ("\"2\"", "2"));
+    let same = send(&store, Method::GET, "/v1/kv/k%ff?revision=2", &[("if-none-match", "\"2\"")]);
+    assert_eq!(same.await.status, StatusCode::NOT_MODIFIED);
+    problem(&get("/v1/kv/k%ff?revision=4").await, 404, "key-not-found");
+
+    let page = get("/v1/history?key=k%ff&limit=3").await;
+    let document: Json = serde_json::from_slice(&page.body).unwrap();
+    assert_eq!(document["key_base64"], "a/8=");
+    let shown = |version: &Json| (version["what"].clone(), version["revision"].clone());
+    let versions: Vec<_> = document["versions"].as_array().unwrap().iter().map(shown).collect();
+    assert_eq!(
+        versions,
+        [("delete", 4), ("put", 3), ("put", 2)].map(|(a, b)| (json!(a), json!(b)))
+    );
+    assert_eq!(document["versions"][1]["value"], "value");
+    assert_eq!((&document["shard"], &document["floor_revision"]), (&json!(1), &json!(0)));
+    let next = document["next"].as_str().unwrap();
+    assert_eq!(next, "/v1/history?key=k%FF&before=2&limit=3");
+    assert_eq!(page.field("link"), format!("<{next}>; rel=\"next\""));
+    let last: Json = serde_json::from_slice(&get(next).await.body).unwrap();
+    assert_eq!(last["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(last["next"], Json::Null);
+    let none: Json = serde_json::from_slice(&get("/v1/history?key=none").await.body).unwrap();
+    assert_eq!(none["versions"], json!([]));
+
+    store.compact(3);
+    let gone = get("/v1/kv/k%ff?revision=2").await;
+    problem(&gone, 410, "compacted");
+    let document: Json = serde_json::from_slice(&gone.body).unwrap();
+    assert_eq!(document["floor_revision"], 3);
+    let early = get("/v1/kv/k%ff?revision=9").await;
+    problem(&early, 400, "not-yet");
+    let document: Json = serde_json::from_slice(&early.body).unwrap();
+    assert_eq!(document["latest_revision"], 4);
+    for wrong in [
+        "/v1/kv/k?revision=x",
+        "/v1/kv/k?revision=-1",
+        "/v1/kv/k?revision=99999999999999999999",
+        "/v1/kv/k?revision=1&consistency=eventual",
+        "/v1/kv/k?revision=1&at_least=1",
+        "/v1/kv?revision=1&consistency=strong",
+        "/v1/kv?revision=",
+        "/v1/history",
+        "/v1/history?key=",
+        "/v1/history?key=k&limit=0",
+        "/v1/history?key=k&before=x",
+        "/v1/history?key=k&key=k",
+        "/v1/history?key=k&revision=1",
+    ] {
+        problem(&get(wrong).await, 400, "invalid");
+    }
+    problem(&send(&store, Method::DELETE, "/v1/history?key=k", &[]).await, 405, "method");
+}
