@@ -11,6 +11,7 @@
 //! | `DELETE /v1/kv/{key}` | a delete, likewise |
 //! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
 //! | `GET /v1/history` | the versions of a key, as JSON |
+//! | `GET /v1/watch` | a watch, as server-sent events |
 //! | `POST /v1/batch` | many of these, each by itself |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |

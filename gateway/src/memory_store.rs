@@ -31,6 +31,8 @@ struct Inner {
     changes: Vec<(Vec<u8>, Version)>,
     floor: u64,
     failure: Option<Error>,
+    /// The last event of each watch.
+    watch_end: Option<Error>,
 }
 
 /// A complete response.
@@ -72,6 +74,11 @@ impl MemoryStore {
     /// Returns a receipt of the latest revision.
     pub(crate) fn receipt(&self, _: Condition) -> Receipt {
         receipt(self.inner.lock().unwrap().revision, Level::Strong)
+    }
+
+    /// Lets each watch end with this error from now on.
+    pub(crate) fn end_watches_with(&self, error: Error) {
+        self.inner.lock().unwrap().watch_end = Some(error);
     }
 
     /// Forgets the history before a revision.
@@ -254,6 +261,7 @@ impl Store for MemoryStore {
                     KeyChange { shard, key, value, revision, created, version, stamp, previous };
                 Ok((WatchEvent::Change(Box::new(change)), token(revision)))
             })
+            .chain(inner.watch_end.clone().map(Err))
             .collect();
         Ok(WatchFeed { token: token(from), events: stream::iter(events).boxed() })
     }
