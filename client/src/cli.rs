@@ -24,6 +24,7 @@ use dkv_base::variables;
 
 use self::address::addresses;
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, TOPICS};
+use self::data::TRANSACTION_HELP;
 
 pub(crate) use address::{Addresses, DefaultError, default_addresses};
 pub(crate) use connect::{Connect, Output};
@@ -183,6 +184,58 @@ pub(crate) enum Subcommand {
         /// A level and a condition
         #[arg(value_name = "HOW", value_parser = HOW_TO_DELETE)]
         how: Vec<OsString>,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Add to the number that is the value of a key, and print the sum
+    #[command(
+        override_usage = "dkv [ADDRESS] increment <KEY> [N] [OPTIONS]",
+        after_help = "A key that does not exist counts as 0. However often the command has to be \
+            sent, it is executed once.\n\nExamples:\n  \
+            dkv increment visits\n  \
+            dkv increment stock -5"
+    )]
+    Increment {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// The number to add
+        #[arg(value_name = "N", default_value_t = 1, allow_negative_numbers = true,
+            value_hint = ValueHint::Other)]
+        by: i64,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Append to the value of a key
+    #[command(
+        override_usage = "dkv [ADDRESS] append <KEY> <VALUE> [OPTIONS]",
+        after_help = "A key that does not exist counts as empty. However often the command has to \
+            be sent, it is executed once.\n\nExamples:\n  \
+            dkv append log \"a line\"\n  \
+            dkv append log @FILE"
+    )]
+    Append {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        /// The bytes to append; -, @FILE, @@TEXT and @=TEXT as for put
+        #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
+        value: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Execute a transaction on keys of one shard
+    #[command(
+        override_usage = "dkv [ADDRESS] txn [FILE] [OPTIONS]",
+        after_help = TRANSACTION_HELP
+    )]
+    Txn {
+        /// File of the transaction; - means standard input
+        #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Print a JSON document; the same as --output json
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         connect: Connect,
     },

@@ -107,6 +107,7 @@ async fn dispatch(line: Line) -> ExitCode {
             Subcommand::Status { json: true, .. }
                 | Subcommand::Holders { json: true, .. }
                 | Subcommand::History { json: true, .. }
+                | Subcommand::Txn { json: true, .. }
                 | Subcommand::Watch { json: true, .. }
         )
     );

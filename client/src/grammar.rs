@@ -83,7 +83,7 @@ pub(crate) enum ValueSource {
 
 impl ValueSource {
     /// Parses the operand of a command.
-    fn of_operand(word: &[u8]) -> Result<Self, GrammarError> {
+    pub(crate) fn of_operand(word: &[u8]) -> Result<Self, GrammarError> {
         match word {
             b"-" | b"@-" => Ok(Self::Stdin),
             b"@" => Err(GrammarError::new(
@@ -98,7 +98,7 @@ impl ValueSource {
     }
 
     /// Returns the operand that parses to this source.
-    fn operand(&self) -> Vec<u8> {
+    pub(crate) fn operand(&self) -> Vec<u8> {
         match self {
             Self::Inline(text) if text == b"-" => b"@=-".to_vec(),
             Self::Inline(text) if text.starts_with(b"@") => [b"@", text.as_slice()].concat(),

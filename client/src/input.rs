@@ -56,7 +56,17 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 /// # Errors
 /// The value cannot be read or is too large; nothing was done.
 pub(crate) async fn read_value(command: &mut Command, stdin: &mut Stdin) -> Result<(), Problem> {
-    let Command::Write { value, .. } = command else { return Ok(()) };
+    match command {
+        Command::Write { value, .. } => read_source(value, stdin).await,
+        _ => Ok(()),
+    }
+}
+
+/// Reads a value that is in a file or comes from standard input.
+///
+/// # Errors
+/// As for [`read_value`].
+pub(crate) async fn read_source(value: &mut ValueSource, stdin: &mut Stdin) -> Result<(), Problem> {
     let read = match value {
         ValueSource::Inline(_) => return Ok(()),
         ValueSource::File(path) if !is_stdin(path) => {
@@ -78,6 +88,33 @@ pub(crate) async fn read_value(command: &mut Command, stdin: &mut Stdin) -> Resu
     };
     *value = ValueSource::Inline(read?);
     Ok(())
+}
+
+/// Reads a whole file, or standard input, which is reserved already.
+///
+/// # Errors
+/// It cannot be read, or has more than `bytes_max` bytes; `what` names it.
+pub(crate) async fn read_all(
+    path: &Path,
+    bytes_max: usize,
+    what: &str,
+) -> Result<Vec<u8>, Problem> {
+    let name = if is_stdin(path) { "standard input".into() } else { path.display().to_string() };
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        let source: Box<dyn Read> =
+            if is_stdin(&path) { Box::new(io::stdin()) } else { Box::new(File::open(&path)?) };
+        source.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match read {
+        Ok(bytes) if bytes.len() > bytes_max => Err(Problem::failed(format!(
+            "{what} in {name} is too large: the limit is {bytes_max} bytes; nothing was sent"
+        ))),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(Problem::failed(format!("cannot read {what} from {name}: {error}"))),
+    }
 }
 
 /// Refuses a closed standard input, which would look like an empty one.

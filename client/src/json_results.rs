@@ -4,6 +4,7 @@
 //! other bytes are base64 under a name that ends in `_base64`, as over HTTP. Members may be added,
 //! but are never renamed; docs/cli.md lists them.
 
+use dkv_api::{Bytes, OperationResult, Transacted, TransactionOperation};
 use dkv_api::{GroupId, KeyChange, NetworkView, NodeId, ReplicaValue, Stamp, ValueAt, Version};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
 use dkv_gateway::bytes_json::{Encoding, put};
@@ -115,6 +116,66 @@ pub(crate) fn written(command: &str, key: &Key, written: &Written) -> Value {
     let existed = written.receipt.pending.is_none().then_some(written.existed);
     object.insert("existed".into(), existed.into());
     with_receipt(&mut object, &written.receipt);
+    object.into()
+}
+
+/// Returns the result of an increment or an append.
+pub(crate) fn changed(command: &str, key: &Key, value: &Bytes, done: &Transacted) -> Value {
+    let mut object = of(command);
+    put(&mut object, "key", key.as_bytes(), Encoding::Text);
+    put(&mut object, "value", value, Encoding::Text);
+    with_receipt(&mut object, &done.receipt);
+    object.into()
+}
+
+/// Returns the result of a transaction.
+pub(crate) fn transacted(
+    branch: &str,
+    operations: &[TransactionOperation],
+    done: &Transacted,
+) -> Value {
+    let mut object = of("txn");
+    object.insert("branch".into(), branch.into());
+    object.insert("changed".into(), done.changed.into());
+    with_receipt(&mut object, &done.receipt);
+    let results = done.results.as_ref().map(|results| {
+        let each = operations.iter().zip(results);
+        each.map(|(operation, result)| operation_result(operation, result)).collect::<Vec<_>>()
+    });
+    object.insert("results".into(), results.into());
+    object.into()
+}
+
+fn operation_result(operation: &TransactionOperation, result: &OperationResult) -> Value {
+    let mut object = Map::new();
+    object.insert("operation".into(), operation.name().into());
+    put(&mut object, "key", operation.first_key(), Encoding::Text);
+    match result {
+        OperationResult::Got(found) => {
+            object.insert("exists".into(), found.is_some().into());
+            if let Some(version) = found {
+                with_version(&mut object, version);
+            }
+        }
+        OperationResult::Changed(version) => with_version(&mut object, version),
+        OperationResult::Put { created, version } => {
+            object.insert("created_revision".into(), created.0.into());
+            object.insert("version".into(), (*version).into());
+        }
+        OperationResult::Deleted(count) => {
+            object.insert("deleted".into(), (*count).into());
+        }
+        OperationResult::Listed { keys, more } => {
+            let listed = keys.iter().map(|(key, version)| {
+                let mut object = Map::new();
+                put(&mut object, "key", key, Encoding::Text);
+                with_version(&mut object, version);
+                Value::from(object)
+            });
+            object.insert("keys".into(), listed.collect::<Vec<_>>().into());
+            object.insert("more".into(), (*more).into());
+        }
+    }
     object.into()
 }
 

@@ -33,6 +33,7 @@ mod inspect;
 mod holders;
 mod history;
 mod watch;
+mod transaction;
 
 mod json_results;
 mod listing;

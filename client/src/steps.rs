@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Parser;
 use dkv_api::Level;
@@ -14,7 +14,7 @@ use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem, worst};
 
 use crate::cli::{SingleSubcommand, Subcommand, is_network_word};
-use crate::grammar::{self, Command, GrammarError};
+use crate::grammar::{self, Command, GrammarError, ValueSource};
 use crate::input::{self, Stdin};
 use crate::run::{self, Outcome};
 use crate::store::Store;
@@ -239,11 +239,18 @@ pub(crate) async fn read_values(steps: &mut [Step], stdin: &mut Stdin) -> Result
     for step in steps {
         match &mut step.act {
             StepKind::Command(command) => input::read_value(command, stdin).await?,
-            StepKind::Subcommand(word) if word.reads_stdin() => {
-                stdin.take()?;
-                input::not_closed()?;
+            StepKind::Subcommand(word) => {
+                if word.reads_stdin() {
+                    stdin.take()?;
+                    input::not_closed()?;
+                }
+                if let Subcommand::Append { value, .. } = &mut **word {
+                    let mut source = ValueSource::of_operand(value.as_bytes())?;
+                    input::read_source(&mut source, stdin).await?;
+                    *value = OsString::from_vec(source.operand());
+                }
             }
-            StepKind::Subcommand(_) | StepKind::Help(_) => {}
+            StepKind::Help(_) => {}
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Carries out the subcommands that act on a network and are not commands of the grammar.
 
+use std::os::unix::ffi::OsStrExt;
+
 use dkv_api::Revision;
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
@@ -7,7 +9,7 @@ use dkv_console::problem::{Abort, Problem};
 use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, history, holders, placement};
+use crate::{admin, history, holders, placement, transaction};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -41,6 +43,17 @@ pub(crate) async fn run(
         Subcommand::Remove { node, .. } => admin::remove(node, &client, console).await,
         Subcommand::Compact { revision, shard, yes, .. } => {
             history::compact(Revision(*revision), *shard, *yes, &client, console).await
+        }
+        Subcommand::Txn { file, json, .. } => {
+            // The step restores this.
+            console.json |= json;
+            transaction::run(file, &client, console).await
+        }
+        Subcommand::Increment { key, by, .. } => {
+            transaction::increment(key.as_bytes(), *by, &client, console).await
+        }
+        Subcommand::Append { key, value, .. } => {
+            transaction::append(key.as_bytes(), value.as_bytes(), &client, console).await
         }
         Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
         Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,

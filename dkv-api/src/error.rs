@@ -6,11 +6,12 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use dkv_base::id::Revision;
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
-use dkv_wire::message::Receipt;
+use dkv_wire::message::{Receipt, Unfit};
 use dkv_wire::network::UnknownRegion;
 
 use crate::options::Written;
@@ -72,7 +73,7 @@ pub enum Error {
     /// The key or value exceeds the limit. No effect.
     #[error("{what} of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
-        /// Either `key` or `value`.
+        /// `key`, `value` or `transaction`.
         what: String,
         /// Its length, in bytes.
         bytes: u64,
@@ -97,6 +98,26 @@ pub enum Error {
         written: Written,
         /// The names of the nodes that did not confirm the write.
         missing: Vec<String>,
+    },
+    /// An operation of a transaction cannot be executed on the value that its key has. No effect.
+    #[error("operation {} of the transaction: {why}", .operation + 1)]
+    Unfit {
+        /// The operation, counted from zero in the list that was to be executed.
+        operation: u32,
+        /// The reason.
+        why: Unfit,
+    },
+    /// The keys of a transaction are not in one shard. No effect.
+    #[error("{}; transactions over several shards are not supported yet", match .keys {
+        Some((one, other)) => format!(
+            "the keys \"{}\" and \"{}\" of the transaction are in different shards",
+            one.escape_ascii(), other.escape_ascii()
+        ),
+        None => "the transaction has a range of keys, and the network has several shards".to_owned(),
+    })]
+    SeveralShards {
+        /// Two keys in different shards; `None` for a range of keys, which all shards share.
+        keys: Option<(Bytes, Bytes)>,
     },
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]

@@ -103,7 +103,7 @@
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
-//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge) | none | fix the program |
+//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
 //!
 //! [`Error::is_retryable`] and [`Error::may_have_had_effect`] answer the two usual questions.
@@ -139,6 +139,13 @@
 //! can go on later, in another process too. A watch moves to another replica by itself when a node
 //! fails.
 //!
+//! # Transactions
+//!
+//! [`Client::transact`] executes a [`Transaction`]: it compares keys, and executes one of two lists
+//! of operations, as a whole and at one revision. [`Client::increment`] and [`Client::append`] are
+//! transactions of one operation. Transactions are strictly serializable and executed exactly once.
+//! All keys of a transaction must be in one shard.
+//!
 //! # Many requests at once
 //!
 //! There is no batch call and none is needed: concurrent calls on one client are pipelined over one
@@ -165,7 +172,7 @@
 //!
 //! # Not supported
 //!
-//! A blocking interface, a cache, and transactions over several keys.
+//! A blocking interface, a cache, and transactions over several shards.
 #![forbid(unsafe_code)]
 #![deny(missing_docs, rustdoc::broken_intra_doc_links)]
 
@@ -174,6 +181,7 @@ mod builder;
 mod client;
 mod options;
 mod scan;
+mod transaction;
 mod history;
 mod watch;
 mod error;
@@ -200,6 +208,7 @@ pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
+pub use transaction::{Compare, Test, Transacted, Transaction, TransactionOperation};
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 
 pub use bytes::Bytes;
@@ -210,8 +219,9 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, Level, NodeStatus, Page, Pair, Reach,
-    Receipt, RunChoice, RunReport, ServerStatus, TokenInfo, Version,
+    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, Level, NodeStatus, OperationResult,
+    Page, Pair, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit,
+    Version,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

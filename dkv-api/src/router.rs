@@ -317,13 +317,11 @@ impl<W> Router<W> {
             if pending.stage == Stage::Queued {
                 group.queue.retain(|&queued| queued != id);
             }
-            if let RequestKind::Write { write_id: Some(write_id), .. } = pending.kind {
-                group.session.settle(write_id);
+            if let Some(Some(write_id)) = pending.kind.write_id() {
+                group.session.settle(*write_id);
             }
         }
-        if let (RequestKind::Write { write_id: Some(_), .. }, Some(group)) =
-            (&pending.kind, pending.group)
-        {
+        if let (Some(Some(_)), Some(group)) = (pending.kind.write_id(), pending.group) {
             self.admit_queued_writes(now, group);
         }
         Some(pending)

@@ -140,6 +140,7 @@ async fn ask_all(
             // A node is silent. How long it has depends on its state, so refresh that.
             Err(_) => {
                 tokio::select! {
+                    biased;
                     answers = &mut answers => return answers,
                     () = refresh(client) => {}
                 }

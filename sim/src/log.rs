@@ -12,11 +12,13 @@ use std::sync::Once;
 
 use dkv_base::id::{GroupId, NodeId};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, registry};
 
@@ -110,22 +112,35 @@ pub fn print(filter: &str) {
         .with_timer(Place)
         .with_ansi(false)
         .with_filter(EnvFilter::new(filter));
-    init(Some(lines));
+    init(registry().with(lines));
 }
 
 /// Watches the logs of the processes. Has no effect after [`print()`], which watches them too.
 pub fn look() {
-    init(None::<EnvFilter>);
+    // There is no `None` in the place of the lines: it would make tracing ask the filters about
+    // each event of each library.
+    init(registry());
 }
 
-fn init(lines: Option<impl Layer<tracing_subscriber::Registry> + Send + Sync + 'static>) {
+fn init<S>(subscriber: S)
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // A subscriber that was installed before stays.
-        let layers = registry().with(lines).with(Steps.with_filter(nodes()));
-        // It comes last, so that the others get the line before the panic.
-        let _ = layers.with(Panics.with_filter(tasks())).try_init();
+        let _ = watched(subscriber).try_init();
     });
+}
+
+/// Adds the layers that watch the logs to a subscriber.
+fn watched<S>(subscriber: S) -> impl Subscriber + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    let layers = subscriber.with(Steps.with_filter(Asked(nodes())));
+    // It comes last, so that the others get the line before the panic.
+    layers.with(Panics.with_filter(Asked(tasks())))
 }
 
 fn nodes() -> Targets {
@@ -134,6 +149,29 @@ fn nodes() -> Targets {
 
 fn tasks() -> Targets {
     Targets::new().with_targets(TASKS.map(|task| (task, Level::DEBUG)))
+}
+
+/// A filter that is asked again about each event that it lets through.
+///
+/// The filters of layers note in the thread which layers do not want the event at hand, and the
+/// layers clear these notes as they skip the event. The notes of `tracing::enabled!` (openraft uses
+/// it), which no event follows, stay until a filter is asked again. Events that all filters always
+/// want are logged without asking, so the next of these would be lost to the layers in the notes.
+struct Asked(Targets);
+
+impl<S> Filter<S> for Asked {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        Filter::<S>::enabled(&self.0, metadata, context)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let interest = Filter::<S>::callsite_enabled(&self.0, metadata);
+        if interest.is_never() { interest } else { Interest::sometimes() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Filter::<S>::max_level_hint(&self.0)
+    }
 }
 
 /// Panics in the task that logs.
@@ -192,6 +230,20 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn a_question_about_levels_hides_no_step() {
+        let others = Targets::new().with_default(Level::DEBUG);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).with_filter(others);
+        tracing::subscriber::with_default(watched(registry().with(lines)), || {
+            for step in 0..3 {
+                assert!(tracing::enabled!(target: "openraft::core", Level::DEBUG));
+                tracing::info!(target: "dkv_node::cluster::membership_reconciler", step, "changing");
+            }
+        });
+        let seen: Vec<String> = steps().into_iter().map(|step| step.what).collect();
+        assert_eq!(seen, ["0", "1", "2"]);
+    }
 
     #[test]
     fn the_tasks_that_panic_are_modules_of_the_node() {

@@ -54,7 +54,7 @@ use dkv_base::supervise;
 use super::rows::Generation;
 use super::value_cache::ValueCache;
 use group::Group;
-use tables::{Batch, Table, Tables};
+use tables::{TableBatch, TableHandle, Tables};
 
 /// Name of the table of records.
 const RECORDS: &str = "groups";
@@ -85,7 +85,7 @@ pub struct Engine {
 pub(crate) struct EngineInner {
     // Declared before the database, so that all tables are dropped first.
     groups: Mutex<HashMap<GroupId, Arc<Group>>>,
-    records: Table,
+    records: TableHandle,
     tables: Tables,
     path: PathBuf,
     reserve_bytes: AtomicU64,
@@ -253,7 +253,7 @@ impl EngineInner {
         self.guard().call(|| self.tables.ingest(&self.records, [(row.0, Some(row.1))]))
     }
 
-    fn table(&self, group: GroupId, generation: Generation) -> Result<Table, EngineError> {
+    fn table(&self, group: GroupId, generation: Generation) -> Result<TableHandle, EngineError> {
         let name = table_name(group, generation);
         self.guard().call(|| self.tables.table(&name))
     }
@@ -265,7 +265,7 @@ impl EngineInner {
     }
 
     /// Writes a batch, all of it or nothing, and returns once it is durable.
-    fn commit_durably(&self, batch: Batch) -> Result<(), EngineError> {
+    fn commit_durably(&self, batch: TableBatch) -> Result<(), EngineError> {
         self.guard().call(|| self.tables.commit(batch))
     }
 }

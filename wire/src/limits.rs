@@ -40,9 +40,12 @@ pub const SCAN_KEYS_MAX: usize = 1024;
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
 pub const SCAN_BYTES_MAX: usize = MIB;
-/// Memory that the history of a shard takes before its oldest versions are forgotten, in bytes. Not
-/// among the network's settings: those are encoded by position and cannot be added to yet.
+/// Memory that the histories of all shards take on a node before their oldest versions are
+/// forgotten, in bytes, shared equally by the shards of the network. Not among the network's
+/// settings: those are encoded by position and cannot be added to yet.
 pub const HISTORY_BYTES_MAX: u64 = 64 * MIB as u64;
+/// Least share of a shard, in bytes.
+pub const SHARD_HISTORY_BYTES_MIN: u64 = MIB as u64;
 /// Age at which a version in the history of a shard is forgotten.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
 /// Requests of one connection that a node has in progress before it stops reading from it.

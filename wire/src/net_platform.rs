@@ -30,8 +30,9 @@ pub trait NetPlatform: Platform {
     /// Whether the machine at `address` reports that no process listens there.
     fn refuses(&self, address: SocketAddr) -> bool;
 
-    /// The cryptography of TLS. Its signatures must have [`SIGNATURE_BYTES`], so that runs repeat
-    /// exactly; their content does not matter.
+    /// The cryptography of TLS. Its signatures must have [`SIGNATURE_BYTES`], and its random
+    /// numbers must repeat, so that runs repeat exactly; the content of keys and signatures does
+    /// not matter.
     fn cryptography(&self) -> Arc<CryptoProvider>;
 }
 
@@ -70,6 +71,11 @@ impl fmt::Debug for Simulated {
 
 fn simulated() -> Option<Rc<dyn NetPlatform>> {
     SIMULATED.with_borrow(Clone::clone)
+}
+
+/// Whether this thread runs on a simulated machine.
+pub(crate) fn is_simulated() -> bool {
+    SIMULATED.with_borrow(Option::is_some)
 }
 
 /// Tries to bind a UDP socket to `address` and closes it at once. Always succeeds on a simulated

@@ -4,6 +4,7 @@
 //! it. The first frame of each stream says what the stream is for; the certificate of the peer says
 //! who it is ([`peer_identity`]).
 
+mod connection_ids;
 mod error;
 mod peer;
 mod transport;
@@ -24,6 +25,7 @@ pub(crate) use transport::widen;
 use crate::certificate::Credentials;
 use crate::delayed_socket::DelayedSocket;
 use crate::limits;
+use crate::net_platform;
 use crate::network::LinkDelay;
 use crate::tls::{self, Admit, Expect, OutOfTime};
 use crate::token::Fingerprint;
@@ -184,6 +186,9 @@ impl Endpoint {
     ) -> Result<quinn::Connection, ConnectError> {
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(transport);
+        if net_platform::is_simulated() {
+            config.initial_dst_cid_provider(Arc::new(connection_ids::first_id));
+        }
         let address = self.reachable(address);
         let connecting = self.quinn.connect_with(config, address, SERVER_NAME).map_err(local)?;
         // A task of its own, so that it goes on after the timeout. Dropped before the peer has

@@ -11,6 +11,28 @@ use dkv_console::units::parse_duration;
 use super::Connect;
 use super::choices::ROLES;
 
+/// The end of the help of `txn`.
+pub(super) const TRANSACTION_HELP: &str = "\
+The operations after then are executed if all conditions hold, those after else if one does not: \
+as a whole, at one revision, once. Words are quoted as in a shell; # begins a comment.
+
+  if KEY = VALUE         also !=, < and >, in the order of bytes
+  if KEY exists          or: if KEY absent
+  if revision KEY = N    the revision of the last write; created: of the first one
+  if version KEY > N     the number of writes since the key was created
+  then
+  put KEY VALUE          get KEY, delete KEY, increment KEY [N], append KEY VALUE
+  else
+  get KEY                the same operations
+
+It prints the branch, the revision, and a line for each operation. If a condition does not hold, \
+the exit status is 0 with an else, as the transaction says what to do then, and 4 without one.
+
+Examples:
+  dkv txn order.txt
+  printf 'if lock absent\\nthen\\nput lock me\\n' | dkv txn
+  dkv txn --json < order.txt";
+
 /// Arguments of `load`.
 #[derive(Args, Debug)]
 pub(crate) struct LoadArgs {

@@ -103,6 +103,9 @@ impl Subcommand {
             | Self::Scan { connect, .. }
             | Self::History { connect, .. }
             | Self::Watch { connect, .. }
+            | Self::Increment { connect, .. }
+            | Self::Append { connect, .. }
+            | Self::Txn { connect, .. }
             | Self::Compact { connect, .. }
             | Self::Drain { connect, .. }
             | Self::Rebalance { connect, .. }
@@ -150,6 +153,9 @@ impl Subcommand {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Load(_)
+            | Self::Increment { .. }
+            | Self::Append { .. }
+            | Self::Txn { .. }
             | Self::Put(_)
             | Self::Insert(_)
             | Self::Update(_)
@@ -170,6 +176,7 @@ impl Subcommand {
         match self {
             Self::Load(args) => is_stdin(&args.transfer.file),
             Self::Verify(args) => is_stdin(&args.file),
+            Self::Txn { file, .. } => is_stdin(file),
             _ => false,
         }
     }

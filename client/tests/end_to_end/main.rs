@@ -46,6 +46,8 @@ mod eventual_writes;
 
 mod retries;
 
+mod transactions;
+
 mod restarts;
 
 mod catching_up;

@@ -14,13 +14,13 @@ use crate::harness::relay::Relay;
 use crate::harness::{Network, eventually, for_a_while};
 
 /// A network of three nodes behind relays.
-struct Relayed {
-    network: Network,
+pub(crate) struct Relayed {
+    pub(crate) network: Network,
     relays: Vec<Relay>,
 }
 
 impl Relayed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut network = Network::server_only(json!({})).await;
         let mut relays = Vec::new();
         for _ in 0..3 {
@@ -38,12 +38,12 @@ impl Relayed {
         Self { network, relays }
     }
 
-    fn lose_replies(&self, lose: bool) {
+    pub(crate) fn lose_replies(&self, lose: bool) {
         self.relays.iter().for_each(|relay| relay.lose_replies(lose));
     }
 
     /// Waits until a key has a value, and reads it without the relays.
-    async fn wait_for(&self, direct: &Direct, shard: GroupId, key: &str, value: &str) {
+    pub(crate) async fn wait_for(&self, direct: &Direct, shard: GroupId, key: &str, value: &str) {
         eventually("the write does not arrive", async || {
             for index in self.network.running() {
                 let address = self.network.nodes[index].address();
@@ -58,7 +58,7 @@ impl Relayed {
     }
 }
 
-async fn shard_of(client: &Client, key: &str) -> GroupId {
+pub(crate) async fn shard_of(client: &Client, key: &str) -> GroupId {
     client.view().await.unwrap().shard_of(key.as_bytes()).unwrap().group
 }
 

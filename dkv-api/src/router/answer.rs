@@ -54,6 +54,7 @@ impl<W> Pending<W> {
             | (RequestKind::History { .. }, Answer::Versions(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
+            | (RequestKind::Transact { .. }, Answer::Transacted { .. })
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),

@@ -30,7 +30,13 @@ impl<W> Router<W> {
                 self.note_receipt(&receipt);
                 self.finish(now, id, Err(Error::Conflict { current, receipt }));
             }
-            Refusal::SessionExpired if matches!(pending.kind, RequestKind::Write { .. }) => {
+            // Like a conflict, it is the outcome of the execution, also for a repetition.
+            Refusal::Unfit { operation, why }
+                if matches!(pending.kind, RequestKind::Transact { .. }) =>
+            {
+                self.finish(now, id, Err(Error::Unfit { operation, why }));
+            }
+            Refusal::SessionExpired if pending.kind.write_id().is_some() => {
                 self.handle_session_expired(now, id);
             }
             Refusal::Invalid(why) => self.finish_refused(now, id, Error::Invalid(why)),
@@ -208,7 +214,7 @@ impl<W> Router<W> {
         let Some(group) = self.groups.get_mut(&group_id) else { return };
         group.waiting -= 1;
         group.silent_since = now;
-        if let RequestKind::Write { write_id, .. } = &mut pending.kind
+        if let Some(write_id) = pending.kind.write_id_mut()
             && let Some(write_id) = write_id.take()
         {
             group.session.expired(write_id.session);

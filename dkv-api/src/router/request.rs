@@ -7,7 +7,7 @@ use dkv_base::id::{GroupId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
-    Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Write,
+    Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Transact, Write,
 };
 
 use super::session::WriteId;
@@ -41,6 +41,17 @@ pub(crate) enum RequestKind {
         /// The write gets a later stamp than this.
         after: Stamp,
     },
+    /// Executes a transaction. All its keys must be in one shard; if it has `ranges` of keys, the
+    /// network must have one shard.
+    Transact {
+        keys: Vec<Bytes>,
+        ranges: bool,
+        /// The encoded transaction.
+        body: Bytes,
+        write_id: Option<WriteId>,
+        /// The transaction gets a later stamp than this.
+        after: Stamp,
+    },
     /// Puts a key eventually, or deletes it without a value. The stamp is zero until the client
     /// knows the network's time.
     Deposit { key: Bytes, value: Option<Bytes>, stamp: Stamp },
@@ -68,6 +79,8 @@ pub(crate) enum Payload {
         key: Bytes,
         value: Option<Bytes>,
     },
+    /// A transaction for the log of a shard.
+    Transact { shard: GroupId, write_id: WriteId, after: Stamp, body: Bytes },
 }
 
 /// Values of at least this length are sent from where they are in memory; shorter ones are copied
@@ -90,14 +103,26 @@ impl Payload {
                 let WriteId { session, serial, settled } = write_id;
                 let key = &key;
                 let write = Write { session, serial, settled, after, condition, key, operation };
-                let command = Command::Write(write);
-                let (command, parts) = match long.is_empty() {
-                    true => (codec::encode(&command), long),
-                    false => (Bytes::new(), codec::encode_ending(&command, long)),
-                };
+                let (command, parts) = encoded(&Command::Write(write), long);
                 (RequestBody::Propose { shard, everywhere, command }, parts)
             }
+            Self::Transact { shard, write_id, after, body } => {
+                let (body, long) = split_long(Some(body));
+                let WriteId { session, serial, settled } = write_id;
+                let body = body.as_deref().unwrap_or_default();
+                let transact = Transact { session, serial, settled, after, body };
+                let (command, parts) = encoded(&Command::Transact(transact), long);
+                (RequestBody::Propose { shard, everywhere: false, command }, parts)
+            }
         }
+    }
+}
+
+/// Encodes a command that ends with an empty byte string if it has a `long` one.
+fn encoded(command: &Command<'_>, long: Vec<Bytes>) -> (Bytes, Vec<Bytes>) {
+    match long.is_empty() {
+        true => (codec::encode(command), long),
+        false => (Bytes::new(), codec::encode_ending(command, long)),
     }
 }
 
@@ -147,7 +172,7 @@ impl RequestKind {
     /// Returns whether an unanswered attempt may have changed what the caller can see.
     pub(crate) fn has_effect(&self) -> bool {
         match self {
-            Self::Write { .. } | Self::Compact { .. } => true,
+            Self::Write { .. } | Self::Transact { .. } | Self::Compact { .. } => true,
             Self::Deposit { .. } => !self.is_clock_query(),
             Self::Control(body) | Self::Direct { body, .. } => body.has_effect(),
             Self::Read { .. }
@@ -183,6 +208,23 @@ impl RequestKind {
         if self.is_clock_query() { request | CLOCK_QUERY } else { request }
     }
 
+    /// Returns the write id, if this is a write or a transaction: those have one as soon as their
+    /// session admits them.
+    pub(crate) fn write_id(&self) -> Option<&Option<WriteId>> {
+        match self {
+            Self::Write { write_id, .. } | Self::Transact { write_id, .. } => Some(write_id),
+            _ => None,
+        }
+    }
+
+    /// Returns the write id to set or to take, if this is a write or a transaction.
+    pub(crate) fn write_id_mut(&mut self) -> Option<&mut Option<WriteId>> {
+        match self {
+            Self::Write { write_id, .. } | Self::Transact { write_id, .. } => Some(write_id),
+            _ => None,
+        }
+    }
+
     /// Returns the key, if the request is about one.
     pub(crate) fn key(&self) -> Option<&Bytes> {
         match self {
@@ -215,6 +257,7 @@ impl RequestKind {
             Self::Write { key, value, .. } | Self::Deposit { key, value, .. } => {
                 key.len() + value.as_ref().map_or(0, Bytes::len)
             }
+            Self::Transact { body, .. } => body.len(),
             _ => 0,
         }
     }
@@ -262,6 +305,10 @@ impl RequestKind {
                     key: key.clone(),
                     value: value.clone(),
                 });
+            }
+            Self::Transact { body, write_id, after, .. } => {
+                let (write_id, after, body) = ((*write_id)?, *after, body.clone());
+                return Some(Payload::Transact { shard, write_id, after, body });
             }
             Self::Deposit { key, value, stamp } => RequestBody::Deposit {
                 shard,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Revision, SessionId};
 use dkv_wire::message::Level;
-use dkv_wire::network::key_hash;
+use dkv_wire::network::{NetworkView, key_hash};
 
 use super::peer::Peer;
 use super::{Effect, Outcome, OutgoingRequest, RequestKind, Router, Stage, Target, timing};
@@ -24,6 +25,13 @@ impl<W> Router<W> {
             (kind, None) => {
                 let Some(view) = &self.view else { return self.request_view(now) };
                 match kind.key() {
+                    None if let RequestKind::Transact { keys, ranges, .. } = kind => {
+                        match shard_of_all(view, keys, *ranges) {
+                            Ok(None) => return self.request_view(now),
+                            Ok(shard) => shard,
+                            Err(error) => return self.finish(now, id, Err(error)),
+                        }
+                    }
                     None => Some(GroupId::CONTROL),
                     Some(key) => match view.shard_of(key) {
                         Some(shard) => Some(shard.group),
@@ -44,7 +52,14 @@ impl<W> Router<W> {
                 Err(Error::TooLarge { what: "value".into(), bytes, limit }),
             );
         }
-        let is_write = matches!(pending.kind, RequestKind::Write { .. });
+        if let RequestKind::Transact { body, .. } = &pending.kind
+            && body.len() > limit + limit / 2
+        {
+            let (bytes, limit) = (body.len() as u64, (limit + limit / 2) as u64);
+            let what = "transaction".into();
+            return self.finish(now, id, Err(Error::TooLarge { what, bytes, limit }));
+        }
+        let is_write = pending.kind.write_id().is_some();
         let is_placed = pending.group.is_some();
         self.unrouted.remove(&id);
         let known = group.and_then(|group| self.groups.get(&group));
@@ -68,7 +83,9 @@ impl<W> Router<W> {
             }
             match &mut pending.kind {
                 RequestKind::Deposit { stamp: own, .. } => *own = stamp,
-                RequestKind::Write { after, .. } => *after = stamp,
+                RequestKind::Write { after, .. } | RequestKind::Transact { after, .. } => {
+                    *after = stamp;
+                }
                 _ => {}
             }
             pending.group = group;
@@ -101,7 +118,7 @@ impl<W> Router<W> {
             let Some(new) = state.session.next_write_id() else { return };
             state.queue.pop_front();
             if let Some(pending) = self.requests.get_mut(&id)
-                && let RequestKind::Write { write_id, .. } = &mut pending.kind
+                && let Some(write_id) = pending.kind.write_id_mut()
             {
                 *write_id = Some(new);
             }
@@ -317,5 +334,30 @@ impl<W> Router<W> {
         for node in missing {
             self.dial(now, node);
         }
+    }
+}
+
+/// Returns the shard of a transaction with these keys, and with `ranges` of keys or without;
+/// `None` if the view has no shards yet.
+///
+/// # Errors
+/// [`Error::SeveralShards`] if it would need several shards.
+fn shard_of_all(
+    view: &NetworkView,
+    keys: &[Bytes],
+    ranges: bool,
+) -> Result<Option<GroupId>, Error> {
+    if ranges && view.shards.len() > 1 {
+        return Err(Error::SeveralShards { keys: None });
+    }
+    let mut all = keys.iter().map(|key| (key, view.shard_of(key).map(|shard| shard.group)));
+    let Some((first, shard)) = all.next() else {
+        return Ok(view.shards.first().map(|shard| shard.group));
+    };
+    match all.find(|(_, other)| *other != shard) {
+        Some((other, _)) => {
+            Err(Error::SeveralShards { keys: Some((first.clone(), other.clone())) })
+        }
+        None => Ok(shard),
     }
 }

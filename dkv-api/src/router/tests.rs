@@ -18,7 +18,7 @@ use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::message::{
     Command, Condition, Level, Operation, Page, ReadBounds, ReadMode, Receipt, Refusal, Reply,
-    RequestBody, Span, Stored, Versions,
+    RequestBody, Span, Stored, Transact, Unfit, Versions,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -107,6 +107,13 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
     match words {
         ["done"] => Ok(Answer::Done),
         ["written"] => Ok(Answer::Written { receipt: receipt(from), existed: false }),
+        ["transacted"] => Ok(Answer::Transacted {
+            receipt: receipt(from),
+            succeeded: true,
+            changed: true,
+            results: None,
+        }),
+        ["unfit"] => Err(Refusal::Unfit { operation: 1, why: Unfit::NotANumber }),
         ["value"] => {
             let stored = Stored { value: Bytes::from_static(b"v"), revision: Revision(7) };
             Ok(Answer::Value(receipt(from), Some(stored)))
@@ -206,6 +213,17 @@ impl Script {
                 let id = router.submit(now, kind, timeout, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
             }
+            ["transact", who] => {
+                let kind = RequestKind::Transact {
+                    keys: vec![Bytes::from_static(b"k")],
+                    ranges: false,
+                    body: Bytes::from_static(b"body"),
+                    write_id: None,
+                    after: Default::default(),
+                };
+                let id = router.submit(now, kind, long, Some((*who).to_owned()));
+                self.ids.insert((*who).to_owned(), id);
+            }
             ["deposit", who] => {
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
                 let kind = RequestKind::Deposit { key, value, stamp: Default::default() };
@@ -290,6 +308,7 @@ impl Script {
                 Effect::Send(outgoing) => self.sent(outgoing),
                 Effect::Finish { waiter, outcome } => match outcome {
                     Ok(Answer::Written { .. }) => format!("{waiter}: written"),
+                    Ok(Answer::Transacted { .. }) => format!("{waiter}: transacted"),
                     Ok(Answer::Value(..)) => format!("{waiter}: value"),
                     Ok(Answer::VersionAt(..)) => format!("{waiter}: version"),
                     Ok(Answer::Versions(..)) => format!("{waiter}: versions"),
@@ -336,7 +355,10 @@ impl Script {
                         if write.after == Stamp(0) { "" } else { " after an eventual one" }
                     )
                 }
-                Command::Deposited(_) | Command::Compact { .. } | Command::Transact(_) => {
+                Command::Transact(Transact { session, serial, settled, .. }) => {
+                    format!("transact ({}, {serial}) settled {settled}", session.0.as_u128())
+                }
+                Command::Deposited(_) | Command::Compact { .. } => {
                     unreachable!("no script sends it")
                 }
             },
@@ -371,8 +393,10 @@ fn run(script: &str) -> String {
             continue;
         }
         // The name is registered first, because effects of the same event refer to it.
-        let requests =
-            ["read", "write", "deposit", "readat", "scanat", "history", "compact", "locate"];
+        let requests = [
+            "read", "write", "transact", "deposit", "readat", "scanat", "history", "compact",
+            "locate",
+        ];
         if let [request, who, ..] = words[..]
             && requests.contains(&request)
         {

@@ -64,6 +64,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         });
         let has_ended = match &coordinator_term {
             Some(_) => tokio::select! {
+                biased;
                 ended = another_term => ended.is_err(),
                 () = ticks.pause(TICK) => false,
             },

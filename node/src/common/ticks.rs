@@ -65,6 +65,7 @@ impl Ticks {
     /// Sleeps until `until`, or until a group wakes.
     pub(crate) async fn until(&self, until: Instant) {
         tokio::select! {
+            biased;
             () = sleep_until(until) => {}
             () = self.0.looks.notified() => {}
         }

@@ -37,8 +37,9 @@ const LOG: &str = "wal";
 const STATE: &str = "state";
 /// Files and directories that a node creates once it has its certificate.
 const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
-/// Version of node.json.
-const VERSION: u32 = 1;
+/// Version of node.json, and of everything beside it: it changes with any format in the directory.
+/// The second one has versions of keys in its checkpoints.
+const VERSION: u32 = 2;
 /// Number of default directories to try before giving up.
 const DEFAULTS_MAX: u32 = 1024;
 
@@ -83,7 +84,10 @@ pub(crate) enum DataDirError {
         missing: PathBuf,
     },
     /// It was written by a version that this one does not know.
-    #[error("the data directory {path} is of format {found}, and this version knows {VERSION}")]
+    #[error(
+        "the data directory {path} is of format {found}, and this version of dkv knows {VERSION}; \
+         nothing in it was changed: start the version that wrote it"
+    )]
     Version {
         /// The directory.
         path: PathBuf,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{Revision, Stamp};
-use dkv_wire::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX};
+use dkv_wire::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, SHARD_HISTORY_BYTES_MIN};
 use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
@@ -47,8 +47,19 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         let (groups, now) = (node.groups(), wall());
         let led = groups.iter().filter(|group| group.id().is_shard() && group.leads());
-        is_over = join_all(led.map(|group| limit(group, now))).await.contains(&true);
+        let bytes_max = shard_bytes_max(&node);
+        is_over = join_all(led.map(|group| limit(group, bytes_max, now))).await.contains(&true);
     }
+}
+
+/// Returns the limit on the history of one shard: an equal share of that of all, because a node may
+/// hold a replica of each.
+fn shard_bytes_max(node: &Node) -> u64 {
+    let shards = node.replicas().with_directory(|directory| {
+        directory.groups().keys().filter(|group| group.is_shard()).count()
+    });
+    let shards = shards.unwrap_or_default().max(1) as u64;
+    (HISTORY_BYTES_MAX / shards).max(SHARD_HISTORY_BYTES_MIN)
 }
 
 /// Returns whether the node's proposals would do harm now: its data directory may be a copy, or
@@ -60,8 +71,8 @@ fn may_not_propose(node: &Node) -> bool {
 }
 
 /// Compacts the history of a shard by one step. Returns whether there may be more to do.
-async fn limit(group: &Replica, now: Duration) -> bool {
-    let Some(floor) = due(group.state_machine(), now) else { return false };
+async fn limit(group: &Replica, bytes_max: u64, now: Duration) -> bool {
+    let Some(floor) = due(group.state_machine(), bytes_max, now) else { return false };
     debug!(group = %group.id(), %floor, "compacting the history");
     match timeout(PATIENCE, group.compact(floor)).await {
         Ok(Ok(())) => true,
@@ -70,23 +81,23 @@ async fn limit(group: &Replica, now: Duration) -> bool {
     }
 }
 
-fn due(state_machine: &StateMachineHandle, now: Duration) -> Option<Revision> {
-    state_machine.with_shard(|shard| floor_due(shard, now)).flatten()
+fn due(state_machine: &StateMachineHandle, bytes_max: u64, now: Duration) -> Option<Revision> {
+    state_machine.with_shard(|shard| floor_due(shard, bytes_max, now)).flatten()
 }
 
 /// Returns the floor to propose; `None` if the history needs nothing. `now` is the wall-clock time
 /// since 1970.
-fn floor_due(shard: &ShardState, now: Duration) -> Option<Revision> {
+fn floor_due(shard: &ShardState, bytes_max: u64, now: Duration) -> Option<Revision> {
     if shard.is_sweeping() {
         // Its size does not count before everything below the floor is removed.
         return Some(shard.floor());
     }
     let before = |age: Duration| Stamp::at(now.saturating_sub(age));
     let (bytes, _) = shard.history_size();
-    let excess = bytes.saturating_sub(HISTORY_BYTES_MAX);
+    let excess = bytes.saturating_sub(bytes_max);
     let is_old = || shard.compactable(0, before(HISTORY_AGE_MAX)).is_some();
     if excess > 0 {
-        let more = HISTORY_BYTES_MAX / u64::from(ROOM);
+        let more = bytes_max / u64::from(ROOM);
         shard.compactable(excess + more, before(HISTORY_AGE_MAX))
     } else if is_old() {
         shard.compactable(0, before(HISTORY_AGE_MAX - HISTORY_AGE_MAX / ROOM))
@@ -147,7 +158,7 @@ mod tests {
         /// Compacts until nothing is due, and returns the number of steps.
         fn limit(&mut self, now: Duration) -> usize {
             let mut steps = 0;
-            while let Some(floor) = floor_due(&self.state, now) {
+            while let Some(floor) = floor_due(&self.state, HISTORY_BYTES_MAX, now) {
                 self.apply(&Command::Compact { floor }, now);
                 steps += 1;
                 assert!(steps < 100, "it does not end");

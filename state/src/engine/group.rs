@@ -19,14 +19,14 @@ pub(super) struct Group {
     /// one or the other and a checkpoint never writes to the wrong one.
     pub(super) current: Mutex<Current>,
     /// The current rows, for looking up single keys.
-    pub(super) readable: RwLock<Option<tables::Table>>,
+    pub(super) readable: RwLock<Option<tables::TableHandle>>,
 }
 
 /// The current generation.
 pub(super) struct Current {
     pub(super) generation: Generation,
     /// Its rows; `None` if nothing is stored yet.
-    pub(super) table: Option<tables::Table>,
+    pub(super) table: Option<tables::TableHandle>,
     /// The generation of the next installation. Each installation gets its own, even one that
     /// begins before another has ended.
     pub(super) next: Generation,
@@ -46,7 +46,7 @@ impl Group {
     }
 
     /// Makes these rows the current ones for lookups.
-    pub(super) fn set_readable(&self, table: Option<tables::Table>) {
+    pub(super) fn set_readable(&self, table: Option<tables::TableHandle>) {
         *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 }
@@ -61,7 +61,7 @@ pub(crate) trait Rows {
     fn shared(&self) -> &EngineInner;
 
     /// Returns the generation and the table of the rows; no table if nothing is stored yet.
-    fn stored(&self) -> (Generation, Option<tables::Table>);
+    fn stored(&self) -> (Generation, Option<tables::TableHandle>);
 
     /// Returns the cache that the values are charged to.
     fn value_memory(&self) -> ValueCache {

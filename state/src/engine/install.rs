@@ -30,7 +30,7 @@ pub struct Installer {
     group: Arc<Group>,
     generation: Generation,
     /// The table for the rows; taken out once it is current.
-    table: Option<tables::Table>,
+    table: Option<tables::TableHandle>,
     sink: Sink,
     /// Rows that are not in a table yet, by their stored keys.
     rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
@@ -50,7 +50,7 @@ impl Installer {
         shared: Arc<EngineInner>,
         group: Arc<Group>,
         generation: Generation,
-        table: tables::Table,
+        table: tables::TableHandle,
     ) -> Self {
         let sink = if group.id.is_shard() {
             Sink::Shard(Digest::default())
@@ -175,7 +175,7 @@ impl Rows for Completed {
         &self.installer.shared
     }
 
-    fn stored(&self) -> (Generation, Option<tables::Table>) {
+    fn stored(&self) -> (Generation, Option<tables::TableHandle>) {
         (self.installer.generation, self.installer.table.clone())
     }
 }

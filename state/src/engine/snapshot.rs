@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::group::{META_KEY, split_key};
-use super::tables::{Rows, Table};
+use super::tables::{TableHandle, TableRows};
 use super::{EngineError, EngineInner, chunk};
 use crate::limits;
 use crate::rows::Meta;
@@ -14,15 +14,20 @@ use crate::rows::Meta;
 /// it is dropped, so it should be short-lived.
 pub struct SnapshotReader {
     // Dropped in this order: the rows before what they are read from.
-    rows: Rows,
-    _table: Table,
+    rows: TableRows,
+    _table: TableHandle,
     shared: Arc<EngineInner>,
     meta: Meta,
     done: bool,
 }
 
 impl SnapshotReader {
-    pub(super) fn new(shared: Arc<EngineInner>, table: Table, rows: Rows, meta: Meta) -> Self {
+    pub(super) fn new(
+        shared: Arc<EngineInner>,
+        table: TableHandle,
+        rows: TableRows,
+        meta: Meta,
+    ) -> Self {
         Self { rows, _table: table, shared, meta, done: false }
     }
 

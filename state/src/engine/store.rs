@@ -129,7 +129,7 @@ impl GroupStore {
     /// in the rows of their keys are copied from there, because this checkpoint replaces those.
     fn history_rows(
         &self,
-        table: &tables::Table,
+        table: &tables::TableHandle,
         changes: &Changes,
     ) -> Result<Vec<StoredRow>, EngineError> {
         let mut rows = Vec::with_capacity(changes.history.len());
@@ -219,7 +219,7 @@ impl Rows for GroupStore {
         &self.shared
     }
 
-    fn stored(&self) -> (Generation, Option<tables::Table>) {
+    fn stored(&self) -> (Generation, Option<tables::TableHandle>) {
         let current = lock(&self.group.current);
         (current.generation, current.table.clone())
     }

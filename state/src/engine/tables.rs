@@ -74,20 +74,20 @@ pub(super) struct Sequence {
 /// One table. Clones are the same table, which stays readable while any clone exists, even once
 /// deleted.
 #[derive(Clone)]
-pub(crate) enum Table {
+pub(crate) enum TableHandle {
     Fjall(Keyspace),
     Memory(MemoryTable),
 }
 
 /// Changes of tables that are made together or not at all.
-pub(super) enum Batch {
+pub(super) enum TableBatch {
     /// A batch with the total size of its rows in bytes.
     Fjall(OwnedWriteBatch, u64),
     Memory(Vec<(MemoryTable, Slice, Option<Slice>)>),
 }
 
 /// The rows of one table at one moment, ascending. Later changes do not affect what it yields.
-pub(super) enum Rows {
+pub(super) enum TableRows {
     Fjall(Iter),
     Memory(MemoryRows),
 }
@@ -114,7 +114,7 @@ impl Tables {
     }
 
     /// Returns the table of this name, and creates it if there is none.
-    pub(super) fn table(&self, name: &str) -> fjall::Result<Table> {
+    pub(super) fn table(&self, name: &str) -> fjall::Result<TableHandle> {
         match self {
             Self::Fjall(database, sequence) => {
                 let is_new = !database.keyspace_exists(name);
@@ -122,9 +122,9 @@ impl Tables {
                 if is_new {
                     sequence.advance(database, 1)?;
                 }
-                Ok(Table::Fjall(keyspace))
+                Ok(TableHandle::Fjall(keyspace))
             }
-            Self::Memory(tables) => Ok(Table::Memory(tables.table(name)?)),
+            Self::Memory(tables) => Ok(TableHandle::Memory(tables.table(name)?)),
         }
     }
 
@@ -141,34 +141,34 @@ impl Tables {
     }
 
     /// Deletes a table.
-    pub(super) fn delete(&self, table: Table) -> fjall::Result<()> {
+    pub(super) fn delete(&self, table: TableHandle) -> fjall::Result<()> {
         match (self, table) {
-            (Self::Fjall(database, sequence), Table::Fjall(keyspace)) => {
+            (Self::Fjall(database, sequence), TableHandle::Fjall(keyspace)) => {
                 database.delete_keyspace(keyspace)?;
                 sequence.advance(database, 1)
             }
-            (Self::Memory(tables), Table::Memory(table)) => tables.delete(&table),
+            (Self::Memory(tables), TableHandle::Memory(table)) => tables.delete(&table),
             _ => unreachable!("{OTHER}"),
         }
     }
 
     /// Returns an empty batch.
-    pub(super) fn batch(&self) -> Batch {
+    pub(super) fn batch(&self) -> TableBatch {
         match self {
-            Self::Fjall(database, _) => Batch::Fjall(database.batch(), 0),
-            Self::Memory(_) => Batch::Memory(Vec::new()),
+            Self::Fjall(database, _) => TableBatch::Fjall(database.batch(), 0),
+            Self::Memory(_) => TableBatch::Memory(Vec::new()),
         }
     }
 
     /// Makes the changes of a batch, durably.
-    pub(super) fn commit(&self, batch: Batch) -> fjall::Result<()> {
+    pub(super) fn commit(&self, batch: TableBatch) -> fjall::Result<()> {
         match (self, batch) {
-            (Self::Fjall(database, sequence), Batch::Fjall(batch, bytes)) => {
+            (Self::Fjall(database, sequence), TableBatch::Fjall(batch, bytes)) => {
                 batch.commit()?;
                 database.persist(PersistMode::SyncAll)?;
                 sequence.journaled(database, bytes)
             }
-            (Self::Memory(tables), Batch::Memory(changes)) => tables.commit(changes),
+            (Self::Memory(tables), TableBatch::Memory(changes)) => tables.commit(changes),
             _ => unreachable!("{OTHER}"),
         }
     }
@@ -177,11 +177,11 @@ impl Tables {
     /// without the journal. The rows must ascend.
     pub(super) fn ingest(
         &self,
-        table: &Table,
+        table: &TableHandle,
         rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
     ) -> fjall::Result<()> {
         match (self, table) {
-            (Self::Fjall(..), Table::Fjall(keyspace)) => {
+            (Self::Fjall(..), TableHandle::Fjall(keyspace)) => {
                 let mut ingestion = keyspace.start_ingestion()?;
                 for (key, value) in rows {
                     match value {
@@ -191,7 +191,7 @@ impl Tables {
                 }
                 ingestion.finish()
             }
-            (Self::Memory(tables), Table::Memory(table)) => {
+            (Self::Memory(tables), TableHandle::Memory(table)) => {
                 let changes = rows.into_iter();
                 let changes =
                     changes.map(|(key, value)| (table.clone(), key.into(), value.map(Slice::from)));
@@ -204,16 +204,16 @@ impl Tables {
     /// Returns the value of one key and all rows of a table, both as of now.
     pub(super) fn snapshot(
         &self,
-        table: &Table,
+        table: &TableHandle,
         key: &[u8],
-    ) -> fjall::Result<(Option<Slice>, Rows)> {
+    ) -> fjall::Result<(Option<Slice>, TableRows)> {
         match (self, table) {
-            (Self::Fjall(database, _), Table::Fjall(keyspace)) => {
+            (Self::Fjall(database, _), TableHandle::Fjall(keyspace)) => {
                 let snapshot = database.snapshot();
-                Ok((snapshot.get(keyspace, key)?, Rows::Fjall(snapshot.iter(keyspace))))
+                Ok((snapshot.get(keyspace, key)?, TableRows::Fjall(snapshot.iter(keyspace))))
             }
-            (Self::Memory(_), Table::Memory(table)) => {
-                Ok((table.get(key), Rows::Memory(table.rows())))
+            (Self::Memory(_), TableHandle::Memory(table)) => {
+                Ok((table.get(key), TableRows::Memory(table.rows())))
             }
             _ => unreachable!("{OTHER}"),
         }
@@ -273,7 +273,7 @@ impl Sequence {
     }
 }
 
-impl Table {
+impl TableHandle {
     /// Returns the value of a key.
     pub(super) fn get(&self, key: impl AsRef<[u8]>) -> fjall::Result<Option<Slice>> {
         match self {
@@ -283,24 +283,29 @@ impl Table {
     }
 
     /// Returns all rows.
-    pub(super) fn rows(&self) -> Rows {
+    pub(super) fn rows(&self) -> TableRows {
         match self {
-            Self::Fjall(keyspace) => Rows::Fjall(keyspace.iter()),
-            Self::Memory(table) => Rows::Memory(table.rows()),
+            Self::Fjall(keyspace) => TableRows::Fjall(keyspace.iter()),
+            Self::Memory(table) => TableRows::Memory(table.rows()),
         }
     }
 }
 
-impl Batch {
+impl TableBatch {
     /// Inserts a row into a table, or replaces it.
-    pub(super) fn insert(&mut self, table: &Table, key: impl Into<Slice>, value: impl Into<Slice>) {
+    pub(super) fn insert(
+        &mut self,
+        table: &TableHandle,
+        key: impl Into<Slice>,
+        value: impl Into<Slice>,
+    ) {
         match (self, table) {
-            (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
+            (Self::Fjall(batch, bytes), TableHandle::Fjall(keyspace)) => {
                 let (key, value) = (key.into(), value.into());
                 *bytes += (key.len() + value.len()) as u64;
                 batch.insert(keyspace, key, value);
             }
-            (Self::Memory(changes), Table::Memory(table)) => {
+            (Self::Memory(changes), TableHandle::Memory(table)) => {
                 changes.push((table.clone(), key.into(), Some(value.into())));
             }
             _ => unreachable!("{OTHER}"),
@@ -308,14 +313,14 @@ impl Batch {
     }
 
     /// Removes the row of a key from a table.
-    pub(super) fn remove(&mut self, table: &Table, key: impl Into<Slice>) {
+    pub(super) fn remove(&mut self, table: &TableHandle, key: impl Into<Slice>) {
         match (self, table) {
-            (Self::Fjall(batch, bytes), Table::Fjall(keyspace)) => {
+            (Self::Fjall(batch, bytes), TableHandle::Fjall(keyspace)) => {
                 let key = key.into();
                 *bytes += key.len() as u64;
                 batch.remove(keyspace, key);
             }
-            (Self::Memory(changes), Table::Memory(table)) => {
+            (Self::Memory(changes), TableHandle::Memory(table)) => {
                 changes.push((table.clone(), key.into(), None));
             }
             _ => unreachable!("{OTHER}"),
@@ -323,7 +328,7 @@ impl Batch {
     }
 }
 
-impl Rows {
+impl TableRows {
     /// Returns the next row; `None` after the last.
     pub(super) fn next_row(&mut self) -> fjall::Result<Option<Pair>> {
         match self {
@@ -350,7 +355,7 @@ mod tests;
 #[cfg(test)]
 impl Tables {
     /// Changes one row.
-    pub(super) fn tamper(&self, table: &Table, key: Vec<u8>, value: Option<&[u8]>) {
+    pub(super) fn tamper(&self, table: &TableHandle, key: Vec<u8>, value: Option<&[u8]>) {
         let mut batch = self.batch();
         match value {
             Some(value) => batch.insert(table, key, value),
@@ -361,7 +366,7 @@ impl Tables {
 }
 
 #[cfg(test)]
-impl Table {
+impl TableHandle {
     /// Forces all rows into the files of the table.
     pub(super) fn flush(&self) {
         if let Self::Fjall(keyspace) = self {

@@ -3,16 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{hkdf, hmac};
+use dkv_base::platform;
 use quinn::{
-    AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, MtuDiscoveryConfig, Runtime,
+    AckFrequencyConfig, AsyncUdpSocket, EndpointConfig, MtuDiscoveryConfig, Runtime, TimeSource,
     TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::connection_ids::SimulatedIds;
 use crate::certificate::Credentials;
 use crate::delayed_socket::DelayedSocket;
 use crate::limits::{self, PACKET_BYTES_MAX};
@@ -38,6 +40,12 @@ pub(super) fn server_config(
 ) -> io::Result<quinn::ServerConfig> {
     let tls = tls::server(credentials, admit).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config.time_source(Arc::new(PlatformTime));
+    if let Some(seed) = net_platform::endpoint_seed() {
+        // A closed connection takes the tokens of late Retry packets for frames, so the bytes of a
+        // token must repeat too.
+        config.token_key(Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&seed)));
+    }
     config.transport_config(match admit {
         Admit::Certified => first_transport(),
         Admit::CertifiedAndJoining => join_transport(),
@@ -46,6 +54,15 @@ pub(super) fn server_config(
     config.incoming_buffer_size(64 * 1024);
     config.incoming_buffer_size_total(16 * 1024 * 1024);
     Ok(config)
+}
+
+/// The wall clock of the platform, by which address tokens expire.
+struct PlatformTime;
+
+impl TimeSource for PlatformTime {
+    fn now(&self) -> SystemTime {
+        platform::wall_clock()
+    }
 }
 
 /// The configuration of an endpoint whose connection ids and reset tokens derive from `secret`,
@@ -150,6 +167,9 @@ pub(super) fn open(
         None => runtime.wrap_udp_socket(bind(address)?)?,
         Some(socket) => {
             config.rng_seed(net_platform::endpoint_seed());
+            // A listening endpoint recognizes the ids of its predecessor.
+            let key = if server.is_some() { 0 } else { platform::random_u64() as u32 };
+            config.cid_generator(move || Box::new(SimulatedIds { key }));
             socket
         }
     };
