@@ -9,6 +9,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use dkv_api::Client;
 use dkv_base::supervise::again;
 use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::watch;
 
 use crate::access::{self, Access, Tokens};
 use crate::args::Args;
@@ -42,6 +43,8 @@ pub(crate) type StartSampling = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + 
 pub struct App {
     pub(crate) router: Router,
     pub(crate) metrics: Arc<Metrics>,
+    /// Ends the answers that go on until their reader leaves, once it is true.
+    pub(crate) stopping: watch::Sender<bool>,
     /// Sends news to open pages, and gathers the news; `None` if there is no page.
     pub(crate) page: Option<(Arc<Broadcaster>, StartSampling)>,
 }
@@ -52,14 +55,15 @@ impl App {
         let Options { network, access, extra_metrics } = options;
         let gateway = Gateway::new(store, &network, extra_metrics);
         let metrics = Arc::clone(&gateway.metrics);
+        let stopping = gateway.stopping.clone();
         let broadcaster = Arc::<Broadcaster>::default();
         let (sampled, news) = (gateway.clone(), Arc::clone(&broadcaster));
         let start: StartSampling = Arc::new(move || {
             let Gateway { store, network, metrics, .. } = sampled.clone();
             page::sample(Arc::clone(&news), store, network, metrics).boxed()
         });
-        let guard =
-            access::AccessGuard { access, is_public: page::is_file, is_stream: page::is_stream };
+        let is_stream = |path: &str| page::is_stream(path) || v1::is_stream(path);
+        let guard = access::AccessGuard { access, is_public: page::is_file, is_stream };
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())
@@ -69,7 +73,7 @@ impl App {
             .fallback(fallback)
             .layer(from_fn_with_state(guard, access::check))
             .with_state(gateway);
-        Self { page: Some((broadcaster, start)), ..Self::of(router, metrics) }
+        Self { page: Some((broadcaster, start)), stopping, ..Self::of(router, metrics) }
     }
 
     /// Returns the router, for callers with connections of another kind.
@@ -81,7 +85,7 @@ impl App {
     pub(crate) fn of(router: Router, metrics: Arc<Metrics>) -> Self {
         let router = router.layer(from_fn(request_headers::check));
         let router = router.layer(from_fn_with_state(Arc::clone(&metrics), metrics::count));
-        Self { router, metrics, page: None }
+        Self { router, metrics, stopping: watch::Sender::new(false), page: None }
     }
 }
 

@@ -19,7 +19,7 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::caller::{Caller, CallerQuotas};
-pub(crate) use self::response_parts::ResponseParts;
+pub(crate) use self::response_parts::{ResponseParts, reserved};
 use crate::limits::{BODIES_BYTES_MAX, BODY_TIMEOUT, DRAIN_BYTES_MAX, DRAIN_TIMEOUT};
 
 /// The memory budget for bodies. Clones share it.

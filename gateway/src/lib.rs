@@ -10,6 +10,8 @@
 //! | `PUT /v1/kv/{key}` | a write of the body, likewise |
 //! | `DELETE /v1/kv/{key}` | a delete, likewise |
 //! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
+//! | `GET /v1/history` | the versions of a key, as JSON |
+//! | `GET /v1/watch` | a watch, as server-sent events |
 //! | `POST /v1/batch` | many of these, each by itself |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
@@ -33,6 +35,7 @@
 //! | 401, 403, 421 | token missing; token insufficient, or page of another origin; unknown host name |
 //! | 408 | the body took too long |
 //! | 409, 412 | a condition does not hold; 412 if it was in the header |
+//! | 410 | the history no longer goes back that far |
 //! | 413, 414 | value or key over the limit |
 //! | 415, 417, 501 | encoded body; unknown expectation; unknown transfer coding |
 //! | 503 | not now; nothing has changed, so `Retry-After` |
@@ -51,6 +54,8 @@ mod limits;
 pub mod percent;
 
 pub mod bytes_json;
+
+pub mod version_json;
 
 pub mod query;
 
@@ -89,4 +94,4 @@ pub use args::Args;
 pub use host_name::{HostName, HostNameError};
 pub use server::{ListenError, Listener, TlsError};
 pub use state::ExtraMetrics;
-pub use store::Store;
+pub use store::{Store, WatchFeed};

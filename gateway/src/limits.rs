@@ -62,6 +62,18 @@ pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
 pub(crate) const LISTS_AT_ONCE: usize = 16;
 /// Time that a list page waits for its turn.
 pub(crate) const LIST_TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Versions of a key that are asked for at once.
+pub(crate) const HISTORY_STEP_VERSIONS: usize = 16;
+/// Watches in progress; further ones are refused.
+pub(crate) const WATCHES_MAX: usize = 1024;
+/// Share of [`WATCHES_MAX`] that one bearer of a token may use.
+pub(crate) const BEARER_WATCHES_MAX: usize = WATCHES_MAX / 4;
+/// Time that a resumed watch has to fail, before the answer begins.
+pub(crate) const WATCH_FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Silence after which a watch sends a comment, so that proxies keep it open.
+pub(crate) const WATCH_HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time that a change waits for room among the bodies in memory.
+pub(crate) const WATCH_ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest body of a batch, in bytes.
 pub(crate) const BATCH_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most operations of a batch.
@@ -127,6 +139,8 @@ const _: () = {
     assert!(BODY_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
     assert!(CONNECTIONS_MAX as u64 * 2 < FILES_MAX);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
+    // Otherwise a silent watch would end.
+    assert!(WATCH_HEARTBEAT.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
     assert!(PAGE_BYTES + VALUE_BYTES_MAX < BODIES_BYTES_MAX);
     assert!(BATCH_BODY_BYTES_MAX + BATCH_ANSWER_BYTES_MAX < BEARER_BODIES_BYTES_MAX);
     assert!(BODIES_BYTES_MAX <= u32::MAX as usize);

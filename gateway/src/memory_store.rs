@@ -7,14 +7,15 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt,
-    Revision, ScanOptions, StatusError, Term, Uuid, Value, WriteOptions, Written,
+    Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, Level, NetworkStatus,
+    NodeId, Number, Pair, ReadOptions, Receipt, Revision, ScanOptions, Stamp, StatusError, Term,
+    Uuid, Value, ValueAt, Version, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::store::Store;
+use crate::store::{Store, WatchFeed};
 
 /// The store. Clones share their content.
 #[derive(Clone, Default)]
@@ -26,7 +27,12 @@ pub(crate) struct MemoryStore {
 struct Inner {
     revision: u64,
     values: BTreeMap<Vec<u8>, (Bytes, u64)>,
+    /// All changes since the floor.
+    changes: Vec<(Vec<u8>, Version)>,
+    floor: u64,
     failure: Option<Error>,
+    /// The last event of each watch.
+    watch_end: Option<Error>,
 }
 
 /// A complete response.
@@ -70,6 +76,16 @@ impl MemoryStore {
         receipt(self.inner.lock().unwrap().revision, Level::Strong)
     }
 
+    /// Lets each watch end with this error from now on.
+    pub(crate) fn end_watches_with(&self, error: Error) {
+        self.inner.lock().unwrap().watch_end = Some(error);
+    }
+
+    /// Forgets the history before a revision.
+    pub(crate) fn compact(&self, floor: u64) {
+        self.inner.lock().unwrap().floor = floor;
+    }
+
     fn change(
         &self,
         key: &[u8],
@@ -102,6 +118,14 @@ impl MemoryStore {
             return Err(Error::NotFound { receipt: receipt(inner.revision, Level::Strong) });
         }
         inner.revision += 1;
+        let changed = Version {
+            revision: Revision(inner.revision),
+            created: Revision(inner.revision),
+            version: 1,
+            stamp: Stamp::default(),
+            value: value.clone(),
+        };
+        inner.changes.push((key.to_vec(), changed));
         match value {
             Some(value) => drop(inner.values.insert(key.to_vec(), (value, inner.revision))),
             None => drop(inner.values.remove(key)),
@@ -171,6 +195,77 @@ impl Store for MemoryStore {
         stream::iter(pairs)
     }
 
+    async fn read_at(&self, key: &[u8], revision: Revision) -> Result<ValueAt, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, key)?;
+        check_revision(&inner, revision)?;
+        let mut versions = inner
+            .changes
+            .iter()
+            .rev()
+            .filter(|(changed, version)| changed == key && version.revision <= revision);
+        let receipt = receipt(revision.0, Level::Strong);
+        match versions.next() {
+            Some((_, Version { revision, created, version, stamp, value: Some(value) })) => {
+                Ok(ValueAt {
+                    value: value.clone(),
+                    revision: *revision,
+                    created: *created,
+                    version: *version,
+                    stamp: *stamp,
+                    receipt,
+                })
+            }
+            _ => Err(Error::NotFound { receipt }),
+        }
+    }
+
+    async fn history(&self, key: &[u8], options: HistoryOptions) -> Result<History, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, key)?;
+        let versions = inner.changes.iter().rev().filter(|(changed, version)| {
+            changed == key && options.before.is_none_or(|before| version.revision < before)
+        });
+        let mut versions: Vec<_> = versions.map(|(_, version)| version.clone()).collect();
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let more = versions.len() > limit;
+        versions.truncate(limit);
+        Ok(History { versions, more, floor: Revision(inner.floor), shard: GroupId(1) })
+    }
+
+    /// Shows what has changed by now, and ends.
+    async fn watch(&self, keys: KeyRange, options: WatchOptions) -> Result<WatchFeed, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, b"")?;
+        let token = |revision: Revision| format!("1:{revision}").parse::<WatchToken>().unwrap();
+        let from = options.from.and_then(|from| from.revision(GroupId(1)));
+        let from = from.unwrap_or(Revision(inner.revision));
+        if let Err(error) = check_revision(&inner, from) {
+            let events = stream::iter([Err(error)]).boxed();
+            return Ok(WatchFeed { token: token(from), events });
+        }
+        let changes = inner.changes.iter().filter(|(key, version)| {
+            let is_watched = match &keys {
+                KeyRange::Key(watched) => key == watched,
+                KeyRange::Prefix(prefix) => key.starts_with(prefix),
+                KeyRange::Range(..) => false,
+            };
+            is_watched && version.revision > from
+        });
+        let events: Vec<_> = changes
+            .map(|(key, version)| {
+                let Version { revision, created, version, stamp, value } = version.clone();
+                let (key, previous) = (key.clone().into(), None);
+                let shard = GroupId(1);
+                let change =
+                    KeyChange { shard, key, value, revision, created, version, stamp, previous };
+                Ok((WatchEvent::Change(Box::new(change)), token(revision)))
+            })
+            .chain(inner.watch_end.clone().map(Err))
+            .collect();
+        Ok(WatchFeed { token: token(from), events: stream::iter(events).boxed() })
+    }
+
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
             server: Err(StatusError::Silent("no server".into())),
@@ -188,6 +283,14 @@ fn check(inner: &Inner, key: &[u8]) -> Result<(), Error> {
         return Err(Error::TooLarge { what: "key".into(), bytes, limit });
     }
     inner.failure.clone().map_or(Ok(()), Err)
+}
+
+fn check_revision(inner: &Inner, asked: Revision) -> Result<(), Error> {
+    let (floor, latest) = (Revision(inner.floor), Revision(inner.revision));
+    if asked < floor {
+        return Err(Error::Compacted { floor });
+    }
+    if asked > latest { Err(Error::NotYet { asked, latest }) } else { Ok(()) }
 }
 
 fn receipt(revision: u64, level: Level) -> Receipt {

@@ -21,13 +21,13 @@ pub use self::exposition::{CONTENT_TYPE, Exposition, Family, MetricValue};
 const STATUSES: usize = 500;
 
 /// The kinds of requests: the values of the label `kind`.
-const KINDS: [&str; 12] = [
-    "get", "put", "delete", "list", "batch", "status", "health", "metrics", "kvs", "pairs", "page",
-    "other",
+const KINDS: [&str; 14] = [
+    "get", "put", "delete", "list", "history", "watch", "batch", "status", "health", "metrics",
+    "kvs", "pairs", "page", "other",
 ];
 
 /// The kinds that access keys.
-const KEY_KINDS: [&str; 7] = ["get", "put", "delete", "list", "batch", "kvs", "pairs"];
+const KEY_KINDS: [&str; 8] = ["get", "put", "delete", "list", "history", "batch", "kvs", "pairs"];
 /// The first status by which the gateway or the network admits a failure.
 const FIRST_FAILURE: usize = 500;
 
@@ -35,6 +35,8 @@ const FIRST_FAILURE: usize = 500;
 fn kind(method: &Method, path: &str) -> usize {
     let name = match path {
         "/v1/kv" => "list",
+        "/v1/history" => "history",
+        "/v1/watch" => "watch",
         "/v1/batch" => "batch",
         "/v1/status" | "/v1/traffic" => "status",
         "/livez" | "/readyz" => "health",

@@ -31,6 +31,10 @@ pub struct Problem {
     pub effect: Effect,
     receipt: Option<Box<Receipt>>,
     current: Option<Revision>,
+    /// The first revision of the history, if the request was about an earlier one.
+    floor: Option<Revision>,
+    /// The latest revision, if the request was about a later one.
+    latest: Option<Revision>,
     /// Value of `Allow`.
     allowed: Option<&'static str>,
     /// Whether to send `Retry-After`.
@@ -69,6 +73,8 @@ impl Problem {
             effect: Effect::None,
             receipt: None,
             current: None,
+            floor: None,
+            latest: None,
             allowed: None,
             retry: false,
         }
@@ -138,6 +144,13 @@ impl Problem {
                 let problem = Self::new(StatusCode::CONFLICT, "conflict", conflict_text(current));
                 Self { current, receipt: Some(Box::new(receipt)), ..problem }
             }
+            Error::Compacted { floor } => {
+                Self { floor: Some(floor), ..Self::new(StatusCode::GONE, "compacted", text) }
+            }
+            Error::NotYet { latest, .. } => {
+                let problem = Self::new(StatusCode::BAD_REQUEST, "not-yet", text);
+                Self { latest: Some(latest), ..problem }
+            }
             Error::Invalid(why) => Self::invalid(why),
             Error::TooLarge { ref what, .. } if what == "key" => {
                 Self::new(StatusCode::URI_TOO_LONG, "key-too-long", text)
@@ -180,8 +193,14 @@ impl Problem {
             "code": self.code,
             "effect": self.effect.word(),
         });
-        if let Some(current) = self.current {
-            document["current_revision"] = current.0.into();
+        for (name, revision) in [
+            ("current_revision", self.current),
+            ("floor_revision", self.floor),
+            ("latest_revision", self.latest),
+        ] {
+            if let Some(revision) = revision {
+                document[name] = revision.0.into();
+            }
         }
         document
     }

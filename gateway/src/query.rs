@@ -1,9 +1,12 @@
-//! Query strings of reads, writes and lists.
+//! Query strings of reads, writes, lists, histories and watches.
+
+mod changes;
 
 use std::time::Duration;
 
 use dkv_api::{Level, ReadOptions, Revision};
 
+pub use self::changes::{HistoryQuery, WatchQuery};
 use crate::bytes_json::Encoding;
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX};
 use crate::percent;
@@ -20,6 +23,12 @@ pub enum QueryError {
     /// A parameter is unknown; lists the known ones.
     #[error("the query may contain only {0}")]
     Unknown(&'static str),
+    /// Two parameters exclude each other.
+    #[error("give either {0} or {1}, not both")]
+    Exclusive(&'static str, &'static str),
+    /// A parameter that the request needs is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
     /// The request takes no query.
     #[error("this request takes no query")]
     NotAllowed,
@@ -48,13 +57,18 @@ pub struct ReadQuery {
     pub max_staleness: Option<Duration>,
     /// `at_least`: the revision that an eventual answer must have reached.
     pub at_least: Option<Revision>,
+    /// `revision`: reads the key as it was at this revision; excludes the other parameters.
+    pub revision: Option<Revision>,
 }
 
 impl Default for ReadQuery {
     fn default() -> Self {
-        Self { level: Level::Strong, max_staleness: None, at_least: None }
+        Self { level: Level::Strong, max_staleness: None, at_least: None, revision: None }
     }
 }
+
+/// Parameters that say how recent an answer must be, which `revision` says too.
+const BOUNDS: [&str; 3] = ["consistency", "max_staleness", "at_least"];
 
 impl ReadQuery {
     /// Parses the query of a request target.
@@ -63,18 +77,27 @@ impl ReadQuery {
     /// See [`QueryError`].
     pub fn parse(query: Option<&str>) -> Result<Self, QueryError> {
         let mut parsed = Self::default();
+        let mut bound = None;
         for field in fields(query) {
             let (name, value) = field?;
+            bound = bound.or(BOUNDS.into_iter().find(|known| *known == name));
             match name {
                 "consistency" => parsed.level = key_level(value)?,
                 "max_staleness" => {
                     parsed.max_staleness = Some(Duration::from_millis(number(name, value)?));
                 }
                 "at_least" => parsed.at_least = Some(Revision(number(name, value)?)),
-                _ => return Err(QueryError::Unknown("consistency, max_staleness and at_least")),
+                "revision" => parsed.revision = Some(Revision(number(name, value)?)),
+                _ => {
+                    let known = "consistency, max_staleness, at_least and revision";
+                    return Err(QueryError::Unknown(known));
+                }
             }
         }
-        Ok(parsed)
+        match (parsed.revision, bound) {
+            (Some(_), Some(bound)) => Err(QueryError::Exclusive("revision", bound)),
+            _ => Ok(parsed),
+        }
     }
 
     /// Converts the query to options of the client library. A strong read needs no bounds: every
@@ -117,6 +140,8 @@ pub struct ListQuery {
     pub values: bool,
     /// `consistency`: level of the scan.
     pub level: Level,
+    /// `revision`: lists the keys as they were at this revision; excludes `consistency`.
+    pub revision: Option<Revision>,
     /// `encoding`: how keys and values are written.
     pub encoding: Encoding,
 }
@@ -133,50 +158,64 @@ impl ListQuery {
             limit: LIST_LIMIT_DEFAULT,
             values: true,
             level: Level::Strong,
+            revision: None,
             encoding: Encoding::Text,
         };
-        let bytes = |name: &str, value: &str| {
-            let bytes = percent::decode(value.as_bytes()).map(std::borrow::Cow::into_owned);
-            let bytes = bytes.map_err(|_| QueryError::value(name, "percent-encoded"))?;
-            match bytes.len() <= dkv_wire::limits::KEY_BYTES_MAX {
-                true => Ok(bytes),
-                false => Err(QueryError::value(name, "no longer than a key")),
-            }
-        };
+        let mut has_level = false;
         for field in fields(query) {
             let (name, value) = field?;
             match name {
                 "prefix" => parsed.prefix = bytes(name, value)?,
                 "after" => parsed.after = bytes(name, value)?,
-                "limit" => {
-                    let limit = usize::try_from(number(name, value)?).unwrap_or(usize::MAX);
-                    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-                        return Err(QueryError::value(name, format!("from 1 to {LIST_LIMIT_MAX}")));
-                    }
-                    parsed.limit = limit;
-                }
-                "values" => {
-                    parsed.values = match value {
-                        "true" => true,
-                        "false" => false,
-                        _ => return Err(QueryError::value(name, "true or false")),
-                    }
-                }
-                "consistency" => parsed.level = list_level(value)?,
-                "encoding" => {
-                    parsed.encoding = match value {
-                        "text" => Encoding::Text,
-                        "base64" => Encoding::Base64,
-                        _ => return Err(QueryError::value(name, "text or base64")),
-                    }
-                }
+                "limit" => parsed.limit = limit(name, value)?,
+                "values" => parsed.values = boolean(name, value)?,
+                "consistency" => (parsed.level, has_level) = (list_level(value)?, true),
+                "revision" => parsed.revision = Some(Revision(number(name, value)?)),
+                "encoding" => parsed.encoding = encoding(name, value)?,
                 _ => {
-                    let known = "prefix, after, limit, values, consistency and encoding";
+                    let known = "prefix, after, limit, values, consistency, revision and encoding";
                     return Err(QueryError::Unknown(known));
                 }
             }
         }
-        Ok(parsed)
+        match parsed.revision {
+            Some(_) if has_level => Err(QueryError::Exclusive("revision", "consistency")),
+            _ => Ok(parsed),
+        }
+    }
+}
+
+/// Decodes a key or a part of one.
+fn bytes(name: &str, value: &str) -> Result<Vec<u8>, QueryError> {
+    let bytes = percent::decode(value.as_bytes()).map(std::borrow::Cow::into_owned);
+    let bytes = bytes.map_err(|_| QueryError::value(name, "percent-encoded"))?;
+    match bytes.len() <= dkv_wire::limits::KEY_BYTES_MAX {
+        true => Ok(bytes),
+        false => Err(QueryError::value(name, "no longer than a key")),
+    }
+}
+
+fn limit(name: &str, value: &str) -> Result<usize, QueryError> {
+    let limit = usize::try_from(number(name, value)?).unwrap_or(usize::MAX);
+    match (1..=LIST_LIMIT_MAX).contains(&limit) {
+        true => Ok(limit),
+        false => Err(QueryError::value(name, format!("from 1 to {LIST_LIMIT_MAX}"))),
+    }
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool, QueryError> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(QueryError::value(name, "true or false")),
+    }
+}
+
+fn encoding(name: &str, value: &str) -> Result<Encoding, QueryError> {
+    match value {
+        "text" => Ok(Encoding::Text),
+        "base64" => Ok(Encoding::Base64),
+        _ => Err(QueryError::value(name, "text or base64")),
     }
 }
 

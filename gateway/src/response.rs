@@ -1,10 +1,11 @@
 //! Responses that several handlers share.
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LINK};
 use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 
+use crate::body::ResponseParts;
 use crate::problem::Problem;
 
 /// Methods that some path of the gateway supports.
@@ -36,7 +37,18 @@ pub(crate) fn document(kind: &'static str, body: impl Into<Body>) -> Response<Bo
     response
 }
 
-/// The same for a resource that only GET and HEAD may ask for.
+/// A page of a list, with a link to the next one.
+pub(crate) fn page_document(page: ResponseParts, next: Option<String>) -> Response<Body> {
+    let mut response = document("application/json", page.into_body());
+    // The target holds neither control characters nor angle brackets.
+    let link = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok());
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}
+
+/// A document that only GET and HEAD may ask for.
 ///
 /// # Errors
 /// 405 for another method.

@@ -117,6 +117,7 @@ impl Listener {
         let guard = OriginGuard { names: self.names, metrics: Arc::clone(&app.metrics) };
         app.router = app.router.layer(from_fn_with_state(guard, same_origin::check));
         let page = app.page.take();
+        let streams = app.stopping.clone();
         // Dropping the set ends the task.
         let mut sampling = JoinSet::new();
         if let Some((_, start)) = &page {
@@ -168,6 +169,7 @@ impl Listener {
         if let Some((broadcaster, _)) = page {
             broadcaster.end();
         }
+        streams.send_replace(true);
         stopping.send_replace(());
         // Each connection holds a receiver until it ends.
         if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::body::Budget;
-use crate::limits::LISTS_AT_ONCE;
+use crate::limits::{LISTS_AT_ONCE, WATCHES_MAX};
 use crate::metrics::{Exposition, Metrics};
 
 /// Adds metrics of the process around the gateway to `/metrics`.
@@ -20,6 +20,10 @@ pub(crate) struct Gateway<S> {
     pub(crate) budget: Budget,
     /// Limits the list pages in progress.
     pub(crate) lists: Arc<Semaphore>,
+    /// Limits the watches in progress.
+    pub(crate) watches: Arc<Semaphore>,
+    /// Becomes true when the gateway stops.
+    pub(crate) stopping: watch::Sender<bool>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) extra_metrics: Option<ExtraMetrics>,
 }
@@ -31,6 +35,8 @@ impl<S> Gateway<S> {
             network: network.into(),
             budget: Budget::default(),
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            stopping: watch::Sender::new(false),
             metrics: Arc::default(),
             extra_metrics,
         }

@@ -2,9 +2,19 @@
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, NetworkStatus, Pair, ReadOptions, ScanOptions, Value, WriteOptions, Written,
+    Client, Error, History, HistoryOptions, KeyRange, NetworkStatus, Pair, ReadOptions, Revision,
+    ScanOptions, Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
-use futures::stream::{self, Stream};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+
+/// A running watch: its position, and its events with the position after each. It ends after the
+/// first error.
+pub struct WatchFeed {
+    /// The position at which it began.
+    pub token: WatchToken,
+    /// The events.
+    pub events: BoxStream<'static, Result<(WatchEvent, WatchToken), Error>>,
+}
 
 /// A store of keys and values, and the status of its network. [`Client`] is one, with the rights of
 /// its certificate; tests use another.
@@ -37,6 +47,27 @@ pub trait Store: Clone + Send + Sync + 'static {
         options: ScanOptions,
     ) -> impl Stream<Item = Result<Pair, Error>> + Send + 'static;
 
+    /// Reads as [`Client::read_at`] does.
+    fn read_at(
+        &self,
+        key: &[u8],
+        revision: Revision,
+    ) -> impl Future<Output = Result<ValueAt, Error>> + Send;
+
+    /// Returns versions as [`Client::history`] does.
+    fn history(
+        &self,
+        key: &[u8],
+        options: HistoryOptions,
+    ) -> impl Future<Output = Result<History, Error>> + Send;
+
+    /// Watches as [`Client::watch`] does.
+    fn watch(
+        &self,
+        keys: KeyRange,
+        options: WatchOptions,
+    ) -> impl Future<Output = Result<WatchFeed, Error>> + Send;
+
     /// Asks as [`Client::status`] does.
     fn status(&self) -> impl Future<Output = NetworkStatus> + Send;
 }
@@ -66,6 +97,30 @@ impl Store for Client {
         stream::try_unfold(Client::scan(self, options), async |mut scan| {
             Ok(scan.next().await?.map(|pair| (pair, scan)))
         })
+    }
+
+    async fn read_at(&self, key: &[u8], revision: Revision) -> Result<ValueAt, Error> {
+        Client::read_at(self, key, revision).await
+    }
+
+    async fn history(&self, key: &[u8], options: HistoryOptions) -> Result<History, Error> {
+        Client::history(self, key, options).await
+    }
+
+    async fn watch(&self, keys: KeyRange, options: WatchOptions) -> Result<WatchFeed, Error> {
+        let watch = Client::watch(self, keys, options).await?;
+        let token = watch.token().clone();
+        let events = stream::unfold(Some(watch), async |watch| {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(event) => {
+                    let token = watch.token().clone();
+                    Some((Ok((event, token)), Some(watch)))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(WatchFeed { token, events: events.boxed() })
     }
 
     async fn status(&self) -> NetworkStatus {

@@ -1,8 +1,12 @@
 //! `/v1`: the current interface to the store and its network.
 
 mod batch;
+mod history;
 mod kv;
 mod list;
+mod sse;
+mod watch;
+mod watch_position;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +29,14 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/v1/batch", any(batch::serve::<S>))
         .route(kv::PREFIX, any(kv::serve::<S>))
         .route("/v1/kv/{*key}", any(kv::serve::<S>))
+        .route("/v1/history", any(history::serve::<S>))
+        .route(watch::PATH, any(watch::serve::<S>))
         .route("/v1/status", any(network_status::<S>))
+}
+
+/// Whether the answer at a path goes on until its reader leaves.
+pub(crate) fn is_stream(path: &str) -> bool {
+    path == watch::PATH
 }
 
 /// `/v1/status`: what `dkv ADDRESS status --json` prints.

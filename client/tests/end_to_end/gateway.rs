@@ -12,6 +12,7 @@ mod schema;
 mod scripts;
 mod statuses;
 mod v1;
+mod watch;
 
 use std::net::SocketAddr;
 

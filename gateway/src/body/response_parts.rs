@@ -33,6 +33,11 @@ impl AsRef<[u8]> for ReservedBytes {
     }
 }
 
+/// Returns bytes that keep their reservation until they are sent.
+pub(crate) fn reserved(bytes: Bytes, reservation: Reservation) -> Bytes {
+    Bytes::from_owner(ReservedBytes { bytes, _reservation: reservation })
+}
+
 impl ResponseParts {
     /// Adds a part that is too short to need a reservation.
     pub(crate) fn push(&mut self, part: impl Into<Bytes>) {
@@ -46,7 +51,7 @@ impl ResponseParts {
         }
         self.bytes += bytes.len();
         self.parts.push_back(match reservation.is_some() {
-            true => Bytes::from_owner(ReservedBytes { bytes, _reservation: reservation }),
+            true => reserved(bytes, reservation),
             false => bytes,
         });
     }

@@ -6,7 +6,9 @@ use dkv_wire::bearer::{Bearer, Rights};
 use futures::stream;
 
 use super::*;
-use crate::limits::{ANSWER_PIECE_BYTES, BEARER_BODIES_BYTES_MAX, READERS_BODIES_BYTES_MAX};
+use crate::limits::{
+    ANSWER_PIECE_BYTES, BEARER_BODIES_BYTES_MAX, BEARER_WATCHES_MAX, READERS_BODIES_BYTES_MAX,
+};
 
 #[tokio::test]
 async fn bodies_have_a_limit_and_a_budget() {
@@ -114,4 +116,25 @@ async fn a_bearer_cannot_use_up_the_budget_of_others() {
     assert!(take(second, left).await.is_ok());
     assert!(!Caller::is_read_only());
     assert!(caller(4, Rights::Read).scope(async { Caller::is_read_only() }).await);
+}
+
+#[tokio::test]
+async fn a_bearer_cannot_use_up_the_watches_of_others() {
+    let quotas = CallerQuotas::default();
+    let caller = |number: u128| {
+        let holder = HolderId(dkv_api::Uuid::from_u128(number));
+        let network = dkv_api::NetworkId(dkv_api::Uuid::nil());
+        quotas.caller(&Bearer { network, holder, rights: Rights::Read, expires_ms: None })
+    };
+    let mut watches: Vec<_> =
+        (0..BEARER_WATCHES_MAX).map(|_| caller(1).take_watch().unwrap()).collect();
+    assert!(caller(1).take_watch().is_none());
+    assert!(caller(2).take_watch().is_some());
+    watches.pop();
+    assert!(caller(1).take_watch().is_some());
+    // A stream acts in the name of the caller that began it.
+    assert!(Caller::current().is_none());
+    let second = caller(2);
+    assert!(Caller::in_name_of(Some(&second), Caller::is_read_only));
+    assert!(!Caller::in_name_of(None, Caller::is_read_only));
 }

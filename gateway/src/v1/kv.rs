@@ -7,7 +7,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
-use dkv_api::{Condition, Error, Level, Receipt, WriteOptions, Written};
+use dkv_api::{Condition, Error, Level, Reach, Receipt, Value, ValueAt, WriteOptions, Written};
 
 use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::percent;
@@ -52,7 +52,10 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     let key = key_of(head)?;
     let query = ReadQuery::parse(head.uri.query())?;
     let preconditions = ReadPreconditions::parse(&head.headers)?;
-    let read = gateway.store.read(&key, query.options()).await;
+    let read = match query.revision {
+        None => gateway.store.read(&key, query.options()).await,
+        Some(revision) => gateway.store.read_at(&key, revision).await.map(of_revision),
+    };
     let current = read.as_ref().ok().map(|value| value.receipt.revision);
     let value = match (read, preconditions.evaluate(current)) {
         (Err(Error::NotFound { receipt }), ReadOutcome::Failed) => {
@@ -80,6 +83,13 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     insert_metadata(&mut response, &value.receipt);
     Ok(response)
+}
+
+/// Converts the result of a read at a revision. The receipt of such a read is of the revision that
+/// was asked for.
+fn of_revision(read: ValueAt) -> Value {
+    let ValueAt { value, revision, receipt, .. } = read;
+    Value { value, receipt: Receipt { revision, ..receipt }, reach: Reach::default() }
 }
 
 async fn put<S: Store>(

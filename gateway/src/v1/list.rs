@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::LINK;
-use axum::http::{HeaderValue, Method, Response, Uri};
+use axum::http::{Method, Response, Uri};
 use bytes::Bytes;
 use dkv_api::{Level, Pair, Revision, ScanOptions};
 use futures::stream::TryStreamExt;
 use serde_json::{Map, Value, json};
+use tokio::sync::SemaphorePermit;
 
 use crate::body::ResponseParts;
 use crate::bytes_json::{self, Encoding};
@@ -15,7 +15,7 @@ use crate::limits::{LIST_TURN_TIMEOUT, PAGE_BYTES};
 use crate::percent;
 use crate::problem::Problem;
 use crate::query::ListQuery;
-use crate::response::{document, is_get};
+use crate::response::{is_get, page_document};
 use crate::state::Gateway;
 use crate::store::Store;
 
@@ -36,20 +36,15 @@ async fn page<S: Store>(
     query: &ListQuery,
 ) -> Result<Response<Body>, Problem> {
     // A scan holds a page of each shard, and nothing tells its size in advance.
-    let turn = tokio::time::timeout(LIST_TURN_TIMEOUT, gateway.lists.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
-        return Err(Problem::unavailable("too many lists are in progress"));
-    };
-    let mut pairs = std::pin::pin!(
-        gateway.store.scan(
-            ScanOptions::prefix(query.prefix.clone())
-                .after(query.after.clone())
-                // One more key shows whether the list goes on.
-                .limit(query.limit as u64 + 1)
-                .values(query.values)
-                .level(query.level)
-        )
-    );
+    let _turn = turn(gateway).await?;
+    let mut options = ScanOptions::prefix(query.prefix.clone())
+        .after(query.after.clone())
+        // One more key shows whether the list goes on.
+        .limit(query.limit as u64 + 1)
+        .values(query.values)
+        .level(query.level);
+    options.at = query.revision;
+    let mut pairs = std::pin::pin!(gateway.store.scan(options));
     let (mut count, mut bytes, mut last) = (0, 0, None);
     let mut page = ResponseParts::default();
     page.push("{\"pairs\":[");
@@ -68,6 +63,14 @@ async fn page<S: Store>(
         (count, last) = (count + 1, Some(pair.key));
     }
     Ok(answer(page, None))
+}
+
+/// Waits until another page may be gathered.
+pub(super) async fn turn<S>(gateway: &Gateway<S>) -> Result<SemaphorePermit<'_>, Problem> {
+    match tokio::time::timeout(LIST_TURN_TIMEOUT, gateway.lists.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(Problem::unavailable("too many lists are in progress")),
+    }
 }
 
 fn element(pair: &Pair, query: &ListQuery) -> Value {
@@ -93,6 +96,9 @@ fn next(query: &ListQuery, after: &[u8]) -> String {
     if query.level == Level::Eventual {
         next.push_str("&consistency=eventual");
     }
+    if let Some(revision) = query.revision {
+        next.push_str(&format!("&revision={revision}"));
+    }
     if !query.values {
         next.push_str("&values=false");
     }
@@ -104,11 +110,5 @@ fn next(query: &ListQuery, after: &[u8]) -> String {
 
 fn answer(mut page: ResponseParts, next: Option<String>) -> Response<Body> {
     page.push(format!("],\"next\":{}}}", json!(next)));
-    let mut response = document("application/json", page.into_body());
-    // The target holds neither control characters nor angle brackets.
-    let link = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok());
-    if let Some(link) = link {
-        response.headers_mut().insert(LINK, link);
-    }
-    response
+    page_document(page, next)
 }

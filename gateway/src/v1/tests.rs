@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use dkv_api::{Condition, Error};
+use dkv_api::{Condition, Error, Revision};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -287,4 +287,137 @@ proptest! {
         let answered = runtime.block_on(ask(&MemoryStore::default(), request));
         prop_assert!(answered.status.as_u16() < 500);
     }
+}
+
+#[tokio::test]
+async fn earlier_values_are_read_listed_and_gone_once_compacted() {
+    let store = MemoryStore::default();
+    let get = async |path: &str| send(&store, Method::GET, path, &[]).await;
+    for _ in 0..3 {
+        send(&store, Method::PUT, "/v1/kv/k%ff", &[]).await;
+    }
+    send(&store, Method::DELETE, "/v1/kv/k%ff", &[]).await;
+    problem(&get("/v1/kv/k%ff").await, 404, "key-not-found");
+    let old = get("/v1/kv/k%ff?revision=2").await;
+    assert_eq!((old.status, old.body.as_slice()), (StatusCode::OK, &b"value"[..]));
+    assert_eq!((old.field("etag"), old.field("dkv-revision")), ("\"2\"", "2"));
+    let same = send(&store, Method::GET, "/v1/kv/k%ff?revision=2", &[("if-none-match", "\"2\"")]);
+    assert_eq!(same.await.status, StatusCode::NOT_MODIFIED);
+    problem(&get("/v1/kv/k%ff?revision=4").await, 404, "key-not-found");
+
+    let page = get("/v1/history?key=k%ff&limit=3").await;
+    let document: Json = serde_json::from_slice(&page.body).unwrap();
+    assert_eq!(document["key_base64"], "a/8=");
+    let shown = |version: &Json| (version["what"].clone(), version["revision"].clone());
+    let versions: Vec<_> = document["versions"].as_array().unwrap().iter().map(shown).collect();
+    assert_eq!(
+        versions,
+        [("delete", 4), ("put", 3), ("put", 2)].map(|(a, b)| (json!(a), json!(b)))
+    );
+    assert_eq!(document["versions"][1]["value"], "value");
+    assert_eq!((&document["shard"], &document["floor_revision"]), (&json!(1), &json!(0)));
+    let next = document["next"].as_str().unwrap();
+    assert_eq!(next, "/v1/history?key=k%FF&before=2&limit=3");
+    assert_eq!(page.field("link"), format!("<{next}>; rel=\"next\""));
+    let last: Json = serde_json::from_slice(&get(next).await.body).unwrap();
+    assert_eq!(last["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(last["next"], Json::Null);
+    let none: Json = serde_json::from_slice(&get("/v1/history?key=none").await.body).unwrap();
+    assert_eq!(none["versions"], json!([]));
+
+    store.compact(3);
+    let gone = get("/v1/kv/k%ff?revision=2").await;
+    problem(&gone, 410, "compacted");
+    let document: Json = serde_json::from_slice(&gone.body).unwrap();
+    assert_eq!(document["floor_revision"], 3);
+    let early = get("/v1/kv/k%ff?revision=9").await;
+    problem(&early, 400, "not-yet");
+    let document: Json = serde_json::from_slice(&early.body).unwrap();
+    assert_eq!(document["latest_revision"], 4);
+    for wrong in [
+        "/v1/kv/k?revision=x",
+        "/v1/kv/k?revision=-1",
+        "/v1/kv/k?revision=99999999999999999999",
+        "/v1/kv/k?revision=1&consistency=eventual",
+        "/v1/kv/k?revision=1&at_least=1",
+        "/v1/kv?revision=1&consistency=strong",
+        "/v1/kv?revision=",
+        "/v1/history",
+        "/v1/history?key=",
+        "/v1/history?key=k&limit=0",
+        "/v1/history?key=k&before=x",
+        "/v1/history?key=k&key=k",
+        "/v1/history?key=k&revision=1",
+    ] {
+        problem(&get(wrong).await, 400, "invalid");
+    }
+    problem(&send(&store, Method::DELETE, "/v1/history?key=k", &[]).await, 405, "method");
+}
+
+#[tokio::test]
+async fn a_watch_shows_changes_with_ids_from_which_it_is_resumed() {
+    let store = MemoryStore::default();
+    for path in ["/v1/kv/w/1", "/v1/kv/other", "/v1/kv/w/%ff"] {
+        send(&store, Method::PUT, path, &[]).await;
+    }
+    send(&store, Method::DELETE, "/v1/kv/w/1", &[]).await;
+    let watch = async |path: &str, fields: &[_]| {
+        let answered = send(&store, Method::GET, path, fields).await;
+        assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
+        assert_eq!(answered.field("content-type"), "text/event-stream");
+        assert_eq!(answered.field("cache-control"), "no-store");
+        String::from_utf8(answered.body).unwrap()
+    };
+    let said = watch("/v1/watch?prefix=w/&from=1%3A0", &[]).await;
+    let events: Vec<&str> = said.split_terminator("\n\n").collect();
+    assert_eq!(events[0], "retry: 1000\nevent: begin\nid: 1:0\ndata: {\"token\":\"1:0\"}");
+    assert!(events[1].starts_with("event: put\nid: 1:1\ndata: {"), "{said}");
+    assert!(events[2].starts_with("event: put\nid: 1:3\ndata: {"), "{said}");
+    assert!(events[2].contains("\"key_base64\":\"dy//\""), "{said}");
+    assert!(events[3].starts_with("event: delete\nid: 1:4\n"), "{said}");
+    assert_eq!(events.len(), 4, "{said}");
+    let data = events[1].split_once("data: ").unwrap().1;
+    let change: Json = serde_json::from_str(data).unwrap();
+    let expected = json!({ "key": "w/1", "shard": 1, "what": "put", "value": "value",
+        "revision": 1, "created_revision": 1, "version": 1, "changed_at_ms": null });
+    assert_eq!(change, expected);
+
+    // The field is later than the query.
+    let said = watch("/v1/watch?key=w/1&from=1:0&previous=true", &[("last-event-id", "1:3")]).await;
+    assert!(said.contains("event: delete\nid: 1:4\n") && !said.contains("event: put"), "{said}");
+    assert!(said.contains("\"previous\":null"), "{said}");
+    let said = watch("/v1/watch", &[("last-event-id", "")]).await;
+    assert!(said.contains("id: 1:4\n") && said.matches("event: ").count() == 1, "{said}");
+    let head = send(&store, Method::HEAD, "/v1/watch", &[]).await;
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+
+    store.end_watches_with(Error::Compacted { floor: Revision(3) });
+    let said = watch("/v1/watch?from=1:3", &[]).await;
+    let (name, data) = said.trim_end().rsplit_once("\ndata: ").unwrap();
+    assert!(name.ends_with("\n\nevent: error"), "{said}");
+    let document: Json = serde_json::from_str(data).unwrap();
+    assert_eq!((&document["status"], &document["floor_revision"]), (&json!(410), &json!(3)));
+
+    store.compact(3);
+    let gone = send(&store, Method::GET, "/v1/watch", &[("last-event-id", "1:2")]).await;
+    problem(&gone, 410, "compacted");
+    let get = async |path: &str| send(&store, Method::GET, path, &[]).await;
+    problem(&get("/v1/watch?from=1:9").await, 400, "not-yet");
+    for wrong in [
+        "/v1/watch?key=a&prefix=a",
+        "/v1/watch?key=",
+        "/v1/watch?from=x",
+        "/v1/watch?from=",
+        "/v1/watch?from=1:3%2B1:4",
+        "/v1/watch?previous=1",
+        "/v1/watch?revision=1",
+        "/v1/watch?prefix=%f",
+    ] {
+        problem(&get(wrong).await, 400, "invalid");
+    }
+    let twice = [("last-event-id", "1:3"), ("last-event-id", "1:3")];
+    problem(&send(&store, Method::GET, "/v1/watch", &twice).await, 400, "invalid");
+    problem(&send(&store, Method::POST, "/v1/watch", &[]).await, 405, "method");
+    store.fail_with(Error::Unavailable("no quorum".into()));
+    problem(&get("/v1/watch").await, 503, "unavailable");
 }

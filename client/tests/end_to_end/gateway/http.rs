@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{HeaderMap, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -45,6 +45,16 @@ impl Http {
     pub(crate) fn new(http2: bool) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
         Self { client }
+    }
+
+    /// Sends a GET request, whose answer may go on.
+    pub(crate) async fn open(&self, url: &str, fields: &[(&str, &str)]) -> Response<Incoming> {
+        let mut request = Request::builder().uri(url);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).unwrap();
+        tokio::time::timeout(PATIENCE, self.client.request(request)).await.unwrap().unwrap()
     }
 
     /// Sends a request; returns why it could not be sent.
