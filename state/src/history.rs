@@ -1,9 +1,9 @@
 //! The history of a shard: the versions of its keys before the newest, and the order of changes.
 //!
 //! The history reaches back to its *floor*: at every revision from the floor on, the shard can be
-//! read as it was. It is a queue of changes in the order of revisions. Each change keeps the version
-//! that it replaced, so a version is found by going back from the newest of its key, change by
-//! change; and as revisions number the changes, the next one is found without a search. Adding a
+//! read as it was. It is a queue of changes in the order of revisions. Each change keeps the
+//! version that it replaced, so a version is found by going back from the newest of its key, change
+//! by change; and as revisions number the changes, the next one is found without a search. Adding a
 //! change costs the same however long the history is.
 //!
 //! Compaction raises the floor at once and removes what is below it bit by bit, in the order of
@@ -336,8 +336,8 @@ impl History {
         self.loaded.push((key, past));
     }
 
-    /// Completes the loading of rows: `newest` finds the newest version of a key, `all` are those of
-    /// all keys.
+    /// Completes the loading of rows: `newest` finds the newest version of a key, `all` are those
+    /// of all keys.
     ///
     /// # Errors
     /// If no history has these rows.
