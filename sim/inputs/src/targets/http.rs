@@ -8,11 +8,12 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, Level, NetworkStatus, NodeId, Pair, ReadOptions, Receipt, Revision,
-    ScanOptions, Term, Uuid, Value, WriteOptions, Written,
+    Condition, Error, GroupId, History, HistoryOptions, KeyRange, Level, NetworkStatus, NodeId,
+    Pair, ReadOptions, Receipt, Revision, ScanOptions, Term, Uuid, Value, ValueAt, WatchOptions,
+    WriteOptions, Written,
 };
 use dkv_base::sync;
-use dkv_gateway::{Access, App, Options, Store};
+use dkv_gateway::{Access, App, Options, Store, WatchFeed};
 use dkv_wire::limits::KEY_BYTES_MAX;
 use futures::stream::{self, Stream};
 use http_body_util::BodyExt;
@@ -198,6 +199,22 @@ impl Store for Memory {
         });
         let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
         stream::iter(pairs.take(limit).collect::<Vec<_>>())
+    }
+
+    async fn read_at(&self, _: &[u8], revision: Revision) -> Result<ValueAt, Error> {
+        let latest = Revision(sync::lock(&self.0).revision);
+        Err(match revision > latest {
+            true => Error::NotYet { asked: revision, latest },
+            false => Error::Compacted { floor: latest },
+        })
+    }
+
+    async fn history(&self, _: &[u8], _: HistoryOptions) -> Result<History, Error> {
+        Err(Error::Compacted { floor: Revision(sync::lock(&self.0).revision) })
+    }
+
+    async fn watch(&self, _: KeyRange, _: WatchOptions) -> Result<WatchFeed, Error> {
+        Err(Error::Compacted { floor: Revision(sync::lock(&self.0).revision) })
     }
 
     async fn status(&self) -> NetworkStatus {
