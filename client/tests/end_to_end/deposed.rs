@@ -210,8 +210,10 @@ async fn a_follower_of_a_leader_without_a_majority_reports_its_staleness() {
             network.resume_node(index);
         }
     }
+    // The group was asked nothing that its leader answers, so it is quiescent: a heartbeat every
+    // 500 ms, which says what was confirmed at the one before.
     eventually("it does not catch up", async || match staleness().await {
-        Some(age) if age < 500 => Ok(()),
+        Some(age) if age < 1500 => Ok(()),
         age => Err(format!("it is {age:?} ms behind")),
     })
     .await;
