@@ -3,7 +3,8 @@
 use data_encoding::HEXLOWER;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::message::{
-    Command, JoinAnswer, JoinRefusal, Joining, Opening, Reply, Request, ServerAnswer, ServerRequest,
+    Command, JoinAnswer, JoinRefusal, Joining, Opening, Reply, Request, ServerAnswer,
+    ServerRequest, Transaction, WatchFrame, WatchRequest,
 };
 
 use crate::parts::Parts;
@@ -11,7 +12,7 @@ use crate::parts::Parts;
 /// A message of each variant, with its type on the line before.
 const SAMPLES: &str = include_str!("../../../../wire/src/message/tests/messages.txt");
 
-const TYPES: [&str; 8] = [
+const TYPES: [&str; 11] = [
     "Opening",
     "Request",
     "Reply",
@@ -19,6 +20,9 @@ const TYPES: [&str; 8] = [
     "ServerRequest",
     "ServerAnswer",
     "Joining",
+    "Transaction",
+    "WatchRequest",
+    "WatchFrame",
     "Result",
 ];
 
@@ -46,6 +50,9 @@ pub(super) fn read(input: &[u8]) {
         "ServerRequest" => comes_back!(ServerRequest, bytes),
         "ServerAnswer" => comes_back!(ServerAnswer, bytes),
         "Joining" => comes_back!(Joining, bytes),
+        "Transaction" => comes_back!(Transaction<'_>, bytes),
+        "WatchRequest" => comes_back!(WatchRequest, bytes),
+        "WatchFrame" => comes_back!(WatchFrame, bytes),
         _ => comes_back!(Result<JoinAnswer, JoinRefusal>, bytes),
     }
     // A shard validates a command before it accepts it.
