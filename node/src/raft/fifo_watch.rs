@@ -5,10 +5,11 @@
 //! them. Here there are about a dozen, and a simulation must be able to repeat a run exactly.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
+use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 /// The type that stands for this kind of channel in openraft's traits.
@@ -44,8 +45,10 @@ impl<T> Deref for Ref<'_, T> {
 }
 
 impl<T> FifoWatchInner<T> {
+    /// Borrows the value. A thread that has borrowed it already borrows it again at once, also while
+    /// a change waits: with a lock that lets the change go first, both would wait for ever.
     fn read(&self) -> Ref<'_, T> {
-        Ref(self.value.read().unwrap_or_else(PoisonError::into_inner))
+        Ref(self.value.read_recursive())
     }
 
     fn version(&self) -> usize {
@@ -166,7 +169,7 @@ impl<T: Send + Sync> WatchSender<FifoWatch, T> for Sender<T> {
         F: FnOnce(&mut T) -> bool,
     {
         {
-            let mut value = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
+            let mut value = self.0.value.write();
             if !modify(&mut value) {
                 return false;
             }
@@ -221,6 +224,21 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn a_value_can_be_borrowed_again_while_a_change_waits() {
+        let (sender, receiver) = FifoWatch::channel(1);
+        let first = receiver.shared.read();
+        let changing = std::thread::spawn(move || sender.set(2));
+        // Until the change waits: then a lock of the standard library lends to no thread.
+        while receiver.shared.value.try_read().is_some() {
+            std::thread::yield_now();
+        }
+        let borrowed = *receiver.shared.read();
+        drop(first);
+        changing.join().unwrap();
+        assert_eq!((borrowed, receiver.get()), (1, 2));
+    }
 
     #[tokio::test]
     async fn receivers_are_woken_in_order_and_told_the_end() {

@@ -55,13 +55,15 @@ impl Replica {
 
     /// The report on the group to the coordinator, if this replica leads.
     pub(crate) fn measure(&self) -> Option<LedGroup> {
+        // Before the metrics are borrowed: a thread that borrows them twice waits for ever if they
+        // are to be changed in between.
+        let silence = self.silence();
         let metrics = self.metrics();
         let metrics = metrics.borrow();
         if metrics.state != ServerState::Leader {
             return None;
         }
         let configured = raft::configured(&metrics);
-        let silence = self.silence();
         let last_index = metrics.last_log_index.unwrap_or_default();
         let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
         let members = others.map(|(node, matched)| {
@@ -85,6 +87,8 @@ impl Replica {
 
     /// The status of this replica.
     pub(crate) fn status(&self) -> GroupStatus {
+        // As above.
+        let silence = self.silence();
         let metrics = self.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
@@ -104,7 +108,7 @@ impl Replica {
             bytes: summary.bytes,
             revision: summary.revision,
             state_hash: summary.hash,
-            replicas: replicas(&metrics, self.me, &self.silence()),
+            replicas: replicas(&metrics, self.me, &silence),
         }
     }
 }
