@@ -45,8 +45,8 @@ impl<T> Deref for Ref<'_, T> {
 }
 
 impl<T> FifoWatchInner<T> {
-    /// Borrows the value. A thread that has borrowed it already borrows it again at once, also while
-    /// a change waits: with a lock that lets the change go first, both would wait for ever.
+    /// Borrows the value. A thread that has borrowed it already borrows it again at once, also
+    /// while a change waits: with a lock that lets the change go first, both would wait for ever.
     fn read(&self) -> Ref<'_, T> {
         Ref(self.value.read_recursive())
     }
