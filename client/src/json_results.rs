@@ -5,9 +5,10 @@
 //! but are never renamed; docs/cli.md lists them.
 
 use dkv_api::{Bytes, OperationResult, Transacted, TransactionOperation};
-use dkv_api::{GroupId, KeyChange, NetworkView, NodeId, ReplicaValue, Stamp, ValueAt, Version};
+use dkv_api::{GroupId, NetworkView, NodeId, ReplicaValue, ValueAt, Version};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
 use dkv_gateway::bytes_json::{Encoding, put};
+use dkv_gateway::version_json;
 use serde_json::{Map, Value, json};
 
 use crate::grammar::Key;
@@ -51,7 +52,7 @@ pub(crate) fn read_at(key: &Key, at: Revision, read: &ValueAt) -> Value {
     object.insert("at_revision".into(), at.0.into());
     object.insert("created_revision".into(), read.created.0.into());
     object.insert("version".into(), read.version.into());
-    object.insert("changed_at_ms".into(), changed_at_ms(read.stamp));
+    object.insert("changed_at_ms".into(), version_json::changed_at_ms(read.stamp));
     object.into()
 }
 
@@ -60,52 +61,8 @@ pub(crate) fn version(key: &Key, shard: GroupId, version: &Version) -> Value {
     let mut object = Map::new();
     put(&mut object, "key", key.as_bytes(), Encoding::Text);
     object.insert("shard".into(), shard.0.into());
-    with_version(&mut object, version);
+    version_json::put(&mut object, version, Encoding::Text);
     object.into()
-}
-
-/// Returns a change.
-pub(crate) fn change(change: &KeyChange, with_previous: bool) -> Value {
-    let KeyChange { shard, key, value, revision, created, version, stamp, previous } = change;
-    let mut object = Map::new();
-    put(&mut object, "key", key, Encoding::Text);
-    object.insert("shard".into(), shard.0.into());
-    let changed = Version {
-        revision: *revision,
-        created: *created,
-        version: *version,
-        stamp: *stamp,
-        value: value.clone(),
-    };
-    with_version(&mut object, &changed);
-    if with_previous {
-        let previous = previous.as_ref().map(|version| {
-            let mut object = Map::new();
-            with_version(&mut object, version);
-            object
-        });
-        object.insert("previous".into(), previous.into());
-    }
-    object.into()
-}
-
-fn with_version(object: &mut Map<String, Value>, version: &Version) {
-    let Version { revision, created, version, stamp, value } = version;
-    let what = if value.is_some() { "put" } else { "delete" };
-    object.insert("what".into(), what.into());
-    if let Some(value) = value {
-        put(object, "value", value, Encoding::Text);
-    }
-    object.insert("revision".into(), revision.0.into());
-    object.insert("created_revision".into(), created.0.into());
-    object.insert("version".into(), (*version).into());
-    object.insert("changed_at_ms".into(), changed_at_ms(*stamp));
-}
-
-/// Returns the time of a write, if it is known.
-fn changed_at_ms(stamp: Stamp) -> Value {
-    let at_ms = stamp.since_1970().as_millis() as u64;
-    (at_ms > 0).then_some(at_ms).into()
 }
 
 /// Returns the result of a write or a delete.
@@ -154,10 +111,12 @@ fn operation_result(operation: &TransactionOperation, result: &OperationResult) 
         OperationResult::Got(found) => {
             object.insert("exists".into(), found.is_some().into());
             if let Some(version) = found {
-                with_version(&mut object, version);
+                version_json::put(&mut object, version, Encoding::Text);
             }
         }
-        OperationResult::Changed(version) => with_version(&mut object, version),
+        OperationResult::Changed(version) => {
+            version_json::put(&mut object, version, Encoding::Text)
+        }
         OperationResult::Put { created, version } => {
             object.insert("created_revision".into(), created.0.into());
             object.insert("version".into(), (*version).into());
@@ -169,7 +128,7 @@ fn operation_result(operation: &TransactionOperation, result: &OperationResult) 
             let listed = keys.iter().map(|(key, version)| {
                 let mut object = Map::new();
                 put(&mut object, "key", key, Encoding::Text);
-                with_version(&mut object, version);
+                version_json::put(&mut object, version, Encoding::Text);
                 Value::from(object)
             });
             object.insert("keys".into(), listed.collect::<Vec<_>>().into());

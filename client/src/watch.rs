@@ -7,12 +7,13 @@ use dkv_api::{Client, Error, KeyChange, KeyRange, WatchEvent, WatchOptions};
 use dkv_console::problem::{Abort, Problem};
 use dkv_console::signals::Signals;
 use dkv_console::{Console, quote};
+use dkv_gateway::bytes_json::Encoding;
+use dkv_gateway::version_json;
 use serde_json::json;
 
 use crate::api_problems::watch_problem;
 use crate::grammar::Watch;
 use crate::history::{time, what};
-use crate::json_results;
 
 /// Watches until a signal or an error.
 pub(crate) async fn run(
@@ -51,7 +52,11 @@ pub(crate) async fn run(
         };
         match event {
             Ok(WatchEvent::Change(change)) if console.json => {
-                console.document(&json_results::change(&change, wanted.previous))?;
+                console.document(&version_json::change(
+                    &change,
+                    wanted.previous,
+                    Encoding::Text,
+                ))?;
                 console.flush()?;
             }
             Ok(WatchEvent::Change(change)) => {

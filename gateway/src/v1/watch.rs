@@ -21,16 +21,16 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Response};
 use bytes::Bytes;
-use dkv_api::{Error, KeyChange, Version, WatchEvent, WatchOptions, WatchToken};
+use dkv_api::{Error, WatchEvent, WatchOptions, WatchToken};
 use futures::stream::{self, BoxStream, StreamExt};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::sse;
 use super::watch_position::Position;
 use crate::access::Recheck;
 use crate::body::{Budget, Caller, reserved};
-use crate::bytes_json::{self, Encoding};
+use crate::bytes_json::Encoding;
 use crate::limits::{ANSWER_PIECE_BYTES, WATCH_FIRST_TIMEOUT, WATCH_HEARTBEAT, WATCH_ROOM_TIMEOUT};
 use crate::problem::Problem;
 use crate::query::WatchQuery;
@@ -183,7 +183,7 @@ impl RunningWatch {
         let (name, data) = match event {
             WatchEvent::Change(change) => {
                 let name = if change.value.is_some() { "put" } else { "delete" };
-                (name, change_json(change, self.previous, self.encoding))
+                (name, version_json::change(change, self.previous, self.encoding))
             }
             WatchEvent::Progress { shard, revision } => {
                 let progress = json!({ "shard": shard.0, "revision": revision.0, "token": id });
@@ -228,28 +228,4 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     if stopping.wait_for(|stopping| *stopping).await.is_err() {
         std::future::pending().await
     }
-}
-
-fn change_json(change: &KeyChange, with_previous: bool, encoding: Encoding) -> Value {
-    let KeyChange { shard, key, value, revision, created, version, stamp, previous } = change;
-    let mut object = Map::new();
-    bytes_json::put(&mut object, "key", key, encoding);
-    object.insert("shard".into(), shard.0.into());
-    let changed = Version {
-        revision: *revision,
-        created: *created,
-        version: *version,
-        stamp: *stamp,
-        value: value.clone(),
-    };
-    version_json::put(&mut object, &changed, encoding);
-    if with_previous {
-        let previous = previous.as_ref().map(|version| {
-            let mut object = Map::new();
-            version_json::put(&mut object, version, encoding);
-            object
-        });
-        object.insert("previous".into(), previous.into());
-    }
-    Value::Object(object)
 }

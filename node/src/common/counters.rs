@@ -29,8 +29,8 @@ pub(crate) const RESULTS: [&str; 9] = [
 /// Returns the kind of a request, as an index into [`KINDS`].
 pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
-        RequestBody::Read { mode: ReadMode::Eventual(_), .. } => 1,
-        RequestBody::Read { .. } | RequestBody::ReadAt { .. } => 0,
+        RequestBody::Read { mode: ReadMode::Eventual(_), .. } | RequestBody::ReadAt { .. } => 1,
+        RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. } => 2,
         RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
         RequestBody::View => 4,
