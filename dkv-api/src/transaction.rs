@@ -77,6 +77,11 @@ impl Transaction {
         if succeeded { &self.then } else { &self.otherwise }
     }
 
+    /// Returns the compares.
+    pub fn compares(&self) -> &[Compare] {
+        &self.compares
+    }
+
     /// Returns the transaction as the protocol has it.
     fn to_wire(&self) -> message::Transaction<'_> {
         message::Transaction {
@@ -130,6 +135,16 @@ impl Compare {
     /// Tests the keys of a range. More than one key needs a network with one shard.
     pub fn of(keys: KeyRange, test: Test) -> Self {
         Self { keys, test }
+    }
+
+    /// Returns the keys that it is about.
+    pub fn keys(&self) -> &KeyRange {
+        &self.keys
+    }
+
+    /// Returns what it tests.
+    pub fn test(&self) -> &Test {
+        &self.test
     }
 
     fn of_key(key: impl AsRef<[u8]>, test: Test) -> Self {
@@ -248,6 +263,11 @@ impl TransactionOperation {
             Self::Increment { .. } => "increment",
             Self::Append { .. } => "append",
         }
+    }
+
+    /// Returns whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::List { .. })
     }
 
     /// Returns its key, or the beginning of its range.
