@@ -71,9 +71,7 @@ pub(crate) fn whole(number: &Number) -> Option<u64> {
 pub(crate) fn signed(number: &Number) -> Option<i64> {
     /// Two to the power of 63.
     const END: f64 = 9_223_372_036_854_775_808.0;
-    let float = number.as_f64().filter(|it| it.fract() == 0.0 && (-END..END).contains(it));
-    // A float that is beyond the numbers of 64 bits is rounded to END.
-    let float = float.filter(|_| number.is_f64());
+    let float = number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < END);
     number.as_i64().or(float.map(|it| it as i64))
 }
 

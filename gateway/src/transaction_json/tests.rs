@@ -86,6 +86,7 @@ fn what_is_wrong_is_named() {
         (r#"{"then":[{"op":"increment","key":"a","by":1.5}]}"#, "by must be a whole number"),
         (r#"{"then":[{"op":"increment","key":"a","by":1e30}]}"#, "by must be a whole number"),
         (r#"{"then":[{"op":"increment","key":"a","by":9223372036854775808}]}"#, "by must be"),
+        (r#"{"then":[{"op":"increment","key":"a","by":-9223372036854775809}]}"#, "by must be"),
         (r#"{"then":[{"op":"list","prefix":"a","limit":0}]}"#, "limit must be from 1 to 1000"),
         (r#"{"then":[{"op":"list","prefix":"a","from":"b"}]}"#, "give one of key, prefix, and"),
         (r#"{"then":[{"op":"list","to":"b"}]}"#, "give one of key, prefix, and"),
