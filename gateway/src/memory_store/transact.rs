@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dkv_api::{
-    Compare, Error, KeyRange, Level, OperationResult, Relation, Revision, Stamp, Test, Transacted,
-    Transaction, TransactionOperation, Unfit, Version,
+    Compare, Error, KeyRange, LeaseId, Level, OperationResult, Relation, Revision, Stamp, Test,
+    Transacted, Transaction, TransactionOperation, Unfit, Version,
 };
 
 use super::{Inner, receipt};
@@ -29,6 +29,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
                 },
                 stamp: Stamp::default(),
                 value,
+                lease: LeaseId::default(),
             };
             writes.push((key.to_vec(), version.clone()));
             version
