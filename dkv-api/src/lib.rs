@@ -189,6 +189,7 @@ mod watch;
 mod error;
 mod status;
 mod inspect;
+pub mod recipes;
 
 // The decisions, which are plain data: who is asked, and what an answer means.
 mod router;
