@@ -559,7 +559,9 @@ fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
 ) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
-    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+    // A second bound would be compared with as many keys as the first one.
+    let mut from = keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+    from.next().filter(|(found, _)| ***found == *key)
 }
 
 #[cfg(test)]

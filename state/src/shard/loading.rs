@@ -1,4 +1,4 @@
-//! A shard's state, read back from rows.
+//! Loading a state from the rows of a checkpoint or a snapshot.
 
 use std::sync::Arc;
 
