@@ -370,4 +370,6 @@ pub(crate) mod founder;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod tests;

@@ -97,8 +97,8 @@ impl LeaseTimes {
     /// Gives every lease its full time again, except for those whose end was proposed: keeping them
     /// alive was not possible for a while.
     pub(crate) fn keep_all_alive(&mut self, now: Instant) {
-        self.by_end.clear();
         for (id, time) in self.leases.iter_mut().filter(|(_, time)| !time.is_proposed) {
+            self.by_end.remove(&(time.ends, *id));
             time.ends = time.ends.max(now + time.ttl);
             self.by_end.insert((time.ends, *id));
         }

@@ -80,7 +80,9 @@ fn a_lease_ends_once_nobody_has_kept_it_alive_for_its_time() {
     times.proposed(&due, &shard.state);
     times.keep_all_alive(start + 9 * S);
     assert_eq!(times.keep_alive(&shard.lease(2), start + 9 * S), Err(NotKept::Ending));
-    assert_eq!(times.next_end(), Some(start + 19 * S));
+    // The failed proposal is repeated first.
+    assert_eq!(times.next_end(), Some(start + 9 * S));
+    assert_eq!(times.remaining(&shard.lease(1), start + 9 * S), 10 * S);
 }
 
 #[test]
