@@ -18,6 +18,9 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+mod loading;
+
+pub(super) mod leases;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,21 +30,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::message::{Command, Condition, Deposited, Operation, Transact, Write};
+use dkv_wire::message::{
+    Attach, Command, Condition, Deposited, LeaseCommand, Operation, Transact, Write, WriteAttached,
+};
 use uuid::Uuid;
 
 use transactions::{MissingValue, Needed};
 
+use super::attachments::Attachments;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::{Digest, Moment, key_hash, small_number};
-use super::history::{History, PastValue, PastVersion};
+use super::digest::{Digest, Moment, key_hash};
+use super::history::{History, Replaced};
+use super::lease::Attachment;
 use super::limits;
-use super::rows::{
-    Changes, Counts, Generation, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table,
-    Tombstone,
-};
-use super::session::{Outcome, Session};
+use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
+use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
@@ -50,6 +54,15 @@ use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 const SWEPT_PER_BATCH: usize = 64;
 /// The same for each command to compact.
 const SWEPT_PER_COMMAND: usize = 2048;
+
+/// What a put attaches its key to. A delete attaches it to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attaching {
+    Nothing,
+    To(Attachment),
+    /// To what it is attached to already.
+    AsBefore,
+}
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
@@ -66,6 +79,7 @@ pub struct ShardState {
     sessions: SessionTable,
     tombstones: Tombstones,
     outboxes: OutboxPositions,
+    attachments: Attachments,
     /// The latest stamp of a write.
     stamp: Stamp,
     digest: Digest,
@@ -152,6 +166,10 @@ impl ShardState {
         &self.history
     }
 
+    pub(super) fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
     pub(super) fn keys(&self) -> &BTreeMap<Arc<[u8]>, Slot> {
         &self.keys
     }
@@ -186,7 +204,11 @@ impl ShardState {
     /// Returns the number of rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
-        self.changed.len() + self.history.changed_len() + small + self.sessions.changed_len()
+        self.changed.len()
+            + self.history.changed_len()
+            + small
+            + self.attachments.changed_len()
+            + self.sessions.changed_len()
     }
 
     /// Returns the bytes of keys and values written since the changes were last taken. A key that
@@ -200,11 +222,13 @@ impl ShardState {
     /// nothing. `applied` is the caller's name for the last entry that was applied.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         self.changed_bytes = 0;
+        let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
+        small.append(&mut self.attachments.take_changed());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
             history: self.history.take_changed(),
-            small: tombstones::take_changed(&mut self.tombstones, &mut self.outboxes),
+            small,
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
@@ -228,32 +252,11 @@ impl ShardState {
             self.changed.entry(key).or_insert(row);
         }
         self.history.restore_changed(changes.history);
+        for (table, key, _) in &changes.small {
+            self.attachments.restore_changed(*table, key);
+        }
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
-    }
-
-    /// Completes the loading of rows: the state is now that of the moment in `meta`.
-    ///
-    /// # Errors
-    /// If the rows are not exactly those that `meta` was written with.
-    pub(super) fn finish_load(
-        &mut self,
-        meta: &Meta,
-        generation: Generation,
-    ) -> Result<(), MalformedRow> {
-        meta.check(self)?;
-        self.stored = meta.revision;
-        self.revision = meta.revision;
-        self.clock_ms = meta.clock_ms;
-        self.stamp = meta.stamp;
-        self.generation = generation;
-        let keys = &self.keys;
-        let newest = |key: &[u8]| {
-            let (key, slot) = keys.get_key_value(key)?;
-            Some((Arc::clone(key), slot.origin.revision))
-        };
-        let all = keys.iter().map(|(key, slot)| (key, slot.origin.revision));
-        self.history.finish_load(meta.floor, meta.swept, newest, all)
     }
 
     /// Assigns the changes of an empty state to this generation of its store.
@@ -330,9 +333,7 @@ impl ShardState {
         needed: &Needed,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
-            None | Some(Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_)) => {
-                CommandResult::Invalid
-            }
+            None => CommandResult::Invalid,
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 let nobody = HolderId(Uuid::nil());
@@ -347,19 +348,21 @@ impl ShardState {
                 self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
                 self.nothing_new()
             }
-            Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
-                self.write(&write, now).into()
+            Some(Command::Write(write)) => self.write_once(&write, None, now),
+            Some(Command::WriteAttached(WriteAttached { write, attach })) => {
+                self.write_once(&write, Some(attach), now)
             }
-            Some(Command::Write(write)) => {
-                let Write { session, serial, settled, .. } = write;
+            Some(Command::Lease(change)) => {
+                let LeaseCommand { session, serial, settled, .. } = change;
                 match self.admit(session, serial, settled) {
                     Admission::Answer(answer) => answer,
                     Admission::Execute => {
-                        let outcome = self.write(&write, now);
+                        let outcome = self.change_lease(&change, now);
                         self.record(session, serial, outcome)
                     }
                 }
             }
+            Some(Command::Expire(expire)) => self.expire(&expire, now),
             Some(Command::Transact(transact)) => {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
@@ -410,14 +413,37 @@ impl ShardState {
         if current >= stamp && !planted(Mutant::LastArrivalWins) {
             return self.nothing_new();
         }
-        self.store(key, operation, stamp).into()
+        self.store(key, operation, stamp, Attaching::Nothing).into()
     }
 
     fn nothing_new(&self) -> CommandResult {
         CommandResult::Written { revision: self.revision, existed: true }
     }
 
-    fn write(&mut self, write: &Write<'_>, now: Stamp) -> Outcome {
+    fn write_once(
+        &mut self,
+        write: &Write<'_>,
+        attach: Option<Attach>,
+        now: Stamp,
+    ) -> CommandResult {
+        if planted(Mutant::SkipSessions) {
+            return self.write(write, attach, now).into();
+        }
+        match self.admit(write.session, write.serial, write.settled) {
+            Admission::Answer(answer) => answer,
+            Admission::Execute => {
+                let outcome = self.write(write, attach, now);
+                self.record(write.session, write.serial, outcome)
+            }
+        }
+    }
+
+    fn write(&mut self, write: &Write<'_>, attach: Option<Attach>, now: Stamp) -> Outcome {
+        let attaching = match attach.map(|attach| self.attachment(attach)) {
+            None => Attaching::Nothing,
+            Some(Ok(attachment)) => Attaching::To(attachment),
+            Some(Err(lease)) => return Outcome::NoLease { lease },
+        };
         if write.condition != Condition::Always {
             let current = self.keys.get(write.key).map(|slot| slot.origin.revision);
             let holds = match write.condition {
@@ -431,12 +457,18 @@ impl ShardState {
             }
         }
         let stamp = self.stamp_after(now, write.after);
-        self.store(write.key, write.operation, stamp)
+        self.store(write.key, write.operation, stamp, attaching)
     }
 
     /// Stores or removes a key, as the next revision.
-    fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
-        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp)
+    fn store(
+        &mut self,
+        key: &[u8],
+        operation: Operation<'_>,
+        stamp: Stamp,
+        attaching: Attaching,
+    ) -> Outcome {
+        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp, attaching)
     }
 
     /// Stores or removes a key at a revision: the next one, or that of an earlier write of the same
@@ -447,7 +479,9 @@ impl ShardState {
         key: &[u8],
         operation: Operation<'_>,
         stamp: Stamp,
+        attaching: Attaching,
     ) -> Outcome {
+        let lease = self.attachments.lease_of(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -461,8 +495,10 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    self.history.delete(&key, revision, stamp, (slot, hash), &mut self.digest);
+                    let replaced = Replaced { slot, hash, lease };
+                    self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
                 }
+                self.attachments.attach(&key, None, &mut self.digest);
                 self.note_changed(&key, None);
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
@@ -481,7 +517,8 @@ impl ShardState {
                 let (key, replaced) = match found {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
-                        (Arc::clone(key), Some((std::mem::replace(row, slot), hash)))
+                        let slot = std::mem::replace(row, slot);
+                        (Arc::clone(key), Some(Replaced { slot, hash, lease }))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -494,6 +531,11 @@ impl ShardState {
                     }
                 };
                 self.history.put(&key, revision, replaced, &mut self.digest);
+                match attaching {
+                    Attaching::Nothing => self.attachments.attach(&key, None, &mut self.digest),
+                    Attaching::To(to) => self.attachments.attach(&key, Some(to), &mut self.digest),
+                    Attaching::AsBefore => {}
+                }
                 self.note_changed(&key, Some(new));
             }
         }
@@ -517,71 +559,9 @@ fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
 ) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
-    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
-}
-
-/// Takes rows read back from the engine. They do not count as changed.
-impl RowSink for ShardState {
-    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
-        match table {
-            Table::Keys => {
-                let (origin, value) = Row::decode(value)?;
-                self.digest.add_key(key, origin, value);
-                let slot = match u32::try_from(value.len()) {
-                    Ok(bytes) if self.residents.memory().is_exceeded() => {
-                        let hash = key_hash(key, origin, value);
-                        Slot { origin, value: Place::Stored { bytes, hash } }
-                    }
-                    _ => {
-                        self.residents.came(value);
-                        Slot::new(origin, Arc::from(value))
-                    }
-                };
-                self.keys.insert(Arc::from(key), slot);
-            }
-            Table::History => {
-                let (key, revision) = HistoryRow::split_key(key)?;
-                let (origin, value) = HistoryRow::decode(revision, value)?;
-                let value = match value {
-                    None => PastValue::Deleted,
-                    Some(value) => match u32::try_from(value.len()) {
-                        Ok(bytes) if self.residents.memory().is_exceeded() => {
-                            let hash = key_hash(key, origin, value);
-                            PastValue::Stored { bytes, hash }
-                        }
-                        _ => {
-                            self.residents.came(value);
-                            PastValue::Here(Arc::from(value))
-                        }
-                    },
-                };
-                let past = PastVersion { origin, value };
-                // The keys come after their history, and share nothing with it until then.
-                self.history.load(Arc::from(key), past, &mut self.digest);
-            }
-            Table::Tombstones => {
-                self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);
-            }
-            Table::OutboxPositions => {
-                let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
-                self.outboxes.load(node, number, &mut self.digest);
-            }
-            Table::Sessions => {
-                let (id, session) = Session::decode(key, value)?;
-                self.sessions.load(id, session, &mut self.digest);
-            }
-            Table::Directory => return Err(MalformedRow("a shard has no directory")),
-        }
-        Ok(())
-    }
-
-    fn hash_with(&self, meta: &Meta) -> u64 {
-        self.digest.hash_with(meta)
-    }
-
-    fn counts(&self) -> Counts {
-        self.digest.counts()
-    }
+    // A second bound would be compared with as many keys as the first one.
+    let mut from = keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+    from.next().filter(|(found, _)| ***found == *key)
 }
 
 #[cfg(test)]
