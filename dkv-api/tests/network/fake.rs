@@ -246,6 +246,7 @@ impl State {
             | RequestBody::ReadAt { .. }
             | RequestBody::ScanAt { .. }
             | RequestBody::History { .. }
+            | RequestBody::Cut { .. }
             | RequestBody::Compact { .. }
             | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
         }

@@ -63,6 +63,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
         | RequestBody::History { .. }
+        | RequestBody::Cut { .. }
         | RequestBody::Propose { .. }
         | RequestBody::Deposit { .. } => {
             let writes = matches!(body, RequestBody::Propose { .. } | RequestBody::Deposit { .. });

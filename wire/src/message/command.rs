@@ -33,6 +33,12 @@ pub enum Command<'a> {
     /// A transaction in an open session.
     #[serde(borrow)]
     Transact(Transact<'a>),
+    /// Cuts the history: later writes are stamped after the moment. Only nodes send this, for a
+    /// snapshot.
+    Cut {
+        /// The moment.
+        moment: Stamp,
+    },
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
-use super::history::{Version, Versions};
+use super::history::{Cut, Version, Versions};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::Page;
@@ -135,6 +135,8 @@ pub enum Answer {
         /// shard has forgotten them.
         results: Option<Vec<OperationResult>>,
     },
+    /// To [`RequestBody::Cut`](super::RequestBody::Cut). The receipt has the revision of the cut.
+    Cut(Receipt, Cut),
 }
 
 /// Why a request was not served, by consequence.

@@ -18,7 +18,7 @@ use crate::seal::Seal;
 
 mod history;
 
-use history::{operation_results, version, versions};
+use history::{cut, operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
 
 fn uuid(letter: char) -> Uuid {
@@ -114,8 +114,8 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Placement { forecast: true },
         RequestBody::Member { group: GroupId(0), node: node('a') },
         RequestBody::Remainder { applied: 1 << 20 },
-        RequestBody::ReadAt { shard: GroupId(1), key: Bytes::from("key"), revision: Revision(7) },
-        RequestBody::ScanAt { shard: GroupId(1), span: span(true), revision: Revision(7) },
+        RequestBody::ReadAt { shard: GroupId(1), key: Bytes::from("key"), at: cut() },
+        RequestBody::ScanAt { shard: GroupId(1), span: span(true), at: Cut::at(Revision(7)) },
         RequestBody::History {
             shard: GroupId(1),
             key: Bytes::from("key"),
@@ -123,6 +123,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
             versions_max: 100,
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
+        RequestBody::Cut { shard: GroupId(1), moment: Stamp(1 << 60) },
     ]
 }
 
@@ -334,6 +335,7 @@ pub(super) fn answers() -> Vec<Answer> {
             changed: true,
             results: Some(operation_results()),
         },
+        Answer::Cut(receipt(Level::Strong, Some(0)), cut()),
     ]
 }
 
