@@ -77,8 +77,8 @@ impl Client {
     /// anything: it can be read for as long as every shard keeps its history from that moment on.
     ///
     /// Every write that was acknowledged before the call began is in it, and none that began after
-    /// it ended. Of two writes by different clients that overlap the call and go to different
-    /// shards, the later may be in it without the earlier.
+    /// it ended. Of two writes that go to different shards during the call, the later may be in it
+    /// without the earlier.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if a shard has no primary in time; [`Error::Denied`] if the

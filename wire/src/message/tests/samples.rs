@@ -165,6 +165,7 @@ pub(super) fn commands() -> Vec<Command<'static>> {
     let holder = HolderId(uuid('h'));
     let open_of = Command::OpenSessionOf { session: SessionId(uuid('s')), holder };
     let compact = Command::Compact { floor: Revision(1 << 40) };
+    let cut = Command::Cut { moment: Stamp(1 << 60) };
     let transact = Command::Transact(Transact {
         session: SessionId(uuid('s')),
         serial: Serial(7),
@@ -172,7 +173,7 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         after: Stamp(1 << 60),
         body: b"body",
     });
-    open.chain(writes).chain(deposited).chain([open_of, compact, transact]).collect()
+    open.chain(writes).chain(deposited).chain([open_of, compact, transact, cut]).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
