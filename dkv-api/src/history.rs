@@ -313,7 +313,7 @@ pub(crate) fn check_shard(view: &NetworkView, shard: GroupId) -> Result<(), Erro
 /// Returns the value of a version, if it has one.
 pub(crate) fn value_at(receipt: Receipt, found: Option<Version>) -> Result<ValueAt, Error> {
     match found {
-        Some(Version { revision, created, version, stamp, value: Some(value) }) => {
+        Some(Version { revision, created, version, stamp, value: Some(value), .. }) => {
             Ok(ValueAt { value, revision, created, version, stamp, receipt })
         }
         _ => Err(Error::NotFound { receipt }),

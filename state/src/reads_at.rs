@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
@@ -120,7 +120,7 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value }
+        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
     }
 
     fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {

@@ -248,6 +248,10 @@ impl State {
             | RequestBody::History { .. }
             | RequestBody::Cut { .. }
             | RequestBody::Compact { .. }
+            | RequestBody::KeepAlive { .. }
+            | RequestBody::Leases { .. }
+            | RequestBody::LeaseInfo { .. }
+            | RequestBody::KeyTtl { .. }
             | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }

@@ -233,6 +233,9 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
         Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
+        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
+            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
+        }
         Command::Write(Write { after, .. }) | Command::Transact(Transact { after, .. })
             if context.node.clock().allows(*after) =>
         {
