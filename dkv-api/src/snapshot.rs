@@ -1,9 +1,9 @@
 //! Snapshots: all keys as they were at one moment.
 //!
-//! A snapshot is taken in two rounds, which trust no clock. Each shard first tells the latest stamp
-//! that it has given a write; the latest of all is the moment. Then each shard *cuts* its history at
-//! the moment: it names its revision, and stamps every later write after the moment. What a shard
-//! wrote between the two rounds with a later stamp is left out by that stamp.
+//! A snapshot takes two rounds, which trust no clock. Each shard first tells the latest stamp that
+//! it has given a write; the latest of all is the moment. Then each shard *cuts* its history at the
+//! moment: it names its revision, and stamps every later write after the moment. Writes that came
+//! between the two rounds with a later stamp are left out by that stamp.
 //!
 //! So a snapshot has every write that was acknowledged before it began, and none that began after
 //! it ended. Any replica that has reached a cut serves it, for as long as its shard keeps its
@@ -77,7 +77,7 @@ impl Client {
     /// anything: it can be read for as long as every shard keeps its history from that moment on.
     ///
     /// Every write that was acknowledged before the call began is in it, and none that began after
-    /// it ended. Of two writes that go to different shards during the call, the later may be in it
+    /// it ended. If two writes go to different shards during the call, the later may be in it
     /// without the earlier.
     ///
     /// # Errors
