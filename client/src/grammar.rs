@@ -148,6 +148,8 @@ pub(crate) struct Scan {
     pub(crate) keys_only: bool,
     /// As they were at this revision.
     pub(crate) revision: Option<Revision>,
+    /// As they are at one moment of all shards; not together with a revision.
+    pub(crate) snapshot: bool,
 }
 
 /// Which versions of a key to list.
@@ -361,7 +363,7 @@ impl fmt::Display for Command {
                 let level = level_word(*level);
                 write!(f, "delete {key:?}{level}{}", condition_words(*condition))
             }
-            Self::Scan(Scan { prefix, after, limit, keys_only, revision }) => {
+            Self::Scan(Scan { prefix, after, limit, keys_only, revision, snapshot }) => {
                 f.write_str("scan")?;
                 write_prefix(f, prefix)?;
                 if !after.is_empty() {
@@ -369,6 +371,7 @@ impl fmt::Display for Command {
                 }
                 option(f, "--limit", *limit)?;
                 flag(f, "--keys", *keys_only)?;
+                flag(f, "--snapshot", *snapshot)?;
                 option(f, "--revision", *revision)
             }
             Self::History(History { key, before, limit, json }) => {

@@ -185,6 +185,7 @@ mod attach;
 mod transaction;
 mod lease;
 mod history;
+mod snapshot;
 mod watch;
 mod error;
 mod status;
@@ -213,6 +214,7 @@ pub use inspect::ReplicaValue;
 pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
+pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
 pub use transaction::{Compare, Test, Transacted, Transaction, TransactionOperation};
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 

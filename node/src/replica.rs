@@ -22,10 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, Expire, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -287,13 +287,28 @@ impl Replica {
             batch.push(&encode(&Command::Expire(*expire)));
         }
         let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
-        let advanced = |result: &CommandResult| matches!(result, CommandResult::Expired { deleted, more } if *deleted > 0 || !more);
-        Ok(results.iter().any(advanced))
+        Ok(results.iter().any(|result| match result {
+            CommandResult::Expired { deleted, more } => *deleted > 0 || !more,
+            _ => true,
+        }))
     }
 
     /// The term in which this replica leads and has applied an entry, if it does.
     pub(crate) fn leading(&self) -> Option<Term> {
         leading(&self.metrics().borrow())
+    }
+
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// leader can. `None` if the shard has written too much since the moment.
+    pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Cut { moment }));
+        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+        match results.first() {
+            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
+            _ => Ok(None),
+        }
     }
 
     /// A watch on openraft's metrics of the group.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dkv_base::id::{BadLeaseId, LeaseId, Revision, Serial};
 use dkv_wire::message::{
-    Attach, Command, LeaseAction, Operation, Refusal, Unfit, Write, WriteAttached,
+    Attach, Command, Cut, LeaseAction, Operation, Refusal, Unfit, Write, WriteAttached,
 };
 use dkv_wire::{codec, limits};
 
@@ -86,6 +86,8 @@ pub enum CommandResult {
         /// Whether there are more.
         more: bool,
     },
+    /// The cut that was asked for.
+    Cut(Cut),
     /// The session is open.
     SessionOpened,
     /// The shard does not know the session, or has forgotten the result for this serial. Not
@@ -114,6 +116,7 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
         Command::OpenSession(_)
         | Command::OpenSessionOf { .. }
         | Command::Compact { .. }
+        | Command::Cut { .. }
         | Command::Expire(_) => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
         Command::WriteAttached(WriteAttached { write, attach }) => {

@@ -348,6 +348,13 @@ impl ShardState {
                 self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
                 self.nothing_new()
             }
+            Some(Command::Cut { moment }) => {
+                self.stamp = self.stamp.max(moment);
+                match self.cut_at(moment) {
+                    Some(cut) => CommandResult::Cut(cut),
+                    None => CommandResult::Invalid,
+                }
+            }
             Some(Command::Write(write)) => self.write_once(&write, None, now),
             Some(Command::WriteAttached(WriteAttached { write, attach })) => {
                 self.write_once(&write, Some(attach), now)

@@ -294,6 +294,7 @@ fn to_answer(
             Err(Refusal::TooManyLeases { own, limit: limit as u64 })
         }
         CommandResult::Expired { .. } | CommandResult::SessionOpened => Ok(Answer::Done),
+        CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
         CommandResult::TooEarly => Err(too_early()),
