@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::address::HostPort;
-use crate::attach::Attach;
 use crate::connect::{self, Contact};
 use crate::credential_store::CredentialStore;
 use crate::driver::{self, Driver};
@@ -26,6 +25,7 @@ use crate::error::Error;
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
 use crate::registration_server::{NOT_BOOTSTRAPPED, RegistrationServer};
 use crate::router::{Outcome, RequestKind};
+use crate::time_bounds::checked_attach;
 
 /// Bytes of keys and values that one permit stands for.
 const PERMIT_BYTES: usize = 4096;
@@ -363,7 +363,7 @@ impl Client {
             let why = "only a put at another level than eventual takes a time to live or a lease";
             return Err(Error::Invalid(why.into()));
         }
-        let attach = attach.map(Attach::checked).transpose()?;
+        let attach = attach.map(checked_attach).transpose()?;
         let everywhere = level == Level::All;
         let kind = match level {
             Level::Eventual if condition != Condition::Always => {
