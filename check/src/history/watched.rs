@@ -1,4 +1,4 @@
-//! What is known of the changes of shards: by watches, by reads at a revision, and otherwise.
+//! Changes of shards, as watches, reads at a revision and others report them.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Cycles in the graph of dependencies.
 //!
-//! The graph is looked at several times, each time with more kinds of edges: what makes a cycle
-//! first is the worst. Each time, the strongly connected components (Tarjan 1972) that had no
-//! cycle before are searched for a short one.
+//! Several passes search the graph, each with more kinds of edges: the cycles of the first pass are
+//! the worst. Each pass searches the strongly connected components (Tarjan 1972) that had no cycle
+//! before for a short one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -21,12 +21,12 @@ const SINGLES_MAX: usize = 512;
 pub(super) struct Cycle {
     pub(super) anomaly: Anomaly,
     /// The transactions, and how each depends on the one before: the last is followed by the first.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Dependency>,
 }
 
 /// A transaction, and the dependency that leads from it to the next one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
+pub(super) struct Dependency {
     pub(super) transaction: usize,
     pub(super) kind: u8,
     pub(super) key: u32,
@@ -59,14 +59,14 @@ pub(super) fn find(graph: &Graph, lists: &Lists<'_>) -> Vec<Cycle> {
     found
 }
 
-fn anomaly(steps: &[Step], lists: &Lists<'_>) -> Anomaly {
+fn anomaly(steps: &[Dependency], lists: &Lists<'_>) -> Anomaly {
     let has = |kinds: u8| steps.iter().any(|step| step.kind & kinds != 0);
     let strict = has(ORDER);
     let anti = steps.iter().filter(|step| step.kind == READ_WRITE).count();
     if let ([one, two], false) = (steps, has(ORDER | WRITE_READ))
         && one.key == two.key
     {
-        let read = |step: &Step| lists.read_first.get(&(step.transaction, step.key as usize));
+        let read = |step: &Dependency| lists.read_first.get(&(step.transaction, step.key as usize));
         if let (Some(one), Some(two)) = (read(one), read(two))
             && one == two
         {
@@ -86,10 +86,10 @@ fn anomaly(steps: &[Step], lists: &Lists<'_>) -> Anomaly {
 }
 
 /// Returns a short cycle in a component, with a single read-write dependency if there is one.
-fn shortest(graph: &Graph, component: &[usize], kinds: u8) -> Option<Vec<Step>> {
+fn shortest(graph: &Graph, component: &[usize], kinds: u8) -> Option<Vec<Dependency>> {
     let members: HashSet<usize> = component.iter().copied().collect();
-    let mut best: Option<Vec<Step>> = None;
-    let mut offer = |steps: Vec<Step>| {
+    let mut best: Option<Vec<Dependency>> = None;
+    let mut offer = |steps: Vec<Dependency>| {
         if best.as_ref().is_none_or(|best| steps.len() < best.len()) {
             best = Some(steps);
         }
@@ -118,9 +118,9 @@ fn shortest(graph: &Graph, component: &[usize], kinds: u8) -> Option<Vec<Step>> 
 }
 
 /// Leaves out the places on the way.
-fn steps(graph: &Graph, path: impl Iterator<Item = (usize, u8, u32)>) -> Vec<Step> {
+fn steps(graph: &Graph, path: impl Iterator<Item = (usize, u8, u32)>) -> Vec<Dependency> {
     let at_transaction = path.filter(|(node, ..)| *node < graph.transactions);
-    at_transaction.map(|(transaction, kind, key)| Step { transaction, kind, key }).collect()
+    at_transaction.map(|(transaction, kind, key)| Dependency { transaction, kind, key }).collect()
 }
 
 /// Returns the shortest path within a component: each node, with the edge that leaves it.

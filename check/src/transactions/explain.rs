@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::cycles::{Cycle, Step};
+use super::cycles::{Cycle, Dependency};
 use super::graph::{READ_WRITE, REAL_TIME, WRITE_READ, WRITE_WRITE};
 use super::lists::Lists;
 use crate::finding::{Finding, Kind};
@@ -34,7 +34,7 @@ pub(super) fn cycle(transactions: &[Transaction], lists: &Lists<'_>, cycle: &Cyc
     Finding::of_lines(Kind::Anomaly(cycle.anomaly), text, lines)
 }
 
-fn because(lists: &Lists<'_>, step: &Step) -> String {
+fn because(lists: &Lists<'_>, step: &Dependency) -> String {
     let key = lists.keys.get(step.key as usize).map_or("", |key| key.name);
     match step.kind {
         WRITE_WRITE => format!("wrote {key:?} after it"),

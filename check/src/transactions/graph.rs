@@ -129,7 +129,7 @@ impl Builder {
         if unseen.is_empty() {
             return;
         }
-        // The place `up[i]` leads to unseen[i] and those after it, `down[i]` to it and those before.
+        // The place `up[i]` leads to `unseen[i]` and all after it, `down[i]` to it and all before.
         let up: Vec<usize> = unseen.iter().map(|_| self.node()).collect();
         let down: Vec<usize> = unseen.iter().map(|_| self.node()).collect();
         for (at, &to) in unseen.iter().enumerate() {

@@ -136,7 +136,7 @@ impl<'a> Lists<'a> {
         transaction: &'a Transaction,
         findings: &mut Vec<Finding>,
     ) {
-        // Of each key: what the transaction knows it to be, and how much of that it wrote itself.
+        // What the transaction knows of each key, and how much of that it wrote itself.
         let mut known: HashMap<usize, Known<'a>> = HashMap::new();
         for operation in &transaction.ops {
             let key = self.key(operation.key());

@@ -3,8 +3,8 @@ use crate::finding::Kind;
 
 mod twin;
 
-/// A transaction in a line: `client start end result op, op, …`, with the operations `a key element`,
-/// `p key element`, `r key element …` and `r key ?`; an end of `-` for none.
+/// A transaction in a line: `client start end result: op, op, …`. Operations are `a key element`,
+/// `p key element`, `r key element …` and `r key ?`; an end of `-` stands for none.
 fn transaction(line: &str) -> Transaction {
     let (head, ops) = line.split_once(": ").unwrap();
     let head: Vec<&str> = head.split_whitespace().collect();

@@ -58,7 +58,7 @@ fn wrong_read(read: &PastRead, changes: &Changes<'_>) -> Option<(Kind, String)> 
             .contradiction(*shard, *revision, key, Some(value))
             .map(|problem| (Kind::PastMismatch, problem)),
         (PastAnswer::Absent, Some((known, seen @ Seen::Value(_)))) => {
-            // Nobody may know of a deletion that came between.
+            // A deletion that came between may be unknown.
             let is_sure = changes.are_all_known(*shard, known, *at);
             is_sure.then(|| (Kind::PastMismatch, format!("it is {seen} since revision {known}")))
         }

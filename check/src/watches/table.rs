@@ -49,7 +49,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What is known of a revision.
+/// A revision, as far as it is known.
 #[derive(Debug)]
 pub(super) struct Known<'a> {
     pub(super) keys: BTreeMap<&'a str, Seen<'a>>,

@@ -83,7 +83,7 @@ fn what_is_missing_is_found() {
     assert_eq!(kinds(&without("6 b v6")), [Kind::WatchLost]);
     assert_eq!(kinds("1 open 2 b\n 1 6 b v6 4 v4"), [Kind::WatchLost]);
     assert_eq!(kinds("1 open 2 b\n 1 token 5"), [Kind::WatchLost]);
-    // Nobody else knows of the revisions 7 to 9, and each has a change.
+    // No other source knows of the revisions 7 to 9, and each has a change.
     assert_eq!(kinds("1 open 6\n 1 at 9"), [Kind::WatchLost]);
     assert_eq!(kinds("1 open 6 b\n 1 at 9"), []);
     assert_eq!(kinds("1 open 6\n 1 9 c new"), [Kind::WatchLost]);
@@ -125,8 +125,8 @@ fn only_what_is_below_the_floor_is_compacted() {
     assert_eq!(kinds("1 open 2\n 1 at 2\n 1 compacted 4"), [Kind::Compacted]);
 }
 
-/// Checks a line of a history in which key a has the versions 1, 3, 4 and 7, is deleted at 5, and of
-/// revision 6 nothing is known.
+/// Checks a line of a history in which key a has the versions 1, 3, 4 and 7, and is deleted at 5.
+/// Revision 6 is not known.
 fn past(line: &str) -> Vec<Kind> {
     let text = r#"{"kind":"changes","shard":1,"revision":7,"keys":{"a":"v7"}}"#;
     let mut history = History::read(text.as_bytes()).unwrap();
