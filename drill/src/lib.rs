@@ -128,7 +128,12 @@ pub async fn run(
 /// Removes the keys of a drill from an existing network.
 async fn remove_keys(result: &DrillResult, clients: &[Client]) {
     let Some(client) = clients.first() else { return };
-    let mut keys: Vec<_> = result.history.operations.iter().map(|it| it.key.clone()).collect();
+    let history = &result.history;
+    let of_transactions = history.transactions.iter().flat_map(|it| &it.ops).map(|op| op.key());
+    let changed = history.changes.iter().flat_map(|it| it.keys.keys()).map(String::as_str);
+    let of_operations = history.operations.iter().map(|it| &*it.key);
+    let all = of_operations.chain(of_transactions).chain(changed);
+    let mut keys: Vec<String> = all.map(str::to_owned).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut tasks = JoinSet::new();

@@ -9,7 +9,7 @@ use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 
 use super::*;
 use crate::testbed::Event;
-use crate::workload::longest_wait;
+use crate::workload::{Followed, longest_wait};
 
 const MS: u64 = 1_000_000;
 
@@ -33,6 +33,7 @@ fn judged(operations: Vec<Operation>, failure: Option<DrillError>) -> DrillResul
     let mut finished = FinishedRun {
         history: dkv_check::History { operations, ..dkv_check::History::default() },
         events: vec![event(30, "killed <n1>"), event(60, "started n1 again")],
+        followed: Followed { changes: 1234, resumed: 3, is_equal: true },
         end_ns: 100 * MS,
         problems: Vec::new(),
         local: None,
@@ -65,6 +66,8 @@ coordinator-kill: all promises held
   writes acknowledged   2
   of these lost         0
   stale reads           0
+  transactions          0, 0 of unknown outcome; strictly serializable
+  watch                 1 234 changes, resumed 3 times; its replay equals a scan
   checkers              linearizable, and all revisions agree
 ";
     assert_eq!(told(&outcome), expected);
