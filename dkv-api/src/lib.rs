@@ -212,7 +212,9 @@ pub use transaction::{Compare, Test, Transacted, Transaction, TransactionOperati
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 
 pub use bytes::Bytes;
-pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
+pub use dkv_base::id::{
+    GroupId, HolderId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+};
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
 pub use dkv_wire::identity::{Identity, Role};

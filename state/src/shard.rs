@@ -328,7 +328,9 @@ impl ShardState {
         needed: &Needed,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
-            None => CommandResult::Invalid,
+            None | Some(Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_)) => {
+                CommandResult::Invalid
+            }
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 let nobody = HolderId(Uuid::nil());

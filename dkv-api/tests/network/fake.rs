@@ -247,6 +247,10 @@ impl State {
             | RequestBody::ScanAt { .. }
             | RequestBody::History { .. }
             | RequestBody::Compact { .. }
+            | RequestBody::KeepAlive { .. }
+            | RequestBody::Leases { .. }
+            | RequestBody::LeaseInfo { .. }
+            | RequestBody::KeyTtl { .. }
             | RequestBody::Remainder { .. } => Err(Refusal::Denied("not a node".into())),
         }
     }

@@ -17,6 +17,7 @@ use crate::region::Region;
 use crate::seal::Seal;
 
 mod history;
+mod lease;
 
 use history::{operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
@@ -124,6 +125,9 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
     ]
+    .into_iter()
+    .chain(lease::request_bodies())
+    .collect()
 }
 
 pub(super) fn requests() -> Vec<Request> {
@@ -171,7 +175,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         after: Stamp(1 << 60),
         body: b"body",
     });
-    open.chain(writes).chain(deposited).chain([open_of, compact, transact]).collect()
+    let rest = [open_of, compact, transact].into_iter().chain(lease::commands());
+    open.chain(writes).chain(deposited).chain(rest).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -335,6 +340,9 @@ pub(super) fn answers() -> Vec<Answer> {
             results: Some(operation_results()),
         },
     ]
+    .into_iter()
+    .chain(lease::answers())
+    .collect()
 }
 
 pub(super) fn refusals() -> Vec<Refusal> {
@@ -359,6 +367,9 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
         Refusal::Unfit { operation: 0, why: Unfit::NotANumber },
     ]
+    .into_iter()
+    .chain(lease::refusals())
+    .collect()
 }
 
 pub(super) fn replies() -> Vec<Reply> {
