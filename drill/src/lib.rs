@@ -5,7 +5,7 @@
 //! 2. Clients read and write, and record everything that they see ([`workload`]).
 //! 3. Meanwhile a fault is injected into the network, and undone (`inject`, with `relay`,
 //!    `disk_stall`, `directory_copies` and `intruder`).
-//! 4. Every key is read back, and two checkers judge the recorded history (`result`; the checkers
+//! 4. Every key is read back, and checkers judge the recorded history (`result`; the checkers
 //!    are the crate `dkv-check`).
 //! 5. The result is reported as text, as a chart and as a page (`chart`, `html`).
 //!
