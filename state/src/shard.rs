@@ -368,8 +368,8 @@ impl ShardState {
             Some(Command::Transact(transact)) => {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
-                    Admission::Answer(answer) => answer,
-                    Admission::Execute => {
+                    Admission::Answer(answer) if !planted(Mutant::ForgetOutcomes) => answer,
+                    Admission::Answer(_) | Admission::Execute => {
                         let outcome = self.transact(&transact, now, needed);
                         let missing = CorruptBatch {
                             offset: 0,
