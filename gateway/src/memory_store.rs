@@ -1,5 +1,7 @@
 //! An in-memory store, for tests.
 
+mod transact;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +11,8 @@ use bytes::Bytes;
 use dkv_api::{
     Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, LeaseId, Level,
     NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt, Revision, ScanOptions, Stamp,
-    StatusError, Term, Uuid, Value, ValueAt, Version, WatchEvent, WatchOptions, WatchToken,
-    WriteOptions, Written,
+    StatusError, Term, Transacted, Transaction, Uuid, Value, ValueAt, Version, WatchEvent,
+    WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
@@ -169,6 +171,13 @@ impl Store for MemoryStore {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options)
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        let inner = &mut *self.inner.lock().unwrap();
+        let mut operations = transaction.operations(true).iter();
+        operations.try_for_each(|operation| check(inner, operation.first_key()))?;
+        transact::execute(inner, &transaction)
     }
 
     fn scan(

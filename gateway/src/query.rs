@@ -127,6 +127,26 @@ pub fn write_level(query: Option<&str>) -> Result<Level, QueryError> {
     Ok(level)
 }
 
+/// Parses the query of an increment, which may hold `by`: the number to add, 1 by default.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn increment(query: Option<&str>) -> Result<i64, QueryError> {
+    let mut by = 1;
+    for field in fields(query) {
+        match field? {
+            ("by", value) => {
+                let digits = value.strip_prefix('-').unwrap_or(value);
+                let is_number = !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
+                let number = value.parse().ok().filter(|_| is_number);
+                by = number.ok_or_else(|| QueryError::value("by", "a whole number of 64 bits"))?;
+            }
+            _ => return Err(QueryError::Unknown("by")),
+        }
+    }
+    Ok(by)
+}
+
 /// The query of a list of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListQuery {

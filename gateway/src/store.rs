@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use dkv_api::{
     Client, Error, History, HistoryOptions, KeyRange, NetworkStatus, Pair, ReadOptions, Revision,
-    ScanOptions, Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    ScanOptions, Transacted, Transaction, Value, ValueAt, WatchEvent, WatchOptions, WatchToken,
+    WriteOptions, Written,
 };
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
@@ -40,6 +41,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: &[u8],
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// Executes as [`Client::transact`] does.
+    fn transact(
+        &self,
+        transaction: Transaction,
+    ) -> impl Future<Output = Result<Transacted, Error>> + Send;
 
     /// Scans as [`Client::scan`] does.
     fn scan(
@@ -88,6 +95,10 @@ impl Store for Client {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.delete_with(key, options).await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        Client::transact(self, transaction).await
     }
 
     fn scan(

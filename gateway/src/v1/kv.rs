@@ -36,10 +36,15 @@ pub(super) async fn serve<S: Store>(
 }
 
 fn key_of(head: &Parts) -> Result<Vec<u8>, Problem> {
+    key_after(PREFIX, head)
+}
+
+/// Returns the key, which is the rest of the path after `prefix`.
+pub(super) fn key_after(prefix: &str, head: &Parts) -> Result<Vec<u8>, Problem> {
     if head.uri.query().is_some_and(|query| query.len() > QUERY_BYTES_MAX) {
         return Err(Problem::invalid(QueryError::TooLong.to_string()));
     }
-    let raw = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    let raw = head.uri.path().strip_prefix(prefix).unwrap_or_default();
     let key = percent::decode(raw.as_bytes());
     let key = key.map_err(|error| Problem::invalid(error.to_string()))?;
     if key.is_empty() {
@@ -150,7 +155,7 @@ pub(super) fn written_status(receipt: &Receipt, existed: bool) -> StatusCode {
 }
 
 /// Inserts the receipt and the entity tag, and makes caches revalidate each time.
-fn insert_metadata(response: &mut Response<Body>, receipt: &Receipt) {
+pub(super) fn insert_metadata(response: &mut Response<Body>, receipt: &Receipt) {
     let headers = response.headers_mut();
     receipt::insert(headers, receipt);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

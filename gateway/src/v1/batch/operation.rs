@@ -52,10 +52,7 @@ impl TryFrom<serde_json::Number> for Whole {
     type Error = &'static str;
 
     fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
-        /// Two to the power of 64.
-        const END: f64 = 18_446_744_073_709_551_616.0;
-        let float = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..END).contains(it));
-        number.as_u64().or(float.map(|it| it as u64)).map(Self).ok_or("must be a whole number")
+        bytes_json::whole(&number).map(Self).ok_or("must be a whole number")
     }
 }
 

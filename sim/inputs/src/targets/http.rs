@@ -9,8 +9,9 @@ use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use dkv_api::{
     Condition, Error, GroupId, History, HistoryOptions, KeyRange, Level, NetworkStatus, NodeId,
-    Pair, ReadOptions, Receipt, Revision, ScanOptions, Term, Uuid, Value, ValueAt, WatchOptions,
-    WriteOptions, Written,
+    OperationResult, Pair, ReadOptions, Receipt, Revision, ScanOptions, Term, Transacted,
+    Transaction, TransactionOperation, Unfit, Uuid, Value, ValueAt, WatchOptions, WriteOptions,
+    Written,
 };
 use dkv_base::sync;
 use dkv_gateway::{Access, App, Options, Store, WatchFeed};
@@ -73,7 +74,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let keys = format!("[{pair}]");
     let batch = r#"{"operations": [{"op": "put", "key": "a", "value": "b", "if": "absent"},
         {"op": "get", "key_base64": "YQ=="}, {"op": "delete", "key": "a", "if_revision": 1}]}"#;
-    let requests: [[&str; 4]; 18] = [
+    let transaction = r#"{"if": [{"key": "a", "value": "b", "relation": "!="}], "then": [
+        {"op": "put", "key": "a", "value_base64": "YQ=="}, {"op": "increment", "key": "n", "by": -1}],
+        "else": [{"op": "list", "prefix": "a", "limit": 2}]}"#;
+    let requests: [[&str; 4]; 21] = [
         ["PUT", "/v1/kv/a%2Fb", "if-none-match: *", "value"],
         ["GET", "/v1/kv/a/b?consistency=eventual&max_staleness=20&at_least=1", "", ""],
         ["PUT", "/v1/kv/k", "if-match: \"1\"", "value"],
@@ -83,6 +87,9 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         ["GET", "/v1/kv?prefix=a&limit=2&values=true", "", ""],
         ["GET", "/v1/kv?after=a%2F", "accept: application/json", ""],
         ["POST", "/v1/batch", json, batch],
+        ["POST", "/v1/txn", json, transaction],
+        ["POST", "/v1/increment/k?by=-2", "if-match: *", ""],
+        ["POST", "/v1/append/k", "", "more"],
         ["GET", "/v1/kv/k", "range: bytes=0-1", ""],
         ["GET", "/livez", "", ""],
         ["PUT", "/kvs/bart", form, "val=a+b%26"],
@@ -95,7 +102,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     ];
     let joined =
         |requests: &[[&str; 4]]| join(requests.iter().flatten().map(|part| part.as_bytes()));
-    requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
+    requests.windows(3).map(joined).chain([joined(&requests[17..20])]).collect()
 }
 
 /// A store in memory. Clones share it.
@@ -184,6 +191,27 @@ impl Store for Memory {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options.condition)
+    }
+
+    /// Executes gets and puts, and finds everything else unfit.
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        let mut results = Vec::new();
+        for (number, operation) in transaction.operations(true).iter().enumerate() {
+            results.push(match operation {
+                TransactionOperation::Get(_) => OperationResult::Got(None),
+                TransactionOperation::Put(key, value) => {
+                    self.change(key, Some(value.clone()), Condition::Always)?;
+                    let created = Revision(sync::lock(&self.0).revision);
+                    OperationResult::Put { created, version: 1 }
+                }
+                _ => {
+                    let operation = number as u32;
+                    return Err(Error::Unfit { operation, why: Unfit::NotANumber });
+                }
+            });
+        }
+        let receipt = receipt(sync::lock(&self.0).revision, Level::Strong);
+        Ok(Transacted { succeeded: true, changed: true, results: Some(results), receipt })
     }
 
     fn scan(
