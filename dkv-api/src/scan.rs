@@ -136,7 +136,7 @@ impl ScanOptions {
     }
 
     /// Lists the keys as they were at a revision, all at that one moment, whatever the level. Only
-    /// in a network with one shard, because each shard has revisions of its own.
+    /// in a keyspace with one shard, because each shard has revisions of its own.
     ///
     /// # Examples
     /// ```
@@ -231,10 +231,11 @@ impl Scan {
             Some(merge) => merge,
             none => {
                 let view = self.client.view().await?;
+                let shards = self.client.shards(&view)?;
                 if self.options.at.is_some() {
-                    only_shard(&view, "scan without a revision, or read single keys at theirs")?;
+                    only_shard(shards, "scan without a revision, or read single keys at theirs")?;
                 }
-                let shards = view.shards.iter().map(|shard| shard.group);
+                let shards = shards.iter().map(|shard| shard.group);
                 none.insert(Merge::new(&self.options, shards))
             }
         };

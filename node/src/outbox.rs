@@ -279,6 +279,11 @@ impl Outbox {
         self.ledger().shows(number, taken)
     }
 
+    /// Bytes of the writes that wait here, approximately.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.ledger().bytes() as u64
+    }
+
     /// Number of writes that wait here.
     pub(crate) fn len(&self) -> usize {
         self.ledger().len()

@@ -7,6 +7,7 @@ mod join;
 mod request;
 mod history;
 mod keys;
+mod keyspace;
 mod read;
 mod scan;
 mod command;
@@ -24,6 +25,7 @@ pub use command::{Command, Condition, Deposited, Operation, Write};
 pub use history::{Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
+pub use keyspace::KeyspaceUse;
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,

@@ -14,7 +14,7 @@ pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// Outcomes of requests.
-pub(crate) const RESULTS: [&str; 9] = [
+pub(crate) const RESULTS: [&str; 10] = [
     "ok",
     "conflict",
     "not_primary",
@@ -24,6 +24,7 @@ pub(crate) const RESULTS: [&str; 9] = [
     "invalid",
     "denied",
     "behind",
+    "over_quota",
 ];
 
 /// Returns the kind of a request, as an index into [`KINDS`].
@@ -53,8 +54,10 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             | Refusal::TooLarge { .. }
             | Refusal::Compacted { .. }
             | Refusal::NotYet { .. }
-            | Refusal::Unfit { .. },
+            | Refusal::Unfit { .. }
+            | Refusal::Dropped { .. },
         ) => 6,
+        Err(Refusal::OverQuota { .. }) => 9,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.
         Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,

@@ -5,6 +5,7 @@ use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
 use super::history::{Version, Versions};
+use super::keyspace::KeyspaceUse;
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::Page;
@@ -135,6 +136,8 @@ pub enum Answer {
         /// shard has forgotten them.
         results: Option<Vec<OperationResult>>,
     },
+    /// To [`RequestBody::Keyspaces`](super::RequestBody::Keyspaces).
+    Keyspaces(Vec<KeyspaceUse>),
 }
 
 /// Why a request was not served, by consequence.
@@ -239,5 +242,23 @@ pub enum Refusal {
         operation: u32,
         /// Why.
         why: Unfit,
+    },
+    /// The write would add to a shard that has reached its share of its keyspace's quota. No
+    /// effect.
+    #[error(
+        "over quota: the shard has {used} bytes of keys and values, and its share of the \
+         keyspace's quota is {limit}; deletes are taken"
+    )]
+    OverQuota {
+        /// Size of the keys and values of the shard, in bytes.
+        used: u64,
+        /// The share of the shard in the quota, in bytes.
+        limit: u64,
+    },
+    /// The shard was dropped with its keyspace, for good. No effect that anyone can see.
+    #[error("shard {shard} was dropped with its keyspace")]
+    Dropped {
+        /// The shard.
+        shard: GroupId,
     },
 }

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::placement::Measures;
 use super::read::ReadMode;
 use super::scan::Span;
+use crate::network::{KeyspaceChange, KeyspaceSettings};
 use crate::region::Region;
 
 /// One request on a stream.
@@ -182,6 +184,27 @@ pub enum RequestBody {
         /// The earliest revision at which the shard can be read from then on.
         floor: Revision,
     },
+    /// From an administrator: create a keyspace. The answer comes once its shards have primaries.
+    CreateKeyspace {
+        /// Chosen at random by the client and kept through all attempts, so that a repeated request
+        /// finds its own keyspace.
+        creation: Uuid,
+        /// The name.
+        name: String,
+        /// The settings.
+        settings: KeyspaceSettings,
+    },
+    /// From an administrator: change the settings of a keyspace.
+    SetKeyspace {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The change.
+        change: KeyspaceChange,
+    },
+    /// From an administrator: drop a keyspace with everything in it.
+    DropKeyspace(KeyspaceId),
+    /// The keyspaces and their use.
+    Keyspaces,
 }
 
 impl RequestBody {
@@ -198,7 +221,10 @@ impl RequestBody {
             | Self::HandOver { .. }
             | Self::Drain { .. }
             | Self::Rebalance
-            | Self::Compact { .. } => true,
+            | Self::Compact { .. }
+            | Self::CreateKeyspace { .. }
+            | Self::SetKeyspace { .. }
+            | Self::DropKeyspace(_) => true,
             Self::View
             | Self::Status
             | Self::Read { .. }
@@ -212,7 +238,8 @@ impl RequestBody {
             | Self::Remainder { .. }
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
-            | Self::History { .. } => false,
+            | Self::History { .. }
+            | Self::Keyspaces => false,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use dkv_base::id::{
-    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term,
+    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp,
+    Term,
 };
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::region::Region;
 use crate::seal::Seal;
 
 mod history;
+mod keyspaces;
 
 use history::{operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
@@ -75,7 +77,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         at_least: Revision(1 << 40),
         deposits: vec![(node('d'), Number(7))],
     };
-    vec![
+    let known = vec![
         RequestBody::View,
         RequestBody::Status,
         read(ReadMode::Primary),
@@ -123,7 +125,8 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
             versions_max: 100,
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
-    ]
+    ];
+    known.into_iter().chain(keyspaces::requests()).collect()
 }
 
 pub(super) fn requests() -> Vec<Request> {
@@ -188,6 +191,7 @@ pub(super) fn node_states() -> Vec<NodeState> {
 fn view() -> NetworkView {
     let shard = |number: u32| ShardInfo {
         group: GroupId(number),
+        keyspace: KeyspaceId(3),
         first_hash: u64::from(number) << 62,
         primary: (number == 1).then(|| node('a')),
         voters: vec![node('a'), node('b'), node('c')],
@@ -205,6 +209,8 @@ fn view() -> NetworkView {
         term: Term(4),
         coordinator: Some(node('b')),
         nodes: node_states().into_iter().zip('a'..).map(info).collect(),
+        revision: Revision(77),
+        keyspaces: vec![keyspaces::keyspace()],
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: vec![HolderId(uuid('x'))],
@@ -309,7 +315,7 @@ pub(super) fn page() -> Page {
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
-    vec![
+    let known = vec![
         Answer::View(Box::new(view())),
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
@@ -334,13 +340,14 @@ pub(super) fn answers() -> Vec<Answer> {
             changed: true,
             results: Some(operation_results()),
         },
-    ]
+    ];
+    known.into_iter().chain(keyspaces::answers()).collect()
 }
 
 pub(super) fn refusals() -> Vec<Refusal> {
     let conflict =
         |current| Refusal::Conflict { receipt: receipt(Level::Strong, Some(0)), current };
-    vec![
+    let known = vec![
         Refusal::NotPrimary { primary: Some(node('a')) },
         Refusal::NotPrimary { primary: None },
         conflict(Some(Revision(3))),
@@ -358,7 +365,8 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Compacted { floor: Revision(1 << 40) },
         Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
         Refusal::Unfit { operation: 0, why: Unfit::NotANumber },
-    ]
+    ];
+    known.into_iter().chain(keyspaces::refusals()).collect()
 }
 
 pub(super) fn replies() -> Vec<Reply> {
