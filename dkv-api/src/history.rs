@@ -164,7 +164,7 @@ impl Client {
         let key = checked_key(key.as_ref())?;
         match self.request(RequestKind::ReadAt { key, revision }, None).await? {
             Answer::VersionAt(receipt, found) => match found {
-                Some(Version { revision, created, version, stamp, value: Some(value) }) => {
+                Some(Version { revision, created, version, stamp, value: Some(value), .. }) => {
                     Ok(ValueAt { value, revision, created, version, stamp, receipt })
                 }
                 _ => Err(Error::NotFound { receipt }),

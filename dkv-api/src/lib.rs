@@ -222,7 +222,7 @@ pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, Watc
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{
-    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+    GroupId, HolderId, KeyspaceId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
 };
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;

@@ -14,6 +14,9 @@ use dkv_wire::{codec, limits};
 /// First byte of an encoded transaction: the position of its variant.
 const TRANSACT: u8 = 5;
 
+/// Why leases are refused.
+pub(super) const NOT_YET: &str = "leases and expiry are not there yet";
+
 /// The result of one command of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandResult {
@@ -73,6 +76,9 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     match &command {
         Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
+        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
+            return Err(Refusal::Invalid(NOT_YET.into()));
+        }
         Command::Transact(transact) => {
             check_serial(transact.serial, transact.settled)?;
             transaction::validate(transact.body, value_bytes_max)?;

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{KeyRange, Keys, Span, Version};
 
@@ -116,7 +116,7 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value }
+        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
     }
 
     fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {

@@ -19,6 +19,7 @@
 //! passes in where it is to be stored.
 
 mod growth;
+mod loading;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,14 +36,11 @@ use transactions::{MissingValue, Needed};
 
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::{Digest, Moment, key_hash, small_number};
-use super::history::{History, PastValue, PastVersion};
+use super::digest::{Digest, Moment, key_hash};
+use super::history::History;
 use super::limits;
-use super::rows::{
-    Changes, Counts, Generation, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table,
-    Tombstone,
-};
-use super::session::{Outcome, Session};
+use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Origin, Row, Tombstone};
+use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
@@ -331,7 +329,9 @@ impl ShardState {
         needed: &Needed,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
-            None => CommandResult::Invalid,
+            None | Some(Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_)) => {
+                CommandResult::Invalid
+            }
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 let nobody = HolderId(Uuid::nil());
@@ -516,71 +516,9 @@ fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
 ) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
-    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
-}
-
-/// Takes rows read back from the engine. They do not count as changed.
-impl RowSink for ShardState {
-    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
-        match table {
-            Table::Keys => {
-                let (origin, value) = Row::decode(value)?;
-                self.digest.add_key(key, origin, value);
-                let slot = match u32::try_from(value.len()) {
-                    Ok(bytes) if self.residents.memory().is_exceeded() => {
-                        let hash = key_hash(key, origin, value);
-                        Slot { origin, value: Place::Stored { bytes, hash } }
-                    }
-                    _ => {
-                        self.residents.came(value);
-                        Slot::new(origin, Arc::from(value))
-                    }
-                };
-                self.keys.insert(Arc::from(key), slot);
-            }
-            Table::History => {
-                let (key, revision) = HistoryRow::split_key(key)?;
-                let (origin, value) = HistoryRow::decode(revision, value)?;
-                let value = match value {
-                    None => PastValue::Deleted,
-                    Some(value) => match u32::try_from(value.len()) {
-                        Ok(bytes) if self.residents.memory().is_exceeded() => {
-                            let hash = key_hash(key, origin, value);
-                            PastValue::Stored { bytes, hash }
-                        }
-                        _ => {
-                            self.residents.came(value);
-                            PastValue::Here(Arc::from(value))
-                        }
-                    },
-                };
-                let past = PastVersion { origin, value };
-                // The keys come after their history, and share nothing with it until then.
-                self.history.load(Arc::from(key), past, &mut self.digest);
-            }
-            Table::Tombstones => {
-                self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);
-            }
-            Table::OutboxPositions => {
-                let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
-                self.outboxes.load(node, number, &mut self.digest);
-            }
-            Table::Sessions => {
-                let (id, session) = Session::decode(key, value)?;
-                self.sessions.load(id, session, &mut self.digest);
-            }
-            Table::Directory => return Err(MalformedRow("a shard has no directory")),
-        }
-        Ok(())
-    }
-
-    fn hash_with(&self, meta: &Meta) -> u64 {
-        self.digest.hash_with(meta)
-    }
-
-    fn counts(&self) -> Counts {
-        self.digest.counts()
-    }
+    // A second bound would be compared with as many keys as the first one.
+    let mut from = keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+    from.next().filter(|(found, _)| ***found == *key)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod request;
 mod history;
 mod keys;
 mod keyspace;
+mod lease;
 mod read;
 mod scan;
 mod command;
@@ -21,11 +22,12 @@ mod watch;
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
-pub use command::{Command, Condition, Deposited, Operation, Write};
+pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
 pub use history::{Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
 pub use keyspace::KeyspaceUse;
+pub use lease::{Attach, Expire, KeyExpiry, LeaseAction, LeaseCommand, LeaseStatus};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,

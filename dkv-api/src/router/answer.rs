@@ -225,7 +225,13 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
         | Answer::Versions(receipt, _)
-        | Answer::Transacted { receipt, .. } => Some(*receipt),
+        | Answer::Transacted { receipt, .. }
+        | Answer::Granted(receipt)
+        | Answer::Revoked { receipt, .. }
+        | Answer::KeptAlive { receipt, .. }
+        | Answer::Leases { receipt, .. }
+        | Answer::Lease { receipt, .. }
+        | Answer::KeyExpiry(receipt, _) => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }

@@ -361,7 +361,11 @@ impl Script {
                 Command::Transact(Transact { session, serial, settled, .. }) => {
                     format!("transact ({}, {serial}) settled {settled}", session.0.as_u128())
                 }
-                Command::Deposited(_) | Command::Compact { .. } => {
+                Command::Deposited(_)
+                | Command::Compact { .. }
+                | Command::WriteAttached(_)
+                | Command::Lease(_)
+                | Command::Expire(_) => {
                     unreachable!("no script sends it")
                 }
             },

@@ -33,7 +33,11 @@ pub(crate) fn kind(body: &RequestBody) -> usize {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } | RequestBody::ReadAt { .. } => 1,
         RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. } => 2,
-        RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
+        RequestBody::Leases { .. } | RequestBody::LeaseInfo { .. } => 2,
+        RequestBody::KeyTtl { .. } => 0,
+        RequestBody::Propose { .. }
+        | RequestBody::Deposit { .. }
+        | RequestBody::KeepAlive { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
         RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
@@ -55,6 +59,9 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             | Refusal::Compacted { .. }
             | Refusal::NotYet { .. }
             | Refusal::Unfit { .. }
+            | Refusal::NoLease { .. }
+            | Refusal::LeaseExists { .. }
+            | Refusal::TooManyLeases { .. }
             | Refusal::Dropped { .. },
         ) => 6,
         Err(Refusal::OverQuota { .. }) => 9,

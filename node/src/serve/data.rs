@@ -200,6 +200,9 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
             Err(Refusal::Denied("a session is opened in one's own name".into()))
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
+        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
+            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
+        }
         Command::Write(Write { after, .. }) | Command::Transact(Transact { after, .. })
             if context.node.clock().allows(*after) =>
         {

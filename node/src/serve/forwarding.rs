@@ -33,6 +33,10 @@ pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<Gro
         RequestBody::ReadAt { shard, .. }
         | RequestBody::ScanAt { shard, .. }
         | RequestBody::History { shard, .. } => (*shard, true),
+        RequestBody::KeepAlive { shard, .. }
+        | RequestBody::Leases { shard, .. }
+        | RequestBody::LeaseInfo { shard, .. }
+        | RequestBody::KeyTtl { shard, .. } => (*shard, false),
         _ => return None,
     };
     if !replicas.knows_shard(shard) {

@@ -3,7 +3,7 @@
 use dkv_wire::message::{Compare, Keys, Refusal, Transaction, TransactionOperation};
 use dkv_wire::{codec, limits};
 
-use super::{check_key, check_size};
+use super::{NOT_YET, check_key, check_size};
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.
 ///
@@ -55,6 +55,9 @@ fn check_operations(
                 check_key(key)?;
                 check_size("value", bytes, value_bytes_max)?;
             }
+            TransactionOperation::PutAttached { .. } => {
+                return Err(Refusal::Invalid(NOT_YET.into()));
+            }
             TransactionOperation::DeleteAll(keys) => check_keys(keys)?,
         }
         let Some(writes) = written_by(operation) else { continue };
@@ -95,6 +98,7 @@ pub(crate) fn written_by<'a>(operation: &TransactionOperation<'a>) -> Option<Key
     match *operation {
         TransactionOperation::Get(_) | TransactionOperation::List { .. } => None,
         TransactionOperation::Put(key, _)
+        | TransactionOperation::PutAttached { key, .. }
         | TransactionOperation::Delete(key)
         | TransactionOperation::Increment { key, .. }
         | TransactionOperation::Append { key, .. } => Some(Keys::Key(key)),

@@ -5,7 +5,7 @@
 
 use dkv_base::id::{Serial, SessionId};
 use dkv_wire::limits;
-use dkv_wire::message::{Command, Operation, Transaction, TransactionOperation};
+use dkv_wire::message::{Command, Operation, Transaction, TransactionOperation, WriteAttached};
 
 use super::ShardState;
 use crate::command::transaction::validate;
@@ -22,11 +22,17 @@ impl ShardState {
     /// more.
     pub fn growth(&self, command: &Command<'_>) -> u64 {
         let growth = match command {
-            Command::Write(write) if self.has_executed(write.session, write.serial) => 0,
-            Command::Write(write) => match write.operation {
-                Operation::Put(value) => self.growth_of_put(write.key, value.len()),
-                Operation::Delete => 0,
-            },
+            Command::Write(write) | Command::WriteAttached(WriteAttached { write, .. })
+                if self.has_executed(write.session, write.serial) =>
+            {
+                0
+            }
+            Command::Write(write) | Command::WriteAttached(WriteAttached { write, .. }) => {
+                match write.operation {
+                    Operation::Put(value) => self.growth_of_put(write.key, value.len()),
+                    Operation::Delete => 0,
+                }
+            }
             Command::Transact(transact) if self.has_executed(transact.session, transact.serial) => {
                 0
             }
@@ -38,7 +44,11 @@ impl ShardState {
             }
             // What an outbox brings was acknowledged long ago.
             Command::Deposited(_) => 0,
-            Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => 0,
+            Command::OpenSession(_)
+            | Command::OpenSessionOf { .. }
+            | Command::Compact { .. }
+            | Command::Lease(_)
+            | Command::Expire(_) => 0,
         };
         u64::try_from(growth).unwrap_or_default()
     }
@@ -52,7 +62,10 @@ impl ShardState {
     fn growth_of_all(&self, operations: &[TransactionOperation<'_>]) -> i64 {
         let of = |operation: &TransactionOperation<'_>| match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => 0,
-            TransactionOperation::Put(key, value) => self.growth_of_put(key, value.len()),
+            TransactionOperation::Put(key, value)
+            | TransactionOperation::PutAttached { key, value, .. } => {
+                self.growth_of_put(key, value.len())
+            }
             TransactionOperation::Delete(key) => -self.size_of(key),
             TransactionOperation::DeleteAll(keys) => {
                 let slots = self.slots(keys).take(RANGE_KEYS_MAX);

@@ -177,7 +177,8 @@ impl ShardState {
         };
         match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
-            TransactionOperation::Put(key, value) => {
+            TransactionOperation::Put(key, value)
+            | TransactionOperation::PutAttached { key, value, .. } => {
                 changes.push((Arc::from(*key), Change::Put(Arc::from(*value))));
             }
             TransactionOperation::Delete(key) => {

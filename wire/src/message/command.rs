@@ -1,5 +1,6 @@
 //! Commands: what clients put into the log of a shard.
 
+use super::lease::{Attach, Expire, LeaseCommand};
 use super::transaction::Transact;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,13 @@ pub enum Command<'a> {
     /// A transaction in an open session.
     #[serde(borrow)]
     Transact(Transact<'a>),
+    /// A put in an open session that attaches its key to a lease or gives it an expiry.
+    #[serde(borrow)]
+    WriteAttached(WriteAttached<'a>),
+    /// A change of a lease, in an open session.
+    Lease(LeaseCommand),
+    /// Deletes what has ended. Only nodes send this.
+    Expire(Expire),
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those
@@ -79,6 +87,16 @@ pub struct Write<'a> {
     /// The operation.
     #[serde(borrow)]
     pub operation: Operation<'a>,
+}
+
+/// A put that attaches its key. The answer is that of the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteAttached<'a> {
+    /// The write; its operation is a put.
+    #[serde(borrow)]
+    pub write: Write<'a>,
+    /// What to attach the key to.
+    pub attach: Attach,
 }
 
 /// The operation of a write.

@@ -1,7 +1,7 @@
 //! History: the versions of keys that a shard keeps, back to its floor.
 
 use bytes::Bytes;
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{LeaseId, Revision, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// One version of a key.
@@ -18,6 +18,9 @@ pub struct Version {
     pub stamp: Stamp,
     /// The value; `None` if the write deleted the key.
     pub value: Option<Bytes>,
+    /// The lease that the write attached the key to; zero if there is none, also of a key with an
+    /// expiry of its own.
+    pub lease: LeaseId,
 }
 
 /// Versions of one key, newest first.

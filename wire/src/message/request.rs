@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -184,6 +184,40 @@ pub enum RequestBody {
         /// The earliest revision at which the shard can be read from then on.
         floor: Revision,
     },
+    /// Gives a lease its full time again. The primary answers after a quorum round.
+    KeepAlive {
+        /// The shard.
+        shard: GroupId,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The leases of a shard, in the order of their ids; strong, from the primary.
+    Leases {
+        /// The shard.
+        shard: GroupId,
+        /// Only leases after this one; zero for all.
+        after: LeaseId,
+        /// Most leases to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        leases_max: u32,
+    },
+    /// One lease, and its keys in the order of their bytes; strong, from the primary.
+    LeaseInfo {
+        /// The shard.
+        shard: GroupId,
+        /// The lease.
+        lease: LeaseId,
+        /// Only keys after this one; empty for all.
+        after: Bytes,
+        /// Most keys to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        keys_max: u32,
+    },
+    /// How long a key will live; strong, from the primary.
+    KeyTtl {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+    },
     /// From an administrator: create a keyspace. The answer comes once its shards have primaries.
     CreateKeyspace {
         /// Chosen at random by the client and kept through all attempts, so that a repeated request
@@ -239,6 +273,11 @@ impl RequestBody {
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
             | Self::History { .. }
+            // A lease that is kept alive without an answer ends later, which it may do anyway.
+            | Self::KeepAlive { .. }
+            | Self::Leases { .. }
+            | Self::LeaseInfo { .. }
+            | Self::KeyTtl { .. }
             | Self::Keyspaces => false,
         }
     }

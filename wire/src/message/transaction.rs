@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::Version;
 use super::keys::Keys;
+use super::lease::Attach;
 
 /// A transaction on its way into the log, identified by (session, serial) like a write. A shard
 /// executes it at most once.
@@ -125,6 +126,18 @@ pub enum TransactionOperation<'a> {
         #[serde(borrow, with = "serde_bytes")]
         bytes: &'a [u8],
     },
+    /// Stores a value and attaches its key to a lease or gives it an expiry. The result is that of
+    /// a put.
+    PutAttached {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The value.
+        #[serde(borrow, with = "serde_bytes")]
+        value: &'a [u8],
+        /// What to attach the key to.
+        attach: Attach,
+    },
 }
 
 /// The result of one operation of a transaction.
@@ -164,4 +177,7 @@ pub enum Unfit {
     /// The result of the append is over the limit of a value.
     #[error("the value would be longer than a value may be")]
     TooLong,
+    /// The lease does not exist.
+    #[error("the lease does not exist; it may have ended")]
+    NoLease,
 }

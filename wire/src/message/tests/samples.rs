@@ -19,9 +19,12 @@ use crate::seal::Seal;
 
 mod history;
 mod keyspaces;
+mod lease;
+mod placement;
 
 use history::{operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
+use placement::{measures, placement};
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -77,7 +80,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         at_least: Revision(1 << 40),
         deposits: vec![(node('d'), Number(7))],
     };
-    let known = vec![
+    vec![
         RequestBody::View,
         RequestBody::Status,
         read(ReadMode::Primary),
@@ -125,8 +128,11 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
             versions_max: 100,
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
-    ];
-    known.into_iter().chain(keyspaces::requests()).collect()
+    ]
+    .into_iter()
+    .chain(lease::request_bodies())
+    .chain(keyspaces::requests())
+    .collect()
 }
 
 pub(super) fn requests() -> Vec<Request> {
@@ -174,7 +180,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         after: Stamp(1 << 60),
         body: b"body",
     });
-    open.chain(writes).chain(deposited).chain([open_of, compact, transact]).collect()
+    let rest = [open_of, compact, transact].into_iter().chain(lease::commands());
+    open.chain(writes).chain(deposited).chain(rest).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -257,56 +264,6 @@ fn status() -> NodeStatus {
     }
 }
 
-fn placement() -> Placement {
-    let steps = [MoveStep::Waiting, MoveStep::Learning, MoveStep::Promoting, MoveStep::Removing];
-    let under_way = |step| Move {
-        group: GroupId(2),
-        from: Some(node('a')),
-        to: None,
-        step,
-        matched_index: 3,
-        last_index: 500,
-        bytes: 1 << 30,
-    };
-    let planned = PlannedMove { group: GroupId(3), from: None, to: Some(node('b')), bytes: 7 };
-    Placement {
-        nodes: vec![NodePlaces {
-            node: node('a'),
-            shards: 5,
-            primaries: 2,
-            bytes: 1 << 33,
-            draining: true,
-            retiring: false,
-            may_stop: false,
-            obstacle: Some("no room".into()),
-        }],
-        moves: steps.map(under_way).into(),
-        planned: vec![planned],
-        transfers: vec![planned],
-    }
-}
-
-fn measures() -> Measures {
-    let led = LedGroup {
-        group: GroupId(1),
-        term: Term(7),
-        voters: vec![node('a'), node('b')],
-        learners: vec![node('c')],
-        is_joint: true,
-        bytes: 1 << 20,
-        last_index: 300,
-        members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
-        is_changing: true,
-    };
-    Measures {
-        holds: vec![GroupId(0), GroupId(1)],
-        leads: vec![led],
-        free_bytes: 1 << 40,
-        keeps_writes: true,
-        directory: Revision(12),
-    }
-}
-
 pub(super) fn page() -> Page {
     let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
@@ -315,7 +272,7 @@ pub(super) fn page() -> Page {
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
-    let known = vec![
+    vec![
         Answer::View(Box::new(view())),
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
@@ -340,14 +297,17 @@ pub(super) fn answers() -> Vec<Answer> {
             changed: true,
             results: Some(operation_results()),
         },
-    ];
-    known.into_iter().chain(keyspaces::answers()).collect()
+    ]
+    .into_iter()
+    .chain(lease::answers())
+    .chain(keyspaces::answers())
+    .collect()
 }
 
 pub(super) fn refusals() -> Vec<Refusal> {
     let conflict =
         |current| Refusal::Conflict { receipt: receipt(Level::Strong, Some(0)), current };
-    let known = vec![
+    vec![
         Refusal::NotPrimary { primary: Some(node('a')) },
         Refusal::NotPrimary { primary: None },
         conflict(Some(Revision(3))),
@@ -365,8 +325,11 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::Compacted { floor: Revision(1 << 40) },
         Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
         Refusal::Unfit { operation: 0, why: Unfit::NotANumber },
-    ];
-    known.into_iter().chain(keyspaces::refusals()).collect()
+    ]
+    .into_iter()
+    .chain(lease::refusals())
+    .chain(keyspaces::refusals())
+    .collect()
 }
 
 pub(super) fn replies() -> Vec<Reply> {
