@@ -127,6 +127,7 @@ impl Node {
             self.coordination.set_settings(settings);
         }
         self.follow_keyspaces();
+        self.delete_dropped().await?;
         for id in wanted {
             self.open_group(id).await?;
         }

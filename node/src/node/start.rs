@@ -100,6 +100,7 @@ impl Node {
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;
+        node.delete_dropped_tombstones().await;
         if founder {
             node.control().initialize(&BTreeSet::from([node.id()])).await?;
         }

@@ -369,4 +369,6 @@ pub(crate) mod founder;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod keyspaces;
+#[cfg(test)]
 mod tests;
