@@ -39,7 +39,8 @@ async fn order(node: &Node, command: DirectoryCommand) {
 async fn create(node: &Arc<Node>, name: &str, request: u128) -> Result<(), Refusal> {
     let settings = KeyspaceSettings { shards: 2, ..KeyspaceSettings::default() };
     let new = NewKeyspace { creation: Uuid::from_u128(request), name: name.into(), settings };
-    until("nobody coordinates", || node.coordination().leader_since().is_some()).await;
+    let is_ready = || node.coordination().leader_since().is_some() && node.view().is_some();
+    until("nobody coordinates", is_ready).await;
     keyspaces::create(node, new, Instant::now() + PATIENCE).await
 }
 
