@@ -303,7 +303,7 @@ pub(crate) enum Subcommand {
         /// Print only the keys
         #[arg(long)]
         keys: bool,
-        /// List the keys as they were at this revision; only in a network with one shard
+        /// List the keys as they were at this revision; only in a keyspace with one shard
         #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         revision: Option<u64>,
         /// List the keys as they are at one moment, the same for all shards
@@ -347,7 +347,7 @@ pub(crate) enum Subcommand {
             dkv watch user/ --previous           keys that begin with user/, and what they were\n  \
             dkv watch color --key                one key\n  \
             dkv watch user/ --from 1:500,2:33    what changed after that position\n  \
-            dkv watch --from 500 --json          after a revision, in a network with one shard"
+            dkv watch --from 500 --json          after a revision, in a keyspace with one shard"
     )]
     Watch {
         /// Show only keys that begin with this [default: all keys]

@@ -136,7 +136,7 @@ impl Client {
 
 async fn leads(node: &Node) {
     let deadline = Instant::now() + PATIENCE;
-    while !node.group(SHARD).is_some_and(|group| group.leading().is_some()) {
+    while node.group(SHARD).is_none_or(|group| group.leading().is_none()) {
         assert!(Instant::now() < deadline, "nobody leads the shard");
         sleep(Duration::from_millis(5)).await;
     }
