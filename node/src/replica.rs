@@ -304,8 +304,10 @@ impl Replica {
             batch.push(&encode(&Command::Expire(*expire)));
         }
         let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
-        let advanced = |result: &CommandResult| matches!(result, CommandResult::Expired { deleted, more } if *deleted > 0 || !more);
-        Ok(results.iter().any(advanced))
+        Ok(results.iter().any(|result| match result {
+            CommandResult::Expired { deleted, more } => *deleted > 0 || !more,
+            _ => true,
+        }))
     }
 
     /// The term in which this replica leads and has applied an entry, if it does.
