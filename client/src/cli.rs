@@ -9,6 +9,7 @@ mod address;
 mod choices;
 mod connect;
 mod data;
+mod keyspace;
 mod local;
 mod subcommand;
 
@@ -31,6 +32,7 @@ pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
 pub(crate) use data::{Format, LoadArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 
 const EXAMPLES: &str = "\
@@ -397,6 +399,9 @@ pub(crate) enum Subcommand {
     /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
     Verify(TransferArgs),
+    /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
+    #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
+    Keyspace(KeyspaceArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
     Token(TokenArgs),

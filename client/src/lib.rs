@@ -36,6 +36,7 @@ mod watch;
 mod transaction;
 
 mod json_results;
+mod keyspace;
 mod listing;
 mod api_problems;
 

@@ -99,7 +99,8 @@ struct Row {
 /// Starts the network, measures, and prints the table.
 pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Console) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
-    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
+    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file", "--keyspace"])
+    {
         let why =
             format!("rehearse does not take {option}: it measures every level from every region");
         return ended(console, &Problem::usage(why));

@@ -81,6 +81,19 @@ impl Client {
         &self.keyspace.name
     }
 
+    /// Returns the id of this handle's keyspace.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let view = client.view().await?;
+    /// println!("{} shards", view.shards_of(client.keyspace_id()).len());
+    /// # Ok(()) }
+    /// ```
+    pub fn keyspace_id(&self) -> KeyspaceId {
+        self.keyspace.id
+    }
+
     /// Creates a keyspace, and returns once all its shards have primaries.
     ///
     /// Requires [`Role::Admin`](crate::Role::Admin).
