@@ -10,6 +10,7 @@
 //! | `PUT /v1/kv/{key}` | a write of the body, likewise |
 //! | `DELETE /v1/kv/{key}` | a delete, likewise |
 //! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
+//! | `/v1/leases`, `/v1/leases/{id}` | grants, lists, shows, keeps and ends leases |
 //! | `GET /v1/history` | the versions of a key, as JSON |
 //! | `GET /v1/watch` | a watch, as server-sent events |
 //! | `POST /v1/batch` | many of these, each by itself |
@@ -60,6 +61,8 @@ pub mod bytes_json;
 pub mod version_json;
 
 pub mod transaction_json;
+
+pub mod lease_json;
 
 pub mod query;
 

@@ -21,7 +21,7 @@ pub use self::exposition::{CONTENT_TYPE, Exposition, Family, MetricValue};
 const STATUSES: usize = 500;
 
 /// The kinds of requests: the values of the label `kind`.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "get",
     "put",
     "delete",
@@ -32,6 +32,7 @@ const KINDS: [&str; 17] = [
     "watch",
     "batch",
     "txn",
+    "leases",
     "status",
     "health",
     "metrics",
@@ -66,6 +67,7 @@ fn kind(method: &Method, path: &str) -> usize {
         "/v1/watch" => "watch",
         "/v1/batch" => "batch",
         "/v1/txn" => "txn",
+        "/v1/leases" => "leases",
         "/v1/status" | "/v1/traffic" => "status",
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
@@ -77,6 +79,7 @@ fn kind(method: &Method, path: &str) -> usize {
             Method::DELETE => "delete",
             _ => "get",
         },
+        path if path.starts_with("/v1/leases/") => "leases",
         path if path.starts_with("/v1/increment/") => "increment",
         path if path.starts_with("/v1/append/") => "append",
         path if path.starts_with("/kvs") => "kvs",

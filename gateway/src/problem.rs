@@ -190,6 +190,9 @@ impl Problem {
                 let problem = Self::new(StatusCode::CONFLICT, "unfit", text);
                 Self { fact: Some(Fact::Operation(number)), ..problem }
             }
+            Error::NoLease { .. } => Self::new(StatusCode::CONFLICT, "no-lease", text),
+            Error::TooManyLeases { .. } => Self::new(StatusCode::CONFLICT, "too-many-leases", text),
+            Error::TtlOutOfBounds { .. } => Self::invalid(text),
             Error::SeveralShards { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "several-shards", text)
             }

@@ -4,6 +4,7 @@ mod batch;
 mod change;
 mod history;
 mod kv;
+mod leases;
 mod list;
 mod sse;
 mod transaction;
@@ -36,6 +37,9 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/v1/increment/{*key}", any(change::increment::<S>))
         .route(change::APPEND, any(change::append::<S>))
         .route("/v1/append/{*key}", any(change::append::<S>))
+        .route("/v1/leases", any(leases::all::<S>))
+        .route("/v1/leases/{id}", any(leases::one::<S>))
+        .route("/v1/leases/{id}/keep", any(leases::keep::<S>))
         .route("/v1/history", any(history::serve::<S>))
         .route(watch::PATH, any(watch::serve::<S>))
         .route("/v1/status", any(network_status::<S>))

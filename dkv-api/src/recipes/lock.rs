@@ -124,6 +124,46 @@ impl Lock {
         Ok(Self { place })
     }
 
+    /// Acquires a lock, unless `stop` completes before; then leaves the line, and returns what
+    /// `stop` has returned.
+    ///
+    /// # Errors
+    /// As for [`acquire`](Self::acquire).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use dkv_api::recipes::{Lock, LockOptions};
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let a_minute = tokio::time::sleep(Duration::from_secs(60));
+    /// let options = LockOptions::default();
+    /// match Lock::acquire_until(client, "lock/report", options, a_minute).await? {
+    ///     Ok(lock) => println!("fence {}", lock.fence()),
+    ///     Err(()) => println!("somebody has it"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn acquire_until<T>(
+        client: &Client,
+        name: impl AsRef<[u8]>,
+        options: LockOptions,
+        stop: impl Future<Output = T>,
+    ) -> Result<Result<Self, T>, Error> {
+        let LockOptions { ttl, value } = options;
+        let place = Place::take(client, name.as_ref(), value, ttl).await?;
+        let stopped = tokio::select! {
+            biased;
+            waited = place.wait() => {
+                waited?;
+                return Ok(Ok(Self { place }));
+            }
+            stopped = stop => stopped,
+        };
+        place.leave().await?;
+        Ok(Err(stopped))
+    }
+
     /// Acquires a lock that nobody has; returns `None` if somebody has it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Revision};
+use dkv_base::id::{GroupId, LeaseId, Revision};
 use dkv_wire::message::{Condition, KeyRange, Pair, Relation};
 
 use super::line::prefix_of;
@@ -282,6 +282,16 @@ impl QueueItem {
     /// Returns its number in the queue.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Returns its key, which is in the queue until it is done.
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// Returns the lease with which this worker has it; `None` once it is done.
+    pub fn lease(&self) -> Option<LeaseId> {
+        self.keeper.as_ref().map(LeaseKeeper::id)
     }
 
     /// Returns a number that is greater than that of every worker that had it before.

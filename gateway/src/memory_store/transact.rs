@@ -6,6 +6,7 @@ use dkv_api::{
     Transacted, Transaction, TransactionOperation, Unfit, Version,
 };
 
+use super::leases::check_attach;
 use super::{Inner, receipt};
 
 /// Executes a transaction.
@@ -14,7 +15,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
     let operations = transaction.operations(succeeded);
     let changed = operations.iter().any(|operation| !operation.is_read());
     let revision = Revision(inner.revision + u64::from(changed));
-    let (mut results, mut writes) = (Vec::new(), Vec::new());
+    let (mut results, mut writes, mut attached) = (Vec::new(), Vec::new(), Vec::new());
     for (number, operation) in operations.iter().enumerate() {
         let key = operation.first_key();
         let found = latest(inner, key);
@@ -38,6 +39,14 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
         results.push(match operation {
             TransactionOperation::Get(_) => OperationResult::Got(found),
             TransactionOperation::Put(_, value) => {
+                let Version { created, version, .. } = change(Some(value.clone()));
+                OperationResult::Put { created, version }
+            }
+            TransactionOperation::PutAttached { value, attach, .. } => {
+                if check_attach(inner, Some(*attach)).is_err() {
+                    return Err(unfit(Unfit::NoLease));
+                }
+                attached.push((key.to_vec(), *attach));
                 let Version { created, version, .. } = change(Some(value.clone()));
                 OperationResult::Put { created, version }
             }
@@ -67,6 +76,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
         }
         inner.changes.push((key, version));
     }
+    inner.attached.extend(attached);
     let receipt = receipt(inner.revision, Level::Strong);
     Ok(Transacted { succeeded, changed, results: Some(results), receipt })
 }

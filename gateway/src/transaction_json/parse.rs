@@ -1,6 +1,10 @@
 //! The JSON of a transaction, and its check.
 
-use dkv_api::{Compare, KeyRange, Relation, Revision, Test, Transaction, TransactionOperation};
+use std::time::Duration;
+
+use dkv_api::{
+    Attach, Compare, KeyRange, LeaseId, Relation, Revision, Test, Transaction, TransactionOperation,
+};
 use dkv_wire::limits::TRANSACTION_OPERATIONS_MAX as OPERATIONS_MAX;
 use serde::Deserialize;
 
@@ -141,7 +145,14 @@ fn operation(mut members: Members) -> Result<TransactionOperation, String> {
     let op = members.text("op")?.ok_or("op is missing")?;
     let (what, operation) = match op.as_str() {
         "get" => ("a get", TransactionOperation::get(key(&mut members)?)),
-        "put" => ("a put", TransactionOperation::put(key(&mut members)?, value(&mut members)?)),
+        "put" => {
+            let (key, value) = (key(&mut members)?, value(&mut members)?);
+            let operation = match attach(&mut members)? {
+                Some(attach) => TransactionOperation::put_attached(key, value, attach),
+                None => TransactionOperation::put(key, value),
+            };
+            ("a put", operation)
+        }
         "delete" => ("a delete", TransactionOperation::delete(key(&mut members)?)),
         "increment" => {
             let (key, by) = (key(&mut members)?, members.signed("by")?.unwrap_or(1));
@@ -175,6 +186,19 @@ fn key(members: &mut Members) -> Result<Vec<u8>, String> {
 
 fn value(members: &mut Members) -> Result<Vec<u8>, String> {
     members.bytes("value")?.ok_or_else(|| "the value is missing".to_owned())
+}
+
+/// Takes how long the key of a put will live.
+fn attach(members: &mut Members) -> Result<Option<Attach>, String> {
+    match (members.whole("ttl_ms")?, members.text("lease")?) {
+        (None, None) => Ok(None),
+        (Some(ms), None) => Ok(Some(Attach::Ttl(Duration::from_millis(ms)))),
+        (None, Some(lease)) => {
+            let lease = lease.parse::<LeaseId>();
+            lease.map(|lease| Some(Attach::Lease(lease))).map_err(|error| error.to_string())
+        }
+        (Some(_), Some(_)) => Err("give either ttl_ms or lease, not both".to_owned()),
+    }
 }
 
 /// Takes a key, a prefix or a range.

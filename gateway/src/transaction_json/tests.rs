@@ -1,4 +1,6 @@
-use dkv_api::{Compare, KeyRange, Relation, Revision, Test, Transaction, TransactionOperation};
+use dkv_api::{
+    Attach, Compare, KeyRange, LeaseId, Relation, Revision, Test, Transaction, TransactionOperation,
+};
 use serde_json::json;
 
 use super::*;
@@ -17,6 +19,8 @@ fn every_form_is_parsed() {
         ],
         "then": [
             { "op": "put", "key": "a", "value": "" },
+            { "op": "put", "key": "t", "value": "v", "ttl_ms": 500 },
+            { "op": "put", "key": "l1", "value": "v", "lease": "1F" },
             { "op": "increment", "key": "n" },
             { "op": "increment", "key": "n2", "by": -9.0 },
             { "op": "append", "key": "l", "value_base64": "YQ==" },
@@ -40,6 +44,12 @@ fn every_form_is_parsed() {
         .when(Compare::of(KeyRange::Prefix("p/".into()), Test::Version(Relation::Equal, u64::MAX)))
         .when(Compare::of(KeyRange::Range("a".into(), "b".into()), Test::Exists(true)))
         .then(TransactionOperation::put("a", ""))
+        .then(TransactionOperation::put_attached(
+            "t",
+            "v",
+            Attach::Ttl(std::time::Duration::from_millis(500)),
+        ))
+        .then(TransactionOperation::put_attached("l1", "v", Attach::Lease(LeaseId(31))))
         .then(TransactionOperation::increment("n", 1))
         .then(TransactionOperation::increment("n2", -9))
         .then(TransactionOperation::append("l", "a"))
@@ -83,6 +93,9 @@ fn what_is_wrong_is_named() {
         (r#"{"then":[{"op":"get","key_base64":"%"}]}"#, "key_base64 is not base64"),
         (r#"{"then":[{"op":"get","key":7}]}"#, "key must be a string"),
         (r#"{"then":[{"op":"put","key":"a"}]}"#, "the value is missing"),
+        (r#"{"then":[{"op":"put","key":"a","value":"","lease":"x"}]}"#, "a lease id is a hexa"),
+        (r#"{"then":[{"op":"put","key":"a","value":"","lease":"1","ttl_ms":1}]}"#, "not both"),
+        (r#"{"then":[{"op":"append","key":"a","value":"","ttl_ms":1}]}"#, "no member ttl_ms here"),
         (r#"{"then":[{"op":"increment","key":"a","by":1.5}]}"#, "by must be a whole number"),
         (r#"{"then":[{"op":"increment","key":"a","by":1e30}]}"#, "by must be a whole number"),
         (r#"{"then":[{"op":"increment","key":"a","by":9223372036854775808}]}"#, "by must be"),
