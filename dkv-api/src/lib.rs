@@ -183,6 +183,7 @@ mod options;
 mod scan;
 mod transaction;
 mod history;
+mod snapshot;
 mod watch;
 mod error;
 mod status;
@@ -208,6 +209,7 @@ pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
+pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
 pub use transaction::{Compare, Test, Transacted, Transaction, TransactionOperation};
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 

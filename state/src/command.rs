@@ -8,7 +8,7 @@
 pub(super) mod transaction;
 
 use dkv_base::id::{Revision, Serial};
-use dkv_wire::message::{Command, Operation, Refusal, Unfit, Write};
+use dkv_wire::message::{Command, Cut, Operation, Refusal, Unfit, Write};
 use dkv_wire::{codec, limits};
 
 /// First byte of an encoded transaction: the position of its variant.
@@ -49,6 +49,8 @@ pub enum CommandResult {
         /// Why.
         why: Unfit,
     },
+    /// The cut that was asked for.
+    Cut(Cut),
     /// The session is open.
     SessionOpened,
     /// The shard does not know the session, or has forgotten the result for this serial. Not
@@ -74,7 +76,10 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     let command: Command<'_> =
         codec::decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match &command {
-        Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {}
+        Command::OpenSession(_)
+        | Command::OpenSessionOf { .. }
+        | Command::Compact { .. }
+        | Command::Cut { .. } => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
         Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
             return Err(Refusal::Invalid(NOT_YET.into()));

@@ -104,6 +104,11 @@ impl History {
         self.changes.range(self.first_after(after)..)
     }
 
+    /// Returns the changes, latest first.
+    pub(super) fn latest_changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().rev()
+    }
+
     /// Returns the place of the first change after a revision.
     fn first_after(&self, after: Revision) -> usize {
         let place = self.guess(Revision(after.0.saturating_add(1)));

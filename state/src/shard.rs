@@ -345,6 +345,13 @@ impl ShardState {
                 self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
                 self.nothing_new()
             }
+            Some(Command::Cut { moment }) => {
+                self.stamp = self.stamp.max(moment);
+                match self.cut_at(moment) {
+                    Some(cut) => CommandResult::Cut(cut),
+                    None => CommandResult::Invalid,
+                }
+            }
             Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
                 self.write(&write, now).into()
             }

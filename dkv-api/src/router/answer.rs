@@ -52,6 +52,7 @@ impl<W> Pending<W> {
             )
             | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
             | (RequestKind::History { .. }, Answer::Versions(..))
+            | (RequestKind::Cut { .. }, Answer::Cut(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (RequestKind::Transact { .. }, Answer::Transacted { .. })
@@ -224,6 +225,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
         | Answer::Versions(receipt, _)
+        | Answer::Cut(receipt, _)
         | Answer::Transacted { receipt, .. }
         | Answer::Granted(receipt)
         | Answer::Revoked { receipt, .. }

@@ -280,6 +280,7 @@ fn to_answer(
             Ok(Answer::Transacted { receipt, succeeded, changed, results })
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
+        CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),

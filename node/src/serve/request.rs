@@ -122,6 +122,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         | RequestBody::Compact { shard, .. } => {
             data::history(context, shard, request.body, reply);
         }
+        RequestBody::Cut { shard, moment } => data::cut(context, shard, moment, reply),
         RequestBody::KeepAlive { .. }
         | RequestBody::Leases { .. }
         | RequestBody::LeaseInfo { .. }

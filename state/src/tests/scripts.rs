@@ -167,6 +167,7 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),
         CommandResult::TooEarly => "too early".into(),
         CommandResult::Invalid => "invalid".into(),
+        CommandResult::Cut(cut) => format!("cut {} base {}", cut.revision, cut.base),
     }
 }
 

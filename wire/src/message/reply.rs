@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
-use super::history::{Version, Versions};
+use super::history::{Cut, Version, Versions};
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
@@ -179,6 +179,8 @@ pub enum Answer {
     },
     /// To [`RequestBody::KeyTtl`](super::RequestBody::KeyTtl).
     KeyExpiry(Receipt, KeyExpiry),
+    /// To [`RequestBody::Cut`](super::RequestBody::Cut). The receipt has the revision of the cut.
+    Cut(Receipt, Cut),
 }
 
 /// Why a request was not served, by consequence.
