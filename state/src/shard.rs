@@ -18,6 +18,7 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+mod growth;
 mod loading;
 
 pub(super) mod leases;
@@ -373,8 +374,8 @@ impl ShardState {
             Some(Command::Transact(transact)) => {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
-                    Admission::Answer(answer) => answer,
-                    Admission::Execute => {
+                    Admission::Answer(answer) if !planted(Mutant::ForgetOutcomes) => answer,
+                    Admission::Answer(_) | Admission::Execute => {
                         let outcome = self.transact(&transact, now, needed);
                         let missing = CorruptBatch {
                             offset: 0,
