@@ -13,6 +13,7 @@
 //! | `GET /v1/history` | the versions of a key, as JSON |
 //! | `GET /v1/watch` | a watch, as server-sent events |
 //! | `POST /v1/batch` | many of these, each by itself |
+//! | `GET /v1/keyspaces` | the keyspaces, and how much they hold |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //! | `GET /metrics` | metrics for Prometheus ([`metrics`]) |
@@ -54,6 +55,7 @@ mod limits;
 pub mod percent;
 
 pub mod bytes_json;
+pub mod keyspace_json;
 
 pub mod version_json;
 

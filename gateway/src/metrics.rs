@@ -38,7 +38,7 @@ fn kind(method: &Method, path: &str) -> usize {
         "/v1/history" => "history",
         "/v1/watch" => "watch",
         "/v1/batch" => "batch",
-        "/v1/status" | "/v1/traffic" => "status",
+        "/v1/status" | "/v1/traffic" | "/v1/keyspaces" => "status",
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
         "/" | "/openapi.json" => "page",

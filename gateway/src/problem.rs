@@ -171,6 +171,12 @@ impl Problem {
                 let receipt = Some(Box::new(written.receipt));
                 Self { receipt, effect: Effect::Done, ..problem }
             }
+            Error::OverQuota { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "over-quota", text)
+            }
+            Error::NoKeyspace { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "keyspace-not-found", text)
+            }
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
             other => {
                 let effect = match other.may_have_had_effect() {

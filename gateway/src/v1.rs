@@ -2,6 +2,7 @@
 
 mod batch;
 mod history;
+pub(crate) mod keyspaces;
 mod kv;
 mod list;
 mod sse;
@@ -31,6 +32,7 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/v1/kv/{*key}", any(kv::serve::<S>))
         .route("/v1/history", any(history::serve::<S>))
         .route(watch::PATH, any(watch::serve::<S>))
+        .route("/v1/keyspaces", any(keyspaces::serve::<S>))
         .route("/v1/status", any(network_status::<S>))
 }
 
