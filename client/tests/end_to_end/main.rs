@@ -62,6 +62,8 @@ mod scans;
 
 mod history;
 
+mod keyspaces;
+
 mod watch;
 
 mod regions;
