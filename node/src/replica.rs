@@ -16,17 +16,17 @@ mod status;
 
 pub(crate) use proposer::Proposer;
 pub use status::GroupFigures;
-pub(crate) use status::is_caught_up;
+pub(crate) use status::{is_caught_up, leading};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ use crate::raft::{
     StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
-use dkv_state::{BatchBuilder, DirectoryEntry, DirectoryResult};
+use dkv_state::{BatchBuilder, CommandResult, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
 /// This node's replica of one group.
@@ -280,6 +280,39 @@ impl Replica {
         batch.push(&encode(&Command::Compact { floor }));
         self.proposer.propose_batch(batch.finish()).await?;
         Ok(())
+    }
+
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// leader can. `None` if the shard has written too much since the moment.
+    pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Cut { moment }));
+        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+        match results.first() {
+            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Proposes to end what has ended, and waits until that is applied. Returns whether any keys
+    /// were deleted, or nothing is left to be deleted. Only the leader can.
+    pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        for expire in ends {
+            batch.push(&encode(&Command::Expire(*expire)));
+        }
+        let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
+        Ok(results.iter().any(|result| match result {
+            CommandResult::Expired { deleted, more } => *deleted > 0 || !more,
+            _ => true,
+        }))
+    }
+
+    /// The term in which this replica leads and has applied an entry, if it does.
+    pub(crate) fn leading(&self) -> Option<Term> {
+        leading(&self.metrics().borrow())
     }
 
     /// A watch on openraft's metrics of the group.

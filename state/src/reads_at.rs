@@ -7,9 +7,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{LeaseId, Revision};
+use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{KeyRange, Keys, Span, Version};
+use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
 use super::history::{Change, PastValue, PastVersion};
@@ -20,6 +21,10 @@ use super::value_cache::{Place, Slot};
 
 /// Most changes that one call looks at, because the state stays locked meanwhile.
 const CHANGES_LOOKED_AT_MAX: usize = 4096;
+
+/// Most changes after its moment that a cut looks back over, because the entry that makes it holds
+/// up the shard meanwhile.
+const CUT_CHANGES_MAX: usize = 1 << 16;
 
 /// Why a state cannot be read at a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct FoundVersion {
     pub key: Arc<[u8]>,
     /// The write that made the version.
     pub origin: Origin,
+    /// The lease that the write attached the key to; zero if there is none.
+    pub lease: LeaseId,
     /// The value, or where it is.
     pub value: VersionValue,
 }
@@ -116,19 +123,20 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
+        Version { revision, created, version, stamp, value, lease: self.lease }
     }
 
-    fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {
+    fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
         };
-        Self { key: Arc::clone(key), origin: slot.origin, value }
+        Self { key: Arc::clone(key), origin: slot.origin, lease, value }
     }
 
     fn deleted(key: &Arc<[u8]>, origin: Origin) -> Self {
-        Self { key: Arc::clone(key), origin, value: VersionValue::Deleted }
+        let (lease, value) = (LeaseId::default(), VersionValue::Deleted);
+        Self { key: Arc::clone(key), origin, lease, value }
     }
 
     fn past(key: &Arc<[u8]>, past: &PastVersion) -> Self {
@@ -139,7 +147,7 @@ impl FoundVersion {
                 VersionValue::Stored { bytes: *bytes, hash: *hash }
             }
         };
-        Self { key: Arc::clone(key), origin: past.origin, value }
+        Self { key: Arc::clone(key), origin: past.origin, lease: past.lease, value }
     }
 
     /// Returns the bytes of key and value.
@@ -172,7 +180,7 @@ impl ShardState {
     /// Returns the revision to which the floor must rise for the history to lose at least `excess`
     /// bytes, or every change stamped before `stamp`; `None` if nothing is to go. Looks at a
     /// bounded number of changes.
-    pub fn compactable(&self, excess: u64, stamp: dkv_base::id::Stamp) -> Option<Revision> {
+    pub fn compactable(&self, excess: u64, stamp: Stamp) -> Option<Revision> {
         let (mut found, mut bytes) = (None, 0);
         for change in self.history().changes_after(self.floor()).take(2 * CHANGES_LOOKED_AT_MAX) {
             let version = self.made_by(change);
@@ -186,9 +194,9 @@ impl ShardState {
         found
     }
 
-    fn kept(&self, revision: Revision) -> Result<(), NotKept> {
+    fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
-        if revision < floor {
+        if revision.min(base) < floor && !planted(Mutant::ReadBelowFloor) {
             return Err(NotKept::Compacted { floor });
         }
         if revision > latest {
@@ -197,11 +205,27 @@ impl ShardState {
         Ok(())
     }
 
-    /// Looks a key up at a revision; `None` if it did not exist then.
+    /// Returns the cut at a moment, if it is the end of the history but for the latest writes.
+    pub(super) fn cut_at(&self, moment: Stamp) -> Option<Cut> {
+        let mut base = self.revision();
+        for (seen, change) in self.history().latest_changes().enumerate() {
+            if self.made_by(change).is_none_or(|made| made.origin.stamp <= moment) {
+                break;
+            }
+            if seen == CUT_CHANGES_MAX {
+                return None;
+            }
+            base = Revision(change.revision.0 - 1);
+        }
+        Some(Cut { revision: self.revision(), base, moment })
+    }
+
+    /// Looks a key up at a cut; `None` if it did not exist then.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub fn get_at(&self, key: &[u8], at: Revision) -> Result<Option<FoundVersion>, NotKept> {
+    pub fn get_at(&self, key: &[u8], at: impl Into<Cut>) -> Result<Option<FoundVersion>, NotKept> {
+        let at = at.into();
         self.kept(at)?;
         let found = self.find_at(key, at);
         Ok(found.filter(|found| found.value != VersionValue::Deleted))
@@ -210,18 +234,19 @@ impl ShardState {
     /// Returns the newest version of a key, which may be its deletion.
     fn newest(&self, key: &[u8]) -> Option<FoundVersion> {
         if let Some((key, slot)) = self.keys().get_key_value(key) {
-            return Some(FoundVersion::newest(key, slot));
+            return Some(FoundVersion::newest(key, slot, self.attachments().lease_of(key)));
         }
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    fn find_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
+    fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
+        let is_in = |origin: Origin| origin.revision <= at.revision && origin.stamp <= at.moment;
         let newest = self.newest(key)?;
-        if newest.origin.revision <= at {
+        if is_in(newest.origin) {
             return Some(newest);
         }
         let mut past = self.history().before(key, newest.origin.revision);
-        let found = past.find(|past| past.origin.revision <= at)?;
+        let found = past.find(|past| is_in(past.origin))?;
         Some(FoundVersion::past(&newest.key, found))
     }
 
@@ -265,11 +290,12 @@ impl ShardState {
         (found, false)
     }
 
-    /// Returns the first keys of a span as they were at a revision, as many as fit a page.
+    /// Returns the first keys of a span as they were at a cut, as many as fit a page.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub fn list_at(&self, span: &Span, at: Revision) -> Result<Listed, NotKept> {
+    pub fn list_at(&self, span: &Span, at: impl Into<Cut>) -> Result<Listed, NotKept> {
+        let at = at.into();
         self.kept(at)?;
         let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
@@ -348,6 +374,9 @@ impl ShardState {
             seen += 1;
             changed.through = change.revision;
             if !keys.contains(&change.key) {
+                continue;
+            }
+            if !is_next && planted(Mutant::HalfRevision) {
                 continue;
             }
             let Some(version) = self.made_by(change) else { continue };

@@ -135,6 +135,11 @@ impl SessionTable {
         CommandResult::SessionOpened
     }
 
+    /// Returns the holder of a session; nobody if it does not exist.
+    pub(super) fn holder(&self, id: SessionId) -> HolderId {
+        self.sessions.get(&id).map(|session| session.holder).unwrap_or_default()
+    }
+
     /// Returns whether a write was executed, and its outcome is still remembered.
     pub(super) fn has_executed(&self, id: SessionId, serial: Serial) -> bool {
         let session = self.sessions.get(&id);

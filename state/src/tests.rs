@@ -1,6 +1,7 @@
 //! Tests of the state: golden scripts, comparisons with naive models, and disk images after a
 //! crash.
 
+mod cuts;
 mod deposits;
 mod engine;
 mod golden;
@@ -8,6 +9,7 @@ mod history;
 mod growth;
 mod hostile;
 mod keyspaces;
+mod leases;
 mod model;
 mod placement;
 mod replicas;

@@ -23,7 +23,7 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
-pub use history::{Version, Versions};
+pub use history::{Cut, Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
 pub use keyspace::KeyspaceUse;

@@ -10,7 +10,7 @@ use dkv_api::{
 use dkv_test_support::{eventually, output, within};
 use serde_json::{Value, json};
 
-use crate::harness::Network;
+use crate::harness::{Network, PATIENCE};
 
 /// Runs a command, checks its exit status, and returns what it printed: the result, or the single
 /// line of the error.
@@ -111,7 +111,9 @@ async fn the_same_key_has_a_value_in_each_keyspace() {
     client.write("color2", "elsewhere").await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 2 {
-        if let WatchEvent::Change(change) = within("no event comes", watch.next()).await.unwrap() {
+        if let WatchEvent::Change(change) =
+            within(PATIENCE, "an event", watch.next()).await.unwrap()
+        {
             seen.push((change.key, change.value.unwrap()));
         }
     }
@@ -139,7 +141,7 @@ async fn a_keyspace_is_created_while_the_coordinator_dies_and_dropped_while_a_no
     let created = tokio::spawn(async move { creating.create_keyspace("big", settings).await });
     tokio::time::sleep(Duration::from_millis(30)).await;
     network.kill_node(coordinator);
-    within("it is not created", created).await.unwrap().unwrap();
+    within(PATIENCE, "its creation", created).await.unwrap().unwrap();
     let big = admin.keyspace("big").await.unwrap();
     for number in 0..200 {
         big.write(format!("key-{number}"), vec![number as u8; 100_000]).await.unwrap();
@@ -164,7 +166,7 @@ async fn a_keyspace_is_created_while_the_coordinator_dies_and_dropped_while_a_no
     assert_eq!(big.read("key-1").await.unwrap_err(), gone);
     assert_eq!(big.write("key-1", "v").await.unwrap_err(), gone);
     let ended = loop {
-        match within("the watch does not end", watch.next()).await {
+        match within(PATIENCE, "the end of the watch", watch.next()).await {
             Ok(_) => {}
             Err(error) => break error,
         }

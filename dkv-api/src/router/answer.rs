@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
-use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::message::{Answer, LeaseAction, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
@@ -52,10 +52,22 @@ impl<W> Pending<W> {
             )
             | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
             | (RequestKind::History { .. }, Answer::Versions(..))
+            | (RequestKind::Cut { .. }, Answer::Cut(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (RequestKind::Transact { .. }, Answer::Transacted { .. })
             | (RequestKind::Open { .. }, Answer::Done) => true,
+            (RequestKind::Lease { action, .. }, answer) => match action {
+                LeaseAction::Grant { .. } => matches!(answer, Answer::Granted(_)),
+                LeaseAction::Revoke => matches!(answer, Answer::Revoked { .. }),
+            },
+            (RequestKind::Ask { body, .. }, answer) => match body {
+                RequestBody::KeepAlive { .. } => matches!(answer, Answer::KeptAlive { .. }),
+                RequestBody::Leases { .. } => matches!(answer, Answer::Leases { .. }),
+                RequestBody::LeaseInfo { .. } => matches!(answer, Answer::Lease { .. }),
+                RequestBody::KeyTtl { .. } => matches!(answer, Answer::KeyExpiry(..)),
+                _ => false,
+            },
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
@@ -225,6 +237,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
         | Answer::Versions(receipt, _)
+        | Answer::Cut(receipt, _)
         | Answer::Transacted { receipt, .. }
         | Answer::Granted(receipt)
         | Answer::Revoked { receipt, .. }

@@ -238,6 +238,7 @@ impl State {
                 }
             }
             RequestBody::Placement { .. } => Err(Refusal::Unavailable("nothing is placed".into())),
+            // Between nodes, and what this network does not have.
             _ => Err(Refusal::Denied("not a node".into())),
         }
     }

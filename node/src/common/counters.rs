@@ -40,7 +40,7 @@ pub(crate) fn kind(body: &RequestBody) -> usize {
         | RequestBody::KeepAlive { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
-        RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
+        RequestBody::Committed { .. } | RequestBody::Cut { .. } | RequestBody::Reach { .. } => 6,
         _ => 7,
     }
 }

@@ -224,6 +224,10 @@ impl Node {
             "the reconciler of a group",
             (self.tasks.factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
+        guard(
+            "the task that ends leases and keys",
+            (self.tasks.factories.expire)(Arc::clone(self), Arc::clone(group)),
+        );
         if group.id().is_shard() {
             let beginning = Arc::clone(self).begin_shard(Arc::clone(group));
             guard("the task that begins a shard", Box::pin(beginning));

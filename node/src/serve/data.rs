@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Term};
+use dkv_base::id::{GroupId, Stamp, Term};
+use dkv_state::{check_key, check_lease};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, ReadBounds, ReadMode, Refusal, RequestBody, Span, Transact, Write,
+    Answer, Command, Level, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Transact,
+    Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -21,6 +23,7 @@ use super::level_all;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
+use crate::raft::LeaseQuery;
 use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
@@ -87,6 +90,38 @@ pub(super) fn scan(
     read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
 }
 
+/// Cuts the history of a shard that this node leads, for a snapshot.
+pub(super) fn cut(context: &RequestContext<'_>, shard: GroupId, moment: Stamp, reply: ReplyTo) {
+    let node = context.node;
+    let Some(replica) = shard_here(node.replicas(), shard) else {
+        return reply.refuse(elsewhere(node, shard));
+    };
+    if !node.clock().allows(moment) {
+        let why = "the moment is more than an hour ahead of this node's clock";
+        return reply.refuse(Refusal::Invalid(why.into()));
+    }
+    if node.store().disk_full() {
+        return reply.refuse(disk_full());
+    }
+    let patience = context.patience();
+    let cutting = Arc::clone(&replica);
+    replica.spawn(async move {
+        let cut = tokio::time::timeout(patience, cutting.cut(moment)).await;
+        reply.send(match cut {
+            Ok(Ok(Some((term, cut)))) => {
+                let receipt = cutting.who().receipt(term, Level::Strong, Some(0));
+                let receipt = Receipt { revision: cut.revision, stamp: moment, ..receipt };
+                Ok(Answer::Cut(receipt, cut))
+            }
+            Ok(Ok(None)) => Err(Refusal::Unavailable(
+                "the shard has written too much since that moment; take a later one".into(),
+            )),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Refusal::Unavailable("no quorum took it before its deadline".into())),
+        });
+    });
+}
+
 /// Answers a request about the history of a shard.
 pub(super) fn history(
     context: &RequestContext<'_>,
@@ -97,6 +132,33 @@ pub(super) fn history(
     match shard_here(context.node.replicas(), shard) {
         Some(replica) => history::serve(&replica, body, context.deadline_ms, reply),
         None => reply.refuse(elsewhere(context.node, shard)),
+    }
+}
+
+/// Answers a question about leases or expiry.
+pub(super) fn about_leases(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    query: LeaseQuery,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    let checked = match &query {
+        LeaseQuery::KeepAlive(lease) => check_lease(*lease),
+        LeaseQuery::Lease { lease, after, .. } if after.len() <= limits::KEY_BYTES_MAX => {
+            check_lease(*lease)
+        }
+        LeaseQuery::Lease { .. } => Err(Refusal::Invalid("a key has at most 4096 bytes".into())),
+        LeaseQuery::Leases { .. } => Ok(()),
+        LeaseQuery::Key(key) => check_key(key),
+    };
+    match checked {
+        Ok(()) => {
+            replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
+        }
+        Err(refusal) => reply.refuse(refusal),
     }
 }
 
@@ -177,13 +239,16 @@ fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply:
         return reply.refuse(refusal);
     }
     if node.store().disk_full() {
-        return reply.refuse(Refusal::Unavailable(
-            "the disk of the primary is full; writes go on once there is room on it".into(),
-        ));
+        return reply.refuse(disk_full());
     }
     let expires = Instant::now() + context.patience();
     let (holder, place) = (context.peer.holder, Place::default());
     replica.write(PendingWrite { command, holder, expires, reply, place });
+}
+
+fn disk_full() -> Refusal {
+    let why = "the disk of the primary is full; writes go on once there is room on it";
+    Refusal::Unavailable(why.into())
 }
 
 /// Checks that a command may go into the log in the name of its sender.
@@ -200,17 +265,21 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
             Err(Refusal::Denied("a session is opened in one's own name".into()))
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
-        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
-            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
-        }
-        Command::Write(Write { after, .. }) | Command::Transact(Transact { after, .. })
+        Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
+        Command::Expire(_) => Err(Refusal::Denied("only a node proposes what ends".into())),
+        Command::Lease(_) => Ok(()),
+        Command::Write(Write { after, .. })
+        | Command::WriteAttached(WriteAttached { write: Write { after, .. }, .. })
+        | Command::Transact(Transact { after, .. })
             if context.node.clock().allows(*after) =>
         {
             Ok(())
         }
-        Command::Write(_) | Command::Transact(_) => Err(Refusal::Invalid(
-            "the stamp of the write is more than an hour ahead of this node's clock".into(),
-        )),
+        Command::Write(_) | Command::WriteAttached(_) | Command::Transact(_) => {
+            Err(Refusal::Invalid(
+                "the stamp of the write is more than an hour ahead of this node's clock".into(),
+            ))
+        }
         Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
         Command::Deposited(_) => {
             Err(Refusal::Denied("only a node brings what is in its outbox".into()))

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The shard whose primary has to answer a request, if that is another node.
 pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<GroupId> {
     let (shard, anywhere) = match body {
-        RequestBody::Propose { shard, .. } => (*shard, false),
+        RequestBody::Propose { shard, .. } | RequestBody::Cut { shard, .. } => (*shard, false),
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
             (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }

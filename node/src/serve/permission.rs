@@ -70,6 +70,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
         | RequestBody::History { .. }
+        | RequestBody::Cut { .. }
         | RequestBody::Leases { .. }
         | RequestBody::LeaseInfo { .. }
         | RequestBody::KeyTtl { .. }

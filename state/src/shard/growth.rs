@@ -47,6 +47,7 @@ impl ShardState {
             Command::OpenSession(_)
             | Command::OpenSessionOf { .. }
             | Command::Compact { .. }
+            | Command::Cut { .. }
             | Command::Lease(_)
             | Command::Expire(_) => 0,
         };

@@ -41,6 +41,12 @@ pub enum Command<'a> {
     Lease(LeaseCommand),
     /// Deletes what has ended. Only nodes send this.
     Expire(Expire),
+    /// Cuts the history: later writes are stamped after the moment. Only nodes send this, for a
+    /// snapshot.
+    Cut {
+        /// The moment.
+        moment: Stamp,
+    },
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those

@@ -4,6 +4,35 @@ use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
 use serde::{Deserialize, Serialize};
 
+/// A moment in the history of a shard: its state at a revision, without the writes that are stamped
+/// after the moment.
+///
+/// The cuts of all shards at one moment are a snapshot of the whole: no write that began after the
+/// snapshot is in them, and every write that was acknowledged before it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The revision. What the shard applied later does not count, whatever its stamp.
+    pub revision: Revision,
+    /// The shard has to keep its history from this revision on: the writes up to it are stamped at
+    /// the moment or before.
+    pub base: Revision,
+    /// The moment.
+    pub moment: Stamp,
+}
+
+impl Cut {
+    /// Returns the whole state at a revision.
+    pub fn at(revision: Revision) -> Self {
+        Self { revision, base: revision, moment: Stamp(u64::MAX) }
+    }
+}
+
+impl From<Revision> for Cut {
+    fn from(revision: Revision) -> Self {
+        Self::at(revision)
+    }
+}
+
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {

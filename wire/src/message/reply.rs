@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
-use super::history::{Version, Versions};
+use super::history::{Cut, Version, Versions};
 use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
@@ -180,6 +180,8 @@ pub enum Answer {
     },
     /// To [`RequestBody::KeyTtl`](super::RequestBody::KeyTtl).
     KeyExpiry(Receipt, KeyExpiry),
+    /// To [`RequestBody::Cut`](super::RequestBody::Cut). The receipt has the revision of the cut.
+    Cut(Receipt, Cut),
     /// To [`RequestBody::Keyspaces`](super::RequestBody::Keyspaces).
     Keyspaces(Vec<KeyspaceUse>),
 }

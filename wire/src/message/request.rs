@@ -7,6 +7,7 @@ use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Sta
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::history::Cut;
 use super::placement::Measures;
 use super::read::ReadMode;
 use super::scan::Span;
@@ -148,23 +149,23 @@ pub enum RequestBody {
         /// Index of the control group's entry that the node must have applied before it answers.
         applied: u64,
     },
-    /// The value of a key at a revision. Any replica that has reached it gives the same answer.
+    /// The value of a key at a cut. Any replica that has reached it gives the same answer.
     ReadAt {
         /// The key's shard.
         shard: GroupId,
         /// The key.
         key: Bytes,
-        /// The revision.
-        revision: Revision,
+        /// The cut.
+        at: Cut,
     },
-    /// One page of the keys of a shard at a revision, in order.
+    /// One page of the keys of a shard at a cut, in order.
     ScanAt {
         /// The shard.
         shard: GroupId,
         /// The keys to return, and the size of the page.
         span: Span,
-        /// The revision.
-        revision: Revision,
+        /// The cut.
+        at: Cut,
     },
     /// The versions of a key that the shard keeps, newest first.
     History {
@@ -217,6 +218,14 @@ pub enum RequestBody {
         shard: GroupId,
         /// The key.
         key: Bytes,
+    },
+    /// The cut of a shard at a moment. The writes that the shard applies from then on are stamped
+    /// after the moment.
+    Cut {
+        /// The shard.
+        shard: GroupId,
+        /// The moment, at most as far ahead of the node's clock as the stamp of a write may be.
+        moment: Stamp,
     },
     /// From an administrator: create a keyspace. The answer comes once its shards have primaries.
     CreateKeyspace {
@@ -273,6 +282,7 @@ impl RequestBody {
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
             | Self::History { .. }
+            | Self::Cut { .. }
             // A lease that is kept alive without an answer ends later, which it may do anyway.
             | Self::KeepAlive { .. }
             | Self::Leases { .. }

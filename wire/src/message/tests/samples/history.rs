@@ -54,6 +54,10 @@ pub(super) fn version(exists: bool) -> Version {
     }
 }
 
+pub(super) fn cut() -> Cut {
+    Cut { revision: Revision(1000), base: Revision(998), moment: Stamp(1 << 60) }
+}
+
 pub(super) fn versions() -> Versions {
     Versions { versions: vec![version(false), version(true)], more: true, floor: Revision(5) }
 }
