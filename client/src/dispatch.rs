@@ -20,7 +20,7 @@ use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse};
+use crate::{completions, drill, gateway, help, input, local, lock, pipe, prompt, rehearse};
 
 /// Runs the whole program.
 pub fn main() -> ExitCode {
@@ -123,6 +123,9 @@ async fn dispatch(line: Line) -> ExitCode {
         Some(Subcommand::Drill(args)) if commands.is_empty() => {
             drill::run(args, address, connect, &mut console).await
         }
+        Some(Subcommand::Lock(args)) if commands.is_empty() => {
+            lock::run(args, address, connect, &mut console).await
+        }
         Some(Subcommand::Gateway(args)) if commands.is_empty() => {
             gateway::run(args, address, connect, &mut console).await
         }
@@ -155,6 +158,7 @@ async fn dispatch(line: Line) -> ExitCode {
             | Subcommand::Completions { .. }
             | Subcommand::Help { .. }
             | Subcommand::Drill(_)
+            | Subcommand::Lock(_)
             | Subcommand::Gateway(_),
         ) => {
             let why = "this command must be the only one; omit what comes before it";

@@ -34,6 +34,8 @@ mod holders;
 mod history;
 mod watch;
 mod transaction;
+mod lease;
+mod lock;
 
 mod json_results;
 mod listing;

@@ -104,7 +104,11 @@ impl Step {
 
     /// Returns whether it handles Ctrl-C itself, which is how it ends.
     pub(crate) fn ends_at_interrupt(&self) -> bool {
-        matches!(self.act, StepKind::Command(Command::Watch(_)))
+        match &self.act {
+            StepKind::Command(command) => matches!(command, Command::Watch(_)),
+            StepKind::Subcommand(word) => word.ends_at_interrupt(),
+            StepKind::Help(_) => false,
+        }
     }
 
     /// Returns whether it may have changed something when it is interrupted.

@@ -9,7 +9,7 @@ use dkv_console::problem::{Abort, Problem};
 use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, history, holders, placement, transaction};
+use crate::{admin, history, holders, lease, placement, transaction};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -55,6 +55,8 @@ pub(crate) async fn run(
         Subcommand::Append { key, value, .. } => {
             transaction::append(key.as_bytes(), value.as_bytes(), &client, console).await
         }
+        Subcommand::Ttl { key, .. } => lease::ttl(key.as_bytes(), &client, console).await,
+        Subcommand::Lease(args) => lease::run(&args.action, &client, console).await,
         Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
         Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
         Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,

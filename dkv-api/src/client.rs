@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::address::HostPort;
+use crate::attach::Attach;
 use crate::connect::{self, Contact};
 use crate::credential_store::CredentialStore;
 use crate::driver::{self, Driver};
@@ -357,7 +358,12 @@ impl Client {
             let (bytes, limit) = (bytes as u64, limits::VALUE_BYTES_MAX as u64);
             return Err(Error::TooLarge { what: "value".into(), bytes, limit });
         }
-        let WriteOptions { level, condition, timeout } = options;
+        let WriteOptions { level, condition, attach, timeout } = options;
+        if attach.is_some() && (value.is_none() || level == Level::Eventual) {
+            let why = "only a put at another level than eventual takes a time to live or a lease";
+            return Err(Error::Invalid(why.into()));
+        }
+        let attach = attach.map(Attach::checked).transpose()?;
         let everywhere = level == Level::All;
         let kind = match level {
             Level::Eventual if condition != Condition::Always => {
@@ -370,6 +376,7 @@ impl Client {
                 everywhere,
                 key,
                 value,
+                attach,
                 write_id: None,
                 after: Stamp(0),
             },

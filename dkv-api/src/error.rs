@@ -5,9 +5,10 @@
 //! had, after every other one it had none.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
@@ -118,6 +119,40 @@ pub enum Error {
     SeveralShards {
         /// Two keys in different shards; `None` for a range of keys, which all shards share.
         keys: Option<(Bytes, Bytes)>,
+    },
+    /// The lease does not exist: it has ended, was revoked, or was never granted. No effect.
+    #[error("lease {lease} does not exist; it may have ended")]
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A lease with that id exists already. No effect.
+    #[error("lease {lease} exists already")]
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// There are too many leases. No effect.
+    #[error("{} {limit} leases, and may not have more", match .own {
+        true => "this client has",
+        false => "all clients together have",
+    })]
+    TooManyLeases {
+        /// Whether all of them were granted to this client.
+        own: bool,
+        /// The limit in each shard.
+        limit: u64,
+    },
+    /// A time to live is too short or too long. No effect.
+    #[error("a time to live of {ttl:?} is out of bounds: it is from {least:?} to {} days",
+        .most.as_secs() / (24 * 3600))]
+    TtlOutOfBounds {
+        /// The time.
+        ttl: Duration,
+        /// The shortest time.
+        least: Duration,
+        /// The longest time.
+        most: Duration,
     },
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]

@@ -181,13 +181,16 @@ mod builder;
 mod client;
 mod options;
 mod scan;
+mod attach;
 mod transaction;
+mod lease;
 mod history;
 mod snapshot;
 mod watch;
 mod error;
 mod status;
 mod inspect;
+pub mod recipes;
 
 // The decisions, which are plain data: who is asked, and what an answer means.
 mod router;
@@ -202,11 +205,13 @@ mod credential_store;
 mod address;
 
 pub use address::DEFAULT_PORT;
+pub use attach::{Attach, Lifetime};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
 pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
+pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};

@@ -15,7 +15,7 @@ mod status;
 
 pub(crate) use proposer::Proposer;
 pub use status::GroupFigures;
-pub(crate) use status::is_caught_up;
+pub(crate) use status::{is_caught_up, leading};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, Cut, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -289,6 +289,24 @@ impl Replica {
             Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
             _ => Ok(None),
         }
+    }
+
+    /// Proposes to end what has ended, and waits until that is applied. Returns whether any keys
+    /// were deleted, or nothing is left to be deleted. Only the leader can.
+    pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        for expire in ends {
+            batch.push(&encode(&Command::Expire(*expire)));
+        }
+        let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
+        let advanced = |result: &CommandResult| matches!(result, CommandResult::Expired { deleted, more } if *deleted > 0 || !more);
+        Ok(results.iter().any(advanced))
+    }
+
+    /// The term in which this replica leads and has applied an entry, if it does.
+    pub(crate) fn leading(&self) -> Option<Term> {
+        leading(&self.metrics().borrow())
     }
 
     /// A watch on openraft's metrics of the group.

@@ -48,6 +48,8 @@ pub struct FoundVersion {
     pub key: Arc<[u8]>,
     /// The write that made the version.
     pub origin: Origin,
+    /// The lease that the write attached the key to; zero if there is none.
+    pub lease: LeaseId,
     /// The value, or where it is.
     pub value: VersionValue,
 }
@@ -121,19 +123,20 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
+        Version { revision, created, version, stamp, value, lease: self.lease }
     }
 
-    fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {
+    fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
         };
-        Self { key: Arc::clone(key), origin: slot.origin, value }
+        Self { key: Arc::clone(key), origin: slot.origin, lease, value }
     }
 
     fn deleted(key: &Arc<[u8]>, origin: Origin) -> Self {
-        Self { key: Arc::clone(key), origin, value: VersionValue::Deleted }
+        let (lease, value) = (LeaseId::default(), VersionValue::Deleted);
+        Self { key: Arc::clone(key), origin, lease, value }
     }
 
     fn past(key: &Arc<[u8]>, past: &PastVersion) -> Self {
@@ -144,7 +147,7 @@ impl FoundVersion {
                 VersionValue::Stored { bytes: *bytes, hash: *hash }
             }
         };
-        Self { key: Arc::clone(key), origin: past.origin, value }
+        Self { key: Arc::clone(key), origin: past.origin, lease: past.lease, value }
     }
 
     /// Returns the bytes of key and value.
@@ -231,7 +234,7 @@ impl ShardState {
     /// Returns the newest version of a key, which may be its deletion.
     fn newest(&self, key: &[u8]) -> Option<FoundVersion> {
         if let Some((key, slot)) = self.keys().get_key_value(key) {
-            return Some(FoundVersion::newest(key, slot));
+            return Some(FoundVersion::newest(key, slot, self.attachments().lease_of(key)));
         }
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }

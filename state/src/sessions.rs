@@ -135,6 +135,11 @@ impl SessionTable {
         CommandResult::SessionOpened
     }
 
+    /// Returns the holder of a session; nobody if it does not exist.
+    pub(super) fn holder(&self, id: SessionId) -> HolderId {
+        self.sessions.get(&id).map(|session| session.holder).unwrap_or_default()
+    }
+
     /// Decides whether to execute the write with this serial now, for the first and only time.
     pub(super) fn admit(
         &mut self,

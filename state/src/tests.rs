@@ -7,6 +7,7 @@ mod engine;
 mod golden;
 mod history;
 mod hostile;
+mod leases;
 mod model;
 mod placement;
 mod replicas;

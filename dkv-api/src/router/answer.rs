@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
-use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::message::{Answer, LeaseAction, Level, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
@@ -57,6 +57,17 @@ impl<W> Pending<W> {
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (RequestKind::Transact { .. }, Answer::Transacted { .. })
             | (RequestKind::Open { .. }, Answer::Done) => true,
+            (RequestKind::Lease { action, .. }, answer) => match action {
+                LeaseAction::Grant { .. } => matches!(answer, Answer::Granted(_)),
+                LeaseAction::Revoke => matches!(answer, Answer::Revoked { .. }),
+            },
+            (RequestKind::Ask { body, .. }, answer) => match body {
+                RequestBody::KeepAlive { .. } => matches!(answer, Answer::KeptAlive { .. }),
+                RequestBody::Leases { .. } => matches!(answer, Answer::Leases { .. }),
+                RequestBody::LeaseInfo { .. } => matches!(answer, Answer::Lease { .. }),
+                RequestBody::KeyTtl { .. } => matches!(answer, Answer::KeyExpiry(..)),
+                _ => false,
+            },
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),

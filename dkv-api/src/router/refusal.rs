@@ -36,6 +36,14 @@ impl<W> Router<W> {
             {
                 self.finish(now, id, Err(Error::Unfit { operation, why }));
             }
+            // So are these of a change of a lease, and of a put.
+            Refusal::NoLease { lease } => self.finish(now, id, Err(Error::NoLease { lease })),
+            Refusal::LeaseExists { lease } => {
+                self.finish(now, id, Err(Error::LeaseExists { lease }));
+            }
+            Refusal::TooManyLeases { own, limit } => {
+                self.finish(now, id, Err(Error::TooManyLeases { own, limit }));
+            }
             Refusal::SessionExpired if pending.kind.write_id().is_some() => {
                 self.handle_session_expired(now, id);
             }

@@ -175,6 +175,10 @@ impl Node {
             "the reconciler of a group",
             (self.tasks.factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
+        guard(
+            "the task that ends leases and keys",
+            (self.tasks.factories.expire)(Arc::clone(self), Arc::clone(group)),
+        );
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
             let problem = replica.durability().broken().await;

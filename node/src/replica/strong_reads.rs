@@ -34,7 +34,7 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::raft::ProposeError;
-use crate::raft::{self, HistoryQuery, Lookup, LookupResult, StateMachineHandle};
+use crate::raft::{self, HistoryQuery, LeaseQuery, Lookup, LookupResult, StateMachineHandle};
 use crate::replica::Proposer;
 use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::Waiting;
@@ -62,6 +62,8 @@ pub(crate) enum ReadQuery {
     Page(Span, Vec<Waiting>),
     /// Something of the shard's history.
     History(HistoryQuery),
+    /// Something about leases or expiry. Only the primary answers this.
+    Lease(LeaseQuery),
     /// How far the shard is committed. Only the primary answers this.
     Committed,
 }
@@ -122,6 +124,9 @@ pub(crate) fn serve(
             }
             ReadQuery::Page(span, waiting) => scans.push((span, waiting, reply)),
             ReadQuery::History(of) => queries.push((of, reply)),
+            ReadQuery::Lease(about) => {
+                reply.send(state_machine.answer_about_leases(&about, receipt));
+            }
             ReadQuery::Committed => asked_how_far.push(reply),
         }
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Stamp, Term};
+use dkv_state::{check_key, check_lease};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
     Answer, Command, Level, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Transact,
-    Write,
+    Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use super::level_all;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
+use crate::raft::LeaseQuery;
 use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
@@ -133,6 +135,33 @@ pub(super) fn history(
     }
 }
 
+/// Answers a question about leases or expiry.
+pub(super) fn about_leases(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    query: LeaseQuery,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    let checked = match &query {
+        LeaseQuery::KeepAlive(lease) => check_lease(*lease),
+        LeaseQuery::Lease { lease, after, .. } if after.len() <= limits::KEY_BYTES_MAX => {
+            check_lease(*lease)
+        }
+        LeaseQuery::Lease { .. } => Err(Refusal::Invalid("a key has at most 4096 bytes".into())),
+        LeaseQuery::Leases { .. } => Ok(()),
+        LeaseQuery::Key(key) => check_key(key),
+    };
+    match checked {
+        Ok(()) => {
+            replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
+        }
+        Err(refusal) => reply.refuse(refusal),
+    }
+}
+
 /// Tells another replica how far a group that this node leads is committed. `followed` is the term
 /// in which the sender follows this node.
 pub(super) fn committed(
@@ -233,17 +262,20 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
         Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
-        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
-            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
-        }
-        Command::Write(Write { after, .. }) | Command::Transact(Transact { after, .. })
+        Command::Expire(_) => Err(Refusal::Denied("only a node proposes what ends".into())),
+        Command::Lease(_) => Ok(()),
+        Command::Write(Write { after, .. })
+        | Command::WriteAttached(WriteAttached { write: Write { after, .. }, .. })
+        | Command::Transact(Transact { after, .. })
             if context.node.clock().allows(*after) =>
         {
             Ok(())
         }
-        Command::Write(_) | Command::Transact(_) => Err(Refusal::Invalid(
-            "the stamp of the write is more than an hour ahead of this node's clock".into(),
-        )),
+        Command::Write(_) | Command::WriteAttached(_) | Command::Transact(_) => {
+            Err(Refusal::Invalid(
+                "the stamp of the write is more than an hour ahead of this node's clock".into(),
+            ))
+        }
         Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
         Command::Deposited(_) => {
             Err(Refusal::Denied("only a node brings what is in its outbox".into()))

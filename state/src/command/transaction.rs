@@ -3,7 +3,7 @@
 use dkv_wire::message::{Compare, Keys, Refusal, Transaction, TransactionOperation};
 use dkv_wire::{codec, limits};
 
-use super::{NOT_YET, check_key, check_size};
+use super::{check_attach, check_key, check_size};
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.
 ///
@@ -55,8 +55,10 @@ fn check_operations(
                 check_key(key)?;
                 check_size("value", bytes, value_bytes_max)?;
             }
-            TransactionOperation::PutAttached { .. } => {
-                return Err(Refusal::Invalid(NOT_YET.into()));
+            TransactionOperation::PutAttached { key, value, attach } => {
+                check_key(key)?;
+                check_size("value", value, value_bytes_max)?;
+                check_attach(attach)?;
             }
             TransactionOperation::DeleteAll(keys) => check_keys(keys)?,
         }

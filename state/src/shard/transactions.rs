@@ -21,7 +21,7 @@ use dkv_wire::message::{
     Unfit,
 };
 
-use super::ShardState;
+use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
 use crate::rows::{Origin, Row};
@@ -44,7 +44,7 @@ pub fn has_transactions(entry: &[u8]) -> bool {
 
 /// A write that a transaction is about to make.
 enum Change {
-    Put(Arc<[u8]>),
+    Put(Arc<[u8]>, Attaching),
     Delete,
 }
 
@@ -119,18 +119,19 @@ impl ShardState {
         // In the order of keys, as they are when the state is loaded.
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
         let is_change = |(key, change): &(Arc<[u8]>, Change)| {
-            matches!(change, Change::Put(_)) || self.keys().contains_key(key)
+            matches!(change, Change::Put(..)) || self.keys().contains_key(key)
         };
         let changed = changes.iter().any(is_change);
         let stamp = self.stamp_after(now, transact.after);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
-                Change::Put(value) => {
-                    self.store_at(revision, &key, Operation::Put(&value), stamp);
+                Change::Put(value, attaching) => {
+                    self.store_at(revision, &key, Operation::Put(&value), stamp, attaching);
                 }
                 Change::Delete => {
-                    self.store_at(revision, &key, Operation::Delete, stamp);
+                    let nothing = Attaching::Nothing;
+                    self.store_at(revision, &key, Operation::Delete, stamp, nothing);
                 }
             }
         }
@@ -177,9 +178,16 @@ impl ShardState {
         };
         match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
-            TransactionOperation::Put(key, value)
-            | TransactionOperation::PutAttached { key, value, .. } => {
-                changes.push((Arc::from(*key), Change::Put(Arc::from(*value))));
+            TransactionOperation::Put(key, value) => {
+                let put = Change::Put(Arc::from(*value), Attaching::Nothing);
+                changes.push((Arc::from(*key), put));
+            }
+            TransactionOperation::PutAttached { key, value, attach } => {
+                let Ok(attachment) = self.attachment(*attach) else {
+                    return Ok(Err(Unfit::NoLease));
+                };
+                let put = Change::Put(Arc::from(*value), Attaching::To(attachment));
+                changes.push((Arc::from(*key), put));
             }
             TransactionOperation::Delete(key) => {
                 changes.push((Arc::from(*key), Change::Delete));
@@ -198,7 +206,7 @@ impl ShardState {
                 };
                 let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
                 let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), Change::Put(sum)));
+                changes.push((Arc::from(*key), Change::Put(sum, Attaching::AsBefore)));
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
@@ -206,7 +214,7 @@ impl ShardState {
                     return Ok(Err(Unfit::TooLong));
                 }
                 let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), Change::Put(value)));
+                changes.push((Arc::from(*key), Change::Put(value, Attaching::AsBefore)));
             }
         }
         Ok(Ok(()))
