@@ -170,6 +170,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
     let voters = vec![id(1), id(2), id(3)];
     let shard = |group: u32| ShardInfo {
         group: GroupId(group),
+        keyspace: Default::default(),
         first_hash: u64::from(group - 1) << 63,
         primary: Some(id(1)),
         voters: voters.clone(),
@@ -221,6 +222,8 @@ fn network(answering: &[u8]) -> NetworkStatus {
             term: Term(4),
             coordinator: Some(id(1)),
             nodes: (1..=3).map(info).collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: vec![shard(1), shard(2)],
             settings: Settings::default(),
             denied: Vec::new(),

@@ -10,6 +10,7 @@ pub(crate) mod tombstone;
 pub(crate) mod watch_hub;
 
 mod leader_transfer;
+mod quota;
 mod proposer;
 mod status;
 
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
+use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
@@ -62,6 +64,7 @@ pub(crate) struct Replica {
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
+    quota: ShardQuota,
     tasks: TaskSet,
 }
 
@@ -150,6 +153,7 @@ impl Replica {
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
+            quota: ShardQuota::default(),
             tasks,
         })
     }
@@ -300,8 +304,10 @@ impl Replica {
             batch.push(&encode(&Command::Expire(*expire)));
         }
         let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
-        let advanced = |result: &CommandResult| matches!(result, CommandResult::Expired { deleted, more } if *deleted > 0 || !more);
-        Ok(results.iter().any(advanced))
+        Ok(results.iter().any(|result| match result {
+            CommandResult::Expired { deleted, more } => *deleted > 0 || !more,
+            _ => true,
+        }))
     }
 
     /// The term in which this replica leads and has applied an entry, if it does.
@@ -393,9 +399,9 @@ impl Replica {
         self.raft().runtime_config().tick(!at_rest);
     }
 
-    /// Makes this node the only member of a group that has no members yet.
-    pub(crate) async fn initialize(&self) -> Result<(), OperationError> {
-        raft::initialize(self.raft(), self.me).await
+    /// Begins the group with these voters, of which this node is one, unless it has begun.
+    pub(crate) async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), OperationError> {
+        raft::initialize(self.raft(), voters).await
     }
 
     /// Takes one step toward the wanted membership. Only the leader can.

@@ -110,3 +110,37 @@ impl Lease {
         xxh3_64(&self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_come_back_and_nothing_else_is_one(
+            numbers in any::<[u64; 2]>(),
+            id in 1..=LeaseId::LAST.0,
+            ending in any::<bool>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let holder = HolderId(Uuid::from_u128(7));
+            let lease = Lease { ttl_ms: numbers[0], grant: numbers[1], holder, ending };
+            let key = id.to_be_bytes();
+            prop_assert_eq!(Lease::decode(&key, &lease.encode()), Ok((LeaseId(id), lease)));
+            let expiry = Attachment::Expiry { deadline_ms: numbers[0], ttl_ms: numbers[1] };
+            for attachment in [Attachment::Lease(LeaseId(id)), expiry] {
+                prop_assert_eq!(Attachment::decode(&attachment.encode()), Ok(attachment));
+            }
+            // Two rows never mean the same.
+            if let Ok(attachment) = Attachment::decode(&bytes) {
+                prop_assert_eq!(attachment.encode(), &bytes[..]);
+            }
+            if let Ok((_, lease)) = Lease::decode(&key, &bytes) {
+                prop_assert_eq!(lease.encode(), &bytes[..]);
+            }
+            prop_assert!(Lease::decode(&[0; 8], &lease.encode()).is_err());
+        }
+    }
+}

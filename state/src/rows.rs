@@ -11,8 +11,8 @@
 //! 'd' 100    (empty)       the directory, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
 //! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
-//!            revision u64   or 2 u8, the lease u64 le and the value, or 0 u8 if the key was deleted
-//!            be
+//!            revision u64   or 2 u8, the lease u64 le and the value,
+//!            be             or 0 u8 if the key was deleted
 //! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le, value
 //! 'l' 108    lease u64 be  ttl u64 le, grant u64 le, the holder, 1 u8 if it has ended, 0 u8 if not
 //! 'o' 111    node id       number u64 le: so much of that node's outbox is here

@@ -18,6 +18,7 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+mod growth;
 mod loading;
 
 pub(super) mod leases;

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Error, OperationResult, Transacted, Transaction, TransactionOperation};
+use dkv_api::{
+    Client, Error, KeyspaceId, OperationResult, Transacted, Transaction, TransactionOperation,
+};
 use dkv_check::{Fate, ListOperation, RevisionChanges};
 
 use super::{Worker, recorded};
@@ -35,7 +37,9 @@ struct Names {
 impl Names {
     /// Returns the names that begin so and are in the shard of the bank.
     fn named(&self, kind: &str) -> impl Iterator<Item = String> {
-        let shard = |key: &str| self.view.shard_of(key.as_bytes()).map(|shard| shard.group);
+        let shard = |key: &str| {
+            self.view.shard_of(KeyspaceId::DEFAULT, key.as_bytes()).map(|shard| shard.group)
+        };
         let here = shard(&format!("{}bank", self.prefix));
         let names = (0_u64..).map(move |number| format!("{}{kind}-{number}", self.prefix));
         names.filter(move |name| shard(name) == here)

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, GroupId, KeyChange, KeyRange, Revision, ScanOptions, Watch, WatchEvent,
-    WatchOptions, WatchToken,
+    Client, Error, GroupId, KeyChange, KeyRange, KeyspaceId, Revision, ScanOptions, Watch,
+    WatchEvent, WatchOptions, WatchToken,
 };
 use dkv_check::{PreviousVersion, Recorder, WatchNote, WatchedKeys};
 use tokio::sync::watch;
@@ -197,7 +197,7 @@ impl Follower {
         let mut scan = client.scan(ScanOptions::prefix(self.prefix.clone()));
         let mut found = BTreeMap::new();
         while let Some(pair) = scan.next().await? {
-            let shard = view.shard_of(&pair.key).map(|shard| shard.group);
+            let shard = view.shard_of(KeyspaceId::DEFAULT, &pair.key).map(|shard| shard.group);
             let since = shard.and_then(|shard| begun.revision(shard));
             if since.is_none_or(|since| pair.revision > since) {
                 let value = recorded(&pair.value.unwrap_or_default());

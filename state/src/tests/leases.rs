@@ -1,4 +1,4 @@
-//! Leases and expiry compared with a naive model, whatever is stored, loaded and evicted in between.
+//! Leases and expiry compared with a naive model, whatever is stored, loaded and evicted between.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

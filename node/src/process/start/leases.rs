@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, LeaseId, NodeId, Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{GroupId, LeaseId, NodeId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Role;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::founder::Founder;
 use super::*;
+use crate::raft::test_replica::depose;
 use dkv_state::reconciler::Step;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,7 +137,7 @@ impl Client {
 
 async fn leads(node: &Node) {
     let deadline = Instant::now() + PATIENCE;
-    while !node.group(SHARD).is_some_and(|group| group.leading().is_some()) {
+    while node.group(SHARD).is_none_or(|group| group.leading().is_none()) {
         assert!(Instant::now() < deadline, "nobody leads the shard");
         sleep(Duration::from_millis(5)).await;
     }
@@ -278,6 +279,30 @@ async fn without_a_quorum_no_lease_is_kept_alive_and_none_ends() {
     sleep(2 * ttl).await;
     let exists = group.state_machine().with_shard(|shard| shard.lease(LEASE).is_some());
     assert_eq!(exists, Some(true), "it ended though nobody could keep it alive");
+    node.stop(PATIENCE).await;
+}
+
+/// What a primary measured in its term counts no more once another leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposed_primary_keeps_nothing_alive_and_ends_nothing() {
+    let (founder, node) = begin().await;
+    let mut client = Client::connect(&founder, &node, Role::Client).await;
+    let ttl = Duration::from_secs(1);
+    client.grant(ttl).await;
+    client.put("a", Attach::Lease(LEASE)).await.unwrap();
+    assert!(client.keep_alive().await.is_ok());
+    let group = node.group(SHARD).unwrap();
+    let other = NodeId::random();
+    depose(group.raft(), other, Term(100)).await;
+    let refused = client.keep_alive().await;
+    assert_eq!(refused, Err(Refusal::NotPrimary { primary: Some(other) }));
+    let info = client.info().await;
+    assert!(matches!(info, Err(Refusal::NotPrimary { .. })), "{info:?}");
+    // This node is the only voter, so it may lead again, in another term.
+    sleep(ttl * 3 / 2).await;
+    let term = group.leading();
+    let has = group.state_machine().with_shard(|shard| shard.lease(LEASE).is_some());
+    assert!(has == Some(true) || term > Some(Term(100)), "it ended in {term:?}");
     node.stop(PATIENCE).await;
 }
 
