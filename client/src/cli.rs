@@ -9,6 +9,7 @@ mod address;
 mod choices;
 mod connect;
 mod data;
+mod keyspace;
 mod lease;
 mod local;
 mod subcommand;
@@ -33,6 +34,7 @@ pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
 pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 
@@ -327,7 +329,7 @@ pub(crate) enum Subcommand {
         /// Print only the keys
         #[arg(long)]
         keys: bool,
-        /// List the keys as they were at this revision; only in a network with one shard
+        /// List the keys as they were at this revision; only in a keyspace with one shard
         #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         revision: Option<u64>,
         /// List the keys as they are at one moment, the same for all shards
@@ -371,7 +373,7 @@ pub(crate) enum Subcommand {
             dkv watch user/ --previous           keys that begin with user/, and what they were\n  \
             dkv watch color --key                one key\n  \
             dkv watch user/ --from 1:500,2:33    what changed after that position\n  \
-            dkv watch --from 500 --json          after a revision, in a network with one shard"
+            dkv watch --from 500 --json          after a revision, in a keyspace with one shard"
     )]
     Watch {
         /// Show only keys that begin with this [default: all keys]
@@ -421,6 +423,9 @@ pub(crate) enum Subcommand {
     /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
     Verify(TransferArgs),
+    /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
+    #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
+    Keyspace(KeyspaceArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
     Token(TokenArgs),

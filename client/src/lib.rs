@@ -38,6 +38,7 @@ mod lease;
 mod lock;
 
 mod json_results;
+mod keyspace;
 mod listing;
 mod api_problems;
 

@@ -1,6 +1,7 @@
 //! The handle that applications hold: reads, writes and deletes.
 
 mod admin;
+mod keyspaces;
 mod network;
 mod renewal;
 
@@ -17,6 +18,7 @@ use dkv_wire::region::Region;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use self::keyspaces::OwnKeyspace;
 use crate::address::HostPort;
 use crate::connect::{self, Contact};
 use crate::credential_store::CredentialStore;
@@ -57,6 +59,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// The keyspace that its requests are about.
+    keyspace: Arc<OwnKeyspace>,
 }
 
 /// Only handles share this. The tasks share the [`Driver`], so that dropping the last handle ends
@@ -124,7 +128,8 @@ impl Client {
         }
         let permits = Semaphore::new(PERMITS);
         let identity = credentials.identity;
-        Self { inner: Arc::new(Inner { driver, permits, timeout, identity, has_server }) }
+        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server });
+        Self { inner, keyspace: Arc::default() }
     }
 
     /// Returns the identity of this client in the network: the network, its role and its holder id.
@@ -433,19 +438,25 @@ impl Client {
         };
         let left = timeout.saturating_sub(started.elapsed());
         let (waiter, answer) = oneshot::channel();
-        let Some(id) = inner.driver.submit(kind, left, waiter) else { return Err(closed()) };
+        let Some(id) = inner.driver.submit(self.keyspace.id, kind, left, waiter) else {
+            return Err(closed());
+        };
         let mut cancel = CancelOnDrop { driver: &inner.driver, id: Some(id) };
         let outcome = answer.await;
         cancel.id = None;
         drop(permit);
         // The router answers every request, also when it is closed.
-        outcome.unwrap_or_else(|_| Err(closed()))
+        outcome.unwrap_or_else(|_| Err(closed())).map_err(|error| self.keyspace.named(error))
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("identity", &self.inner.identity).finish_non_exhaustive()
+        let (identity, keyspace) = (&self.inner.identity, &self.keyspace.name);
+        f.debug_struct("Client")
+            .field("identity", identity)
+            .field("keyspace", keyspace)
+            .finish_non_exhaustive()
     }
 }
 

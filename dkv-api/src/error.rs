@@ -114,7 +114,7 @@ pub enum Error {
             "the keys \"{}\" and \"{}\" of the transaction are in different shards",
             one.escape_ascii(), other.escape_ascii()
         ),
-        None => "the transaction has a range of keys, and the network has several shards".to_owned(),
+        None => "the transaction has a range of keys, and the keyspace has several shards".to_owned(),
     })]
     SeveralShards {
         /// Two keys in different shards; `None` for a range of keys, which all shards share.
@@ -153,6 +153,24 @@ pub enum Error {
         least: Duration,
         /// The longest time.
         most: Duration,
+    },
+    /// The write would add to a shard that has reached its share of its keyspace's quota. No
+    /// effect. Deletes are taken, and so is the write once there is room.
+    #[error(
+        "over quota: the shard has {used} bytes of keys and values, and its share of the \
+         keyspace's quota is {limit}; deletes are taken"
+    )]
+    OverQuota {
+        /// Size of the keys and values of the shard, in bytes.
+        used: u64,
+        /// The share of the shard in the quota, in bytes.
+        limit: u64,
+    },
+    /// There is no such keyspace, or it was dropped with everything in it.
+    #[error("there is no keyspace {name}")]
+    NoKeyspace {
+        /// Its name.
+        name: String,
     },
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]

@@ -310,7 +310,7 @@ impl Client {
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Lifetime, Error> {
         let key = checked_key(key.as_ref())?;
         let view = self.view().await?;
-        let shard = view.shard_of(&key).ok_or_else(no_shards)?.group;
+        let shard = self.shard_of(&view, &key)?.group;
         let ms = Duration::from_millis;
         match self.ask(shard, RequestBody::KeyTtl { shard, key }, None).await? {
             Answer::KeyExpiry(receipt, expiry) => match expiry {
@@ -330,10 +330,7 @@ impl Client {
     /// Returns the shards in which a lease is granted.
     async fn lease_shards(&self) -> Result<Vec<GroupId>, Error> {
         let view = self.view().await?;
-        match view.shards.is_empty() {
-            true => Err(no_shards()),
-            false => Ok(view.shards.iter().map(|shard| shard.group).collect()),
-        }
+        Ok(self.shards(&view)?.iter().map(|shard| shard.group).collect())
     }
 
     /// Keeps a lease alive in all shards; returns the time that each gives it.
@@ -481,8 +478,4 @@ fn sum(lease: LeaseId, shards: &[GroupId], parts: &[(GroupId, LeaseStatus)]) -> 
         keys: parts.iter().map(|(_, part)| part.keys).fold(0, u64::saturating_add),
         missing: shards.iter().filter(|shard| !has(shard)).copied().collect(),
     }
-}
-
-fn no_shards() -> Error {
-    Error::Unavailable("the network has no shards yet".into())
 }

@@ -105,6 +105,8 @@
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
 //! | [`NoLease`](Error::NoLease), [`TooManyLeases`](Error::TooManyLeases) | none | grant another lease, or end some |
 //! | [`Invalid`](Error::Invalid), [`TtlOutOfBounds`](Error::TtlOutOfBounds), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
+//! | [`OverQuota`](Error::OverQuota) | none | delete something, or ask an administrator for a larger quota |
+//! | [`NoKeyspace`](Error::NoKeyspace) | none that lasts | choose or create another keyspace |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
 //!
 //! [`Error::is_retryable`] and [`Error::may_have_had_effect`] answer the two usual questions.
@@ -132,7 +134,7 @@
 //!
 //! A shard keeps the versions of its keys back to a *floor*, which rises by policy or with
 //! [`Client::compact`]. [`Client::read_at`] reads a key as it was at a revision, a scan
-//! [at a revision](ScanOptions::at) lists all keys of that moment in a network with one shard, and
+//! [at a revision](ScanOptions::at) lists all keys of that moment in a keyspace with one shard, and
 //! [`Client::history`] returns the versions of a key.
 //!
 //! [`Client::watch`] streams the changes of a key or of a range of keys: each change exactly once,
@@ -154,6 +156,13 @@
 //! alive until its [`LeaseKeeper`] is dropped or says that it is lost. [`recipes`] has locks,
 //! elections, registrations, queues and rate counters, with what each promises and what it does
 //! not.
+//!
+//! # Keyspaces
+//!
+//! A keyspace is a named set of keys with its own shards, replication, history and quota. A client
+//! begins with the keyspace `default`; [`Client::keyspace`] returns a handle for another one, on
+//! which everything above works. Administrators [create](Client::create_keyspace),
+//! [change](Client::set_keyspace) and [drop](Client::drop_keyspace) them at run time.
 //!
 //! # Many requests at once
 //!
@@ -230,7 +239,7 @@ pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, Watc
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{
-    GroupId, HolderId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+    GroupId, HolderId, KeyspaceId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
 };
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
@@ -238,12 +247,13 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, Level, NodeStatus, OperationResult,
-    Page, Pair, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit,
-    Version,
+    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, KeyspaceUse, Level, NodeStatus,
+    OperationResult, Page, Pair, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus,
+    TokenInfo, Unfit, Version,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
+pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;

@@ -10,6 +10,7 @@ pub(crate) mod tombstone;
 pub(crate) mod watch_hub;
 
 mod leader_transfer;
+mod quota;
 mod proposer;
 mod status;
 
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
+use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
@@ -62,6 +64,7 @@ pub(crate) struct Replica {
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
+    quota: ShardQuota,
     tasks: TaskSet,
 }
 
@@ -150,6 +153,7 @@ impl Replica {
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
+            quota: ShardQuota::default(),
             tasks,
         })
     }
@@ -278,6 +282,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// leader can. `None` if the shard has written too much since the moment.
+    pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Cut { moment }));
+        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+        match results.first() {
+            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
+            _ => Ok(None),
+        }
+    }
+
     /// Proposes to end what has ended, and waits until that is applied. Returns whether any keys
     /// were deleted, or nothing is left to be deleted. Only the leader can.
     pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
@@ -296,19 +313,6 @@ impl Replica {
     /// The term in which this replica leads and has applied an entry, if it does.
     pub(crate) fn leading(&self) -> Option<Term> {
         leading(&self.metrics().borrow())
-    }
-
-    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
-    /// leader can. `None` if the shard has written too much since the moment.
-    pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
-        let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
-        batch.push(&encode(&Command::Cut { moment }));
-        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
-        match results.first() {
-            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
-            _ => Ok(None),
-        }
     }
 
     /// A watch on openraft's metrics of the group.
@@ -395,9 +399,9 @@ impl Replica {
         self.raft().runtime_config().tick(!at_rest);
     }
 
-    /// Makes this node the only member of a group that has no members yet.
-    pub(crate) async fn initialize(&self) -> Result<(), OperationError> {
-        raft::initialize(self.raft(), self.me).await
+    /// Begins the group with these voters, of which this node is one, unless it has begun.
+    pub(crate) async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), OperationError> {
+        raft::initialize(self.raft(), voters).await
     }
 
     /// Takes one step toward the wanted membership. Only the leader can.

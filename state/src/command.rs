@@ -50,6 +50,8 @@ pub enum CommandResult {
         /// Why.
         why: Unfit,
     },
+    /// The cut that was asked for.
+    Cut(Cut),
     /// The lease was granted.
     Granted {
         /// The shard's latest revision.
@@ -86,8 +88,6 @@ pub enum CommandResult {
         /// Whether there are more.
         more: bool,
     },
-    /// The cut that was asked for.
-    Cut(Cut),
     /// The session is open.
     SessionOpened,
     /// The shard does not know the session, or has forgotten the result for this serial. Not

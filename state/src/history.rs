@@ -18,6 +18,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 
 use super::digest::{Digest, deletion_hash, key_hash, past_hash};
 use super::rows::{ChangedRows, HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
@@ -282,13 +283,15 @@ impl History {
         let mut swept = 0;
         while let Some(change) = self.changes.front() {
             let is_next = change.revision > self.swept;
-            if change.revision > self.floor || swept >= changes_max && is_next {
+            let floor = Revision(self.floor.0 + u64::from(planted(Mutant::CompactAtFloor)));
+            if change.revision > floor || swept >= changes_max && is_next {
                 return;
             }
             let Some(change) = self.changes.pop_front() else { return };
             let Change { revision, key, next, replaced } = change;
             self.bytes -= CHANGE_BYTES;
-            self.swept = revision;
+            // Beyond the floor if a bug is planted.
+            self.swept = revision.min(self.floor);
             swept += 1;
             if let Some(past) = replaced {
                 self.forget(&key, &past, residents, digest);

@@ -58,7 +58,8 @@ pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
 pub use command::{CommandResult, check_key, check_lease, check_value, validate};
 pub use directory::{
-    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Member, Observed,
+    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Keyspace, Member,
+    Observed,
 };
 pub use engine::{
     Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, MemoryStore,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
@@ -195,7 +196,7 @@ impl ShardState {
 
     fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
-        if revision.min(base) < floor {
+        if revision.min(base) < floor && !planted(Mutant::ReadBelowFloor) {
             return Err(NotKept::Compacted { floor });
         }
         if revision > latest {
@@ -373,6 +374,9 @@ impl ShardState {
             seen += 1;
             changed.through = change.revision;
             if !keys.contains(&change.key) {
+                continue;
+            }
+            if !is_next && planted(Mutant::HalfRevision) {
                 continue;
             }
             let Some(version) = self.made_by(change) else { continue };

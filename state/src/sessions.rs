@@ -140,6 +140,12 @@ impl SessionTable {
         self.sessions.get(&id).map(|session| session.holder).unwrap_or_default()
     }
 
+    /// Returns whether a write was executed, and its outcome is still remembered.
+    pub(super) fn has_executed(&self, id: SessionId, serial: Serial) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| session.results.contains_key(&serial))
+    }
+
     /// Decides whether to execute the write with this serial now, for the first and only time.
     pub(super) fn admit(
         &mut self,

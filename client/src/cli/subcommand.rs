@@ -6,7 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::CommandFactory;
 use dkv_api::{Revision, Role};
 
-use super::{Cli, Connect, LeaseAction, LeaseArgs, PutArgs, Subcommand, TokenAction, TokenArgs};
+use super::{
+    Cli, Connect, KeyspaceArgs, LeaseAction, LeaseArgs, PutArgs, Subcommand, TokenAction, TokenArgs,
+};
 use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
 
@@ -132,6 +134,9 @@ impl Subcommand {
                 };
                 Some(inner.clone().or(connect.clone()))
             }
+            Self::Keyspace(KeyspaceArgs { connect, action }) => {
+                Some(action.connect().clone().or(connect.clone()))
+            }
             Self::Lease(LeaseArgs { connect, action }) => {
                 Some(action.connect().clone().or(connect.clone()))
             }
@@ -149,7 +154,9 @@ impl Subcommand {
         match self {
             // A dry run changes nothing.
             Self::Rebalance { dry_run: true, .. } => Role::Client,
+            Self::Keyspace(args) if !args.action.writes() => Role::Client,
             Self::Token(_)
+            | Self::Keyspace(_)
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }
@@ -178,6 +185,21 @@ impl Subcommand {
             Self::Holders { .. } => false,
             other => other.role() == Role::Admin,
         }
+    }
+
+    /// Returns whether it is about keys, and is not a command of the grammar.
+    pub(crate) fn is_on_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(_)
+                | Self::Verify(_)
+                | Self::Increment { .. }
+                | Self::Append { .. }
+                | Self::Txn { .. }
+                | Self::Compact { .. }
+                | Self::Lease(_)
+                | Self::Lock(_)
+        )
     }
 
     /// Returns whether it handles Ctrl-C itself.

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use dkv_api::{
-    Compare, Error, KeyRange, OperationResult, Relation, Role, Test, Transaction,
+    Compare, Error, KeyRange, KeyspaceId, OperationResult, Relation, Role, Test, Transaction,
     TransactionOperation, Unfit,
 };
 use dkv_test_support::output;
@@ -174,7 +174,7 @@ async fn increments_are_exact_while_the_primary_dies() {
     let counting: Vec<_> = counting.collect();
     for_a_while(200).await;
     let view = client.refresh().await.unwrap();
-    let primary = view.shard_of(b"counter").unwrap().primary.unwrap();
+    let primary = view.shard_of(KeyspaceId::DEFAULT, b"counter").unwrap().primary.unwrap();
     let index = network.index_of(primary);
     network.kill_node(index);
     assert!(counting.iter().any(|task| !task.is_finished()), "the death came too late");

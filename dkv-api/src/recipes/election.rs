@@ -181,8 +181,7 @@ impl Elections {
         let name = name.as_ref();
         let prefix = prefix_of(name)?;
         let view = client.view().await?;
-        let no_shards = || Error::Unavailable("the network has no shards yet".into());
-        let shard = view.shard_of(name).ok_or_else(no_shards)?.group;
+        let shard = client.shard_of(&view, name)?.group;
         Ok(Self { client: client.clone(), prefix, shard, shown: None })
     }
 

@@ -83,7 +83,7 @@ impl Place {
         let keeper = client.hold_lease(ttl).await?;
         let lease = keeper.id();
         let stem = [prefix.as_ref(), lease.to_string().as_bytes()].concat();
-        let (shard, key) = shard_keys::key_beside(&view, name, &stem)?;
+        let (shard, key) = shard_keys::key_beside(client, &view, name, &stem)?;
         // From here on, whatever happens the lease is revoked.
         let mut place = Self {
             client: client.clone(),

@@ -74,9 +74,8 @@ impl Queue {
         let name = Bytes::copy_from_slice(name.as_ref());
         let items = prefix_of(&name)?;
         let claims = Bytes::from([&items[..], b"claims/"].concat());
-        let no_shards = || Error::Unavailable("the network has no shards yet".into());
         let view = client.view().await?;
-        let shard = view.shard_of(&name).ok_or_else(no_shards)?.group;
+        let shard = client.shard_of(&view, &name)?.group;
         Ok(Self { client: client.clone(), name, items, claims, shard })
     }
 
@@ -232,7 +231,7 @@ impl Queue {
     async fn key(&self, prefix: &Bytes, number: u64) -> Result<Bytes, Error> {
         let view = self.client.view().await?;
         let stem = [&prefix[..], format!("{number:020}").as_bytes()].concat();
-        shard_keys::key_beside(&view, &self.name, &stem).map(|(_, key)| key)
+        shard_keys::key_beside(&self.client, &view, &self.name, &stem).map(|(_, key)| key)
     }
 }
 

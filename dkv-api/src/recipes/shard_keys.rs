@@ -20,17 +20,28 @@ const TRIES_PER_SHARD: usize = 100;
 /// [`Error::TooLarge`] if the key is too long; [`Error::Unavailable`] if the network has no shards
 /// yet.
 pub(super) fn key_beside(
+    client: &Client,
     view: &NetworkView,
     name: &[u8],
     stem: &[u8],
 ) -> Result<(GroupId, Bytes), Error> {
-    let shard_of = |key: &[u8]| view.shard_of(key).map(|shard| shard.group);
-    let no_shards = || Error::Unavailable("the network has no shards yet".into());
-    let shard = shard_of(name).ok_or_else(no_shards)?;
-    for ending in 0..view.shards.len().saturating_mul(TRIES_PER_SHARD) {
+    let shards = client.shards(view)?.len();
+    let shard_of = |key: &[u8]| client.shard_of(view, key).map(|shard| shard.group).ok();
+    let shard = client.shard_of(view, name)?.group;
+    Ok((shard, checked_key(&ending_in(shard, shards, shard_of, stem)?)?))
+}
+
+/// Returns a key that begins with `stem` in one of so many shards.
+fn ending_in(
+    shard: GroupId,
+    shards: usize,
+    shard_of: impl Fn(&[u8]) -> Option<GroupId>,
+    stem: &[u8],
+) -> Result<Vec<u8>, Error> {
+    for ending in 0..shards.saturating_mul(TRIES_PER_SHARD) {
         let key = [stem, b".", ending.to_string().as_bytes()].concat();
         if shard_of(&key) == Some(shard) {
-            return Ok((shard, checked_key(&key)?));
+            return Ok(key);
         }
     }
     Err(Error::Unavailable("no key was found in the shard of the name; choose another name".into()))
@@ -93,35 +104,25 @@ fn is_own(prefix: &[u8], key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use dkv_base::id::{NetworkId, Term};
-    use dkv_wire::network::{Settings, ShardInfo, shard_starts};
+    use dkv_wire::network::{key_hash, shard_starts};
 
     use super::*;
 
     #[test]
     fn a_key_is_found_beside_any_name() {
         for shards in [1, 2, 3, 64, 1000] {
-            let infos = (1..).zip(shard_starts(shards)).map(|(group, first_hash)| ShardInfo {
-                group: GroupId(group),
-                first_hash,
-                primary: None,
-                voters: Vec::new(),
-                learners: Vec::new(),
-            });
-            let view = NetworkView {
-                network: NetworkId::random(),
-                term: Term(1),
-                coordinator: None,
-                nodes: Vec::new(),
-                shards: infos.collect(),
-                settings: Settings { shards, ..Settings::default() },
-                denied: Vec::new(),
+            let starts: Vec<u64> = shard_starts(shards).collect();
+            let shard_of = |key: &[u8]| {
+                let hash = key_hash(key);
+                let after = starts.partition_point(|first_hash| *first_hash <= hash);
+                u32::try_from(after).ok().map(GroupId)
             };
             for number in 0..20 {
                 let name = format!("lock/{number}");
                 let stem = format!("{name}/0123456789abcdef");
-                let (shard, key) = key_beside(&view, name.as_bytes(), stem.as_bytes()).unwrap();
-                assert_eq!(view.shard_of(&key).unwrap().group, shard);
+                let shard = shard_of(name.as_bytes()).unwrap();
+                let key = ending_in(shard, starts.len(), shard_of, stem.as_bytes()).unwrap();
+                assert_eq!(shard_of(&key), Some(shard));
                 assert!(is_own(format!("{name}/").as_bytes(), &key));
             }
         }

@@ -72,6 +72,7 @@ impl<W> Pending<W> {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
+                RequestBody::Keyspaces => matches!(answer, Answer::Keyspaces(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -251,6 +252,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Done
         | Answer::Departed { .. }
         | Answer::Placement(_)
+        | Answer::Keyspaces(_)
         | Answer::Member(_)
         | Answer::Remainder(_) => None,
     }

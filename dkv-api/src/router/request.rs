@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, LeaseId, NodeId, Revision, SessionId, Stamp};
+use dkv_base::id::{GroupId, KeyspaceId, LeaseId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
@@ -403,6 +403,8 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     pub(crate) kind: RequestKind,
+    /// The keyspace of its keys.
+    pub(crate) keyspace: KeyspaceId,
     /// Its group; `None` while it is [`Stage::Unrouted`], and for a question to one node.
     pub(crate) group: Option<GroupId>,
     pub(crate) started: Duration,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, NodeId, Revision, SessionId};
+use dkv_base::id::{GroupId, KeyspaceId, NodeId, Revision, SessionId};
 use dkv_wire::message::Level;
 use dkv_wire::network::{NetworkView, key_hash};
 
+use super::dropped::dropped;
 use super::peer::Peer;
 use super::{Effect, Outcome, OutgoingRequest, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
@@ -18,6 +19,9 @@ impl<W> Router<W> {
     /// Finds the group of a request that has none yet, and sends the request on.
     pub(super) fn assign_group(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
+        if self.is_of_dropped(pending) {
+            return self.finish(now, id, Err(dropped()));
+        }
         let group = match (&pending.kind, pending.group) {
             (_, Some(group)) => Some(group),
             (RequestKind::Direct { .. }, None) => None,
@@ -26,14 +30,14 @@ impl<W> Router<W> {
                 let Some(view) = &self.view else { return self.request_view(now) };
                 match kind.key() {
                     None if let RequestKind::Transact { keys, ranges, .. } = kind => {
-                        match shard_of_all(view, keys, *ranges) {
+                        match shard_of_all(view, pending.keyspace, keys, *ranges) {
                             Ok(None) => return self.request_view(now),
                             Ok(shard) => shard,
                             Err(error) => return self.finish(now, id, Err(error)),
                         }
                     }
                     None => Some(GroupId::CONTROL),
-                    Some(key) => match view.shard_of(key) {
+                    Some(key) => match view.shard_of(pending.keyspace, key) {
                         Some(shard) => Some(shard.group),
                         None => return self.request_view(now),
                     },
@@ -344,15 +348,18 @@ impl<W> Router<W> {
 /// [`Error::SeveralShards`] if it would need several shards.
 fn shard_of_all(
     view: &NetworkView,
+    keyspace: KeyspaceId,
     keys: &[Bytes],
     ranges: bool,
 ) -> Result<Option<GroupId>, Error> {
-    if ranges && view.shards.len() > 1 {
+    let shards = view.shards_of(keyspace);
+    if ranges && shards.len() > 1 {
         return Err(Error::SeveralShards { keys: None });
     }
-    let mut all = keys.iter().map(|key| (key, view.shard_of(key).map(|shard| shard.group)));
+    let shard = |key: &Bytes| view.shard_of(keyspace, key).map(|shard| shard.group);
+    let mut all = keys.iter().map(|key| (key, shard(key)));
     let Some((first, shard)) = all.next() else {
-        return Ok(view.shards.first().map(|shard| shard.group));
+        return Ok(shards.first().map(|shard| shard.group));
     };
     match all.find(|(_, other)| *other != shard) {
         Some((other, _)) => {

@@ -77,8 +77,11 @@ fn view(words: &[&str]) -> NetworkView {
         term: Term(term.parse().unwrap()),
         coordinator: primary,
         nodes: nodes.into_iter().map(info).collect(),
+        revision: Default::default(),
+        keyspaces: Vec::new(),
         shards: vec![ShardInfo {
             group: GroupId(1),
+            keyspace: Default::default(),
             first_hash: 0,
             primary,
             voters: ids,

@@ -370,6 +370,8 @@ pub(crate) mod founder;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod keyspaces;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod tests;

@@ -281,6 +281,7 @@ fn to_answer(
             Ok(Answer::Transacted { receipt, succeeded, changed, results })
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
+        CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
         CommandResult::Granted { revision } => Ok(Answer::Granted(receipt(revision))),
         CommandResult::Revoked { revision, deleted, left } => Ok(Answer::Revoked {
             receipt: receipt(revision),
@@ -294,7 +295,6 @@ fn to_answer(
             Err(Refusal::TooManyLeases { own, limit: limit as u64 })
         }
         CommandResult::Expired { .. } | CommandResult::SessionOpened => Ok(Answer::Done),
-        CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
         CommandResult::TooEarly => Err(too_early()),

@@ -195,7 +195,7 @@ pub(super) fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
             // A node that should have a replica knows who leads.
             primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
         },
-        false => Refusal::Invalid(format!("there is no shard {shard}")),
+        false => node.replicas().no_such_shard(shard),
     }
 }
 
@@ -231,7 +231,11 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
     let node = context.node;
     let valid = dkv_state::validate(&command, node.settings().value_bytes_max);
-    if let Err(refusal) = valid.and_then(|command| may_propose(context, &command)) {
+    let checked = valid.and_then(|command| {
+        may_propose(context, &command)?;
+        replica.check_quota(&command)
+    });
+    if let Err(refusal) = checked {
         return reply.refuse(refusal);
     }
     if node.store().disk_full() {

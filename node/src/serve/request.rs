@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
 use super::{admin, cluster, data, eventual_reads, forwarding, permission};
+use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
@@ -159,5 +160,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Drain { node, on } => admin::drain(context, node, on, reply),
         RequestBody::Rebalance => admin::rebalance(context, reply),
         RequestBody::Placement { forecast } => admin::placement(context, forecast, reply),
+        RequestBody::Keyspaces => admin::keyspaces(context, reply),
+        RequestBody::CreateKeyspace { creation, name, settings } => {
+            admin::create_keyspace(context, NewKeyspace { creation, name, settings }, reply);
+        }
+        RequestBody::SetKeyspace { keyspace, change } => {
+            admin::set_keyspace(context, keyspace, change, reply);
+        }
+        RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
     }
 }

@@ -17,13 +17,12 @@ use dkv_wire::network::Settings;
 use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use futures::StreamExt;
-use openraft::raft::AppendEntriesRequest;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::founder::Founder;
 use super::*;
-use crate::raft::Vote;
+use crate::raft::test_replica::depose;
 use dkv_state::reconciler::Step;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -138,7 +137,7 @@ impl Client {
 
 async fn leads(node: &Node) {
     let deadline = Instant::now() + PATIENCE;
-    while !node.group(SHARD).is_some_and(|group| group.leading().is_some()) {
+    while node.group(SHARD).is_none_or(|group| group.leading().is_none()) {
         assert!(Instant::now() < deadline, "nobody leads the shard");
         sleep(Duration::from_millis(5)).await;
     }
@@ -294,13 +293,7 @@ async fn a_deposed_primary_keeps_nothing_alive_and_ends_nothing() {
     assert!(client.keep_alive().await.is_ok());
     let group = node.group(SHARD).unwrap();
     let other = NodeId::random();
-    let request = AppendEntriesRequest {
-        vote: Vote::new_committed(100, other),
-        prev_log_id: group.metrics().borrow().last_applied,
-        leader_commit: None,
-        entries: Vec::new(),
-    };
-    group.raft().append_entries(request).await.unwrap();
+    depose(group.raft(), other, Term(100)).await;
     let refused = client.keep_alive().await;
     assert_eq!(refused, Err(Refusal::NotPrimary { primary: Some(other) }));
     let info = client.info().await;

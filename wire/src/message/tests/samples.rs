@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
+use dkv_base::id::{
+    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+};
 use uuid::Uuid;
 
 use super::super::*;
@@ -16,6 +18,7 @@ use crate::seal::Seal;
 
 mod commands;
 mod history;
+mod keyspaces;
 mod lease;
 mod placement;
 
@@ -130,6 +133,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     ]
     .into_iter()
     .chain(lease::request_bodies())
+    .chain(keyspaces::requests())
     .collect()
 }
 
@@ -152,6 +156,7 @@ pub(super) fn node_states() -> Vec<NodeState> {
 fn view() -> NetworkView {
     let shard = |number: u32| ShardInfo {
         group: GroupId(number),
+        keyspace: KeyspaceId(3),
         first_hash: u64::from(number) << 62,
         primary: (number == 1).then(|| node('a')),
         voters: vec![node('a'), node('b'), node('c')],
@@ -169,6 +174,8 @@ fn view() -> NetworkView {
         term: Term(4),
         coordinator: Some(node('b')),
         nodes: node_states().into_iter().zip('a'..).map(info).collect(),
+        revision: Revision(77),
+        keyspaces: vec![keyspaces::keyspace()],
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: vec![HolderId(uuid('x'))],
@@ -252,6 +259,7 @@ pub(super) fn answers() -> Vec<Answer> {
     ]
     .into_iter()
     .chain(lease::answers())
+    .chain(keyspaces::answers())
     .collect()
 }
 
@@ -279,6 +287,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
     ]
     .into_iter()
     .chain(lease::refusals())
+    .chain(keyspaces::refusals())
     .collect()
 }
 

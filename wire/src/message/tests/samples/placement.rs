@@ -1,4 +1,4 @@
-//! Samples of messages about where replicas are.
+//! Samples of messages about the placement of replicas.
 
 use dkv_base::id::{GroupId, Revision, Term};
 
