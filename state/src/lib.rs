@@ -31,8 +31,10 @@ pub mod limits;
 pub mod rows;
 
 mod clock;
+mod attempts;
 mod digest;
 mod history;
+mod locks;
 mod tombstones;
 mod value_cache;
 mod scan;
@@ -54,7 +56,7 @@ mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
-pub use command::{CommandResult, check_key, check_value, validate};
+pub use command::{AtLock, CommandResult, Foreseen, check_key, check_value, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Member, Observed,
 };
@@ -67,6 +69,7 @@ pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Ver
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
+pub use shard::commit::HomeRecord;
 pub use shard::transactions::{Needed, has_transactions};
 pub use transaction_results::FoundResult;
 pub use value_cache::Found;

@@ -18,6 +18,9 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+pub(super) mod commit;
+mod foreseen;
+mod loading;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,16 +35,14 @@ use uuid::Uuid;
 
 use transactions::{MissingValue, Needed};
 
+use super::attempts::Attempts;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
-use super::digest::{Digest, Moment, key_hash, small_number};
-use super::history::{History, PastValue, PastVersion};
+use super::digest::{Digest, Moment, key_hash};
+use super::history::History;
 use super::limits;
-use super::rows::{
-    Changes, Counts, Generation, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table,
-    Tombstone,
-};
-use super::session::{Outcome, Session};
+use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Origin, Row, Tombstone};
+use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
@@ -66,6 +67,7 @@ pub struct ShardState {
     sessions: SessionTable,
     tombstones: Tombstones,
     outboxes: OutboxPositions,
+    attempts: Attempts,
     /// The latest stamp of a write.
     stamp: Stamp,
     digest: Digest,
@@ -107,6 +109,7 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
+        self.follow_ended_sessions();
         self.tombstones.expire(self.clock_ms, &mut self.digest);
         // More than the batch itself adds.
         let swept = SWEPT_PER_BATCH + 2 * batch.len();
@@ -186,6 +189,7 @@ impl ShardState {
     /// Returns the number of rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
+        let small = small + self.attempts.changed_len();
         self.changed.len() + self.history.changed_len() + small + self.sessions.changed_len()
     }
 
@@ -200,11 +204,13 @@ impl ShardState {
     /// nothing. `applied` is the caller's name for the last entry that was applied.
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         self.changed_bytes = 0;
+        let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
+        small.extend(self.attempts.take_changed());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
             history: self.history.take_changed(),
-            small: tombstones::take_changed(&mut self.tombstones, &mut self.outboxes),
+            small,
             sessions: self.sessions.take_changed(),
             directory: None,
             meta: Meta {
@@ -228,7 +234,8 @@ impl ShardState {
             self.changed.entry(key).or_insert(row);
         }
         self.history.restore_changed(changes.history);
-        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
+        let small = self.attempts.restore_changed(changes.small);
+        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -333,12 +340,9 @@ impl ShardState {
             None => CommandResult::Invalid,
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
-                let nobody = HolderId(Uuid::nil());
-                self.sessions.open(session, nobody, self.clock_ms, &mut self.digest)
+                self.open_session(session, HolderId(Uuid::nil()))
             }
-            Some(Command::OpenSessionOf { session, holder }) => {
-                self.sessions.open(session, holder, self.clock_ms, &mut self.digest)
-            }
+            Some(Command::OpenSessionOf { session, holder }) => self.open_session(session, holder),
             Some(Command::Deposited(deposited)) => self.deposit(&deposited),
             Some(Command::Compact { floor }) => {
                 self.history.compact(floor.min(self.revision));
@@ -349,9 +353,12 @@ impl ShardState {
                 self.write(&write, now).into()
             }
             Some(Command::Write(write)) => {
-                let Write { session, serial, settled, .. } = write;
+                let Write { session, serial, settled, key, .. } = write;
                 match self.admit(session, serial, settled) {
                     Admission::Answer(answer) => answer,
+                    Admission::Execute if self.attempts.locks().is_locked(key) => {
+                        CommandResult::Locked
+                    }
                     Admission::Execute => {
                         let outcome = self.write(&write, now);
                         self.record(session, serial, outcome)
@@ -362,21 +369,46 @@ impl ShardState {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
                     Admission::Answer(answer) => answer,
+                    Admission::Execute if self.blocks_transaction(transact.body) => {
+                        CommandResult::Locked
+                    }
                     Admission::Execute => {
                         let outcome = self.transact(&transact, now, needed);
-                        let missing = CorruptBatch {
-                            offset: 0,
-                            problem: "a transaction needs a value that is not there",
-                        };
-                        self.record(session, serial, outcome.map_err(|MissingValue| missing)?)
+                        self.record(session, serial, outcome.map_err(missing)?)
                     }
                 }
             }
+            // Its home's primary turns it into those that follow.
+            Some(Command::TransactOver(_)) => CommandResult::Invalid,
+            Some(Command::Prepare(prepare)) => self.prepare(&prepare, needed).map_err(missing)?,
+            Some(Command::Decide(decide)) => self.decide(&decide, now, needed).map_err(missing)?,
+            Some(Command::Finish { id, committed }) => {
+                self.finish(id, committed, now, needed).map_err(missing)?
+            }
+            Some(Command::Resolve { id, abort }) => self.resolve(id, abort),
+            Some(Command::Forget(id)) => self.forget(id),
         })
     }
 
+    fn open_session(&mut self, session: SessionId, holder: HolderId) -> CommandResult {
+        let result = self.sessions.open(session, holder, self.clock_ms, &mut self.digest);
+        self.follow_ended_sessions();
+        result
+    }
+
     fn admit(&mut self, session: SessionId, serial: Serial, settled: Serial) -> Admission {
-        self.sessions.admit(session, serial, settled, self.clock_ms, &mut self.digest)
+        let clock_ms = self.clock_ms;
+        let admission = self.sessions.admit(session, serial, settled, clock_ms, &mut self.digest);
+        self.follow_ended_sessions();
+        self.attempts.release(session, self.sessions.settled(session), &mut self.digest);
+        admission
+    }
+
+    /// Forgets the transactions of sessions that have ended.
+    fn follow_ended_sessions(&mut self) {
+        for session in self.sessions.take_ended() {
+            self.attempts.release(session, None, &mut self.digest);
+        }
     }
 
     fn record(&mut self, session: SessionId, serial: Serial, outcome: Outcome) -> CommandResult {
@@ -395,6 +427,9 @@ impl ShardState {
     /// arrived first.
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
         let Deposited { node, number, after, stamp, key, operation } = *deposited;
+        if self.attempts.locks().is_locked(key) && number > self.outboxes.taken(node) {
+            return CommandResult::Locked;
+        }
         match self.outboxes.take(node, number, after, &mut self.digest) {
             ExpiryTurn::Now => {}
             ExpiryTurn::Before => return self.nothing_new(),
@@ -509,6 +544,10 @@ impl ShardState {
     }
 }
 
+fn missing(MissingValue: MissingValue) -> CorruptBatch {
+    CorruptBatch { offset: 0, problem: "a transaction needs a value that is not there" }
+}
+
 /// Returns the row of a key together with the allocation of the key itself, which the changed rows
 /// share. (`get_mut` returns the row alone.)
 fn find<'a>(
@@ -516,70 +555,6 @@ fn find<'a>(
     key: &[u8],
 ) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
     keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
-}
-
-/// Takes rows read back from the engine. They do not count as changed.
-impl RowSink for ShardState {
-    fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), MalformedRow> {
-        match table {
-            Table::Keys => {
-                let (origin, value) = Row::decode(value)?;
-                self.digest.add_key(key, origin, value);
-                let slot = match u32::try_from(value.len()) {
-                    Ok(bytes) if self.residents.memory().is_exceeded() => {
-                        let hash = key_hash(key, origin, value);
-                        Slot { origin, value: Place::Stored { bytes, hash } }
-                    }
-                    _ => {
-                        self.residents.came(value);
-                        Slot::new(origin, Arc::from(value))
-                    }
-                };
-                self.keys.insert(Arc::from(key), slot);
-            }
-            Table::History => {
-                let (key, revision) = HistoryRow::split_key(key)?;
-                let (origin, value) = HistoryRow::decode(revision, value)?;
-                let value = match value {
-                    None => PastValue::Deleted,
-                    Some(value) => match u32::try_from(value.len()) {
-                        Ok(bytes) if self.residents.memory().is_exceeded() => {
-                            let hash = key_hash(key, origin, value);
-                            PastValue::Stored { bytes, hash }
-                        }
-                        _ => {
-                            self.residents.came(value);
-                            PastValue::Here(Arc::from(value))
-                        }
-                    },
-                };
-                let past = PastVersion { origin, value };
-                // The keys come after their history, and share nothing with it until then.
-                self.history.load(Arc::from(key), past, &mut self.digest);
-            }
-            Table::Tombstones => {
-                self.tombstones.load(Arc::from(key), Tombstone::decode(value)?, &mut self.digest);
-            }
-            Table::OutboxPositions => {
-                let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
-                self.outboxes.load(node, number, &mut self.digest);
-            }
-            Table::Sessions => {
-                let (id, session) = Session::decode(key, value)?;
-                self.sessions.load(id, session, &mut self.digest);
-            }
-            Table::Directory => return Err(MalformedRow("a shard has no directory")),
-        }
-        Ok(())
-    }
-
-    fn hash_with(&self, meta: &Meta) -> u64 {
-        self.digest.hash_with(meta)
-    }
-
-    fn counts(&self) -> Counts {
-        self.digest.counts()
-    }
 }
 
 #[cfg(test)]

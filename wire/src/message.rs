@@ -10,6 +10,7 @@ mod keys;
 mod read;
 mod scan;
 mod command;
+mod commit;
 mod reply;
 mod placement;
 mod status;
@@ -21,6 +22,10 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Command, Condition, Deposited, Operation, Write};
+pub use commit::{
+    Attempt, AttemptId, Decide, Decision, PartReceipt, Prepare, PrepareAnswer, PrepareHome,
+    Prospect, Resolution, TransactOver,
+};
 pub use history::{Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};

@@ -261,17 +261,18 @@ fn rows(changes: &Changes, history: Vec<StoredRow>) -> impl Iterator<Item = Stor
         sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
     let mut small: Vec<_> = changes.small.iter().collect();
     small.sort_unstable_by_key(|(table, key, _)| (*table, key));
-    let outboxes = small.partition_point(|(table, ..)| *table < Table::OutboxPositions);
-    let outboxes = small.split_off(outboxes).into_iter();
-    let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
-        (join_key(*table, key), row.clone())
+    let from = |table| small.partition_point(|(other, ..)| *other < table);
+    let (directory_at, history_at) = (from(Table::Directory), from(Table::History));
+    let small_rows = |range: std::ops::Range<usize>| {
+        let rows = small.get(range).unwrap_or_default().to_vec();
+        rows.into_iter().map(|(table, key, row)| (join_key(*table, key), row.clone()))
     };
-    let tombstones = small.into_iter().map(small_row);
-    directory
-        .chain(tombstones)
+    small_rows(0..directory_at)
+        .chain(directory)
+        .chain(small_rows(directory_at..history_at))
         .chain(history)
         .chain(keys)
         .chain(meta)
-        .chain(outboxes.map(small_row))
+        .chain(small_rows(history_at..small.len()))
         .chain(sessions)
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Compare, Keys, Operation, Relation, Test, Transact, Transaction, TransactionOperation,
-    Unfit,
+    Command, Compare, Decide, Keys, Operation, Prepare, Relation, Test, Transact, Transaction,
+    TransactionOperation, Unfit,
 };
 
 use super::ShardState;
@@ -37,13 +37,16 @@ pub struct Needed {
     pub stored: Vec<Arc<[u8]>>,
 }
 
-/// Returns whether an entry of a shard's log has a transaction.
+/// Returns whether an entry of a shard's log may have a transaction.
 pub fn has_transactions(entry: &[u8]) -> bool {
-    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::is_transaction))
+    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::may_need_values))
 }
 
+/// Writes that a transaction is about to make, by key.
+pub(super) type Changes = Vec<(Arc<[u8]>, Change)>;
+
 /// A write that a transaction is about to make.
-enum Change {
+pub(super) enum Change {
     Put(Arc<[u8]>),
     Delete,
 }
@@ -57,30 +60,46 @@ impl ShardState {
     pub fn needed(&self, batch: &[u8]) -> Result<Needed, CorruptBatch> {
         let mut needed = Needed::default();
         for encoded in Batch::decode(batch)?.commands() {
-            if !command::is_transaction(encoded) {
+            if !command::may_need_values(encoded) {
                 continue;
             }
-            let Some(Command::Transact(transact)) = command::decode_logged(encoded) else {
-                continue;
-            };
-            let limit = limits::VALUE_BYTES_MAX as u64;
-            let Ok(transaction) = validate(transact.body, limit) else { continue };
-            let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
-            for Compare { keys, .. } in compared {
-                for (key, slot) in self.slots(keys) {
-                    note(&mut needed, key, slot);
+            match command::decode_logged(encoded) {
+                Some(Command::Transact(Transact { body, .. }))
+                | Some(Command::Prepare(Prepare { body, .. })) => self.need(body, &mut needed),
+                Some(Command::Decide(Decide { id, .. })) | Some(Command::Finish { id, .. }) => {
+                    if let Some(part) = self.attempts.parts().get(&id) {
+                        self.need(&part.body, &mut needed);
+                    }
                 }
-            }
-            for operation in transaction.then.iter().chain(&transaction.otherwise) {
-                if let TransactionOperation::Increment { key, .. }
-                | TransactionOperation::Append { key, .. } = operation
-                    && let Some((key, slot)) = self.keys().get_key_value(*key)
-                {
-                    note(&mut needed, key, slot);
-                }
+                _ => {}
             }
         }
         Ok(needed)
+    }
+
+    /// Returns the values that a transaction with this body needs now.
+    pub fn needed_by(&self, body: &[u8]) -> Needed {
+        let mut needed = Needed::default();
+        self.need(body, &mut needed);
+        needed
+    }
+
+    fn need(&self, body: &[u8], needed: &mut Needed) {
+        let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
+        let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
+        for Compare { keys, .. } in compared {
+            for (key, slot) in self.slots(keys) {
+                note(needed, key, slot);
+            }
+        }
+        for operation in transaction.then.iter().chain(&transaction.otherwise) {
+            if let TransactionOperation::Increment { key, .. }
+            | TransactionOperation::Append { key, .. } = operation
+                && let Some((key, slot)) = self.keys().get_key_value(*key)
+            {
+                note(needed, key, slot);
+            }
+        }
     }
 
     /// Returns the existing keys of a range.
@@ -104,25 +123,63 @@ impl ShardState {
             return Ok(Outcome::Conflict { current: None });
         };
         let Transaction { compares, then, otherwise } = &transaction;
-        let mut succeeded = true;
-        for compare in compares {
-            succeeded = succeeded && self.compare(compare, needed)?;
-        }
+        let succeeded = self.holds_all(compares, needed)?;
         let operations = if succeeded { then } else { otherwise };
-        let mut changes: Vec<(Arc<[u8]>, Change)> = Vec::new();
-        for (index, operation) in operations.iter().enumerate() {
-            match self.change(operation, needed, &mut changes)? {
-                Ok(()) => {}
-                Err(why) => return Ok(Outcome::Unfit { operation: index as u32, why }),
+        Ok(match self.planned(operations, needed)? {
+            Ok(changes) => {
+                let (revision, changed) = self.make(changes, now, transact.after);
+                Outcome::Transacted { revision, succeeded, changed }
+            }
+            Err((operation, why)) => Outcome::Unfit { operation, why },
+        })
+    }
+
+    pub(super) fn holds_all(
+        &self,
+        compares: &[Compare<'_>],
+        needed: &Needed,
+    ) -> Result<bool, MissingValue> {
+        for compare in compares {
+            if !self.compare(compare, needed)? {
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Returns what a list of operations changes, or the first one that cannot be executed.
+    pub(super) fn planned(
+        &self,
+        operations: &[TransactionOperation<'_>],
+        needed: &Needed,
+    ) -> Result<Result<Changes, (u32, Unfit)>, MissingValue> {
+        let mut changes = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            if let Err(why) = self.change(operation, needed, &mut changes)? {
+                return Ok(Err((index as u32, why)));
+            }
+        }
+        Ok(Ok(changes))
+    }
+
+    /// Returns whether changes change anything.
+    pub(super) fn is_changed_by(&self, changes: &Changes) -> bool {
+        changes
+            .iter()
+            .any(|(key, change)| matches!(change, Change::Put(_)) || self.keys().contains_key(key))
+    }
+
+    /// Makes changes at the next revision. Returns the revision, and whether anything changed.
+    pub(super) fn make(
+        &mut self,
+        mut changes: Changes,
+        now: Stamp,
+        after: Stamp,
+    ) -> (Revision, bool) {
         // In the order of keys, as they are when the state is loaded.
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let is_change = |(key, change): &(Arc<[u8]>, Change)| {
-            matches!(change, Change::Put(_)) || self.keys().contains_key(key)
-        };
-        let changed = changes.iter().any(is_change);
-        let stamp = self.stamp_after(now, transact.after);
+        let changed = self.is_changed_by(&changes);
+        let stamp = self.stamp_after(now, after);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
@@ -134,7 +191,7 @@ impl ShardState {
                 }
             }
         }
-        Ok(Outcome::Transacted { revision, succeeded, changed })
+        (revision, changed)
     }
 
     fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
@@ -169,7 +226,7 @@ impl ShardState {
         &self,
         operation: &TransactionOperation<'_>,
         needed: &Needed,
-        changes: &mut Vec<(Arc<[u8]>, Change)>,
+        changes: &mut Changes,
     ) -> Result<Result<(), Unfit>, MissingValue> {
         let current = |key: &[u8]| match self.keys().get_key_value(key) {
             Some((key, slot)) => value_of(key, slot, needed).map(Some),

@@ -16,6 +16,7 @@ use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
 use crate::seal::Seal;
 
+mod commit;
 mod history;
 
 use history::{operation_results, version, versions};
@@ -171,7 +172,8 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         after: Stamp(1 << 60),
         body: b"body",
     });
-    open.chain(writes).chain(deposited).chain([open_of, compact, transact]).collect()
+    let single = open.chain(writes).chain(deposited).chain([open_of, compact, transact]);
+    single.chain(commit::commands()).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -309,7 +311,7 @@ pub(super) fn page() -> Page {
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
-    vec![
+    let mut answers = vec![
         Answer::View(Box::new(view())),
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
@@ -334,7 +336,9 @@ pub(super) fn answers() -> Vec<Answer> {
             changed: true,
             results: Some(operation_results()),
         },
-    ]
+    ];
+    answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
+    answers
 }
 
 pub(super) fn refusals() -> Vec<Refusal> {
