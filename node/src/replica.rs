@@ -1,5 +1,7 @@
 //! One Raft group on this node: its log, its state, and the tasks that serve it.
 
+pub(crate) mod attempt_registry;
+pub(crate) mod blocked_writes;
 pub(crate) mod write_batches;
 pub(crate) mod backlog;
 pub(crate) mod strong_reads;
@@ -29,6 +31,7 @@ use dkv_wire::message::{Answer, Command, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::attempt_registry::AttemptRegistry;
 use self::backlog::Backlog;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
@@ -62,6 +65,7 @@ pub(crate) struct Replica {
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
+    attempts: AttemptRegistry,
     tasks: TaskSet,
 }
 
@@ -150,6 +154,7 @@ impl Replica {
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
+            attempts: AttemptRegistry::default(),
             tasks,
         })
     }
@@ -231,6 +236,11 @@ impl Replica {
         watcher
     }
 
+    /// The transactions over several shards that this replica drives as their home's primary.
+    pub(crate) fn attempts(&self) -> &AttemptRegistry {
+        &self.attempts
+    }
+
     /// Upper bound on the age of the state here, in milliseconds.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         self.proposer.staleness_ms()
@@ -296,6 +306,13 @@ impl Replica {
     /// Returns whether this replica leads.
     pub(crate) fn leads(&self) -> bool {
         self.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// The term in which this replica leads, if it does.
+    pub(crate) fn leading_term(&self) -> Option<Term> {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        (metrics.state == ServerState::Leader).then(|| Term(metrics.current_term))
     }
 
     /// Confirms that this replica leads and has applied everything committed before the call.
