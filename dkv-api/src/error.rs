@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use dkv_base::id::Revision;
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::identity::Role;
@@ -107,18 +106,9 @@ pub enum Error {
         /// The reason.
         why: Unfit,
     },
-    /// The keys of a transaction are not in one shard. No effect.
-    #[error("{}; transactions over several shards are not supported yet", match .keys {
-        Some((one, other)) => format!(
-            "the keys \"{}\" and \"{}\" of the transaction are in different shards",
-            one.escape_ascii(), other.escape_ascii()
-        ),
-        None => "the transaction has a range of keys, and the network has several shards".to_owned(),
-    })]
-    SeveralShards {
-        /// Two keys in different shards; `None` for a range of keys, which all shards share.
-        keys: Option<(Bytes, Bytes)>,
-    },
+    /// A transaction has a range of keys, and the network has several shards. No effect.
+    #[error("the transaction has a range of keys, and the network has several shards")]
+    SeveralShards,
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]
     Denied(String),

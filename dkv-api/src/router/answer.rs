@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
-use dkv_wire::message::{Answer, Level, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::message::{Answer, Level, PartReceipt, Receipt, Refusal, Reply, RequestBody};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
@@ -54,7 +54,10 @@ impl<W> Pending<W> {
             | (RequestKind::History { .. }, Answer::Versions(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
-            | (RequestKind::Transact { .. }, Answer::Transacted { .. })
+            | (
+                RequestKind::Transact { .. },
+                Answer::Transacted { .. } | Answer::TransactedOver { .. },
+            )
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
@@ -154,6 +157,9 @@ impl<W> Router<W> {
         if let Some(receipt) = receipt(&answer).filter(|_| shows_keys) {
             self.note_receipt(&receipt);
         }
+        if let Answer::TransactedOver { parts, .. } = &answer {
+            self.note_parts(parts);
+        }
         self.note_value_size(id, &answer);
         let view = match &answer {
             Answer::View(view) => Some(view.clone()),
@@ -186,6 +192,15 @@ impl<W> Router<W> {
             *last = number.max(*last);
         }
         self.clock.observe(receipt.stamp, receipt.pending.is_some());
+    }
+
+    /// Records what a transaction will have shown in the other shards once they learn of it.
+    fn note_parts(&mut self, parts: &[PartReceipt]) {
+        for PartReceipt { shard, not_before } in parts {
+            if let Some(group) = self.groups.get_mut(shard) {
+                group.promised = group.promised.max(*not_before);
+            }
+        }
     }
 
     /// Remembers whether a key's value is large, so that its next read does not delay others.
@@ -224,7 +239,8 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
         | Answer::Versions(receipt, _)
-        | Answer::Transacted { receipt, .. } => Some(*receipt),
+        | Answer::Transacted { receipt, .. }
+        | Answer::TransactedOver { receipt, .. } => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }
@@ -233,6 +249,8 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Departed { .. }
         | Answer::Placement(_)
         | Answer::Member(_)
-        | Answer::Remainder(_) => None,
+        | Answer::Remainder(_)
+        | Answer::Prepared(_)
+        | Answer::Resolved(_) => None,
     }
 }

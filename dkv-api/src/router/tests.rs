@@ -18,7 +18,7 @@ use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::message::{
     Command, Condition, Level, Operation, Page, ReadBounds, ReadMode, Receipt, Refusal, Reply,
-    RequestBody, Span, Stored, Transact, Unfit, Versions,
+    RequestBody, Span, Stored, Transact, TransactOver, Unfit, Versions,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -217,6 +217,7 @@ impl Script {
                 let kind = RequestKind::Transact {
                     keys: vec![Bytes::from_static(b"k")],
                     ranges: false,
+                    shards: Vec::new(),
                     body: Bytes::from_static(b"body"),
                     write_id: None,
                     after: Default::default(),
@@ -358,9 +359,12 @@ impl Script {
                 Command::Transact(Transact { session, serial, settled, .. }) => {
                     format!("transact ({}, {serial}) settled {settled}", session.0.as_u128())
                 }
-                Command::Deposited(_) | Command::Compact { .. } => {
-                    unreachable!("no script sends it")
+                Command::TransactOver(over) => {
+                    let TransactOver { session, serial, settled, shards, .. } = over;
+                    let session = session.0.as_u128();
+                    format!("transact ({session}, {serial}) settled {settled} over {shards:?}")
                 }
+                _ => unreachable!("no script sends it"),
             },
             RequestBody::Deposit { stamp, again, .. } => {
                 let again = if again { " again" } else { "" };
