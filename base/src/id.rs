@@ -131,6 +131,53 @@ number! {
     Serial(u64)
 }
 
+/// Names a lease in a keyspace: 1 to [`LeaseId::LAST`]. Written in hexadecimal. Zero, the default,
+/// stands for "no lease".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct LeaseId(pub u64);
+
+impl LeaseId {
+    /// The highest id: one of 63 bits, so that protocols with signed numbers can name it.
+    pub const LAST: Self = Self(i64::MAX as u64);
+
+    /// A fresh random id.
+    pub fn random() -> Self {
+        Self((platform::random_u64() >> 1) | 1)
+    }
+
+    /// Whether it names a lease.
+    pub fn is_valid(self) -> bool {
+        self != Self::default() && self <= Self::LAST
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = BadLeaseId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self);
+        number.filter(|id| id.is_valid()).ok_or(BadLeaseId)
+    }
+}
+
+/// A text that is not the id of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a lease id is a hexadecimal number from 1 to 7fffffffffffffff")]
+pub struct BadLeaseId;
+
 impl Term {
     /// Whether this term is plausible to a node that knows the term `known`, or none.
     ///
@@ -165,5 +212,22 @@ impl GroupId {
     pub fn outbox_shard(self) -> Option<Self> {
         let shard = Self(self.0 & !Self::OUTBOXES);
         (self.0 >= Self::OUTBOXES && shard.is_shard()).then_some(shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_lease_is_read_as_it_is_written() {
+        let id = LeaseId::random();
+        assert!(id.is_valid(), "{id}");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("1F".parse(), Ok(LeaseId(31)));
+        assert_eq!("7fffffffffffffff".parse(), Ok(LeaseId::LAST));
+        for text in ["", "0", "+1", "8000000000000000", "10000000000000000", "g"] {
+            assert_eq!(text.parse::<LeaseId>(), Err(BadLeaseId), "{text}");
+        }
     }
 }

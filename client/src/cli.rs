@@ -306,6 +306,9 @@ pub(crate) enum Subcommand {
         /// List the keys as they were at this revision; only in a network with one shard
         #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         revision: Option<u64>,
+        /// List the keys as they are at one moment, the same for all shards
+        #[arg(long, conflicts_with = "revision")]
+        snapshot: bool,
         #[command(flatten)]
         connect: Connect,
     },

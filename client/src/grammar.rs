@@ -141,6 +141,8 @@ pub(crate) struct Scan {
     pub(crate) keys_only: bool,
     /// As they were at this revision.
     pub(crate) revision: Option<Revision>,
+    /// As they are at one moment of all shards; not together with a revision.
+    pub(crate) snapshot: bool,
 }
 
 /// Which versions of a key to list.
@@ -349,7 +351,7 @@ impl fmt::Display for Command {
                 let level = level_word(*level);
                 write!(f, "delete {key:?}{level}{}", condition_words(*condition))
             }
-            Self::Scan(Scan { prefix, after, limit, keys_only, revision }) => {
+            Self::Scan(Scan { prefix, after, limit, keys_only, revision, snapshot }) => {
                 f.write_str("scan")?;
                 write_prefix(f, prefix)?;
                 if !after.is_empty() {
@@ -357,6 +359,7 @@ impl fmt::Display for Command {
                 }
                 option(f, "--limit", *limit)?;
                 flag(f, "--keys", *keys_only)?;
+                flag(f, "--snapshot", *snapshot)?;
                 option(f, "--revision", *revision)
             }
             Self::History(History { key, before, limit, json }) => {

@@ -160,7 +160,7 @@ pub(crate) fn time(stamp: dkv_api::Stamp) -> String {
 mod tests {
     use std::time::Duration;
 
-    use dkv_api::Stamp;
+    use dkv_api::{LeaseId, Stamp};
 
     use super::*;
 
@@ -172,6 +172,7 @@ mod tests {
             version: 4,
             stamp: Stamp::at(Duration::from_millis(1_772_368_496_000)),
             value: Some(Bytes::from_static(b"blue\n")),
+            lease: LeaseId::default(),
         };
         assert_eq!(row(&version, true), "      17  2026-03-01 12:34:56 UTC  put     blue\\n");
         version.value = Some(vec![b'x'; 100].into());

@@ -95,9 +95,10 @@ pub(crate) fn transacted(
     object.insert("branch".into(), branch.into());
     object.insert("changed".into(), done.changed.into());
     with_receipt(&mut object, &done.receipt);
-    let parts = done.parts.iter().map(|part| {
-        json!({ "shard": part.shard.0, "not_before": part.not_before.0 })
-    });
+    let parts = done
+        .parts
+        .iter()
+        .map(|part| json!({ "shard": part.shard.0, "not_before": part.not_before.0 }));
     object.insert("parts".into(), parts.collect());
     let results = done.results.as_ref().map(|results| {
         let each = operations.iter().zip(results);

@@ -198,14 +198,20 @@ async fn list(
     scan: &Scan,
     mut each: impl FnMut(&Pair) -> io::Result<()>,
 ) -> io::Result<Result<(), Error>> {
-    let Scan { prefix, after, limit, keys_only, revision } = scan;
+    let Scan { prefix, after, limit, keys_only, revision, snapshot } = scan;
     let mut options = ScanOptions::prefix(Bytes::copy_from_slice(prefix))
         .after(Bytes::copy_from_slice(after))
         .values(!keys_only)
         .level(level);
     options.limit = *limit;
     options.at = *revision;
-    let mut scan = client.scan(options);
+    let mut scan = match snapshot {
+        false => client.scan(options),
+        true => match client.snapshot().await {
+            Ok(snapshot) => snapshot.scan(options),
+            Err(error) => return Ok(Err(error)),
+        },
+    };
     loop {
         match scan.next().await {
             Ok(Some(pair)) => each(&pair)?,

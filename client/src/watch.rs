@@ -109,7 +109,7 @@ fn line(change: &KeyChange, with_previous: bool, short: bool) -> String {
 mod tests {
     use std::time::Duration;
 
-    use dkv_api::{Bytes, GroupId, Revision, Stamp, Version};
+    use dkv_api::{Bytes, GroupId, LeaseId, Revision, Stamp, Version};
 
     use super::*;
 
@@ -122,6 +122,7 @@ mod tests {
             version: 4,
             stamp,
             value: Some(Bytes::from_static(b"red")),
+            lease: LeaseId::default(),
         };
         let mut change = KeyChange {
             shard: GroupId(1),

@@ -162,13 +162,8 @@ impl Client {
         revision: Revision,
     ) -> Result<ValueAt, Error> {
         let key = checked_key(key.as_ref())?;
-        match self.request(RequestKind::ReadAt { key, revision }, None).await? {
-            Answer::VersionAt(receipt, found) => match found {
-                Some(Version { revision, created, version, stamp, value: Some(value) }) => {
-                    Ok(ValueAt { value, revision, created, version, stamp, receipt })
-                }
-                _ => Err(Error::NotFound { receipt }),
-            },
+        match self.request(RequestKind::ReadAt { key, at: revision.into() }, None).await? {
+            Answer::VersionAt(receipt, found) => value_at(receipt, found),
             _ => Err(wrong_answer()),
         }
     }
@@ -315,6 +310,16 @@ pub(crate) fn check_shard(view: &NetworkView, shard: GroupId) -> Result<(), Erro
     Err(Error::Invalid(format!("there is no shard {shard}; the shards are 1 to {last}")))
 }
 
-fn no_shard() -> Error {
+/// Returns the value of a version, if it has one.
+pub(crate) fn value_at(receipt: Receipt, found: Option<Version>) -> Result<ValueAt, Error> {
+    match found {
+        Some(Version { revision, created, version, stamp, value: Some(value), .. }) => {
+            Ok(ValueAt { value, revision, created, version, stamp, receipt })
+        }
+        _ => Err(Error::NotFound { receipt }),
+    }
+}
+
+pub(crate) fn no_shard() -> Error {
     Error::Unavailable("the network has no shards yet".into())
 }

@@ -184,6 +184,7 @@ mod options;
 mod scan;
 mod transaction;
 mod history;
+mod snapshot;
 mod watch;
 mod error;
 mod status;
@@ -209,13 +210,16 @@ pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
+pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
 pub use transaction::{
     Compare, OpenTransaction, Test, Transacted, Transaction, TransactionOperation,
 };
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 
 pub use bytes::Bytes;
-pub use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
+pub use dkv_base::id::{
+    GroupId, HolderId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+};
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
 pub use dkv_wire::identity::{Identity, Role};

@@ -13,7 +13,8 @@
 //!   had at a moment in between.
 //! - A key that is created or deleted during the scan may or may not come.
 //!
-//! A scan at a revision shows one moment: the revision of the only shard.
+//! A scan at a revision shows one moment: the revision of the only shard. That of a
+//! [`Snapshot`](crate::Snapshot) shows one moment of all shards.
 //!
 //! Any other scan is not a snapshot: it may contain the later of two writes and not the earlier. At
 //! [`Level::Eventual`] the moments may precede the scan, by up to
@@ -23,12 +24,14 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision};
 use dkv_wire::limits::KEY_BYTES_MAX;
-use dkv_wire::message::{Answer, Level, Page, Pair, ReadBounds, Receipt, Span};
+use dkv_wire::message::{Answer, Cut, Level, Page, Pair, ReadBounds, Receipt, Span};
 use futures::stream::{self, StreamExt};
 
 use self::merge::Merge;
@@ -168,7 +171,7 @@ impl Client {
     /// A key that exists during the whole scan comes once, with a value that it had meanwhile. A
     /// key that is created or deleted meanwhile may or may not come. A scan is not a snapshot: the
     /// listed values need never have existed at the same time. One [at a
-    /// revision](ScanOptions::at) is.
+    /// revision](ScanOptions::at) is, and so is [`Snapshot::scan`](crate::Snapshot::scan).
     ///
     /// # Examples
     /// ```
@@ -182,7 +185,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn scan(&self, options: ScanOptions) -> Scan {
-        Scan { client: self.clone(), options, merge: None }
+        Scan { client: self.clone(), options, cuts: None, merge: None }
     }
 }
 
@@ -199,6 +202,8 @@ impl Client {
 pub struct Scan {
     client: Client,
     options: ScanOptions,
+    /// The cuts of the shards, of which the pages are; `None` if each page is of its own moment.
+    cuts: Option<Arc<BTreeMap<GroupId, Cut>>>,
     /// `None` until the shards are known.
     merge: Option<Merge>,
 }
@@ -230,12 +235,22 @@ impl Scan {
         let merge = match &mut self.merge {
             Some(merge) => merge,
             none => {
-                let view = self.client.view().await?;
-                if self.options.at.is_some() {
-                    only_shard(&view, "scan without a revision, or read single keys at theirs")?;
+                if let Some(cuts) = &self.cuts {
+                    if self.options.at.is_some() {
+                        let why = "a snapshot is of one moment; leave the revision out";
+                        return Err(Error::Invalid(why.into()));
+                    }
+                    none.insert(Merge::new(&self.options, cuts.keys().copied()))
+                } else {
+                    let view = self.client.view().await?;
+                    if let Some(at) = self.options.at {
+                        let advice = "scan a snapshot, or read single keys at their revisions";
+                        let shard = only_shard(&view, advice)?;
+                        self.cuts = Some(Arc::new(BTreeMap::from([(shard, at.into())])));
+                    }
+                    let shards = view.shards.iter().map(|shard| shard.group);
+                    none.insert(Merge::new(&self.options, shards))
                 }
-                let shards = view.shards.iter().map(|shard| shard.group);
-                none.insert(Merge::new(&self.options, shards))
             }
         };
         loop {
@@ -243,13 +258,13 @@ impl Scan {
             if needed.is_empty() {
                 return Ok(merge.pop());
             }
-            let (client, options) = (&self.client, &self.options);
-            let mut asked =
-                stream::iter(needed)
-                    .map(|(shard, span)| async move {
-                        (shard, page(client, options, shard, span).await)
-                    })
-                    .buffer_unordered(SHARDS_AT_ONCE);
+            let (client, options, cuts) = (&self.client, &self.options, self.cuts.as_deref());
+            let mut asked = stream::iter(needed)
+                .map(|(shard, span)| async move {
+                    let at = cuts.and_then(|cuts| cuts.get(&shard));
+                    (shard, page(client, options, at, shard, span).await)
+                })
+                .buffer_unordered(SHARDS_AT_ONCE);
             // Waits for all pages, so that those which come are kept even if others fail.
             let mut failed = None;
             while let Some((shard, asked)) = asked.next().await {
@@ -311,11 +326,12 @@ impl Scan {
 async fn page(
     client: &Client,
     options: &ScanOptions,
+    at: Option<&Cut>,
     shard: GroupId,
     span: Span,
 ) -> Result<(Receipt, Page), Error> {
-    let kind = match options.at {
-        Some(revision) => RequestKind::ScanAt { shard, span, revision },
+    let kind = match at {
+        Some(at) => RequestKind::ScanAt { shard, span, at: *at },
         None => {
             let (level, bounds) = (options.level, ReadBounds::default());
             RequestKind::Scan { shard, span, level, bounds }
@@ -324,6 +340,17 @@ async fn page(
     match client.request(kind, options.timeout).await? {
         Answer::Page(receipt, page) => Ok((receipt, page)),
         _ => Err(wrong_answer()),
+    }
+}
+
+impl Scan {
+    /// Creates a scan of one moment.
+    pub(crate) fn of(
+        client: Client,
+        options: ScanOptions,
+        cuts: Arc<BTreeMap<GroupId, Cut>>,
+    ) -> Self {
+        Self { client, options, cuts: Some(cuts), merge: None }
     }
 }
 

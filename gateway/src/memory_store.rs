@@ -7,9 +7,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, Level, NetworkStatus,
-    NodeId, Number, Pair, ReadOptions, Receipt, Revision, ScanOptions, Stamp, StatusError, Term,
-    Uuid, Value, ValueAt, Version, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, LeaseId, Level,
+    NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt, Revision, ScanOptions, Stamp,
+    StatusError, Term, Uuid, Value, ValueAt, Version, WatchEvent, WatchOptions, WatchToken,
+    WriteOptions, Written,
 };
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
@@ -124,6 +125,7 @@ impl MemoryStore {
             version: 1,
             stamp: Stamp::default(),
             value: value.clone(),
+            lease: LeaseId::default(),
         };
         inner.changes.push((key.to_vec(), changed));
         match value {
@@ -206,7 +208,7 @@ impl Store for MemoryStore {
             .filter(|(changed, version)| changed == key && version.revision <= revision);
         let receipt = receipt(revision.0, Level::Strong);
         match versions.next() {
-            Some((_, Version { revision, created, version, stamp, value: Some(value) })) => {
+            Some((_, Version { revision, created, version, stamp, value: Some(value), .. })) => {
                 Ok(ValueAt {
                     value: value.clone(),
                     revision: *revision,
@@ -254,7 +256,7 @@ impl Store for MemoryStore {
         });
         let events: Vec<_> = changes
             .map(|(key, version)| {
-                let Version { revision, created, version, stamp, value } = version.clone();
+                let Version { revision, created, version, stamp, value, .. } = version.clone();
                 let (key, previous) = (key.clone().into(), None);
                 let shard = GroupId(1);
                 let change =

@@ -1,13 +1,13 @@
 //! Versions and changes of keys in JSON, over HTTP as on the command line.
 
-use dkv_api::{KeyChange, Stamp, Version};
+use dkv_api::{KeyChange, LeaseId, Stamp, Version};
 use serde_json::{Map, Value};
 
 use crate::bytes_json::{self, Encoding};
 
 /// Inserts a version into an object: `what` is `put` or `delete`, and only the former has a value.
 pub fn put(object: &mut Map<String, Value>, version: &Version, encoding: Encoding) {
-    let Version { revision, created, version, stamp, value } = version;
+    let Version { revision, created, version, stamp, value, .. } = version;
     let what = if value.is_some() { "put" } else { "delete" };
     object.insert("what".into(), what.into());
     if let Some(value) = value {
@@ -31,6 +31,7 @@ pub fn change(change: &KeyChange, with_previous: bool, encoding: Encoding) -> Va
         version: *version,
         stamp: *stamp,
         value: value.clone(),
+        lease: LeaseId::default(),
     };
     put(&mut object, &changed, encoding);
     if with_previous {

@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ use crate::raft::{
     StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
-use dkv_state::{BatchBuilder, DirectoryEntry, DirectoryResult};
+use dkv_state::{BatchBuilder, CommandResult, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
 
 /// This node's replica of one group.
@@ -286,6 +286,19 @@ impl Replica {
         batch.push(&encode(&Command::Compact { floor }));
         self.proposer.propose_batch(batch.finish()).await?;
         Ok(())
+    }
+
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// leader can. `None` if the shard has written too much since the moment.
+    pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        batch.push(&encode(&Command::Cut { moment }));
+        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+        match results.first() {
+            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
+            _ => Ok(None),
+        }
     }
 
     /// A watch on openraft's metrics of the group.

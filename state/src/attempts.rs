@@ -18,7 +18,7 @@ use std::sync::Arc;
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec;
 use dkv_wire::limits as wire_limits;
-use dkv_wire::message::{Attempt, AttemptId, PartReceipt};
+use dkv_wire::message::{Attempt, AttemptId, Commitment, PartReceipt};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,6 +39,8 @@ pub(super) struct Part {
     pub(super) since_ms: u64,
     /// The shard's latest revision then.
     pub(super) at: Revision,
+    /// The latest stamp that the shard had given then; the transaction gets a later one.
+    pub(super) stamp: Stamp,
     /// An encoded transaction.
     pub(super) body: Arc<[u8]>,
     /// What the digest has of it.
@@ -51,6 +53,7 @@ struct PartRow<'a> {
     after: Stamp,
     since_ms: u64,
     at: Revision,
+    stamp: Stamp,
     #[serde(borrow)]
     body: &'a [u8],
 }
@@ -78,8 +81,8 @@ pub(super) enum Record {
         id: AttemptId,
         /// The revision of its writes here.
         revision: Revision,
-        /// Whether its compares held.
-        succeeded: bool,
+        /// What the other shards have to know.
+        commitment: Commitment,
         /// Whether it changed anything.
         changed: bool,
         /// The other shards.
@@ -165,7 +168,7 @@ impl Attempts {
     pub(super) fn lock(
         &mut self,
         id: AttemptId,
-        (after, since_ms, at): (Stamp, u64, Revision),
+        (after, since_ms, at, stamp): (Stamp, u64, Revision, Stamp),
         body: &[u8],
         digest: &mut Digest,
     ) -> Locking {
@@ -179,10 +182,12 @@ impl Attempts {
         if !self.locks.acquire(&keys, at) {
             return Locking::Locked;
         }
-        let number = xxh3_64(&codec::encode_vec(&PartRow { after, since_ms, at, body }));
+        let row = PartRow { after, since_ms, at, stamp, body };
+        let number = xxh3_64(&codec::encode_vec(&row));
         digest.add_small(Table::Parts, &part_key(id), number);
         self.parts_bytes += cost(body);
-        self.parts.insert(id, Part { after, since_ms, at, body: Arc::from(body), number });
+        let body = Arc::from(body);
+        self.parts.insert(id, Part { after, since_ms, at, stamp, body, number });
         self.changed.insert(RowName::Part(id));
         Locking::Done
     }
@@ -301,8 +306,9 @@ impl Attempts {
         digest: &mut Digest,
     ) -> Result<(), MalformedRow> {
         match decode(table, key, value)? {
-            Decoded::Part(id, PartRow { after, since_ms, at, body }) => {
-                if self.lock(id, (after, since_ms, at), body, digest) != Locking::Done {
+            Decoded::Part(id, PartRow { after, since_ms, at, stamp, body }) => {
+                let locking = self.lock(id, (after, since_ms, at, stamp), body, digest);
+                if locking != Locking::Done {
                     return Err(MalformedRow("two transactions have locked a key"));
                 }
             }
@@ -325,8 +331,8 @@ impl Attempts {
         match name {
             RowName::Part(id) => {
                 let row = self.parts.get(&id).map(|part| {
-                    let Part { after, since_ms, at, ref body, .. } = *part;
-                    codec::encode_vec(&PartRow { after, since_ms, at, body })
+                    let Part { after, since_ms, at, stamp, ref body, .. } = *part;
+                    codec::encode_vec(&PartRow { after, since_ms, at, stamp, body })
                 });
                 (Table::Parts, part_key(id), row)
             }

@@ -7,13 +7,16 @@
 
 pub(super) mod transaction;
 
-use dkv_base::id::{Revision, Serial};
-use dkv_wire::message::{Command, Operation, Refusal, Resolution, Unfit, Write};
+use dkv_base::id::{Revision, Serial, Stamp};
+use dkv_wire::message::{Command, Commitment, Cut, Operation, Refusal, Resolution, Unfit, Write};
 use dkv_wire::{codec, limits};
 
 /// First byte of an encoded transaction: the position of its variant. No command before it needs
 /// the values of keys.
 const TRANSACT: u8 = 5;
+
+/// Why leases are refused.
+pub(super) const NOT_YET: &str = "leases and expiry are not there yet";
 
 /// The result of one command of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum CommandResult {
         /// Why.
         why: Unfit,
     },
+    /// The cut that was asked for.
+    Cut(Cut),
     /// The session is open.
     SessionOpened,
     /// The shard does not know the session, or has forgotten the result for this serial. Not
@@ -69,10 +74,21 @@ pub enum CommandResult {
         holds: bool,
         /// The shard's latest revision when the part was prepared.
         revision: Revision,
+        /// The latest stamp that the shard had given then.
+        stamp: Stamp,
         /// What the operations would do if all compares hold.
         then: Foreseen,
         /// What they would do if one does not.
         otherwise: Foreseen,
+    },
+    /// A transaction over several shards is committed, and executed in this one, its home.
+    Decided {
+        /// The revision of its writes here; the shard's latest if it changed nothing here.
+        revision: Revision,
+        /// Whether it changed anything, here or elsewhere.
+        changed: bool,
+        /// What the other shards have to know.
+        commitment: Commitment,
     },
     /// The attempt to prepare or decide is over. No effect.
     Over,
@@ -98,8 +114,14 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
     let command: Command<'_> =
         codec::decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match &command {
-        Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Compact { .. } => {}
+        Command::OpenSession(_)
+        | Command::OpenSessionOf { .. }
+        | Command::Compact { .. }
+        | Command::Cut { .. } => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
+        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
+            return Err(Refusal::Invalid(NOT_YET.into()));
+        }
         Command::Transact(transact) => {
             check_serial(transact.serial, transact.settled)?;
             transaction::validate(transact.body, value_bytes_max)?;

@@ -13,14 +13,14 @@
 //!
 //! Only the log raises the floor: no replica forgets by its own clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use dkv_base::id::{Revision, Stamp};
 
 use super::digest::{Digest, deletion_hash, key_hash};
-use super::rows::{HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
+use super::rows::{ChangedRows, HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
 use super::value_cache::{CachedValues, Place, Slot};
 
 /// Bytes of memory that a change takes, as counted for the limit of a history.
@@ -69,9 +69,8 @@ pub(super) struct History {
     deleted: BTreeMap<Arc<[u8]>, Origin>,
     versions: usize,
     bytes: u64,
-    /// Rows that changed since the changes were last taken; `None` for removed versions. Nothing
-    /// depends on their hash order.
-    changed: HashMap<VersionKey, Option<HistoryRow>>,
+    /// Rows that changed since the changes were last taken.
+    changed: ChangedRows,
     /// The revision that the hand of the eviction has reached.
     hand: Revision,
     /// Rows that were read back, until all are there.
@@ -102,6 +101,11 @@ impl History {
     /// Returns the changes after a revision.
     pub(super) fn changes_after(&self, after: Revision) -> impl Iterator<Item = &Change> {
         self.changes.range(self.first_after(after)..)
+    }
+
+    /// Returns the changes, latest first.
+    pub(super) fn latest_changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().rev()
     }
 
     /// Returns the place of the first change after a revision.
@@ -234,7 +238,7 @@ impl History {
 
     fn note(&mut self, key: &Arc<[u8]>, row: HistoryRow) {
         let name = VersionKey { key: Arc::clone(key), revision: row.origin.revision };
-        self.changed.insert(name, Some(row));
+        self.changed.push(name, Some(row));
     }
 
     fn push(&mut self, key: &Arc<[u8]>, revision: Revision, replaced: Option<Box<PastVersion>>) {
@@ -308,7 +312,7 @@ impl History {
             residents.went(value);
         }
         let name = VersionKey { key: Arc::clone(key), revision: past.origin.revision };
-        self.changed.insert(name, None);
+        self.changed.push(name, None);
     }
 
     /// Returns the number of rows that changed since the changes were last taken.
@@ -317,15 +321,13 @@ impl History {
     }
 
     /// Takes the changed rows.
-    pub(super) fn take_changed(&mut self) -> HashMap<VersionKey, Option<HistoryRow>> {
+    pub(super) fn take_changed(&mut self) -> ChangedRows {
         std::mem::take(&mut self.changed)
     }
 
     /// Puts back rows that could not be written.
-    pub(super) fn restore_changed(&mut self, rows: HashMap<VersionKey, Option<HistoryRow>>) {
-        for (name, row) in rows {
-            self.changed.entry(name).or_insert(row);
-        }
+    pub(super) fn restore_changed(&mut self, rows: ChangedRows) {
+        self.changed.prepend(rows);
     }
 
     /// Adds a row that was read back; it is in its place once [`Self::finish_load`] is done.

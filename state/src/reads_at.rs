@@ -7,12 +7,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{KeyRange, Keys, Span, Version};
+use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
 use super::history::{Change, PastValue, PastVersion};
+use super::limits;
 use super::rows::{Origin, Row};
 use super::scan::{Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
@@ -20,6 +21,13 @@ use super::value_cache::{Place, Slot};
 
 /// Most changes that one call looks at, because the state stays locked meanwhile.
 const CHANGES_LOOKED_AT_MAX: usize = 4096;
+
+/// Most changes after its moment that a cut looks back over, because the entry that makes it holds
+/// up the shard meanwhile.
+const CUT_CHANGES_MAX: usize = 1 << 16;
+/// Changes not after its moment that a cut looks back over: more than there are parts of
+/// transactions that it waits for.
+const CUT_EARLIER_MAX: usize = 2 * limits::PARTS_MAX;
 
 /// Why a state cannot be read at a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +124,7 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value }
+        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
     }
 
     fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {
@@ -172,7 +180,7 @@ impl ShardState {
     /// Returns the revision to which the floor must rise for the history to lose at least `excess`
     /// bytes, or every change stamped before `stamp`; `None` if nothing is to go. Looks at a
     /// bounded number of changes.
-    pub fn compactable(&self, excess: u64, stamp: dkv_base::id::Stamp) -> Option<Revision> {
+    pub fn compactable(&self, excess: u64, stamp: Stamp) -> Option<Revision> {
         let (mut found, mut bytes) = (None, 0);
         for change in self.history().changes_after(self.floor()).take(2 * CHANGES_LOOKED_AT_MAX) {
             let version = self.made_by(change);
@@ -186,9 +194,9 @@ impl ShardState {
         found
     }
 
-    fn kept(&self, revision: Revision) -> Result<(), NotKept> {
+    fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
-        if revision < floor {
+        if revision.min(base) < floor {
             return Err(NotKept::Compacted { floor });
         }
         if revision > latest {
@@ -197,11 +205,34 @@ impl ShardState {
         Ok(())
     }
 
-    /// Looks a key up at a revision; `None` if it did not exist then.
+    /// Returns the cut at a moment, if it is the end of the history but for the latest writes.
+    pub(super) fn cut_at(&self, moment: Stamp) -> Option<Cut> {
+        let mut base = self.revision();
+        // Stamps do not quite follow revisions: the part of a transaction over several shards may
+        // have an earlier one than writes of other keys before it.
+        let mut earlier = 0;
+        for (seen, change) in self.history().latest_changes().enumerate() {
+            if self.made_by(change).is_some_and(|made| made.origin.stamp > moment) {
+                if seen >= CUT_CHANGES_MAX {
+                    return None;
+                }
+                base = Revision(change.revision.0 - 1);
+            } else {
+                earlier += 1;
+                if earlier > CUT_EARLIER_MAX {
+                    break;
+                }
+            }
+        }
+        Some(Cut { revision: self.revision(), base, moment })
+    }
+
+    /// Looks a key up at a cut; `None` if it did not exist then.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub fn get_at(&self, key: &[u8], at: Revision) -> Result<Option<FoundVersion>, NotKept> {
+    pub fn get_at(&self, key: &[u8], at: impl Into<Cut>) -> Result<Option<FoundVersion>, NotKept> {
+        let at = at.into();
         self.kept(at)?;
         let found = self.find_at(key, at);
         Ok(found.filter(|found| found.value != VersionValue::Deleted))
@@ -215,13 +246,14 @@ impl ShardState {
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    fn find_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
+    fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
+        let is_in = |origin: Origin| origin.revision <= at.revision && origin.stamp <= at.moment;
         let newest = self.newest(key)?;
-        if newest.origin.revision <= at {
+        if is_in(newest.origin) {
             return Some(newest);
         }
         let mut past = self.history().before(key, newest.origin.revision);
-        let found = past.find(|past| past.origin.revision <= at)?;
+        let found = past.find(|past| is_in(past.origin))?;
         Some(FoundVersion::past(&newest.key, found))
     }
 
@@ -265,11 +297,12 @@ impl ShardState {
         (found, false)
     }
 
-    /// Returns the first keys of a span as they were at a revision, as many as fit a page.
+    /// Returns the first keys of a span as they were at a cut, as many as fit a page.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub fn list_at(&self, span: &Span, at: Revision) -> Result<Listed, NotKept> {
+    pub fn list_at(&self, span: &Span, at: impl Into<Cut>) -> Result<Listed, NotKept> {
+        let at = at.into();
         self.kept(at)?;
         let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);

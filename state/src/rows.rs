@@ -21,6 +21,8 @@
 //! 's' 115    session id    the session, postcard
 //! ```
 
+mod changed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ use dkv_wire::codec;
 use dkv_wire::message::Stored;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+pub(crate) use changed::ChangedRows;
 
 use super::limits;
 
@@ -334,8 +338,8 @@ pub struct Changes {
     pub(super) generation: Generation,
     /// Keys; `None` for those that were deleted.
     pub(super) keys: HashMap<Arc<[u8]>, Option<Row>>,
-    /// Past versions; `None` for those that were removed.
-    pub(super) history: HashMap<VersionKey, Option<HistoryRow>>,
+    /// Past versions.
+    pub(super) history: ChangedRows,
     /// Rows of the small tables, encoded; `None` for those that were removed.
     pub(super) small: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
     /// Sessions, encoded; `None` for those that ended.
@@ -357,7 +361,7 @@ impl Changes {
         &self.meta
     }
 
-    /// Returns the number of rows that a checkpoint of these changes writes or removes.
+    /// Returns the number of rows that a checkpoint of these changes writes or removes, at most.
     pub fn len(&self) -> usize {
         self.keys.len()
             + self.history.len()
@@ -373,7 +377,7 @@ impl Changes {
 
     /// Returns whether any value is at least this long.
     pub fn has_value_of(&self, bytes: usize) -> bool {
-        let history = self.history.values().flatten().map(HistoryRow::value_len);
+        let history = self.history.rows().filter_map(|(_, row)| row).map(HistoryRow::value_len);
         let keys = self.keys.values().flatten().map(|row| row.value.len());
         let small = self.small.iter().filter_map(|(_, _, row)| row.as_ref().map(Vec::len));
         keys.chain(history).chain(small).any(|length| length >= bytes)
@@ -387,8 +391,8 @@ impl Changes {
             .map(|(key, row)| key.len() + 32 + row.as_ref().map_or(0, |row| row.value.len()));
         let history = self
             .history
-            .iter()
-            .map(|(name, row)| name.key.len() + 33 + row.as_ref().map_or(0, HistoryRow::value_len));
+            .rows()
+            .map(|(name, row)| name.key.len() + 33 + row.map_or(0, HistoryRow::value_len));
         let sessions = self.sessions.iter().map(|(_, row)| 16 + row.as_ref().map_or(0, Vec::len));
         let small = self.small.iter();
         let small = small.map(|(_, key, row)| key.len() + row.as_ref().map_or(0, Vec::len));

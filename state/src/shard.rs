@@ -337,7 +337,9 @@ impl ShardState {
         needed: &Needed,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
-            None => CommandResult::Invalid,
+            None | Some(Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_)) => {
+                CommandResult::Invalid
+            }
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 self.open_session(session, HolderId(Uuid::nil()))
@@ -348,6 +350,15 @@ impl ShardState {
                 self.history.compact(floor.min(self.revision));
                 self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
                 self.nothing_new()
+            }
+            Some(Command::Cut { moment }) => {
+                // What is prepared from now on gets a later stamp, so that this is waited for once.
+                self.note_stamp(moment);
+                match self.cut_at(moment) {
+                    _ if self.is_undecided_at(moment) => CommandResult::Locked,
+                    Some(cut) => CommandResult::Cut(cut),
+                    None => CommandResult::Invalid,
+                }
             }
             Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
                 self.write(&write, now).into()
@@ -383,7 +394,7 @@ impl ShardState {
             Some(Command::Prepare(prepare)) => self.prepare(&prepare, needed).map_err(missing)?,
             Some(Command::Decide(decide)) => self.decide(&decide, now, needed).map_err(missing)?,
             Some(Command::Finish { id, committed }) => {
-                self.finish(id, committed, now, needed).map_err(missing)?
+                self.finish(id, committed, needed).map_err(missing)?
             }
             Some(Command::Resolve { id, abort }) => self.resolve(id, abort),
             Some(Command::Forget(id)) => self.forget(id),
@@ -421,6 +432,11 @@ impl ShardState {
     pub(super) fn stamp_after(&mut self, now: Stamp, after: Stamp) -> Stamp {
         self.stamp = now.max(self.stamp.next()).max(after.next());
         self.stamp
+    }
+
+    /// Records that a write has this stamp.
+    pub(super) fn note_stamp(&mut self, stamp: Stamp) {
+        self.stamp = self.stamp.max(stamp);
     }
 
     /// Applies an eventual write from an outbox. The write with the later stamp wins, whichever
@@ -554,7 +570,9 @@ fn find<'a>(
     keys: &'a mut BTreeMap<Arc<[u8]>, Slot>,
     key: &[u8],
 ) -> Option<(&'a Arc<[u8]>, &'a mut Slot)> {
-    keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key))).next()
+    // A second bound would be compared with as many keys as the first one.
+    let mut from = keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Unbounded));
+    from.next().filter(|(found, _)| ***found == *key)
 }
 
 #[cfg(test)]

@@ -60,10 +60,13 @@ impl ShardState {
                 TransactionOperation::List { keys, keys_max } => {
                     self.list_seen(&keys, keys_max, &seen_at)?
                 }
-                TransactionOperation::Put(key, _) => match self.get_at(key, revision)? {
-                    Some(found) => FoundResult::Put(found),
-                    None => FoundResult::Deleted(0),
-                },
+                TransactionOperation::Put(key, _)
+                | TransactionOperation::PutAttached { key, .. } => {
+                    match self.get_at(key, revision)? {
+                        Some(found) => FoundResult::Put(found),
+                        None => FoundResult::Deleted(0),
+                    }
+                }
                 TransactionOperation::Increment { key, .. }
                 | TransactionOperation::Append { key, .. } => match self.get_at(key, revision)? {
                     Some(found) => FoundResult::Changed(found),

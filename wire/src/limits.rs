@@ -50,6 +50,18 @@ pub const HISTORY_BYTES_MAX: u64 = 64 * MIB as u64;
 pub const SHARD_HISTORY_BYTES_MIN: u64 = MIB as u64;
 /// Age at which a version in the history of a shard is forgotten.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
+/// Leases in one shard.
+pub const LEASES_MAX: usize = 100_000;
+/// Leases in one shard that were granted to one holder.
+pub const HOLDER_LEASES_MAX: usize = LEASES_MAX / 10;
+/// Shortest time to live of a lease. It is longer than an election takes.
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
+/// Shortest time to live of a key.
+pub const KEY_TTL_MIN: Duration = Duration::from_millis(100);
+/// Longest time to live of a lease or a key.
+pub const TTL_MAX: Duration = Duration::from_secs(3650 * DAY_S);
+/// Keys that one command deletes because their time is over.
+pub const EXPIRE_KEYS_MAX: usize = 1024;
 /// Requests of one connection that a node has in progress before it stops reading from it.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Streams that one authenticated peer may have open at once. QUIC reserves memory for each in

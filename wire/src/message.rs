@@ -7,6 +7,7 @@ mod join;
 mod request;
 mod history;
 mod keys;
+mod lease;
 mod read;
 mod scan;
 mod command;
@@ -21,14 +22,15 @@ mod watch;
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
-pub use command::{Command, Condition, Deposited, Operation, Write};
+pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
 pub use commit::{
-    Attempt, AttemptId, Decide, Decision, PartReceipt, Prepare, PrepareAnswer, PrepareHome,
-    Prospect, Resolution, TransactOver,
+    Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
+    PrepareHome, Prospect, Resolution, TransactOver,
 };
-pub use history::{Version, Versions};
+pub use history::{Cut, Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
+pub use lease::{Attach, Expire, KeyExpiry, LeaseAction, LeaseCommand, LeaseStatus};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,

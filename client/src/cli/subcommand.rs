@@ -72,11 +72,13 @@ impl Subcommand {
                     None => words("watch", &[], &how),
                 }
             }
-            Self::Scan { prefix, after, limit, keys, revision, .. } => {
+            Self::Scan { prefix, after, limit, keys, revision, snapshot, .. } => {
                 let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
                 let (prefix, after) = (bytes(prefix), bytes(after));
                 let (limit, keys_only, revision) = (*limit, *keys, revision.map(Revision));
-                Ok(Some(Command::Scan(Scan { prefix, after, limit, keys_only, revision })))
+                let snapshot = *snapshot;
+                let scan = Scan { prefix, after, limit, keys_only, revision, snapshot };
+                Ok(Some(Command::Scan(scan)))
             }
             _ => Ok(None),
         }

@@ -197,6 +197,9 @@ fn history_and_watches_have_options() {
     assert_eq!(line("get k --revision 17"), Command::Read { key: key("k"), how: then });
     let then = Scan { prefix: b"a".to_vec(), revision: Some(Revision(17)), ..Scan::default() };
     assert_eq!(line("scan a --revision 17"), Command::Scan(then));
+    let now = Scan { prefix: b"a".to_vec(), snapshot: true, ..Scan::default() };
+    assert_eq!(line("scan a --snapshot"), Command::Scan(now));
+    assert!(wrong("scan --snapshot --revision 3").contains("--revision N|--snapshot"));
     let all = Watch::default();
     assert_eq!(line("watch"), Command::Watch(all.clone()));
     let users = Watch { keys: b"user/".to_vec(), ..all };
@@ -326,7 +329,7 @@ fn any_scan() -> impl Strategy<Value = Scan> {
     (bytes(), bytes(), numbers, any::<bool>()).prop_map(
         |(prefix, after, (limit, revision), keys_only)| {
             let revision = revision.map(Revision);
-            Scan { prefix, after, limit, keys_only, revision }
+            Scan { prefix, after, limit, keys_only, revision, snapshot: false }
         },
     )
 }

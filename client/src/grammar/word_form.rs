@@ -49,7 +49,7 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     keyword("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
     keyword(
         "scan",
-        "scan [PREFIX] [--after KEY] [--limit N] [--keys] [--revision N]",
+        "scan [PREFIX] [--after KEY] [--limit N] [--keys] [--revision N|--snapshot]",
         "list keys and values in order, as CSV that load accepts",
         false,
     ),
@@ -226,6 +226,7 @@ fn is_option(word: &[u8]) -> bool {
                 | b"--keys"
                 | b"--json"
                 | b"--revision"
+                | b"--snapshot"
                 | b"--before"
                 | b"--key"
                 | b"--from"
@@ -388,7 +389,11 @@ fn scan(words: &[&[u8]], form: &str) -> Result<Option<Scan>, GrammarError> {
                 scan.keys_only = true;
                 rest
             }
-            [b"--revision", number, rest @ ..] if scan.revision.is_none() => {
+            [b"--snapshot", rest @ ..] if !scan.snapshot && scan.revision.is_none() => {
+                scan.snapshot = true;
+                rest
+            }
+            [b"--revision", number, rest @ ..] if scan.revision.is_none() && !scan.snapshot => {
                 scan.revision = Some(Revision(whole(number, "a revision", form)?));
                 rest
             }

@@ -1,6 +1,8 @@
 //! Earlier values: at a revision, as the history of a key, and after compaction.
 
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dkv_api::{Client, Error, GroupId, HistoryOptions, Revision, ScanOptions};
 use dkv_test_support::{eventually, output};
@@ -172,4 +174,69 @@ async fn with_several_shards_a_revision_needs_its_shard() {
         let said = ended(line, &network.dkv(line).await, status);
         assert!(said.contains(says), "{line:?}: {said}");
     }
+}
+
+/// A writer puts the number of the round into every key, over and over: a snapshot has what was
+/// complete when it began, and nothing that began after it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_all_shards_is_of_one_moment_and_stays_as_it_is() {
+    const KEYS: usize = 40;
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    let rounds = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (writing, written, stopped) = (network.client().await, Arc::clone(&rounds), stop.clone());
+    let writer = tokio::spawn(async move {
+        let mut round = 0_u64;
+        while !stopped.load(Ordering::SeqCst) {
+            round += 1;
+            for key in 0..KEYS {
+                writing.write(format!("key-{key:02}"), round.to_string()).await.unwrap();
+            }
+            written.store(round, Ordering::SeqCst);
+        }
+    });
+    let mut kept = Vec::new();
+    while kept.len() < 20 {
+        let before = rounds.load(Ordering::SeqCst);
+        let snapshot = client.snapshot().await.unwrap();
+        let after = rounds.load(Ordering::SeqCst);
+        let listed = listed(&snapshot).await;
+        assert!(before == 0 || listed.len() == KEYS, "{listed:?}");
+        for (key, round) in &listed {
+            let round: u64 = round.parse().unwrap();
+            assert!(round >= before, "{key} is of round {round}, and {before} was complete");
+            assert!(round <= after + 1, "{key} is of round {round}, and {after} was complete");
+        }
+        kept.push((snapshot, listed));
+        if kept.len() == 10 {
+            let coordinator = network.coordinator().await;
+            network.kill_node(coordinator);
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    writer.await.unwrap();
+    // Each is what it was, to another client that has only its token too.
+    let other = network.client().await;
+    for (snapshot, before) in &kept {
+        assert_eq!(listed(snapshot).await, *before);
+        let token = snapshot.token().to_string().parse().unwrap();
+        assert_eq!(listed(&other.snapshot_of(token)).await, *before);
+        if let Some((key, value)) = before.first() {
+            assert_eq!(snapshot.read(key).await.unwrap().value, *value);
+        }
+    }
+    let ran = network.dkv(&["scan", "key-0", "--snapshot", "--keys"]).await;
+    assert_eq!(output(&ran.stdout).lines().count(), 10, "{}", output(&ran.stderr));
+    let both = ["scan", "--snapshot", "--revision", "3"];
+    assert_eq!(network.dkv(&both).await.status.code(), Some(2));
+}
+
+async fn listed(snapshot: &dkv_api::Snapshot) -> Vec<(String, String)> {
+    let mut scan = snapshot.scan(ScanOptions::default());
+    let mut listed = Vec::new();
+    while let Some(pair) = scan.next().await.unwrap() {
+        listed.push((output(&pair.key).to_owned(), output(&pair.value.unwrap()).to_owned()));
+    }
+    listed
 }

@@ -129,7 +129,11 @@ async fn every_node_shows_each_change_once_and_another_goes_on_after_a_kill() {
     }
     let key = bytes::Bytes::from("watched/1");
     for connection in &connections {
-        let read = |revision| RequestBody::ReadAt { shard: SHARD, key: key.clone(), revision };
+        let read = |revision: Revision| RequestBody::ReadAt {
+            shard: SHARD,
+            key: key.clone(),
+            at: revision.into(),
+        };
         let version = match ask(connection, read(latest)).await.unwrap() {
             Ok(Answer::VersionAt(_, version)) => version.unwrap(),
             other => panic!("{other:?}"),

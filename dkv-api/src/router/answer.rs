@@ -52,6 +52,7 @@ impl<W> Pending<W> {
             )
             | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
             | (RequestKind::History { .. }, Answer::Versions(..))
+            | (RequestKind::Cut { .. }, Answer::Cut(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (
@@ -239,8 +240,15 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::WrittenEverywhere { receipt, .. }
         | Answer::VersionAt(receipt, _)
         | Answer::Versions(receipt, _)
+        | Answer::Cut(receipt, _)
         | Answer::Transacted { receipt, .. }
-        | Answer::TransactedOver { receipt, .. } => Some(*receipt),
+        | Answer::TransactedOver { receipt, .. }
+        | Answer::Granted(receipt)
+        | Answer::Revoked { receipt, .. }
+        | Answer::KeptAlive { receipt, .. }
+        | Answer::Leases { receipt, .. }
+        | Answer::Lease { receipt, .. }
+        | Answer::KeyExpiry(receipt, _) => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }

@@ -7,7 +7,7 @@ use dkv_base::id::{GroupId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
-    Command, Condition, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Transact,
+    Command, Condition, Cut, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Transact,
     TransactOver, Write,
 };
 
@@ -24,10 +24,12 @@ pub(crate) enum RequestKind {
     /// Asks which replica answers first, and for the shard's latest revision there. Goes to the
     /// nodes of `avoid` last; to the primary if the revision must be the `latest`.
     Locate { shard: GroupId, latest: bool, avoid: Vec<NodeId> },
-    /// Reads a key at a revision.
-    ReadAt { key: Bytes, revision: Revision },
-    /// Lists a page of the keys of a shard at a revision.
-    ScanAt { shard: GroupId, span: Span, revision: Revision },
+    /// Reads a key at a cut.
+    ReadAt { key: Bytes, at: Cut },
+    /// Lists a page of the keys of a shard at a cut.
+    ScanAt { shard: GroupId, span: Span, at: Cut },
+    /// Cuts the history of a shard at a moment.
+    Cut { shard: GroupId, moment: Stamp },
     /// Lists versions of a key.
     History { key: Bytes, before: Revision, versions_max: u32 },
     /// Raises the floor of a shard's history.
@@ -201,6 +203,7 @@ impl RequestKind {
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
             | Self::History { .. }
+            | Self::Cut { .. }
             | Self::Open { .. } => false,
         }
     }
@@ -263,6 +266,7 @@ impl RequestKind {
             Self::Scan { shard, .. }
             | Self::Locate { shard, .. }
             | Self::ScanAt { shard, .. }
+            | Self::Cut { shard, .. }
             | Self::Compact { shard, .. } => Some(*shard),
             _ => None,
         }
@@ -302,12 +306,11 @@ impl RequestKind {
                 };
                 RequestBody::Scan { shard, span: empty_span(), mode }
             }
-            Self::ReadAt { key, revision } => {
-                RequestBody::ReadAt { shard, key: key.clone(), revision: *revision }
+            Self::ReadAt { key, at } => RequestBody::ReadAt { shard, key: key.clone(), at: *at },
+            Self::ScanAt { span, at, .. } => {
+                RequestBody::ScanAt { shard, span: span.clone(), at: *at }
             }
-            Self::ScanAt { span, revision, .. } => {
-                RequestBody::ScanAt { shard, span: span.clone(), revision: *revision }
-            }
+            Self::Cut { moment, .. } => RequestBody::Cut { shard, moment: *moment },
             Self::History { key, before, versions_max } => RequestBody::History {
                 shard,
                 key: key.clone(),

@@ -235,7 +235,7 @@ impl Script {
                 let (key, shard) = (Bytes::from_static(b"k"), GroupId(1));
                 let number = || rest.first().map_or(0, |number| number.parse().unwrap());
                 let kind = match words[0] {
-                    "readat" => RequestKind::ReadAt { key, revision: Revision(number()) },
+                    "readat" => RequestKind::ReadAt { key, at: Revision(number()).into() },
                     "scanat" => {
                         let span = Span {
                             prefix: Bytes::new(),
@@ -244,7 +244,7 @@ impl Script {
                             bytes_max: 100,
                             values: true,
                         };
-                        RequestKind::ScanAt { shard, span, revision: Revision(number()) }
+                        RequestKind::ScanAt { shard, span, at: Revision(number()).into() }
                     }
                     "history" => {
                         let (before, versions_max) = (Revision(number()), 5);
@@ -370,8 +370,8 @@ impl Script {
                 let again = if again { " again" } else { "" };
                 format!("deposit at {} us{again}", stamp.since_1970().as_micros())
             }
-            RequestBody::ReadAt { revision, .. } => format!("read at {revision}"),
-            RequestBody::ScanAt { revision, .. } => format!("scan at {revision}"),
+            RequestBody::ReadAt { at, .. } => format!("read at {}", at.revision),
+            RequestBody::ScanAt { at, .. } => format!("scan at {}", at.revision),
             RequestBody::History { before, .. } => format!("history before {before}"),
             RequestBody::Compact { floor, .. } => format!("compact to {floor}"),
             RequestBody::Scan { mode, .. } => format!("scan {mode:?}"),

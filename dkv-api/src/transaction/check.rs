@@ -81,7 +81,10 @@ fn parts<'a>(operation: &TransactionOperation<'a>) -> (Keys<'a>, bool, usize) {
     match *operation {
         TransactionOperation::Get(key) => (Keys::Key(key), false, 0),
         TransactionOperation::List { keys, .. } => (keys, false, 0),
-        TransactionOperation::Put(key, value) => (Keys::Key(key), true, value.len()),
+        TransactionOperation::Put(key, value)
+        | TransactionOperation::PutAttached { key, value, .. } => {
+            (Keys::Key(key), true, value.len())
+        }
         TransactionOperation::Append { key, bytes } => (Keys::Key(key), true, bytes.len()),
         TransactionOperation::Delete(key) | TransactionOperation::Increment { key, .. } => {
             (Keys::Key(key), true, 0)

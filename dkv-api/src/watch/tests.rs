@@ -1,6 +1,6 @@
 //! Watches as plain data: every change comes once and in order, wherever the streams are cut.
 
-use dkv_base::id::NodeId;
+use dkv_base::id::{LeaseId, NodeId};
 use dkv_wire::message::{Change, Refusal, WatchFrame};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -17,7 +17,8 @@ fn change(revision: u64, key: &str) -> Change {
     let value = (!revision.0.is_multiple_of(5)).then(|| Bytes::from(revision.to_string()));
     let version = u64::from(value.is_some());
     let stamp = Stamp(revision.0);
-    let version = Version { revision, created: revision, version, stamp, value };
+    let (created, lease) = (revision, LeaseId::default());
+    let version = Version { revision, created, version, stamp, value, lease };
     Change { key: Bytes::copy_from_slice(key.as_bytes()), version, previous: None }
 }
 

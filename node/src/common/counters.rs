@@ -32,10 +32,14 @@ pub(crate) fn kind(body: &RequestBody) -> usize {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } | RequestBody::ReadAt { .. } => 1,
         RequestBody::Read { .. } => 0,
         RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. } => 2,
-        RequestBody::Propose { .. } | RequestBody::Deposit { .. } => 3,
+        RequestBody::Leases { .. } | RequestBody::LeaseInfo { .. } => 2,
+        RequestBody::KeyTtl { .. } => 0,
+        RequestBody::Propose { .. }
+        | RequestBody::Deposit { .. }
+        | RequestBody::KeepAlive { .. } => 3,
         RequestBody::View => 4,
         RequestBody::Status => 5,
-        RequestBody::Committed { .. } | RequestBody::Reach { .. } => 6,
+        RequestBody::Committed { .. } | RequestBody::Cut { .. } | RequestBody::Reach { .. } => 6,
         _ => 7,
     }
 }
@@ -53,7 +57,10 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             | Refusal::TooLarge { .. }
             | Refusal::Compacted { .. }
             | Refusal::NotYet { .. }
-            | Refusal::Unfit { .. },
+            | Refusal::Unfit { .. }
+            | Refusal::NoLease { .. }
+            | Refusal::LeaseExists { .. }
+            | Refusal::TooManyLeases { .. },
         ) => 6,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.

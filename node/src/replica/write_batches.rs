@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
-use dkv_wire::message::{Answer, Level, PrepareAnswer, Prospect, Receipt, Refusal};
+use dkv_wire::message::{Answer, Commitment, Level, PrepareAnswer, Prospect, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
@@ -297,15 +297,22 @@ fn to_answer(
             Ok(Answer::Transacted { receipt, succeeded, changed, results })
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
+        CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
         CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
         CommandResult::Locked => Ok(Answer::Prepared(PrepareAnswer::Locked)),
+        // The other shards need exactly this stamp.
+        CommandResult::Decided { revision, changed, commitment } => {
+            let Commitment { succeeded, stamp } = commitment;
+            let (receipt, results) = (Receipt { stamp, ..receipt(revision) }, None);
+            Ok(Answer::Transacted { receipt, succeeded, changed, results })
+        }
         CommandResult::Over => Ok(Answer::Prepared(PrepareAnswer::Over)),
         CommandResult::Resolved(resolution) => Ok(Answer::Resolved(resolution)),
-        CommandResult::Prepared { holds, revision, then, otherwise } => {
+        CommandResult::Prepared { holds, revision, stamp, then, otherwise } => {
             let (then, otherwise) = (to_prospect(then), to_prospect(otherwise));
-            let prepared = PrepareAnswer::Prepared { holds, revision, then, otherwise };
+            let prepared = PrepareAnswer::Prepared { holds, revision, stamp, then, otherwise };
             Ok(Answer::Prepared(prepared))
         }
         CommandResult::TooEarly => Err(too_early()),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Term};
+use dkv_base::id::{GroupId, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Prepare, ReadBounds, ReadMode, Refusal, RequestBody, Span, Transact, TransactOver,
-    Write,
+    Answer, Command, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span,
+    Transact, TransactOver, Write,
 };
 use tokio::time::Instant;
 
@@ -95,6 +95,38 @@ pub(super) fn scan(
         return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
     }
     read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
+}
+
+/// Cuts the history of a shard that this node leads, for a snapshot.
+pub(super) fn cut(context: &RequestContext<'_>, shard: GroupId, moment: Stamp, reply: ReplyTo) {
+    let node = context.node;
+    let Some(replica) = shard_here(node.replicas(), shard) else {
+        return reply.refuse(elsewhere(node, shard));
+    };
+    if !node.clock().allows(moment) {
+        let why = "the moment is more than an hour ahead of this node's clock";
+        return reply.refuse(Refusal::Invalid(why.into()));
+    }
+    if node.store().disk_full() {
+        return reply.refuse(disk_full());
+    }
+    let patience = context.patience();
+    let cutting = Arc::clone(&replica);
+    replica.spawn(async move {
+        let cut = tokio::time::timeout(patience, cutting.cut(moment)).await;
+        reply.send(match cut {
+            Ok(Ok(Some((term, cut)))) => {
+                let receipt = cutting.who().receipt(term, Level::Strong, Some(0));
+                let receipt = Receipt { revision: cut.revision, stamp: moment, ..receipt };
+                Ok(Answer::Cut(receipt, cut))
+            }
+            Ok(Ok(None)) => Err(Refusal::Unavailable(
+                "the shard has written too much since that moment; take a later one".into(),
+            )),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Refusal::Unavailable("no quorum took it before its deadline".into())),
+        });
+    });
 }
 
 /// Answers a request about the history of a shard.
@@ -192,11 +224,14 @@ fn may_write(context: &RequestContext<'_>, command: &Bytes) -> Result<(), Refusa
     let valid = dkv_state::validate(command, node.settings().value_bytes_max);
     valid.and_then(|command| may_propose(context, &command))?;
     if node.store().disk_full() {
-        return Err(Refusal::Unavailable(
-            "the disk of the primary is full; writes go on once there is room on it".into(),
-        ));
+        return Err(disk_full());
     }
     Ok(())
+}
+
+fn disk_full() -> Refusal {
+    let why = "the disk of the primary is full; writes go on once there is room on it";
+    Refusal::Unavailable(why.into())
 }
 
 /// Checks that a command may go into the log in the name of its sender.
@@ -213,6 +248,10 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
             Err(Refusal::Denied("a session is opened in one's own name".into()))
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
+        Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
+        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
+            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
+        }
         Command::Prepare(_)
         | Command::Decide(_)
         | Command::Finish { .. }

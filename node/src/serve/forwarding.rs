@@ -26,13 +26,17 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The shard whose primary has to answer a request, if that is another node.
 pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<GroupId> {
     let (shard, anywhere) = match body {
-        RequestBody::Propose { shard, .. } => (*shard, false),
+        RequestBody::Propose { shard, .. } | RequestBody::Cut { shard, .. } => (*shard, false),
         RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
             (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }
         RequestBody::ReadAt { shard, .. }
         | RequestBody::ScanAt { shard, .. }
         | RequestBody::History { shard, .. } => (*shard, true),
+        RequestBody::KeepAlive { shard, .. }
+        | RequestBody::Leases { shard, .. }
+        | RequestBody::LeaseInfo { shard, .. }
+        | RequestBody::KeyTtl { shard, .. } => (*shard, false),
         _ => return None,
     };
     if !replicas.knows_shard(shard) {

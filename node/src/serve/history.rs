@@ -37,14 +37,14 @@ pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
 /// Answers a request about the history of a shard, of which this node has a replica.
 pub(crate) fn serve(group: &Arc<Replica>, body: RequestBody, deadline_ms: u32, reply: ReplyTo) {
     let query = match body {
-        RequestBody::ReadAt { key, revision, .. } => {
-            check_key(&key).map(|()| HistoryQuery::Key { key, at: revision })
+        RequestBody::ReadAt { key, at, .. } => {
+            check_key(&key).map(|()| HistoryQuery::Key { key, at })
         }
-        RequestBody::ScanAt { span, revision, .. } => {
+        RequestBody::ScanAt { span, at, .. } => {
             if span.prefix.len().max(span.after.len()) > limits::KEY_BYTES_MAX {
                 return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
             }
-            Ok(HistoryQuery::Page { span, at: revision })
+            Ok(HistoryQuery::Page { span, at })
         }
         RequestBody::History { key, before, versions_max, .. } => check_key(&key)
             .map(|()| HistoryQuery::Versions { key, before, versions_max: versions_max as usize }),

@@ -45,6 +45,9 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
         | RequestBody::History { .. }
+        | RequestBody::Leases { .. }
+        | RequestBody::LeaseInfo { .. }
+        | RequestBody::KeyTtl { .. }
         | RequestBody::Committed { .. }
         | RequestBody::Reach { .. }
         | RequestBody::Departed(_)
@@ -63,9 +66,19 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
         | RequestBody::History { .. }
+        | RequestBody::Cut { .. }
+        | RequestBody::Leases { .. }
+        | RequestBody::LeaseInfo { .. }
+        | RequestBody::KeyTtl { .. }
+        | RequestBody::KeepAlive { .. }
         | RequestBody::Propose { .. }
         | RequestBody::Deposit { .. } => {
-            let writes = matches!(body, RequestBody::Propose { .. } | RequestBody::Deposit { .. });
+            let writes = matches!(
+                body,
+                RequestBody::Propose { .. }
+                    | RequestBody::Deposit { .. }
+                    | RequestBody::KeepAlive { .. }
+            );
             match role {
                 Role::Client | Role::Admin | Role::Node => return Ok(()),
                 Role::Reader if !writes => return Ok(()),

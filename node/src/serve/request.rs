@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Identity;
-use dkv_wire::message::{Command, Request, RequestBody};
+use dkv_wire::message::{Command, Refusal, Request, RequestBody};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -121,6 +121,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         | RequestBody::History { shard, .. }
         | RequestBody::Compact { shard, .. } => {
             data::history(context, shard, request.body, reply);
+        }
+        RequestBody::Cut { shard, moment } => data::cut(context, shard, moment, reply),
+        RequestBody::KeepAlive { .. }
+        | RequestBody::Leases { .. }
+        | RequestBody::LeaseInfo { .. }
+        | RequestBody::KeyTtl { .. } => {
+            reply.refuse(Refusal::Unavailable("leases and expiry are not there yet".into()));
         }
         RequestBody::Committed { shard, followed } => {
             data::committed(context, shard, followed, reply);

@@ -6,7 +6,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::{codec, limits};
 
-use super::{check_key, check_size};
+use super::{NOT_YET, check_key, check_size};
 use crate::locks::PartKeys;
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.
@@ -58,6 +58,9 @@ fn check_operations(
             TransactionOperation::Append { key, bytes } => {
                 check_key(key)?;
                 check_size("value", bytes, value_bytes_max)?;
+            }
+            TransactionOperation::PutAttached { .. } => {
+                return Err(Refusal::Invalid(NOT_YET.into()));
             }
             TransactionOperation::DeleteAll(keys) => check_keys(keys)?,
         }

@@ -132,8 +132,9 @@ impl GroupStore {
         table: &tables::TableHandle,
         changes: &Changes,
     ) -> Result<Vec<StoredRow>, EngineError> {
-        let mut rows = Vec::with_capacity(changes.history.len());
-        for (name, row) in &changes.history {
+        let changed = changes.history.sorted();
+        let mut rows = Vec::with_capacity(changed.len());
+        for (name, row) in changed {
             let key = join_key(Table::History, &HistoryRow::key(&name.key, name.revision));
             let Some(HistoryRow { origin, value }) = row else {
                 rows.push((key, None));

@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::{
-    AttemptId, Command, Decide, Decision, Keys, PartReceipt, Prepare, Resolution, Transaction,
-    TransactionOperation,
+    AttemptId, Command, Commitment, Decide, Decision, Keys, PartReceipt, Prepare, Resolution,
+    Transaction, TransactionOperation,
 };
 
 use super::ShardState;
@@ -42,8 +42,8 @@ pub enum HomeRecord {
     Unfinished {
         /// The attempt.
         id: AttemptId,
-        /// Whether its compares held.
-        succeeded: bool,
+        /// What the other shards have to know.
+        commitment: Commitment,
         /// The other shards.
         participants: Vec<GroupId>,
     },
@@ -95,6 +95,7 @@ impl ShardState {
                 !self.is_locked(write.key) && !claimed.contains(write.key)
             }
             Some(Command::Transact(transact)) => !self.blocks_transaction(transact.body),
+            Some(Command::Cut { moment }) => !self.is_undecided_at(moment),
             Some(Command::Prepare(prepare)) => {
                 let transaction = validate_part(prepare.body);
                 let Some(keys) = transaction.as_ref().and_then(PartKeys::of) else { return true };
@@ -130,9 +131,9 @@ impl ShardState {
                 deadline_ms: *deadline_ms,
                 participants: participants.clone(),
             }),
-            Record::Committed { id, succeeded, parts, finished: false, .. } => {
+            Record::Committed { id, commitment, parts, finished: false, .. } => {
                 let participants = parts.iter().map(|part| part.shard).collect();
-                Some(HomeRecord::Unfinished { id: *id, succeeded: *succeeded, participants })
+                Some(HomeRecord::Unfinished { id: *id, commitment: *commitment, participants })
             }
             Record::Fenced { .. } | Record::Committed { finished: true, .. } => None,
         })
@@ -145,6 +146,12 @@ impl ShardState {
             Record::Committed { parts, .. } => Some(parts),
             Record::Fenced { .. } | Record::Pending { .. } => None,
         }
+    }
+
+    /// Returns whether a prepared transaction may get a stamp up to this moment, so that it is not
+    /// known yet what a cut there has to show.
+    pub(super) fn is_undecided_at(&self, moment: Stamp) -> bool {
+        self.attempts.parts().values().any(|part| part.stamp < moment)
     }
 
     /// Returns whether a lock keeps a transaction of this shard from being executed.
@@ -216,10 +223,11 @@ impl ShardState {
             self.fence(earlier);
         }
         if let Some(part) = self.attempts.parts().get(&id) {
-            return Ok(CommandResult::Prepared { holds, revision: part.at, then, otherwise });
+            let (revision, stamp) = (part.at, part.stamp);
+            return Ok(CommandResult::Prepared { holds, revision, stamp, then, otherwise });
         }
-        let (since_ms, revision) = (self.clock_ms(), self.revision());
-        match self.attempts.lock(id, (after, since_ms, revision), body, &mut self.digest) {
+        let (since_ms, revision, stamp) = (self.clock_ms(), self.revision(), self.stamp());
+        match self.attempts.lock(id, (after, since_ms, revision, stamp), body, &mut self.digest) {
             Locking::Done => {}
             Locking::Locked => return Ok(CommandResult::Locked),
             Locking::NoRoom => return no_room,
@@ -231,7 +239,7 @@ impl ShardState {
             let record = Record::Pending { id, deadline_ms, participants };
             self.attempts.set_record((session, serial), Some(record), &mut self.digest);
         }
-        Ok(CommandResult::Prepared { holds, revision, then, otherwise })
+        Ok(CommandResult::Prepared { holds, revision, stamp, then, otherwise })
     }
 
     fn foreseen(
@@ -256,11 +264,11 @@ impl ShardState {
         let name = (id.session, id.serial);
         match self.attempts.record(id.session, id.serial) {
             Some(Record::Pending { id: pending, .. }) if pending == id => {}
-            Some(Record::Committed { id: committed, revision, succeeded, changed, .. })
+            Some(Record::Committed { id: committed, revision, commitment, changed, .. })
                 if committed == id =>
             {
-                let (revision, succeeded, changed) = (*revision, *succeeded, *changed);
-                return Ok(CommandResult::Transacted { revision, succeeded, changed });
+                let (revision, commitment, changed) = (*revision, *commitment, *changed);
+                return Ok(CommandResult::Decided { revision, changed, commitment });
             }
             _ => return Ok(CommandResult::Over),
         }
@@ -269,18 +277,23 @@ impl ShardState {
             return Ok(CommandResult::Over);
         }
         let outcome = match decision {
-            Decision::Commit { succeeded, changed, parts } => {
+            Decision::Commit { succeeded, changed, after, parts } => {
                 let (succeeded, changed) = (*succeeded, *changed);
-                let Some(revision) = self.execute_part(*id, succeeded, now, needed)? else {
+                let own = self.attempts.parts().get(id).map_or(Stamp(0), |part| part.after);
+                let stamp = now.max(self.stamp().next()).max(after.next()).max(own.next());
+                let commitment = Commitment { succeeded, stamp };
+                let Some(revision) = self.execute_part(*id, commitment, needed)? else {
                     self.fence(*id);
                     return Ok(CommandResult::Over);
                 };
                 let finished = parts.is_empty();
                 let (id, parts) = (*id, parts.clone());
                 let record =
-                    Record::Committed { id, revision, succeeded, changed, parts, finished };
+                    Record::Committed { id, revision, commitment, changed, parts, finished };
                 self.attempts.set_record(name, Some(record), &mut self.digest);
-                Outcome::Transacted { revision, succeeded, changed }
+                let outcome = Outcome::Transacted { revision, succeeded, changed };
+                self.record(id.session, id.serial, outcome);
+                return Ok(CommandResult::Decided { revision, changed, commitment });
             }
             Decision::Unfit { operation, why } => {
                 self.attempts.unlock(*id, &mut self.digest);
@@ -295,8 +308,7 @@ impl ShardState {
     pub(super) fn finish(
         &mut self,
         id: AttemptId,
-        committed: Option<bool>,
-        now: Stamp,
+        committed: Option<Commitment>,
         needed: &Needed,
     ) -> Result<CommandResult, MissingValue> {
         let record = self.attempts.record(id.session, id.serial);
@@ -305,8 +317,8 @@ impl ShardState {
             return Ok(self.nothing_new());
         }
         match committed {
-            Some(succeeded) => {
-                self.execute_part(id, succeeded, now, needed)?;
+            Some(commitment) => {
+                self.execute_part(id, commitment, needed)?;
                 self.attempts.executed(id, &mut self.digest);
             }
             None => self.attempts.unlock(id, &mut self.digest),
@@ -319,8 +331,7 @@ impl ShardState {
     fn execute_part(
         &mut self,
         id: AttemptId,
-        succeeded: bool,
-        now: Stamp,
+        Commitment { succeeded, stamp }: Commitment,
         needed: &Needed,
     ) -> Result<Option<Revision>, MissingValue> {
         let Some(part) = self.attempts.parts().get(&id).cloned() else { return Ok(None) };
@@ -330,7 +341,7 @@ impl ShardState {
             }
             None => None,
         };
-        let revision = planned.map(|changes| self.make(changes, now, part.after).0);
+        let revision = planned.map(|changes| self.make(changes, stamp).0);
         self.attempts.unlock(id, &mut self.digest);
         Ok(revision)
     }
@@ -340,9 +351,8 @@ impl ShardState {
         let (session, serial) = (id.session, id.serial);
         let aborted = CommandResult::Resolved(Resolution::Aborted);
         match self.attempts.record(session, serial) {
-            Some(Record::Committed { id: committed, succeeded, .. }) if *committed == id => {
-                let succeeded = *succeeded;
-                return CommandResult::Resolved(Resolution::Committed { succeeded });
+            Some(Record::Committed { id: committed, commitment, .. }) if *committed == id => {
+                return CommandResult::Resolved(Resolution::Committed(*commitment));
             }
             Some(Record::Committed { .. }) => return aborted,
             Some(Record::Fenced { upto }) if id.attempt <= *upto => return aborted,
@@ -389,8 +399,9 @@ impl ShardState {
         };
         let may_ask = self.sessions.outcome(id.session, id.serial).is_some();
         let record = match record {
-            Record::Committed { revision, succeeded, changed, parts, .. } if may_ask => {
-                Some(Record::Committed { id, revision, succeeded, changed, parts, finished: true })
+            Record::Committed { revision, commitment, changed, parts, .. } if may_ask => {
+                let finished = true;
+                Some(Record::Committed { id, revision, commitment, changed, parts, finished })
             }
             _ => None,
         };

@@ -45,7 +45,8 @@ impl ShardState {
                     FoundResult::Got(made(key))
                 }
                 TransactionOperation::Get(key) => FoundResult::Got(now(key)),
-                TransactionOperation::Put(key, _) => FoundResult::Put(made(key)?),
+                TransactionOperation::Put(key, _)
+                | TransactionOperation::PutAttached { key, .. } => FoundResult::Put(made(key)?),
                 TransactionOperation::Increment { key, .. }
                 | TransactionOperation::Append { key, .. } => FoundResult::Changed(made(key)?),
                 TransactionOperation::Delete(key) => {

@@ -1,4 +1,4 @@
-//! Loading of a shard's state from rows.
+//! Loading a state from the rows of a checkpoint or a snapshot.
 
 use std::sync::Arc;
 

@@ -127,7 +127,8 @@ impl ShardState {
         let operations = if succeeded { then } else { otherwise };
         Ok(match self.planned(operations, needed)? {
             Ok(changes) => {
-                let (revision, changed) = self.make(changes, now, transact.after);
+                let stamp = self.stamp_after(now, transact.after);
+                let (revision, changed) = self.make(changes, stamp);
                 Outcome::Transacted { revision, succeeded, changed }
             }
             Err((operation, why)) => Outcome::Unfit { operation, why },
@@ -169,17 +170,13 @@ impl ShardState {
             .any(|(key, change)| matches!(change, Change::Put(_)) || self.keys().contains_key(key))
     }
 
-    /// Makes changes at the next revision. Returns the revision, and whether anything changed.
-    pub(super) fn make(
-        &mut self,
-        mut changes: Changes,
-        now: Stamp,
-        after: Stamp,
-    ) -> (Revision, bool) {
+    /// Makes changes at the next revision, with a stamp later than those of their keys. Returns the
+    /// revision, and whether anything changed.
+    pub(super) fn make(&mut self, mut changes: Changes, stamp: Stamp) -> (Revision, bool) {
         // In the order of keys, as they are when the state is loaded.
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
         let changed = self.is_changed_by(&changes);
-        let stamp = self.stamp_after(now, after);
+        self.note_stamp(stamp);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
@@ -234,7 +231,8 @@ impl ShardState {
         };
         match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
-            TransactionOperation::Put(key, value) => {
+            TransactionOperation::Put(key, value)
+            | TransactionOperation::PutAttached { key, value, .. } => {
                 changes.push((Arc::from(*key), Change::Put(Arc::from(*value))));
             }
             TransactionOperation::Delete(key) => {

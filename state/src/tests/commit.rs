@@ -6,9 +6,9 @@ mod world;
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec;
 use dkv_wire::message::{
-    Attempt, AttemptId, Command, Compare, Condition, Decide, Decision, Deposited, Keys, Operation,
-    PartReceipt, Prepare, PrepareHome, Relation, Resolution, Test, Transact, TransactOver,
-    Transaction, TransactionOperation, Unfit,
+    Attempt, AttemptId, Command, Commitment, Compare, Condition, Decide, Decision, Deposited, Keys,
+    Operation, PartReceipt, Prepare, PrepareHome, Relation, Resolution, Test, Transact,
+    TransactOver, Transaction, TransactionOperation, Unfit,
 };
 use proptest::prelude::*;
 
@@ -44,11 +44,13 @@ fn prepare(id: AttemptId, over: u64, at_home: bool, part: &Transaction<'_>) -> V
 
 fn commit(id: AttemptId, succeeded: bool) -> Vec<u8> {
     let parts = vec![PartReceipt { shard: GroupId(2), not_before: Revision(1) }];
-    let decision = Decision::Commit { succeeded, changed: true, parts };
+    let after = Stamp(5);
+    let decision = Decision::Commit { succeeded, changed: true, after, parts };
     encode(&Command::Decide(Decide { id, decision }))
 }
 
-fn finish(id: AttemptId, committed: Option<bool>) -> Vec<u8> {
+fn finish(id: AttemptId, succeeded: Option<bool>) -> Vec<u8> {
+    let committed = succeeded.map(|succeeded| Commitment { succeeded, stamp: Stamp(9) });
     encode(&Command::Finish { id, committed })
 }
 
@@ -161,7 +163,8 @@ fn preparing_foresees_what_finishing_does() {
     let then = Foreseen { unfit: None, changes: false };
     let otherwise = Foreseen { unfit: Some((1, Unfit::NotANumber)), changes: false };
     let revision = Revision(1);
-    let prepared = CommandResult::Prepared { holds: true, revision, then, otherwise };
+    let stamp = shard.state.stamp();
+    let prepared = CommandResult::Prepared { holds: true, revision, stamp, then, otherwise };
     assert_eq!(shard.apply(prepare(id(1), 1, false, &part)), prepared);
     assert_eq!(shard.apply(prepare(id(1), 1, false, &part)), prepared, "it may come twice");
     shard.apply(finish(id(1), Some(true)));
@@ -216,16 +219,20 @@ fn what_is_aborted_is_never_committed() {
     assert_eq!(home.apply(commit(id(4), true)), CommandResult::Over);
     assert_eq!(home.apply(resolve(id(4), false)), aborted);
     let done = home.apply(commit(id(5), true));
-    assert!(matches!(done, CommandResult::Transacted { changed: true, .. }), "{done:?}");
+    let CommandResult::Decided { revision, changed: true, commitment } = done else {
+        panic!("{done:?}")
+    };
+    assert_eq!(commitment, Commitment { succeeded: true, stamp: Stamp(6) });
     assert_eq!(home.apply(commit(id(5), true)), done, "repeated");
-    assert_eq!(home.apply(prepare(id(6), 1, true, &part)), done, "asked again");
-    let committed = CommandResult::Resolved(Resolution::Committed { succeeded: true });
+    let again = CommandResult::Transacted { revision, succeeded: true, changed: true };
+    assert_eq!(home.apply(prepare(id(6), 1, true, &part)), again, "asked again");
+    let committed = CommandResult::Resolved(Resolution::Committed(commitment));
     assert_eq!(home.apply(resolve(id(5), true)), committed);
     assert_eq!(home.apply(resolve(id(4), true)), aborted);
     assert_eq!(home.value(b"k"), Some(b"x".to_vec()));
     home.apply(encode(&Command::Forget(id(5))));
     assert_eq!(home.state.home_records().count(), 0);
-    assert_eq!(home.apply(prepare(id(7), 1, true, &part)), done, "still");
+    assert_eq!(home.apply(prepare(id(7), 1, true, &part)), again, "still");
 }
 
 #[test]
@@ -270,12 +277,34 @@ fn a_committed_transaction_outlives_its_session() {
     home.apply(commit(id(1), false));
     home.now += 4_000_000;
     home.apply(open(session('w')));
-    let committed = CommandResult::Resolved(Resolution::Committed { succeeded: false });
-    assert_eq!(home.apply(resolve(id(1), true)), committed);
+    let result = home.apply(resolve(id(1), true));
+    assert!(matches!(result, CommandResult::Resolved(Resolution::Committed(_))), "{result:?}");
     assert_eq!(home.state.home_records().count(), 1);
     home.apply(encode(&Command::Forget(id(1))));
     assert_eq!(home.state.home_records().count(), 0);
     assert_eq!(home.apply(resolve(id(1), true)), CommandResult::Resolved(Resolution::Aborted));
+}
+
+#[test]
+fn a_cut_waits_for_what_may_belong_to_it() {
+    let mut shard = Shard::new();
+    let cut = |moment| encode(&Command::Cut { moment: Stamp(moment) });
+    shard.apply(put(1, b"k"));
+    assert!(is_prepared(shard.apply(prepare(id(1), 1, false, &append(b"k", b"x")))));
+    assert_eq!(shard.apply(cut(50)), CommandResult::Locked);
+    // What is prepared from now on comes after the moment, and is not waited for.
+    assert!(is_prepared(shard.apply(prepare(id(2), 1, false, &append(b"l", b"y")))));
+    let blocked = [cut(50)];
+    let unblocked = |shard: &Shard| shard.state.unblocked(blocked.iter().map(|it| &it[..]));
+    assert_eq!(unblocked(&shard), [false]);
+    // A write that is stamped after the moment, and then the part, stamped before it.
+    shard.apply(put(2, b"other"));
+    shard.apply(finish(id(1), Some(true)));
+    assert_eq!(unblocked(&shard), [true]);
+    let CommandResult::Cut(cut) = shard.apply(cut(50)) else { panic!("no cut") };
+    let at = |key: &[u8]| shard.state.get_at(key, cut).unwrap().map(|found| found.origin.stamp);
+    assert_eq!((at(b"k"), at(b"other")), (Some(Stamp(9)), None));
+    assert_eq!(cut.base, Revision(1), "the history before the later write is needed");
 }
 
 #[test]

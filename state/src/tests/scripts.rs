@@ -167,9 +167,12 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),
         CommandResult::TooEarly => "too early".into(),
         CommandResult::Invalid => "invalid".into(),
+        CommandResult::Cut(cut) => format!("cut {} base {}", cut.revision, cut.base),
         CommandResult::Locked => "locked".into(),
         CommandResult::Over => "over".into(),
-        CommandResult::Prepared { .. } | CommandResult::Resolved(_) => format!("{result:?}"),
+        CommandResult::Prepared { .. }
+        | CommandResult::Decided { .. }
+        | CommandResult::Resolved(_) => format!("{result:?}"),
     }
 }
 

@@ -140,7 +140,8 @@ fn execute(
                 let first = found.by_ref().take(keys_max as usize).collect();
                 Said::Listed(first, found.next().is_some())
             }
-            TransactionOperation::Put(key, value) => {
+            TransactionOperation::Put(key, value)
+            | TransactionOperation::PutAttached { key, value, .. } => {
                 put(model, key, value.to_vec());
                 Said::Put
             }

@@ -1,6 +1,7 @@
 //! Commands: what clients put into the log of a shard.
 
-use super::commit::{AttemptId, Decide, Prepare, TransactOver};
+use super::commit::{AttemptId, Commitment, Decide, Prepare, TransactOver};
+use super::lease::{Attach, Expire, LeaseCommand};
 use super::transaction::Transact;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,19 @@ pub enum Command<'a> {
     /// A transaction in an open session.
     #[serde(borrow)]
     Transact(Transact<'a>),
+    /// A put in an open session that attaches its key to a lease or gives it an expiry.
+    #[serde(borrow)]
+    WriteAttached(WriteAttached<'a>),
+    /// A change of a lease, in an open session.
+    Lease(LeaseCommand),
+    /// Deletes what has ended. Only nodes send this.
+    Expire(Expire),
+    /// Cuts the history: later writes are stamped after the moment. Only nodes send this, for a
+    /// snapshot.
+    Cut {
+        /// The moment.
+        moment: Stamp,
+    },
     /// A transaction over several shards in an open session. It never enters a log as it is: the
     /// primary of its home drives it by the commands that follow, which only nodes send.
     #[serde(borrow)]
@@ -47,8 +61,8 @@ pub enum Command<'a> {
     Finish {
         /// The attempt.
         id: AttemptId,
-        /// Whether all compares held, if it is committed; `None` if it is aborted.
-        committed: Option<bool>,
+        /// How it is committed; `None` if it is aborted.
+        committed: Option<Commitment>,
     },
     /// Asks the home what has become of an attempt. It is aborted if its time is over, or if the
     /// home has never seen it.
@@ -106,6 +120,16 @@ pub struct Write<'a> {
     /// The operation.
     #[serde(borrow)]
     pub operation: Operation<'a>,
+}
+
+/// A put that attaches its key. The answer is that of the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteAttached<'a> {
+    /// The write; its operation is a put.
+    #[serde(borrow)]
+    pub write: Write<'a>,
+    /// What to attach the key to.
+    pub attach: Attach,
 }
 
 /// The operation of a write.

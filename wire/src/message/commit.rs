@@ -104,6 +104,9 @@ pub enum Decision {
         succeeded: bool,
         /// Whether it changes anything.
         changed: bool,
+        /// The transaction gets a later stamp than this: the latest that any of its shards had
+        /// given when its part was prepared there.
+        after: Stamp,
         /// The other shards.
         parts: Vec<PartReceipt>,
     },
@@ -137,6 +140,8 @@ pub enum PrepareAnswer {
         holds: bool,
         /// The shard's latest revision when the keys were locked.
         revision: Revision,
+        /// The latest stamp that the shard had given.
+        stamp: Stamp,
         /// The operations that are executed if all compares hold.
         then: Prospect,
         /// Those that are executed if one does not.
@@ -160,14 +165,20 @@ pub struct Prospect {
     pub results: Option<Vec<OperationResult>>,
 }
 
+/// What all shards of a committed transaction have to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Commitment {
+    /// Whether all compares held.
+    pub succeeded: bool,
+    /// The stamp of the writes in all shards, so that a snapshot shows all of them or none.
+    pub stamp: Stamp,
+}
+
 /// What has become of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Resolution {
     /// It is committed.
-    Committed {
-        /// Whether all compares held.
-        succeeded: bool,
-    },
+    Committed(Commitment),
     /// It never takes effect.
     Aborted,
     /// It is not decided yet, and its time is not over.

@@ -1,8 +1,37 @@
 //! History: the versions of keys that a shard keeps, back to its floor.
 
 use bytes::Bytes;
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{LeaseId, Revision, Stamp};
 use serde::{Deserialize, Serialize};
+
+/// A moment in the history of a shard: its state at a revision, without the writes that are stamped
+/// after the moment.
+///
+/// The cuts of all shards at one moment are a snapshot of the whole: no write that began after the
+/// snapshot is in them, and every write that was acknowledged before it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The revision. What the shard applied later does not count, whatever its stamp.
+    pub revision: Revision,
+    /// The shard has to keep its history from this revision on: the writes up to it are stamped at
+    /// the moment or before.
+    pub base: Revision,
+    /// The moment.
+    pub moment: Stamp,
+}
+
+impl Cut {
+    /// Returns the whole state at a revision.
+    pub fn at(revision: Revision) -> Self {
+        Self { revision, base: revision, moment: Stamp(u64::MAX) }
+    }
+}
+
+impl From<Revision> for Cut {
+    fn from(revision: Revision) -> Self {
+        Self::at(revision)
+    }
+}
 
 /// One version of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +47,9 @@ pub struct Version {
     pub stamp: Stamp,
     /// The value; `None` if the write deleted the key.
     pub value: Option<Bytes>,
+    /// The lease that the write attached the key to; zero if there is none, also of a key with an
+    /// expiry of its own.
+    pub lease: LeaseId,
 }
 
 /// Versions of one key, newest first.

@@ -1,11 +1,12 @@
 //! Replies of a node.
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
 use super::commit::{PartReceipt, PrepareAnswer, Resolution};
-use super::history::{Version, Versions};
+use super::history::{Cut, Version, Versions};
+use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::Page;
@@ -136,6 +137,51 @@ pub enum Answer {
         /// shard has forgotten them.
         results: Option<Vec<OperationResult>>,
     },
+    /// To [`LeaseAction::Grant`](super::LeaseAction::Grant).
+    Granted(Receipt),
+    /// To [`LeaseAction::Revoke`](super::LeaseAction::Revoke): the lease has ended.
+    Revoked {
+        /// The receipt. Its revision is that of the deletions, or the shard's latest if there were
+        /// none.
+        receipt: Receipt,
+        /// Keys that were deleted.
+        deleted: u64,
+        /// Keys that are still to be deleted, which begins at once. To revoke the lease again
+        /// deletes more of them.
+        left: u64,
+    },
+    /// To [`RequestBody::KeepAlive`](super::RequestBody::KeepAlive): the lease has its full time
+    /// again.
+    KeptAlive {
+        /// The receipt.
+        receipt: Receipt,
+        /// That time, in milliseconds, counted from a moment after the request arrived.
+        ttl_ms: u64,
+    },
+    /// To [`RequestBody::Leases`](super::RequestBody::Leases).
+    Leases {
+        /// The receipt.
+        receipt: Receipt,
+        /// The leases.
+        leases: Vec<LeaseStatus>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To [`RequestBody::LeaseInfo`](super::RequestBody::LeaseInfo).
+    Lease {
+        /// The receipt.
+        receipt: Receipt,
+        /// The lease.
+        status: LeaseStatus,
+        /// Its keys.
+        keys: Vec<Bytes>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To [`RequestBody::KeyTtl`](super::RequestBody::KeyTtl).
+    KeyExpiry(Receipt, KeyExpiry),
+    /// To [`RequestBody::Cut`](super::RequestBody::Cut). The receipt has the revision of the cut.
+    Cut(Receipt, Cut),
     /// To a transaction over several shards that was executed.
     TransactedOver {
         /// The receipt of its home. Its revision is that of the transaction's writes there, or the
@@ -261,5 +307,28 @@ pub enum Refusal {
         operation: u32,
         /// Why.
         why: Unfit,
+    },
+    /// The lease does not exist. No effect.
+    #[error("lease {lease} does not exist; it may have ended")]
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The lease exists already. No effect.
+    #[error("lease {lease} exists already")]
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// There are too many leases. No effect.
+    #[error("{} have {limit} leases, and may not have more", match .own {
+        true => "you",
+        false => "the holders of all leases together",
+    })]
+    TooManyLeases {
+        /// Whether all of them were granted to the holder that asks.
+        own: bool,
+        /// The limit in each shard.
+        limit: u64,
     },
 }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, LeaseId, NodeId, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
+use super::history::Cut;
 use super::placement::Measures;
 use super::read::ReadMode;
 use super::scan::Span;
@@ -146,23 +147,23 @@ pub enum RequestBody {
         /// Index of the control group's entry that the node must have applied before it answers.
         applied: u64,
     },
-    /// The value of a key at a revision. Any replica that has reached it gives the same answer.
+    /// The value of a key at a cut. Any replica that has reached it gives the same answer.
     ReadAt {
         /// The key's shard.
         shard: GroupId,
         /// The key.
         key: Bytes,
-        /// The revision.
-        revision: Revision,
+        /// The cut.
+        at: Cut,
     },
-    /// One page of the keys of a shard at a revision, in order.
+    /// One page of the keys of a shard at a cut, in order.
     ScanAt {
         /// The shard.
         shard: GroupId,
         /// The keys to return, and the size of the page.
         span: Span,
-        /// The revision.
-        revision: Revision,
+        /// The cut.
+        at: Cut,
     },
     /// The versions of a key that the shard keeps, newest first.
     History {
@@ -181,6 +182,48 @@ pub enum RequestBody {
         shard: GroupId,
         /// The earliest revision at which the shard can be read from then on.
         floor: Revision,
+    },
+    /// Gives a lease its full time again. The primary answers after a quorum round.
+    KeepAlive {
+        /// The shard.
+        shard: GroupId,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The leases of a shard, in the order of their ids; strong, from the primary.
+    Leases {
+        /// The shard.
+        shard: GroupId,
+        /// Only leases after this one; zero for all.
+        after: LeaseId,
+        /// Most leases to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        leases_max: u32,
+    },
+    /// One lease, and its keys in the order of their bytes; strong, from the primary.
+    LeaseInfo {
+        /// The shard.
+        shard: GroupId,
+        /// The lease.
+        lease: LeaseId,
+        /// Only keys after this one; empty for all.
+        after: Bytes,
+        /// Most keys to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+        keys_max: u32,
+    },
+    /// How long a key will live; strong, from the primary.
+    KeyTtl {
+        /// The key's shard.
+        shard: GroupId,
+        /// The key.
+        key: Bytes,
+    },
+    /// The cut of a shard at a moment. The writes that the shard applies from then on are stamped
+    /// after the moment.
+    Cut {
+        /// The shard.
+        shard: GroupId,
+        /// The moment, at most as far ahead of the node's clock as the stamp of a write may be.
+        moment: Stamp,
     },
 }
 
@@ -212,7 +255,13 @@ impl RequestBody {
             | Self::Remainder { .. }
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
-            | Self::History { .. } => false,
+            | Self::History { .. }
+            | Self::Cut { .. }
+            // A lease that is kept alive without an answer ends later, which it may do anyway.
+            | Self::KeepAlive { .. }
+            | Self::Leases { .. }
+            | Self::LeaseInfo { .. }
+            | Self::KeyTtl { .. } => false,
         }
     }
 }

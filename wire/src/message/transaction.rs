@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::Version;
 use super::keys::Keys;
+use super::lease::Attach;
 
 /// A transaction on its way into the log, identified by (session, serial) like a write. A shard
 /// executes it at most once.
@@ -125,6 +126,18 @@ pub enum TransactionOperation<'a> {
         #[serde(borrow, with = "serde_bytes")]
         bytes: &'a [u8],
     },
+    /// Stores a value and attaches its key to a lease or gives it an expiry. The result is that of
+    /// a put.
+    PutAttached {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The value.
+        #[serde(borrow, with = "serde_bytes")]
+        value: &'a [u8],
+        /// What to attach the key to.
+        attach: Attach,
+    },
 }
 
 impl<'a> TransactionOperation<'a> {
@@ -133,6 +146,7 @@ impl<'a> TransactionOperation<'a> {
         match *self {
             Self::Get(key)
             | Self::Put(key, _)
+            | Self::PutAttached { key, .. }
             | Self::Delete(key)
             | Self::Increment { key, .. }
             | Self::Append { key, .. } => Keys::Key(key),
@@ -145,6 +159,7 @@ impl<'a> TransactionOperation<'a> {
         match self {
             Self::Get(_) | Self::List { .. } => None,
             Self::Put(..)
+            | Self::PutAttached { .. }
             | Self::Delete(_)
             | Self::DeleteAll(_)
             | Self::Increment { .. }
@@ -190,4 +205,7 @@ pub enum Unfit {
     /// The result of the append is over the limit of a value.
     #[error("the value would be longer than a value may be")]
     TooLong,
+    /// The lease does not exist.
+    #[error("the lease does not exist; it may have ended")]
+    NoLease,
 }

@@ -74,7 +74,7 @@ impl Asker {
 
     async fn value_at(&self, key: &'static str, revision: u64) -> Result<Option<Bytes>, Refusal> {
         let (key, revision) = (Bytes::from_static(key.as_bytes()), Revision(revision));
-        match self.ask(RequestBody::ReadAt { shard: SHARD, key, revision }).await? {
+        match self.ask(RequestBody::ReadAt { shard: SHARD, key, at: revision.into() }).await? {
             Answer::VersionAt(receipt, version) => {
                 assert_eq!(receipt.level, Level::Eventual);
                 assert!(receipt.revision <= revision);
@@ -92,7 +92,7 @@ impl Asker {
             bytes_max: 1 << 20,
             values: true,
         };
-        let body = RequestBody::ScanAt { shard: SHARD, span, revision: Revision(revision) };
+        let body = RequestBody::ScanAt { shard: SHARD, span, at: Revision(revision).into() };
         match self.ask(body).await? {
             Answer::Page(receipt, page) => {
                 assert_eq!(receipt.revision, Revision(revision));

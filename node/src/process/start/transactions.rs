@@ -251,7 +251,8 @@ async fn half_driven(node: &Node, asker: &Asker, shards: &[GroupId], decided: bo
     }
     if decided {
         let parts = vec![PartReceipt { shard: OTHER, not_before: Revision(2) }];
-        let decision = Decision::Commit { succeeded: true, changed: true, parts };
+        let after = Stamp(0);
+        let decision = Decision::Commit { succeeded: true, changed: true, after, parts };
         let decide = Command::Decide(Decide { id, decision });
         let answer = propose_as_node(node, HOME, decide).await;
         assert!(matches!(answer, Answer::Transacted { .. }), "{answer:?}");
@@ -333,7 +334,7 @@ async fn clients_do_not_speak_for_nodes() {
     let asker = Asker::connect(&founder, &node, 7).await;
     let id = attempt(asker.session, Serial(1));
     for command in [
-        Command::Finish { id, committed: Some(true) },
+        Command::Finish { id, committed: None },
         Command::Resolve { id, abort: true },
         Command::Forget(id),
         Command::Decide(Decide {

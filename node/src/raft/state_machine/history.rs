@@ -10,7 +10,7 @@ use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{
-    Answer, Change, KeyRange, Level, OperationResult, Page, Receipt, Refusal, Span, Version,
+    Answer, Change, Cut, KeyRange, Level, OperationResult, Page, Receipt, Refusal, Span, Version,
     Versions,
 };
 
@@ -26,10 +26,10 @@ const FRAME_MARGIN_BYTES: usize = 512 * 1024;
 /// A question about the history of a shard.
 #[derive(Clone, Debug)]
 pub(crate) enum HistoryQuery {
-    /// The value of a key at a revision.
-    Key { key: Bytes, at: Revision },
-    /// A page of keys at a revision.
-    Page { span: Span, at: Revision },
+    /// The value of a key at a cut.
+    Key { key: Bytes, at: Cut },
+    /// A page of keys at a cut.
+    Page { span: Span, at: Cut },
     /// The versions of a key before a revision, or all of them if it is zero.
     Versions { key: Bytes, before: Revision, versions_max: usize },
 }
@@ -60,7 +60,7 @@ impl HistoryQuery {
     /// Returns the revision that a replica must have reached to answer.
     pub(crate) fn at(&self) -> Option<Revision> {
         match self {
-            Self::Key { at, .. } | Self::Page { at, .. } => Some(*at),
+            Self::Key { at, .. } | Self::Page { at, .. } => Some(at.revision),
             Self::Versions { .. } => None,
         }
     }
@@ -85,20 +85,21 @@ impl StateMachineHandle {
     ) -> Result<Answer, Refusal> {
         self.repeat(|| match query {
             HistoryQuery::Key { key, at } => {
-                let found = self.shard(|shard| shard.get_at(key, *at))?.map_err(not_kept(*at))?;
-                let Some(found) = found else { return Ok(Some(absent(*at, receipt))) };
+                let found =
+                    self.shard(|shard| shard.get_at(key, *at))?.map_err(not_kept(at.revision))?;
+                let Some(found) = found else { return Ok(Some(absent(at.revision, receipt))) };
                 Ok(self.complete(&found)?.map(|version| present(version, receipt)))
             }
             HistoryQuery::Page { span, at } => {
                 let listed = self.shard(|shard| shard.list_at(span, *at))?;
-                let Listed { keys, more, stamp, .. } = listed.map_err(not_kept(*at))?;
+                let Listed { keys, more, stamp, .. } = listed.map_err(not_kept(at.revision))?;
                 let store = &self.shared.store;
                 let stored = |listed: &_| {
                     let dkv_state::ListedKey { key, revision, .. } = listed;
                     store.get_past(key, *revision)
                 };
                 let pairs = self.fill(&keys, span.values, stored).map_err(Refusal::from)?;
-                let receipt = Receipt { revision: *at, stamp, ..receipt };
+                let receipt = Receipt { revision: at.revision, stamp, ..receipt };
                 Ok(pairs.map(|pairs| Answer::Page(receipt, Page { pairs, more })))
             }
             HistoryQuery::Versions { key, .. }
@@ -132,11 +133,11 @@ impl StateMachineHandle {
         let HistoryQuery::Key { key, at } = query else { return None };
         let found = match self.shard(|shard| shard.get_at(key, *at)) {
             Ok(Ok(found)) => found,
-            Ok(Err(why)) => return Some(Err(not_kept(*at)(why))),
+            Ok(Err(why)) => return Some(Err(not_kept(at.revision)(why))),
             Err(refusal) => return Some(Err(refusal)),
         };
         match found {
-            None => Some(Ok(absent(*at, receipt))),
+            None => Some(Ok(absent(at.revision, receipt))),
             Some(found) if is_stored(&found) => None,
             Some(found) => Some(Ok(present(found.to_version(None), receipt))),
         }

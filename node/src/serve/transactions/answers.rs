@@ -51,6 +51,7 @@ pub(in crate::serve) fn with_foreseen(
             Ok(Ok(Answer::Prepared(PrepareAnswer::Prepared {
                 holds,
                 revision,
+                stamp,
                 then,
                 otherwise,
             }))) => {
@@ -61,7 +62,7 @@ pub(in crate::serve) fn with_foreseen(
                 };
                 let then = Prospect { results: first, ..then };
                 let otherwise = Prospect { results: second, ..otherwise };
-                let prepared = PrepareAnswer::Prepared { holds, revision, then, otherwise };
+                let prepared = PrepareAnswer::Prepared { holds, revision, stamp, then, otherwise };
                 Ok(Answer::Prepared(prepared))
             }
             Ok(answer) => answer,

@@ -20,8 +20,8 @@ use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
 use dkv_base::platform::random_u64;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::message::{
-    Answer, Attempt, AttemptId, Command, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
-    PrepareHome, Refusal, Resolution, TransactOver,
+    Answer, Attempt, AttemptId, Command, Commitment, Decide, Decision, PartReceipt, Prepare,
+    PrepareAnswer, PrepareHome, Refusal, Resolution, TransactOver,
 };
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -168,11 +168,12 @@ impl Driver {
                 Ok(Answer::Prepared(PrepareAnswer::Prepared {
                     holds,
                     revision,
+                    stamp,
                     then,
                     otherwise,
                 })) => {
                     let prospects = [then, otherwise];
-                    prepared.insert(shard, PreparedPart { holds, revision, prospects });
+                    prepared.insert(shard, PreparedPart { holds, revision, stamp, prospects });
                 }
                 answer => {
                     // Without an answer it may be prepared.
@@ -265,7 +266,8 @@ impl Driver {
             Some((operation, why)) => Decision::Unfit { operation, why },
             None => {
                 let changed = prepared.values().any(changes);
-                Decision::Commit { succeeded, changed, parts: parts.clone() }
+                let after = prepared.values().map(|part| part.stamp).max().unwrap_or_default();
+                Decision::Commit { succeeded, changed, after, parts: parts.clone() }
             }
         };
         let command = encode(&Command::Decide(Decide { id, decision }));
@@ -273,7 +275,8 @@ impl Driver {
         let deadline = self.deadline.max(Instant::now() + PREPARE_PATIENCE);
         match propose_here(self.node.id(), &self.replica, command, deadline).await {
             Ok(Answer::Transacted { receipt, succeeded, changed, .. }) => {
-                self.finish(id, others, Some(succeeded));
+                let commitment = Commitment { succeeded, stamp: receipt.stamp };
+                self.finish(id, others, Some(commitment));
                 let at = (id.home, receipt.revision);
                 let results = self.parts.results(prepared, succeeded, at);
                 let answer = Answer::TransactedOver { receipt, succeeded, changed, parts, results };
@@ -312,7 +315,7 @@ impl Driver {
     }
 
     /// Tells the other shards the outcome, in the background.
-    fn finish(&self, id: AttemptId, others: Vec<GroupId>, committed: Option<bool>) {
+    fn finish(&self, id: AttemptId, others: Vec<GroupId>, committed: Option<Commitment>) {
         let (node, replica) = (Arc::clone(&self.node), Arc::clone(&self.replica));
         self.replica.spawn(async move {
             finish(&node, &replica, id, others, committed).await;
@@ -327,7 +330,7 @@ pub(super) async fn finish(
     home: &Arc<Replica>,
     id: AttemptId,
     others: Vec<GroupId>,
-    committed: Option<bool>,
+    committed: Option<Commitment>,
 ) {
     let Some(_finishing) = home.attempts().finish(id) else { return };
     let deadline = Instant::now() + FINISH_PATIENCE;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Revision};
+use dkv_base::id::{GroupId, Revision, Stamp};
 use dkv_wire::codec;
 use dkv_wire::message::{
     OperationResult, Prospect, Refusal, TransactOver, Transaction, TransactionOperation, Unfit,
@@ -28,6 +28,7 @@ pub(super) struct Parts {
 pub(super) struct PreparedPart {
     pub(super) holds: bool,
     pub(super) revision: Revision,
+    pub(super) stamp: Stamp,
     /// What the part would do if all compares hold, and if one does not.
     pub(super) prospects: [Prospect; 2],
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, Term};
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, AttemptId, Command, Resolution};
+use dkv_wire::message::{Answer, AttemptId, Command, Commitment, Resolution};
 use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::debug;
@@ -60,7 +60,7 @@ enum Doubt {
     /// To abort it at home.
     Abandoned(AttemptId, Vec<GroupId>),
     /// To tell the other shards that it is committed.
-    Unfinished(AttemptId, bool, Vec<GroupId>),
+    Unfinished(AttemptId, Commitment, Vec<GroupId>),
     /// To ask its home.
     Unknown(AttemptId),
 }
@@ -82,9 +82,9 @@ fn doubts(shard: &ShardState, group: &Replica, term: Term, now_ms: u64) -> Vec<D
             let is_abandoned = id.attempt.term < term || deadline_ms <= now_ms && !is_driven(&id);
             is_abandoned.then_some(Doubt::Abandoned(id, participants))
         }
-        HomeRecord::Unfinished { id, succeeded, participants } => {
+        HomeRecord::Unfinished { id, commitment, participants } => {
             let is_left = id.attempt.term < term || !group.attempts().is_finishing(id);
-            is_left.then_some(Doubt::Unfinished(id, succeeded, participants))
+            is_left.then_some(Doubt::Unfinished(id, commitment, participants))
         }
     });
     let is_old = |since_ms: u64| since_ms + DOUBT_MS <= now_ms;
@@ -104,12 +104,12 @@ async fn end(node: &Arc<Node>, group: &Arc<Replica>, doubt: Doubt) {
                 finish(node, group, id, participants, None).await;
             }
         }
-        Doubt::Unfinished(id, succeeded, participants) => {
-            finish(node, group, id, participants, Some(succeeded)).await;
+        Doubt::Unfinished(id, commitment, participants) => {
+            finish(node, group, id, participants, Some(commitment)).await;
         }
         Doubt::Unknown(id) => {
             let committed = match resolve(node, id, deadline).await {
-                Some(Resolution::Committed { succeeded }) => Some(succeeded),
+                Some(Resolution::Committed(commitment)) => Some(commitment),
                 Some(Resolution::Aborted) => None,
                 Some(Resolution::Pending) | None => return,
             };

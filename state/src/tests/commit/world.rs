@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Serial, SessionId, Stamp, Term};
 use dkv_wire::message::{
-    Attempt, AttemptId, Command, Compare, Decide, Decision, Keys, PartReceipt, Prepare,
+    Attempt, AttemptId, Command, Commitment, Compare, Decide, Decision, Keys, PartReceipt, Prepare,
     PrepareHome, Relation, Resolution, Test, Transact, Transaction, TransactionOperation,
 };
 use uuid::Uuid;
@@ -140,7 +140,7 @@ struct Driver {
 enum Phase {
     Preparing,
     Deciding,
-    Finishing(Option<bool>),
+    Finishing(Option<Commitment>),
     Over,
 }
 
@@ -410,7 +410,7 @@ impl World {
         let committed = match resolution {
             Resolution::Pending => return,
             Resolution::Aborted => None,
-            Resolution::Committed { succeeded } => Some(succeeded),
+            Resolution::Committed(commitment) => Some(commitment),
         };
         self.apply(shard, &encode(&Command::Finish { id, committed }));
     }
@@ -427,9 +427,9 @@ impl World {
             Phase::Deciding => {
                 driver.answers.clear();
                 match result {
-                    CommandResult::Transacted { succeeded, .. } => {
-                        self.end(of, Outcome::Committed(succeeded));
-                        self.finish(number, Some(succeeded));
+                    CommandResult::Decided { commitment, .. } => {
+                        self.end(of, Outcome::Committed(commitment.succeeded));
+                        self.finish(number, Some(commitment));
                     }
                     CommandResult::Unfit { .. } => {
                         self.end(of, Outcome::Nothing);
@@ -472,13 +472,16 @@ impl World {
             _ => {}
         }
         let (mut holds, mut unfit, mut parts) = (true, [false; 2], Vec::new());
+        let mut after = Stamp(0);
         for (shard, answer) in answers {
-            let CommandResult::Prepared { holds: here, revision, then, otherwise } = answer else {
+            let CommandResult::Prepared { holds: here, revision, stamp, then, otherwise } = answer
+            else {
                 let abort = encode(&Command::Resolve { id, abort: true });
                 self.under_way.push(Message::Ask(home, abort, number));
                 return self.finish(number, None);
             };
             holds &= here;
+            after = after.max(*stamp);
             unfit[0] |= then.unfit.is_some();
             unfit[1] |= otherwise.unfit.is_some();
             if *shard != home {
@@ -493,7 +496,7 @@ impl World {
                 let why = dkv_wire::message::Unfit::NotANumber;
                 Decision::Unfit { operation: 1, why }
             }
-            false => Decision::Commit { succeeded: holds, changed: true, parts },
+            false => Decision::Commit { succeeded: holds, changed: true, after, parts },
         };
         let decide = encode(&Command::Decide(Decide { id, decision }));
         self.under_way.push(Message::Ask(home, decide, number));
@@ -501,7 +504,7 @@ impl World {
         self.drivers[number].answers.clear();
     }
 
-    fn finish(&mut self, number: usize, committed: Option<bool>) {
+    fn finish(&mut self, number: usize, committed: Option<Commitment>) {
         let Driver { of, id, .. } = self.drivers[number];
         for shard in shards_of(&self.sent[of]) {
             if shard != id.home.0 {
@@ -559,12 +562,12 @@ impl World {
     fn take_up(&mut self) {
         let number = 1 + self.dice.roll(SHARDS as usize) as u32;
         for record in records(&self.shards[&number]) {
-            if let HomeRecord::Unfinished { id, succeeded, participants } = record {
+            if let HomeRecord::Unfinished { id, commitment, participants } = record {
                 let Some(of) = self.drivers.iter().find(|driver| driver.id == id) else { continue };
-                let (of, phase) = (of.of, Phase::Finishing(Some(succeeded)));
+                let (of, phase) = (of.of, Phase::Finishing(Some(commitment)));
                 self.drivers.push(Driver { of, id, answers: BTreeMap::new(), phase });
                 for shard in participants {
-                    let finish = encode(&Command::Finish { id, committed: Some(succeeded) });
+                    let finish = encode(&Command::Finish { id, committed: Some(commitment) });
                     let driver = self.drivers.len() - 1;
                     self.under_way.push(Message::Ask(shard.0, finish, driver));
                 }

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{
-    GroupId, HolderId, NetworkId, NodeId, Number, Revision, Serial, SessionId, Stamp, Term,
-};
+use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
 use uuid::Uuid;
 
 use super::super::*;
@@ -16,10 +14,13 @@ use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
 use crate::region::Region;
 use crate::seal::Seal;
 
+mod commands;
 mod commit;
 mod history;
+mod lease;
 
-use history::{operation_results, version, versions};
+pub(super) use commands::{commands, conditions, operations};
+use history::{cut, operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
 
 fn uuid(letter: char) -> Uuid {
@@ -115,8 +116,8 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::Placement { forecast: true },
         RequestBody::Member { group: GroupId(0), node: node('a') },
         RequestBody::Remainder { applied: 1 << 20 },
-        RequestBody::ReadAt { shard: GroupId(1), key: Bytes::from("key"), revision: Revision(7) },
-        RequestBody::ScanAt { shard: GroupId(1), span: span(true), revision: Revision(7) },
+        RequestBody::ReadAt { shard: GroupId(1), key: Bytes::from("key"), at: cut() },
+        RequestBody::ScanAt { shard: GroupId(1), span: span(true), at: Cut::at(Revision(7)) },
         RequestBody::History {
             shard: GroupId(1),
             key: Bytes::from("key"),
@@ -124,56 +125,16 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
             versions_max: 100,
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
+        RequestBody::Cut { shard: GroupId(1), moment: Stamp(1 << 60) },
     ]
+    .into_iter()
+    .chain(lease::request_bodies())
+    .collect()
 }
 
 pub(super) fn requests() -> Vec<Request> {
     let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, forward: true, body };
     request_bodies().into_iter().map(request).collect()
-}
-
-pub(super) fn conditions() -> Vec<Condition> {
-    let revision = Condition::Revision(Revision(u64::MAX));
-    vec![Condition::Always, Condition::Absent, Condition::Present, revision]
-}
-
-pub(super) fn operations() -> Vec<Operation<'static>> {
-    vec![Operation::Put(b"value"), Operation::Delete]
-}
-
-pub(super) fn commands() -> Vec<Command<'static>> {
-    let write = |(condition, operation)| {
-        Command::Write(Write {
-            session: SessionId(uuid('s')),
-            serial: Serial(7),
-            settled: Serial(5),
-            after: Stamp(1 << 60),
-            condition,
-            key: b"\0key\xff",
-            operation,
-        })
-    };
-    let writes = conditions()
-        .into_iter()
-        .flat_map(|condition| operations().into_iter().map(move |operation| (condition, operation)))
-        .map(write);
-    let deposited = operations().into_iter().map(|operation| {
-        let (node, number, after, stamp) = (node('d'), Number(12), Number(11), Stamp(1 << 61));
-        Command::Deposited(Deposited { node, number, after, stamp, key: b"key", operation })
-    });
-    let open = std::iter::once(Command::OpenSession(SessionId(uuid('s'))));
-    let holder = HolderId(uuid('h'));
-    let open_of = Command::OpenSessionOf { session: SessionId(uuid('s')), holder };
-    let compact = Command::Compact { floor: Revision(1 << 40) };
-    let transact = Command::Transact(Transact {
-        session: SessionId(uuid('s')),
-        serial: Serial(7),
-        settled: Serial(5),
-        after: Stamp(1 << 60),
-        body: b"body",
-    });
-    let single = open.chain(writes).chain(deposited).chain([open_of, compact, transact]);
-    single.chain(commit::commands()).collect()
 }
 
 fn receipt(level: Level, staleness_ms: Option<u64>) -> Receipt {
@@ -336,7 +297,9 @@ pub(super) fn answers() -> Vec<Answer> {
             changed: true,
             results: Some(operation_results()),
         },
+        Answer::Cut(receipt(Level::Strong, Some(0)), cut()),
     ];
+    answers.extend(lease::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -363,6 +326,9 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::NotYet { asked: Revision(9), latest: Revision(8) },
         Refusal::Unfit { operation: 0, why: Unfit::NotANumber },
     ]
+    .into_iter()
+    .chain(lease::refusals())
+    .collect()
 }
 
 pub(super) fn replies() -> Vec<Reply> {

@@ -15,6 +15,10 @@ fn id() -> AttemptId {
     }
 }
 
+fn commitment() -> Commitment {
+    Commitment { succeeded: true, stamp: Stamp(1 << 61) }
+}
+
 fn parts() -> Vec<PartReceipt> {
     vec![PartReceipt { shard: GroupId(2), not_before: Revision(1000) }]
 }
@@ -35,9 +39,9 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         Command::TransactOver(over),
         prepare(Some(home)),
         prepare(None),
-        decide(Decision::Commit { succeeded: true, changed: false, parts: parts() }),
+        decide(Decision::Commit { succeeded: true, changed: false, after, parts: parts() }),
         decide(Decision::Unfit { operation: 3, why: Unfit::Overflow }),
-        Command::Finish { id: id(), committed: Some(true) },
+        Command::Finish { id: id(), committed: Some(commitment()) },
         Command::Finish { id: id(), committed: None },
         Command::Resolve { id: id(), abort: true },
         Command::Forget(id()),
@@ -49,12 +53,13 @@ pub(super) fn answers(receipt: Receipt) -> Vec<Answer> {
     let prepared = PrepareAnswer::Prepared {
         holds: true,
         revision: Revision(1000),
+        stamp: Stamp(1 << 60),
         then: prospect(Some(operation_results())),
         otherwise: prospect(None),
     };
     let answers = [prepared, PrepareAnswer::Locked, PrepareAnswer::Over];
     let resolutions =
-        [Resolution::Committed { succeeded: true }, Resolution::Aborted, Resolution::Pending];
+        [Resolution::Committed(commitment()), Resolution::Aborted, Resolution::Pending];
     let over = Answer::TransactedOver {
         receipt,
         succeeded: true,

@@ -1,7 +1,7 @@
 //! Samples of messages about history, watches and transactions.
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Revision, Stamp};
+use dkv_base::id::{GroupId, LeaseId, Revision, Stamp};
 
 use crate::message::*;
 
@@ -24,6 +24,11 @@ pub(in crate::message::tests) fn transactions() -> Vec<Transaction<'static>> {
         TransactionOperation::DeleteAll(Keys::Range(b"c", b"d")),
         TransactionOperation::Increment { key: b"n", by: -1 },
         TransactionOperation::Append { key: b"l", bytes: b"more" },
+        TransactionOperation::PutAttached {
+            key: b"e",
+            value: b"value",
+            attach: Attach::Lease(LeaseId(1 << 62)),
+        },
     ];
     vec![Transaction::default(), Transaction { compares, then, otherwise: Vec::new() }]
 }
@@ -45,7 +50,12 @@ pub(super) fn version(exists: bool) -> Version {
         version: if exists { 3 } else { 0 },
         stamp: Stamp(1 << 60),
         value: exists.then(|| Bytes::from("value")),
+        lease: LeaseId(if exists { 1 << 62 } else { 0 }),
     }
+}
+
+pub(super) fn cut() -> Cut {
+    Cut { revision: Revision(1000), base: Revision(998), moment: Stamp(1 << 60) }
 }
 
 pub(super) fn versions() -> Versions {
