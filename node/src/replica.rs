@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt_registry;
 pub(crate) mod blocked_writes;
+pub(crate) mod pending_write;
 pub(crate) mod write_batches;
 pub(crate) mod backlog;
 pub(crate) mod strong_reads;
@@ -47,6 +48,9 @@ use crate::raft::{
 use dkv_state::reconciler::Step;
 use dkv_state::{BatchBuilder, CommandResult, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
+
+/// Time after which a cut is tried again that waits for a transaction.
+const CUT_AGAIN: Duration = Duration::from_millis(100);
 
 /// This node's replica of one group.
 pub(crate) struct Replica {
@@ -288,16 +292,24 @@ impl Replica {
         Ok(())
     }
 
-    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied and no
+    /// transaction is prepared any more that may belong to the cut. Only the
     /// leader can. `None` if the shard has written too much since the moment.
     pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
-        batch.push(&encode(&Command::Cut { moment }));
-        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
-        match results.first() {
-            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
-            _ => Ok(None),
+        let mut released = state_machine.released();
+        loop {
+            let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+            batch.push(&encode(&Command::Cut { moment }));
+            let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+            match results.first() {
+                Some(CommandResult::Cut(cut)) => return Ok(Some((term, *cut))),
+                // A prepared transaction may belong to the cut.
+                Some(CommandResult::Locked) => {
+                    _ = tokio::time::timeout(CUT_AGAIN, released.changed()).await;
+                }
+                _ => return Ok(None),
+            }
         }
     }
 

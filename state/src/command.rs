@@ -206,7 +206,7 @@ pub(super) fn may_need_values(command: &[u8]) -> bool {
 pub enum AtLock {
     /// It proposes the command again once the lock is released.
     Waits,
-    /// It tells whoever sent the command.
+    /// It tells the sender of the command.
     Tells,
     /// It refuses the command, which comes again from its outbox with those after it.
     Refuses,

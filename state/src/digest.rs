@@ -8,7 +8,7 @@
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::attempts;
+use super::attempt_rows;
 use super::rows::{Counts, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table, Tombstone};
 use super::session::{Outcome, Session};
 use super::value_cache::{Place, Slot};
@@ -171,7 +171,7 @@ impl RowSink for Digest {
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
             Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
             Table::Records | Table::Finished | Table::Parts => {
-                self.add_small(table, key, attempts::row_number(table, key, value)?);
+                self.add_small(table, key, attempt_rows::row_number(table, key, value)?);
             }
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;

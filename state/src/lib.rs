@@ -31,6 +31,7 @@ pub mod limits;
 pub mod rows;
 
 mod clock;
+mod attempt_rows;
 mod attempts;
 mod digest;
 mod history;

@@ -1,7 +1,7 @@
 //! Locks on the keys of prepared transactions.
 //!
 //! A key that a transaction may write is locked for it alone; one that it only compares or reads is
-//! locked together with others that do the same. Nobody waits here: what meets a lock is told, has
+//! locked together with others that do the same. No command waits here: one that meets a lock has
 //! no effect, and comes again.
 
 use std::collections::{BTreeMap, BTreeSet};

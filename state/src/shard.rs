@@ -352,7 +352,7 @@ impl ShardState {
                 self.nothing_new()
             }
             Some(Command::Cut { moment }) => {
-                // What is prepared from now on gets a later stamp, so that this is waited for once.
+                // A part that is prepared from now on gets a later stamp, and need not be waited for.
                 self.note_stamp(moment);
                 match self.cut_at(moment) {
                     _ if self.is_undecided_at(moment) => CommandResult::Locked,

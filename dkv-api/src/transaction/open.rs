@@ -53,7 +53,7 @@ impl OpenTransaction {
             Err(Error::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        // Of two reads at the same time the first counts.
+        // The first of two reads at the same time counts.
         self.lock().read.entry(key.clone()).or_insert(read);
         Ok(self.known(&key).flatten())
     }

@@ -10,10 +10,10 @@ use dkv_wire::message::Refusal;
 use tokio::time::Instant;
 
 use crate::raft::{FifoReceiver, StateMachineHandle};
+use crate::replica::pending_write::PendingWrite;
 use crate::replica::strong_reads::QUEUE_MAX;
-use crate::replica::write_batches::PendingWrite;
 
-/// Interval at which commands are looked at though no lock was released.
+/// Interval at which the task checks the commands though no lock was released.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time after which commands that are refused as overload may come again, in milliseconds.
 const RETRY_MS: u32 = 50;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_wire::message::{Answer, Commitment, Level, PrepareAnswer, Prospect, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -30,12 +30,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::net::quota::HOLDER_PARTS;
-use crate::net::reply::ReplyTo;
 use crate::raft::ProposeError;
 use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, IN_FLIGHT_MAX, Place};
 use crate::replica::blocked_writes::Blocked;
 use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
+pub(crate) use crate::replica::pending_write::PendingWrite;
 use dkv_state::{AtLock, BatchBuilder, CommandResult, Foreseen};
 use dkv_wal::GroupLog;
 
@@ -52,17 +52,6 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Most commands taken from the queue at once.
 const TAKE_MAX: usize = 1024;
-
-/// A validated command that waits for its batch.
-pub(crate) struct PendingWrite {
-    pub(crate) command: Bytes,
-    /// The holder that sent it.
-    pub(crate) holder: HolderId,
-    pub(crate) expires: Instant,
-    pub(crate) reply: ReplyTo,
-    /// Its place in the backlog, assigned by the group.
-    pub(crate) place: Place,
-}
 
 /// A request to begin no batch for a while, so that leadership can change hands with none in
 /// flight: the waiting commands then go to the successor, with no doubt about their outcome.

@@ -217,8 +217,8 @@ fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply:
     replica.write(PendingWrite { command, holder, expires, reply, place });
 }
 
-/// Checks that a command is valid, that there is room for it, and that it may go into the log in the
-/// name of its sender.
+/// Checks that a command is valid, that there is room for it, and that it may go into the log in
+/// the name of its sender.
 fn may_write(context: &RequestContext<'_>, command: &Bytes) -> Result<(), Refusal> {
     let node = context.node;
     let valid = dkv_state::validate(command, node.settings().value_bytes_max);

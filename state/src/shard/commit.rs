@@ -1,8 +1,8 @@
 //! Transactions over several shards as part of an entry of the log.
 //!
 //! To *prepare* is to judge the compares, to see whether each list of operations can be executed,
-//! and to lock the keys. What was judged stays true as long as the locks are held, so that the
-//! decision is a matter of the answers only, and finishing cannot fail. See [`Attempts`] for what
+//! and to lock the keys. The verdict stays true as long as the locks are held, so that the decision
+//! is a matter of the answers only, and finishing cannot fail. See [`Attempts`] for what
 //! is remembered.
 //!
 //! [`Attempts`]: crate::attempts::Attempts
@@ -18,7 +18,8 @@ use dkv_wire::message::{
 
 use super::ShardState;
 use super::transactions::{MissingValue, Needed};
-use crate::attempts::{Locking, Record};
+use crate::attempt_rows::Record;
+use crate::attempts::Locking;
 use crate::command::transaction::{validate, validate_part};
 use crate::command::{self, CommandResult, Foreseen};
 use crate::limits;
@@ -86,8 +87,8 @@ impl ShardState {
         self.attempts.locks().releases()
     }
 
-    /// Returns which commands can be executed now, in this order, that have met a lock before. Of
-    /// several that would lock a key, only the first can.
+    /// Returns which commands can be executed now, in this order, that have met a lock before. If
+    /// several would lock a key, only the first can.
     pub fn unblocked<'a>(&self, commands: impl Iterator<Item = &'a [u8]>) -> Vec<bool> {
         let mut claimed: BTreeSet<Vec<u8>> = BTreeSet::new();
         let is_free = |command: &'a [u8]| match command::decode_logged(command) {
@@ -219,7 +220,7 @@ impl ShardState {
         let then = self.foreseen(&transaction.then, needed)?;
         let otherwise = self.foreseen(&transaction.otherwise, needed)?;
         if let Some(earlier) = fence {
-            // Nobody decides an attempt once there is a later one.
+            // No attempt is decided once there is a later one.
             self.fence(earlier);
         }
         if let Some(part) = self.attempts.parts().get(&id) {

@@ -8,7 +8,7 @@ use dkv_base::id::{Revision, Stamp};
 use dkv_wire::message::{Keys, TransactionOperation};
 
 use super::ShardState;
-use super::transactions::{Change, Needed};
+use super::transactions::{Needed, PlannedChange};
 use crate::command::transaction::validate_part;
 use crate::reads_at::{FoundVersion, VersionValue};
 use crate::rows::Origin;
@@ -37,8 +37,8 @@ impl ShardState {
         for operation in operations {
             let now = |key: &[u8]| self.get_at(key, self.revision()).ok().flatten();
             let made = |key: &[u8]| match changes.get(key) {
-                Some(Change::Put(value)) => Some(self.foreseen_version(key, value)),
-                Some(Change::Delete) | None => None,
+                Some(PlannedChange::Put(value)) => Some(self.foreseen_version(key, value)),
+                Some(PlannedChange::Delete) | None => None,
             };
             results.push(match *operation {
                 TransactionOperation::Get(key) if written.contains(&key) => {

@@ -43,10 +43,10 @@ pub fn has_transactions(entry: &[u8]) -> bool {
 }
 
 /// Writes that a transaction is about to make, by key.
-pub(super) type Changes = Vec<(Arc<[u8]>, Change)>;
+pub(super) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
 
 /// A write that a transaction is about to make.
-pub(super) enum Change {
+pub(super) enum PlannedChange {
     Put(Arc<[u8]>),
     Delete,
 }
@@ -153,7 +153,7 @@ impl ShardState {
         &self,
         operations: &[TransactionOperation<'_>],
         needed: &Needed,
-    ) -> Result<Result<Changes, (u32, Unfit)>, MissingValue> {
+    ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
         let mut changes = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
             if let Err(why) = self.change(operation, needed, &mut changes)? {
@@ -164,15 +164,15 @@ impl ShardState {
     }
 
     /// Returns whether changes change anything.
-    pub(super) fn is_changed_by(&self, changes: &Changes) -> bool {
-        changes
-            .iter()
-            .any(|(key, change)| matches!(change, Change::Put(_)) || self.keys().contains_key(key))
+    pub(super) fn is_changed_by(&self, changes: &Plan) -> bool {
+        changes.iter().any(|(key, change)| {
+            matches!(change, PlannedChange::Put(_)) || self.keys().contains_key(key)
+        })
     }
 
     /// Makes changes at the next revision, with a stamp later than those of their keys. Returns the
     /// revision, and whether anything changed.
-    pub(super) fn make(&mut self, mut changes: Changes, stamp: Stamp) -> (Revision, bool) {
+    pub(super) fn make(&mut self, mut changes: Plan, stamp: Stamp) -> (Revision, bool) {
         // In the order of keys, as they are when the state is loaded.
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
         let changed = self.is_changed_by(&changes);
@@ -180,10 +180,10 @@ impl ShardState {
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
-                Change::Put(value) => {
+                PlannedChange::Put(value) => {
                     self.store_at(revision, &key, Operation::Put(&value), stamp);
                 }
-                Change::Delete => {
+                PlannedChange::Delete => {
                     self.store_at(revision, &key, Operation::Delete, stamp);
                 }
             }
@@ -223,7 +223,7 @@ impl ShardState {
         &self,
         operation: &TransactionOperation<'_>,
         needed: &Needed,
-        changes: &mut Changes,
+        changes: &mut Plan,
     ) -> Result<Result<(), Unfit>, MissingValue> {
         let current = |key: &[u8]| match self.keys().get_key_value(key) {
             Some((key, slot)) => value_of(key, slot, needed).map(Some),
@@ -233,13 +233,14 @@ impl ShardState {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
             TransactionOperation::Put(key, value)
             | TransactionOperation::PutAttached { key, value, .. } => {
-                changes.push((Arc::from(*key), Change::Put(Arc::from(*value))));
+                changes.push((Arc::from(*key), PlannedChange::Put(Arc::from(*value))));
             }
             TransactionOperation::Delete(key) => {
-                changes.push((Arc::from(*key), Change::Delete));
+                changes.push((Arc::from(*key), PlannedChange::Delete));
             }
             TransactionOperation::DeleteAll(keys) => {
-                let found = self.slots(keys).map(|(key, _)| (Arc::clone(key), Change::Delete));
+                let found =
+                    self.slots(keys).map(|(key, _)| (Arc::clone(key), PlannedChange::Delete));
                 changes.extend(found);
             }
             TransactionOperation::Increment { key, by } => {
@@ -252,7 +253,7 @@ impl ShardState {
                 };
                 let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
                 let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), Change::Put(sum)));
+                changes.push((Arc::from(*key), PlannedChange::Put(sum)));
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
@@ -260,7 +261,7 @@ impl ShardState {
                     return Ok(Err(Unfit::TooLong));
                 }
                 let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), Change::Put(value)));
+                changes.push((Arc::from(*key), PlannedChange::Put(value)));
             }
         }
         Ok(Ok(()))

@@ -292,7 +292,7 @@ fn a_cut_waits_for_what_may_belong_to_it() {
     shard.apply(put(1, b"k"));
     assert!(is_prepared(shard.apply(prepare(id(1), 1, false, &append(b"k", b"x")))));
     assert_eq!(shard.apply(cut(50)), CommandResult::Locked);
-    // What is prepared from now on comes after the moment, and is not waited for.
+    // A part that is prepared from now on comes after the moment, and is not waited for.
     assert!(is_prepared(shard.apply(prepare(id(2), 1, false, &append(b"l", b"y")))));
     let blocked = [cut(50)];
     let unblocked = |shard: &Shard| shard.state.unblocked(blocked.iter().map(|it| &it[..]));

@@ -1,9 +1,9 @@
 //! Transactions over several shards: two phases, each of them an entry in the logs.
 //!
 //! The shard of the transaction's first key is its *home*, whose primary drives it. [`Prepare`] is
-//! an entry in every shard: it judges the compares and locks the keys. [`Decide`] is an entry in the
-//! home, and is what counts. [`Finish`](super::Command::Finish) then executes the part of each other
-//! shard, or forgets it. Whoever is in doubt asks the home:
+//! an entry in every shard: it judges the compares and locks the keys. [`Decide`] is an entry in
+//! the home, and is what counts. [`Finish`](super::Command::Finish) then executes the part of each
+//! other shard, or forgets it. A shard in doubt asks the home:
 //! [`Resolve`](super::Command::Resolve).
 
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp, Term};

@@ -194,7 +194,7 @@ async fn a_transaction_over_shards_is_executed_as_a_whole_and_once() {
     assert_eq!((sum.created, sum.revision), (Revision(1), Revision(0)), "it is not known yet");
     assert_eq!(results[2], OperationResult::Got(Some(sum.clone())));
     assert_eq!(results[4], OperationResult::Deleted(0));
-    // What is acknowledged shows at once, though the other shards learn of it later.
+    // An acknowledged transaction shows at once, though the other shards learn of it later.
     for (shard, key, value) in [(1, "one", "1"), (2, "two", "7"), (3, "three", "3")] {
         assert_eq!(asker.read(GroupId(shard), key).await.as_deref(), Some(value));
     }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use dkv_base::id::HolderId;
 use dkv_wire::limits;
 use futures::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;

@@ -1,13 +1,13 @@
 //! Drives transactions over several shards, on the primary of their home.
 //!
 //! An attempt prepares the parts of all shards at the same time. If all of them are prepared, the
-//! home decides, and that is all that the client waits for: the other shards are told afterwards,
-//! and their keys stay locked until then. If one is not, the attempt is given up, and another
-//! begins after a pause.
+//! home decides, and that is all that the client waits for: the other shards learn of it afterwards,
+//! and their keys stay locked until then. If one is not, the driver gives the attempt up, and begins
+//! another after a pause.
 //!
 //! Attempts that meet locks again and again prepare their shards one after the other, in ascending
-//! order, and wait for locks on the way. Since nobody waits for a lower shard while holding locks in
-//! a higher one, nobody waits in a circle.
+//! order, and wait for locks on the way. No attempt waits for a lower shard while it holds locks in a
+//! higher one, so none wait for each other in a circle.
 //!
 //! Whatever dies here leaves nothing in doubt for long: see [`resolver`](super::resolver).
 
@@ -26,7 +26,7 @@ use dkv_wire::message::{
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::parts::{Parts, PreparedPart};
+use super::parts::{DividedTransaction, PreparedPart};
 use super::proposals::{propose, propose_here};
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
@@ -44,7 +44,7 @@ const IMPATIENT_ATTEMPTS: u32 = 2;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Time in which the other shards are told the outcome; after that, the resolver does it.
+/// Time in which the other shards learn the outcome; after that, the resolver tells them.
 const FINISH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A transaction that this node drives.
@@ -55,7 +55,7 @@ struct Driver {
     serial: Serial,
     settled: Serial,
     after: Stamp,
-    parts: Parts,
+    parts: DividedTransaction,
     deadline: Instant,
 }
 
@@ -77,7 +77,7 @@ pub(in crate::serve) fn drive(
     let Ok(Command::TransactOver(over)) = decode(command) else {
         return reply.refuse(Refusal::Invalid("this is no transaction".into()));
     };
-    let parts = match Parts::of(&over, replica.id()) {
+    let parts = match DividedTransaction::of(&over, replica.id()) {
         Ok(parts) => parts,
         Err(refusal) => return reply.refuse(refusal),
     };

@@ -18,7 +18,7 @@ pub(super) struct Part {
 }
 
 /// The parts of a transaction, by shard.
-pub(super) struct Parts {
+pub(super) struct DividedTransaction {
     by_shard: BTreeMap<GroupId, Part>,
     /// Lengths of the two lists of operations.
     lengths: [usize; 2],
@@ -33,7 +33,7 @@ pub(super) struct PreparedPart {
     pub(super) prospects: [Prospect; 2],
 }
 
-impl Parts {
+impl DividedTransaction {
     /// Divides a transaction that was validated.
     ///
     /// # Errors
