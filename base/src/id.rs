@@ -110,6 +110,10 @@ number! {
     GroupId(u32)
 }
 number! {
+    /// Names a keyspace of a network. No id is given out twice.
+    KeyspaceId(u32)
+}
+number! {
     /// A Raft term. Each has at most one leader, and terms never go back.
     Term(u64)
 }
@@ -191,7 +195,15 @@ impl Term {
     }
 }
 
+impl KeyspaceId {
+    /// The keyspace that every network has from its founding, and that cannot be dropped.
+    pub const DEFAULT: Self = Self(0);
+}
+
 impl GroupId {
+    /// The greatest id of a shard.
+    pub const SHARD_MAX: Self = Self(Self::OUTBOXES - 1);
+
     /// The group whose state is the directory and whose leader is the coordinator.
     pub const CONTROL: Self = Self(0);
 

@@ -36,11 +36,23 @@ pub enum Mutant {
     BelieveCopies,
     /// The end of an essential task of a process goes unnoticed.
     OverlookDeadTasks,
+    /// A watch loses what changes between its last page of history and its waiting for more.
+    LoseAtHandOver,
+    /// A watch that is resumed shows its last revision again.
+    RepeatAfterResume,
+    /// A watch shows one change of each revision.
+    HalfRevision,
+    /// A shard executes a transaction again that it has executed before.
+    ForgetOutcomes,
+    /// Compaction removes the versions at the floor.
+    CompactAtFloor,
+    /// A shard is read at revisions below its floor.
+    ReadBelowFloor,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -55,6 +67,12 @@ impl Mutant {
         Self::ElectByNewest,
         Self::BelieveCopies,
         Self::OverlookDeadTasks,
+        Self::LoseAtHandOver,
+        Self::RepeatAfterResume,
+        Self::HalfRevision,
+        Self::ForgetOutcomes,
+        Self::CompactAtFloor,
+        Self::ReadBelowFloor,
     ];
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::anomaly::Anomaly;
 use crate::history::{Action, Condition, Current, Level, Operation, Outcome};
 
 /// Operations of a finding that are shown.
@@ -29,6 +30,36 @@ pub enum Kind {
     Lost,
     /// A write took effect twice.
     Twice,
+    /// Transactions are not strictly serializable.
+    Anomaly(Anomaly),
+    /// A watch does not show a change.
+    WatchLost,
+    /// A watch shows a part of what changed at one revision.
+    WatchSplit,
+    /// A watch shows a change twice.
+    WatchDoubled,
+    /// A watch shows changes out of order.
+    WatchReordered,
+    /// A watch shows a change before the revision that it begins after.
+    WatchEarly,
+    /// A watch shows a change that is not one, or not of its keys.
+    WatchWrong,
+    /// A watch shows another version before a change than there was.
+    WatchPrevious,
+    /// A token of a watch is not at the end of what the watch has shown.
+    WatchToken,
+    /// The history is said to be forgotten where it must be there.
+    Compacted,
+    /// A read at a revision, or a list of versions, does not show what there was.
+    PastMismatch,
+    /// Two sources contradict each other about a change.
+    Contradiction,
+    /// A lease ended too early.
+    LeaseEarly,
+    /// A lease ended too late.
+    LeaseLate,
+    /// A lease was kept alive after it had ended.
+    LeaseRevived,
 }
 
 /// One contradiction, with the operations that make it.
@@ -42,6 +73,8 @@ pub struct Finding {
     pub text: String,
     /// The operations, by their start.
     pub operations: Vec<Operation>,
+    /// What else makes the contradiction, in lines.
+    pub lines: Vec<String>,
 }
 
 impl Finding {
@@ -50,13 +83,24 @@ impl Finding {
             places.iter().map(|place| all[*place].clone()).collect();
         operations.sort_by_key(|operation| operation.start_ns);
         let key = operations.last().map_or_else(|| "".into(), |last| Arc::clone(&last.key));
-        Self { kind, key, text, operations }
+        Self { kind, key, text, operations, lines: Vec::new() }
+    }
+
+    /// Creates a finding about no single key.
+    pub(crate) fn of_lines(kind: Kind, text: String, lines: Vec<String>) -> Self {
+        Self { kind, key: "".into(), text, operations: Vec::new(), lines }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "key {:?}: {}", self.key, self.text)?;
+        match self.key.is_empty() && self.operations.is_empty() {
+            true => writeln!(f, "{}", self.text)?,
+            false => writeln!(f, "key {:?}: {}", self.key, self.text)?,
+        }
+        for line in &self.lines {
+            writeln!(f, "  {line}")?;
+        }
         for operation in self.operations.iter().take(SHOWN_MAX) {
             writeln!(f, "  {operation}")?;
         }

@@ -6,14 +6,43 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 mod line;
+mod records;
+mod transaction;
+mod watched;
+mod lease;
 
+pub use lease::{Disruption, LeaseEvent, LeaseNote};
 pub use line::{HistoryError, Line, LineError};
+pub use records::Compaction;
+pub use transaction::{Fate, ListOperation, Transaction};
+pub use watched::{
+    PastAnswer, PastRead, PreviousVersion, RevisionChanges, VersionList, WatchEvent, WatchNote,
+    WatchedKeys,
+};
 
-/// All operations of a test run, in any order.
+use records::{Kinded, Record};
+
+/// All that was noted in a test run. Operations and transactions are in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// The operations.
+    /// The operations on single keys.
     pub operations: Vec<Operation>,
+    /// The transactions over lists.
+    pub transactions: Vec<Transaction>,
+    /// Revisions of which all changes are known.
+    pub changes: Vec<RevisionChanges>,
+    /// The notes of watchers, those of each watcher in order.
+    pub watches: Vec<WatchNote>,
+    /// The reads at revisions.
+    pub past_reads: Vec<PastRead>,
+    /// The lists of versions of keys.
+    pub version_lists: Vec<VersionList>,
+    /// The requests to compact. If a shard has any, nothing else compacts it.
+    pub compactions: Vec<Compaction>,
+    /// The calls that concern leases.
+    pub leases: Vec<LeaseNote>,
+    /// Times without service.
+    pub disruptions: Vec<Disruption>,
 }
 
 /// One call of a client.
@@ -143,11 +172,11 @@ impl Operation {
 }
 
 impl History {
-    /// Reads a history: one operation a line, in the format of docs/reliability.md. Blank lines are
-    /// skipped.
+    /// Reads a history: one operation or record a line, in the format of docs/reliability.md. Blank
+    /// lines are skipped.
     ///
     /// # Errors
-    /// If the input cannot be read, or for the first line that is not an operation.
+    /// If the input cannot be read, or for the first line that is neither.
     pub fn read(mut input: impl BufRead) -> Result<Self, HistoryError> {
         let mut history = Self::default();
         let mut by_id = std::collections::HashMap::new();
@@ -161,6 +190,14 @@ impl History {
                 continue;
             }
             let wrong = |problem| HistoryError::Line { number, problem };
+            if records::may_have_kind(&text)
+                && serde_json::from_slice::<Kinded>(&text).is_ok_and(|line| line.kind.is_some())
+            {
+                let record = serde_json::from_slice::<Record>(&text);
+                let record = record.map_err(|error| wrong(LineError::Record(error)))?;
+                record.add_to(&mut history).map_err(wrong)?;
+                continue;
+            }
             let line: Line =
                 serde_json::from_slice(&text).map_err(|error| wrong(LineError::Json(error)))?;
             let id = line.id;
@@ -185,23 +222,38 @@ impl History {
             serde_json::to_writer(&mut output, &Line::from(operation))?;
             output.write_all(b"\n")?;
         }
+        for record in records::all(self) {
+            serde_json::to_writer(&mut output, &record)?;
+            output.write_all(b"\n")?;
+        }
         output.flush()
     }
 }
 
-/// Records operations of many tasks. Clones record into the same history.
+/// Records what many tasks note. Clones record into the same history.
 #[derive(Clone, Debug, Default)]
-pub struct Recorder(Arc<std::sync::Mutex<Vec<Operation>>>);
+pub struct Recorder(Arc<std::sync::Mutex<History>>);
 
 impl Recorder {
     /// Adds an operation.
     pub fn add(&self, operation: Operation) {
-        self.operations().push(operation);
+        self.lock().operations.push(operation);
     }
 
-    /// Number of operations so far.
+    /// Adds a transaction.
+    pub fn add_transaction(&self, transaction: Transaction) {
+        self.lock().transactions.push(transaction);
+    }
+
+    /// Adds a note of another kind.
+    pub fn note(&self, add: impl FnOnce(&mut History)) {
+        add(&mut self.lock());
+    }
+
+    /// Number of operations and transactions so far.
     pub fn len(&self) -> usize {
-        self.operations().len()
+        let history = self.lock();
+        history.operations.len() + history.transactions.len()
     }
 
     /// Whether there are none.
@@ -211,11 +263,11 @@ impl Recorder {
 
     /// The history so far.
     pub fn history(&self) -> History {
-        History { operations: self.operations().clone() }
+        self.lock().clone()
     }
 
-    fn operations(&self) -> std::sync::MutexGuard<'_, Vec<Operation>> {
-        // A panic under the lock cannot leave the list inconsistent: all that happens is a push.
+    fn lock(&self) -> std::sync::MutexGuard<'_, History> {
+        // A panic under the lock cannot leave the lists inconsistent: all that happens is a push.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

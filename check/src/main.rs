@@ -9,14 +9,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use dkv_check::{History, Options, check};
 
-/// Exit status for a history that violates linearizability.
+/// Exit status for a history that has a contradiction.
 const VIOLATED: u8 = 1;
 /// Exit status for an input that is not a history.
 const UNREADABLE: u8 = 2;
 /// Exit status if the search for an explanation gave up.
 const UNDECIDED: u8 = 3;
 
-/// Checks a recorded history: is it linearizable, and do its revisions agree?
+/// Checks a recorded history: is it linearizable, do its revisions agree, are its transactions
+/// strictly serializable, and did watches and leases keep their promises?
 ///
 /// Exit status: 0 if so, 1 if not, 2 if the file is no history, 3 if it could not be decided.
 #[derive(Debug, Parser)]
@@ -28,6 +29,10 @@ struct Args {
     /// Keys may have had values before the history began
     #[arg(long)]
     any_start: bool,
+
+    /// A lease that ends later than this is too late [default: any lease may end at any time]
+    #[arg(long, value_name = "MS")]
+    lease_late_max: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -48,7 +53,8 @@ fn main() -> ExitCode {
             return ExitCode::from(UNREADABLE);
         }
     };
-    let report = check(&history, Options { any_start: args.any_start });
+    let options = Options { any_start: args.any_start, lease_late_ms_max: args.lease_late_max };
+    let report = check(&history, options);
     // A reader that closes the pipe early wants no more.
     let _ = write!(std::io::stdout(), "{report}");
     match (report.findings.is_empty(), report.undecided.is_empty()) {

@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::finding::{Finding, Kind};
-use crate::history::{Action, History, Level, Operation, Outcome};
+use crate::history::{Action, Fate, History, Level, Operation, Outcome, Transaction};
 use crate::linear::{Call, Verdict, contradiction, search};
 use crate::options::Options;
 use crate::register::{Register, Step};
-use crate::{eventual, revisions};
+use crate::{eventual, leases, revisions, transactions, watches};
 
 /// The result of checking a history.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,16 @@ pub struct Report {
     pub failed: usize,
     /// Number of keys.
     pub keys: usize,
+    /// Number of transactions.
+    pub transactions: usize,
+    /// Number of transactions with an unknown outcome.
+    pub transactions_unknown: usize,
+    /// Number of notes of watchers.
+    pub watch_events: usize,
+    /// Number of reads at revisions, and of lists of versions.
+    pub past_reads: usize,
+    /// Number of calls that concern leases.
+    pub lease_events: usize,
     /// All contradictions.
     pub findings: Vec<Finding>,
     /// Keys on which the search gave up.
@@ -45,12 +55,22 @@ impl Report {
 pub fn check(history: &History, options: Options) -> Report {
     let mut findings = revisions::check(history, options);
     findings.extend(eventual::check(history));
+    findings.extend(transactions::check(&history.transactions));
+    findings.extend(watches::check(history));
+    let late_ns_max = options.lease_late_ms_max.map(|ms| ms.saturating_mul(1_000_000));
+    findings.extend(leases::check(history, late_ns_max));
+    let is_unknown = |transaction: &&Transaction| transaction.result == Fate::Unknown;
     let unknown = |operation: &&Operation| operation.outcome == Outcome::Unknown;
     let failed = |operation: &&Operation| operation.outcome == Outcome::Failed;
     let mut report = Report {
         operations: history.operations.len(),
         unknown: history.operations.iter().filter(unknown).count(),
         failed: history.operations.iter().filter(failed).count(),
+        transactions: history.transactions.len(),
+        transactions_unknown: history.transactions.iter().filter(is_unknown).count(),
+        watch_events: history.watches.len(),
+        past_reads: history.past_reads.len() + history.version_lists.len(),
+        lease_events: history.leases.len(),
         findings,
         ..Report::default()
     };
@@ -131,10 +151,39 @@ fn calls(operations: &[Operation], places: &[usize]) -> (Vec<usize>, Vec<Call>) 
     found
 }
 
+impl Report {
+    /// Names what was checked.
+    fn all_is_well(&self) -> String {
+        let others = self.transactions + self.watch_events + self.past_reads + self.lease_events;
+        let parts = [
+            (self.operations > 0 || others == 0, "linearizable, and all revisions agree"),
+            (self.transactions > 0, "strictly serializable"),
+            (self.watch_events > 0, "watches show every change once and in order"),
+            (self.past_reads > 0, "the past is as it was"),
+            (self.lease_events > 0, "no lease ended too early"),
+        ];
+        let parts = parts.into_iter().filter(|(is_part, _)| *is_part).map(|(_, part)| part);
+        parts.collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { operations, unknown, failed, keys, .. } = self;
         writeln!(f, "{operations} operations on {keys} keys, {unknown} unknown, {failed} failed")?;
+        if self.transactions > 0 {
+            let (all, unknown) = (self.transactions, self.transactions_unknown);
+            writeln!(f, "{all} transactions, {unknown} unknown")?;
+        }
+        for (count, what) in [
+            (self.watch_events, "events of watches"),
+            (self.past_reads, "reads of the past"),
+            (self.lease_events, "calls that concern leases"),
+        ] {
+            if count > 0 {
+                writeln!(f, "{count} {what}")?;
+            }
+        }
         for finding in &self.findings {
             write!(f, "{finding}")?;
         }
@@ -142,7 +191,7 @@ impl fmt::Display for Report {
             writeln!(f, "key {key:?}: undecided; too many operations on it overlap")?;
         }
         let verdict = match (self.findings.len(), self.undecided.is_empty()) {
-            (0, true) => "linearizable, and all revisions agree".to_owned(),
+            (0, true) => self.all_is_well(),
             (0, false) => "undecided".to_owned(),
             (1, _) => "VIOLATED: 1 contradiction".to_owned(),
             (count, _) => format!("VIOLATED: {count} contradictions"),

@@ -2,6 +2,7 @@
 
 use dkv_api::{Condition, ConnectError, Error};
 use dkv_console::problem::{Failure, Problem};
+use dkv_console::units::bytes;
 use dkv_wire::join::{JoinError, TokenError};
 use dkv_wire::local;
 use dkv_wire::message::JoinRefusal;
@@ -126,6 +127,18 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
             format!("outcome unknown: {why}; check with status, or repeat the command"),
         ),
         Error::Incomplete { .. } => Problem::new(Failure::Incomplete, error.to_string()),
+        Error::OverQuota { used, limit } => Problem::failed(format!(
+            "over quota: the shard has {} of its share of {} of the keyspace's quota; nothing was \
+             changed; delete something, or raise the quota with keyspace set",
+            bytes(*used),
+            bytes(*limit)
+        ))
+        .with("used_bytes", *used)
+        .with("limit_bytes", *limit),
+        Error::NoKeyspace { name } => Problem::new(
+            Failure::NotFound,
+            format!("there is no keyspace {}; keyspace list shows them", name.escape_debug()),
+        ),
         Error::NotFound { .. } => Problem::new(Failure::NotFound, error.to_string()),
         Error::Conflict { .. } => Problem::new(Failure::Conflict, error.to_string()),
         Error::Invalid(_) => Problem::failed(error.to_string()),

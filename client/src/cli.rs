@@ -9,6 +9,8 @@ mod address;
 mod choices;
 mod connect;
 mod data;
+mod keyspace;
+mod lease;
 mod local;
 mod subcommand;
 
@@ -23,14 +25,17 @@ use dkv_base::number::whole_number;
 use dkv_base::variables;
 
 use self::address::addresses;
-use self::choices::{HOW_TO_DELETE, HOW_TO_READ, HOW_TO_WRITE, TOPICS};
+use self::choices::{HOW_TO_DELETE, HOW_TO_READ, TOPICS};
 use self::data::TRANSACTION_HELP;
+use self::lease::LOCK_HELP;
 
 pub(crate) use address::{Addresses, DefaultError, default_addresses};
 pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
-pub(crate) use data::{Format, LoadArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, TransferArgs};
+pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
+pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 
 const EXAMPLES: &str = "\
@@ -167,13 +172,17 @@ pub(crate) enum Subcommand {
     },
     /// Store a value
     #[command(override_usage = "dkv [ADDRESS] put <KEY> <VALUE> [LEVEL] \
-        [if-absent|if-present|if-revision N]")]
+        [if-absent|if-present|if-revision N] [--ttl TIME|--lease ID]")]
     Put(PutArgs),
     /// Store a value if the key does not exist
-    #[command(override_usage = "dkv [ADDRESS] insert <KEY> <VALUE> [LEVEL]")]
+    #[command(
+        override_usage = "dkv [ADDRESS] insert <KEY> <VALUE> [LEVEL] [--ttl TIME|--lease ID]"
+    )]
     Insert(PutArgs),
     /// Store a value if the key exists
-    #[command(override_usage = "dkv [ADDRESS] update <KEY> <VALUE> [LEVEL]")]
+    #[command(
+        override_usage = "dkv [ADDRESS] update <KEY> <VALUE> [LEVEL] [--ttl TIME|--lease ID]"
+    )]
     Update(PutArgs),
     /// Remove a key
     #[command(override_usage = "dkv [ADDRESS] delete <KEY> [LEVEL] [if-present|if-revision N]")]
@@ -239,6 +248,23 @@ pub(crate) enum Subcommand {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Show how long a key will live
+    #[command(override_usage = "dkv [ADDRESS] ttl <KEY> [OPTIONS]")]
+    Ttl {
+        /// The key
+        #[arg(value_hint = ValueHint::Other)]
+        key: OsString,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Grant leases, which keys can belong to, keep them alive, list and end them
+    Lease(LeaseArgs),
+    /// Run a command while this process has a lock
+    #[command(
+        override_usage = "dkv [ADDRESS] lock <NAME> [OPTIONS] -- <COMMAND>...",
+        after_help = LOCK_HELP
+    )]
+    Lock(LockArgs),
     /// Show what each replica has of a key
     #[command(override_usage = "dkv [ADDRESS] search <KEY> [OPTIONS]")]
     Search {
@@ -303,7 +329,7 @@ pub(crate) enum Subcommand {
         /// Print only the keys
         #[arg(long)]
         keys: bool,
-        /// List the keys as they were at this revision; only in a network with one shard
+        /// List the keys as they were at this revision; only in a keyspace with one shard
         #[arg(long, value_name = "N", value_hint = ValueHint::Other)]
         revision: Option<u64>,
         /// List the keys as they are at one moment, the same for all shards
@@ -347,7 +373,7 @@ pub(crate) enum Subcommand {
             dkv watch user/ --previous           keys that begin with user/, and what they were\n  \
             dkv watch color --key                one key\n  \
             dkv watch user/ --from 1:500,2:33    what changed after that position\n  \
-            dkv watch --from 500 --json          after a revision, in a network with one shard"
+            dkv watch --from 500 --json          after a revision, in a keyspace with one shard"
     )]
     Watch {
         /// Show only keys that begin with this [default: all keys]
@@ -397,6 +423,9 @@ pub(crate) enum Subcommand {
     /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
     Verify(TransferArgs),
+    /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
+    #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
+    Keyspace(KeyspaceArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
     Token(TokenArgs),
@@ -486,23 +515,6 @@ pub(crate) enum Subcommand {
         #[arg(value_name = "COMMAND", value_parser = TOPICS, hide_possible_values = true)]
         topic: Vec<String>,
     },
-}
-
-/// Arguments of `put`, `insert` and `update`.
-#[derive(Args, Debug)]
-pub(crate) struct PutArgs {
-    /// The key
-    #[arg(value_hint = ValueHint::Other)]
-    pub(crate) key: OsString,
-    /// The value: - reads standard input, @FILE reads a file, @@TEXT is the text @TEXT, and @=TEXT
-    /// is TEXT whatever it contains. Bytes are stored unchanged
-    #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
-    pub(crate) value: OsString,
-    /// A level and a condition
-    #[arg(value_name = "HOW", value_parser = HOW_TO_WRITE)]
-    pub(crate) how: Vec<OsString>,
-    #[command(flatten)]
-    pub(crate) connect: Connect,
 }
 
 /// Arguments of `gateway`.

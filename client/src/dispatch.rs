@@ -11,7 +11,7 @@ use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
 
-use crate::api_problems::connect_problem;
+use crate::api_problems::{connect_problem, request_problem};
 use crate::cli::{
     Addresses, Cli, Connect, DefaultError, Line, Output, Subcommand, default_addresses,
 };
@@ -20,7 +20,7 @@ use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, input, local, pipe, prompt, rehearse};
+use crate::{completions, drill, gateway, help, input, local, lock, pipe, prompt, rehearse};
 
 /// Runs the whole program.
 pub fn main() -> ExitCode {
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         Some(Subcommand::Help { .. }) => Some("help"),
         _ => None,
     };
-    if let (Some(name), Some(option)) = (no_client, line.connect.of_connection()) {
+    if let (Some(name), Some(option)) = (no_client, line.connect.not_for_processes()) {
         let problem = Problem::usage(format!("{name} does not take {option}"));
         return ended(&mut Console::of_process(), &problem);
     }
@@ -110,7 +110,7 @@ async fn dispatch(line: Line) -> ExitCode {
                 | Subcommand::Txn { json: true, .. }
                 | Subcommand::Watch { json: true, .. }
         )
-    );
+    ) || matches!(&subcommand, Some(Subcommand::Keyspace(args)) if args.action.json());
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
     if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {
@@ -122,6 +122,9 @@ async fn dispatch(line: Line) -> ExitCode {
     match subcommand {
         Some(Subcommand::Drill(args)) if commands.is_empty() => {
             drill::run(args, address, connect, &mut console).await
+        }
+        Some(Subcommand::Lock(args)) if commands.is_empty() => {
+            lock::run(args, address, connect, &mut console).await
         }
         Some(Subcommand::Gateway(args)) if commands.is_empty() => {
             gateway::run(args, address, connect, &mut console).await
@@ -155,6 +158,7 @@ async fn dispatch(line: Line) -> ExitCode {
             | Subcommand::Completions { .. }
             | Subcommand::Help { .. }
             | Subcommand::Drill(_)
+            | Subcommand::Lock(_)
             | Subcommand::Gateway(_),
         ) => {
             let why = "this command must be the only one; omit what comes before it";
@@ -207,6 +211,11 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
         ));
     }
     steps.iter().try_for_each(|step| step.check_level(connect.level))?;
+    let is_on_keys = steps.is_empty() || steps.iter().any(Step::has_keyspace);
+    if !is_on_keys && connect.typed(&["--keyspace"]).is_some() {
+        return Err(Problem::usage("--keyspace applies only to commands on keys; omit it"));
+    }
+    let keyspace = connect.keyspace.clone().filter(|_| is_on_keys);
     if steps.iter().all(needs_no_network) && !steps.is_empty() {
         let result = print_help(&steps, console);
         return Ok(finished(console, result));
@@ -220,6 +229,10 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     unreadable_token(&connect, console);
     let session = Session::connect(&Connection::new(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
+    let session = match &keyspace {
+        Some(name) => session.in_keyspace(name).await.map_err(|error| request_problem(&error))?,
+        None => session,
+    };
     let result = if !steps.is_empty() {
         steps::run_all(&steps, &session, console).await
     } else if io::stdin().is_terminal() {

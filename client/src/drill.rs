@@ -30,8 +30,8 @@ pub(crate) async fn run(
 ) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
     let own: &[&str] = match args.fault {
-        Fault::ByHand => &["--level"],
-        _ => &["--level", "--region", "--token-file"],
+        Fault::ByHand => &["--level", "--keyspace"],
+        _ => &["--level", "--region", "--token-file", "--keyspace"],
     };
     if let Some(option) = args.connect.typed(own) {
         let fault = args.fault.name();

@@ -48,6 +48,10 @@ async fn serve(
         let why = "gateway does not take --level: each request sets its own with ?consistency=";
         return Err(Problem::usage(why));
     }
+    if args.connect.typed(&["--keyspace"]).is_some() {
+        let why = "gateway does not take --keyspace: each request sets its own with ?keyspace=";
+        return Err(Problem::usage(why));
+    }
     if args.server.is_some() && before.is_some() {
         let why = "the server has two addresses: omit the one before gateway";
         return Err(Problem::usage(why));

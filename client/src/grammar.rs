@@ -22,7 +22,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use dkv_api::WatchToken;
+use dkv_api::{Attach, WatchToken};
 use dkv_base::id::Revision;
 use dkv_console::quote;
 use dkv_wire::limits::KEY_BYTES_MAX;
@@ -42,7 +42,14 @@ pub(crate) enum Command {
     /// Prints the value of a key.
     Read { key: Key, how: ReadParameters },
     /// Stores a value; without a level, at the level of the connection.
-    Write { key: Key, value: ValueSource, level: Option<Level>, condition: Condition },
+    Write {
+        key: Key,
+        value: ValueSource,
+        level: Option<Level>,
+        condition: Condition,
+        /// How long the key will live; until it is deleted by default.
+        attach: Option<Attach>,
+    },
     /// Removes a key; without a level, at the level of the connection.
     Delete { key: Key, level: Option<Level>, condition: Condition },
     /// Lists keys with their values, in order.
@@ -343,9 +350,14 @@ impl fmt::Display for Command {
                 }
                 option(f, "--revision", how.revision)
             }
-            Self::Write { key, value, level, condition } => {
+            Self::Write { key, value, level, condition, attach } => {
                 let (value, level) = (quote::quoted(&value.operand()), level_word(*level));
-                write!(f, "put {key:?} {value}{level}{}", condition_words(*condition))
+                write!(f, "put {key:?} {value}{level}{}", condition_words(*condition))?;
+                match attach {
+                    None => Ok(()),
+                    Some(Attach::Ttl(ttl)) => write!(f, " --ttl {}ms", ttl.as_millis()),
+                    Some(Attach::Lease(lease)) => write!(f, " --lease {lease}"),
+                }
             }
             Self::Delete { key, level, condition } => {
                 let level = level_word(*level);

@@ -103,12 +103,12 @@ pub(crate) async fn compact(
     console: &mut Console,
 ) -> Result<(), Abort> {
     let view = client.view().await.map_err(|error| request_problem(&error))?;
-    let shard = match (shard.map(GroupId), view.shards.as_slice()) {
+    let shard = match (shard.map(GroupId), view.shards_of(client.keyspace_id())) {
         (Some(shard), _) => shard,
         (None, [only]) => only.group,
         (None, shards) => {
             let why = format!(
-                "the network has {} shards, and each has revisions of its own; name one with \
+                "the keyspace has {} shards, and each has revisions of its own; name one with \
                  --shard",
                 shards.len()
             );

@@ -4,11 +4,11 @@
 //! other bytes are base64 under a name that ends in `_base64`, as over HTTP. Members may be added,
 //! but are never renamed; docs/cli.md lists them.
 
-use dkv_api::{Bytes, OperationResult, Transacted, TransactionOperation};
+use dkv_api::{Bytes, Transacted, TransactionOperation};
 use dkv_api::{GroupId, NetworkView, NodeId, ReplicaValue, ValueAt, Version};
 use dkv_api::{Pair, Placement, PlannedMove, Receipt, Revision, TokenInfo, Value as Read, Written};
 use dkv_gateway::bytes_json::{Encoding, put};
-use dkv_gateway::version_json;
+use dkv_gateway::{transaction_json, version_json};
 use serde_json::{Map, Value, json};
 
 use crate::grammar::Key;
@@ -87,12 +87,12 @@ pub(crate) fn changed(command: &str, key: &Key, value: &Bytes, done: &Transacted
 
 /// Returns the result of a transaction.
 pub(crate) fn transacted(
-    branch: &str,
     operations: &[TransactionOperation],
     done: &Transacted,
+    encoding: Encoding,
 ) -> Value {
     let mut object = of("txn");
-    object.insert("branch".into(), branch.into());
+    object.insert("branch".into(), transaction_json::branch(done.succeeded).into());
     object.insert("changed".into(), done.changed.into());
     with_receipt(&mut object, &done.receipt);
     let parts = done
@@ -100,46 +100,9 @@ pub(crate) fn transacted(
         .iter()
         .map(|part| json!({ "shard": part.shard.0, "not_before": part.not_before.0 }));
     object.insert("parts".into(), parts.collect());
-    let results = done.results.as_ref().map(|results| {
-        let each = operations.iter().zip(results);
-        each.map(|(operation, result)| operation_result(operation, result)).collect::<Vec<_>>()
-    });
+    let results = done.results.as_ref();
+    let results = results.map(|results| transaction_json::results(operations, results, encoding));
     object.insert("results".into(), results.into());
-    object.into()
-}
-
-fn operation_result(operation: &TransactionOperation, result: &OperationResult) -> Value {
-    let mut object = Map::new();
-    object.insert("operation".into(), operation.name().into());
-    put(&mut object, "key", operation.first_key(), Encoding::Text);
-    match result {
-        OperationResult::Got(found) => {
-            object.insert("exists".into(), found.is_some().into());
-            if let Some(version) = found {
-                version_json::put(&mut object, version, Encoding::Text);
-            }
-        }
-        OperationResult::Changed(version) => {
-            version_json::put(&mut object, version, Encoding::Text)
-        }
-        OperationResult::Put { created, version } => {
-            object.insert("created_revision".into(), created.0.into());
-            object.insert("version".into(), (*version).into());
-        }
-        OperationResult::Deleted(count) => {
-            object.insert("deleted".into(), (*count).into());
-        }
-        OperationResult::Listed { keys, more } => {
-            let listed = keys.iter().map(|(key, version)| {
-                let mut object = Map::new();
-                put(&mut object, "key", key, Encoding::Text);
-                version_json::put(&mut object, version, Encoding::Text);
-                Value::from(object)
-            });
-            object.insert("keys".into(), listed.collect::<Vec<_>>().into());
-            object.insert("more".into(), (*more).into());
-        }
-    }
     object.into()
 }
 

@@ -34,8 +34,11 @@ mod holders;
 mod history;
 mod watch;
 mod transaction;
+mod lease;
+mod lock;
 
 mod json_results;
+mod keyspace;
 mod listing;
 mod api_problems;
 

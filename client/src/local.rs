@@ -34,7 +34,7 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
         Err(problem) => return ended(console, &problem),
     };
     args.connect = args.connect.clone().or(outer);
-    if let Some(option) = args.connect.typed(&["--token-file"]) {
+    if let Some(option) = args.connect.typed(&["--token-file", "--keyspace"]) {
         let why = format!("local does not take {option}: its network has its own tokens");
         return ended(console, &Problem::usage(why));
     }

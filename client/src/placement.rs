@@ -194,6 +194,8 @@ mod tests {
             term: Term(1),
             coordinator: Some(id(1)),
             nodes: (1..=3).map(node).collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: Vec::new(),
             settings: Settings::default(),
             denied: Vec::new(),

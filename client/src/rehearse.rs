@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dkv_api::{
-    Client, ConnectError, Error, Level, NetworkView, NodeId, Placement, ReadOptions, Region, Role,
+    Client, ConnectError, Error, KeyspaceId, Level, NetworkView, NodeId, Placement, ReadOptions,
+    Region, Role,
 };
 use dkv_console::Console;
 use dkv_console::problem::Problem;
@@ -98,7 +99,8 @@ struct Row {
 /// Starts the network, measures, and prints the table.
 pub(crate) async fn run(mut args: RehearseArgs, outer: Connect, console: &mut Console) -> ExitCode {
     args.connect = args.connect.clone().or(outer);
-    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file"]) {
+    if let Some(option) = args.connect.typed(&["--level", "--region", "--token-file", "--keyspace"])
+    {
         let why =
             format!("rehearse does not take {option}: it measures every level from every region");
         return ended(console, &Problem::usage(why));
@@ -255,7 +257,8 @@ fn keys(view: &NetworkView, from: &Region) -> BTreeMap<Region, String> {
     let mut keys = BTreeMap::new();
     for number in 0..KEYS_TRIED {
         let key = format!("rehearsal/{from}/{number}");
-        let primary = view.shard_of(key.as_bytes()).and_then(|shard| shard.primary);
+        let primary =
+            view.shard_of(KeyspaceId::DEFAULT, key.as_bytes()).and_then(|shard| shard.primary);
         if let Some(region) = primary.and_then(|primary| view.node(primary)?.region.clone()) {
             keys.entry(region).or_insert(key);
         }
@@ -309,7 +312,7 @@ fn geometry(view: &NetworkView, from: &Region, key: &[u8], kind: Kind) -> Option
         let node = view.node(node)?;
         delays.place(Some(&node.name), node.region.as_ref())
     };
-    let shard = view.shard_of(key)?;
+    let shard = view.shard_of(KeyspaceId::DEFAULT, key)?;
     let own = delays.place(None, Some(from))?;
     let primary = place(shard.primary?)?;
     // From the primary to the nearest majority of these, itself included, or to all of them, and

@@ -17,6 +17,7 @@ use crate::grammar::{Command, Key, ReadParameters, ValueSource};
 use crate::history;
 use crate::inspect;
 use crate::json_results;
+use crate::lease;
 use crate::listing;
 use crate::status;
 use crate::store::Store;
@@ -89,16 +90,23 @@ async fn execute(
             let remark = format!("{}{reach}{}", receipt_remark(&read.receipt), elapsed(started));
             console.value(&read.value, &remark)?;
         }
-        Command::Write { key, value, level, condition } => {
+        Command::Write { key, value, level, condition, attach } => {
             let ValueSource::Inline(value) = value else {
                 return Err(Problem::failed("the value has not been read").into());
             };
             let value = Bytes::copy_from_slice(value);
             check_level(command, store.level_given())?;
-            let options = write_options(*level, *condition, store.level());
+            let mut options = write_options(*level, *condition, store.level());
+            options.attach = *attach;
+            // The default level does not apply to writes that it cannot do.
+            if attach.is_some() && options.level == Level::Eventual {
+                options.level = Level::Strong;
+            }
             let written = store.write(key.as_bytes(), value, options).await;
-            let written =
-                written.map_err(|error| write_problem(key, *condition, "written", &error))?;
+            let written = written.map_err(|error| {
+                lease::attach_problem(key, &error)
+                    .unwrap_or_else(|| write_problem(key, *condition, "written", &error))
+            })?;
             let verb = if written.existed { "replaced" } else { "written" };
             print_written(console, verb, key, &written, store, started)?;
         }
@@ -205,6 +213,13 @@ pub(crate) fn check_level(command: &Command, given: Option<Level>) -> Result<(),
                 }
                 _ => Ok(()),
             };
+        }
+        Command::Write { level, attach: Some(_), .. }
+            if level.or(given) == Some(Level::Eventual) =>
+        {
+            return Err(Problem::usage(
+                "an eventual write takes no time to live and no lease; omit them or the level",
+            ));
         }
         Command::Write { level, condition, .. } | Command::Delete { level, condition, .. } => {
             (level.or(given), *condition)

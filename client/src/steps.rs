@@ -13,7 +13,7 @@ use dkv_api::Level;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem, worst};
 
-use crate::cli::{SingleSubcommand, Subcommand, is_network_word};
+use crate::cli::{KeyspaceAction, KeyspaceArgs, SingleSubcommand, Subcommand, is_network_word};
 use crate::grammar::{self, Command, GrammarError, ValueSource};
 use crate::input::{self, Stdin};
 use crate::run::{self, Outcome};
@@ -27,6 +27,8 @@ pub(crate) struct Step {
     pub(crate) act: StepKind,
     /// Whether its results are JSON documents, whatever the default.
     json: bool,
+    /// The keyspace of its keys, if it names one.
+    keyspace: Option<String>,
 }
 
 /// What to do.
@@ -47,6 +49,7 @@ impl Step {
     /// A mistake in its operands.
     pub(crate) fn from_subcommand(word: Subcommand) -> Result<Self, GrammarError> {
         let json = word.connect().is_some_and(|connect| connect.is_json());
+        let keyspace = word.connect().and_then(|connect| connect.keyspace);
         let act = match word.command()? {
             Some(command) => StepKind::Command(command),
             None => match word {
@@ -54,7 +57,26 @@ impl Step {
                 word => StepKind::Subcommand(Box::new(word)),
             },
         };
-        Ok(Self { act, json })
+        Ok(Self { act, json, keyspace })
+    }
+
+    /// Returns whether it is about keys, and so about those of one keyspace.
+    pub(crate) fn has_keyspace(&self) -> bool {
+        match &self.act {
+            StepKind::Command(command) => matches!(
+                command,
+                Command::Read { .. }
+                    | Command::Write { .. }
+                    | Command::Delete { .. }
+                    | Command::Scan(_)
+                    | Command::History(_)
+                    | Command::Watch(_)
+                    | Command::Search(_)
+                    | Command::ShowAll { .. }
+            ),
+            StepKind::Subcommand(word) => word.is_on_keys(),
+            StepKind::Help(_) => false,
+        }
     }
 
     /// Returns whether a level applies to it.
@@ -104,7 +126,11 @@ impl Step {
 
     /// Returns whether it handles Ctrl-C itself, which is how it ends.
     pub(crate) fn ends_at_interrupt(&self) -> bool {
-        matches!(self.act, StepKind::Command(Command::Watch(_)))
+        match &self.act {
+            StepKind::Command(command) => matches!(command, Command::Watch(_)),
+            StepKind::Subcommand(word) => word.ends_at_interrupt(),
+            StepKind::Help(_) => false,
+        }
     }
 
     /// Returns whether it may have changed something when it is interrupted.
@@ -121,7 +147,7 @@ impl Step {
 
 impl From<Command> for Step {
     fn from(command: Command) -> Self {
-        Self { act: StepKind::Command(command), json: false }
+        Self { act: StepKind::Command(command), json: false, keyspace: None }
     }
 }
 
@@ -183,13 +209,13 @@ fn of_words(words: &[Vec<u8>]) -> Result<Step, GrammarError> {
     if first == b"help" && !operands.is_empty() {
         let topic = texts(operands);
         help::of(&topic)?;
-        return Ok(Step { act: StepKind::Help(topic), json: false });
+        return Ok(Step { act: StepKind::Help(topic), json: false, keyspace: None });
     }
     let known = grammar::is_word(first) || is_other_word(first);
     if known && operands.iter().any(|word| word == b"--help") {
         let topic = texts(words);
         let topic = topic.into_iter().take_while(|word| !word.starts_with('-')).take(1).collect();
-        return Ok(Step { act: StepKind::Help(topic), json: false });
+        return Ok(Step { act: StepKind::Help(topic), json: false, keyspace: None });
     }
     if is_other_word(first) {
         return of_arguments(words);
@@ -197,9 +223,14 @@ fn of_words(words: &[Vec<u8>]) -> Result<Step, GrammarError> {
     match grammar::command(words) {
         Ok(command) => Ok(command.into()),
         // The grammar does not know options such as --output.
-        Err(_) if operands.iter().any(|word| word.starts_with(b"--output")) => of_arguments(words),
+        Err(_) if operands.iter().any(|word| is_option(word)) => of_arguments(words),
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether a word is an option of all commands.
+fn is_option(word: &[u8]) -> bool {
+    word.starts_with(b"--output") || word.starts_with(b"--keyspace")
 }
 
 /// Parses words like a command line.
@@ -214,6 +245,17 @@ fn of_arguments(words: &[Vec<u8>]) -> Result<Step, GrammarError> {
         return Err(GrammarError::new(
             format!("{option} belongs to the connection"),
             "give it when you start dkv",
+        ));
+    }
+    if let Subcommand::Keyspace(KeyspaceArgs {
+        action: KeyspaceAction::Drop { name, yes: None, .. },
+        ..
+    }) = &word
+    {
+        let shown = name.escape_debug();
+        return Err(GrammarError::new(
+            "dropping a keyspace needs its name once more",
+            format!("write keyspace drop {shown} --yes {shown}"),
         ));
     }
     Step::from_subcommand(word)
@@ -293,7 +335,20 @@ pub(crate) async fn run(
         console.json = before;
         return Ok(Outcome::Failed(problem.failure));
     }
-    let outcome = match &step.act {
+    let keyspace = step.keyspace.as_ref().filter(|_| step.has_keyspace());
+    let outcome = match keyspace {
+        Some(name) => match store.in_keyspace(name).await {
+            Ok(session) => act(&step.act, &session, console).await,
+            Err(problem) => run::report(Err(problem.into()), console),
+        },
+        None => act(&step.act, store, console).await,
+    };
+    console.json = before;
+    outcome
+}
+
+async fn act(act: &StepKind, store: &impl Store, console: &mut Console) -> io::Result<Outcome> {
+    match act {
         StepKind::Command(command) => run::run(command, store, console).await,
         StepKind::Subcommand(word) => {
             let done = subcommands::run(word, store, console).await;
@@ -303,9 +358,7 @@ pub(crate) async fn run(
             let text = help::of(topic).unwrap_or_else(|error| error.to_string());
             console.line(&text).map(|()| Outcome::Done)
         }
-    };
-    console.json = before;
-    outcome
+    }
 }
 
 #[cfg(test)]

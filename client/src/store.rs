@@ -16,7 +16,7 @@ use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
 use tokio::sync::OnceCell;
 
-use crate::api_problems::connect_problem;
+use crate::api_problems::{connect_problem, request_problem};
 use crate::cli::{Addresses, Connect};
 use crate::grammar::{ProcessAction, ProcessTarget, Scan};
 
@@ -92,6 +92,11 @@ pub(crate) trait Store {
     /// Returns whether commands can act on the processes of the network.
     fn is_local(&self) -> bool {
         false
+    }
+
+    /// Returns a session on the keys of a keyspace.
+    async fn in_keyspace(&self, name: &str) -> Result<Session, Problem> {
+        Err(Problem::failed(format!("keyspace {name} cannot be used here")))
     }
 
     /// Returns a client with a role in the network.
@@ -182,6 +187,12 @@ impl Session {
         Self { client, connection, address, admin: OnceCell::new() }
     }
 
+    /// Returns a session on the keys of a keyspace, which shares the connections of this one.
+    pub(crate) async fn in_keyspace(&self, name: &str) -> Result<Self, Error> {
+        let client = self.client.keyspace(name).await?;
+        Ok(Self::of(client, self.connection.clone()))
+    }
+
     /// Ends all connections.
     pub(crate) async fn close(&self) {
         if let Some(admin) = self.admin.get() {
@@ -233,7 +244,8 @@ async fn list_of(
             view.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
                 Error::Invalid(format!("there is no node {name}; nodes lists them"))
             })?;
-        Ok((node.id, view.shards.iter().map(|shard| shard.group).collect::<Vec<_>>()))
+        let shards = view.shards_of(client.keyspace_id());
+        Ok((node.id, shards.iter().map(|shard| shard.group).collect::<Vec<_>>()))
     };
     let (node, shards) = match shards.await {
         Ok(found) => found,
@@ -276,7 +288,13 @@ impl Store for Session {
         let admin = self.admin.get_or_try_init(async || {
             Self::connect(&connection).await.map(|session| session.client)
         });
-        admin.await.cloned().map_err(|error| connect_problem(&error))
+        let admin = admin.await.map_err(|error| connect_problem(&error))?;
+        let own = self.client.keyspace_name();
+        admin.keyspace(own).await.map_err(|error| request_problem(&error))
+    }
+
+    async fn in_keyspace(&self, name: &str) -> Result<Session, Problem> {
+        self.in_keyspace(name).await.map_err(|error| request_problem(&error))
     }
 
     /// The names of the nodes.

@@ -9,7 +9,7 @@ use dkv_console::problem::{Abort, Problem};
 use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, history, holders, placement, transaction};
+use crate::{admin, history, holders, keyspace, lease, placement, transaction};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -31,6 +31,7 @@ pub(crate) async fn run(
     }
     let client = store.client(word.role()).await?;
     match word {
+        Subcommand::Keyspace(args) => keyspace::run(&args.action, &client, console).await,
         Subcommand::Token(args) => admin::token(&args.action, &client, console).await,
         Subcommand::Drain { node, undo: true, .. } => {
             placement::undrain(node, &client, console).await
@@ -55,6 +56,8 @@ pub(crate) async fn run(
         Subcommand::Append { key, value, .. } => {
             transaction::append(key.as_bytes(), value.as_bytes(), &client, console).await
         }
+        Subcommand::Ttl { key, .. } => lease::ttl(key.as_bytes(), &client, console).await,
+        Subcommand::Lease(args) => lease::run(&args.action, &client, console).await,
         Subcommand::Keep { node, run, .. } => admin::keep(node, *run, &client, console).await,
         Subcommand::Holders { json, .. } => holders::list(*json, &client, console).await,
         Subcommand::Revoke { id, .. } => holders::revoke(id, &client, console).await,

@@ -8,6 +8,8 @@ use dkv_api::{Client, Error, OperationResult, Transacted, Transaction, Transacti
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::quote;
+use dkv_gateway::bytes_json::Encoding;
+use dkv_gateway::transaction_json::{self, ParsedTransaction};
 
 use self::text::Written;
 use crate::api_problems::{of_key, request_problem};
@@ -21,12 +23,12 @@ const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) async fn run(file: &Path, client: &Client, console: &mut Console) -> Result<(), Abort> {
     let name = if input::is_stdin(file) { "standard input".into() } else { quoted_path(file) };
     let text = input::read_all(file, TEXT_BYTES_MAX, "the transaction").await?;
-    let written = text::parse(&text)
+    let parsed = parse(&text)
         .map_err(|error| Problem::usage(format!("{name}, {error}; nothing was done")))?;
-    let Written { transaction, has_else } = written;
+    let ParsedTransaction { transaction, has_else, encoding } = parsed;
     let done = client.transact(transaction.clone()).await;
     let done = done.map_err(|error| problem(&transaction, &error))?;
-    let branch = if done.succeeded { "then" } else { "else" };
+    let branch = transaction_json::branch(done.succeeded);
     let (revision, shard) = (done.receipt.revision, done.receipt.shard);
     if !done.succeeded && !has_else {
         let why = "the transaction was not executed: a condition does not hold, and it has no else";
@@ -54,12 +56,21 @@ pub(crate) async fn run(file: &Path, client: &Client, console: &mut Console) -> 
         }
         None => lines.push_str("\nits results are too long, or were lost on the way"),
     }
-    let document = || json_results::transacted(branch, operations, &done);
+    let document = || json_results::transacted(operations, &done, encoding);
     match done.changed {
         true => console.changed(&lines, document)?,
         false => console.result(&lines, document)?,
     }
     Ok(())
+}
+
+/// Parses a transaction: JSON if it begins with a brace, which no line of a text does.
+fn parse(text: &[u8]) -> Result<ParsedTransaction, String> {
+    if text.trim_ascii_start().starts_with(b"{") {
+        return transaction_json::parse(text).map_err(|error| error.to_string());
+    }
+    let Written { transaction, has_else } = text::parse(text).map_err(|error| error.to_string())?;
+    Ok(ParsedTransaction { transaction, has_else, encoding: Encoding::Text })
 }
 
 /// Adds to the number that is a key's value, and prints the sum.

@@ -100,6 +100,30 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
+/// Why a text is not a size. The user writes another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write a whole number and a unit, such as 512KiB, 64MiB, 4GiB or 1TiB")]
+pub struct BytesError;
+
+/// Parses a size: a number and `KiB`, `MiB`, `GiB` or `TiB`; with `B` or without a unit, bytes.
+///
+/// # Errors
+/// The text is malformed, or the size is out of bounds.
+pub fn parse_bytes(text: &str) -> Result<u64, BytesError> {
+    let digits = text.len() - text.trim_start_matches(|it: char| it.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1_u64 << 40,
+        _ => return Err(BytesError),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.ok_or(BytesError)
+}
+
 /// Returns `one` for a count of one, otherwise `many`.
 pub fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
@@ -131,6 +155,17 @@ mod tests {
         assert_eq!(number(123), "123");
         assert_eq!(number(1_234_567), "1 234 567");
         assert_eq!(timestamp(1_772_368_496_000), "2026-03-01 12:34:56 UTC");
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        assert_eq!(parse_bytes("17"), Ok(17));
+        assert_eq!(parse_bytes("17B"), Ok(17));
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("64 MiB"), Ok(64 << 20));
+        for wrong in ["", "MiB", "-1", "4GB", "4gib", "1.5MiB", "99999999999TiB"] {
+            assert_eq!(parse_bytes(wrong), Err(BytesError), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The handle that applications hold: reads, writes and deletes.
 
 mod admin;
+mod keyspaces;
 mod network;
 mod renewal;
 
@@ -17,7 +18,9 @@ use dkv_wire::region::Region;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use self::keyspaces::OwnKeyspace;
 use crate::address::HostPort;
+use crate::attach::Attach;
 use crate::connect::{self, Contact};
 use crate::credential_store::CredentialStore;
 use crate::driver::{self, Driver};
@@ -56,6 +59,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// The keyspace that its requests are about.
+    keyspace: Arc<OwnKeyspace>,
 }
 
 /// Only handles share this. The tasks share the [`Driver`], so that dropping the last handle ends
@@ -123,7 +128,8 @@ impl Client {
         }
         let permits = Semaphore::new(PERMITS);
         let identity = credentials.identity;
-        Self { inner: Arc::new(Inner { driver, permits, timeout, identity, has_server }) }
+        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server });
+        Self { inner, keyspace: Arc::default() }
     }
 
     /// Returns the identity of this client in the network: the network, its role and its holder id.
@@ -357,7 +363,12 @@ impl Client {
             let (bytes, limit) = (bytes as u64, limits::VALUE_BYTES_MAX as u64);
             return Err(Error::TooLarge { what: "value".into(), bytes, limit });
         }
-        let WriteOptions { level, condition, timeout } = options;
+        let WriteOptions { level, condition, attach, timeout } = options;
+        if attach.is_some() && (value.is_none() || level == Level::Eventual) {
+            let why = "only a put at another level than eventual takes a time to live or a lease";
+            return Err(Error::Invalid(why.into()));
+        }
+        let attach = attach.map(Attach::checked).transpose()?;
         let everywhere = level == Level::All;
         let kind = match level {
             Level::Eventual if condition != Condition::Always => {
@@ -370,6 +381,7 @@ impl Client {
                 everywhere,
                 key,
                 value,
+                attach,
                 write_id: None,
                 after: Stamp(0),
             },
@@ -426,19 +438,25 @@ impl Client {
         };
         let left = timeout.saturating_sub(started.elapsed());
         let (waiter, answer) = oneshot::channel();
-        let Some(id) = inner.driver.submit(kind, left, waiter) else { return Err(closed()) };
+        let Some(id) = inner.driver.submit(self.keyspace.id, kind, left, waiter) else {
+            return Err(closed());
+        };
         let mut cancel = CancelOnDrop { driver: &inner.driver, id: Some(id) };
         let outcome = answer.await;
         cancel.id = None;
         drop(permit);
         // The router answers every request, also when it is closed.
-        outcome.unwrap_or_else(|_| Err(closed()))
+        outcome.unwrap_or_else(|_| Err(closed())).map_err(|error| self.keyspace.named(error))
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("identity", &self.inner.identity).finish_non_exhaustive()
+        let (identity, keyspace) = (&self.inner.identity, &self.keyspace.name);
+        f.debug_struct("Client")
+            .field("identity", identity)
+            .field("keyspace", keyspace)
+            .finish_non_exhaustive()
     }
 }
 

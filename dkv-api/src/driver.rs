@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use dkv_base::id::{NodeId, SessionId};
+use dkv_base::id::{KeyspaceId, NodeId, SessionId};
 use dkv_base::platform;
 use dkv_base::supervise::caught;
 use dkv_base::sync::lock;
@@ -93,6 +93,7 @@ impl Driver {
     /// Begins a request; `None` if the client is closed.
     pub(crate) fn submit(
         &self,
+        keyspace: KeyspaceId,
         kind: RequestKind,
         timeout: Duration,
         waiter: Waiter,
@@ -101,7 +102,7 @@ impl Driver {
         if core.closed {
             return None;
         }
-        let id = core.router.submit(self.now(), kind, timeout, Some(waiter));
+        let id = core.router.submit_in(keyspace, self.now(), kind, timeout, Some(waiter));
         self.execute_effects(&mut core);
         Some(id)
     }

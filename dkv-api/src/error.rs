@@ -5,8 +5,9 @@
 //! had, after every other one it had none.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError};
@@ -106,9 +107,61 @@ pub enum Error {
         /// The reason.
         why: Unfit,
     },
-    /// A transaction has a range of keys, and the network has several shards. No effect.
-    #[error("the transaction has a range of keys, and the network has several shards")]
+    /// A transaction has a range of keys, and the keyspace has several shards. No effect.
+    #[error("the transaction has a range of keys, and the keyspace has several shards")]
     SeveralShards,
+    /// The lease does not exist: it has ended, was revoked, or was never granted. No effect.
+    #[error("lease {lease} does not exist; it may have ended")]
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A lease with that id exists already. No effect.
+    #[error("lease {lease} exists already")]
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// There are too many leases. No effect.
+    #[error("{} {limit} leases, and may not have more", match .own {
+        true => "this client has",
+        false => "all clients together have",
+    })]
+    TooManyLeases {
+        /// Whether all of them were granted to this client.
+        own: bool,
+        /// The limit in each shard.
+        limit: u64,
+    },
+    /// A time to live is too short or too long. No effect.
+    #[error("a time to live of {ttl:?} is out of bounds: it is from {least:?} to {} days",
+        .most.as_secs() / (24 * 3600))]
+    TtlOutOfBounds {
+        /// The time.
+        ttl: Duration,
+        /// The shortest time.
+        least: Duration,
+        /// The longest time.
+        most: Duration,
+    },
+    /// The write would add to a shard that has reached its share of its keyspace's quota. No
+    /// effect. Deletes are taken, and so is the write once there is room.
+    #[error(
+        "over quota: the shard has {used} bytes of keys and values, and its share of the \
+         keyspace's quota is {limit}; deletes are taken"
+    )]
+    OverQuota {
+        /// Size of the keys and values of the shard, in bytes.
+        used: u64,
+        /// The share of the shard in the quota, in bytes.
+        limit: u64,
+    },
+    /// There is no such keyspace, or it was dropped with everything in it.
+    #[error("there is no keyspace {name}")]
+    NoKeyspace {
+        /// Its name.
+        name: String,
+    },
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]
     Denied(String),

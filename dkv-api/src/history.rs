@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision, Stamp};
 use dkv_wire::message::{Answer, Receipt, Version};
-use dkv_wire::network::NetworkView;
+use dkv_wire::network::ShardInfo;
 use tokio::time::Instant;
 
 use crate::client::{Client, checked_key, wrong_answer};
@@ -201,7 +201,7 @@ impl Client {
         let deadline = Instant::now() + timeout.unwrap_or(self.timeout());
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
-        let shard = view.shard_of(&key).ok_or_else(no_shard)?.group;
+        let shard = self.shard_of(&view, &key)?.group;
         let mut before = before.unwrap_or_default();
         let limit = limit.unwrap_or(usize::MAX);
         let mut found = History { versions: Vec::new(), more: true, floor: Revision(0), shard };
@@ -234,13 +234,13 @@ impl Client {
         Ok(found)
     }
 
-    /// Forgets the history before a revision, in a network with one shard. The shard can then no
+    /// Forgets the history before a revision, in a keyspace with one shard. The shard can then no
     /// longer be read at earlier revisions; the newest value of each key stays.
     ///
     /// Requires [`Role::Admin`](crate::Role::Admin).
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the network has several shards: see
+    /// [`Error::Invalid`] if the keyspace has several shards: see
     /// [`compact_shard`](Self::compact_shard). [`Error::NotYet`] if the shard has not reached the
     /// revision; [`Error::Denied`] without that role. After [`Error::Unknown`] it is safe to call
     /// again.
@@ -252,7 +252,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        let shard = only_shard(&self.view().await?, "name the shard to compact")?;
+        let shard = only_shard(self.shards(&self.view().await?)?, "name the shard to compact")?;
         self.compact_shard(shard, revision).await
     }
 
@@ -268,7 +268,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn compact_shard(&self, shard: GroupId, revision: Revision) -> Result<(), Error> {
-        check_shard(&self.view().await?, shard)?;
+        check_shard(self.shards(&self.view().await?)?, shard)?;
         self.request(RequestKind::Compact { shard, floor: revision }, None).await.map(|_| ())
     }
 
@@ -286,28 +286,28 @@ impl Client {
     }
 }
 
-/// Returns the only shard of a network.
+/// Returns the only shard of a keyspace.
 ///
 /// # Errors
 /// It has several; `advice` says what to do.
-pub(crate) fn only_shard(view: &NetworkView, advice: &str) -> Result<GroupId, Error> {
-    match view.shards.as_slice() {
-        [] => Err(no_shard()),
+pub(crate) fn only_shard(shards: &[ShardInfo], advice: &str) -> Result<GroupId, Error> {
+    match shards {
         [only] => Ok(only.group),
         shards => Err(Error::Invalid(format!(
-            "the network has {} shards, and each has revisions of its own; {advice}",
+            "the keyspace has {} shards, and each has revisions of its own; {advice}",
             shards.len()
         ))),
     }
 }
 
-/// Checks that a network has a shard.
-pub(crate) fn check_shard(view: &NetworkView, shard: GroupId) -> Result<(), Error> {
-    if view.shards.iter().any(|known| known.group == shard) {
+/// Checks that a shard is one of these, which belong to one keyspace.
+pub(crate) fn check_shard(shards: &[ShardInfo], shard: GroupId) -> Result<(), Error> {
+    if shards.iter().any(|known| known.group == shard) {
         return Ok(());
     }
-    let last = view.shards.iter().map(|shard| shard.group.0).max().unwrap_or_default();
-    Err(Error::Invalid(format!("there is no shard {shard}; the shards are 1 to {last}")))
+    let first = shards.first().map_or(GroupId(0), |shard| shard.group);
+    let last = shards.last().map_or(GroupId(0), |shard| shard.group);
+    Err(Error::Invalid(format!("there is no shard {shard}; the shards are {first} to {last}")))
 }
 
 /// Returns the value of a version, if it has one.
@@ -318,8 +318,4 @@ pub(crate) fn value_at(receipt: Receipt, found: Option<Version>) -> Result<Value
         }
         _ => Err(Error::NotFound { receipt }),
     }
-}
-
-pub(crate) fn no_shard() -> Error {
-    Error::Unavailable("the network has no shards yet".into())
 }

@@ -47,7 +47,7 @@ impl Client {
     pub async fn read_replicas(&self, key: impl AsRef<[u8]>) -> Result<Vec<ReplicaValue>, Error> {
         let key = checked_key(key.as_ref())?;
         let view = self.refresh().await?;
-        let shard = view.shard_of(&key).ok_or_else(no_shard)?;
+        let shard = self.shard_of(&view, &key)?;
         let mode = ReadMode::Eventual(ReadBounds::default());
         let body = RequestBody::Read { shard: shard.group, key, mode };
         let asked = shard.voters.iter().chain(&shard.learners).map(async |node| {
@@ -110,8 +110,4 @@ impl Client {
         let state = view.node(node).map_or(NodeState::Down, |node| node.state);
         self.request(RequestKind::Direct { node, body }, Some(answer_timeout(state))).await
     }
-}
-
-fn no_shard() -> Error {
-    Error::Unavailable("the network has no shards yet".into())
 }

@@ -104,6 +104,8 @@
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
 //! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
+//! | [`OverQuota`](Error::OverQuota) | none | delete something, or ask an administrator for a larger quota |
+//! | [`NoKeyspace`](Error::NoKeyspace) | none that lasts | choose or create another keyspace |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
 //!
 //! [`Error::is_retryable`] and [`Error::may_have_had_effect`] answer the two usual questions.
@@ -131,7 +133,7 @@
 //!
 //! A shard keeps the versions of its keys back to a *floor*, which rises by policy or with
 //! [`Client::compact`]. [`Client::read_at`] reads a key as it was at a revision, a scan
-//! [at a revision](ScanOptions::at) lists all keys of that moment in a network with one shard, and
+//! [at a revision](ScanOptions::at) lists all keys of that moment in a keyspace with one shard, and
 //! [`Client::history`] returns the versions of a key.
 //!
 //! [`Client::watch`] streams the changes of a key or of a range of keys: each change exactly once,
@@ -146,6 +148,13 @@
 //! operation. [`Client::transaction`] runs a function that reads and writes keys as it goes, and
 //! runs it again at a conflict. Transactions are strictly serializable and executed exactly once,
 //! in one shard or in several. Ranges of keys need a network with one shard.
+//!
+//! # Keyspaces
+//!
+//! A keyspace is a named set of keys with its own shards, replication, history and quota. A client
+//! begins with the keyspace `default`; [`Client::keyspace`] returns a handle for another one, on
+//! which everything above works. Administrators [create](Client::create_keyspace),
+//! [change](Client::set_keyspace) and [drop](Client::drop_keyspace) them at run time.
 //!
 //! # Many requests at once
 //!
@@ -182,13 +191,16 @@ mod builder;
 mod client;
 mod options;
 mod scan;
+mod attach;
 mod transaction;
+mod lease;
 mod history;
 mod snapshot;
 mod watch;
 mod error;
 mod status;
 mod inspect;
+pub mod recipes;
 
 // The decisions, which are plain data: who is asked, and what an answer means.
 mod router;
@@ -203,11 +215,13 @@ mod credential_store;
 mod address;
 
 pub use address::DEFAULT_PORT;
+pub use attach::{Attach, Lifetime};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
 pub use history::{History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
+pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
@@ -218,7 +232,7 @@ pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, Watc
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{
-    GroupId, HolderId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+    GroupId, HolderId, KeyspaceId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
 };
 pub use dkv_wire::bearer::{Rights, Verifier};
 pub use dkv_wire::certificate::CertificateError;
@@ -226,12 +240,13 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, Level, NodeStatus, OperationResult,
-    Page, Pair, PartReceipt, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus,
-    TokenInfo, Unfit, Version,
+    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, KeyspaceUse, Level, NodeStatus,
+    OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation, RunChoice, RunReport,
+    ServerStatus, TokenInfo, Unfit, Version,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
+pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;

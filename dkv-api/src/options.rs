@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo};
+
+use crate::attach::Attach;
 
 /// How to read; see [`Client::read_with`](crate::Client::read_with).
 ///
@@ -165,13 +167,16 @@ pub struct WriteOptions {
     pub level: Level,
     /// When to execute the write; [`Condition::Always`] by default.
     pub condition: Condition,
+    /// How long the key will live: until it is deleted, by default. A delete and an eventual write
+    /// take nothing else.
+    pub attach: Option<Attach>,
     /// Time to wait for the answer; the client's timeout by default.
     pub timeout: Option<Duration>,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { level: Level::Strong, condition: Condition::Always, timeout: None }
+        Self { level: Level::Strong, condition: Condition::Always, attach: None, timeout: None }
     }
 }
 
@@ -210,6 +215,34 @@ impl WriteOptions {
     /// ```
     pub fn condition(self, condition: Condition) -> Self {
         Self { condition, ..self }
+    }
+
+    /// Sets the time after which the key is deleted, unless it is written again: 100 ms to 3650
+    /// days.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use dkv_api::WriteOptions;
+    ///
+    /// let options = WriteOptions::default().ttl(Duration::from_secs(30));
+    /// ```
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { attach: Some(Attach::Ttl(ttl)), ..self }
+    }
+
+    /// Sets the lease with which the key is deleted, unless it is written again.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{LeaseId, WriteOptions};
+    ///
+    /// # fn example(lease: LeaseId) {
+    /// let options = WriteOptions::default().lease(lease);
+    /// # }
+    /// ```
+    pub fn lease(self, lease: LeaseId) -> Self {
+        Self { attach: Some(Attach::Lease(lease)), ..self }
     }
 
     /// Sets the time to wait for the answer.

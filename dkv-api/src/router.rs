@@ -39,6 +39,7 @@ mod replica_choice;
 mod peer;
 mod probe;
 mod answer;
+mod dropped;
 mod refusal;
 mod failure;
 mod route;
@@ -53,7 +54,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_base::id::{GroupId, HolderId, NodeId, Revision, SessionId};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId, Revision, SessionId};
 use dkv_wire::limits;
 use dkv_wire::message::Answer;
 use dkv_wire::network::LinkDelay;
@@ -186,7 +187,8 @@ impl<W> Router<W> {
         known.unwrap_or(limits::VALUE_BYTES_MAX)
     }
 
-    /// Begins a request. Its outcome comes as [`Effect::Finish`], unless it is cancelled.
+    /// Begins a request about the default keyspace, or about none; see
+    /// [`submit_in`](Self::submit_in).
     pub(crate) fn submit(
         &mut self,
         now: Duration,
@@ -194,7 +196,23 @@ impl<W> Router<W> {
         timeout: Duration,
         waiter: Option<W>,
     ) -> u64 {
+        self.submit_in(KeyspaceId::DEFAULT, now, kind, timeout, waiter)
+    }
+
+    /// Begins a request about the keys of a keyspace. Its outcome comes as [`Effect::Finish`],
+    /// unless it is cancelled.
+    pub(crate) fn submit_in(
+        &mut self,
+        keyspace: KeyspaceId,
+        now: Duration,
+        kind: RequestKind,
+        timeout: Duration,
+        waiter: Option<W>,
+    ) -> u64 {
         let id = self.insert(now, kind, now + timeout, waiter);
+        if let Some(pending) = self.requests.get_mut(&id) {
+            pending.keyspace = keyspace;
+        }
         self.unrouted.insert(id);
         self.assign_group(now, id);
         id
@@ -215,6 +233,7 @@ impl<W> Router<W> {
         };
         let pending = Pending {
             kind,
+            keyspace: KeyspaceId::DEFAULT,
             group: None,
             started: now,
             deadline,

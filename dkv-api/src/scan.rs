@@ -139,7 +139,7 @@ impl ScanOptions {
     }
 
     /// Lists the keys as they were at a revision, all at that one moment, whatever the level. Only
-    /// in a network with one shard, because each shard has revisions of its own.
+    /// in a keyspace with one shard, because each shard has revisions of its own.
     ///
     /// # Examples
     /// ```
@@ -243,12 +243,13 @@ impl Scan {
                     none.insert(Merge::new(&self.options, cuts.keys().copied()))
                 } else {
                     let view = self.client.view().await?;
+                    let shards = self.client.shards(&view)?;
                     if let Some(at) = self.options.at {
                         let advice = "scan a snapshot, or read single keys at their revisions";
-                        let shard = only_shard(&view, advice)?;
+                        let shard = only_shard(shards, advice)?;
                         self.cuts = Some(Arc::new(BTreeMap::from([(shard, at.into())])));
                     }
-                    let shards = view.shards.iter().map(|shard| shard.group);
+                    let shards = shards.iter().map(|shard| shard.group);
                     none.insert(Merge::new(&self.options, shards))
                 }
             }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, checked_key, wrong_answer};
 use crate::error::Error;
-use crate::history::{ValueAt, no_shard, value_at};
+use crate::history::{ValueAt, value_at};
 use crate::router::RequestKind;
 use crate::scan::{Scan, ScanOptions};
 
@@ -97,10 +97,7 @@ impl Client {
         let deadline = Instant::now() + self.timeout();
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
-        let shards: Vec<GroupId> = view.shards.iter().map(|shard| shard.group).collect();
-        if shards.is_empty() {
-            return Err(no_shard());
-        }
+        let shards: Vec<GroupId> = self.shards(&view)?.iter().map(|shard| shard.group).collect();
         let moment = stream::iter(&shards)
             .map(|shard| self.latest_stamp(*shard, left()))
             .buffer_unordered(SHARDS_AT_ONCE)
@@ -174,7 +171,7 @@ impl Snapshot {
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<ValueAt, Error> {
         let key = checked_key(key.as_ref())?;
         let view = self.client.view().await?;
-        let shard = view.shard_of(&key).ok_or_else(no_shard)?.group;
+        let shard = self.client.shard_of(&view, &key)?.group;
         let at = self.token.cuts.get(&shard).ok_or_else(|| of_another_network(shard))?;
         match self.client.request(RequestKind::ReadAt { key, at: *at }, None).await? {
             Answer::VersionAt(receipt, found) => value_at(receipt, found),

@@ -15,6 +15,7 @@ use dkv_base::id::{Revision, Stamp};
 use dkv_wire::codec;
 use dkv_wire::message::{self, Answer, KeyRange, OperationResult, PartReceipt, Receipt, Relation};
 
+use crate::attach::Attach;
 use crate::client::{Client, wrong_answer};
 use crate::error::Error;
 use crate::router::RequestKind;
@@ -81,6 +82,11 @@ impl Transaction {
         if succeeded { &self.then } else { &self.otherwise }
     }
 
+    /// Returns the compares.
+    pub fn compares(&self) -> &[Compare] {
+        &self.compares
+    }
+
     /// Returns the transaction as the protocol has it.
     fn to_wire(&self) -> message::Transaction<'_> {
         message::Transaction {
@@ -134,6 +140,16 @@ impl Compare {
     /// Tests the keys of a range. More than one key needs a network with one shard.
     pub fn of(keys: KeyRange, test: Test) -> Self {
         Self { keys, test }
+    }
+
+    /// Returns the keys that it is about.
+    pub fn keys(&self) -> &KeyRange {
+        &self.keys
+    }
+
+    /// Returns what it tests.
+    pub fn test(&self) -> &Test {
+        &self.test
     }
 
     fn of_key(key: impl AsRef<[u8]>, test: Test) -> Self {
@@ -212,9 +228,24 @@ pub enum TransactionOperation {
         /// The bytes.
         bytes: Bytes,
     },
+    /// Stores a value, and attaches its key to a lease or gives it a time to live.
+    PutAttached {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+        /// How long the key will live.
+        attach: Attach,
+    },
 }
 
 impl TransactionOperation {
+    /// Stores a value, and attaches its key to a lease or gives it a time to live.
+    pub fn put_attached(key: impl AsRef<[u8]>, value: impl Into<Bytes>, attach: Attach) -> Self {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        Self::PutAttached { key, value: value.into(), attach }
+    }
+
     /// Reads a key.
     pub fn get(key: impl AsRef<[u8]>) -> Self {
         Self::Get(Bytes::copy_from_slice(key.as_ref()))
@@ -246,12 +277,17 @@ impl TransactionOperation {
         match self {
             Self::Get(_) => "get",
             Self::List { .. } => "list",
-            Self::Put(..) => "put",
+            Self::Put(..) | Self::PutAttached { .. } => "put",
             Self::Delete(_) => "delete",
             Self::DeleteAll(_) => "delete-all",
             Self::Increment { .. } => "increment",
             Self::Append { .. } => "append",
         }
+    }
+
+    /// Returns whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::List { .. })
     }
 
     /// Returns its key, or the beginning of its range.
@@ -261,7 +297,8 @@ impl TransactionOperation {
             | Self::Put(key, _)
             | Self::Delete(key)
             | Self::Increment { key, .. }
-            | Self::Append { key, .. } => key,
+            | Self::Append { key, .. }
+            | Self::PutAttached { key, .. } => key,
             Self::List { keys, .. } | Self::DeleteAll(keys) => match keys {
                 KeyRange::Key(first) | KeyRange::Prefix(first) | KeyRange::Range(first, _) => first,
             },
@@ -328,6 +365,11 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        for operation in transaction.then.iter().chain(&transaction.otherwise) {
+            if let TransactionOperation::PutAttached { attach, .. } = operation {
+                attach.checked()?;
+            }
+        }
         let wire = transaction.to_wire();
         let (keys, ranges) = check::checked(&wire)?;
         let (body, after) = (codec::encode(&wire), Stamp(0));
@@ -438,5 +480,8 @@ fn operation_to_wire(operation: &TransactionOperation) -> message::TransactionOp
         TransactionOperation::DeleteAll(keys) => Wire::DeleteAll(keys_to_wire(keys)),
         TransactionOperation::Increment { key, by } => Wire::Increment { key, by: *by },
         TransactionOperation::Append { key, bytes } => Wire::Append { key, bytes },
+        TransactionOperation::PutAttached { key, value, attach } => {
+            Wire::PutAttached { key, value, attach: attach.to_wire() }
+        }
     }
 }

@@ -33,7 +33,7 @@ use dkv_base::id::{GroupId, Revision, Stamp};
 use dkv_base::supervise::caught;
 use dkv_wire::limits::KEY_BYTES_MAX;
 use dkv_wire::message::{KeyRange, Version};
-use dkv_wire::network::NetworkView;
+use dkv_wire::network::ShardInfo;
 use futures::Stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -210,8 +210,14 @@ impl Client {
         check_range(&keys)?;
         let within = options.timeout.unwrap_or(self.timeout());
         let view = self.view().await?;
-        let shards = watched_shards(&view, &keys)?;
-        let from = positions(&view, &shards, options.from.as_ref())?;
+        let all = self.shards(&view)?;
+        let shards: Vec<GroupId> = match &keys {
+            KeyRange::Key(key) => vec![self.shard_of(&view, key)?.group],
+            KeyRange::Prefix(_) | KeyRange::Range(..) => {
+                all.iter().map(|shard| shard.group).collect()
+            }
+        };
+        let from = positions(all, &shards, options.from.as_ref())?;
         let (shared, receiver) = Shared::new(self.clone());
         let (mut tasks, mut starts) = (JoinSet::new(), Vec::new());
         for (shard, from) in from {
@@ -348,26 +354,12 @@ fn check_range(keys: &KeyRange) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the shards that may have these keys.
-fn watched_shards(view: &NetworkView, keys: &KeyRange) -> Result<Vec<GroupId>, Error> {
-    let shards: Vec<GroupId> = match keys {
-        KeyRange::Key(key) => view.shard_of(key).map(|shard| shard.group).into_iter().collect(),
-        KeyRange::Prefix(_) | KeyRange::Range(..) => {
-            view.shards.iter().map(|shard| shard.group).collect()
-        }
-    };
-    if shards.is_empty() {
-        return Err(Error::Unavailable("the network has no shards yet".into()));
-    }
-    Ok(shards)
-}
-
-/// Returns the position of each shard.
+/// Returns the position of each watched shard, out of all those of the keyspace.
 ///
 /// # Errors
 /// The token does not fit the shards.
 fn positions(
-    view: &NetworkView,
+    all: &[ShardInfo],
     shards: &[GroupId],
     token: Option<&WatchToken>,
 ) -> Result<Vec<(GroupId, Option<Revision>)>, Error> {
@@ -379,11 +371,11 @@ fn positions(
             [only] => Ok(vec![(*only, Some(revision))]),
             _ => {
                 let advice = "give a position for each, as in 1:500,2:33";
-                only_shard(view, advice).map(|only| vec![(only, Some(revision))])
+                only_shard(all, advice).map(|only| vec![(only, Some(revision))])
             }
         };
     }
-    token.iter().try_for_each(|(shard, _)| check_shard(view, shard))?;
+    token.iter().try_for_each(|(shard, _)| check_shard(all, shard))?;
     let of = |&shard: &GroupId| match token.revision(shard) {
         Some(revision) => Ok((shard, Some(revision))),
         None => Err(Error::Invalid(format!(

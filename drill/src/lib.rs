@@ -5,7 +5,7 @@
 //! 2. Clients read and write, and record everything that they see ([`workload`]).
 //! 3. Meanwhile a fault is injected into the network, and undone (`inject`, with `relay`,
 //!    `disk_stall`, `directory_copies` and `intruder`).
-//! 4. Every key is read back, and two checkers judge the recorded history (`result`; the checkers
+//! 4. Every key is read back, and checkers judge the recorded history (`result`; the checkers
 //!    are the crate `dkv-check`).
 //! 5. The result is reported as text, as a chart and as a page (`chart`, `html`).
 //!
@@ -128,7 +128,12 @@ pub async fn run(
 /// Removes the keys of a drill from an existing network.
 async fn remove_keys(result: &DrillResult, clients: &[Client]) {
     let Some(client) = clients.first() else { return };
-    let mut keys: Vec<_> = result.history.operations.iter().map(|it| it.key.clone()).collect();
+    let history = &result.history;
+    let of_transactions = history.transactions.iter().flat_map(|it| &it.ops).map(|op| op.key());
+    let changed = history.changes.iter().flat_map(|it| it.keys.keys()).map(String::as_str);
+    let of_operations = history.operations.iter().map(|it| &*it.key);
+    let all = of_operations.chain(of_transactions).chain(changed);
+    let mut keys: Vec<String> = all.map(str::to_owned).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut tasks = JoinSet::new();

@@ -1,12 +1,12 @@
 //! The result of a drill: its facts and its verdict.
 
-use dkv_check::{History, Kind, Options, Outcome, Report, check};
+use dkv_check::{Finding, History, Kind, Options, Outcome, Report, check};
 use dkv_console::units::{duration, number, plural};
 
 use crate::error::DrillError;
 use crate::fault::Fault;
 use crate::testbed::{Event, FinishedRun};
-use crate::workload::longest_wait;
+use crate::workload::{Followed, longest_wait};
 
 /// The result of one drill.
 pub struct DrillResult {
@@ -15,6 +15,8 @@ pub struct DrillResult {
     /// When the clients stopped.
     pub(crate) end_ns: u64,
     pub(crate) history: History,
+    /// What the watcher saw.
+    pub(crate) followed: Followed,
     pub(crate) report: Report,
     /// The longest time in which a shard acknowledged no write after the fault began, and its
     /// start.
@@ -46,6 +48,7 @@ impl DrillResult {
             acknowledged: history.operations.iter().filter(is_written).count(),
             report,
             history,
+            followed: finished.followed,
             problems,
         }
     }
@@ -76,9 +79,31 @@ impl DrillResult {
             "writes_acknowledged": self.acknowledged,
             "writes_lost": self.report.count(Kind::Lost),
             "stale_reads": stale,
+            "transactions": self.report.transactions,
+            "transactions_of_unknown_outcome": self.report.transactions_unknown,
+            "changes_watched": self.followed.changes,
+            "watch_resumed": self.followed.resumed,
+            "replay_equals_scan": self.followed.is_equal,
             "findings": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "problems": self.problems,
         })
+    }
+
+    fn transactions(&self) -> String {
+        let Report { transactions, transactions_unknown: unknown, .. } = &self.report;
+        let is_anomaly = |it: &&Finding| matches!(it.kind, Kind::Anomaly(_));
+        let verdict = match self.report.findings.iter().filter(is_anomaly).count() {
+            0 => "strictly serializable",
+            _ => "NOT strictly serializable",
+        };
+        format!("{}, {unknown} of unknown outcome; {verdict}", number(*transactions as u64))
+    }
+
+    fn watch(&self) -> String {
+        let Followed { changes, resumed, is_equal } = self.followed;
+        let verdict =
+            if is_equal { "its replay equals a scan" } else { "its replay is NOT a scan" };
+        format!("{} changes, resumed {resumed} times; {verdict}", number(changes))
     }
 
     /// Returns the facts, each with a heading.
@@ -102,6 +127,8 @@ impl DrillResult {
             ("writes acknowledged", number(self.acknowledged as u64)),
             ("of these lost", self.report.count(Kind::Lost).to_string()),
             ("stale reads", stale.to_string()),
+            ("transactions", self.transactions()),
+            ("watch", self.watch()),
             ("checkers", verdict),
         ];
         facts.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use crate::environment::Environment;
 use crate::error::{DrillError, Obstacle, Violation};
 use crate::fault::Fault;
-use crate::workload::{Plan, Workload};
+use crate::workload::{Followed, Plan, Work, Workload};
 
 /// Time limit for a process to start or become live, and for the network to recover.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -228,16 +228,24 @@ impl Testbed {
         let end_ns = self.now_ns();
         console.note("          reading everything back");
         let Self { local, environment, clients, workload, events } = self;
-        let mut problems = Vec::new();
-        let history = match clients.first() {
+        let Work { history, followed, mut problems } = match clients.first() {
             Some(client) => workload.finish(client).await,
-            None => History::default(),
+            None => Work::default(),
         };
         if let (Some(network), Some(client)) = (&local, clients.first()) {
             problems.extend(wait_equal(client).await.err().map(|broken| broken.to_string()));
             problems.extend(network.notices().await);
         }
-        FinishedRun { history, events, end_ns, problems, local, clients, _environment: environment }
+        FinishedRun {
+            history,
+            followed,
+            events,
+            end_ns,
+            problems,
+            local,
+            clients,
+            _environment: environment,
+        }
     }
 }
 
@@ -293,6 +301,7 @@ async fn wait_equal(client: &Client) -> Result<(), Violation> {
 /// What a drill leaves when the clients have stopped.
 pub(crate) struct FinishedRun {
     pub(crate) history: History,
+    pub(crate) followed: Followed,
     pub(crate) events: Vec<Event>,
     /// When the clients stopped.
     pub(crate) end_ns: u64,

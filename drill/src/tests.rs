@@ -9,7 +9,7 @@ use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 
 use super::*;
 use crate::testbed::Event;
-use crate::workload::longest_wait;
+use crate::workload::{Followed, longest_wait};
 
 const MS: u64 = 1_000_000;
 
@@ -31,8 +31,9 @@ fn get(start_ms: u64, value: &str, revision: u64) -> Operation {
 fn judged(operations: Vec<Operation>, failure: Option<DrillError>) -> DrillResult {
     let event = |at_ms: u64, text: &str| Event { at_ns: at_ms * MS, text: text.to_owned() };
     let mut finished = FinishedRun {
-        history: dkv_check::History { operations },
+        history: dkv_check::History { operations, ..dkv_check::History::default() },
         events: vec![event(30, "killed <n1>"), event(60, "started n1 again")],
+        followed: Followed { changes: 1234, resumed: 3, is_equal: true },
         end_ns: 100 * MS,
         problems: Vec::new(),
         local: None,
@@ -65,6 +66,8 @@ coordinator-kill: all promises held
   writes acknowledged   2
   of these lost         0
   stale reads           0
+  transactions          0, 0 of unknown outcome; strictly serializable
+  watch                 1 234 changes, resumed 3 times; its replay equals a scan
   checkers              linearizable, and all revisions agree
 ";
     assert_eq!(told(&outcome), expected);
@@ -94,7 +97,7 @@ fn waits_are_measured_for_each_shard() {
         operation
     };
     let operations = vec![put(0, "a", 1), other(put(5, "b", 1)), put(50, "c", 2), put(90, "d", 3)];
-    let history = dkv_check::History { operations };
+    let history = dkv_check::History { operations, ..dkv_check::History::default() };
     // The second shard acknowledged nothing after 9 ms.
     assert_eq!(longest_wait(&history, 0, 100 * MS), (91 * MS, 9 * MS));
     assert_eq!(longest_wait(&history, 60 * MS, 100 * MS), (40 * MS, 60 * MS));
@@ -167,6 +170,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
     let voters = vec![id(1), id(2), id(3)];
     let shard = |group: u32| ShardInfo {
         group: GroupId(group),
+        keyspace: Default::default(),
         first_hash: u64::from(group - 1) << 63,
         primary: Some(id(1)),
         voters: voters.clone(),
@@ -218,6 +222,8 @@ fn network(answering: &[u8]) -> NetworkStatus {
             term: Term(4),
             coordinator: Some(id(1)),
             nodes: (1..=3).map(info).collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: vec![shard(1), shard(2)],
             settings: Settings::default(),
             denied: Vec::new(),

@@ -1,6 +1,6 @@
 //! Clients that read and write until they are stopped, and record everything that they see.
 //!
-//! Each connection has three kinds of clients:
+//! Each connection has four kinds of clients:
 //! - *Mixers* read, write and delete a few shared keys, with and without conditions, so that their
 //!   operations conflict in every way.
 //! - *Inserters* write keys of their own, each once and only if it is absent: a lost write leaves
@@ -8,20 +8,33 @@
 //! - *Readers* read the keys of the mixers continuously, which shows precisely when a key can be
 //!   read.
 //!
-//! At the end every key is read once more. The checkers judge the resulting history.
+//! - A *banker* moves money between accounts by transactions (`bank`).
+//!
+//! A watcher follows all of it (`follower`). At the end every key is read once more. The checkers
+//! judge the resulting history.
+
+mod bank;
+mod follower;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, Revision, WriteOptions};
 use dkv_check::{Action, Current, History, Operation, Outcome, Recorder};
 use tokio::task::JoinSet;
 
+pub use self::follower::Followed;
+use self::follower::Follower;
+
 const MIXERS: u64 = 3;
 /// Time limit for reading every key again at the end.
 const READ_BACK: Duration = Duration::from_secs(30);
+/// Time for which clients wait for the watch to begin.
+const WATCH_BEGINS_WITHIN: Duration = Duration::from_secs(10);
+/// Problems that are kept.
+const PROBLEMS_MAX: usize = 8;
 /// Concurrent reads at the end.
 const READS: usize = 32;
 /// The history keeps only the beginning and a hash of values longer than this.
@@ -48,6 +61,7 @@ pub struct Plan {
 pub struct Workload {
     state: Arc<State>,
     tasks: JoinSet<()>,
+    following: JoinSet<()>,
 }
 
 struct State {
@@ -57,6 +71,21 @@ struct State {
     origin: Instant,
     /// Number of acknowledged writes.
     written: AtomicU64,
+    /// Number of transfers that were begun.
+    entries: AtomicU64,
+    follower: Follower,
+    problems: Mutex<Vec<String>>,
+}
+
+/// What the clients leave when they have stopped.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// All that they saw.
+    pub history: History,
+    /// What the watcher saw.
+    pub followed: Followed,
+    /// Broken promises that are not in the history.
+    pub problems: Vec<String>,
 }
 
 /// One client, with its number and a connection that it may share.
@@ -70,14 +99,27 @@ struct Worker {
 impl Workload {
     /// Starts clients on each of the connections.
     pub fn start(connections: &[Client], plan: Plan) -> Self {
+        let recorder = Recorder::default();
         let state = Arc::new(State {
-            recorder: Recorder::default(),
+            follower: Follower::new(&plan.prefix, recorder.clone()),
+            recorder,
             stop: AtomicBool::new(false),
             origin: Instant::now(),
             written: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            problems: Mutex::default(),
             plan,
         });
         let mut tasks = JoinSet::new();
+        let mut following = JoinSet::new();
+        if let Some(client) = connections.first() {
+            let (client, state) = (client.clone(), Arc::clone(&state));
+            following.spawn(async move {
+                if let Err(error) = state.follower.follow(client, state.plan.seed).await {
+                    state.note_problem(format!("the watch ended: {error}"));
+                }
+            });
+        }
         let mut number = 0;
         for client in connections {
             let mut worker = || {
@@ -86,12 +128,13 @@ impl Workload {
                 Worker { client: client.clone(), number, random, state: Arc::clone(&state) }
             };
             for _ in 0..MIXERS {
-                tasks.spawn(worker().mix());
+                tasks.spawn(worker().begun(Worker::mix));
             }
-            tasks.spawn(worker().insert());
-            tasks.spawn(worker().watch());
+            tasks.spawn(worker().begun(Worker::insert));
+            tasks.spawn(worker().begun(Worker::read));
+            tasks.spawn(worker().begun(Worker::transfer));
         }
-        Self { state, tasks }
+        Self { state, tasks, following }
     }
 
     /// Returns the time since the start by the clock of the history, in nanoseconds.
@@ -109,21 +152,14 @@ impl Workload {
         self.state.recorder.len()
     }
 
-    /// Stops the clients, reads every key once more and returns the history. A key that cannot be
+    /// Stops the clients, reads every key once more and returns what they saw. A key that cannot be
     /// read within half a minute is recorded as a failed read.
     ///
     /// # Panics
     /// If a client has panicked.
-    pub async fn finish(mut self, client: &Client) -> History {
+    pub async fn finish(mut self, client: &Client) -> Work {
         self.state.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.tasks.join_next().await {
-            // A client panics only if it has found a bug, which must not go unnoticed.
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        join_all(&mut self.tasks).await;
         let mut keys: Vec<Arc<str>> =
             self.state.recorder.history().operations.into_iter().map(|it| it.key).collect();
         keys.sort_unstable();
@@ -141,7 +177,26 @@ impl Workload {
         });
         futures::StreamExt::for_each_concurrent(futures::stream::iter(reads), READS, |read| read)
             .await;
-        self.state.recorder.history()
+        let state = Arc::clone(&self.state);
+        let mut auditor =
+            Worker { client: client.clone(), number: 0, random: SplitMix64(0), state };
+        auditor.audit_all(deadline).await;
+        let (followed, difference) = self.state.follower.finish(client, deadline).await;
+        join_all(&mut self.following).await;
+        let problems = self.state.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let problems = problems.iter().cloned().chain(difference).collect();
+        Work { history: self.state.recorder.history(), followed, problems }
+    }
+}
+
+async fn join_all(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        // A client panics only if it has found a bug, which must not go unnoticed.
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
     }
 }
 
@@ -150,12 +205,25 @@ impl State {
         self.origin.elapsed().as_nanos() as u64
     }
 
+    fn note_problem(&self, problem: String) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() < PROBLEMS_MAX {
+            problems.push(problem);
+        }
+    }
+
     fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl Worker {
+    /// Works once the watch has begun.
+    async fn begun<F: Future<Output = ()>>(self, work: impl FnOnce(Self) -> F) {
+        self.state.follower.begun(WATCH_BEGINS_WITHIN).await;
+        work(self).await;
+    }
+
     async fn mix(mut self) {
         let mut serial = 0_u64;
         // The last revision of each shared key that this client knows.
@@ -192,7 +260,7 @@ impl Worker {
         }
     }
 
-    async fn watch(mut self) {
+    async fn read(mut self) {
         while self.state.is_running() {
             let place = self.random.below(self.state.plan.keys);
             let key = format!("{}shared-{place}", self.state.plan.prefix).into();

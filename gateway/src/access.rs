@@ -215,11 +215,11 @@ fn is_always_public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/" | "/openapi.json")
 }
 
-/// Whether the body of a request says what to read. The handler of a batch makes sure that it does
-/// not write.
+/// Whether the body of a request says what to read. The handlers of batches and
+/// transactions make sure that these do not write.
 fn reads_by_body(head: &Parts) -> bool {
     let path = head.uri.path();
-    head.method == Method::POST && matches!(path, "/fetch" | "/query" | "/v1/batch")
+    head.method == Method::POST && matches!(path, "/fetch" | "/query" | "/v1/batch" | "/v1/txn")
 }
 
 fn is_reading(head: &Parts) -> bool {

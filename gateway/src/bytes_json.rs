@@ -1,4 +1,4 @@
-//! Bytes in JSON, which can hold only text.
+//! Bytes in JSON, which can hold only text; and whole numbers.
 //!
 //! Bytes that are UTF-8 become a string under their name, as in `"key": "color"`. Others become
 //! base64 (RFC 4648, section 4) under a name that says so, as in `"key_base64": "/w=="`. Exactly
@@ -7,7 +7,7 @@
 
 use data_encoding::BASE64;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 /// How bytes are written in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -57,6 +57,22 @@ pub fn take(
         },
         (Some(_), Some(_)) => Err(BytesError::Both(name.to_owned())),
     }
+}
+
+/// Converts a whole number from zero to 64 bits. In JSON, `7.0` is one too.
+pub(crate) fn whole(number: &Number) -> Option<u64> {
+    /// Two to the power of 64.
+    const END: f64 = 18_446_744_073_709_551_616.0;
+    let float = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..END).contains(it));
+    number.as_u64().or(float.map(|it| it as u64))
+}
+
+/// Converts a whole number of 64 signed bits, as [`whole`] does.
+pub(crate) fn signed(number: &Number) -> Option<i64> {
+    /// Two to the power of 63.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    let float = number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < END);
+    number.as_i64().or(float.map(|it| it as i64))
 }
 
 #[cfg(test)]

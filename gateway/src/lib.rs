@@ -10,9 +10,12 @@
 //! | `PUT /v1/kv/{key}` | a write of the body, likewise |
 //! | `DELETE /v1/kv/{key}` | a delete, likewise |
 //! | `GET /v1/kv` | a page of a scan, as JSON ([`bytes_json`]) |
+//! | `/v1/leases`, `/v1/leases/{id}` | grants, lists, shows, keeps and ends leases |
 //! | `GET /v1/history` | the versions of a key, as JSON |
 //! | `GET /v1/watch` | a watch, as server-sent events |
 //! | `POST /v1/batch` | many of these, each by itself |
+//! | `POST /v1/txn` | a transaction ([`transaction_json`]) |
+//! | `POST /v1/increment/{key}`, `POST /v1/append/{key}` | a transaction of one operation |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //! | `GET /metrics` | metrics for Prometheus ([`metrics`]) |
@@ -34,7 +37,7 @@
 //! | 400, 404, 405 | malformed; no such key or path; no such method |
 //! | 401, 403, 421 | token missing; token insufficient, or page of another origin; unknown host name |
 //! | 408 | the body took too long |
-//! | 409, 412 | a condition does not hold; 412 if it was in the header |
+//! | 409, 412 | a condition does not hold, 412 if it was in the header; 409 if a value does not fit an operation |
 //! | 410 | the history no longer goes back that far |
 //! | 413, 414 | value or key over the limit |
 //! | 415, 417, 501 | encoded body; unknown expectation; unknown transfer coding |
@@ -56,6 +59,10 @@ pub mod percent;
 pub mod bytes_json;
 
 pub mod version_json;
+
+pub mod transaction_json;
+
+pub mod lease_json;
 
 pub mod query;
 

@@ -80,6 +80,8 @@ pub(crate) const BATCH_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub(crate) const BATCH_OPERATIONS_MAX: usize = 1000;
 /// Keys of a batch processed concurrently.
 pub(crate) const BATCH_AT_ONCE: usize = 32;
+/// Longest body of a transaction, in bytes. The network takes less, but text may be escaped.
+pub(crate) const TRANSACTION_BODY_BYTES_MAX: usize = BATCH_BODY_BYTES_MAX;
 /// Longest answer to a batch, in bytes.
 pub(crate) const BATCH_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 

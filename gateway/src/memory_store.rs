@@ -1,16 +1,20 @@
 //! An in-memory store, for tests.
 
+mod leases;
+mod transact;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, LeaseId, Level,
-    NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt, Revision, ScanOptions, Stamp,
-    StatusError, Term, Uuid, Value, ValueAt, Version, WatchEvent, WatchOptions, WatchToken,
-    WriteOptions, Written,
+    Attach, Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, LeaseId,
+    LeaseInfo, LeaseKeys, Level, Lifetime, NetworkStatus, NodeId, Number, Pair, ReadOptions,
+    Receipt, Revision, ScanOptions, Stamp, StatusError, Term, Transacted, Transaction, Uuid, Value,
+    ValueAt, Version, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
@@ -31,6 +35,8 @@ struct Inner {
     /// All changes since the floor.
     changes: Vec<(Vec<u8>, Version)>,
     floor: u64,
+    leases: BTreeMap<LeaseId, Duration>,
+    attached: BTreeMap<Vec<u8>, Attach>,
     failure: Option<Error>,
     /// The last event of each watch.
     watch_end: Option<Error>,
@@ -95,6 +101,7 @@ impl MemoryStore {
     ) -> Result<Written, Error> {
         let inner = &mut *self.inner.lock().unwrap();
         check(inner, key)?;
+        leases::check_attach(inner, options.attach)?;
         if options.level == Level::Eventual {
             if options.condition != Condition::Always {
                 return Err(Error::Invalid("no condition".into()));
@@ -128,6 +135,8 @@ impl MemoryStore {
             lease: LeaseId::default(),
         };
         inner.changes.push((key.to_vec(), changed));
+        inner.attached.remove(key);
+        inner.attached.extend(options.attach.map(|attach| (key.to_vec(), attach)));
         match value {
             Some(value) => drop(inner.values.insert(key.to_vec(), (value, inner.revision))),
             None => drop(inner.values.remove(key)),
@@ -169,6 +178,41 @@ impl Store for MemoryStore {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options)
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.grant(ttl)
+    }
+
+    async fn refresh_lease(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.info(lease).map(|info| info.ttl)
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<u64, Error> {
+        self.revoke(lease).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseInfo>, Error> {
+        self.infos()
+    }
+
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseInfo, Error> {
+        self.info(lease)
+    }
+
+    async fn lease_keys(&self, lease: LeaseId, limit: usize) -> Result<LeaseKeys, Error> {
+        self.keys_of(lease, limit)
+    }
+
+    async fn ttl(&self, key: &[u8]) -> Result<Lifetime, Error> {
+        Ok(self.lifetime(key))
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        let inner = &mut *self.inner.lock().unwrap();
+        let mut operations = transaction.operations(true).iter();
+        operations.try_for_each(|operation| check(inner, operation.first_key()))?;
+        transact::execute(inner, &transaction)
     }
 
     fn scan(

@@ -21,13 +21,41 @@ pub use self::exposition::{CONTENT_TYPE, Exposition, Family, MetricValue};
 const STATUSES: usize = 500;
 
 /// The kinds of requests: the values of the label `kind`.
-const KINDS: [&str; 14] = [
-    "get", "put", "delete", "list", "history", "watch", "batch", "status", "health", "metrics",
-    "kvs", "pairs", "page", "other",
+const KINDS: [&str; 18] = [
+    "get",
+    "put",
+    "delete",
+    "increment",
+    "append",
+    "list",
+    "history",
+    "watch",
+    "batch",
+    "txn",
+    "leases",
+    "status",
+    "health",
+    "metrics",
+    "kvs",
+    "pairs",
+    "page",
+    "other",
 ];
 
 /// The kinds that access keys.
-const KEY_KINDS: [&str; 8] = ["get", "put", "delete", "list", "history", "batch", "kvs", "pairs"];
+const KEY_KINDS: [&str; 11] = [
+    "get",
+    "put",
+    "delete",
+    "increment",
+    "append",
+    "list",
+    "history",
+    "batch",
+    "txn",
+    "kvs",
+    "pairs",
+];
 /// The first status by which the gateway or the network admits a failure.
 const FIRST_FAILURE: usize = 500;
 
@@ -38,6 +66,8 @@ fn kind(method: &Method, path: &str) -> usize {
         "/v1/history" => "history",
         "/v1/watch" => "watch",
         "/v1/batch" => "batch",
+        "/v1/txn" => "txn",
+        "/v1/leases" => "leases",
         "/v1/status" | "/v1/traffic" => "status",
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
@@ -49,6 +79,9 @@ fn kind(method: &Method, path: &str) -> usize {
             Method::DELETE => "delete",
             _ => "get",
         },
+        path if path.starts_with("/v1/leases/") => "leases",
+        path if path.starts_with("/v1/increment/") => "increment",
+        path if path.starts_with("/v1/append/") => "append",
         path if path.starts_with("/kvs") => "kvs",
         _ => "other",
     };

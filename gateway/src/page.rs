@@ -42,15 +42,18 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const STREAM: &str = "/page/events";
 
 /// The files of the page, below `/page/`.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 13] = [
     ("base.css", include_str!("page/web/base.css")),
     ("parts.css", include_str!("page/web/parts.css")),
+    ("keys.css", include_str!("page/web/keys.css")),
     ("base.js", include_str!("page/web/base.js")),
     ("api.js", include_str!("page/web/api.js")),
     ("charts.js", include_str!("page/web/charts.js")),
     ("overview.js", include_str!("page/web/overview.js")),
     ("nodes.js", include_str!("page/web/nodes.js")),
     ("keys.js", include_str!("page/web/keys.js")),
+    ("versions.js", include_str!("page/web/versions.js")),
+    ("follow.js", include_str!("page/web/follow.js")),
     ("stream.js", include_str!("page/web/stream.js")),
     ("tabs.js", include_str!("page/web/tabs.js")),
 ];

@@ -31,14 +31,22 @@ pub struct Problem {
     pub effect: Effect,
     receipt: Option<Box<Receipt>>,
     current: Option<Revision>,
-    /// The first revision of the history, if the request was about an earlier one.
-    floor: Option<Revision>,
-    /// The latest revision, if the request was about a later one.
-    latest: Option<Revision>,
+    fact: Option<Fact>,
     /// Value of `Allow`.
     allowed: Option<&'static str>,
     /// Whether to send `Retry-After`.
     retry: bool,
+}
+
+/// A number for programs, of some kinds of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fact {
+    /// The first revision of the history, if the request was about an earlier one.
+    Floor(Revision),
+    /// The latest revision, if the request was about a later one.
+    Latest(Revision),
+    /// The operation that could not be executed, counted from one.
+    Operation(u32),
 }
 
 /// Whether a failed request has changed anything.
@@ -73,8 +81,7 @@ impl Problem {
             effect: Effect::None,
             receipt: None,
             current: None,
-            floor: None,
-            latest: None,
+            fact: None,
             allowed: None,
             retry: false,
         }
@@ -116,6 +123,11 @@ impl Problem {
         problem
     }
 
+    /// Adds the receipt of the answer.
+    pub(crate) fn with_receipt(self, receipt: Receipt) -> Self {
+        Self { receipt: Some(Box::new(receipt)), ..self }
+    }
+
     /// Converts the error of a body that could not be read.
     pub(crate) fn of_body(error: BodyError) -> Self {
         match error.status() {
@@ -145,11 +157,12 @@ impl Problem {
                 Self { current, receipt: Some(Box::new(receipt)), ..problem }
             }
             Error::Compacted { floor } => {
-                Self { floor: Some(floor), ..Self::new(StatusCode::GONE, "compacted", text) }
+                let problem = Self::new(StatusCode::GONE, "compacted", text);
+                Self { fact: Some(Fact::Floor(floor)), ..problem }
             }
             Error::NotYet { latest, .. } => {
                 let problem = Self::new(StatusCode::BAD_REQUEST, "not-yet", text);
-                Self { latest: Some(latest), ..problem }
+                Self { fact: Some(Fact::Latest(latest)), ..problem }
             }
             Error::Invalid(why) => Self::invalid(why),
             Error::TooLarge { ref what, .. } if what == "key" => {
@@ -171,6 +184,16 @@ impl Problem {
                 let receipt = Some(Box::new(written.receipt));
                 Self { receipt, effect: Effect::Done, ..problem }
             }
+            Error::Unfit { operation, why } => {
+                let number = operation.saturating_add(1);
+                let text = format!("nothing was changed: operation {number}: {why}");
+                let problem = Self::new(StatusCode::CONFLICT, "unfit", text);
+                Self { fact: Some(Fact::Operation(number)), ..problem }
+            }
+            Error::NoLease { .. } => Self::new(StatusCode::CONFLICT, "no-lease", text),
+            Error::TooManyLeases { .. } => Self::new(StatusCode::CONFLICT, "too-many-leases", text),
+            Error::TtlOutOfBounds { .. } => Self::invalid(text),
+            Error::SeveralShards => Self::new(StatusCode::BAD_REQUEST, "several-shards", text),
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
             other => {
                 let effect = match other.may_have_had_effect() {
@@ -193,14 +216,14 @@ impl Problem {
             "code": self.code,
             "effect": self.effect.word(),
         });
-        for (name, revision) in [
-            ("current_revision", self.current),
-            ("floor_revision", self.floor),
-            ("latest_revision", self.latest),
-        ] {
-            if let Some(revision) = revision {
-                document[name] = revision.0.into();
-            }
+        if let Some(current) = self.current {
+            document["current_revision"] = current.0.into();
+        }
+        match self.fact {
+            Some(Fact::Floor(floor)) => document["floor_revision"] = floor.0.into(),
+            Some(Fact::Latest(latest)) => document["latest_revision"] = latest.0.into(),
+            Some(Fact::Operation(number)) => document["operation"] = number.into(),
+            None => {}
         }
         document
     }

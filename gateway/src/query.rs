@@ -1,12 +1,14 @@
 //! Query strings of reads, writes, lists, histories and watches.
 
 mod changes;
+mod leases;
 
 use std::time::Duration;
 
 use dkv_api::{Level, ReadOptions, Revision};
 
 pub use self::changes::{HistoryQuery, WatchQuery};
+pub use self::leases::{GrantQuery, LeaseQuery, LeasesQuery, PutQuery};
 use crate::bytes_json::Encoding;
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX};
 use crate::percent;
@@ -59,11 +61,19 @@ pub struct ReadQuery {
     pub at_least: Option<Revision>,
     /// `revision`: reads the key as it was at this revision; excludes the other parameters.
     pub revision: Option<Revision>,
+    /// `ttl`: whether to say how long the key will live.
+    pub ttl: bool,
 }
 
 impl Default for ReadQuery {
     fn default() -> Self {
-        Self { level: Level::Strong, max_staleness: None, at_least: None, revision: None }
+        Self {
+            level: Level::Strong,
+            max_staleness: None,
+            at_least: None,
+            revision: None,
+            ttl: false,
+        }
     }
 }
 
@@ -88,14 +98,16 @@ impl ReadQuery {
                 }
                 "at_least" => parsed.at_least = Some(Revision(number(name, value)?)),
                 "revision" => parsed.revision = Some(Revision(number(name, value)?)),
+                "ttl" => parsed.ttl = boolean(name, value)?,
                 _ => {
-                    let known = "consistency, max_staleness, at_least and revision";
+                    let known = "consistency, max_staleness, at_least, revision and ttl";
                     return Err(QueryError::Unknown(known));
                 }
             }
         }
         match (parsed.revision, bound) {
             (Some(_), Some(bound)) => Err(QueryError::Exclusive("revision", bound)),
+            (Some(_), None) if parsed.ttl => Err(QueryError::Exclusive("revision", "ttl")),
             _ => Ok(parsed),
         }
     }
@@ -112,11 +124,11 @@ impl ReadQuery {
     }
 }
 
-/// Parses the query of a write, which may hold `consistency`: the level of the write.
+/// Parses the query of a delete, which may hold `consistency`: its level.
 ///
 /// # Errors
 /// See [`QueryError`].
-pub fn write_level(query: Option<&str>) -> Result<Level, QueryError> {
+pub fn delete_level(query: Option<&str>) -> Result<Level, QueryError> {
     let mut level = Level::Strong;
     for field in fields(query) {
         match field? {
@@ -125,6 +137,26 @@ pub fn write_level(query: Option<&str>) -> Result<Level, QueryError> {
         }
     }
     Ok(level)
+}
+
+/// Parses the query of an increment, which may hold `by`: the number to add, 1 by default.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn increment(query: Option<&str>) -> Result<i64, QueryError> {
+    let mut by = 1;
+    for field in fields(query) {
+        match field? {
+            ("by", value) => {
+                let digits = value.strip_prefix('-').unwrap_or(value);
+                let is_number = !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
+                let number = value.parse().ok().filter(|_| is_number);
+                by = number.ok_or_else(|| QueryError::value("by", "a whole number of 64 bits"))?;
+            }
+            _ => return Err(QueryError::Unknown("by")),
+        }
+    }
+    Ok(by)
 }
 
 /// The query of a list of keys.

@@ -8,10 +8,27 @@
 //! | `Dkv-Node` | id of the node that answered |
 //! | `Dkv-Level` | level at which the request was served |
 //! | `Dkv-Staleness-Ms` | greatest possible age of the answer; absent if unknown |
+//! | `Dkv-Expires-Ms` | with `ttl=true`: time after which the key or its lease ends; absent if it does not |
+//! | `Dkv-Lease` | with `ttl=true`: the lease of the key, if it has one |
 //! | `Dkv-Pending` | number in the node's outbox of an eventual write that has no revision yet |
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use dkv_api::Receipt;
+use dkv_api::{Lifetime, Receipt};
+
+use crate::lease_json::whole_ms;
+
+/// Inserts how long a key will live into header fields.
+pub fn insert_lifetime(headers: &mut HeaderMap, lifetime: &Lifetime) {
+    let (remaining, lease) = match lifetime {
+        Lifetime::Ttl { remaining, .. } => (*remaining, None),
+        Lifetime::Lease { lease, remaining, .. } => (*remaining, Some(*lease)),
+        _ => return,
+    };
+    headers.insert("dkv-expires-ms", HeaderValue::from(whole_ms(remaining)));
+    if let Some(lease) = lease.and_then(|lease| HeaderValue::from_str(&lease.to_string()).ok()) {
+        headers.insert("dkv-lease", lease);
+    }
+}
 
 /// Inserts a receipt into header fields.
 pub fn insert(headers: &mut HeaderMap, receipt: &Receipt) {

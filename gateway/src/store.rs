@@ -1,9 +1,12 @@
 //! The store behind the gateway.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, History, HistoryOptions, KeyRange, NetworkStatus, Pair, ReadOptions, Revision,
-    ScanOptions, Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    Client, Error, History, HistoryOptions, KeyRange, LeaseId, LeaseInfo, LeaseKeys, Lifetime,
+    NetworkStatus, Pair, ReadOptions, Revision, ScanOptions, Transacted, Transaction, Value,
+    ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
@@ -40,6 +43,38 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: &[u8],
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, Error>> + Send;
+
+    /// Executes as [`Client::transact`] does.
+    fn transact(
+        &self,
+        transaction: Transaction,
+    ) -> impl Future<Output = Result<Transacted, Error>> + Send;
+
+    /// Grants as [`Client::grant_lease`] does.
+    fn grant_lease(&self, ttl: Duration) -> impl Future<Output = Result<LeaseId, Error>> + Send;
+
+    /// Keeps alive as [`Client::refresh_lease`] does.
+    fn refresh_lease(&self, lease: LeaseId)
+    -> impl Future<Output = Result<Duration, Error>> + Send;
+
+    /// Ends as [`Client::revoke_lease`] does.
+    fn revoke_lease(&self, lease: LeaseId) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Lists as [`Client::leases`] does.
+    fn leases(&self) -> impl Future<Output = Result<Vec<LeaseInfo>, Error>> + Send;
+
+    /// Asks as [`Client::lease`] does.
+    fn lease(&self, lease: LeaseId) -> impl Future<Output = Result<LeaseInfo, Error>> + Send;
+
+    /// Lists as [`Client::lease_keys`] does.
+    fn lease_keys(
+        &self,
+        lease: LeaseId,
+        limit: usize,
+    ) -> impl Future<Output = Result<LeaseKeys, Error>> + Send;
+
+    /// Asks as [`Client::ttl`] does.
+    fn ttl(&self, key: &[u8]) -> impl Future<Output = Result<Lifetime, Error>> + Send;
 
     /// Scans as [`Client::scan`] does.
     fn scan(
@@ -88,6 +123,38 @@ impl Store for Client {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.delete_with(key, options).await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        Client::transact(self, transaction).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        Client::grant_lease(self, ttl).await
+    }
+
+    async fn refresh_lease(&self, lease: LeaseId) -> Result<Duration, Error> {
+        Client::refresh_lease(self, lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<u64, Error> {
+        Client::revoke_lease(self, lease).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseInfo>, Error> {
+        Client::leases(self).await
+    }
+
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseInfo, Error> {
+        Client::lease(self, lease).await
+    }
+
+    async fn lease_keys(&self, lease: LeaseId, limit: usize) -> Result<LeaseKeys, Error> {
+        Client::lease_keys(self, lease, limit).await
+    }
+
+    async fn ttl(&self, key: &[u8]) -> Result<Lifetime, Error> {
+        Client::ttl(self, key).await
     }
 
     fn scan(

@@ -1,10 +1,13 @@
 //! `/v1`: the current interface to the store and its network.
 
 mod batch;
+mod change;
 mod history;
 mod kv;
+mod leases;
 mod list;
 mod sse;
+mod transaction;
 mod watch;
 mod watch_position;
 #[cfg(test)]
@@ -27,8 +30,16 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
     Router::new()
         .route("/v1/kv", any(list::serve::<S>))
         .route("/v1/batch", any(batch::serve::<S>))
+        .route("/v1/txn", any(transaction::serve::<S>))
         .route(kv::PREFIX, any(kv::serve::<S>))
         .route("/v1/kv/{*key}", any(kv::serve::<S>))
+        .route(change::INCREMENT, any(change::increment::<S>))
+        .route("/v1/increment/{*key}", any(change::increment::<S>))
+        .route(change::APPEND, any(change::append::<S>))
+        .route("/v1/append/{*key}", any(change::append::<S>))
+        .route("/v1/leases", any(leases::all::<S>))
+        .route("/v1/leases/{id}", any(leases::one::<S>))
+        .route("/v1/leases/{id}/keep", any(leases::keep::<S>))
         .route("/v1/history", any(history::serve::<S>))
         .route(watch::PATH, any(watch::serve::<S>))
         .route("/v1/status", any(network_status::<S>))

@@ -18,6 +18,7 @@ mod tasks;
 mod start;
 mod directory;
 mod groups;
+mod keyspaces;
 mod opener;
 pub(crate) mod reports;
 mod routing;

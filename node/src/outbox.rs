@@ -99,6 +99,8 @@ pub(crate) struct Outbox {
     news: Notify,
     /// Whether part of it is being moved to the end of the log.
     moving: AtomicBool,
+    /// Whether the shard was dropped, and the outbox with it. Set while the ledger is locked.
+    discarded: AtomicBool,
 }
 
 impl Outboxes {
@@ -134,6 +136,21 @@ impl Outboxes {
     /// The owners of the waiting writes, and the number of bytes that may wait.
     pub(crate) fn owners(&self) -> (&Arc<OwnerQuotas>, usize) {
         (&self.owners, self.bytes_max)
+    }
+
+    /// Discards the outbox of a shard that was dropped, and returns the number of writes in it. Its
+    /// log is to be deleted next.
+    pub(crate) fn discard(&self, outbox: &Outbox) -> usize {
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.remove(&outbox.shard);
+        let ledger = outbox.ledger();
+        if outbox.discarded.swap(true, Ordering::AcqRel) {
+            return 0;
+        }
+        self.bytes.fetch_sub(ledger.bytes(), Ordering::AcqRel);
+        self.owners.forget(outbox.shard);
+        outbox.news.notify_one();
+        ledger.len()
     }
 
     /// The outbox of a shard, if anything at all waits in an outbox of this node.
@@ -197,6 +214,7 @@ impl Outboxes {
             owners: Arc::clone(&self.owners),
             news: Notify::new(),
             moving: AtomicBool::new(false),
+            discarded: AtomicBool::new(false),
         });
         shards.insert(shard, Arc::clone(&outbox));
         Ok((outbox, true))
@@ -207,6 +225,11 @@ impl Outbox {
     /// The shard whose outbox this is.
     pub(crate) fn shard(&self) -> GroupId {
         self.shard
+    }
+
+    /// Returns whether the shard was dropped, and the outbox with it.
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.discarded.load(Ordering::Acquire)
     }
 
     /// Makes a write durable, and then returns its number.
@@ -224,6 +247,9 @@ impl Outbox {
             let mut ledger = self.ledger();
             if let Some(number) = ledger.again(&key, stamp, value.as_ref()) {
                 return Ok(number);
+            }
+            if self.is_discarded() {
+                return Err(Refusal::Dropped { shard: self.shard });
             }
             // Held until the write counts: a caller that closes the gate afterwards finds it.
             let _entered = self.write_gate.enter()?;
@@ -279,6 +305,11 @@ impl Outbox {
         self.ledger().shows(number, taken)
     }
 
+    /// Bytes of the writes that wait here, approximately.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.ledger().bytes() as u64
+    }
+
     /// Number of writes that wait here.
     pub(crate) fn len(&self) -> usize {
         self.ledger().len()
@@ -293,12 +324,16 @@ impl Outbox {
         let outbox = Arc::clone(self);
         let done = Box::new(move |durable: std::io::Result<()>| {
             if durable.is_ok() {
-                let (upto, mark) = outbox.ledger().purgeable();
+                let ledger = outbox.ledger();
+                let (upto, mark) = ledger.purgeable();
                 outbox.purge(upto, mark);
             }
             outbox.moving.store(false, Ordering::Release);
         });
         let mut ledger = self.ledger();
+        if self.is_discarded() {
+            return;
+        }
         let moved = ledger.rewrite(MOVED_BYTES);
         let records: Vec<_> = moved.iter().map(|it| (it.to, it.command.clone())).collect();
         debug!(shard = %self.shard, writes = records.len(), "moving an outbox to the end of the log");
@@ -316,15 +351,22 @@ impl Outbox {
 
     /// Removes the writes up to `upto`, which have reached their destination.
     pub(crate) fn settle(&self, upto: Number) {
-        self.owners.settled(self.shard, upto);
         let mut ledger = self.ledger();
+        if self.is_discarded() {
+            return;
+        }
+        self.owners.settled(self.shard, upto);
         let before = ledger.bytes();
         let Some((upto, mark)) = ledger.settle(upto) else { return };
         self.account(before, &ledger);
         self.purge(upto, mark);
     }
 
+    /// Purges the log while the ledger is locked.
     fn purge(&self, upto: u64, mark: Bytes) {
+        if self.is_discarded() {
+            return;
+        }
         if let Err(error) = self.log.purge(upto, mark, Box::new(|_| ())) {
             debug!(shard = %self.shard, %error, "the log of an outbox was not purged");
         }

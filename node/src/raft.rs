@@ -16,6 +16,7 @@ mod adapter;
 mod forget_leader;
 mod staleness;
 mod read_index;
+mod lease_times;
 mod log_store;
 mod state_machine;
 mod transport;
@@ -42,7 +43,8 @@ use log_store::LogStore;
 pub(crate) use openraft::{Config, ConfigError, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
 pub(crate) use state_machine::{
-    HistoryQuery, Lookup, LookupError, LookupResult, StateMachine, StateMachineHandle, WatchPage,
+    HistoryQuery, LeaseQuery, Lookup, LookupError, LookupResult, StateMachine, StateMachineHandle,
+    WatchPage,
 };
 pub(crate) use transport::{AppendStreams, Network};
 

@@ -13,12 +13,13 @@ pub(crate) mod tombstone;
 pub(crate) mod watch_hub;
 
 mod leader_transfer;
+mod quota;
 mod proposer;
 mod status;
 
 pub(crate) use proposer::Proposer;
 pub use status::GroupFigures;
-pub(crate) use status::is_caught_up;
+pub(crate) use status::{is_caught_up, leading};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,12 +29,13 @@ use std::time::Duration;
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, Cut, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::attempt_registry::AttemptRegistry;
 use self::backlog::Backlog;
+use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
@@ -69,6 +71,7 @@ pub(crate) struct Replica {
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
+    quota: ShardQuota,
     attempts: AttemptRegistry,
     tasks: TaskSet,
 }
@@ -158,6 +161,7 @@ impl Replica {
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
+            quota: ShardQuota::default(),
             attempts: AttemptRegistry::default(),
             tasks,
         })
@@ -313,6 +317,26 @@ impl Replica {
         }
     }
 
+    /// Proposes to end what has ended, and waits until that is applied. Returns whether any keys
+    /// were deleted, or nothing is left to be deleted. Only the leader can.
+    pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
+        let state_machine = self.state_machine();
+        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        for expire in ends {
+            batch.push(&encode(&Command::Expire(*expire)));
+        }
+        let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
+        Ok(results.iter().any(|result| match result {
+            CommandResult::Expired { deleted, more } => *deleted > 0 || !more,
+            _ => true,
+        }))
+    }
+
+    /// The term in which this replica leads and has applied an entry, if it does.
+    pub(crate) fn leading(&self) -> Option<Term> {
+        leading(&self.metrics().borrow())
+    }
+
     /// A watch on openraft's metrics of the group.
     pub(crate) fn metrics(&self) -> MetricsWatch {
         MetricsWatch::of(self.raft())
@@ -404,9 +428,9 @@ impl Replica {
         self.raft().runtime_config().tick(!at_rest);
     }
 
-    /// Makes this node the only member of a group that has no members yet.
-    pub(crate) async fn initialize(&self) -> Result<(), OperationError> {
-        raft::initialize(self.raft(), self.me).await
+    /// Begins the group with these voters, of which this node is one, unless it has begun.
+    pub(crate) async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), OperationError> {
+        raft::initialize(self.raft(), voters).await
     }
 
     /// Takes one step toward the wanted membership. Only the leader can.

@@ -19,6 +19,12 @@ pub struct Summary {
     pub simulated_ms: u64,
     /// Operations of clients, those with an unknown outcome, and those that failed.
     pub operations: (usize, usize, usize),
+    /// Transactions, and those with an unknown outcome.
+    pub transactions: (usize, usize),
+    /// Events of watches.
+    pub watch_events: usize,
+    /// Reads at revisions, and lists of versions.
+    pub past_reads: usize,
     /// Datagrams.
     pub datagrams: u64,
     /// States of replicas that were compared.
@@ -40,6 +46,10 @@ impl Summary {
         self.operations.0 += all;
         self.operations.1 += unknown;
         self.operations.2 += failed;
+        self.transactions.0 += outcome.transactions.0;
+        self.transactions.1 += outcome.transactions.1;
+        self.watch_events += outcome.watch_events;
+        self.past_reads += outcome.past_reads;
         self.datagrams += outcome.datagrams.sent;
         self.states += outcome.states;
         for (fault, count) in &outcome.faults {

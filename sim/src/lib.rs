@@ -30,6 +30,7 @@ pub mod cluster;
 pub mod faults;
 pub mod workload;
 pub mod observer;
+mod compaction;
 mod replication_check;
 mod backups;
 

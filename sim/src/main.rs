@@ -142,9 +142,11 @@ fn tell(args: &Args, seed: u64, outcome: &Outcome) {
     let (all, unknown, failed) = outcome.operations;
     println!(
         "seed {seed}: {:.1} s, {} faults, {all} operations ({unknown} unknown, {failed} failed), \
-         healed after {} ms, {} states compared, trace {:016x}",
+         {} transactions, {} events, healed after {} ms, {} states compared, trace {:016x}",
         outcome.simulated_ms as f64 / 1000.0,
         outcome.faults.values().sum::<u64>(),
+        outcome.transactions.0,
+        outcome.watch_events,
         outcome.healed_after_ms,
         outcome.states,
         outcome.trace_hash,
@@ -173,6 +175,10 @@ fn conclude(summary: &Summary, seconds: f64) {
         summary.simulated_ms as f64 / 3_600_000.0,
         summary.datagrams,
         summary.states,
+    );
+    println!(
+        "{} transactions ({} unknown), {} events of watches, {} reads of the past",
+        summary.transactions.0, summary.transactions.1, summary.watch_events, summary.past_reads,
     );
     println!("faults {:?}", summary.faults);
     println!(

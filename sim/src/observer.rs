@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
-use dkv_base::id::{GroupId, HolderId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NodeId, Revision};
 use dkv_wire::message::GroupRole;
 
 use crate::replication_check::ReplicationCheck;
@@ -31,6 +31,8 @@ pub enum Order {
     Empty(String),
     /// Rebalance replicas and primaries.
     Rebalance,
+    /// Forget the history of a shard before a revision.
+    Compact(GroupId, Revision),
 }
 
 /// What the administrator has seen. Clones share it.
@@ -293,7 +295,7 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
         let name = match &order {
             Order::Remove(name) | Order::Drain(name, _) | Order::Empty(name) => name.as_str(),
-            Order::Rebalance => "",
+            Order::Rebalance | Order::Compact(..) => "",
         };
         let Ok(view) = client.refresh().await else { continue };
         known.extend(view.nodes.iter().map(|node| (node.name.clone(), HolderId::from(node.id))));
@@ -314,6 +316,7 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
                 done
             }
             (Order::Rebalance, _) => client.rebalance().await,
+            (Order::Compact(shard, floor), _) => client.compact_shard(*shard, *floor).await,
             (_, None) if was_removed() => Ok(()),
             // The node has yet to join, or the view is an older one.
             (_, None) => continue,

@@ -12,6 +12,7 @@ use dkv_wire::network::Settings;
 
 use crate::backups;
 use crate::cluster::{Cluster, Death};
+use crate::compaction::Compaction;
 use crate::faults::{Course, Fault, Faults};
 use crate::log;
 use crate::network::Counts;
@@ -85,6 +86,12 @@ pub struct Outcome {
     pub simulated_ms: u64,
     /// Operations of clients, those with an unknown outcome, and those that failed.
     pub operations: (usize, usize, usize),
+    /// Transactions, and those with an unknown outcome.
+    pub transactions: (usize, usize),
+    /// Events of watches.
+    pub watch_events: usize,
+    /// Reads at revisions, and lists of versions.
+    pub past_reads: usize,
     /// Ticks from the last fault until everything worked again.
     pub healed_after_ms: u64,
     /// Nodes that ended for good because they lacked entries that they had acknowledged.
@@ -154,6 +161,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let from = cluster.now + random.below(1000);
     let end = cluster.now + options.faults_for;
     let mut faults = Faults::new(random.fork(), from, end.saturating_sub(from), course);
+    let mut compaction = Compaction::new(random.fork(), from);
     if options.lying_disk && wrong.is_empty() {
         // A shard with two voters does not survive the loss of one. The administrator may miss the
         // moment in which all shards have three.
@@ -171,6 +179,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && observations.wrong().is_empty()
     {
         faults.tick(&mut cluster, &observations, &workload);
+        compaction.tick(cluster.now, &observations, &workload);
         if [Fault::Halt, Fault::Drift].iter().any(|fault| faults.counts().contains_key(fault)) {
             workload.clocks_were_wrong();
         }
@@ -203,6 +212,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     workload.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
     wrong.extend(workload.too_old());
+    wrong.extend(workload.wrong());
     let condemned = cluster.nodes.iter().filter(|node| node.condemned).count();
     if condemned > usize::from(options.lying_disk) {
         wrong.push(format!("{condemned} nodes have lost what they had acknowledged"));
@@ -225,6 +235,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         trace: trace.lines(),
         simulated_ms: cluster.now,
         operations: (report.operations, report.unknown, report.failed),
+        transactions: (report.transactions, report.transactions_unknown),
+        watch_events: report.watch_events,
+        past_reads: report.past_reads,
         healed_after_ms,
         condemned,
         faults: faults.counts().clone(),

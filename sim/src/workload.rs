@@ -6,10 +6,14 @@
 
 mod caller;
 mod eventual;
+mod list_group;
+mod lists;
 mod operations;
+mod past;
 mod scans;
 mod state;
 mod staleness;
+mod watchers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +24,7 @@ pub use state::Workload;
 
 use crate::random::Random;
 use caller::Caller;
+use watchers::Watcher;
 
 /// Nanoseconds of a tick.
 const TICK_NS: u64 = 1_000_000;
@@ -80,7 +85,8 @@ pub struct ClientMachine {
 pub async fn run(machine: ClientMachine, workload: Workload) {
     let ClientMachine { number, server, token_file, home, mut random } = machine;
     let callers = workload.load().callers;
-    workload.callers_begin(callers);
+    let watchers = if number == 1 { 2 } else { 1 };
+    workload.callers_begin(callers + watchers);
     let client = connect(&server, &token_file, &home).await;
     workload.trace().line(format!("client {number} is connected"));
     for caller in 0..callers {
@@ -95,7 +101,23 @@ pub async fn run(machine: ClientMachine, workload: Workload) {
         };
         tokio::spawn(caller.run());
     }
+    for watcher in 0..watchers {
+        let watcher = Watcher {
+            id: number * 100 + 50 + watcher,
+            client: client.clone(),
+            random: random.fork(),
+            workload: workload.clone(),
+            follows_all: watcher == 1,
+        };
+        tokio::spawn(watcher.run());
+    }
     std::future::pending::<()>().await;
+}
+
+/// Returns the name of a value: what comes before its first space. The rest only makes it longer.
+fn name_of(value: &[u8]) -> String {
+    let length = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..length]).into_owned()
 }
 
 async fn connect(server: &str, token_file: &PathBuf, home: &PathBuf) -> Client {

@@ -30,6 +30,12 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
         Mutant::ElectByNewest => (Some(Course::HalfChange), 1),
         Mutant::OverlookDeadTasks => (Some(Course::DeadTask), 1),
+        Mutant::LoseAtHandOver => (None, 1),
+        Mutant::RepeatAfterResume => (None, 1),
+        Mutant::HalfRevision => (None, 1),
+        Mutant::ForgetOutcomes => (None, 1),
+        Mutant::CompactAtFloor => (None, 1),
+        Mutant::ReadBelowFloor => (None, 1),
     }
 }
 

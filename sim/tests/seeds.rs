@@ -24,6 +24,9 @@ fn every_promise_holds_under_every_seed() {
     assert_eq!(summary.seeds, SEEDS);
     // A network that does nothing keeps every promise.
     assert!(summary.operations.0 > 200 * SEEDS as usize, "{summary:?}");
+    assert!(summary.transactions.0 > 20 * SEEDS as usize, "{summary:?}");
+    assert!(summary.watch_events > 100 * SEEDS as usize, "{summary:?}");
+    assert!(summary.past_reads > 10 * SEEDS as usize, "{summary:?}");
     assert!(summary.faults.len() > 15, "{:?}", summary.faults);
     assert!(summary.states > 10 * SEEDS as usize);
 }

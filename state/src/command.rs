@@ -7,16 +7,18 @@
 
 pub(super) mod transaction;
 
-use dkv_base::id::{Revision, Serial, Stamp};
-use dkv_wire::message::{Command, Commitment, Cut, Operation, Refusal, Resolution, Unfit, Write};
+use std::time::Duration;
+
+use dkv_base::id::{BadLeaseId, LeaseId, Revision, Serial, Stamp};
+use dkv_wire::message::{
+    Attach, Command, Commitment, Cut, LeaseAction, Operation, Refusal, Resolution, Unfit, Write,
+    WriteAttached,
+};
 use dkv_wire::{codec, limits};
 
 /// First byte of an encoded transaction: the position of its variant. No command before it needs
 /// the values of keys.
 const TRANSACT: u8 = 5;
-
-/// Why leases are refused.
-pub(super) const NOT_YET: &str = "leases and expiry are not there yet";
 
 /// The result of one command of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,42 @@ pub enum CommandResult {
     },
     /// The cut that was asked for.
     Cut(Cut),
+    /// The lease was granted.
+    Granted {
+        /// The shard's latest revision.
+        revision: Revision,
+    },
+    /// The lease has ended.
+    Revoked {
+        /// The revision of the deletions; the shard's latest if there were none.
+        revision: Revision,
+        /// Keys that were deleted.
+        deleted: u16,
+        /// Keys that are still to be deleted; the highest number stands for itself and more.
+        left: u32,
+    },
+    /// The lease does not exist. No effect.
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The lease exists already. No effect.
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// There are too many leases. No effect.
+    TooManyLeases {
+        /// Whether the holder has too many; otherwise all have together.
+        own: bool,
+    },
+    /// What had ended is deleted.
+    Expired {
+        /// Keys that were deleted.
+        deleted: u32,
+        /// Whether there are more.
+        more: bool,
+    },
     /// The session is open.
     SessionOpened,
     /// The shard does not know the session, or has forgotten the result for this serial. Not
@@ -117,10 +155,22 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
         Command::OpenSession(_)
         | Command::OpenSessionOf { .. }
         | Command::Compact { .. }
-        | Command::Cut { .. } => {}
+        | Command::Cut { .. }
+        | Command::Expire(_) => {}
         Command::Write(write) => check_write(write, value_bytes_max)?,
-        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
-            return Err(Refusal::Invalid(NOT_YET.into()));
+        Command::WriteAttached(WriteAttached { write, attach }) => {
+            check_write(write, value_bytes_max)?;
+            check_attach(attach)?;
+            if write.operation == Operation::Delete {
+                return Err(Refusal::Invalid("a delete cannot attach its key".into()));
+            }
+        }
+        Command::Lease(change) => {
+            check_serial(change.serial, change.settled)?;
+            check_lease(change.lease)?;
+            if let LeaseAction::Grant { ttl_ms } = change.action {
+                check_ttl("a lease", ttl_ms, limits::LEASE_TTL_MIN)?;
+            }
         }
         Command::Transact(transact) => {
             check_serial(transact.serial, transact.settled)?;
@@ -158,6 +208,32 @@ fn check_serial(serial: Serial, settled: Serial) -> Result<(), Refusal> {
         return Err(Refusal::Invalid("a write cannot settle its own serial".into()));
     }
     Ok(())
+}
+
+/// Checks that this can be the id of a lease.
+///
+/// # Errors
+/// As for [`validate`].
+pub fn check_lease(lease: LeaseId) -> Result<(), Refusal> {
+    if lease.is_valid() { Ok(()) } else { Err(Refusal::Invalid(BadLeaseId.to_string())) }
+}
+
+/// Checks what a put attaches its key to.
+pub(super) fn check_attach(attach: &Attach) -> Result<(), Refusal> {
+    match *attach {
+        Attach::Lease(lease) => check_lease(lease),
+        Attach::Ttl(ttl_ms) => check_ttl("a key", ttl_ms, limits::KEY_TTL_MIN),
+    }
+}
+
+fn check_ttl(what: &str, ttl_ms: u64, least: Duration) -> Result<(), Refusal> {
+    let (least_ms, most_ms) = (least.as_millis(), limits::TTL_MAX.as_millis());
+    if (least_ms..=most_ms).contains(&u128::from(ttl_ms)) {
+        return Ok(());
+    }
+    Err(Refusal::Invalid(format!(
+        "the time to live of {what} is between {least_ms} ms and ten years, not {ttl_ms} ms"
+    )))
 }
 
 /// Checks that these bytes can be a key.

@@ -5,11 +5,14 @@
 //! be taken out again. Replicas at the same index must have the same digest, and so must a state
 //! read back from disk. It detects accidents, not malice: sums of XXH3 can be forged.
 
-use dkv_base::id::{Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{LeaseId, Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::attempt_rows;
-use super::rows::{Counts, HistoryRow, MalformedRow, Meta, Origin, Row, RowSink, Table, Tombstone};
+use super::lease::{Attachment, Lease};
+use super::rows::{
+    Counts, HistoryRow, MalformedRow, Meta, Origin, PastRow, Row, RowSink, Table, Tombstone,
+};
 use super::session::{Outcome, Session};
 use super::value_cache::{Place, Slot};
 
@@ -162,12 +165,14 @@ impl RowSink for Digest {
             }
             Table::History => {
                 let (key, revision) = HistoryRow::split_key(key)?;
-                let (origin, value) = HistoryRow::decode(revision, value)?;
+                let PastRow { origin, lease, value } = HistoryRow::decode(revision, value)?;
                 self.add_history(match value {
-                    Some(value) => key_hash(key, origin, value),
+                    Some(value) => past_hash(key_hash(key, origin, value), lease),
                     None => deletion_hash(key, origin),
                 });
             }
+            Table::Attachments => self.add_small(table, key, Attachment::decode(value)?.number()),
+            Table::Leases => self.add_small(table, key, Lease::decode(key, value)?.1.number()),
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
             Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
             Table::Records | Table::Finished | Table::Parts => {
@@ -208,6 +213,11 @@ pub(super) fn key_hash(key: &[u8], origin: Origin, value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
 }
 
+/// Hashes a past version of this hash that belonged to a lease, if it did.
+pub(super) fn past_hash(hash: u64, lease: LeaseId) -> u64 {
+    if lease == LeaseId::default() { hash } else { hash ^ xxh3_64(&lease.0.to_le_bytes()) }
+}
+
 /// Hashes a deletion as a past version of its key.
 pub(super) fn deletion_hash(key: &[u8], origin: Origin) -> u64 {
     !key_hash(key, origin, &[])
@@ -242,6 +252,14 @@ fn result_hash(id: SessionId, serial: Serial, outcome: Outcome) -> u64 {
             (4 + u8::from(succeeded) + 2 * u8::from(changed), revision)
         }
         Outcome::Unfit { operation, why } => (8 + why as u8, Revision(operation.into())),
+        Outcome::Granted { revision } => (32, revision),
+        Outcome::Revoked { revision, deleted, left } => {
+            let counts = u64::from(left) << 16 | u64::from(deleted);
+            (33, Revision(revision.0 ^ counts.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        }
+        Outcome::NoLease { lease } => (34, Revision(lease.0)),
+        Outcome::LeaseExists { lease } => (35, Revision(lease.0)),
+        Outcome::TooManyLeases { own } => (36, Revision(own.into())),
     };
     let mut bytes = [0; 33];
     bytes[..16].copy_from_slice(id.0.as_bytes());

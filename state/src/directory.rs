@@ -14,16 +14,18 @@
 //! decision by anyone; the view takes them from its caller.
 
 mod command;
+mod keyspaces;
 mod view;
 
 pub use command::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+pub use keyspaces::Keyspace;
 pub use view::Observed;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
 use dkv_wire::limits;
 use dkv_wire::name::check_name;
@@ -65,11 +67,13 @@ impl Member {
 /// A group and its planned members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupPlan {
+    /// The keyspace of a shard.
+    pub keyspace: KeyspaceId,
     /// Nodes that should vote.
     pub voters: BTreeSet<NodeId>,
     /// Nodes that should follow without a vote.
     pub learners: BTreeSet<NodeId>,
-    /// Whether the founder has initialised the group.
+    /// Whether the group has begun: it has had a leader. Until then its voters stay as they are.
     pub started: bool,
     /// Nodes of earlier plans that the group may still count on: a replica that was away when the
     /// plan changed needs their votes, or gives them its own. With each, the revision of the
@@ -95,6 +99,11 @@ struct Contents {
     network: Option<(NetworkId, Settings)>,
     nodes: BTreeMap<NodeId, Member>,
     groups: BTreeMap<GroupId, GroupPlan>,
+    keyspaces: BTreeMap<KeyspaceId, Keyspace>,
+    /// The last id that a group was given.
+    groups_ever: GroupId,
+    /// The number of keyspaces there have been, and the id of the next one.
+    keyspaces_ever: u32,
     denied: BTreeSet<HolderId>,
     joined_ever: u64,
     revision: Revision,
@@ -312,6 +321,13 @@ impl Contents {
             DirectoryCommand::Retire(node) => self.retire(*node),
             DirectoryCommand::Remove(node) => self.remove(*node),
             DirectoryCommand::Settle { group, seen } => self.settle(*group, *seen),
+            DirectoryCommand::CreateKeyspace { creation, name, settings, voters } => {
+                self.create_keyspace(*creation, name, settings, voters)
+            }
+            DirectoryCommand::SetKeyspace { keyspace, change } => {
+                self.set_keyspace(*keyspace, change)
+            }
+            DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());
@@ -337,14 +353,10 @@ impl Contents {
         settings.check().map_err(|error| error.to_string())?;
         self.network = Some((network, settings.clone()));
         self.announce(founder)?;
-        for number in 0..=settings.shards {
-            let group = GroupId(number);
-            // The control group is running already: this entry is in its log.
-            let started = group == GroupId::CONTROL;
-            let voters = BTreeSet::from([founder.id]);
-            self.groups.insert(group, GroupPlan { voters, started, ..GroupPlan::default() });
-        }
-        Ok(())
+        // The control group is running already: this entry is in its log.
+        let (voters, started) = (BTreeSet::from([founder.id]), true);
+        self.groups.insert(GroupId::CONTROL, GroupPlan { voters, started, ..GroupPlan::default() });
+        self.create_default(settings, founder.id)
     }
 
     fn announce(&mut self, announcement: &Announcement) -> Result<(), String> {
@@ -413,14 +425,17 @@ impl Contents {
                 reject!("node {} is retiring and takes no new places", node.short());
             }
         }
+        if !plan.started && plan.voters != *voters {
+            reject!("group {group} has not begun, and its voters stay as they are until then");
+        }
         let (voters, learners) = (voters.clone(), learners.clone());
         let mut displaced = plan.displaced.clone();
         // The revision that this change makes.
         let revision = Revision(self.revision.0 + 1);
         displaced.extend(plan.voters.union(&plan.learners).map(|node| (*node, revision)));
         displaced.retain(|node, _| !voters.contains(node) && !learners.contains(node));
-        let started = plan.started;
-        self.groups.insert(group, GroupPlan { voters, learners, started, displaced });
+        let GroupPlan { keyspace, started, .. } = *plan;
+        self.groups.insert(group, GroupPlan { keyspace, voters, learners, started, displaced });
         Ok(())
     }
 

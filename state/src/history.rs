@@ -17,9 +17,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 
-use super::digest::{Digest, deletion_hash, key_hash};
+use super::digest::{Digest, deletion_hash, key_hash, past_hash};
 use super::rows::{ChangedRows, HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
 use super::value_cache::{CachedValues, Place, Slot};
 
@@ -33,6 +34,18 @@ const VERSION_BYTES: u64 = 72;
 pub(super) struct PastVersion {
     pub(super) origin: Origin,
     pub(super) value: PastValue,
+    /// The lease that the key was attached to; zero if there was none.
+    pub(super) lease: LeaseId,
+}
+
+/// The newest version of a key, as it leaves the table.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) slot: Slot,
+    /// What it contributed to the digest.
+    pub(super) hash: u64,
+    /// The lease that the key was attached to; zero if there was none.
+    pub(super) lease: LeaseId,
 }
 
 /// The value of a past version, or its location.
@@ -133,9 +146,9 @@ impl History {
         if self.changes.get(guess).is_some_and(is_it) {
             return Some(guess);
         }
-        let first = self.changes.partition_point(|change| change.revision < revision);
-        let same = self.changes.range(first..).take_while(|change| change.revision == revision);
-        same.zip(first..).find(|(change, _)| is_it(change)).map(|(_, place)| place)
+        let at = |change: &Change| (change.revision, &*change.key) < (revision, key);
+        let place = self.changes.partition_point(at);
+        self.changes.get(place).filter(|change| is_it(change)).map(|_| place)
     }
 
     /// Returns the write that deleted a key, if the key does not exist and that is known.
@@ -170,41 +183,37 @@ impl History {
         self.changes.get(self.place(&change.key, change.next)?)?.replaced.as_deref()
     }
 
-    /// Records that a put replaced the version of a key; `None` if it did not exist. `hash` is what
-    /// the version contributed to the digest.
+    /// Records that a put replaced the version of a key; `None` if it did not exist.
     pub(super) fn put(
         &mut self,
         key: &Arc<[u8]>,
         revision: Revision,
-        replaced: Option<(Slot, u64)>,
+        replaced: Option<Replaced>,
         digest: &mut Digest,
     ) {
         let past = match replaced {
-            Some((slot, hash)) => Some(self.retire(key, slot, hash, digest)),
+            Some(replaced) => Some(self.retire(key, replaced, digest)),
             // The row of the deletion stays, as that of a past version.
-            None => self
-                .deleted
-                .remove(key)
-                .map(|origin| Box::new(PastVersion { origin, value: PastValue::Deleted })),
+            None => self.deleted.remove(key).map(|origin| Box::new(PastVersion::deleted(origin))),
         };
         self.push(key, revision, past);
     }
 
-    /// Records that a write deleted a key. `hash` is what its last version contributed to the
-    /// digest.
+    /// Records that a write deleted a key.
     pub(super) fn delete(
         &mut self,
         key: &Arc<[u8]>,
         revision: Revision,
         stamp: Stamp,
-        (slot, hash): (Slot, u64),
+        replaced: Replaced,
         digest: &mut Digest,
     ) {
-        let past = self.retire(key, slot, hash, digest);
+        let past = self.retire(key, replaced, digest);
         self.push(key, revision, Some(past));
         let origin = Origin { revision, stamp, created: revision, version: 0 };
         digest.add_history(deletion_hash(key, origin));
-        self.note(key, HistoryRow { origin, value: HistoryValue::Deleted });
+        let (lease, value) = (LeaseId::default(), HistoryValue::Deleted);
+        self.note(key, HistoryRow { origin, lease, value });
         self.deleted.insert(Arc::clone(key), origin);
         self.versions += 1;
         self.bytes += VERSION_BYTES;
@@ -214,10 +223,10 @@ impl History {
     fn retire(
         &mut self,
         key: &Arc<[u8]>,
-        slot: Slot,
-        hash: u64,
+        replaced: Replaced,
         digest: &mut Digest,
     ) -> Box<PastVersion> {
+        let Replaced { slot, hash, lease } = replaced;
         let origin = slot.origin;
         let (value, row) = match slot.value {
             Place::Here { value, .. } => {
@@ -228,9 +237,9 @@ impl History {
                 (PastValue::Stored { bytes, hash }, HistoryValue::InKeys(bytes))
             }
         };
-        digest.add_history(hash);
-        self.note(key, HistoryRow { origin, value: row });
-        let past = PastVersion { origin, value };
+        digest.add_history(past_hash(hash, lease));
+        self.note(key, HistoryRow { origin, lease, value: row });
+        let past = PastVersion { origin, value, lease };
         self.versions += 1;
         self.bytes += past.cost();
         Box::new(past)
@@ -274,13 +283,15 @@ impl History {
         let mut swept = 0;
         while let Some(change) = self.changes.front() {
             let is_next = change.revision > self.swept;
-            if change.revision > self.floor || swept >= changes_max && is_next {
+            let floor = Revision(self.floor.0 + u64::from(planted(Mutant::CompactAtFloor)));
+            if change.revision > floor || swept >= changes_max && is_next {
                 return;
             }
             let Some(change) = self.changes.pop_front() else { return };
             let Change { revision, key, next, replaced } = change;
             self.bytes -= CHANGE_BYTES;
-            self.swept = revision;
+            // Beyond the floor if a bug is planted.
+            self.swept = revision.min(self.floor);
             swept += 1;
             if let Some(past) = replaced {
                 self.forget(&key, &past, residents, digest);
@@ -291,7 +302,7 @@ impl History {
                 && origin.revision == revision
             {
                 self.deleted.remove(&key);
-                let past = PastVersion { origin, value: PastValue::Deleted };
+                let past = PastVersion::deleted(origin);
                 self.forget(&key, &past, residents, digest);
             }
         }
@@ -450,11 +461,15 @@ impl Change {
 }
 
 impl PastVersion {
+    fn deleted(origin: Origin) -> Self {
+        Self { origin, value: PastValue::Deleted, lease: LeaseId::default() }
+    }
+
     fn hash(&self, key: &[u8]) -> u64 {
         match &self.value {
             PastValue::Deleted => deletion_hash(key, self.origin),
-            PastValue::Here(value) => key_hash(key, self.origin, value),
-            PastValue::Stored { hash, .. } => *hash,
+            PastValue::Here(value) => past_hash(key_hash(key, self.origin, value), self.lease),
+            PastValue::Stored { hash, .. } => past_hash(*hash, self.lease),
         }
     }
 

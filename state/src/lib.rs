@@ -30,11 +30,13 @@ pub mod command;
 pub mod limits;
 pub mod rows;
 
+mod attachments;
 mod clock;
 mod attempt_rows;
 mod attempts;
 mod digest;
 mod history;
+mod lease;
 mod locks;
 mod tombstones;
 mod value_cache;
@@ -57,9 +59,10 @@ mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
-pub use command::{AtLock, CommandResult, Foreseen, check_key, check_value, validate};
+pub use command::{AtLock, CommandResult, Foreseen, check_key, check_lease, check_value, validate};
 pub use directory::{
-    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Member, Observed,
+    Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Keyspace, Member,
+    Observed,
 };
 pub use engine::{
     Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, MemoryStore,
@@ -71,6 +74,7 @@ pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
 pub use shard::commit::HomeRecord;
+pub use shard::leases::{FoundExpiry, FoundLease};
 pub use shard::transactions::{Needed, has_transactions};
 pub use transaction_results::FoundResult;
 pub use value_cache::Found;

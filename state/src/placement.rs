@@ -7,7 +7,8 @@
 //! this order (see [`reconciler`](super::reconciler)). A move has no other state: the target is in
 //! the directory, the actual members are measured, and a coordinator that takes over finds both.
 //!
-//! Each shard has `replication` voters on as many nodes. The changes, the most urgent first:
+//! Each shard has as many voters as its keyspace's `replication` says, on as many nodes. Those of a
+//! new shard are chosen when it is created (`first_voters`). The changes, the most urgent first:
 //! - a planned voter that can no longer arrive, because its node went down on the way, is replaced
 //!   by another node;
 //! - a voter that has been silent for longer than `replace_after_ms` is replaced;
@@ -27,6 +28,7 @@
 
 mod balance;
 mod control;
+mod first_voters;
 mod flow;
 mod forecast;
 mod measures;
@@ -35,6 +37,7 @@ mod primaries;
 mod shards;
 
 pub use self::balance::Balance;
+pub use self::first_voters::{NoPlace, first_voters};
 pub use self::forecast::{Forecast, forecast};
 pub use self::measures::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 pub use self::obstacle::obstacle;
@@ -62,7 +65,8 @@ pub fn plan(
 ) -> Option<DirectoryCommand> {
     let planner = Planner::new(directory, measured)?;
     planner
-        .control(balance)
+        .beginning()
+        .or_else(|| planner.control(balance))
         .or_else(|| planner.urgent())
         .or_else(|| planner.balance(balance))
         .or_else(|| planner.settlement())
@@ -116,6 +120,23 @@ impl<'a> Planner<'a> {
         groups.filter(|(id, plan)| id.is_shard() && plan.started).map(|(id, plan)| (*id, plan))
     }
 
+    /// Returns how many voters a shard should have.
+    fn replication(&self, shard: GroupId) -> usize {
+        let settings = self.directory.settings_of(shard);
+        settings.map_or(1, |settings| settings.replication.max(1) as usize)
+    }
+
+    /// Returns the change of a shard that has begun: it has a leader, by the word of that leader.
+    fn beginning(&self) -> Option<DirectoryCommand> {
+        let groups = self.directory.groups().iter();
+        let mut waiting = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
+        let begun = waiting.find(|(id, _)| {
+            let measure = self.measured.groups.get(id);
+            measure.is_some_and(|it| !it.voters.is_empty() && !it.is_changing)
+        });
+        begun.map(|(id, _)| DirectoryCommand::ShardStarted(*id))
+    }
+
     /// Returns the change that settles a group: once its members are as planned, it no longer
     /// counts on the members of earlier plans.
     fn settlement(&self) -> Option<DirectoryCommand> {
@@ -143,10 +164,11 @@ impl<'a> Planner<'a> {
     }
 
     fn is_free(&self, node: NodeId) -> bool {
-        let mut groups = self.directory.groups().iter().filter(|(_, plan)| plan.started);
-        // A group without a measurement may have any member.
+        let mut groups = self.directory.groups().iter();
+        // A group without a measurement may have any member, unless it has not begun.
         let free = |group| self.measured.groups.get(group).is_some_and(|it| !it.has(node));
-        groups.all(|(group, plan)| !plan.has(node) && free(group)) && self.has_delivered(node)
+        groups.all(|(group, plan)| !plan.has(node) && (!plan.started || free(group)))
+            && self.has_delivered(node)
     }
 
     /// Returns whether no eventual writes would be lost with a node. Placement does not wait for a

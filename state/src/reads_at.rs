@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
@@ -51,6 +52,8 @@ pub struct FoundVersion {
     pub key: Arc<[u8]>,
     /// The write that made the version.
     pub origin: Origin,
+    /// The lease that the write attached the key to; zero if there is none.
+    pub lease: LeaseId,
     /// The value, or where it is.
     pub value: VersionValue,
 }
@@ -124,19 +127,20 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value, lease: LeaseId::default() }
+        Version { revision, created, version, stamp, value, lease: self.lease }
     }
 
-    fn newest(key: &Arc<[u8]>, slot: &Slot) -> Self {
+    fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
         };
-        Self { key: Arc::clone(key), origin: slot.origin, value }
+        Self { key: Arc::clone(key), origin: slot.origin, lease, value }
     }
 
     fn deleted(key: &Arc<[u8]>, origin: Origin) -> Self {
-        Self { key: Arc::clone(key), origin, value: VersionValue::Deleted }
+        let (lease, value) = (LeaseId::default(), VersionValue::Deleted);
+        Self { key: Arc::clone(key), origin, lease, value }
     }
 
     fn past(key: &Arc<[u8]>, past: &PastVersion) -> Self {
@@ -147,7 +151,7 @@ impl FoundVersion {
                 VersionValue::Stored { bytes: *bytes, hash: *hash }
             }
         };
-        Self { key: Arc::clone(key), origin: past.origin, value }
+        Self { key: Arc::clone(key), origin: past.origin, lease: past.lease, value }
     }
 
     /// Returns the bytes of key and value.
@@ -196,7 +200,7 @@ impl ShardState {
 
     fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
-        if revision.min(base) < floor {
+        if revision.min(base) < floor && !planted(Mutant::ReadBelowFloor) {
             return Err(NotKept::Compacted { floor });
         }
         if revision > latest {
@@ -241,7 +245,7 @@ impl ShardState {
     /// Returns the newest version of a key, which may be its deletion.
     fn newest(&self, key: &[u8]) -> Option<FoundVersion> {
         if let Some((key, slot)) = self.keys().get_key_value(key) {
-            return Some(FoundVersion::newest(key, slot));
+            return Some(FoundVersion::newest(key, slot, self.attachments().lease_of(key)));
         }
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
@@ -381,6 +385,9 @@ impl ShardState {
             seen += 1;
             changed.through = change.revision;
             if !keys.contains(&change.key) {
+                continue;
+            }
+            if !is_next && planted(Mutant::HalfRevision) {
                 continue;
             }
             let Some(version) = self.made_by(change) else { continue };

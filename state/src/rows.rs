@@ -1,4 +1,4 @@
-//! The state in its serialized form: rows of nine tables, and one meta row that says which moment
+//! The state in its serialized form: rows of eleven tables, and one meta row that says which moment
 //! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -7,15 +7,17 @@
 //!
 //! ```text
 //! table      key           value
-//! 'a' 97     session id,   what has become of a transaction whose home this is, postcard
+//! 'a'  97    the key       1 u8 and the lease u64 le, or 2 u8, deadline u64 le, ttl u64 le
+//! 'c'  99    session id,   what has become of a transaction whose home this is, postcard
 //!            serial u64 be
 //! 'd' 100    (empty)       the directory, postcard
 //! 'f' 102    home u32 be   what was finished of the transactions of another home, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
 //! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
-//!            revision u64   or 0 u8 if the key was deleted
-//!            be
+//!            revision u64   or 2 u8, the lease u64 le and the value,
+//!            be             or 0 u8 if the key was deleted
 //! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le, value
+//! 'l' 108    lease u64 be  ttl u64 le, grant u64 le, the holder, 1 u8 if it has ended, 0 u8 if not
 //! 'o' 111    node id       number u64 le: so much of that node's outbox is here
 //! 'p' 112    attempt id    a prepared part of a transaction, postcard
 //! 's' 115    session id    the session, postcard
@@ -27,7 +29,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{Revision, SessionId, Stamp};
+use dkv_base::id::{LeaseId, Revision, SessionId, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::codec;
 use dkv_wire::message::Stored;
@@ -39,14 +41,16 @@ pub(crate) use changed::ChangedRows;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Table {
+    /// What the keys of a shard are attached to.
+    Attachments = b'a',
     /// What has become of the transactions whose home a shard is.
-    Records = b'a',
+    Records = b'c',
     /// The directory, as the single row of the control group.
     Directory = b'd',
     /// What a shard has finished of the transactions of other homes.
@@ -57,6 +61,8 @@ pub enum Table {
     History = b'h',
     /// The keys of a shard.
     Keys = b'k',
+    /// The leases of a shard.
+    Leases = b'l',
     /// The position up to which the shard has taken each node's outbox.
     OutboxPositions = b'o',
     /// The prepared parts of transactions over several shards.
@@ -74,12 +80,14 @@ impl Table {
     /// Returns the table that a byte identifies.
     pub fn from_byte(byte: u8) -> Option<Self> {
         let all = [
+            Self::Attachments,
             Self::Records,
             Self::Directory,
             Self::Finished,
             Self::Tombstones,
             Self::History,
             Self::Keys,
+            Self::Leases,
             Self::OutboxPositions,
             Self::Parts,
             Self::Sessions,
@@ -259,7 +267,17 @@ pub(super) struct VersionKey {
 #[derive(Clone, Debug)]
 pub(super) struct HistoryRow {
     pub(super) origin: Origin,
+    /// The lease that the key was attached to; zero if there was none.
+    pub(super) lease: LeaseId,
     pub(super) value: HistoryValue,
+}
+
+/// A row of [`Table::History`], decoded.
+pub(super) struct PastRow<'a> {
+    pub(super) origin: Origin,
+    pub(super) lease: LeaseId,
+    /// `None` for a deletion.
+    pub(super) value: Option<&'a [u8]>,
 }
 
 /// The value of a past version, or where the checkpoint that writes its row finds it.
@@ -295,31 +313,40 @@ impl HistoryRow {
     }
 
     /// Encodes the value of a row; `None` for a deletion.
-    pub(super) fn encode(origin: Origin, value: Option<&[u8]>) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(25 + value.map_or(0, <[u8]>::len));
+    pub(super) fn encode(origin: Origin, lease: LeaseId, value: Option<&[u8]>) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(33 + value.map_or(0, <[u8]>::len));
         for number in [origin.stamp.0, origin.created.0, origin.version] {
             encoded.extend_from_slice(&number.to_le_bytes());
         }
-        encoded.push(u8::from(value.is_some()));
+        match value {
+            None => encoded.push(0),
+            Some(_) if lease == LeaseId::default() => encoded.push(1),
+            Some(_) => {
+                encoded.push(2);
+                encoded.extend_from_slice(&lease.0.to_le_bytes());
+            }
+        }
         encoded.extend_from_slice(value.unwrap_or_default());
         encoded
     }
 
-    /// Decodes the value of the row of a version; `None` for a deletion.
-    pub(super) fn decode(
-        revision: Revision,
-        row: &[u8],
-    ) -> Result<(Origin, Option<&[u8]>), MalformedRow> {
+    /// Decodes the value of the row of a version.
+    pub(super) fn decode(revision: Revision, row: &[u8]) -> Result<PastRow<'_>, MalformedRow> {
         let (stamp, rest) = number(row)?;
         let (created, rest) = number(rest)?;
         let (version, rest) = number(rest)?;
-        let value = match rest.split_first() {
-            Some((1, value)) => Some(value),
-            Some((0, [])) => None,
+        let (lease, value) = match rest.split_first() {
+            Some((1, value)) => (LeaseId::default(), Some(value)),
+            Some((2, rest)) => {
+                let (lease, value) = number(rest)?;
+                let lease = Some(LeaseId(lease)).filter(|lease| lease.is_valid());
+                (lease.ok_or(MalformedRow("a version has no such lease"))?, Some(value))
+            }
+            Some((0, [])) => (LeaseId::default(), None),
             _ => return Err(MalformedRow("a version is neither a value nor a deletion")),
         };
         let (stamp, created) = (Stamp(stamp), Revision(created));
-        Ok((Origin { revision, stamp, created, version }, value))
+        Ok(PastRow { origin: Origin { revision, stamp, created, version }, lease, value })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dkv_base::id::{HolderId, Revision, Serial, SessionId};
+use dkv_base::id::{HolderId, LeaseId, Revision, Serial, SessionId};
 use dkv_wire::codec;
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::Unfit;
@@ -23,6 +23,16 @@ pub(super) enum Outcome {
     Transacted { revision: Revision, succeeded: bool, changed: bool },
     /// See [`CommandResult::Unfit`].
     Unfit { operation: u32, why: Unfit },
+    /// See [`CommandResult::Granted`].
+    Granted { revision: Revision },
+    /// See [`CommandResult::Revoked`].
+    Revoked { revision: Revision, deleted: u16, left: u32 },
+    /// See [`CommandResult::NoLease`].
+    NoLease { lease: LeaseId },
+    /// See [`CommandResult::LeaseExists`].
+    LeaseExists { lease: LeaseId },
+    /// See [`CommandResult::TooManyLeases`].
+    TooManyLeases { own: bool },
 }
 
 impl From<Outcome> for CommandResult {
@@ -34,6 +44,13 @@ impl From<Outcome> for CommandResult {
                 Self::Transacted { revision, succeeded, changed }
             }
             Outcome::Unfit { operation, why } => Self::Unfit { operation, why },
+            Outcome::Granted { revision } => Self::Granted { revision },
+            Outcome::Revoked { revision, deleted, left } => {
+                Self::Revoked { revision, deleted, left }
+            }
+            Outcome::NoLease { lease } => Self::NoLease { lease },
+            Outcome::LeaseExists { lease } => Self::LeaseExists { lease },
+            Outcome::TooManyLeases { own } => Self::TooManyLeases { own },
         }
     }
 }

@@ -137,6 +137,17 @@ impl SessionTable {
         CommandResult::SessionOpened
     }
 
+    /// Returns the holder of a session; nobody if it does not exist.
+    pub(super) fn holder(&self, id: SessionId) -> HolderId {
+        self.sessions.get(&id).map(|session| session.holder).unwrap_or_default()
+    }
+
+    /// Returns whether a write was executed, and its outcome is still remembered.
+    pub(super) fn has_executed(&self, id: SessionId, serial: Serial) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| session.results.contains_key(&serial))
+    }
+
     /// Decides whether to execute the write with this serial now, for the first and only time.
     pub(super) fn admit(
         &mut self,

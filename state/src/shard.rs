@@ -20,7 +20,10 @@
 
 pub(super) mod commit;
 mod foreseen;
+mod growth;
 mod loading;
+
+pub(super) mod leases;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,18 +33,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::message::{Command, Condition, Deposited, Operation, Transact, Write};
+use dkv_wire::message::{
+    Attach, Command, Condition, Deposited, LeaseCommand, Operation, Transact, Write, WriteAttached,
+};
 use uuid::Uuid;
 
 use transactions::{MissingValue, Needed};
 
+use super::attachments::Attachments;
 use super::attempts::Attempts;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
-use super::history::History;
+use super::history::{History, Replaced};
+use super::lease::Attachment;
 use super::limits;
-use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, Origin, Row, Tombstone};
+use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
@@ -51,6 +58,15 @@ use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 const SWEPT_PER_BATCH: usize = 64;
 /// The same for each command to compact.
 const SWEPT_PER_COMMAND: usize = 2048;
+
+/// What a put attaches its key to. A delete attaches it to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attaching {
+    Nothing,
+    To(Attachment),
+    /// To what it is attached to already.
+    AsBefore,
+}
 
 /// The state of one replica of a shard.
 #[derive(Debug, Default)]
@@ -68,6 +84,7 @@ pub struct ShardState {
     tombstones: Tombstones,
     outboxes: OutboxPositions,
     attempts: Attempts,
+    attachments: Attachments,
     /// The latest stamp of a write.
     stamp: Stamp,
     digest: Digest,
@@ -155,6 +172,10 @@ impl ShardState {
         &self.history
     }
 
+    pub(super) fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
     pub(super) fn keys(&self) -> &BTreeMap<Arc<[u8]>, Slot> {
         &self.keys
     }
@@ -190,7 +211,11 @@ impl ShardState {
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
         let small = small + self.attempts.changed_len();
-        self.changed.len() + self.history.changed_len() + small + self.sessions.changed_len()
+        self.changed.len()
+            + self.history.changed_len()
+            + small
+            + self.attachments.changed_len()
+            + self.sessions.changed_len()
     }
 
     /// Returns the bytes of keys and values written since the changes were last taken. A key that
@@ -206,6 +231,7 @@ impl ShardState {
         self.changed_bytes = 0;
         let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
         small.extend(self.attempts.take_changed());
+        small.append(&mut self.attachments.take_changed());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
@@ -235,32 +261,11 @@ impl ShardState {
         }
         self.history.restore_changed(changes.history);
         let small = self.attempts.restore_changed(changes.small);
+        for (table, key, _) in &small {
+            self.attachments.restore_changed(*table, key);
+        }
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
-    }
-
-    /// Completes the loading of rows: the state is now that of the moment in `meta`.
-    ///
-    /// # Errors
-    /// If the rows are not exactly those that `meta` was written with.
-    pub(super) fn finish_load(
-        &mut self,
-        meta: &Meta,
-        generation: Generation,
-    ) -> Result<(), MalformedRow> {
-        meta.check(self)?;
-        self.stored = meta.revision;
-        self.revision = meta.revision;
-        self.clock_ms = meta.clock_ms;
-        self.stamp = meta.stamp;
-        self.generation = generation;
-        let keys = &self.keys;
-        let newest = |key: &[u8]| {
-            let (key, slot) = keys.get_key_value(key)?;
-            Some((Arc::clone(key), slot.origin.revision))
-        };
-        let all = keys.iter().map(|(key, slot)| (key, slot.origin.revision));
-        self.history.finish_load(meta.floor, meta.swept, newest, all)
     }
 
     /// Assigns the changes of an empty state to this generation of its store.
@@ -337,9 +342,7 @@ impl ShardState {
         needed: &Needed,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
-            None | Some(Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_)) => {
-                CommandResult::Invalid
-            }
+            None => CommandResult::Invalid,
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
                 self.open_session(session, HolderId(Uuid::nil()))
@@ -360,30 +363,29 @@ impl ShardState {
                     None => CommandResult::Invalid,
                 }
             }
-            Some(Command::Write(write)) if planted(Mutant::SkipSessions) => {
-                self.write(&write, now).into()
+            Some(Command::Write(write)) => self.write_once(&write, None, now),
+            Some(Command::WriteAttached(WriteAttached { write, attach })) => {
+                self.write_once(&write, Some(attach), now)
             }
-            Some(Command::Write(write)) => {
-                let Write { session, serial, settled, key, .. } = write;
+            Some(Command::Lease(change)) => {
+                let LeaseCommand { session, serial, settled, .. } = change;
                 match self.admit(session, serial, settled) {
                     Admission::Answer(answer) => answer,
-                    Admission::Execute if self.attempts.locks().is_locked(key) => {
-                        CommandResult::Locked
-                    }
                     Admission::Execute => {
-                        let outcome = self.write(&write, now);
+                        let outcome = self.change_lease(&change, now);
                         self.record(session, serial, outcome)
                     }
                 }
             }
+            Some(Command::Expire(expire)) => self.expire(&expire, now),
             Some(Command::Transact(transact)) => {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
-                    Admission::Answer(answer) => answer,
+                    Admission::Answer(answer) if !planted(Mutant::ForgetOutcomes) => answer,
                     Admission::Execute if self.blocks_transaction(transact.body) => {
                         CommandResult::Locked
                     }
-                    Admission::Execute => {
+                    Admission::Answer(_) | Admission::Execute => {
                         let outcome = self.transact(&transact, now, needed);
                         self.record(session, serial, outcome.map_err(missing)?)
                     }
@@ -459,14 +461,38 @@ impl ShardState {
         if current >= stamp && !planted(Mutant::LastArrivalWins) {
             return self.nothing_new();
         }
-        self.store(key, operation, stamp).into()
+        self.store(key, operation, stamp, Attaching::Nothing).into()
     }
 
     fn nothing_new(&self) -> CommandResult {
         CommandResult::Written { revision: self.revision, existed: true }
     }
 
-    fn write(&mut self, write: &Write<'_>, now: Stamp) -> Outcome {
+    fn write_once(
+        &mut self,
+        write: &Write<'_>,
+        attach: Option<Attach>,
+        now: Stamp,
+    ) -> CommandResult {
+        if planted(Mutant::SkipSessions) {
+            return self.write(write, attach, now).into();
+        }
+        match self.admit(write.session, write.serial, write.settled) {
+            Admission::Answer(answer) => answer,
+            Admission::Execute if self.is_locked(write.key) => CommandResult::Locked,
+            Admission::Execute => {
+                let outcome = self.write(write, attach, now);
+                self.record(write.session, write.serial, outcome)
+            }
+        }
+    }
+
+    fn write(&mut self, write: &Write<'_>, attach: Option<Attach>, now: Stamp) -> Outcome {
+        let attaching = match attach.map(|attach| self.attachment(attach)) {
+            None => Attaching::Nothing,
+            Some(Ok(attachment)) => Attaching::To(attachment),
+            Some(Err(lease)) => return Outcome::NoLease { lease },
+        };
         if write.condition != Condition::Always {
             let current = self.keys.get(write.key).map(|slot| slot.origin.revision);
             let holds = match write.condition {
@@ -480,12 +506,18 @@ impl ShardState {
             }
         }
         let stamp = self.stamp_after(now, write.after);
-        self.store(write.key, write.operation, stamp)
+        self.store(write.key, write.operation, stamp, attaching)
     }
 
     /// Stores or removes a key, as the next revision.
-    fn store(&mut self, key: &[u8], operation: Operation<'_>, stamp: Stamp) -> Outcome {
-        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp)
+    fn store(
+        &mut self,
+        key: &[u8],
+        operation: Operation<'_>,
+        stamp: Stamp,
+        attaching: Attaching,
+    ) -> Outcome {
+        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp, attaching)
     }
 
     /// Stores or removes a key at a revision: the next one, or that of an earlier write of the same
@@ -496,7 +528,9 @@ impl ShardState {
         key: &[u8],
         operation: Operation<'_>,
         stamp: Stamp,
+        attaching: Attaching,
     ) -> Outcome {
+        let lease = self.attachments.lease_of(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -510,8 +544,10 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    self.history.delete(&key, revision, stamp, (slot, hash), &mut self.digest);
+                    let replaced = Replaced { slot, hash, lease };
+                    self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
                 }
+                self.attachments.attach(&key, None, &mut self.digest);
                 self.note_changed(&key, None);
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
@@ -530,7 +566,8 @@ impl ShardState {
                 let (key, replaced) = match found {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
-                        (Arc::clone(key), Some((std::mem::replace(row, slot), hash)))
+                        let slot = std::mem::replace(row, slot);
+                        (Arc::clone(key), Some(Replaced { slot, hash, lease }))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -543,6 +580,11 @@ impl ShardState {
                     }
                 };
                 self.history.put(&key, revision, replaced, &mut self.digest);
+                match attaching {
+                    Attaching::Nothing => self.attachments.attach(&key, None, &mut self.digest),
+                    Attaching::To(to) => self.attachments.attach(&key, Some(to), &mut self.digest),
+                    Attaching::AsBefore => {}
+                }
                 self.note_changed(&key, Some(new));
             }
         }

@@ -42,13 +42,15 @@ pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
 pub const SCAN_BYTES_MAX: usize = MIB;
-/// Memory that the histories of all shards take on a node before their oldest versions are
-/// forgotten, in bytes, shared equally by the shards of the network. Not among the network's
-/// settings: those are encoded by position and cannot be added to yet.
+/// Memory that the histories of a keyspace's shards take on a node before their oldest versions
+/// are forgotten, in bytes, unless the keyspace says otherwise.
 pub const HISTORY_BYTES_MAX: u64 = 64 * MIB as u64;
 /// Least share of a shard, in bytes.
 pub const SHARD_HISTORY_BYTES_MIN: u64 = MIB as u64;
-/// Age at which a version in the history of a shard is forgotten.
+/// Most memory that a keyspace may give to its histories, in bytes.
+pub const KEYSPACE_HISTORY_BYTES_MAX: u64 = 64 * 1024 * MIB as u64;
+/// Age at which a version in the history of a shard is forgotten, unless its keyspace says
+/// otherwise.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
 /// Leases in one shard.
 pub const LEASES_MAX: usize = 100_000;
@@ -62,6 +64,14 @@ pub const KEY_TTL_MIN: Duration = Duration::from_millis(100);
 pub const TTL_MAX: Duration = Duration::from_secs(3650 * DAY_S);
 /// Keys that one command deletes because their time is over.
 pub const EXPIRE_KEYS_MAX: usize = 1024;
+/// Least such age that a keyspace may have, in milliseconds.
+pub const KEYSPACE_HISTORY_AGE_MS_MIN: u64 = 1000;
+/// Greatest such age that a keyspace may have, in milliseconds: a year.
+pub const KEYSPACE_HISTORY_AGE_MS_MAX: u64 = 365 * DAY_S * 1000;
+/// Least quota of a keyspace, in bytes.
+pub const QUOTA_BYTES_MIN: u64 = KIB as u64;
+/// Greatest quota of a keyspace, in bytes: a pebibyte.
+pub const QUOTA_BYTES_MAX: u64 = 1 << 50;
 /// Requests of one connection that a node has in progress before it stops reading from it.
 pub const CONNECTION_REQUESTS_MAX: usize = 4096;
 /// Streams that one authenticated peer may have open at once. QUIC reserves memory for each in
@@ -105,7 +115,9 @@ pub const SESSION_WINDOW_MAX: usize = 4096;
 
 /// Nodes in a network.
 pub const NODES_MAX: usize = 1024;
-/// Shards in a network.
+/// Keyspaces in a network.
+pub const KEYSPACES_MAX: usize = 256;
+/// Shards in a network, those of all keyspaces together.
 pub const SHARDS_MAX: u32 = 1024;
 /// Voters of a group.
 pub const REPLICATION_MAX: u32 = 9;
@@ -115,6 +127,10 @@ pub const DELAYS_MAX: usize = 64;
 pub const DELAY_MS_MAX: u32 = 1000;
 /// Entries of the deny list.
 pub const DENIED_MAX: usize = 65_536;
+
+/// How far the revision of a view may be ahead of the known one, in changes of the directory. A
+/// client that was away for a year may have missed a change every two seconds.
+pub const VIEW_REVISIONS_AHEAD_MAX: u64 = 1 << 24;
 
 /// How far a log index may be ahead of the known entries: 34,000 entries a second for a year.
 pub const ENTRIES_AHEAD_MAX: u64 = 1 << 40;
@@ -192,6 +208,7 @@ const _: () = {
         DENIED_MAX * 17
             + NODES_MAX * (17 + 2 + NAME_BYTES_MAX + 2 + REGION_BYTES_MAX + 32)
             + DELAYS_MAX * (2 + NAME_BYTES_MAX + 5 * DELAYS_MAX)
+            + KEYSPACES_MAX * (5 + 2 + NAME_BYTES_MAX + 2 * 5 + 4 * 11)
             + SHARDS_MAX as usize * (64 + 2 * REPLICATION_MAX as usize * 17)
             < SERVER_FRAME_BYTES_MAX
     );

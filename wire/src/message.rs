@@ -7,6 +7,7 @@ mod join;
 mod request;
 mod history;
 mod keys;
+mod keyspace;
 mod lease;
 mod read;
 mod scan;
@@ -30,6 +31,7 @@ pub use commit::{
 pub use history::{Cut, Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
+pub use keyspace::KeyspaceUse;
 pub use lease::{Attach, Expire, KeyExpiry, LeaseAction, LeaseCommand, LeaseStatus};
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,

@@ -50,6 +50,7 @@ fn view() -> NetworkView {
     let ids = || (0..3).map(|_| NodeId::random()).collect();
     let shard = ShardInfo {
         group: GroupId(1),
+        keyspace: Default::default(),
         first_hash: 0,
         primary: None,
         voters: ids(),
@@ -67,6 +68,8 @@ fn view() -> NetworkView {
         term: Term(1),
         coordinator: None,
         nodes: vec![node; 3],
+        revision: Default::default(),
+        keyspaces: Vec::new(),
         shards: vec![shard; 3],
         settings: Settings::default(),
         denied: vec![HolderId::random()],

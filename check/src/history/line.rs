@@ -26,6 +26,9 @@ pub enum LineError {
     /// It is not a JSON object with the fields of a [`Line`].
     #[error("is not an operation: {0}")]
     Json(serde_json::Error),
+    /// It has a kind, and not the fields of that kind.
+    #[error("is not a record: {0}")]
+    Record(serde_json::Error),
     /// Its end is before its start.
     #[error("ends before it begins")]
     EndsEarly,

@@ -68,6 +68,9 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "increment",
         "append",
         "txn",
+        "ttl",
+        "lease",
+        "lock",
         "search",
         "show-all",
         "wait",
@@ -96,6 +99,8 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "help",
         "create",
         "list",
+        "grant",
+        "show",
     ],
     read: topic,
 };

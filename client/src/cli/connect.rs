@@ -20,6 +20,10 @@ pub(crate) struct Connect {
     #[arg(long, value_parser = LEVELS, hide_possible_values = true, visible_alias = "consistency")]
     pub(crate) level: Option<Level>,
 
+    /// Keyspace of the keys [default: default]
+    #[arg(long, value_name = "NAME", env = "DKV_KEYSPACE", value_hint = ValueHint::Other)]
+    pub(crate) keyspace: Option<String>,
+
     /// Time limit of each request, as in 500ms or 5s; a plain number is in seconds [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_negative_numbers = true,
         value_hint = ValueHint::Other)]
@@ -53,6 +57,7 @@ impl Connect {
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
             level: self.level.or(other.level),
+            keyspace: self.keyspace.or(other.keyspace),
             timeout: self.timeout.or(other.timeout),
             region: self.region.or(other.region),
             token_file: self.token_file.or(other.token_file),
@@ -71,6 +76,11 @@ impl Connect {
         self.typed(&["--level", "--timeout", "--region", "--token-file"])
     }
 
+    /// Returns an option that means nothing to a command that is no client.
+    pub(crate) fn not_for_processes(&self) -> Option<&'static str> {
+        self.of_connection().or_else(|| self.typed(&["--keyspace"]))
+    }
+
     /// Returns the first of these options that was typed.
     pub(crate) fn typed(&self, options: &[&str]) -> Option<&'static str> {
         let region = self.region.as_ref().map(|region| OsStr::new(region.as_str()));
@@ -78,8 +88,10 @@ impl Connect {
         let typed = |value: Option<&OsStr>, variable: &str| {
             value.is_some_and(|value| Some(value) != variables::value(variable).as_deref())
         };
+        let keyspace = self.keyspace.as_deref().map(OsStr::new);
         let given = [
             (self.level.is_some(), "--level"),
+            (typed(keyspace, "DKV_KEYSPACE"), "--keyspace"),
             (self.timeout.is_some(), "--timeout"),
             (typed(region, "DKV_REGION"), "--region"),
             (typed(token_file, "DKV_TOKEN_FILE"), "--token-file"),

@@ -1,5 +1,6 @@
-//! Arguments of the commands for files of records and for tokens.
+//! Arguments of the commands for values, for files of records and for tokens.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use dkv_base::number::whole_number;
 use dkv_console::units::parse_duration;
 
 use super::Connect;
-use super::choices::ROLES;
+use super::choices::{HOW_TO_WRITE, ROLES};
 
 /// The end of the help of `txn`.
 pub(super) const TRANSACTION_HELP: &str = "\
@@ -25,6 +26,8 @@ as a whole, at one revision, once. Words are quoted as in a shell; # begins a co
   else
   get KEY                the same operations
 
+A transaction that begins with { is the JSON that the gateway's /v1/txn takes.
+
 It prints the branch, the revision, and a line for each operation. If a condition does not hold, \
 the exit status is 0 with an else, as the transaction says what to do then, and 4 without one.
 
@@ -32,6 +35,29 @@ Examples:
   dkv txn order.txt
   printf 'if lock absent\\nthen\\nput lock me\\n' | dkv txn
   dkv txn --json < order.txt";
+
+/// Arguments of `put`, `insert` and `update`.
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// The key
+    #[arg(value_hint = ValueHint::Other)]
+    pub(crate) key: OsString,
+    /// The value: - reads standard input, @FILE reads a file, @@TEXT is the text @TEXT, and @=TEXT
+    /// is TEXT whatever it contains. Bytes are stored unchanged
+    #[arg(allow_negative_numbers = true, value_hint = ValueHint::FilePath)]
+    pub(crate) value: OsString,
+    /// A level and a condition
+    #[arg(value_name = "HOW", value_parser = HOW_TO_WRITE)]
+    pub(crate) how: Vec<OsString>,
+    /// Delete the key after this time, as in 30s, unless it is written again
+    #[arg(long, value_name = "TIME", conflicts_with = "lease", value_hint = ValueHint::Other)]
+    pub(crate) ttl: Option<OsString>,
+    /// Delete the key when this lease ends, unless it is written again
+    #[arg(long, value_name = "ID", value_hint = ValueHint::Other)]
+    pub(crate) lease: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
 
 /// Arguments of `load`.
 #[derive(Args, Debug)]

@@ -143,7 +143,7 @@ pub(crate) struct RehearseArgs {
 
 /// Arguments of `drill`.
 ///
-/// Clients read and write while a fault is injected, and two checkers judge everything that the
+/// Clients read and write while a fault is injected, and checkers judge everything that the
 /// clients saw. A drill runs on a temporary network on this machine. For an existing network, run
 /// `dkv ADDRESS drill by-hand` and cause the fault yourself; the drill writes keys that begin with
 /// dkv-drill/ and removes them at the end.

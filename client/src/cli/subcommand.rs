@@ -6,13 +6,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::CommandFactory;
 use dkv_api::{Revision, Role};
 
-use super::{Cli, Connect, PutArgs, Subcommand, TokenAction, TokenArgs};
+use super::{
+    Cli, Connect, KeyspaceArgs, LeaseAction, LeaseArgs, PutArgs, Subcommand, TokenAction, TokenArgs,
+};
 use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
 
 /// Subcommands that run processes or only print something, and so are not commands on a network.
 const WITHOUT_NETWORK: &[&str] =
-    &["local", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
+    &["local", "lock", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
 
 /// Returns whether a word is a subcommand that acts on a network.
 pub(crate) fn is_network_word(name: &str) -> bool {
@@ -32,8 +34,13 @@ impl Subcommand {
                 [word.as_bytes().to_vec()].into_iter().chain(operands).collect();
             grammar::command(&words).map(Some).map_err(|error| error.within(&words.join(&b' ')))
         };
-        let put =
-            |word: &str, PutArgs { key, value, how, .. }: &PutArgs| words(word, &[key, value], how);
+        let put = |word: &str, PutArgs { key, value, how, ttl, lease, .. }: &PutArgs| {
+            let mut how = how.clone();
+            for (name, given) in [("--ttl", ttl), ("--lease", lease)] {
+                how.extend(given.iter().flat_map(|given| [name.into(), given.clone()]));
+            }
+            words(word, &[key, value], &how)
+        };
         match self {
             Self::Get { key, how, revision, .. } => {
                 let mut how = how.clone();
@@ -108,6 +115,7 @@ impl Subcommand {
             | Self::Increment { connect, .. }
             | Self::Append { connect, .. }
             | Self::Txn { connect, .. }
+            | Self::Ttl { connect, .. }
             | Self::Compact { connect, .. }
             | Self::Drain { connect, .. }
             | Self::Rebalance { connect, .. }
@@ -126,6 +134,13 @@ impl Subcommand {
                 };
                 Some(inner.clone().or(connect.clone()))
             }
+            Self::Keyspace(KeyspaceArgs { connect, action }) => {
+                Some(action.connect().clone().or(connect.clone()))
+            }
+            Self::Lease(LeaseArgs { connect, action }) => {
+                Some(action.connect().clone().or(connect.clone()))
+            }
+            Self::Lock(args) => Some(args.connect.clone()),
             Self::Local(args) => Some(args.connect.clone()),
             Self::Drill(args) => Some(args.connect.clone()),
             Self::Rehearse(args) => Some(args.connect.clone()),
@@ -139,7 +154,9 @@ impl Subcommand {
         match self {
             // A dry run changes nothing.
             Self::Rebalance { dry_run: true, .. } => Role::Client,
+            Self::Keyspace(args) if !args.action.writes() => Role::Client,
             Self::Token(_)
+            | Self::Keyspace(_)
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }
@@ -161,10 +178,35 @@ impl Subcommand {
             | Self::Put(_)
             | Self::Insert(_)
             | Self::Update(_)
+            | Self::Lock(_)
             | Self::Delete { .. } => true,
+            Self::Lease(args) => args.action.writes(),
             Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
             Self::Holders { .. } => false,
             other => other.role() == Role::Admin,
+        }
+    }
+
+    /// Returns whether it is about keys, and is not a command of the grammar.
+    pub(crate) fn is_on_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(_)
+                | Self::Verify(_)
+                | Self::Increment { .. }
+                | Self::Append { .. }
+                | Self::Txn { .. }
+                | Self::Compact { .. }
+                | Self::Lease(_)
+                | Self::Lock(_)
+        )
+    }
+
+    /// Returns whether it handles Ctrl-C itself.
+    pub(crate) fn ends_at_interrupt(&self) -> bool {
+        match self {
+            Self::Lease(args) => matches!(args.action, LeaseAction::Keep { .. }),
+            _ => false,
         }
     }
 

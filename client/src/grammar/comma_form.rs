@@ -62,6 +62,7 @@ pub(super) fn command(text: &[u8]) -> Result<Command, GrammarError> {
                 value: value.to_vec().into(),
                 level: None,
                 condition: Condition::Always,
+                attach: None,
             })
         }
         _ => Ok(Command::Wait { ms: milliseconds(rest, form)? }),

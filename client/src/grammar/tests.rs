@@ -1,6 +1,8 @@
 //! Both notations of the grammar, and round trips of commands.
 
-use dkv_base::id::Revision;
+use std::time::Duration;
+
+use dkv_base::id::{LeaseId, Revision};
 use proptest::prelude::*;
 
 use super::*;
@@ -27,6 +29,7 @@ fn write(name: &str, value: &str) -> Command {
         value: ValueSource::Inline(value.into()),
         level: None,
         condition: Condition::Always,
+        attach: None,
     }
 }
 
@@ -59,6 +62,7 @@ fn the_comma_form_takes_any_bytes() {
         value: b"\x00\xff,\n".to_vec().into(),
         level: None,
         condition: Condition::Always,
+        attach: None,
     };
     assert_eq!(command, expected);
 }
@@ -159,10 +163,25 @@ fn words_take_quotes_and_conditions() {
         value: b"v".to_vec().into(),
         level: None,
         condition,
+        attach: None,
     };
     assert_eq!(line("put k v if-absent"), on(Condition::Absent));
     assert_eq!(line("put k v if-present"), on(Condition::Present));
     assert_eq!(line("put k v if-revision 12"), on(Condition::Revision(Revision(12))));
+    let attached = |attach| match write("k", "v") {
+        Command::Write { key, value, level, condition, .. } => {
+            Command::Write { key, value, level, condition, attach: Some(attach) }
+        }
+        other => other,
+    };
+    let ttl = Attach::Ttl(Duration::from_secs(30));
+    assert_eq!(line("put k v --ttl 30s"), attached(ttl));
+    assert_eq!(line("put k v --lease 1f"), attached(Attach::Lease(LeaseId(31))));
+    assert_eq!(line("insert k v all --ttl 1m").to_string(), "put k v all if-absent --ttl 60000ms");
+    assert!(wrong("put k v --ttl 30x").contains("--ttl 30x: "), "{}", wrong("put k v --ttl 30x"));
+    assert!(wrong("put k v --ttl").contains("an option has no value; write put KEY VALUE"));
+    assert!(wrong("put k v --lease x").contains("a lease id is a hexadecimal number"));
+    assert!(wrong("put k v --ttl 1s --lease 1").contains("one time to live or one lease"));
     // An operand in the place of a value is one, whatever it looks like.
     assert_eq!(line("put k if-absent"), write("k", "if-absent"));
     assert_eq!(
@@ -384,13 +403,20 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(ValueSource::Stdin),
         Just(ValueSource::File("a dir/file".into())),
     ];
+    let attach = prop_oneof![
+        Just(None),
+        (1..=u64::from(u32::MAX)).prop_map(|ms| Some(Attach::Ttl(Duration::from_millis(ms)))),
+        (1..=i64::MAX as u64).prop_map(|id| Some(Attach::Lease(LeaseId(id)))),
+    ];
     let delete_condition =
         any_condition().prop_filter("no delete of nothing", |it| *it != Condition::Absent);
     prop_oneof![
         (any_key(), how).prop_map(|(key, how)| Command::Read { key, how }),
-        (any_key(), value, level(), any_condition()).prop_map(|(key, value, level, condition)| {
-            Command::Write { key, value, level, condition }
-        }),
+        (any_key(), value, level(), any_condition(), attach).prop_map(
+            |(key, value, level, condition, attach)| {
+                Command::Write { key, value, level, condition, attach }
+            }
+        ),
         (any_key(), level(), delete_condition)
             .prop_map(|(key, level, condition)| Command::Delete { key, level, condition }),
         (0..=WAIT_MS_MAX).prop_map(|ms| Command::Wait { ms }),
@@ -420,6 +446,7 @@ proptest! {
                 value: value.into(),
                 level: None,
                 condition: Condition::Always,
+                attach: None,
             };
         prop_assert_eq!(parse_line(&text), Ok(Some(expected)));
     }

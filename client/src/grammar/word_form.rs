@@ -1,7 +1,8 @@
 //! The word form: a word and its operands, already split.
 
-use dkv_api::WatchToken;
+use dkv_api::{Attach, LeaseId, WatchToken};
 use dkv_base::id::Revision;
+use dkv_console::units::parse_duration;
 use dkv_wire::message::{Condition, Level};
 
 use super::{
@@ -40,12 +41,22 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     ),
     keyword(
         "put",
-        "put KEY VALUE [LEVEL] [if-absent|if-present|if-revision N]",
+        "put KEY VALUE [LEVEL] [if-absent|if-present|if-revision N] [--ttl TIME|--lease ID]",
         "store a value; - reads standard input, @FILE a file",
         false,
     ),
-    keyword("insert", "insert KEY VALUE [LEVEL]", "store a value if the key does not exist", false),
-    keyword("update", "update KEY VALUE [LEVEL]", "store a value if the key exists", false),
+    keyword(
+        "insert",
+        "insert KEY VALUE [LEVEL] [--ttl TIME|--lease ID]",
+        "store a value if the key does not exist",
+        false,
+    ),
+    keyword(
+        "update",
+        "update KEY VALUE [LEVEL] [--ttl TIME|--lease ID]",
+        "store a value if the key exists",
+        false,
+    ),
     keyword("delete", "delete KEY [LEVEL] [if-present|if-revision N]", "remove a key", false),
     keyword(
         "scan",
@@ -131,15 +142,18 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
         }
         ("put", [name, value, rest @ ..]) => {
             let (level, rest) = leading_level(rest);
+            let (rest, attach) = attachment(rest, known.form)?;
             let condition = condition(rest, known.form)?.ok_or_else(wrong)?;
             Ok(Command::Write {
                 key: key(name)?,
                 value: ValueSource::of_operand(value)?,
                 level,
                 condition,
+                attach,
             })
         }
         ("insert" | "update", [name, value, rest @ ..]) => {
+            let (rest, attach) = attachment(rest, known.form)?;
             let (level, []) = leading_level(rest) else { return Err(wrong()) };
             let inserts = known.word == "insert";
             let condition = if inserts { Condition::Absent } else { Condition::Present };
@@ -148,6 +162,7 @@ pub(crate) fn command(words: &[Vec<u8>]) -> Result<Command, GrammarError> {
                 value: ValueSource::of_operand(value)?,
                 level,
                 condition,
+                attach,
             })
         }
         ("delete", [name, rest @ ..]) => {
@@ -231,6 +246,8 @@ fn is_option(word: &[u8]) -> bool {
                 | b"--key"
                 | b"--from"
                 | b"--previous"
+                | b"--ttl"
+                | b"--lease"
         )
 }
 
@@ -359,6 +376,32 @@ fn condition(words: &[&[u8]], form: &str) -> Result<Option<Condition>, GrammarEr
         }
         _ => None,
     })
+}
+
+/// Splits off how long a key will live, which stands at the end.
+fn attachment<'a, 'b>(
+    words: &'a [&'b [u8]],
+    form: &str,
+) -> Result<(&'a [&'b [u8]], Option<Attach>), GrammarError> {
+    let wrong = |problem: String| GrammarError::new(problem, format!("write {form}"));
+    let text = |word: &[u8]| quote::escaped(word);
+    let (rest, attach) = match words {
+        [rest @ .., b"--ttl", time] => {
+            let ttl = parse_duration(&text(time));
+            let ttl = ttl.map_err(|error| wrong(format!("--ttl {}: {error}", text(time))))?;
+            (rest, Attach::Ttl(ttl))
+        }
+        [rest @ .., b"--lease", id] => {
+            let lease = text(id).parse::<LeaseId>();
+            (rest, Attach::Lease(lease.map_err(|error| wrong(format!("{error}")))?))
+        }
+        [.., b"--ttl" | b"--lease"] => return Err(wrong("an option has no value".to_owned())),
+        _ => return Ok((words, None)),
+    };
+    if rest.iter().any(|word| matches!(*word, b"--ttl" | b"--lease")) {
+        return Err(wrong("a key has one time to live or one lease".to_owned()));
+    }
+    Ok((rest, Some(attach)))
 }
 
 /// Splits off an optional prefix. One that looks like an option follows `--`, as in a shell.

@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Condition, Error, GroupId, NetworkView, NodeId, Revision, WriteOptions};
+use dkv_api::{
+    Client, Condition, Error, GroupId, KeyspaceId, NetworkView, NodeId, Revision, WriteOptions,
+};
 use dkv_console::Console;
 use dkv_console::problem::Abort;
 use dkv_console::units::duration;
@@ -159,5 +161,5 @@ async fn takes_writes(client: &Client, key: &[u8], until: Instant) -> Option<Ins
 fn probe(view: &NetworkView, shard: GroupId) -> Option<Vec<u8>> {
     (0..100_000_u32)
         .map(|number| format!("dkv local probe {number}").into_bytes())
-        .find(|key| view.shard_of(key).is_some_and(|it| it.group == shard))
+        .find(|key| view.shard_of(KeyspaceId::DEFAULT, key).is_some_and(|it| it.group == shard))
 }

@@ -53,6 +53,10 @@ impl Store for LocalStore<'_> {
         self.session.level_given()
     }
 
+    async fn in_keyspace(&self, name: &str) -> Result<Session, Problem> {
+        Store::in_keyspace(&self.session, name).await
+    }
+
     async fn read(&self, key: &[u8], options: ReadOptions) -> Result<Value, Error> {
         self.session.read(key, options).await
     }

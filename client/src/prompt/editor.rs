@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(completed(false, "token cr"), ["create"]);
         assert_eq!(completed(false, "token create --role "), ["node", "client", "reader", "admin"]);
         assert_eq!(completed(false, "help tok"), ["token"]);
-        assert!(completed(false, "loc").is_empty(), "local is not a command of the prompt");
+        assert!(completed(false, "loca").is_empty(), "local is not a command of the prompt");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Client, GroupId, Role};
+use dkv_api::{Client, GroupId, KeyspaceId, Role};
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 use serde_json::json;
 
@@ -52,7 +52,9 @@ async fn a_resumed_coordinator_serves_no_stale_reads() {
         let paused = network.coordinator().await;
         let others: Vec<_> = (0..3).filter(|index| *index != paused).collect();
         let view = client.refresh().await.unwrap();
-        let shard_of = |key: &str| -> GroupId { view.shard_of(key.as_bytes()).unwrap().group };
+        let shard_of = |key: &str| -> GroupId {
+            view.shard_of(KeyspaceId::DEFAULT, key.as_bytes()).unwrap().group
+        };
         let keys: Vec<_> = (0..KEYS).map(|number| format!("key-{number}")).collect();
         let connection = direct.to_node(network.nodes[paused].address()).await.unwrap();
         for key in &keys {
@@ -166,7 +168,8 @@ async fn a_follower_of_a_leader_without_a_majority_reports_its_staleness() {
     let mut network = Network::alone(config, 4).await;
     let client = network.client().await;
     write_all(&client, "v").await;
-    let shard = client.refresh().await.unwrap().shard_of(b"key-0").unwrap().group;
+    let shard =
+        client.refresh().await.unwrap().shard_of(KeyspaceId::DEFAULT, b"key-0").unwrap().group;
     let status = network.status_of(0).await;
     let group = status.groups.iter().find(|group| group.group == shard).unwrap();
     let leader = group.leader.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Client, Error, Level, ReadOptions, Role, ScanOptions, WriteOptions};
+use dkv_api::{Client, Error, KeyspaceId, Level, ReadOptions, Role, ScanOptions, WriteOptions};
 use dkv_base::id::{Number, Revision, Stamp};
 use dkv_test_support::output;
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
@@ -186,7 +186,7 @@ async fn a_node_without_the_shard_keeps_a_write_for_it_and_shows_it() {
 async fn no_one_writes_into_the_outbox_of_another_or_from_the_future() {
     let network = Network::start(1).await;
     let client = network.client().await;
-    let shard = client.refresh().await.unwrap().shard_of(b"k").unwrap().group;
+    let shard = client.refresh().await.unwrap().shard_of(KeyspaceId::DEFAULT, b"k").unwrap().group;
     let direct = Direct::join(&network, Role::Client).await;
     let connection = direct.to_node(network.nodes[0].address()).await.unwrap();
     let deposited = dkv_wire::message::Deposited {
@@ -211,7 +211,8 @@ async fn no_one_writes_into_the_outbox_of_another_or_from_the_future() {
     // A client with a slow clock gets an error, instead of losing against the existing value.
     let deposit = async |stamp, again, value: &'static str| {
         let (key, value) = ("other".into(), Some(value.into()));
-        let shard = client.refresh().await.unwrap().shard_of(b"other").unwrap().group;
+        let shard =
+            client.refresh().await.unwrap().shard_of(KeyspaceId::DEFAULT, b"other").unwrap().group;
         ask(&connection, RequestBody::Deposit { shard, stamp, again, key, value }).await.unwrap()
     };
     let Err(Refusal::Clock { now }) = deposit(Stamp(0), false, "one").await else { panic!() };

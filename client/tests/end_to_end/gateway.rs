@@ -33,8 +33,13 @@ impl Gateway {
 
     /// Starts a gateway with more arguments.
     pub(crate) async fn start_with(network: &Network, more: &[&str]) -> Self {
+        Self::start_at(network, "127.0.0.1:0", more).await
+    }
+
+    /// Starts a gateway at an address.
+    pub(crate) async fn start_at(network: &Network, address: &str, more: &[&str]) -> Self {
         let (server, home) = (network.address.to_string(), network.home());
-        let arguments = [&["gateway", &server, "--http", "127.0.0.1:0"], more].concat();
+        let arguments = [&["gateway", &server, "--http", address], more].concat();
         let mut process = spawn(&arguments, &home, &network.path("gateway.log"));
         let address = process.ready().await.unwrap();
         Self { process, address }

@@ -159,15 +159,15 @@ async fn with_several_shards_a_revision_needs_its_shard() {
     assert_eq!(client.read_at("color", written.revision).await.unwrap().value, "red");
     let scanned = client.scan(ScanOptions::default().at(written.revision)).next().await;
     let why = scanned.unwrap_err().to_string();
-    assert!(why.contains("the network has 4 shards"), "{why}");
+    assert!(why.contains("the keyspace has 4 shards"), "{why}");
     let admin = network.admin().await;
     let why = admin.compact(Revision(1)).await.unwrap_err().to_string();
-    assert!(why.contains("the network has 4 shards") && why.contains("name the shard"), "{why}");
+    assert!(why.contains("the keyspace has 4 shards") && why.contains("name the shard"), "{why}");
     admin.compact_shard(written.shard, Revision(written.revision.0 + 1)).await.unwrap();
     assert!(matches!(admin.compact_shard(GroupId(9), Revision(1)).await, Err(Error::Invalid(_))));
     forgotten(&client, written.revision, Revision(written.revision.0 + 1)).await;
     for (line, says) in [
-        (&["scan", "--revision", "1"][..], "the network has 4 shards"),
+        (&["scan", "--revision", "1"][..], "the keyspace has 4 shards"),
         (&["compact", "--revision", "1", "--yes"], "name one with --shard"),
     ] {
         let status = if line[0] == "scan" { 1 } else { 2 };

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Role};
+use dkv_api::{Client, KeyspaceId, Role};
 use dkv_test_support::within;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
@@ -226,7 +226,7 @@ async fn a_client_that_does_not_read_its_answers() {
     let large = vec![7; 1024 * 1024];
     besieged.client.write("large", large).await.unwrap();
     let view = besieged.client.view().await.unwrap();
-    let shard = view.shard_of(b"large").unwrap();
+    let shard = view.shard_of(KeyspaceId::DEFAULT, b"large").unwrap();
     let primary = besieged.network.index_of(shard.primary.unwrap());
     let direct = Direct::join(&besieged.network, Role::Client).await;
     let connection = direct.to_node(besieged.network.nodes[primary].address()).await.unwrap();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dkv_api::{Client, Error, GroupId, Level, ReadOptions, Revision, Role, WriteOptions};
+use dkv_api::{
+    Client, Error, GroupId, KeyspaceId, Level, ReadOptions, Revision, Role, WriteOptions,
+};
 use dkv_test_support::output;
 use dkv_wire::message::{Answer, ReadBounds, ReadMode, Refusal, RequestBody};
 
@@ -27,7 +29,7 @@ impl Replicas {
             connections.push(direct.to_node(node.address()).await.unwrap());
         }
         let view = client.refresh().await.unwrap();
-        let shard = view.shard_of(KEY.as_bytes()).unwrap().group;
+        let shard = view.shard_of(KeyspaceId::DEFAULT, KEY.as_bytes()).unwrap().group;
         Self { _direct: direct, connections, shard }
     }
 

@@ -48,6 +48,8 @@ mod retries;
 
 mod transactions;
 
+mod leases;
+
 mod restarts;
 
 mod catching_up;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dkv_api::{Client, GroupId, NodeId, Role};
+use dkv_api::{Client, GroupId, KeyspaceId, NodeId, Role};
 use dkv_test_support::output;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody};
@@ -142,7 +142,7 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
     // The view of one node may lag behind the placement of another.
     let shard = eventually("the shard is not in its place", async || {
         let view = client.refresh().await.map_err(|error| error.to_string())?;
-        let shard = view.shard_of(b"k").unwrap().clone();
+        let shard = view.shard_of(KeyspaceId::DEFAULT, b"k").unwrap().clone();
         let rests = shard.primary.is_some_and(|primary| shard.voters == [primary]);
         if rests { Ok(shard) } else { Err(format!("{shard:?}")) }
     })

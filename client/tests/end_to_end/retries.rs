@@ -6,7 +6,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use dkv_api::{Client, Condition, Error, GroupId, Role, WriteOptions};
+use dkv_api::{Client, Condition, Error, GroupId, KeyspaceId, Role, WriteOptions};
 use serde_json::json;
 
 use crate::harness::direct::{Direct, read};
@@ -59,7 +59,7 @@ impl Relayed {
 }
 
 pub(crate) async fn shard_of(client: &Client, key: &str) -> GroupId {
-    client.view().await.unwrap().shard_of(key.as_bytes()).unwrap().group
+    client.view().await.unwrap().shard_of(KeyspaceId::DEFAULT, key.as_bytes()).unwrap().group
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +102,7 @@ async fn a_write_whose_reply_dies_with_the_primary_is_executed_once() {
     let shard = shard_of(&client, "k").await;
     let one = client.write("k", "1").await.unwrap().receipt.revision;
     let view = client.refresh().await.unwrap();
-    let primary = view.shard_of(b"k").unwrap().primary.unwrap();
+    let primary = view.shard_of(KeyspaceId::DEFAULT, b"k").unwrap().primary.unwrap();
     relayed.lose_replies(true);
     let writer = client.clone();
     let write = tokio::spawn(async move {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{GroupId, NodeId, Role};
+use dkv_api::{GroupId, KeyspaceId, NodeId, Role};
 use dkv_base::id::{Number, Stamp, Term};
 use dkv_node::fuzzing::{forgeries, introduce};
 use dkv_wire::certificate::Credentials;
@@ -133,7 +133,7 @@ async fn a_stolen_node_token_captures_no_client() {
             RequestBody::Committed { shard: GroupId(1), followed: Some(Term(u64::MAX)) },
             RequestBody::Leaving,
             RequestBody::Propose {
-                shard: view.shard_of(KEY).unwrap().group,
+                shard: view.shard_of(KeyspaceId::DEFAULT, KEY).unwrap().group,
                 everywhere: false,
                 command: dkv_wire::codec::encode(&write),
             },

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use dkv_api::{
-    Compare, Error, KeyRange, OperationResult, Relation, Role, Test, Transaction,
+    Compare, Error, KeyRange, KeyspaceId, OperationResult, Relation, Role, Test, Transaction,
     TransactionOperation, Unfit,
 };
 use dkv_test_support::output;
@@ -103,6 +103,18 @@ async fn a_transaction_is_a_text_for_the_command() {
     assert_eq!((&document["command"], &document["branch"]), (&json!("txn"), &json!("else")));
     assert_eq!(document["results"][0]["value"], "the owner");
 
+    // The JSON of HTTP is read too.
+    let form = json!({
+        "if": [{ "key": "lock", "exists": true }],
+        "then": [{ "op": "get", "key": "lock" }],
+        "encoding": "base64",
+    });
+    std::fs::write(&file, form.to_string()).unwrap();
+    let said = ended(&run, &network.dkv(&run).await, 0);
+    let document: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&document["branch"], &document["changed"]), (&json!("then"), &json!(false)));
+    assert_eq!(document["results"][0]["value_base64"], "dGhlIG93bmVy");
+
     for (line, says) in [
         (&["increment", "visits"][..], "1\n"),
         (&["increment", "visits", "-5"], "-4\n"),
@@ -126,6 +138,7 @@ async fn a_transaction_is_a_text_for_the_command() {
         ("if lock absent\nthen\nput lock me\n", 4, "a condition does not hold"),
         ("if lock absent\nput lock me\n", 2, "transaction.txt, line 2: operations come after"),
         ("then\nput lock\n", 2, "line 2: put has other operands; write put KEY VALUE"),
+        ("{\"then\":[{\"op\":\"put\"}]}", 2, "operation of then 1: the key is missing"),
         ("then\nput k 'v\n", 2, "line 2: a quote ' is not closed"),
         ("", 2, "line 1: the transaction ends without an operation"),
         ("then\nput k 1\ndelete k\n", 1, "the transaction writes key \"k\" twice"),
@@ -161,7 +174,7 @@ async fn increments_are_exact_while_the_primary_dies() {
     let counting: Vec<_> = counting.collect();
     for_a_while(200).await;
     let view = client.refresh().await.unwrap();
-    let primary = view.shard_of(b"counter").unwrap().primary.unwrap();
+    let primary = view.shard_of(KeyspaceId::DEFAULT, b"counter").unwrap().primary.unwrap();
     let index = network.index_of(primary);
     network.kill_node(index);
     assert!(counting.iter().any(|task| !task.is_finished()), "the death came too late");

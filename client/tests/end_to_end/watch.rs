@@ -243,7 +243,7 @@ async fn the_command_shows_changes_until_it_is_interrupted() {
 
     for (line, status, says) in [
         (&["watch", "--from", "now"][..], 2, "\"now\" is not a position of a watch"),
-        (&["watch", "--from", "5"], 1, "the network has 2 shards"),
+        (&["watch", "--from", "5"], 1, "the keyspace has 2 shards"),
         (&["watch", "--from", "1:5"], 1, "does not name shard 2"),
         (&["watch", "--from", "1:0,2:0,3:0"], 1, "there is no shard 3"),
         (&["watch", "--from", "1:0,2:99999"], 1, "revision 99999 is not there yet"),

@@ -1,6 +1,6 @@
 //! Networks that grow and shrink under load.
 
-use dkv_api::{Level, Role};
+use dkv_api::{KeyspaceId, Level, Role};
 use serde_json::json;
 
 use crate::lab::host::{CLIENT, SERVER};
@@ -102,7 +102,7 @@ fn a_leader_that_is_replaced_while_it_is_cut_off_is_emptied_once_it_is_back() {
         admin.drain_node(id, true).await.unwrap();
         eventually("the shard still has it as a voter", async || {
             let view = admin.refresh().await.map_err(|error| error.to_string())?;
-            let shard = view.shard_of(b"k").ok_or("there is no shard")?;
+            let shard = view.shard_of(KeyspaceId::DEFAULT, b"k").ok_or("there is no shard")?;
             if shard.voters.len() == 3 && !shard.voters.contains(&id) {
                 Ok(())
             } else {

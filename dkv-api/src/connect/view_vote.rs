@@ -61,6 +61,8 @@ mod tests {
             term: Term(term),
             coordinator: None,
             nodes: nodes.iter().map(info).collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.iter().map(|number| node(*number).into()).collect(),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
-use dkv_wire::message::{Answer, Level, PartReceipt, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::message::{
+    Answer, LeaseAction, Level, PartReceipt, Receipt, Refusal, Reply, RequestBody,
+};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
@@ -60,10 +62,22 @@ impl<W> Pending<W> {
                 Answer::Transacted { .. } | Answer::TransactedOver { .. },
             )
             | (RequestKind::Open { .. }, Answer::Done) => true,
+            (RequestKind::Lease { action, .. }, answer) => match action {
+                LeaseAction::Grant { .. } => matches!(answer, Answer::Granted(_)),
+                LeaseAction::Revoke => matches!(answer, Answer::Revoked { .. }),
+            },
+            (RequestKind::Ask { body, .. }, answer) => match body {
+                RequestBody::KeepAlive { .. } => matches!(answer, Answer::KeptAlive { .. }),
+                RequestBody::Leases { .. } => matches!(answer, Answer::Leases { .. }),
+                RequestBody::LeaseInfo { .. } => matches!(answer, Answer::Lease { .. }),
+                RequestBody::KeyTtl { .. } => matches!(answer, Answer::KeyExpiry(..)),
+                _ => false,
+            },
             (RequestKind::Control(body) | RequestKind::Direct { body, .. }, answer) => match body {
                 RequestBody::View => matches!(answer, Answer::View(_)),
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
+                RequestBody::Keyspaces => matches!(answer, Answer::Keyspaces(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -256,6 +270,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Done
         | Answer::Departed { .. }
         | Answer::Placement(_)
+        | Answer::Keyspaces(_)
         | Answer::Member(_)
         | Answer::Remainder(_)
         | Answer::Prepared(_)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dkv_base::id::{NodeId, Number, Revision, Stamp};
 use dkv_wire::message::Refusal;
 
+use super::dropped::dropped;
 use super::{RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
 
@@ -36,6 +37,14 @@ impl<W> Router<W> {
             {
                 self.finish(now, id, Err(Error::Unfit { operation, why }));
             }
+            // So are these of a change of a lease, and of a put.
+            Refusal::NoLease { lease } => self.finish(now, id, Err(Error::NoLease { lease })),
+            Refusal::LeaseExists { lease } => {
+                self.finish(now, id, Err(Error::LeaseExists { lease }));
+            }
+            Refusal::TooManyLeases { own, limit } => {
+                self.finish(now, id, Err(Error::TooManyLeases { own, limit }));
+            }
             Refusal::SessionExpired if pending.kind.write_id().is_some() => {
                 self.handle_session_expired(now, id);
             }
@@ -59,6 +68,14 @@ impl<W> Router<W> {
             }
             Refusal::NotYet { asked, latest } if is_ahead => {
                 self.finish_refused(now, id, Error::NotYet { asked, latest });
+            }
+            Refusal::OverQuota { used, limit } if !pending.may_have_effect() => {
+                self.finish(now, id, Err(Error::OverQuota { used, limit }));
+            }
+            Refusal::Dropped { .. } => {
+                self.finish(now, id, Err(dropped()));
+                // The view may still have other shards of the keyspace.
+                self.probe(now, node);
             }
             Refusal::Lost { node, number } => self.deposit_lost(now, id, node, number),
             Refusal::NotPrimary { .. }

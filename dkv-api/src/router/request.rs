@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, NodeId, Revision, SessionId, Stamp};
+use dkv_base::id::{GroupId, KeyspaceId, LeaseId, NodeId, Revision, SessionId, Stamp};
 use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
-    Command, Condition, Cut, Level, Operation, ReadBounds, ReadMode, RequestBody, Span, Transact,
-    TransactOver, Write,
+    Attach, Command, Condition, Cut, LeaseAction, LeaseCommand, Level, Operation, ReadBounds,
+    ReadMode, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
 };
 
 use super::session::WriteId;
@@ -40,6 +40,8 @@ pub(crate) enum RequestKind {
         everywhere: bool,
         key: Bytes,
         value: Option<Bytes>,
+        /// What to attach the key to; only a put has it.
+        attach: Option<Attach>,
         write_id: Option<WriteId>,
         /// The write gets a later stamp than this.
         after: Stamp,
@@ -57,6 +59,10 @@ pub(crate) enum RequestKind {
         /// The transaction gets a later stamp than this.
         after: Stamp,
     },
+    /// Grants a lease in a shard, or ends it there.
+    Lease { shard: GroupId, lease: LeaseId, action: LeaseAction, write_id: Option<WriteId> },
+    /// A question to the primary of a shard. It may be repeated without harm.
+    Ask { shard: GroupId, body: RequestBody },
     /// Puts a key eventually, or deletes it without a value. The stamp is zero until the client
     /// knows the network's time.
     Deposit { key: Bytes, value: Option<Bytes>, stamp: Stamp },
@@ -83,6 +89,7 @@ pub(crate) enum Payload {
         condition: Condition,
         key: Bytes,
         value: Option<Bytes>,
+        attach: Option<Attach>,
     },
     /// A transaction for the log of a shard.
     Transact {
@@ -93,6 +100,8 @@ pub(crate) enum Payload {
         after: Stamp,
         body: Bytes,
     },
+    /// A change of a lease for the log of a shard.
+    Lease { shard: GroupId, write_id: WriteId, lease: LeaseId, action: LeaseAction },
 }
 
 /// Values of at least this length are sent from where they are in memory; shorter ones are copied
@@ -109,14 +118,28 @@ impl Payload {
                 (RequestBody::Deposit { shard, stamp, again, key, value }, long)
             }
             Self::Plain(body) => (body, Vec::new()),
-            Self::Write { shard, everywhere, write_id, after, condition, key, value } => {
-                let (value, long) = split_long(value);
+            Self::Write { shard, everywhere, write_id, after, condition, key, value, attach } => {
+                // What a put is attached to follows its value, which therefore is not at the end.
+                let (value, long) = match attach {
+                    None => split_long(value),
+                    Some(_) => (value, Vec::new()),
+                };
                 let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);
                 let WriteId { session, serial, settled } = write_id;
                 let key = &key;
                 let write = Write { session, serial, settled, after, condition, key, operation };
-                let (command, parts) = encoded(&Command::Write(write), long);
+                let command = match attach {
+                    None => Command::Write(write),
+                    Some(attach) => Command::WriteAttached(WriteAttached { write, attach }),
+                };
+                let (command, parts) = encoded(&command, long);
                 (RequestBody::Propose { shard, everywhere, command }, parts)
+            }
+            Self::Lease { shard, write_id, lease, action } => {
+                let WriteId { session, serial, settled } = write_id;
+                let change = LeaseCommand { session, serial, settled, lease, action };
+                let command = codec::encode(&Command::Lease(change));
+                (RequestBody::Propose { shard, everywhere: false, command }, Vec::new())
             }
             Self::Transact { shard, shards, write_id, after, body } => {
                 let (body, long) = split_long(Some(body));
@@ -194,9 +217,14 @@ impl RequestKind {
     /// Returns whether an unanswered attempt may have changed what the caller can see.
     pub(crate) fn has_effect(&self) -> bool {
         match self {
-            Self::Write { .. } | Self::Transact { .. } | Self::Compact { .. } => true,
+            Self::Write { .. }
+            | Self::Transact { .. }
+            | Self::Lease { .. }
+            | Self::Compact { .. } => true,
             Self::Deposit { .. } => !self.is_clock_query(),
-            Self::Control(body) | Self::Direct { body, .. } => body.has_effect(),
+            Self::Control(body) | Self::Direct { body, .. } | Self::Ask { body, .. } => {
+                body.has_effect()
+            }
             Self::Read { .. }
             | Self::Scan { .. }
             | Self::Locate { .. }
@@ -231,19 +259,23 @@ impl RequestKind {
         if self.is_clock_query() { request | CLOCK_QUERY } else { request }
     }
 
-    /// Returns the write id, if this is a write or a transaction: those have one as soon as their
-    /// session admits them.
+    /// Returns the write id, if this is a write, a transaction or a change of a lease: those have
+    /// one as soon as their session admits them.
     pub(crate) fn write_id(&self) -> Option<&Option<WriteId>> {
         match self {
-            Self::Write { write_id, .. } | Self::Transact { write_id, .. } => Some(write_id),
+            Self::Write { write_id, .. }
+            | Self::Transact { write_id, .. }
+            | Self::Lease { write_id, .. } => Some(write_id),
             _ => None,
         }
     }
 
-    /// Returns the write id to set or to take, if this is a write or a transaction.
+    /// Returns the write id to set or to take, if the request has one.
     pub(crate) fn write_id_mut(&mut self) -> Option<&mut Option<WriteId>> {
         match self {
-            Self::Write { write_id, .. } | Self::Transact { write_id, .. } => Some(write_id),
+            Self::Write { write_id, .. }
+            | Self::Transact { write_id, .. }
+            | Self::Lease { write_id, .. } => Some(write_id),
             _ => None,
         }
     }
@@ -267,7 +299,9 @@ impl RequestKind {
             | Self::Locate { shard, .. }
             | Self::ScanAt { shard, .. }
             | Self::Cut { shard, .. }
-            | Self::Compact { shard, .. } => Some(*shard),
+            | Self::Compact { shard, .. }
+            | Self::Lease { shard, .. }
+            | Self::Ask { shard, .. } => Some(*shard),
             _ => None,
         }
     }
@@ -318,7 +352,7 @@ impl RequestKind {
                 versions_max: *versions_max,
             },
             Self::Compact { floor, .. } => RequestBody::Compact { shard, floor: *floor },
-            Self::Write { condition, everywhere, key, value, write_id, after } => {
+            Self::Write { condition, everywhere, key, value, attach, write_id, after } => {
                 return Some(Payload::Write {
                     shard,
                     everywhere: *everywhere,
@@ -327,7 +361,12 @@ impl RequestKind {
                     condition: *condition,
                     key: key.clone(),
                     value: value.clone(),
+                    attach: *attach,
                 });
+            }
+            Self::Lease { lease, action, write_id, .. } => {
+                let (write_id, lease, action) = ((*write_id)?, *lease, *action);
+                return Some(Payload::Lease { shard, write_id, lease, action });
             }
             Self::Transact { body, shards, write_id, after, .. } => {
                 let (write_id, after, body) = ((*write_id)?, *after, body.clone());
@@ -346,7 +385,9 @@ impl RequestKind {
                 everywhere: false,
                 command: codec::encode(&Command::OpenSession(*session)),
             },
-            Self::Control(body) | Self::Direct { body, .. } => body.clone(),
+            Self::Control(body) | Self::Direct { body, .. } | Self::Ask { body, .. } => {
+                body.clone()
+            }
         }))
     }
 }
@@ -382,6 +423,8 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     pub(crate) kind: RequestKind,
+    /// The keyspace of its keys.
+    pub(crate) keyspace: KeyspaceId,
     /// Its group; `None` while it is [`Stage::Unrouted`], and for a question to one node.
     pub(crate) group: Option<GroupId>,
     pub(crate) started: Duration,
@@ -441,6 +484,7 @@ mod tests {
                 everywhere: true,
                 key: key.clone(),
                 value,
+                attach: None,
                 write_id: Some(write_id),
                 after: Stamp(5),
             },

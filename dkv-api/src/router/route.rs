@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, NodeId, Revision, SessionId};
+use dkv_base::id::{GroupId, KeyspaceId, NodeId, Revision, SessionId};
 use dkv_wire::message::Level;
 use dkv_wire::network::{NetworkView, key_hash};
 
+use super::dropped::dropped;
 use super::peer::Peer;
 use super::{Effect, Outcome, OutgoingRequest, RequestKind, Router, Stage, Target, timing};
 use crate::error::Error;
@@ -19,6 +20,9 @@ impl<W> Router<W> {
     pub(super) fn assign_group(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
         let mut over = Vec::new();
+        if self.is_of_dropped(pending) {
+            return self.finish(now, id, Err(dropped()));
+        }
         let group = match (&pending.kind, pending.group) {
             (_, Some(group)) => Some(group),
             (RequestKind::Direct { .. }, None) => None,
@@ -27,7 +31,7 @@ impl<W> Router<W> {
                 let Some(view) = &self.view else { return self.request_view(now) };
                 match kind.key() {
                     None if let RequestKind::Transact { keys, ranges, .. } = kind => {
-                        match shards_of_all(view, keys, *ranges) {
+                        match shards_of_all(view, pending.keyspace, keys, *ranges) {
                             Ok(None) => return self.request_view(now),
                             Ok(Some((home, shards))) => {
                                 over = shards;
@@ -37,7 +41,7 @@ impl<W> Router<W> {
                         }
                     }
                     None => Some(GroupId::CONTROL),
-                    Some(key) => match view.shard_of(key) {
+                    Some(key) => match view.shard_of(pending.keyspace, key) {
                         Some(shard) => Some(shard.group),
                         None => return self.request_view(now),
                     },
@@ -359,13 +363,15 @@ type ShardsOfAll = (GroupId, Vec<GroupId>);
 /// [`Error::SeveralShards`] if it has ranges and the network several shards.
 fn shards_of_all(
     view: &NetworkView,
+    keyspace: KeyspaceId,
     keys: &[Bytes],
     ranges: bool,
 ) -> Result<Option<ShardsOfAll>, Error> {
-    if ranges && view.shards.len() > 1 {
+    let all = view.shards_of(keyspace);
+    if ranges && all.len() > 1 {
         return Err(Error::SeveralShards);
     }
-    let shard_of = |key: &Bytes| view.shard_of(key).map(|shard| shard.group);
+    let shard_of = |key: &Bytes| view.shard_of(keyspace, key).map(|shard| shard.group);
     let Some(shards) = keys.iter().map(shard_of).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };

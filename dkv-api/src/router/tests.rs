@@ -14,11 +14,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{NetworkId, Number, Revision, Stamp, Term};
+use dkv_base::id::{LeaseId, NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::message::{
-    Command, Condition, Level, Operation, Page, ReadBounds, ReadMode, Receipt, Refusal, Reply,
-    RequestBody, Span, Stored, Transact, TransactOver, Unfit, Versions,
+    Command, Condition, LeaseAction, LeaseCommand, Level, Operation, Page, ReadBounds, ReadMode,
+    Receipt, Refusal, Reply, RequestBody, Span, Stored, Transact, TransactOver, Unfit, Versions,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -77,8 +77,11 @@ fn view(words: &[&str]) -> NetworkView {
         term: Term(term.parse().unwrap()),
         coordinator: primary,
         nodes: nodes.into_iter().map(info).collect(),
+        revision: Default::default(),
+        keyspaces: Vec::new(),
         shards: vec![ShardInfo {
             group: GroupId(1),
+            keyspace: Default::default(),
             first_hash: 0,
             primary,
             voters: ids,
@@ -113,6 +116,11 @@ fn result(from: NodeId, words: &[&str]) -> Result<Answer, Refusal> {
             changed: true,
             results: None,
         }),
+        ["granted"] => Ok(Answer::Granted(receipt(from))),
+        ["revoked"] => Ok(Answer::Revoked { receipt: receipt(from), deleted: 2, left: 0 }),
+        ["kept"] => Ok(Answer::KeptAlive { receipt: receipt(from), ttl_ms: 9000 }),
+        ["nolease"] => Err(Refusal::NoLease { lease: LeaseId(5) }),
+        ["exists"] => Err(Refusal::LeaseExists { lease: LeaseId(5) }),
         ["unfit"] => Err(Refusal::Unfit { operation: 1, why: Unfit::NotANumber }),
         ["value"] => {
             let stored = Stored { value: Bytes::from_static(b"v"), revision: Revision(7) };
@@ -206,6 +214,7 @@ impl Script {
                     everywhere: false,
                     key,
                     value,
+                    attach: None,
                     write_id,
                     after,
                 };
@@ -224,6 +233,22 @@ impl Script {
                 };
                 let id = router.submit(now, kind, long, Some((*who).to_owned()));
                 self.ids.insert((*who).to_owned(), id);
+            }
+            ["lease", who, action] => {
+                let (shard, lease, write_id) = (GroupId(1), LeaseId(5), None);
+                let action = match *action {
+                    "keep" => None,
+                    "revoke" => Some(LeaseAction::Revoke),
+                    ttl_ms => Some(LeaseAction::Grant { ttl_ms: ttl_ms.parse().unwrap() }),
+                };
+                let kind = match action {
+                    Some(action) => RequestKind::Lease { shard, lease, action, write_id },
+                    None => {
+                        let body = RequestBody::KeepAlive { shard, lease };
+                        RequestKind::Ask { shard, body }
+                    }
+                };
+                router.submit(now, kind, long, Some((*who).to_owned()));
             }
             ["deposit", who] => {
                 let (key, value) = (Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")));
@@ -310,6 +335,9 @@ impl Script {
                 Effect::Finish { waiter, outcome } => match outcome {
                     Ok(Answer::Written { .. }) => format!("{waiter}: written"),
                     Ok(Answer::Transacted { .. }) => format!("{waiter}: transacted"),
+                    Ok(Answer::Granted(_)) => format!("{waiter}: granted"),
+                    Ok(Answer::Revoked { .. }) => format!("{waiter}: revoked"),
+                    Ok(Answer::KeptAlive { ttl_ms, .. }) => format!("{waiter}: {ttl_ms} ms"),
                     Ok(Answer::Value(..)) => format!("{waiter}: value"),
                     Ok(Answer::VersionAt(..)) => format!("{waiter}: version"),
                     Ok(Answer::Versions(..)) => format!("{waiter}: versions"),
@@ -364,6 +392,14 @@ impl Script {
                     let session = session.0.as_u128();
                     format!("transact ({session}, {serial}) settled {settled} over {shards:?}")
                 }
+                Command::Lease(LeaseCommand { session, serial, settled, lease, action }) => {
+                    let action = match action {
+                        LeaseAction::Grant { ttl_ms } => format!("grant for {ttl_ms} ms"),
+                        LeaseAction::Revoke => "revoke".to_owned(),
+                    };
+                    let session = session.0.as_u128();
+                    format!("{action} lease {} ({session}, {serial}) settled {settled}", lease.0)
+                }
                 _ => unreachable!("no script sends it"),
             },
             RequestBody::Deposit { stamp, again, .. } => {
@@ -373,6 +409,7 @@ impl Script {
             RequestBody::ReadAt { at, .. } => format!("read at {}", at.revision),
             RequestBody::ScanAt { at, .. } => format!("scan at {}", at.revision),
             RequestBody::History { before, .. } => format!("history before {before}"),
+            RequestBody::KeepAlive { lease, .. } => format!("keep lease {} alive", lease.0),
             RequestBody::Compact { floor, .. } => format!("compact to {floor}"),
             RequestBody::Scan { mode, .. } => format!("scan {mode:?}"),
             other => format!("{other:?}"),
@@ -399,7 +436,7 @@ fn run(script: &str) -> String {
         // The name is registered first, because effects of the same event refer to it.
         let requests = [
             "read", "write", "transact", "deposit", "readat", "scanat", "history", "compact",
-            "locate",
+            "locate", "lease",
         ];
         if let [request, who, ..] = words[..]
             && requests.contains(&request)

@@ -51,7 +51,8 @@ impl<W> Router<W> {
         let counts = is_member
             && !self.denied.contains(&node.into())
             && view.node(node).is_some()
-            && view.term.may_follow(known);
+            && view.term.may_follow(known)
+            && self.has_plausible_revision(&view);
         if counts {
             self.handle_view(now, view);
         }
@@ -61,7 +62,7 @@ impl<W> Router<W> {
     ///
     /// Ignores a view of an older term than ours. Takes over its primary of a group if ours is
     /// unknown, suspect or untried, but never in place of a primary that serves.
-    pub(crate) fn handle_view(&mut self, now: Duration, view: NetworkView) {
+    pub(crate) fn handle_view(&mut self, now: Duration, mut view: NetworkView) {
         let current = self.view.as_ref();
         if current
             .is_some_and(|current| view.term < current.term || view.network != current.network)
@@ -69,6 +70,7 @@ impl<W> Router<W> {
         {
             return;
         }
+        self.keep_newer_keyspaces(&mut view);
         self.remove_denied(now, &view.denied);
         self.update_delays(&view);
         self.update_nodes(&view);
@@ -81,6 +83,7 @@ impl<W> Router<W> {
         }
         let had_shards = current_has_shards(self.view.as_deref());
         self.view = Some(Arc::new(view));
+        self.forget_dropped(now);
         for (group, claim) in claims {
             if let Some(primary) = claim {
                 self.consider_primary(now, group, primary);

@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{Change, KeyRange, Refusal, WatchFrame, WatchRequest};
 
 use crate::error::Error;
@@ -92,7 +93,10 @@ impl ShardPosition {
         WatchRequest {
             shard: self.shard,
             keys: self.keys.clone(),
-            after: self.through,
+            after: match planted(Mutant::RepeatAfterResume) {
+                true => self.through.map(|through| Revision(through.0.saturating_sub(1))),
+                false => self.through,
+            },
             previous: self.previous,
         }
     }
@@ -134,6 +138,7 @@ impl ShardPosition {
         self.avoid.clear();
         match self.through {
             Some(position) if through <= position => return Received::Nothing,
+            Some(_) if planted(Mutant::RepeatAfterResume) => {}
             Some(position) => changes.retain(|change| change.version.revision > position),
             None => {}
         }

@@ -123,7 +123,9 @@ async fn locate(client: &Client, position: &ShardPosition) -> Result<NodeId, Sea
         Ok(Answer::Page(receipt, _)) => receipt,
         Ok(_) => return Err(Search::Elsewhere(None, "its answer is of another kind".to_owned())),
         Err(error) if client.is_closed() => return Err(Search::Over(error)),
-        Err(error @ (Error::Denied(_) | Error::Invalid(_))) => return Err(Search::Over(error)),
+        Err(error @ (Error::Denied(_) | Error::Invalid(_) | Error::NoKeyspace { .. })) => {
+            return Err(Search::Over(error));
+        }
         Err(error) => return Err(Search::Elsewhere(None, error.to_string())),
     };
     match position.located(receipt.revision) {

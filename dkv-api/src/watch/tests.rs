@@ -323,31 +323,23 @@ fn only_the_form_of_a_token_is_one() {
 #[test]
 fn a_position_names_each_watched_shard() {
     let shards = [GroupId(1), GroupId(2)];
-    let infos = shards.map(|group| dkv_wire::network::ShardInfo {
+    let infos = shards.map(|group| ShardInfo {
         group,
+        keyspace: Default::default(),
         first_hash: 0,
         primary: None,
         voters: Vec::new(),
         learners: Vec::new(),
     });
-    let view = NetworkView {
-        network: Default::default(),
-        term: Default::default(),
-        coordinator: None,
-        nodes: Vec::new(),
-        shards: infos.to_vec(),
-        settings: Default::default(),
-        denied: Vec::new(),
-    };
     let positions = |shards: &[GroupId], text: &str| {
-        positions(&view, shards, Some(&text.parse().unwrap())).map_err(|error| error.to_string())
+        positions(&infos, shards, Some(&text.parse().unwrap())).map_err(|error| error.to_string())
     };
     let (one, two) = ((GroupId(1), Some(Revision(5))), (GroupId(2), Some(Revision(6))));
     assert_eq!(positions(&shards, "1:5,2:6"), Ok(vec![one, two]));
     assert_eq!(positions(&shards[..1], "1:5,2:6"), Ok(vec![one]));
     assert_eq!(positions(&shards[..1], "5"), Ok(vec![one]));
     let plain = positions(&shards, "5").unwrap_err();
-    assert!(plain.contains("the network has 2 shards"), "{plain}");
+    assert!(plain.contains("the keyspace has 2 shards"), "{plain}");
     let missing = positions(&shards, "1:5").unwrap_err();
     assert!(missing.contains("does not name shard 2"), "{missing}");
     let strange = positions(&shards, "1:5,2:6,9:1").unwrap_err();

@@ -9,7 +9,7 @@ use dkv_base::id::{GroupId, Revision};
 /// A position from which a watch can go on: for each shard, the revision through which it has shown
 /// everything.
 ///
-/// Its text lists the shards in order, as in `1:500,2:33`. In a network with one shard, the
+/// Its text lists the shards in order, as in `1:500,2:33`. In a keyspace with one shard, the
 /// revision alone is accepted too.
 ///
 /// # Examples

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Serial, SessionId, Term};
+use dkv_base::id::{
+    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision, Serial, SessionId, Term,
+};
 use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{decode, encode};
@@ -196,7 +198,8 @@ impl State {
                     return Err(Refusal::NotPrimary { primary });
                 }
                 let view = self.view.as_ref().unwrap();
-                let here = |key: &Bytes| view.shard_of(key).unwrap().group == *shard;
+                let here =
+                    |key: &Bytes| view.shard_of(KeyspaceId::DEFAULT, key).unwrap().group == *shard;
                 let in_span = |key: &Bytes| key.starts_with(&span.prefix) && *key > span.after;
                 let mut pairs: Vec<Pair> = self
                     .values
@@ -297,6 +300,7 @@ impl Fake {
             let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
             let shards = (1..).zip(shard_starts(2)).map(|(group, first_hash)| ShardInfo {
                 group: GroupId(group),
+                keyspace: Default::default(),
                 first_hash,
                 primary: ids.first().copied(),
                 voters: ids.clone(),
@@ -314,6 +318,8 @@ impl Fake {
                 term: Term(1),
                 coordinator: ids.first().copied(),
                 nodes: infos.collect(),
+                revision: Default::default(),
+                keyspaces: Vec::new(),
                 shards: shards.collect(),
                 settings,
                 denied: Vec::new(),

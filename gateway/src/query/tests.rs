@@ -22,10 +22,10 @@ fn queries_are_parsed_and_invalid_ones_refused() {
         (Some("consistency=eventual"), Level::Eventual),
         (Some("consistency=all"), Level::All),
     ] {
-        assert_eq!(write_level(query), Ok(level));
+        assert_eq!(delete_level(query), Ok(level));
     }
     for wrong in ["consistency=session", "consistency", "at_least=1", "consistency=all&x=1"] {
-        assert!(write_level(Some(wrong)).is_err(), "{wrong}");
+        assert!(delete_level(Some(wrong)).is_err(), "{wrong}");
     }
     let long = format!("prefix={}", "k".repeat(4097));
     assert!(ListQuery::parse(Some(&long)).is_err());

@@ -7,13 +7,15 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
-use dkv_api::{Condition, Error, Level, Reach, Receipt, Value, ValueAt, WriteOptions, Written};
+use dkv_api::{
+    Condition, Error, Level, Lifetime, Reach, Receipt, Value, ValueAt, WriteOptions, Written,
+};
 
 use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::percent;
 use crate::preconditions::{self, ReadOutcome, ReadPreconditions, WriteCondition};
 use crate::problem::Problem;
-use crate::query::{self, QueryError, ReadQuery};
+use crate::query::{self, PutQuery, QueryError, ReadQuery};
 use crate::receipt;
 use crate::state::Gateway;
 use crate::store::Store;
@@ -36,10 +38,15 @@ pub(super) async fn serve<S: Store>(
 }
 
 fn key_of(head: &Parts) -> Result<Vec<u8>, Problem> {
+    key_after(PREFIX, head)
+}
+
+/// Returns the key, which is the rest of the path after `prefix`.
+pub(super) fn key_after(prefix: &str, head: &Parts) -> Result<Vec<u8>, Problem> {
     if head.uri.query().is_some_and(|query| query.len() > QUERY_BYTES_MAX) {
         return Err(Problem::invalid(QueryError::TooLong.to_string()));
     }
-    let raw = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    let raw = head.uri.path().strip_prefix(prefix).unwrap_or_default();
     let key = percent::decode(raw.as_bytes());
     let key = key.map_err(|error| Problem::invalid(error.to_string()))?;
     if key.is_empty() {
@@ -82,6 +89,18 @@ async fn get<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Bo
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
     insert_metadata(&mut response, &value.receipt);
+    if query.ttl {
+        // A key that is gone by now has no time left.
+        match gateway.store.ttl(&key).await {
+            Ok(lifetime) => receipt::insert_lifetime(response.headers_mut(), &lifetime),
+            Err(Error::NotFound { .. }) => {
+                let (ttl, remaining) = Default::default();
+                let ended = Lifetime::Ttl { ttl, remaining };
+                receipt::insert_lifetime(response.headers_mut(), &ended);
+            }
+            Err(error) => return Err(Problem::from_error(error, false)),
+        }
+    }
     Ok(response)
 }
 
@@ -98,13 +117,14 @@ async fn put<S: Store>(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    let level = query::write_level(head.uri.query())?;
+    let PutQuery { level, attach } = PutQuery::parse(head.uri.query())?;
     if key.len() > dkv_wire::limits::KEY_BYTES_MAX {
         let (bytes, limit) = (key.len() as u64, dkv_wire::limits::KEY_BYTES_MAX as u64);
         let error = Error::TooLarge { what: "key".into(), bytes, limit };
         return Err(Problem::from_error(error, false));
     }
-    let options = options_of(head, level)?;
+    let mut options = options_of(head, level)?;
+    options.attach = attach;
     let read = gateway.budget.read(head, body, VALUE_BYTES_MAX).await;
     let (value, _held) = read.map_err(Problem::of_body)?;
     let written = gateway.store.write(&key, value, options).await;
@@ -117,7 +137,7 @@ async fn put<S: Store>(
 
 async fn delete<S: Store>(gateway: &Gateway<S>, head: &Parts) -> Result<Response<Body>, Problem> {
     let key = key_of(head)?;
-    let level = query::write_level(head.uri.query())?;
+    let level = query::delete_level(head.uri.query())?;
     let options = options_of(head, level)?;
     let deleted = gateway.store.delete(&key, options).await;
     let Written { receipt, .. } = deleted.map_err(|error| problem_of(error, options))?;
@@ -150,7 +170,7 @@ pub(super) fn written_status(receipt: &Receipt, existed: bool) -> StatusCode {
 }
 
 /// Inserts the receipt and the entity tag, and makes caches revalidate each time.
-fn insert_metadata(response: &mut Response<Body>, receipt: &Receipt) {
+pub(super) fn insert_metadata(response: &mut Response<Body>, receipt: &Receipt) {
     let headers = response.headers_mut();
     receipt::insert(headers, receipt);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -84,9 +84,6 @@ async fn act(node: &Arc<Node>, coordinator_term: &mut CoordinatorTerm) -> bool {
     if let Some(create) = node.creation() {
         return propose(node, create).await;
     }
-    if node.start_founded_shards().await {
-        return false;
-    }
     let planned = coordinator_term.rebalancer.next(node);
     match planned {
         Some(command) => propose(node, command).await,

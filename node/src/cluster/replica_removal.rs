@@ -8,6 +8,9 @@
 //! confirm that they have it, without this node. The node then stops the replica, and deletes it
 //! unless its own log has gone past that entry, which would mean that it is a member again.
 //!
+//! A shard that was dropped with its keyspace is gone for good, by a committed entry of the control
+//! group: the node deletes what it has of it at once.
+//!
 //! A node that is to be emptied also closes its outboxes, durably, and opens them again if the
 //! order is taken back.
 
@@ -47,6 +50,9 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         }
         if let Err(why) = node.delete_leftovers().await {
+            return node.tasks().fail(why);
+        }
+        if let Err(why) = node.delete_dropped().await {
             return node.tasks().fail(why);
         }
         for group in node.groups() {

@@ -14,7 +14,7 @@ pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// Outcomes of requests.
-pub(crate) const RESULTS: [&str; 9] = [
+pub(crate) const RESULTS: [&str; 10] = [
     "ok",
     "conflict",
     "not_primary",
@@ -24,6 +24,7 @@ pub(crate) const RESULTS: [&str; 9] = [
     "invalid",
     "denied",
     "behind",
+    "over_quota",
 ];
 
 /// Returns the kind of a request, as an index into [`KINDS`].
@@ -60,8 +61,10 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             | Refusal::Unfit { .. }
             | Refusal::NoLease { .. }
             | Refusal::LeaseExists { .. }
-            | Refusal::TooManyLeases { .. },
+            | Refusal::TooManyLeases { .. }
+            | Refusal::Dropped { .. },
         ) => 6,
+        Err(Refusal::OverQuota { .. }) => 9,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.
         Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,

@@ -7,7 +7,6 @@ use std::time::Duration;
 use dkv_base::id::GroupId;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::NetworkView;
-use tracing::warn;
 
 use super::error::GroupError;
 use super::{Me, Node, lock};
@@ -89,32 +88,6 @@ impl Node {
         Announcement { id, name, address, region }
     }
 
-    /// Initialises the shards of a network that this node founds. Returns whether any were left to
-    /// initialise: until none is, no other node becomes a member of any group.
-    pub(crate) async fn start_founded_shards(&self) -> bool {
-        let unstarted = self.control().state_machine().with_directory(|directory| {
-            let groups = directory.groups().iter();
-            let unstarted = groups.filter(|(id, plan)| id.is_shard() && !plan.started);
-            unstarted.map(|(id, _)| *id).collect::<Vec<_>>()
-        });
-        let unstarted = unstarted.unwrap_or_default();
-        for id in &unstarted {
-            let Some(group) = self.group(*id) else { continue };
-            if !self.coordination.founder {
-                warn!(group = %id, "a shard was never started by the node that founded the network");
-                continue;
-            }
-            if let Err(error) = group.initialize().await {
-                warn!(group = %id, %error, "the shard was not initialised");
-                continue;
-            }
-            if let Err(error) = self.change_directory(DirectoryCommand::ShardStarted(*id)).await {
-                warn!(group = %id, %error, "the shard was not noted as started");
-            }
-        }
-        !unstarted.is_empty()
-    }
-
     /// Applies the parts of the directory that concern this node: sets addresses and the deny list,
     /// and opens the groups that this node shall hold.
     pub(crate) async fn follow_directory(self: &Arc<Self>) -> Result<(), GroupError> {
@@ -153,6 +126,8 @@ impl Node {
             self.connections.keep_apart(&self.me, &settings.delays, &nodes);
             self.coordination.set_settings(settings);
         }
+        self.follow_keyspaces();
+        self.delete_dropped().await?;
         for id in wanted {
             self.open_group(id).await?;
         }

@@ -105,6 +105,55 @@ impl Node {
         self.follow_directory().await
     }
 
+    /// Deletes everything that is here of shards that were dropped with their keyspaces: replicas,
+    /// outboxes, and what replicas have left behind. That they were dropped is final, so nobody has
+    /// to agree.
+    pub(crate) async fn delete_dropped(self: &Arc<Self>) -> Result<(), GroupError> {
+        let was_dropped = |shard: GroupId| {
+            let dropped = self.replicas.with_directory(|directory| directory.was_dropped(shard));
+            dropped.unwrap_or_default()
+        };
+        for group in self.groups().into_iter().filter(|group| was_dropped(group.id())) {
+            let id = group.id();
+            let mut leftovers = self.replicas.opening.lock().await;
+            // From here on no task finds the group, and requests in progress in it end with it.
+            self.replicas.remove(id);
+            group.stop().await;
+            drop(group);
+            self.delete_log(id).await?;
+            info!(group = %id, "the replica was deleted: its keyspace was dropped");
+            self.delete_leftover(id, &mut leftovers).await;
+        }
+        for outbox in self.outboxes().all() {
+            let shard = outbox.shard();
+            if was_dropped(shard) {
+                let writes = self.outboxes().discard(&outbox);
+                self.delete_log(shard.outbox()).await?;
+                info!(%shard, writes, "an outbox was deleted: its keyspace was dropped");
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the tombstones of replicas whose shards were dropped. A failure matters little: their
+    /// ids are not used again.
+    pub(super) async fn delete_dropped_tombstones(&self) {
+        let data_dir = self.store.data_dir.path().to_owned();
+        let kept = run_blocking(move || ReplicaTombstone::list(&data_dir)).await;
+        let dropped = self.replicas.with_directory(|directory| {
+            let kept = kept.unwrap_or_default();
+            kept.into_iter().filter(|shard| directory.was_dropped(*shard)).collect::<Vec<_>>()
+        });
+        let dropped = dropped.unwrap_or_default();
+        let data_dir = self.store.data_dir.path().to_owned();
+        let deleted = run_blocking(move || {
+            dropped.into_iter().try_for_each(|shard| ReplicaTombstone::delete(&data_dir, shard))
+        });
+        if let Err(error) = deleted.await.flatten() {
+            debug!(%error, "the tombstones of dropped shards are not deleted yet");
+        }
+    }
+
     async fn save_tombstone(&self, id: GroupId, departed: u64, leader: Vote) -> io::Result<()> {
         let own = self.store.wal.group(id).state().vote;
         let own = own.map(|vote| decode::<Vote>(&vote)).transpose().map_err(io::Error::other)?;
@@ -175,6 +224,14 @@ impl Node {
             "the reconciler of a group",
             (self.tasks.factories.reconcile)(Arc::clone(self), Arc::clone(group)),
         );
+        guard(
+            "the task that ends leases and keys",
+            (self.tasks.factories.expire)(Arc::clone(self), Arc::clone(group)),
+        );
+        if group.id().is_shard() {
+            let beginning = Arc::clone(self).begin_shard(Arc::clone(group));
+            guard("the task that begins a shard", Box::pin(beginning));
+        }
         let (node, replica) = (Arc::clone(self), Arc::clone(group));
         let durability = async move {
             let problem = replica.durability().broken().await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dkv_base::id::{GroupId, NodeId};
-use dkv_wire::message::ControlGroup;
+use dkv_wire::message::{ControlGroup, Refusal};
 
 use crate::raft;
 use crate::replica::Replica;
@@ -64,6 +64,19 @@ impl Replicas {
             !directory.exists() || directory.groups().contains_key(&id)
         });
         id.is_shard() && known.unwrap_or(true)
+    }
+
+    /// Returns why this node does not serve a shard that the network does not have.
+    pub(crate) fn no_such_shard(&self, shard: GroupId) -> Refusal {
+        let dropped = self.with_directory(|directory| directory.was_dropped(shard));
+        if dropped.unwrap_or_default() {
+            return Refusal::Dropped { shard };
+        }
+        if shard.is_shard() && !self.control.leads() {
+            // It may be so new that only others know it.
+            return Refusal::Unavailable(format!("this node does not know shard {shard}"));
+        }
+        Refusal::Invalid(format!("there is no shard {shard}"))
     }
 
     /// Returns whether a node is in the directory.

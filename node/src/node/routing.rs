@@ -19,13 +19,16 @@ impl Node {
     ///
     /// # Errors
     /// Fails if the report cannot be true. None of it is recorded then.
-    pub(crate) fn hear(&self, node: NodeId, measures: Measures) -> Result<(), ReportError> {
-        let groups = self.control().state_machine().with_directory(|directory| {
-            directory.groups().keys().copied().collect::<BTreeSet<_>>()
+    pub(crate) fn hear(&self, node: NodeId, mut measures: Measures) -> Result<(), ReportError> {
+        let unknown = self.control().state_machine().with_directory(|directory| {
+            // The node may not know yet that a keyspace was dropped.
+            measures.leads.retain(|led| !directory.was_dropped(led.group));
+            let groups = directory.groups();
+            measures.leads.iter().map(|led| led.group).find(|group| !groups.contains_key(group))
         });
-        let groups = groups.unwrap_or_default();
-        if let Some(led) = measures.leads.iter().find(|led| !groups.contains(&led.group)) {
-            return Err(ReportError::NoGroup(led.group));
+        if let Some(group) = unknown.unwrap_or_else(|| measures.leads.first().map(|led| led.group))
+        {
+            return Err(ReportError::NoGroup(group));
         }
         lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }

@@ -1,5 +1,6 @@
 //! The start of a node from its parts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dkv_base::id::GroupId;
@@ -99,8 +100,9 @@ impl Node {
         }
         node.find_leftovers().await?;
         node.follow_directory().await?;
+        node.delete_dropped_tombstones().await;
         if founder {
-            node.control().initialize().await?;
+            node.control().initialize(&BTreeSet::from([node.id()])).await?;
         }
         Ok(node)
     }

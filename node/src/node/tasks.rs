@@ -16,6 +16,8 @@ use crate::replica::Replica;
 pub(crate) struct TaskFactories {
     /// Brings the members of a group into line with the directory.
     pub(crate) reconcile: fn(Arc<Node>, Arc<Replica>) -> BoxFuture<'static, ()>,
+    /// Ends what has ended in a shard.
+    pub(crate) expire: fn(Arc<Node>, Arc<Replica>) -> BoxFuture<'static, ()>,
     /// Empties an outbox.
     pub(crate) relay: fn(Arc<Node>, Arc<Outbox>) -> BoxFuture<'static, ()>,
 }

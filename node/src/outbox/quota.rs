@@ -45,6 +45,12 @@ impl OwnerQuotas {
         *kept.bytes.entry(holder).or_default() += bytes;
     }
 
+    /// Forgets the writes to a shard that was dropped.
+    pub(crate) fn forget(&self, shard: GroupId) {
+        self.settled(shard, Number(u64::MAX));
+        self.lock().writes.remove(&shard);
+    }
+
     /// Records that all writes up to `upto` have reached their destination.
     pub(crate) fn settled(&self, shard: GroupId, upto: Number) {
         let kept = &mut *self.lock();

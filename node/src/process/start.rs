@@ -42,9 +42,9 @@ use crate::tasks::failure_detector;
 use crate::tasks::heartbeat_ticker;
 use crate::tasks::history_retention;
 use crate::tasks::log_retention;
-use crate::tasks::outbox_relay;
 use crate::tasks::reachability;
 use crate::tasks::round_trips;
+use crate::tasks::{lease_expiry, outbox_relay};
 
 /// Time that a hand-over may take when the node stops.
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
@@ -197,6 +197,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, Pr
         incarnations,
         task_factories: TaskFactories {
             reconcile: |node, replica| Box::pin(membership_reconciler::run(node, replica)),
+            expire: |node, replica| Box::pin(lease_expiry::run(node, replica)),
             relay: |node, outbox| Box::pin(outbox_relay::run(node, outbox)),
         },
         failure,
@@ -371,6 +372,10 @@ mod draining;
 pub(crate) mod founder;
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod keyspaces;
+#[cfg(test)]
+mod leases;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -77,9 +77,15 @@ pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> 
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
 
-/// Makes `me` the only member of a group that has no members; leaves any other group as it is.
-pub(crate) async fn initialize(raft: &Raft, me: NodeId) -> Result<(), OperationError> {
-    match raft.initialize(BTreeMap::from([(me, EmptyNode {})])).await {
+/// Begins a group with these voters, if nothing is in its log; leaves any other group as it is.
+/// Each of the voters may do this, with the same voters: they make the same first entry.
+pub(crate) async fn initialize(
+    raft: &Raft,
+    voters: &BTreeSet<NodeId>,
+) -> Result<(), OperationError> {
+    let voters: BTreeMap<NodeId, EmptyNode> =
+        voters.iter().map(|voter| (*voter, EmptyNode {})).collect();
+    match raft.initialize(voters).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(RaftError::APIError(error)) => Err(OperationError::Initialize(Box::new(error))),
         Err(RaftError::Fatal(error)) => Err(error.into()),

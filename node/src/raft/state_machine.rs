@@ -10,6 +10,7 @@
 
 mod apply;
 mod history;
+mod leases;
 mod locks;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::fifo_watch;
+use super::lease_times::LeaseTimes;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
 use super::staleness::Staleness;
 use super::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
@@ -39,6 +41,7 @@ use dkv_state::{
 };
 
 pub(crate) use history::{HistoryQuery, WatchPage};
+pub(crate) use leases::LeaseQuery;
 
 /// Time between two attempts to write a checkpoint to a full disk.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
@@ -121,6 +124,10 @@ struct StateMachineInner {
     /// The shard's clock, and (in `began`) the time from which its readings count.
     clock: Mutex<LogClock>,
     began: Instant,
+    /// The time that is left of leases, while this replica leads. Locked after the state.
+    lease_times: Mutex<LeaseTimes>,
+    /// The number of the news about leases, for the task that ends them.
+    lease_news: fifo_watch::Sender<u64>,
     /// The network's clock.
     stamps: NodeClock,
     /// When this replica last followed a leader, in microseconds since `began`; zero if it never
@@ -167,6 +174,8 @@ impl StateMachine {
             staleness: Mutex::default(),
             clock: Mutex::new(clock),
             began: Instant::now(),
+            lease_times: Mutex::default(),
+            lease_news: fifo_watch::Sender::new(0),
             stamps,
             followed_us: AtomicU64::new(0),
             applied,
@@ -522,6 +531,9 @@ impl RaftStateMachine<Types> for StateMachine {
         self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
         drop(OffThread::new(old));
+        // Whatever the number was before: this state counts by itself.
+        let news = self.handle.with_shard(ShardState::lease_news).unwrap_or_default();
+        self.handle.shared.lease_news.set(news);
         self.handle.note_released();
         self.handle.shared.applied.set(index(meta.last_log_id));
         let group = self.handle.shared.group;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp};
+use dkv_base::id::{GroupId, NetworkId, NodeId, Serial, SessionId, Stamp, Term};
 use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::codec::{encode, encode_vec};
@@ -14,6 +14,7 @@ use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use dkv_wire::network::Settings;
 use dkv_wire::quic::Endpoint;
+use openraft::raft::AppendEntriesRequest;
 use openraft::{EmptyNode, Membership};
 use tempfile::TempDir;
 
@@ -21,7 +22,7 @@ use super::codec::log_id;
 use super::snapshot::Position;
 use super::{
     AppendStreams, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network, Raft, ReplicaHandle,
-    SnapshotMeta, StateMachine, StateMachineHandle, StoredMembership, TimeScale, config,
+    SnapshotMeta, StateMachine, StateMachineHandle, StoredMembership, TimeScale, Vote, config,
 };
 use crate::common::clock::NodeClock;
 use crate::net::peers::Peers;
@@ -136,6 +137,15 @@ pub(crate) fn credentials(authority: &Authority) -> Credentials {
 fn open_engine(directory: &TempDir) -> Engine {
     Engine::open(directory.path(), EngineOptions { reserve_bytes: 0, ..EngineOptions::default() })
         .unwrap()
+}
+
+/// Tells a replica that another node leads in a later term.
+pub(crate) async fn depose(raft: &Raft, leader: NodeId, term: Term) {
+    let prev_log_id = MetricsWatch::of(raft).borrow().last_applied;
+    let vote = Vote::new_committed(term.0, leader);
+    let (leader_commit, entries) = (None, Vec::new());
+    let request = AppendEntriesRequest { vote, prev_log_id, leader_commit, entries };
+    raft.append_entries(request).await.unwrap();
 }
 
 /// A whole snapshot, as a leader sends it.

@@ -28,6 +28,13 @@ pub struct GroupFigures {
     pub reads_waiting: usize,
 }
 
+/// Returns the term in which a replica leads and has applied an entry, if it does.
+pub(crate) fn leading(metrics: &Metrics) -> Option<Term> {
+    let is_own = metrics.last_applied.is_some_and(|last| *last.leader_id == metrics.current_term);
+    let leads = metrics.state == ServerState::Leader && is_own;
+    leads.then_some(Term(metrics.current_term))
+}
+
 impl Replica {
     /// The figures that only this node can know.
     pub(crate) fn figures(&self) -> GroupFigures {

@@ -39,7 +39,9 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::raft::ProposeError;
-use crate::raft::{self, HistoryQuery, Lookup, LookupError, LookupResult, StateMachineHandle};
+use crate::raft::{
+    self, HistoryQuery, LeaseQuery, Lookup, LookupError, LookupResult, StateMachineHandle,
+};
 use crate::replica::Proposer;
 use crate::replica::quorum_rounds::QuorumRounds;
 use dkv_state::{ShardState, Waiting};
@@ -70,6 +72,8 @@ pub(crate) enum ReadQuery {
     Page(Span, Vec<Waiting>),
     /// Something of the shard's history.
     History(HistoryQuery),
+    /// Something about leases or expiry. Only the primary answers this.
+    Lease(LeaseQuery),
     /// How far the shard is committed. Only the primary answers this.
     Committed,
 }
@@ -137,6 +141,9 @@ pub(crate) fn serve(
             }
             ReadQuery::Page(span, waiting) => scans.push((span, waiting, reply)),
             ReadQuery::History(of) => queries.push((of, reply)),
+            ReadQuery::Lease(about) => {
+                reply.send(state_machine.answer_about_leases(&about, receipt));
+            }
             ReadQuery::Committed => asked_how_far.push(reply),
         }
     }
@@ -179,7 +186,8 @@ fn is_locked(state_machine: &StateMachineHandle, query: &ReadQuery) -> bool {
             state_machine.write_locked_at(key).is_some()
         }
         ReadQuery::Page(span, _) => state_machine.is_page_locked(span),
-        ReadQuery::History(_) | ReadQuery::Committed => false,
+        ReadQuery::Lease(LeaseQuery::Key(key)) => state_machine.write_locked_at(key).is_some(),
+        ReadQuery::Lease(_) | ReadQuery::History(_) | ReadQuery::Committed => false,
     }
 }
 

@@ -64,6 +64,18 @@ impl ReplicaTombstone {
         durable::write(&path, &file)
     }
 
+    /// Returns the shards of which there is a tombstone, as far as the directory can be read.
+    pub(crate) fn list(directory: &Path) -> Vec<GroupId> {
+        let files = std::fs::read_dir(directory.join("former")).into_iter().flatten();
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.parse().ok().map(GroupId)).collect()
+    }
+
+    /// Deletes the tombstone of a shard, if there is one.
+    pub(crate) fn delete(directory: &Path, group: GroupId) -> io::Result<()> {
+        durable::remove(&path(directory, group))
+    }
+
     /// Loads the tombstone of a group's replica, if there is one.
     ///
     /// # Errors
@@ -124,6 +136,12 @@ mod tests {
             assert_eq!(ReplicaTombstone::load(home.path(), SHARD), Ok(Some(tombstone)));
         }
         assert_eq!(ReplicaTombstone::load(home.path(), GroupId(4)), Ok(None));
+        assert_eq!(ReplicaTombstone::list(home.path()), [SHARD]);
+        let other = ReplicaTombstone::new(7, Vote::new(5, NodeId::random()), None);
+        other.save(home.path(), GroupId(4)).unwrap();
+        ReplicaTombstone::delete(home.path(), GroupId(4)).unwrap();
+        ReplicaTombstone::delete(home.path(), GroupId(4)).unwrap();
+        assert_eq!(ReplicaTombstone::list(home.path()), [SHARD]);
         let path = path(home.path(), SHARD);
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_wire::limits;
 use dkv_wire::message::{Answer, Commitment, Level, PrepareAnswer, Prospect, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -287,7 +288,19 @@ fn to_answer(
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
         CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
-        CommandResult::SessionOpened => Ok(Answer::Done),
+        CommandResult::Granted { revision } => Ok(Answer::Granted(receipt(revision))),
+        CommandResult::Revoked { revision, deleted, left } => Ok(Answer::Revoked {
+            receipt: receipt(revision),
+            deleted: u64::from(deleted),
+            left: u64::from(left),
+        }),
+        CommandResult::NoLease { lease } => Err(Refusal::NoLease { lease }),
+        CommandResult::LeaseExists { lease } => Err(Refusal::LeaseExists { lease }),
+        CommandResult::TooManyLeases { own } => {
+            let limit = if own { limits::HOLDER_LEASES_MAX } else { limits::LEASES_MAX };
+            Err(Refusal::TooManyLeases { own, limit: limit as u64 })
+        }
+        CommandResult::Expired { .. } | CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
         CommandResult::Locked => Ok(Answer::Prepared(PrepareAnswer::Locked)),

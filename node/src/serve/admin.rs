@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use dkv_base::id::{HolderId, NodeId};
+use dkv_base::id::{HolderId, KeyspaceId, NodeId};
 use dkv_wire::message::{Answer, Refusal, RequestBody};
+use dkv_wire::network::KeyspaceChange;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
+use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
 use dkv_state::DirectoryCommand;
@@ -25,6 +27,13 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
             Some(format!("compact shard {shard} to revision {floor}"))
         }
         RequestBody::Rebalance => Some("rebalance".into()),
+        RequestBody::CreateKeyspace { name, .. } => {
+            Some(format!("create keyspace {}", name.escape_debug()))
+        }
+        RequestBody::SetKeyspace { keyspace, change } => {
+            Some(format!("change keyspace {keyspace}: {change:?}"))
+        }
+        RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
         _ => None,
     }
 }
@@ -68,5 +77,36 @@ pub(super) fn placement(context: &RequestContext<'_>, forecast: bool, reply: Rep
         let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
         let report = rebalancer::report(&node, forecast, left).await?;
         Ok(Answer::Placement(Box::new(report)))
+    });
+}
+
+/// Creates a keyspace, and answers once its shards have primaries.
+pub(super) fn create_keyspace(context: &RequestContext<'_>, new: NewKeyspace, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        keyspaces::create(&node, new, until).await.map(|()| Answer::Done)
+    });
+}
+
+/// Changes the settings of a keyspace.
+pub(super) fn set_keyspace(
+    context: &RequestContext<'_>,
+    keyspace: KeyspaceId,
+    change: KeyspaceChange,
+    reply: ReplyTo,
+) {
+    context.change_directory(DirectoryCommand::SetKeyspace { keyspace, change }, reply);
+}
+
+/// Drops a keyspace.
+pub(super) fn drop_keyspace(context: &RequestContext<'_>, keyspace: KeyspaceId, reply: ReplyTo) {
+    context.change_directory(DirectoryCommand::DropKeyspace(keyspace), reply);
+}
+
+/// Lists the keyspaces and their use.
+pub(super) fn keyspaces(context: &RequestContext<'_>, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        Ok(Answer::Keyspaces(keyspaces::list(&node, until).await?))
     });
 }

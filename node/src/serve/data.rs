@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Stamp, Term};
+use dkv_state::{check_key, check_lease};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
     Answer, Command, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span,
-    Transact, TransactOver, Write,
+    Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use super::level_all;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
+use crate::raft::LeaseQuery;
 use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
@@ -48,7 +50,7 @@ pub(super) fn propose(
             transactions::with_foreseen(&replica, command.slice_ref(prepare.body), reply)
         }
         Ok(Command::TransactOver(_)) => {
-            return match may_write(context, &command) {
+            return match may_write(context, &replica, &command) {
                 Ok(()) => transactions::drive(context, &replica, &command, reply),
                 Err(refusal) => reply.refuse(refusal),
             };
@@ -142,6 +144,33 @@ pub(super) fn history(
     }
 }
 
+/// Answers a question about leases or expiry.
+pub(super) fn about_leases(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    query: LeaseQuery,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    let checked = match &query {
+        LeaseQuery::KeepAlive(lease) => check_lease(*lease),
+        LeaseQuery::Lease { lease, after, .. } if after.len() <= limits::KEY_BYTES_MAX => {
+            check_lease(*lease)
+        }
+        LeaseQuery::Lease { .. } => Err(Refusal::Invalid("a key has at most 4096 bytes".into())),
+        LeaseQuery::Leases { .. } => Ok(()),
+        LeaseQuery::Key(key) => check_key(key),
+    };
+    match checked {
+        Ok(()) => {
+            replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
+        }
+        Err(refusal) => reply.refuse(refusal),
+    }
+}
+
 /// Tells another replica how far a group that this node leads is committed. `followed` is the term
 /// in which the sender follows this node.
 pub(super) fn committed(
@@ -175,7 +204,7 @@ pub(super) fn elsewhere(node: &Node, shard: GroupId) -> Refusal {
             // A node that should have a replica knows who leads.
             primary: node.primary_of(shard).or_else(|| node.holder_of(shard, &BTreeSet::new())),
         },
-        false => Refusal::Invalid(format!("there is no shard {shard}")),
+        false => node.replicas().no_such_shard(shard),
     }
 }
 
@@ -209,7 +238,7 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
 }
 
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
-    if let Err(refusal) = may_write(context, &command) {
+    if let Err(refusal) = may_write(context, replica, &command) {
         return reply.refuse(refusal);
     }
     let expires = Instant::now() + context.patience();
@@ -219,10 +248,17 @@ fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply:
 
 /// Checks that a command is valid, that there is room for it, and that it may go into the log in
 /// the name of its sender.
-fn may_write(context: &RequestContext<'_>, command: &Bytes) -> Result<(), Refusal> {
+fn may_write(
+    context: &RequestContext<'_>,
+    replica: &Replica,
+    command: &Bytes,
+) -> Result<(), Refusal> {
     let node = context.node;
     let valid = dkv_state::validate(command, node.settings().value_bytes_max);
-    valid.and_then(|command| may_propose(context, &command))?;
+    valid.and_then(|command| {
+        may_propose(context, &command)?;
+        replica.check_quota(&command)
+    })?;
     if node.store().disk_full() {
         return Err(disk_full());
     }
@@ -249,9 +285,8 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         }
         Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
         Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
-        Command::WriteAttached(_) | Command::Lease(_) | Command::Expire(_) => {
-            Err(Refusal::Unavailable("leases and expiry are not there yet".into()))
-        }
+        Command::Expire(_) => Err(Refusal::Denied("only a node proposes what ends".into())),
+        Command::Lease(_) => Ok(()),
         Command::Prepare(_)
         | Command::Decide(_)
         | Command::Finish { .. }
@@ -266,6 +301,7 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         | Command::Resolve { .. }
         | Command::Forget(_) => Ok(()),
         Command::Write(Write { after, .. })
+        | Command::WriteAttached(WriteAttached { write: Write { after, .. }, .. })
         | Command::Transact(Transact { after, .. })
         | Command::TransactOver(TransactOver { after, .. })
         | Command::Prepare(Prepare { after, .. })
@@ -274,6 +310,7 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
             Ok(())
         }
         Command::Write(_)
+        | Command::WriteAttached(_)
         | Command::Transact(_)
         | Command::TransactOver(_)
         | Command::Prepare(_) => Err(Refusal::Invalid(

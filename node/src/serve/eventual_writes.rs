@@ -57,6 +57,11 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
     if (behind >= BEHIND_THE_KEY || latest == stamp) && !again {
         return reply.refuse(Refusal::Clock { now: node.clock().stamp() });
     }
+    if let (Some(group), Some(value), false) = (&group, &value, again)
+        && let Err(refusal) = group.check_quota_of_put(&key, value.len(), outbox.bytes())
+    {
+        return reply.refuse(refusal);
+    }
     let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
     let (owners, bytes_max) = node.outboxes().owners();
     if !owners.allow(holder, bytes, bytes_max) {
@@ -93,7 +98,7 @@ pub(crate) fn take(node: &Arc<Node>, deposit: Deposit, reply: ReplyTo) {
 fn check(node: &Node, deposit: &Deposit) -> Result<(), Refusal> {
     let Deposit { shard, stamp, key, value, .. } = deposit;
     if !node.replicas().knows_shard(*shard) {
-        return Err(Refusal::Invalid(format!("there is no shard {shard}")));
+        return Err(node.replicas().no_such_shard(*shard));
     }
     dkv_state::check_key(key)?;
     let operation = value.as_deref().map_or(Operation::Delete, Operation::Put);

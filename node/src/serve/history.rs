@@ -30,7 +30,10 @@ const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
     matches!(
         body,
-        RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. }
+        RequestBody::Scan { .. }
+            | RequestBody::ScanAt { .. }
+            | RequestBody::History { .. }
+            | RequestBody::LeaseInfo { .. }
     )
 }
 

@@ -40,6 +40,7 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
         RequestBody::Status => None,
         RequestBody::View
         | RequestBody::Placement { .. }
+        | RequestBody::Keyspaces
         | RequestBody::Read { .. }
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
@@ -60,7 +61,10 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
 pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
-        RequestBody::View | RequestBody::Status | RequestBody::Placement { .. } => return Ok(()),
+        RequestBody::View
+        | RequestBody::Status
+        | RequestBody::Placement { .. }
+        | RequestBody::Keyspaces => return Ok(()),
         RequestBody::Read { .. }
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
@@ -98,6 +102,9 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
         | RequestBody::Compact { .. }
+        | RequestBody::CreateKeyspace { .. }
+        | RequestBody::SetKeyspace { .. }
+        | RequestBody::DropKeyspace(_)
         | RequestBody::Rebalance => Role::Admin,
     };
     if role == needed {
@@ -118,6 +125,7 @@ fn needs_listing(body: &RequestBody) -> bool {
             | RequestBody::Status
             | RequestBody::Announce { .. }
             | RequestBody::Placement { .. }
+            | RequestBody::Keyspaces
             | RequestBody::Member { .. }
     )
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Identity;
-use dkv_wire::message::{Command, Refusal, Request, RequestBody};
+use dkv_wire::message::{Command, Request, RequestBody};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -20,10 +20,12 @@ use tracing::{debug, info};
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
 use super::{admin, cluster, data, eventual_reads, forwarding, permission};
+use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
+use crate::raft::LeaseQuery;
 
 /// Answers the requests of one stream until it ends.
 pub(crate) async fn serve(
@@ -123,11 +125,18 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             data::history(context, shard, request.body, reply);
         }
         RequestBody::Cut { shard, moment } => data::cut(context, shard, moment, reply),
-        RequestBody::KeepAlive { .. }
-        | RequestBody::Leases { .. }
-        | RequestBody::LeaseInfo { .. }
-        | RequestBody::KeyTtl { .. } => {
-            reply.refuse(Refusal::Unavailable("leases and expiry are not there yet".into()));
+        RequestBody::KeepAlive { shard, lease } => {
+            data::about_leases(context, shard, LeaseQuery::KeepAlive(lease), reply);
+        }
+        RequestBody::Leases { shard, after, leases_max } => {
+            data::about_leases(context, shard, LeaseQuery::Leases { after, leases_max }, reply);
+        }
+        RequestBody::LeaseInfo { shard, lease, after, keys_max } => {
+            let query = LeaseQuery::Lease { lease, after, keys_max };
+            data::about_leases(context, shard, query, reply);
+        }
+        RequestBody::KeyTtl { shard, key } => {
+            data::about_leases(context, shard, LeaseQuery::Key(key), reply);
         }
         RequestBody::Committed { shard, followed } => {
             data::committed(context, shard, followed, reply);
@@ -151,5 +160,13 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Drain { node, on } => admin::drain(context, node, on, reply),
         RequestBody::Rebalance => admin::rebalance(context, reply),
         RequestBody::Placement { forecast } => admin::placement(context, forecast, reply),
+        RequestBody::Keyspaces => admin::keyspaces(context, reply),
+        RequestBody::CreateKeyspace { creation, name, settings } => {
+            admin::create_keyspace(context, NewKeyspace { creation, name, settings }, reply);
+        }
+        RequestBody::SetKeyspace { keyspace, change } => {
+            admin::set_keyspace(context, keyspace, change, reply);
+        }
+        RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
     }
 }

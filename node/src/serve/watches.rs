@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::Revision;
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::identity::{Identity, Role};
@@ -212,6 +213,9 @@ impl Watch {
                 if !more {
                     break;
                 }
+            }
+            if planted(Mutant::LoseAtHandOver) {
+                after = after.max(group.revision());
             }
             let mut out_of_touch = false;
             loop {

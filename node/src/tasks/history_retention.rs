@@ -11,8 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_base::id::{Revision, Stamp};
-use dkv_wire::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, SHARD_HISTORY_BYTES_MIN};
+use dkv_base::id::{GroupId, Revision, Stamp};
 use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
@@ -47,19 +46,28 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         let (groups, now) = (node.groups(), wall());
         let led = groups.iter().filter(|group| group.id().is_shard() && group.leads());
-        let bytes_max = shard_bytes_max(&node);
-        is_over = join_all(led.map(|group| limit(group, bytes_max, now))).await.contains(&true);
+        let limited = led.filter_map(|group| Some((group, policy(&node, group.id())?)));
+        let limited = limited.map(|(group, policy)| limit(group, policy, now));
+        is_over = join_all(limited).await.contains(&true);
     }
 }
 
-/// Returns the limit on the history of one shard: an equal share of that of all, because a node may
-/// hold a replica of each.
-fn shard_bytes_max(node: &Node) -> u64 {
-    let shards = node.replicas().with_directory(|directory| {
-        directory.groups().keys().filter(|group| group.is_shard()).count()
+/// The limits of the history of one shard.
+#[derive(Clone, Copy, Debug)]
+struct HistoryPolicy {
+    age_max: Duration,
+    bytes_max: u64,
+}
+
+/// Returns the limits of the history of a shard: those of its keyspace, of whose bytes it has an
+/// equal share, because a node may hold a replica of each.
+fn policy(node: &Node, shard: GroupId) -> Option<HistoryPolicy> {
+    let policy = node.replicas().with_directory(|directory| {
+        let settings = directory.settings_of(shard)?;
+        let age_max = Duration::from_millis(settings.history_age_ms);
+        Some(HistoryPolicy { age_max, bytes_max: settings.shard_history_bytes() })
     });
-    let shards = shards.unwrap_or_default().max(1) as u64;
-    (HISTORY_BYTES_MAX / shards).max(SHARD_HISTORY_BYTES_MIN)
+    policy.flatten()
 }
 
 /// Returns whether the node's proposals would do harm now: its data directory may be a copy, or
@@ -71,8 +79,8 @@ fn may_not_propose(node: &Node) -> bool {
 }
 
 /// Compacts the history of a shard by one step. Returns whether there may be more to do.
-async fn limit(group: &Replica, bytes_max: u64, now: Duration) -> bool {
-    let Some(floor) = due(group.state_machine(), bytes_max, now) else { return false };
+async fn limit(group: &Replica, policy: HistoryPolicy, now: Duration) -> bool {
+    let Some(floor) = due(group.state_machine(), policy, now) else { return false };
     debug!(group = %group.id(), %floor, "compacting the history");
     match timeout(PATIENCE, group.compact(floor)).await {
         Ok(Ok(())) => true,
@@ -81,26 +89,31 @@ async fn limit(group: &Replica, bytes_max: u64, now: Duration) -> bool {
     }
 }
 
-fn due(state_machine: &StateMachineHandle, bytes_max: u64, now: Duration) -> Option<Revision> {
-    state_machine.with_shard(|shard| floor_due(shard, bytes_max, now)).flatten()
+fn due(
+    state_machine: &StateMachineHandle,
+    policy: HistoryPolicy,
+    now: Duration,
+) -> Option<Revision> {
+    state_machine.with_shard(|shard| floor_due(shard, policy, now)).flatten()
 }
 
 /// Returns the floor to propose; `None` if the history needs nothing. `now` is the wall-clock time
 /// since 1970.
-fn floor_due(shard: &ShardState, bytes_max: u64, now: Duration) -> Option<Revision> {
+fn floor_due(shard: &ShardState, policy: HistoryPolicy, now: Duration) -> Option<Revision> {
     if shard.is_sweeping() {
         // Its size does not count before everything below the floor is removed.
         return Some(shard.floor());
     }
+    let HistoryPolicy { age_max, bytes_max } = policy;
     let before = |age: Duration| Stamp::at(now.saturating_sub(age));
     let (bytes, _) = shard.history_size();
     let excess = bytes.saturating_sub(bytes_max);
-    let is_old = || shard.compactable(0, before(HISTORY_AGE_MAX)).is_some();
+    let is_old = || shard.compactable(0, before(age_max)).is_some();
     if excess > 0 {
         let more = bytes_max / u64::from(ROOM);
-        shard.compactable(excess + more, before(HISTORY_AGE_MAX))
+        shard.compactable(excess + more, before(age_max))
     } else if is_old() {
-        shard.compactable(0, before(HISTORY_AGE_MAX - HISTORY_AGE_MAX / ROOM))
+        shard.compactable(0, before(age_max - age_max / ROOM))
     } else {
         None
     }
@@ -112,12 +125,15 @@ mod tests {
     use dkv_base::id::{Serial, SessionId};
     use dkv_state::BatchBuilder;
     use dkv_wire::codec::encode;
+    use dkv_wire::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX};
     use dkv_wire::message::{Command, Condition, Operation, Write};
 
     use super::*;
 
     const START: Duration = Duration::from_secs(1_700_000_000);
     const S: Duration = Duration::from_secs(1);
+    const POLICY: HistoryPolicy =
+        HistoryPolicy { age_max: HISTORY_AGE_MAX, bytes_max: HISTORY_BYTES_MAX };
 
     fn batch(command: &Command<'_>, at: Duration) -> Bytes {
         let mut batch = BatchBuilder::new(at.as_millis() as u64, Stamp::at(at));
@@ -158,7 +174,7 @@ mod tests {
         /// Compacts until nothing is due, and returns the number of steps.
         fn limit(&mut self, now: Duration) -> usize {
             let mut steps = 0;
-            while let Some(floor) = floor_due(&self.state, HISTORY_BYTES_MAX, now) {
+            while let Some(floor) = floor_due(&self.state, POLICY, now) {
                 self.apply(&Command::Compact { floor }, now);
                 steps += 1;
                 assert!(steps < 100, "it does not end");

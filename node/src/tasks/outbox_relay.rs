@@ -48,10 +48,10 @@ struct Attempt {
     refused: Option<Refusal>,
 }
 
-/// Runs for the life of the node.
+/// Runs for the life of the node, unless the shard is dropped.
 pub(crate) async fn run(node: Arc<Node>, outbox: Arc<Outbox>) {
     let mut relay = Relay { node, outbox, primary: None, asked: 0, in_vain: 0 };
-    loop {
+    while !relay.outbox.is_discarded() {
         relay.step().await;
     }
 }

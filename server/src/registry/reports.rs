@@ -78,15 +78,19 @@ impl Registry {
             return wrong("the report and the view in it are of different terms");
         }
         if view.nodes.len() > limits::NODES_MAX
+            || view.keyspaces.len() > limits::KEYSPACES_MAX
             || view.shards.len() > limits::SHARDS_MAX as usize
             || view.denied.len() > limits::DENIED_MAX
         {
             return wrong(
-                "the report has more nodes, shards or denied ids than a network can have",
+                "the report has more nodes, keyspaces, shards or denied ids than a network can have",
             );
         }
         if view.nodes.iter().any(|node| check_name(&node.name).is_err()) {
             return wrong("the report has a node with an invalid name");
+        }
+        if view.keyspaces.iter().any(|keyspace| check_name(&keyspace.name).is_err()) {
+            return wrong("the report has a keyspace with an invalid name");
         }
         self.check_sender(node, report)
     }

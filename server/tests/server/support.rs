@@ -150,6 +150,8 @@ impl Peer {
             term: Term(term),
             coordinator: Some(self.node()),
             nodes: nodes.iter().enumerate().map(info).collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.to_vec(),

@@ -71,6 +71,7 @@ impl Caller {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+        self.read_all_lists(LAST_PATIENCE).await;
         self.workload.caller_has_probed();
     }
 
@@ -117,7 +118,7 @@ impl Caller {
             return self.scan(level, patience).await;
         }
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
-        match self.random.below(120) {
+        match self.random.below(150) {
             // The key is written once, so that no later write hides a lost one.
             100..103 if self.own < OWN_KEYS_MAX => {
                 let key = self.own_key(self.own);
@@ -131,6 +132,10 @@ impl Caller {
             111..113 => drop(self.get_key(&eventual, ReadOptions::eventual(), patience).await),
             113..118 => drop(self.get_key(&eventual, ReadOptions::session(), patience).await),
             118..120 => drop(self.get_key(&eventual, Level::Strong.into(), patience).await),
+            120..135 => self.transact(patience).await,
+            135..140 => self.use_list(patience).await,
+            140..147 => self.read_the_past(patience).await,
+            147..150 => self.list_versions(patience).await,
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
             25..35 => {
                 let nearest = ReadOptions::from(Level::Strong).nearest(true);

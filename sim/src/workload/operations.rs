@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Condition, Error, Level, ReadOptions, Receipt, WriteOptions};
+use dkv_api::{Condition, Error, Level, ReadOptions, Receipt, Revision, WriteOptions};
 use dkv_check as check;
 use dkv_check::{Action, Operation, Outcome};
 
@@ -139,6 +139,7 @@ impl Caller {
 
     fn note_age(&self, key: &str, outcome: &Outcome) {
         if let Outcome::Written { revision: Some(revision), .. } = outcome {
+            self.workload.note_revision(self.workload.shard_of(key), Revision(*revision));
             self.workload.staleness().wrote(key, self.workload.now(), *revision);
         }
     }

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dkv_base::id::GroupId;
+use dkv_base::id::{GroupId, Revision};
 use dkv_check::{History, Outcome, Recorder};
 use dkv_wire::network::key_hash;
 
 use super::eventual::EventualWrites;
+use super::list_group::{self, ListGroup};
 use super::staleness::Staleness;
 use super::{Focus, Load, Phase};
 use crate::trace::Trace;
+
+/// Groups of keys whose values are lists.
+const LIST_GROUPS: u64 = 2;
 
 /// The state that all clients share with the run. Clones share it.
 #[derive(Clone)]
@@ -29,6 +33,10 @@ struct State {
     focus: Mutex<BTreeMap<usize, Focus>>,
     eventual: Mutex<EventualWrites>,
     staleness: Mutex<Staleness>,
+    /// The latest known revision of each shard.
+    latest: Mutex<BTreeMap<GroupId, Revision>>,
+    list_groups: Vec<ListGroup>,
+    wrong: Mutex<Vec<String>>,
     trace: Trace,
     load: Load,
 }
@@ -36,6 +44,7 @@ struct State {
 impl Workload {
     /// Creates the state of a run with that load.
     pub fn new(load: Load, trace: Trace) -> Self {
+        let shard = |key: &str| shard_of(key, load.shards).0;
         let state = State {
             phase: AtomicU8::new(Phase::Load as u8),
             now: AtomicU64::new(0),
@@ -45,6 +54,9 @@ impl Workload {
             focus: Mutex::default(),
             eventual: Mutex::default(),
             staleness: Mutex::default(),
+            latest: Mutex::default(),
+            list_groups: (0..LIST_GROUPS).map(|number| list_group::group(number, shard)).collect(),
+            wrong: Mutex::default(),
             trace,
             load,
         };
@@ -91,6 +103,11 @@ impl Workload {
         usize::try_from(client).ok().and_then(|client| focus.get(&client).copied())
     }
 
+    /// Returns the number of shards.
+    pub fn shards(&self) -> u32 {
+        self.state.load.shards
+    }
+
     /// Returns how many keys are read and written.
     pub fn keys(&self) -> u64 {
         self.state.load.keys
@@ -103,8 +120,35 @@ impl Workload {
 
     /// Returns the shard of a key.
     pub fn shard_of(&self, key: &str) -> GroupId {
-        let shards = u128::from(self.state.load.shards);
-        GroupId(((u128::from(key_hash(key.as_bytes())) * shards) >> 64) as u32 + 1)
+        shard_of(key, self.state.load.shards)
+    }
+
+    /// Returns the latest revision of a shard that a caller or a watcher knows.
+    pub fn latest(&self, shard: GroupId) -> Revision {
+        let latest = self.state.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.get(&shard).copied().unwrap_or_default()
+    }
+
+    pub(super) fn note_revision(&self, shard: GroupId, revision: Revision) {
+        let mut latest = self.state.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = latest.entry(shard).or_default();
+        *known = revision.max(*known);
+    }
+
+    /// Returns the keys whose values are lists.
+    pub(super) fn list_groups(&self) -> Vec<ListGroup> {
+        self.state.list_groups.clone()
+    }
+
+    /// Notes an answer that no network may give.
+    pub(super) fn note_wrong(&self, wrong: String) {
+        self.state.trace.line(wrong.clone());
+        self.state.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
+    }
+
+    /// Returns the answers that no network may give.
+    pub fn wrong(&self) -> Vec<String> {
+        self.state.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that nodes were removed: eventual writes that they had not delivered may be lost.
@@ -185,4 +229,9 @@ impl Workload {
     pub fn recorder(&self) -> &Recorder {
         &self.state.recorder
     }
+}
+
+fn shard_of(key: &str, shards: u32) -> GroupId {
+    let place = u128::from(key_hash(key.as_bytes())) * u128::from(shards);
+    GroupId((place >> 64) as u32 + 1)
 }

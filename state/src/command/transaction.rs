@@ -1,12 +1,12 @@
 //! Validation of transactions.
 
 use dkv_wire::message::{
-    Compare, Decide, Decision, Keys, Prepare, Refusal, TransactOver, Transaction,
+    Attach, Compare, Decide, Decision, Keys, Prepare, Refusal, TransactOver, Transaction,
     TransactionOperation,
 };
 use dkv_wire::{codec, limits};
 
-use super::{NOT_YET, check_key, check_size};
+use super::{check_attach, check_key, check_size};
 use crate::locks::PartKeys;
 
 /// Decodes the body of a transaction and checks everything that can be checked without the state.
@@ -59,8 +59,10 @@ fn check_operations(
                 check_key(key)?;
                 check_size("value", bytes, value_bytes_max)?;
             }
-            TransactionOperation::PutAttached { .. } => {
-                return Err(Refusal::Invalid(NOT_YET.into()));
+            TransactionOperation::PutAttached { key, value, attach } => {
+                check_key(key)?;
+                check_size("value", value, value_bytes_max)?;
+                check_attach(attach)?;
             }
             TransactionOperation::DeleteAll(keys) => check_keys(keys)?,
         }
@@ -105,7 +107,7 @@ fn overlap(a: &Keys<'_>, b: &Keys<'_>) -> bool {
 /// Decodes the part of a transaction that one shard executes; `None` if it is none.
 pub(crate) fn validate_part(body: &[u8]) -> Option<Transaction<'_>> {
     let transaction = validate(body, limits::VALUE_BYTES_MAX as u64).ok()?;
-    check_no_ranges(&transaction).ok()?;
+    check_divisible(&transaction).ok()?;
     Some(transaction)
 }
 
@@ -119,7 +121,7 @@ pub(crate) fn validate_over<'a>(
     value_bytes_max: u64,
 ) -> Result<Transaction<'a>, Refusal> {
     let transaction = validate(over.body, value_bytes_max)?;
-    check_no_ranges(&transaction)?;
+    check_divisible(&transaction)?;
     let Transaction { compares, then, otherwise } = &transaction;
     if over.shards.len() != compares.len() + then.len() + otherwise.len() {
         return Err(Refusal::Invalid("a transaction names the shard of each key".into()));
@@ -142,7 +144,7 @@ pub(super) fn validate_prepare(prepare: &Prepare<'_>) -> Result<(), Refusal> {
     }
     // The limit on values is that of the whole transaction, which the home's primary has checked.
     let transaction = validate(body, limits::VALUE_BYTES_MAX as u64)?;
-    check_no_ranges(&transaction)
+    check_divisible(&transaction)
 }
 
 /// Checks a decision.
@@ -160,7 +162,18 @@ fn check_shards(count: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_no_ranges(transaction: &Transaction<'_>) -> Result<(), Refusal> {
+/// Checks that a transaction can be divided: it has no ranges of keys, and attaches none to a lease,
+/// which could end between the two phases.
+fn check_divisible(transaction: &Transaction<'_>) -> Result<(), Refusal> {
+    let Transaction { then, otherwise, .. } = transaction;
+    let needs_lease = |operation: &TransactionOperation<'_>| {
+        matches!(operation, TransactionOperation::PutAttached { attach: Attach::Lease(_), .. })
+    };
+    if then.iter().chain(otherwise).any(needs_lease) {
+        return Err(Refusal::Invalid(
+            "a transaction over several shards attaches no key to a lease".into(),
+        ));
+    }
     match PartKeys::of(transaction) {
         Some(_) => Ok(()),
         None => {

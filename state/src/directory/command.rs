@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
-use dkv_wire::network::Settings;
+use dkv_wire::network::{KeyspaceChange, KeyspaceSettings, Settings};
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A node's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +57,8 @@ pub enum DirectoryCommand {
         /// Nodes that should follow without a vote.
         learners: BTreeSet<NodeId>,
     },
-    /// Records that the founder has initialised the Raft group; from now on its members may change.
+    /// Records that the first voters of a shard have begun its Raft group: it has had a leader. From
+    /// now on its members may change.
     ShardStarted(GroupId),
     /// Records that an administrator wants a node emptied, or used again. It stays in the network.
     Drain {
@@ -80,6 +82,26 @@ pub enum DirectoryCommand {
         /// The revision of the directory that its leader knew.
         seen: Revision,
     },
+    /// Creates a keyspace, with the groups of its shards.
+    CreateKeyspace {
+        /// The request that asks for it. A repetition of it has no effect.
+        creation: Uuid,
+        /// Its name.
+        name: String,
+        /// Its settings.
+        settings: KeyspaceSettings,
+        /// The first voters of each shard.
+        voters: Vec<BTreeSet<NodeId>>,
+    },
+    /// Changes the settings of a keyspace.
+    SetKeyspace {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The change.
+        change: KeyspaceChange,
+    },
+    /// Drops a keyspace, with its groups and everything in them.
+    DropKeyspace(KeyspaceId),
 }
 
 /// One entry of the control group's log.

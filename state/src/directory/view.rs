@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_base::id::{GroupId, NodeId, Term};
-use dkv_wire::network::{self, NetworkView, NodeInfo, NodeState, ShardInfo};
+use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
 
 use super::Directory;
 
@@ -40,27 +40,28 @@ impl Directory {
                 state: if member.left { NodeState::Left } else { seen },
             }
         });
-        let shards = self.groups().iter().filter(|(group, _)| group.is_shard());
-        let shards = shards.zip(network::shard_starts(settings.shards)).map(
-            |((group, plan), first_hash)| {
-                let wanted = (&plan.voters, &plan.learners);
-                let known =
-                    observed.members.get(group).map(|(voters, learners)| (voters, learners));
-                let (voters, learners) = known.unwrap_or(wanted);
-                ShardInfo {
-                    group: *group,
-                    first_hash,
-                    primary: observed.primaries.get(group).copied(),
-                    voters: voters.iter().copied().collect(),
-                    learners: learners.iter().copied().collect(),
-                }
-            },
-        );
+        let shards = self.groups().iter().filter_map(|(group, plan)| {
+            // Groups and keyspaces are numbered in the same order.
+            let (id, keyspace) = self.keyspace_of(*group)?;
+            let wanted = (&plan.voters, &plan.learners);
+            let known = observed.members.get(group).map(|(voters, learners)| (voters, learners));
+            let (voters, learners) = known.unwrap_or(wanted);
+            Some(ShardInfo {
+                group: *group,
+                keyspace: id,
+                first_hash: keyspace.first_hash(*group),
+                primary: observed.primaries.get(group).copied(),
+                voters: voters.iter().copied().collect(),
+                learners: learners.iter().copied().collect(),
+            })
+        });
         Some(NetworkView {
             network: *network,
             term: observed.term,
             coordinator: observed.coordinator,
             nodes: nodes.collect(),
+            revision: self.revision(),
+            keyspaces: self.keyspaces().collect(),
             shards: shards.collect(),
             settings: settings.clone(),
             denied: self.denied().iter().copied().collect(),

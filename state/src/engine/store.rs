@@ -9,7 +9,7 @@ use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
 use super::{EngineError, EngineInner, Record, lock};
-use crate::rows::{Changes, Generation, HistoryRow, HistoryValue, Row, Table};
+use crate::rows::{Changes, Generation, HistoryRow, HistoryValue, PastRow, Row, Table};
 
 /// Size in bytes from which a checkpoint is written as a table of its own, in one pass. A smaller
 /// one goes through the journal, and later becomes a table together with others.
@@ -120,7 +120,7 @@ impl GroupStore {
         let Some(table) = readable else { return Ok(None) };
         let name = join_key(Table::History, &HistoryRow::key(key, revision));
         let Some(row) = self.shared.guard().call(|| table.get(&name))? else { return Ok(None) };
-        let (origin, value) =
+        let PastRow { origin, value, .. } =
             HistoryRow::decode(revision, &row).map_err(|error| self.damaged(error.0))?;
         Ok(value.map(|value| Row { origin, value: Arc::from(value) }))
     }
@@ -136,13 +136,13 @@ impl GroupStore {
         let mut rows = Vec::with_capacity(changed.len());
         for (name, row) in changed {
             let key = join_key(Table::History, &HistoryRow::key(&name.key, name.revision));
-            let Some(HistoryRow { origin, value }) = row else {
+            let Some(HistoryRow { origin, lease, value }) = row else {
                 rows.push((key, None));
                 continue;
             };
             let value = match value {
-                HistoryValue::Deleted => HistoryRow::encode(*origin, None),
-                HistoryValue::Here(value) => HistoryRow::encode(*origin, Some(value)),
+                HistoryValue::Deleted => HistoryRow::encode(*origin, *lease, None),
+                HistoryValue::Here(value) => HistoryRow::encode(*origin, *lease, Some(value)),
                 HistoryValue::InKeys(_) => {
                     let of_key = join_key(Table::Keys, &name.key);
                     let stored = self.shared.guard().call(|| table.get(&of_key))?;
@@ -152,7 +152,7 @@ impl GroupStore {
                     if was != *origin {
                         return Err(self.damaged("a past value is not that of its version"));
                     }
-                    HistoryRow::encode(*origin, Some(value))
+                    HistoryRow::encode(*origin, *lease, Some(value))
                 }
             };
             rows.push((key, Some(value)));
@@ -262,18 +262,22 @@ fn rows(changes: &Changes, history: Vec<StoredRow>) -> impl Iterator<Item = Stor
         sessions.map(|(id, row)| (join_key(Table::Sessions, id.0.as_bytes()), row.clone()));
     let mut small: Vec<_> = changes.small.iter().collect();
     small.sort_unstable_by_key(|(table, key, _)| (*table, key));
-    let from = |table| small.partition_point(|(other, ..)| *other < table);
-    let (directory_at, history_at) = (from(Table::Directory), from(Table::History));
-    let small_rows = |range: std::ops::Range<usize>| {
-        let rows = small.get(range).unwrap_or_default().to_vec();
-        rows.into_iter().map(|(table, key, row)| (join_key(*table, key), row.clone()))
+    // The tables before that of past versions, those after that of keys, and those after the meta
+    // row.
+    let outboxes = small.partition_point(|(table, ..)| table.byte() < META_KEY[0]);
+    let outboxes = small.split_off(outboxes).into_iter();
+    let leases = small.partition_point(|(table, ..)| *table < Table::History);
+    let leases = small.split_off(leases).into_iter();
+    let small_row = |(table, key, row): &(Table, Vec<u8>, Option<Vec<u8>>)| {
+        (join_key(*table, key), row.clone())
     };
-    small_rows(0..directory_at)
-        .chain(directory)
-        .chain(small_rows(directory_at..history_at))
+    // A shard has no directory.
+    directory
+        .chain(small.into_iter().map(small_row))
         .chain(history)
         .chain(keys)
+        .chain(leases.map(small_row))
         .chain(meta)
-        .chain(small_rows(history_at..small.len()))
+        .chain(outboxes.map(small_row))
         .chain(sessions)
 }

@@ -41,7 +41,7 @@ impl Planner<'_> {
         if actual.voters != *wished {
             return Some((Urgency::Lost, self.without_the_lost(group)?));
         }
-        let replication = self.settings.replication.max(1) as usize;
+        let replication = self.replication(group);
         self.next_voters(wished, replication, |others| self.candidate(group, actual, others))
     }
 

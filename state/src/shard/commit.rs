@@ -13,7 +13,7 @@ use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::{
     AttemptId, Command, Commitment, Decide, Decision, Keys, PartReceipt, Prepare, Resolution,
-    Transaction, TransactionOperation,
+    Transaction, TransactionOperation, WriteAttached,
 };
 
 use super::ShardState;
@@ -92,7 +92,7 @@ impl ShardState {
     pub fn unblocked<'a>(&self, commands: impl Iterator<Item = &'a [u8]>) -> Vec<bool> {
         let mut claimed: BTreeSet<Vec<u8>> = BTreeSet::new();
         let is_free = |command: &'a [u8]| match command::decode_logged(command) {
-            Some(Command::Write(write)) => {
+            Some(Command::Write(write) | Command::WriteAttached(WriteAttached { write, .. })) => {
                 !self.is_locked(write.key) && !claimed.contains(write.key)
             }
             Some(Command::Transact(transact)) => !self.blocks_transaction(transact.body),

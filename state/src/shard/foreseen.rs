@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_wire::message::{Keys, TransactionOperation};
 
-use super::ShardState;
 use super::transactions::{Needed, PlannedChange};
+use super::{Attaching, ShardState};
 use crate::command::transaction::validate_part;
+use crate::lease::Attachment;
 use crate::reads_at::{FoundVersion, VersionValue};
 use crate::rows::Origin;
 use crate::transaction_results::FoundResult;
@@ -37,7 +38,10 @@ impl ShardState {
         for operation in operations {
             let now = |key: &[u8]| self.get_at(key, self.revision()).ok().flatten();
             let made = |key: &[u8]| match changes.get(key) {
-                Some(PlannedChange::Put(value)) => Some(self.foreseen_version(key, value)),
+                Some(PlannedChange::Put(value, attaching)) => {
+                    let as_before = matches!(attaching, Attaching::AsBefore);
+                    Some(self.foreseen_version(key, value, as_before))
+                }
                 Some(PlannedChange::Delete) | None => None,
             };
             results.push(match *operation {
@@ -64,12 +68,18 @@ impl ShardState {
         Some(results)
     }
 
-    fn foreseen_version(&self, key: &[u8], value: &Arc<[u8]>) -> FoundVersion {
+    fn foreseen_version(&self, key: &[u8], value: &Arc<[u8]>, as_before: bool) -> FoundVersion {
         let (created, version) = match self.keys().get(key) {
             Some(slot) => (slot.origin.created, slot.origin.version + 1),
             None => (Revision(0), 1),
         };
+        // A part attaches no key to a lease, but may change one that is attached.
+        let lease = match self.attachments.get(key) {
+            Some(Attachment::Lease(lease)) if as_before => lease,
+            _ => LeaseId::default(),
+        };
         let origin = Origin { revision: Revision(0), stamp: Stamp(0), created, version };
-        FoundVersion { key: Arc::from(key), origin, value: VersionValue::Here(Arc::clone(value)) }
+        let value = VersionValue::Here(Arc::clone(value));
+        FoundVersion { key: Arc::from(key), origin, value, lease }
     }
 }

@@ -7,10 +7,40 @@ use dkv_base::id::Number;
 use super::ShardState;
 use crate::digest::{key_hash, small_number};
 use crate::history::{PastValue, PastVersion};
-use crate::rows::{Counts, HistoryRow, MalformedRow, Meta, Row, RowSink, Table, Tombstone};
+use crate::lease::{Attachment, Lease};
+use crate::rows::{
+    Counts, Generation, HistoryRow, MalformedRow, Meta, PastRow, Row, RowSink, Table, Tombstone,
+};
 use crate::session::Session;
 use crate::tombstones;
 use crate::value_cache::{Place, Slot};
+
+impl ShardState {
+    /// Completes the loading of rows: the state is now that of the moment in `meta`.
+    ///
+    /// # Errors
+    /// If the rows are not exactly those that `meta` was written with.
+    pub(crate) fn finish_load(
+        &mut self,
+        meta: &Meta,
+        generation: Generation,
+    ) -> Result<(), MalformedRow> {
+        meta.check(self)?;
+        self.stored = meta.revision;
+        self.revision = meta.revision;
+        self.clock_ms = meta.clock_ms;
+        self.stamp = meta.stamp;
+        self.generation = generation;
+        let keys = &self.keys;
+        self.attachments.finish_load(|key| Some(Arc::clone(keys.get_key_value(key)?.0)))?;
+        let newest = |key: &[u8]| {
+            let (key, slot) = keys.get_key_value(key)?;
+            Some((Arc::clone(key), slot.origin.revision))
+        };
+        let all = keys.iter().map(|(key, slot)| (key, slot.origin.revision));
+        self.history.finish_load(meta.floor, meta.swept, newest, all)
+    }
+}
 
 /// Takes rows read back from the engine. They do not count as changed.
 impl RowSink for ShardState {
@@ -33,7 +63,7 @@ impl RowSink for ShardState {
             }
             Table::History => {
                 let (key, revision) = HistoryRow::split_key(key)?;
-                let (origin, value) = HistoryRow::decode(revision, value)?;
+                let PastRow { origin, lease, value } = HistoryRow::decode(revision, value)?;
                 let value = match value {
                     None => PastValue::Deleted,
                     Some(value) => match u32::try_from(value.len()) {
@@ -47,7 +77,7 @@ impl RowSink for ShardState {
                         }
                     },
                 };
-                let past = PastVersion { origin, value };
+                let past = PastVersion { origin, value, lease };
                 // The keys come after their history, and share nothing with it until then.
                 self.history.load(Arc::from(key), past, &mut self.digest);
             }
@@ -57,6 +87,14 @@ impl RowSink for ShardState {
             Table::OutboxPositions => {
                 let (node, number) = (tombstones::node_of(key)?, Number(small_number(value)?));
                 self.outboxes.load(node, number, &mut self.digest);
+            }
+            Table::Attachments => {
+                let attachment = Attachment::decode(value)?;
+                self.attachments.load_key(Arc::from(key), attachment, &mut self.digest);
+            }
+            Table::Leases => {
+                let (id, lease) = Lease::decode(key, value)?;
+                self.attachments.load_lease(id, lease, &mut self.digest);
             }
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;

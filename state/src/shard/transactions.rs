@@ -21,7 +21,7 @@ use dkv_wire::message::{
     TransactionOperation, Unfit,
 };
 
-use super::ShardState;
+use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
 use crate::rows::{Origin, Row};
@@ -47,7 +47,7 @@ pub(super) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
 
 /// A write that a transaction is about to make.
 pub(super) enum PlannedChange {
-    Put(Arc<[u8]>),
+    Put(Arc<[u8]>, Attaching),
     Delete,
 }
 
@@ -166,7 +166,7 @@ impl ShardState {
     /// Returns whether changes change anything.
     pub(super) fn is_changed_by(&self, changes: &Plan) -> bool {
         changes.iter().any(|(key, change)| {
-            matches!(change, PlannedChange::Put(_)) || self.keys().contains_key(key)
+            matches!(change, PlannedChange::Put(..)) || self.keys().contains_key(key)
         })
     }
 
@@ -180,11 +180,12 @@ impl ShardState {
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
-                PlannedChange::Put(value) => {
-                    self.store_at(revision, &key, Operation::Put(&value), stamp);
+                PlannedChange::Put(value, attaching) => {
+                    self.store_at(revision, &key, Operation::Put(&value), stamp, attaching);
                 }
                 PlannedChange::Delete => {
-                    self.store_at(revision, &key, Operation::Delete, stamp);
+                    let nothing = Attaching::Nothing;
+                    self.store_at(revision, &key, Operation::Delete, stamp, nothing);
                 }
             }
         }
@@ -231,9 +232,16 @@ impl ShardState {
         };
         match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
-            TransactionOperation::Put(key, value)
-            | TransactionOperation::PutAttached { key, value, .. } => {
-                changes.push((Arc::from(*key), PlannedChange::Put(Arc::from(*value))));
+            TransactionOperation::Put(key, value) => {
+                let put = PlannedChange::Put(Arc::from(*value), Attaching::Nothing);
+                changes.push((Arc::from(*key), put));
+            }
+            TransactionOperation::PutAttached { key, value, attach } => {
+                let Ok(attachment) = self.attachment(*attach) else {
+                    return Ok(Err(Unfit::NoLease));
+                };
+                let put = PlannedChange::Put(Arc::from(*value), Attaching::To(attachment));
+                changes.push((Arc::from(*key), put));
             }
             TransactionOperation::Delete(key) => {
                 changes.push((Arc::from(*key), PlannedChange::Delete));
@@ -253,7 +261,7 @@ impl ShardState {
                 };
                 let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
                 let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), PlannedChange::Put(sum)));
+                changes.push((Arc::from(*key), PlannedChange::Put(sum, Attaching::AsBefore)));
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
@@ -261,7 +269,7 @@ impl ShardState {
                     return Ok(Err(Unfit::TooLong));
                 }
                 let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), PlannedChange::Put(value)));
+                changes.push((Arc::from(*key), PlannedChange::Put(value, Attaching::AsBefore)));
             }
         }
         Ok(Ok(()))

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Revision, Term};
+use dkv_base::id::{GroupId, HolderId, LeaseId, NetworkId, NodeId, Revision, Serial, Stamp, Term};
 use dkv_wire::codec;
-use dkv_wire::message::{Command, Condition, Operation};
+use dkv_wire::message::{
+    Attach, Command, Condition, Expire, LeaseAction, LeaseCommand, Operation, Write, WriteAttached,
+};
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 
@@ -17,6 +19,7 @@ use super::super::placement::{self, Balance, GroupMeasure, Measured, NodeMeasure
 use super::super::reconciler::{self, Desired, Membership, Progress, Step};
 use super::super::sessions::Bounds;
 use super::super::shard::ShardState;
+use super::super::shard::leases::{FoundExpiry, FoundLease, grant_number};
 use super::{batch, golden, letter, node, open, session, uuid, write};
 
 #[test]
@@ -32,6 +35,11 @@ fn holders() {
 #[test]
 fn keys() {
     golden::check("keys.txt", shard_script());
+}
+
+#[test]
+fn leases() {
+    golden::check("leases.txt", shard_script());
 }
 
 #[test]
@@ -101,6 +109,16 @@ fn shard_script() -> impl FnMut(&str) -> String {
                 }
                 None => "nothing".into(),
             },
+            "expiry" => match state.expiry(words[1].as_bytes()) {
+                FoundExpiry::Absent => "absent".into(),
+                FoundExpiry::Never => "never".into(),
+                FoundExpiry::At { deadline_ms, ttl_ms } => format!("at {deadline_ms}, {ttl_ms} ms"),
+                FoundExpiry::Lease(lease) => show_lease(&lease),
+            },
+            "leases" => {
+                let leases = state.leases_after(LeaseId(0));
+                leases.map(|lease| show_lease(&lease) + "\n").collect()
+            }
             "show" => {
                 let counts = state.counts();
                 format!(
@@ -137,6 +155,47 @@ fn shard_command(words: &[&str]) -> Vec<u8> {
             })
         }
         "open" => open(session(letter(words[1]))),
+        "grant" | "revoke" => {
+            // grant SESSION SERIAL LEASE TTL
+            let lease = LeaseId(words[3].parse().expect("a lease"));
+            let action = match words[0] {
+                "grant" => LeaseAction::Grant { ttl_ms: words[4].parse().expect("a time") },
+                _ => LeaseAction::Revoke,
+            };
+            let (session, settled) = (session(letter(words[1])), Serial(settled));
+            let serial = Serial(serial());
+            codec::encode_vec(&Command::Lease(LeaseCommand {
+                session,
+                serial,
+                settled,
+                lease,
+                action,
+            }))
+        }
+        // expire, or expire LEASE SESSION SERIAL of its grant
+        "expire" if words.len() == 1 => codec::encode_vec(&Command::Expire(Expire::Keys)),
+        "expire" => {
+            let lease = LeaseId(words[1].parse().expect("a lease"));
+            let serial = words[3].parse().expect("a serial");
+            let grant = grant_number(session(letter(words[2])), Serial(serial));
+            codec::encode_vec(&Command::Expire(Expire::Lease { lease, grant }))
+        }
+        "put" if option(words, "lease").is_some() || option(words, "ttl").is_some() => {
+            let attach = match option(words, "ttl") {
+                Some(ttl) => Attach::Ttl(ttl.parse().expect("a time")),
+                None => Attach::Lease(LeaseId(number(words, "lease", 0))),
+            };
+            let write = Write {
+                session: session(letter(words[1])),
+                serial: Serial(serial()),
+                settled: Serial(settled),
+                after: Stamp(0),
+                condition,
+                key: words[3].as_bytes(),
+                operation: Operation::Put(words[4].as_bytes()),
+            };
+            codec::encode_vec(&Command::WriteAttached(WriteAttached { write, attach }))
+        }
         "put" => {
             let put = Operation::Put(words[4].as_bytes());
             let key = words[3].as_bytes();
@@ -151,6 +210,12 @@ fn shard_command(words: &[&str]) -> Vec<u8> {
     }
 }
 
+fn show_lease(lease: &FoundLease) -> String {
+    let FoundLease { id, ttl_ms, ending, keys, .. } = lease;
+    let ending = if *ending { ", ending" } else { "" };
+    format!("lease {} of {ttl_ms} ms, keys {keys}{ending}", id.0)
+}
+
 fn show_result(result: &CommandResult) -> String {
     match result {
         CommandResult::Written { revision, existed } => {
@@ -162,6 +227,18 @@ fn show_result(result: &CommandResult) -> String {
             format!("transacted {revision}{}", if *succeeded { "" } else { ", otherwise" })
         }
         CommandResult::Unfit { operation, why } => format!("operation {operation}: {why}"),
+        CommandResult::Granted { revision } => format!("granted at {revision}"),
+        CommandResult::Revoked { revision, deleted, left } => {
+            format!("revoked {revision}, deleted {deleted}, left {left}")
+        }
+        CommandResult::NoLease { lease } => format!("no lease {}", lease.0),
+        CommandResult::LeaseExists { lease } => format!("lease {} exists", lease.0),
+        CommandResult::TooManyLeases { own } => {
+            format!("too many leases{}", if *own { ", own" } else { "" })
+        }
+        CommandResult::Expired { deleted, more } => {
+            format!("expired {deleted}{}", if *more { ", more" } else { "" })
+        }
         CommandResult::SessionOpened => "opened".into(),
         CommandResult::SessionExpired => "expired".into(),
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),

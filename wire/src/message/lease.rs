@@ -63,8 +63,13 @@ pub enum Expire {
     /// Keys whose own expiry has passed by the clock of the log. Those with the earliest expiry go
     /// first.
     Keys,
-    /// A lease and its keys.
-    Lease(LeaseId),
+    /// A lease and its keys, unless another lease has been granted under its id since.
+    Lease {
+        /// The lease.
+        lease: LeaseId,
+        /// The number that the state of the shard gave its grant.
+        grant: u64,
+    },
 }
 
 /// A lease in one shard.

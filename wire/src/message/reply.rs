@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::{PartReceipt, PrepareAnswer, Resolution};
 use super::history::{Cut, Version, Versions};
+use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
@@ -182,6 +183,8 @@ pub enum Answer {
     KeyExpiry(Receipt, KeyExpiry),
     /// To [`RequestBody::Cut`](super::RequestBody::Cut). The receipt has the revision of the cut.
     Cut(Receipt, Cut),
+    /// To [`RequestBody::Keyspaces`](super::RequestBody::Keyspaces).
+    Keyspaces(Vec<KeyspaceUse>),
     /// To a transaction over several shards that was executed.
     TransactedOver {
         /// The receipt of its home. Its revision is that of the transaction's writes there, or the
@@ -330,5 +333,23 @@ pub enum Refusal {
         own: bool,
         /// The limit in each shard.
         limit: u64,
+    },
+    /// The write would add to a shard that has reached its share of its keyspace's quota. No
+    /// effect.
+    #[error(
+        "over quota: the shard has {used} bytes of keys and values, and its share of the \
+         keyspace's quota is {limit}; deletes are taken"
+    )]
+    OverQuota {
+        /// Size of the keys and values of the shard, in bytes.
+        used: u64,
+        /// The share of the shard in the quota, in bytes.
+        limit: u64,
+    },
+    /// The shard was dropped with its keyspace, for good. No effect that anyone can see.
+    #[error("shard {shard} was dropped with its keyspace")]
+    Dropped {
+        /// The shard.
+        shard: GroupId,
     },
 }

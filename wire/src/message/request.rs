@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, LeaseId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::history::Cut;
 use super::placement::Measures;
 use super::read::ReadMode;
 use super::scan::Span;
+use crate::network::{KeyspaceChange, KeyspaceSettings};
 use crate::region::Region;
 
 /// One request on a stream.
@@ -225,6 +227,27 @@ pub enum RequestBody {
         /// The moment, at most as far ahead of the node's clock as the stamp of a write may be.
         moment: Stamp,
     },
+    /// From an administrator: create a keyspace. The answer comes once its shards have primaries.
+    CreateKeyspace {
+        /// Chosen at random by the client and kept through all attempts, so that a repeated request
+        /// finds its own keyspace.
+        creation: Uuid,
+        /// The name.
+        name: String,
+        /// The settings.
+        settings: KeyspaceSettings,
+    },
+    /// From an administrator: change the settings of a keyspace.
+    SetKeyspace {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The change.
+        change: KeyspaceChange,
+    },
+    /// From an administrator: drop a keyspace with everything in it.
+    DropKeyspace(KeyspaceId),
+    /// The keyspaces and their use.
+    Keyspaces,
 }
 
 impl RequestBody {
@@ -241,7 +264,10 @@ impl RequestBody {
             | Self::HandOver { .. }
             | Self::Drain { .. }
             | Self::Rebalance
-            | Self::Compact { .. } => true,
+            | Self::Compact { .. }
+            | Self::CreateKeyspace { .. }
+            | Self::SetKeyspace { .. }
+            | Self::DropKeyspace(_) => true,
             Self::View
             | Self::Status
             | Self::Read { .. }
@@ -261,7 +287,8 @@ impl RequestBody {
             | Self::KeepAlive { .. }
             | Self::Leases { .. }
             | Self::LeaseInfo { .. }
-            | Self::KeyTtl { .. } => false,
+            | Self::KeyTtl { .. }
+            | Self::Keyspaces => false,
         }
     }
 }

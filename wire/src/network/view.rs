@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Term};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision, Term};
 use serde::{Deserialize, Serialize};
 
+use super::keyspace::KeyspaceInfo;
 use super::settings::{Delays, LinkDelay, Settings};
 use crate::region::Region;
 
@@ -56,7 +57,9 @@ pub struct NodeInfo {
 pub struct ShardInfo {
     /// Its Raft group.
     pub group: GroupId,
-    /// The smallest hash that belongs to it. It ends where the next shard begins.
+    /// The keyspace of its keys.
+    pub keyspace: KeyspaceId,
+    /// The smallest hash that belongs to it. It ends where the next shard of its keyspace begins.
     pub first_hash: u64,
     /// Its leader, as far as the sender knows.
     pub primary: Option<NodeId>,
@@ -77,7 +80,13 @@ pub struct NetworkView {
     pub coordinator: Option<NodeId>,
     /// All nodes that were not removed.
     pub nodes: Vec<NodeInfo>,
-    /// All shards, by ascending `first_hash`; the first one's is zero.
+    /// The revision of the directory that this view shows; views of a later one have newer
+    /// keyspaces.
+    pub revision: Revision,
+    /// All keyspaces, by ascending id.
+    pub keyspaces: Vec<KeyspaceInfo>,
+    /// All shards, by ascending keyspace and then `first_hash`; the first one's of each keyspace is
+    /// zero.
     pub shards: Vec<ShardInfo>,
     /// The settings that the nodes share.
     pub settings: Settings,
@@ -92,11 +101,26 @@ impl NetworkView {
         self.nodes.iter().find(|node| node.id == id)
     }
 
-    /// The shard that a key belongs to.
-    ///
-    /// `None` only if the view has no shards: the network is not bootstrapped yet.
-    pub fn shard_of(&self, key: &[u8]) -> Option<&ShardInfo> {
-        shard_of(&self.shards, key_hash(key))
+    /// The shard of a keyspace that a key belongs to; `None` if the view has no such keyspace.
+    pub fn shard_of(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<&ShardInfo> {
+        shard_of(&self.shards, keyspace, key_hash(key))
+    }
+
+    /// The shards of a keyspace, by ascending `first_hash`.
+    pub fn shards_of(&self, keyspace: KeyspaceId) -> &[ShardInfo] {
+        let first = self.shards.partition_point(|shard| shard.keyspace < keyspace);
+        let after = self.shards.partition_point(|shard| shard.keyspace <= keyspace);
+        self.shards.get(first..after).unwrap_or_default()
+    }
+
+    /// The keyspace with that id.
+    pub fn keyspace(&self, id: KeyspaceId) -> Option<&KeyspaceInfo> {
+        self.keyspaces.iter().find(|keyspace| keyspace.id == id)
+    }
+
+    /// The keyspace with that name.
+    pub fn keyspace_named(&self, name: &str) -> Option<&KeyspaceInfo> {
+        self.keyspaces.iter().find(|keyspace| keyspace.name == name)
     }
 }
 
@@ -118,10 +142,13 @@ impl Delays {
     }
 }
 
-/// The shard whose range contains `hash`. `shards` must ascend by `first_hash`.
-fn shard_of(shards: &[ShardInfo], hash: u64) -> Option<&ShardInfo> {
-    let after = shards.partition_point(|shard| shard.first_hash <= hash);
-    after.checked_sub(1).map(|index| &shards[index])
+/// The shard of a keyspace whose range contains `hash`. `shards` must ascend by keyspace and
+/// `first_hash`.
+fn shard_of(shards: &[ShardInfo], keyspace: KeyspaceId, hash: u64) -> Option<&ShardInfo> {
+    let after =
+        shards.partition_point(|shard| (shard.keyspace, shard.first_hash) <= (keyspace, hash));
+    let shard = after.checked_sub(1).and_then(|index| shards.get(index));
+    shard.filter(|shard| shard.keyspace == keyspace)
 }
 
 /// The hash that places a key: XXH3 with 64 bits and seed 0.
@@ -133,7 +160,12 @@ pub fn key_hash(key: &[u8]) -> u64 {
 
 /// The smallest hash of each of `count` shards of equal size.
 pub fn shard_starts(count: u32) -> impl Iterator<Item = u64> {
-    (0..count).map(move |index| ((u128::from(index) << 64) / u128::from(count.max(1))) as u64)
+    (0..count).map(move |index| shard_start(index, count))
+}
+
+/// The smallest hash of one of `count` shards of equal size, counted from zero.
+pub fn shard_start(index: u32, count: u32) -> u64 {
+    ((u128::from(index) << 64) / u128::from(count.max(1))) as u64
 }
 
 #[cfg(test)]

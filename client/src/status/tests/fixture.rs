@@ -90,6 +90,7 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         .collect();
     let shard = |group| ShardInfo {
         group: GroupId(group),
+        keyspace: Default::default(),
         first_hash: u64::from(group - 1) << 63,
         primary: Some(id(1)),
         voters: voters.to_vec(),
@@ -100,6 +101,8 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         term: Term(4),
         coordinator: Some(id(1)),
         nodes: (1..=3).map(|number| info(number, NodeState::Live)).collect(),
+        revision: Default::default(),
+        keyspaces: Vec::new(),
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: Vec::new(),

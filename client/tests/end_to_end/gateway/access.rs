@@ -39,6 +39,13 @@ async fn a_token_is_required_and_can_be_revoked() {
     let with = [("authorization", reading.as_str())];
     assert_eq!(http.send("PUT", &url, &with, "w").await.status, 403);
     assert_eq!(http.send("GET", &url, &with, "").await.body, b"v");
+    let transact = async |op: &str| {
+        let body = format!(r#"{{"then":[{{"op":"{op}","key":"k"}}]}}"#);
+        http.send("POST", &gateway.url("/v1/txn"), &with, body).await.status
+    };
+    assert_eq!((transact("get").await, transact("delete").await), (200, 403));
+    let increment = gateway.url("/v1/increment/k");
+    assert_eq!(http.send("POST", &increment, &with, "").await.status, 403);
     client.revoke(holder).await.unwrap();
     eventually("the revoked token is still accepted", async || {
         let status = http.send("GET", &url, &with, "").await.status;

@@ -5,6 +5,100 @@ use super::browser::Browser;
 use crate::harness::{Load, Network};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_versions_and_follows_changes() {
+    let network = Network::with(serde_json::json!({ "shards": 1 }), 3).await;
+    let mut gateway = Gateway::start(&network).await;
+    let client = network.client().await;
+    for value in ["red", "green", "dark <b>blue</b>"] {
+        client.write("color", value).await.unwrap();
+    }
+    client.delete("color").await.unwrap();
+    let latest = client.write("color", "violet").await.unwrap().receipt.revision;
+    client.write("user/1", "Ada").await.unwrap();
+    let url = gateway.url("/#keys");
+    let Some(mut browser) = Browser::open(&network.path(""), &url).await else {
+        println!("SKIPPED: there is no Chromium");
+        return;
+    };
+    let press = |text: &str| {
+        format!(
+            "[...document.querySelectorAll('#found button')].find(it => it.textContent === '{text}').click()"
+        )
+    };
+    browser.until("document.querySelectorAll('#found button').length === 2").await;
+    browser.evaluate(&press("color")).await;
+    browser.until("document.querySelectorAll('#version-rows tr').length === 5").await;
+    let rows = "[...document.querySelectorAll('#version-rows .value')].map(it => it.textContent)";
+    let rows = browser.evaluate(rows).await;
+    let values = ["violet", "deleted", "dark <b>blue</b>", "green", "red"];
+    assert_eq!(rows, serde_json::json!(values));
+    browser.picture("versions", 1200, 1200, false).await;
+
+    // The value at a revision is shown; a put of it replaces only the value that was the latest.
+    browser.evaluate("document.querySelectorAll('#version-rows button')[3].click()").await;
+    browser
+        .until(
+            "at('value').value === 'green' && at('said').textContent.startsWith('As of revision ')",
+        )
+        .await;
+    browser.evaluate("at('read-at').value = '999999'; at('show-at').click()").await;
+    browser.until("at('said').textContent.includes('is not there yet')").await;
+    assert_eq!(browser.evaluate("at('said').className").await, "bad");
+    let list_at = format!("at('list-at').value = '{latest}'; at('find').requestSubmit()");
+    browser.evaluate(&list_at).await;
+    browser.until("document.querySelectorAll('#found button').length === 1").await;
+    browser.until("at('listed').textContent.startsWith('As of revision ')").await;
+    browser.evaluate("at('list-at').value = ''; at('find').requestSubmit()").await;
+    browser.until("document.querySelectorAll('#found button').length === 2").await;
+
+    // Changes are shown as they happen: in the list, in the editor and among the versions.
+    browser.evaluate("at('get').click()").await;
+    browser.until("at('value').value === 'violet'").await;
+    browser.evaluate("at('follow').click()").await;
+    browser.until("at('following').textContent.startsWith('live, at ')").await;
+    client.write("color", "orange").await.unwrap();
+    client.write("user/0", "Grace").await.unwrap();
+    client.delete("user/1").await.unwrap();
+    browser.until("document.querySelectorAll('#changed li').length === 3").await;
+    let found = "[...document.querySelectorAll('#found button')].map(it => it.textContent).join()";
+    browser.until(&format!("{found} === 'color,user/0'")).await;
+    browser.until("at('value').value === 'orange'").await;
+    assert_eq!(browser.evaluate("document.querySelectorAll('#version-rows tr').length").await, 6);
+    // What was typed stays.
+    browser.evaluate("at('value').value = 'mine'").await;
+    client.write("color", "pink").await.unwrap();
+    browser.until("at('said').textContent.startsWith('The key was changed at revision ')").await;
+    assert_eq!(browser.evaluate("at('value').value").await, "mine");
+    for (picture, width, height, dark) in
+        [("follow", 1200, 1400, true), ("follow-phone", 390, 2300, false)]
+    {
+        browser.picture(picture, width, height, dark).await;
+    }
+
+    // A gateway that comes back is asked for what was missed, once.
+    let address = gateway.address.to_string();
+    assert!(gateway.process.stop().await.success());
+    browser.until("at('following').textContent.includes('; resuming after ')").await;
+    client.write("missed", "1").await.unwrap();
+    client.write("missed", "2").await.unwrap();
+    let _gateway = Gateway::start_at(&network, &address, &[]).await;
+    browser.until("document.querySelectorAll('#changed li').length === 6").await;
+    browser.until("at('following').textContent.startsWith('live, at ')").await;
+    let first = "document.querySelector('#changed li').textContent";
+    let first = browser.evaluate(first).await;
+    assert!(first.as_str().unwrap().contains("missed2"), "{first}");
+    browser
+        .until("document.querySelector('#found button[aria-current=true]').textContent === 'color'")
+        .await;
+    browser.evaluate("at('follow').click()").await;
+    assert_eq!(browser.evaluate("at('changes').hidden").await, true);
+    // The browser itself reports requests that fail, and nothing else went wrong.
+    let unexpected = |it: &&String| !it.contains("Failed to load resource");
+    let complaints: Vec<&String> = browser.complaints().iter().filter(unexpected).collect();
+    assert_eq!(complaints, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_a_failover_and_writes_a_key() {
     let mut network = Network::alone(serde_json::json!({}), 3).await;
     let gateway = Gateway::start(&network).await;

@@ -202,3 +202,62 @@ async fn a_network_without_a_majority_is_unavailable() {
     assert_eq!(http.send("GET", &url("/readyz"), &[], "").await.status, 503);
     assert_eq!(http.send("GET", &url("/livez"), &[], "").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_increments_and_appends() {
+    let network = Network::start(3).await;
+    let gateway = Gateway::start(&network).await;
+    for http2 in [false, true] {
+        let http = Http::new(http2);
+        let transact = async |body: String| {
+            let answer = http.send("POST", &gateway.url("/v1/txn"), &[], body).await;
+            (answer.status, answer.json())
+        };
+        let order = format!(
+            r#"{{"if":[{{"key":"order-{http2}","exists":false}}],
+                "then":[{{"op":"put","key":"order-{http2}","value_base64":"/w=="}}],
+                "else":[{{"op":"get","key":"order-{http2}"}}]}}"#
+        );
+        let (status, said) = transact(order.clone()).await;
+        assert_eq!((status, said["branch"].as_str()), (200, Some("then")), "{said}");
+        let revision = said["revision"].as_u64();
+        let (status, said) = transact(order).await;
+        assert_eq!((status, said["branch"].as_str()), (200, Some("else")), "{said}");
+        assert_eq!(said["results"][0]["revision"].as_u64(), revision);
+        assert_eq!(said["results"][0]["value_base64"].as_str(), Some("/w=="));
+        for (body, expected, code) in [
+            (
+                r#"{"then":[{"op":"put","key":"a","value":""},{"op":"delete","key":"a"}]}"#,
+                400,
+                "invalid",
+            ),
+            (
+                r#"{"if":[{"key":"none","exists":true}],"then":[{"op":"get","key":"none"}]}"#,
+                409,
+                "conflict",
+            ),
+            (r#"{"then":[{"op":"increment","key":"word"}]}"#, 409, "unfit"),
+        ] {
+            http.send("PUT", &gateway.url("/v1/kv/word"), &[], "blue").await;
+            let (status, said) = transact(body.into()).await;
+            assert_eq!((status, said["code"].as_str()), (expected, Some(code)), "{said}");
+        }
+        let long = "x".repeat(LIMIT + 1);
+        let put = format!(r#"{{"then":[{{"op":"put","key":"a","value":"{long}"}}]}}"#);
+        let (status, said) = transact(put).await;
+        assert_eq!((status, said["code"].as_str()), (413, Some("transaction-too-large")));
+
+        let visits = gateway.url(&format!("/v1/increment/visits%2F{http2}?by=20"));
+        let sum = http.send("POST", &visits, &[], "").await;
+        assert_eq!((sum.status, sum.body.as_slice()), (200, &b"20"[..]));
+        let tag = sum.field("etag").to_owned();
+        let again = http.send("POST", &visits, &[("if-match", &tag)], "").await;
+        assert_eq!((again.status, again.body.as_slice()), (200, &b"40"[..]));
+        assert_eq!(http.send("POST", &visits, &[("if-match", &tag)], "").await.status, 412);
+        let log = gateway.url(&format!("/v1/append/log-{http2}"));
+        assert_eq!(http.send("POST", &log, &[], "one\n").await.status, 201);
+        assert_eq!(http.send("POST", &log, &[], "two\n").await.status, 204);
+        let read = http.send("GET", &gateway.url(&format!("/v1/kv/log-{http2}")), &[], "").await;
+        assert_eq!(read.body, b"one\ntwo\n");
+    }
+}

@@ -363,7 +363,8 @@ impl Lab {
         work.more(100).await;
         self.settled().await;
         let now_ns = work.workload.now_ns();
-        let history = work.workload.finish(&work.clients[0]).await;
+        let dkv_drill::workload::Work { history, followed, problems } =
+            work.workload.finish(&work.clients[0]).await;
         for client in work.clients {
             client.close().await;
         }
@@ -384,6 +385,8 @@ impl Lab {
             let kept = std::fs::File::create(&file).and_then(|file| history.write(file));
             panic!("{report}kept in {}: {kept:?}", file.display());
         }
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(followed.is_equal, "{followed:?}");
         history
     }
 }

@@ -142,7 +142,8 @@ fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
     let mut script = script();
     let (condition, write_id, after) = (Condition::Absent, None, Stamp(0));
     let (key, value) = (key(), None);
-    let kind = RequestKind::Write { condition, everywhere: false, key, value, write_id, after };
+    let (everywhere, attach) = (false, None);
+    let kind = RequestKind::Write { condition, everywhere, key, value, attach, write_id, after };
     let id = script.submit(kind);
     script.event(&["reply", "n1", "1", &(id + 1).to_string(), "done"]);
     script.sent_to();

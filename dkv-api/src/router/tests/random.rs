@@ -63,7 +63,7 @@ struct World {
 
 fn has_effect(payload: &Payload) -> bool {
     match payload {
-        Payload::Write { .. } | Payload::Transact { .. } => true,
+        Payload::Write { .. } | Payload::Transact { .. } | Payload::Lease { .. } => true,
         // No node accepts a deposit without a stamp.
         Payload::Plain(RequestBody::Deposit { stamp, .. }) => *stamp != Stamp(0),
         Payload::Plain(_) => false,

@@ -19,6 +19,26 @@ async function document_of(path) {
   return answer.json();
 }
 
+/** Hands each server-sent event of an answer to `hear`, until the answer ends. */
+async function each_event(answer, hear) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    events.forEach(hear);
+  }
+}
+
+/** The value of a field of a server-sent event. */
+function event_field(event, name) {
+  const start = `${name}: `;
+  return event.split("\n").find((row) => row.startsWith(start))?.slice(start.length);
+}
+
 /** The message of a failed answer, in one line. */
 async function problem(answer) {
   try {

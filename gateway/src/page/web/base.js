@@ -51,5 +51,8 @@ function age(ms) {
   return `${Math.floor(s / 86400)} d`;
 }
 
+/** Formats a date and time in UTC. */
+const moment = (at_ms) => (at_ms == null ? "–" : new Date(at_ms).toISOString().slice(0, 23).replace("T", " "));
+
 /** Formats a time of the gateway's clock, in UTC. */
 const clock = (at_ms, seconds = true) => new Date(at_ms).toISOString().slice(11, seconds ? 19 : 16);

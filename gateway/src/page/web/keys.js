@@ -53,7 +53,8 @@ function key_now() {
   return loaded && loaded.shown === text ? loaded.key : text_to_bytes(text);
 }
 
-function fill(key, value, about, etag) {
+/** Shows a value; `etag` is that of the latest value of the key, `revision` that of this one. */
+function fill(key, value, about, etag, revision = null) {
   const shown = name_of(key);
   const text = value === null ? "" : editable(value);
   at("key").value = shown;
@@ -62,10 +63,30 @@ function fill(key, value, about, etag) {
   at("put").disabled = text === null;
   const part = value?.length > SHOWN_BYTES_MAX ? `; only the first ${bytes(SHOWN_BYTES_MAX)} are shown` : "";
   at("about").textContent = text === null ? `${about}; not plain text, so it cannot be edited here${part}` : about;
-  loaded = { key, shown, etag };
-  for (const button of at("found").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(button.textContent === shown));
+  loaded = { key, shown, etag, revision, text: at("value").value, is_past: false };
+  at("read-at").value = "";
+  mark_keys();
+  mark_version();
+}
+
+/** Marks the key of the editor in the list. */
+function mark_keys() {
+  for (const row of at("found").children) {
+    const is_current = loaded !== null && same_bytes(row.key, loaded.key);
+    row.firstElementChild.setAttribute("aria-current", String(is_current));
   }
+}
+
+/** The row of a key in the list. */
+function key_row(key) {
+  const button = make("button", { type: "button", "aria-current": "false" }, name_of(key));
+  button.addEventListener("click", () => busy(() => {
+    const revision = at("list-at").value;
+    return revision ? get_at(key, revision) : get(key);
+  }));
+  const row = make("li", {}, button);
+  row.key = key;
+  return row;
 }
 
 const about_answer = (answer, length) =>
@@ -75,12 +96,18 @@ async function get(key) {
   const answer = await ask(path_of(key));
   if (answer.status === 404) {
     fill(key, null, "no such key", null);
-    return say("This key does not exist. Put creates it.");
+    say("This key does not exist. Put creates it.");
+    return show_versions(key);
   }
   if (!answer.ok) return say(await problem(answer), true);
   const value = new Uint8Array(await answer.arrayBuffer());
-  fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"));
+  fill_latest(key, value, answer);
   say("");
+  await show_versions(key);
+}
+
+function fill_latest(key, value, answer) {
+  fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"), Number(answer.headers.get("Dkv-Revision")));
 }
 
 async function put(key) {
@@ -94,9 +121,9 @@ async function put(key) {
   const answer = await ask(path_of(key), { method: "PUT", headers, body: value });
   if (answer.status === 412) return say("The key was changed in the meantime. Get loads the current value.", true);
   if (!answer.ok) return say(await problem(answer), true);
-  fill(key, value, about_answer(answer, value.length), answer.headers.get("ETag"));
+  fill_latest(key, value, answer);
   say(`Written at revision ${answer.headers.get("Dkv-Revision")}.`);
-  await list();
+  await Promise.all([list(), show_versions(key)]);
 }
 
 async function remove(key) {
@@ -106,25 +133,37 @@ async function remove(key) {
   if (!answer.ok) return say(await problem(answer), true);
   fill(key, null, "deleted", null);
   say("Deleted.");
-  await list();
+  await Promise.all([list(), show_versions(key)]);
 }
 
 let next = null;
 
+/** The prefix in the form, percent-encoded. */
+const prefix_now = () => [...text_to_bytes(at("prefix").value)].map((byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
+
 async function list(target) {
   const more = target !== undefined;
-  const prefix = [...text_to_bytes(at("prefix").value)].map((byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
-  const page = await document_of(target ?? `/v1/kv?values=false&limit=${FOUND_AT_ONCE}&prefix=${prefix}`);
-  if (!more) at("found").replaceChildren();
-  for (const pair of page.pairs) {
-    const key = pair.key === undefined ? from_base64(pair.key_base64) : text_to_bytes(pair.key);
-    const button = make("button", { type: "button", "aria-current": "false" }, name_of(key));
-    button.addEventListener("click", () => busy(() => get(key)));
-    at("found").append(make("li", {}, button));
+  at("listed").textContent = "";
+  at("listed").className = "quiet";
+  const revision = at("list-at").value ? `&revision=${at("list-at").value}` : "";
+  try {
+    const page = await document_of(target ?? `/v1/kv?values=false&limit=${FOUND_AT_ONCE}&prefix=${prefix_now()}${revision}`);
+    if (!more) at("found").replaceChildren();
+    at("found").append(...page.pairs.map((pair) => key_row(bytes_of(pair, "key"))));
+    next = page.next;
+    mark_keys();
+    if (revision) at("listed").textContent = `As of revision ${at("list-at").value}.`;
+  } catch (error) {
+    // Keys of another prefix or revision would pass for the answer.
+    if (!more) {
+      at("found").replaceChildren();
+      next = null;
+    }
+    at("listed").textContent = error.message;
+    at("listed").className = "bad";
   }
-  next = page.next;
   at("more").hidden = next === null;
-  at("found-none").hidden = at("found").children.length > 0;
+  at("found-none").hidden = at("found").children.length > 0 || at("listed").className === "bad";
 }
 
 /** Runs an operation, and shows its error. */
@@ -161,6 +200,8 @@ at("new").addEventListener("click", () => {
   at("editor").reset();
   at("value").readOnly = at("put").disabled = false;
   at("about").textContent = "";
+  hide_versions();
+  mark_keys();
   say("");
   at("key").focus();
 });

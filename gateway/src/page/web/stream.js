@@ -22,11 +22,10 @@ function show_now() {
 
 /** Handles one server-sent event. */
 function hear(text) {
-  const of = (name) => text.split("\n").find((row) => row.startsWith(name))?.slice(name.length);
-  const data = of("data: ");
+  const data = event_field(text, "data");
   if (!data) return;
   const told = JSON.parse(data);
-  if (of("event: ") === "history") {
+  if (event_field(text, "event") === "history") {
     past.samples = told.samples;
     past.events.clear();
   } else {
@@ -53,16 +52,7 @@ async function listen() {
     const answer = await ask("/page/events", { signal: mine.signal });
     if (!answer.ok) throw Object.assign(new Error(await problem(answer)), { status: answer.status });
     signed_in();
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      text += value;
-      const events = text.split("\n\n");
-      text = events.pop();
-      events.forEach(hear);
-    }
+    await each_event(answer, hear);
     trouble = "the gateway closed the connection";
   } catch (error) {
     if (mine.signal.aborted) return;

@@ -1,7 +1,9 @@
 //! The operations of a batch: their JSON, and their check.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use dkv_api::{Condition, Level, ReadOptions, Revision, WriteOptions};
+use dkv_api::{Attach, Condition, Level, ReadOptions, Revision, WriteOptions};
 use serde::Deserialize;
 
 use crate::bytes_json::{self, BytesError, Encoding};
@@ -34,6 +36,10 @@ pub(super) struct Operation {
     if_revision: Option<Whole>,
     #[serde(default, deserialize_with = "some")]
     consistency: Option<Consistency>,
+    #[serde(default, deserialize_with = "some")]
+    ttl_ms: Option<Whole>,
+    #[serde(default, deserialize_with = "some")]
+    lease: Option<String>,
 }
 
 /// Deserializes a member that is present; `null` is not a value.
@@ -52,10 +58,7 @@ impl TryFrom<serde_json::Number> for Whole {
     type Error = &'static str;
 
     fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
-        /// Two to the power of 64.
-        const END: f64 = 18_446_744_073_709_551_616.0;
-        let float = number.as_f64().filter(|it| it.fract() == 0.0 && (0.0..END).contains(it));
-        number.as_u64().or(float.map(|it| it as u64)).map(Self).ok_or("must be a whole number")
+        bytes_json::whole(&number).map(Self).ok_or("must be a whole number")
     }
 }
 
@@ -120,6 +123,12 @@ pub(super) enum OperationError {
     TwoConditions,
     #[error("a get takes neither a value nor a condition")]
     GetWithValue,
+    #[error("give either ttl_ms or lease, not both")]
+    TwoLives,
+    #[error("only a put takes ttl_ms or lease")]
+    LifeOfNoPut,
+    #[error(transparent)]
+    Lease(#[from] dkv_base::id::BadLeaseId),
     #[error("a delete takes no value")]
     DeleteWithValue,
 }
@@ -132,8 +141,8 @@ impl Operation {
 
     /// Checks the operation.
     pub(super) fn check(self) -> Result<Checked, OperationError> {
-        let Self { op, key, key_base64, value, value_base64, condition, if_revision, consistency } =
-            self;
+        let Self { op, key, key_base64, value, value_base64, condition, .. } = self;
+        let Self { if_revision, consistency, ttl_ms, lease, .. } = self;
         let key = bytes_json::take("key", key, key_base64)?.ok_or(OperationError::NoKey)?;
         if key.is_empty() {
             return Err(OperationError::EmptyKey);
@@ -149,7 +158,14 @@ impl Operation {
         let level = consistency.map_or(Level::Strong, Into::into);
         let has_condition = condition.is_some();
         let condition = condition.unwrap_or(Condition::Always);
-        let options = WriteOptions::default().level(level).condition(condition);
+        let mut options = WriteOptions::default().level(level).condition(condition);
+        options.attach = match (ttl_ms, lease) {
+            (None, None) => None,
+            _ if op != OperationKind::Put => return Err(OperationError::LifeOfNoPut),
+            (Some(Whole(ms)), None) => Some(Attach::Ttl(Duration::from_millis(ms))),
+            (None, Some(lease)) => Some(Attach::Lease(lease.parse()?)),
+            (Some(_), Some(_)) => return Err(OperationError::TwoLives),
+        };
         let action = match (op, value) {
             (OperationKind::Get, None) if !has_condition => Action::Get(level.into()),
             (OperationKind::Get, _) => return Err(OperationError::GetWithValue),

@@ -36,7 +36,13 @@ async fn order(node: &Node, command: DirectoryCommand) {
 /// Announces another node, which cannot be reached.
 async fn announce_another(node: &Node) -> NodeId {
     until("the network does not begin", || node.view().is_some()).await;
-    until("nobody leads", || node.group(SHARD).is_some_and(|group| group.leads())).await;
+    let has_begun = || {
+        let begun = node.replicas().with_directory(|directory| {
+            directory.groups().get(&SHARD).is_some_and(|plan| plan.started)
+        });
+        begun.unwrap_or_default()
+    };
+    until("the shard does not begin", has_begun).await;
     let (id, address) = (NodeId::random(), SocketAddr::from(([127, 0, 0, 1], 9)));
     let other = Announcement { id, name: "other".into(), address, region: None };
     order(node, DirectoryCommand::Announce(other)).await;

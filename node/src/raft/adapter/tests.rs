@@ -19,7 +19,7 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     let elect = async {
         // Elect only after the proposal has found no leader.
         tokio::task::yield_now().await;
-        initialize(raft, replica.id).await
+        initialize(raft, &[replica.id].into()).await
     };
     let (proposed, elected) = tokio::join!(biased; propose, elect);
     elected.unwrap();

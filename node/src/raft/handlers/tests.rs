@@ -251,7 +251,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
 #[tokio::test]
 async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
     let replica = TestReplica::start().await;
-    initialize(&replica.raft, replica.id).await.unwrap();
+    initialize(&replica.raft, &[replica.id].into()).await.unwrap();
     let mut metrics = MetricsWatch::of(&replica.raft);
     let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader);
     tokio::time::timeout(PATIENCE, leads).await.unwrap().unwrap();

@@ -202,7 +202,7 @@ async fn late_acknowledgements_of_older_entries_confirm_no_leader() {
     for voter in voters {
         leader.peers.learn(voter.id, voter.endpoint.local_address().unwrap());
     }
-    initialize(&leader.raft, leader.id).await.unwrap();
+    initialize(&leader.raft, &[leader.id].into()).await.unwrap();
     let metrics = MetricsWatch::of(&leader.raft);
     until("it does not lead", || metrics.borrow().current_leader == Some(leader.id)).await;
     until("it has begun nothing", || metrics.borrow().local_committed.is_some()).await;

@@ -57,6 +57,7 @@ impl StateMachineHandle {
             }
         };
         current.position.applied = Some(log_id);
+        self.note_lease_news(current.state.as_shard());
         self.note_clock(current.state.clock_ms());
         self.shared.stamps.observe(current.state.stamp());
         if releases(&current.state) != before {

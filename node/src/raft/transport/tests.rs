@@ -83,7 +83,7 @@ async fn a_slow_learner_that_is_left_behind_gets_a_snapshot_and_the_log_is_purge
     let id = learner.identity.as_node().unwrap();
     leader.peers.learn(id, endpoint.local_address().unwrap());
 
-    initialize(&leader.raft, leader.id).await.unwrap();
+    initialize(&leader.raft, &[leader.id].into()).await.unwrap();
     let metrics = MetricsWatch::of(&leader.raft);
     until("it has no members", || metrics.borrow().last_applied.is_some()).await;
     until("it does not lead", || metrics.borrow().current_leader == Some(leader.id)).await;

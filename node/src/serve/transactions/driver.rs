@@ -242,6 +242,7 @@ impl Driver {
             Err(Refusal::Overloaded { .. }) if !is_home => {
                 Attempted::Again(format!("shard {shard} has too much to do"))
             }
+            Err(refusal @ Refusal::OverQuota { .. }) => Attempted::Answer(Err(refusal)),
             Err(Refusal::NotPrimary { .. } | Refusal::SessionExpired) if !is_home => {
                 Attempted::Again(format!("the primary of shard {shard} is changing"))
             }

@@ -90,6 +90,9 @@ pub(super) async fn propose_here(
     expires: Instant,
 ) -> Result<Answer, Refusal> {
     let (mut reply, answer) = ReplyTo::here();
+    if let Ok(prepared @ Command::Prepare(_)) = decode(&command) {
+        replica.check_quota(&prepared)?;
+    }
     if let Ok(Command::Prepare(prepare)) = decode(&command) {
         reply = with_foreseen(replica, command.slice_ref(prepare.body), reply);
     }

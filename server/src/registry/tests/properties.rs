@@ -78,6 +78,8 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         term: Term(term),
         coordinator: Some(node(sender)),
         nodes: chosen(members).map(info).collect(),
+        revision: Default::default(),
+        keyspaces: Vec::new(),
         shards: Vec::new(),
         settings: Settings::default(),
         denied: chosen(denied).map(|number| node(number).into()).collect(),

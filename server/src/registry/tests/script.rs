@@ -257,6 +257,8 @@ impl Script {
             term: Term(option("view-term").map_or(term, |term| term.parse().unwrap())),
             coordinator: Some(option("of").map_or(node, |node| NodeId(letter(node)))),
             nodes: nodes.collect(),
+            revision: Default::default(),
+            keyspaces: Vec::new(),
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.map(|id| HolderId(letter(&id.to_string()))).collect(),

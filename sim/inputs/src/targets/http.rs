@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use dkv_api::{
-    Condition, Error, GroupId, History, HistoryOptions, KeyRange, Level, NetworkStatus, NodeId,
-    Pair, ReadOptions, Receipt, Revision, ScanOptions, Term, Uuid, Value, ValueAt, WatchOptions,
-    WriteOptions, Written,
+    Condition, Error, GroupId, History, HistoryOptions, KeyRange, LeaseId, LeaseInfo, LeaseKeys,
+    Level, Lifetime, NetworkStatus, NodeId, OperationResult, Pair, ReadOptions, Receipt, Revision,
+    ScanOptions, Term, Transacted, Transaction, TransactionOperation, Unfit, Uuid, Value, ValueAt,
+    WatchOptions, WriteOptions, Written,
 };
 use dkv_base::sync;
 use dkv_gateway::{Access, App, Options, Store, WatchFeed};
@@ -73,7 +75,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let keys = format!("[{pair}]");
     let batch = r#"{"operations": [{"op": "put", "key": "a", "value": "b", "if": "absent"},
         {"op": "get", "key_base64": "YQ=="}, {"op": "delete", "key": "a", "if_revision": 1}]}"#;
-    let requests: [[&str; 4]; 18] = [
+    let transaction = r#"{"if": [{"key": "a", "value": "b", "relation": "!="}], "then": [
+        {"op": "put", "key": "a", "value_base64": "YQ=="}, {"op": "increment", "key": "n", "by": -1}],
+        "else": [{"op": "list", "prefix": "a", "limit": 2}]}"#;
+    let requests: [[&str; 4]; 26] = [
         ["PUT", "/v1/kv/a%2Fb", "if-none-match: *", "value"],
         ["GET", "/v1/kv/a/b?consistency=eventual&max_staleness=20&at_least=1", "", ""],
         ["PUT", "/v1/kv/k", "if-match: \"1\"", "value"],
@@ -83,6 +88,14 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         ["GET", "/v1/kv?prefix=a&limit=2&values=true", "", ""],
         ["GET", "/v1/kv?after=a%2F", "accept: application/json", ""],
         ["POST", "/v1/batch", json, batch],
+        ["POST", "/v1/txn", json, transaction],
+        ["POST", "/v1/increment/k?by=-2", "if-match: *", ""],
+        ["POST", "/v1/append/k", "", "more"],
+        ["POST", "/v1/leases?ttl=5000", "", ""],
+        ["PUT", "/v1/kv/k?ttl=500", "", "value"],
+        ["PUT", "/v1/kv/k?lease=7", "", "value"],
+        ["GET", "/v1/leases/7?limit=2", "", ""],
+        ["POST", "/v1/leases/7/keep", "", ""],
         ["GET", "/v1/kv/k", "range: bytes=0-1", ""],
         ["GET", "/livez", "", ""],
         ["PUT", "/kvs/bart", form, "val=a+b%26"],
@@ -95,7 +108,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     ];
     let joined =
         |requests: &[[&str; 4]]| join(requests.iter().flatten().map(|part| part.as_bytes()));
-    requests.windows(3).map(joined).chain([joined(&requests[14..17])]).collect()
+    requests.windows(3).map(joined).chain([joined(&requests[22..25])]).collect()
 }
 
 /// A store in memory. Clones share it.
@@ -184,6 +197,61 @@ impl Store for Memory {
 
     async fn delete(&self, key: &[u8], options: WriteOptions) -> Result<Written, Error> {
         self.change(key, None, options.condition)
+    }
+
+    /// Executes gets and puts, and finds everything else unfit.
+    async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
+        let mut results = Vec::new();
+        for (number, operation) in transaction.operations(true).iter().enumerate() {
+            results.push(match operation {
+                TransactionOperation::Get(_) => OperationResult::Got(None),
+                TransactionOperation::Put(key, value) => {
+                    self.change(key, Some(value.clone()), Condition::Always)?;
+                    let created = Revision(sync::lock(&self.0).revision);
+                    OperationResult::Put { created, version: 1 }
+                }
+                _ => {
+                    let operation = number as u32;
+                    return Err(Error::Unfit { operation, why: Unfit::NotANumber });
+                }
+            });
+        }
+        let receipt = receipt(sync::lock(&self.0).revision, Level::Strong);
+        let (results, parts) = (Some(results), Vec::new());
+        Ok(Transacted { succeeded: true, changed: true, results, receipt, parts })
+    }
+
+    async fn grant_lease(&self, _: Duration) -> Result<LeaseId, Error> {
+        Ok(LeaseId(7))
+    }
+
+    async fn refresh_lease(&self, lease: LeaseId) -> Result<Duration, Error> {
+        match lease {
+            LeaseId(7) => Ok(Duration::from_secs(9)),
+            _ => Err(Error::NoLease { lease }),
+        }
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<u64, Error> {
+        self.refresh_lease(lease).await.map(|_| 0)
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseInfo>, Error> {
+        self.lease(LeaseId(7)).await.map(|lease| vec![lease])
+    }
+
+    async fn lease(&self, lease: LeaseId) -> Result<LeaseInfo, Error> {
+        let ttl = self.refresh_lease(lease).await?;
+        Ok(LeaseInfo { id: lease, ttl, remaining: ttl, keys: 0, missing: Vec::new() })
+    }
+
+    async fn lease_keys(&self, lease: LeaseId, _: usize) -> Result<LeaseKeys, Error> {
+        self.refresh_lease(lease).await.map(|_| LeaseKeys { keys: Vec::new(), more: false })
+    }
+
+    async fn ttl(&self, _: &[u8]) -> Result<Lifetime, Error> {
+        let ttl = Duration::from_secs(9);
+        Ok(Lifetime::Lease { lease: LeaseId(7), ttl, remaining: ttl })
     }
 
     fn scan(

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NetworkId, NodeId, Number, Revision, Stamp, Term};
+use dkv_base::id::{
+    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+};
 use uuid::Uuid;
 
 use super::super::*;
@@ -17,11 +19,14 @@ use crate::seal::Seal;
 mod commands;
 mod commit;
 mod history;
+mod keyspaces;
 mod lease;
+mod placement;
 
 pub(super) use commands::{commands, conditions, operations};
 use history::{cut, operation_results, version, versions};
 pub(super) use history::{transactions, watch_frames, watch_requests};
+use placement::{measures, placement};
 
 fn uuid(letter: char) -> Uuid {
     Uuid::from_bytes([letter as u8; 16])
@@ -129,6 +134,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     ]
     .into_iter()
     .chain(lease::request_bodies())
+    .chain(keyspaces::requests())
     .collect()
 }
 
@@ -151,6 +157,7 @@ pub(super) fn node_states() -> Vec<NodeState> {
 fn view() -> NetworkView {
     let shard = |number: u32| ShardInfo {
         group: GroupId(number),
+        keyspace: KeyspaceId(3),
         first_hash: u64::from(number) << 62,
         primary: (number == 1).then(|| node('a')),
         voters: vec![node('a'), node('b'), node('c')],
@@ -168,6 +175,8 @@ fn view() -> NetworkView {
         term: Term(4),
         coordinator: Some(node('b')),
         nodes: node_states().into_iter().zip('a'..).map(info).collect(),
+        revision: Revision(77),
+        keyspaces: vec![keyspaces::keyspace()],
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: vec![HolderId(uuid('x'))],
@@ -214,56 +223,6 @@ fn status() -> NodeStatus {
     }
 }
 
-fn placement() -> Placement {
-    let steps = [MoveStep::Waiting, MoveStep::Learning, MoveStep::Promoting, MoveStep::Removing];
-    let under_way = |step| Move {
-        group: GroupId(2),
-        from: Some(node('a')),
-        to: None,
-        step,
-        matched_index: 3,
-        last_index: 500,
-        bytes: 1 << 30,
-    };
-    let planned = PlannedMove { group: GroupId(3), from: None, to: Some(node('b')), bytes: 7 };
-    Placement {
-        nodes: vec![NodePlaces {
-            node: node('a'),
-            shards: 5,
-            primaries: 2,
-            bytes: 1 << 33,
-            draining: true,
-            retiring: false,
-            may_stop: false,
-            obstacle: Some("no room".into()),
-        }],
-        moves: steps.map(under_way).into(),
-        planned: vec![planned],
-        transfers: vec![planned],
-    }
-}
-
-fn measures() -> Measures {
-    let led = LedGroup {
-        group: GroupId(1),
-        term: Term(7),
-        voters: vec![node('a'), node('b')],
-        learners: vec![node('c')],
-        is_joint: true,
-        bytes: 1 << 20,
-        last_index: 300,
-        members: vec![MemberProgress { node: node('b'), matched_index: 299, is_ready: true }],
-        is_changing: true,
-    };
-    Measures {
-        holds: vec![GroupId(0), GroupId(1)],
-        leads: vec![led],
-        free_bytes: 1 << 40,
-        keeps_writes: true,
-        directory: Revision(12),
-    }
-}
-
 pub(super) fn page() -> Page {
     let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
@@ -300,6 +259,7 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Cut(receipt(Level::Strong, Some(0)), cut()),
     ];
     answers.extend(lease::answers());
+    answers.extend(keyspaces::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -328,6 +288,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
     ]
     .into_iter()
     .chain(lease::refusals())
+    .chain(keyspaces::refusals())
     .collect()
 }
 

@@ -6,6 +6,7 @@ use crate::limits;
 fn shards(starts: impl IntoIterator<Item = u64>) -> Vec<ShardInfo> {
     let shard = |(index, first_hash): (usize, u64)| ShardInfo {
         group: GroupId(index as u32 + 1),
+        keyspace: KeyspaceId(7),
         first_hash,
         primary: None,
         voters: Vec::new(),
@@ -30,7 +31,7 @@ proptest! {
         let shards = shards(std::iter::once(0).chain(starts));
         let start = shards[near.index(shards.len())].first_hash;
         for hash in [0, start, start.wrapping_add(1), start.wrapping_sub(1), anywhere, u64::MAX] {
-            prop_assert_eq!(shard_of(&shards, hash), naive_shard_of(&shards, hash), "{:x}", hash);
+            prop_assert_eq!(shard_of(&shards, KeyspaceId(7), hash), naive_shard_of(&shards, hash), "{:x}", hash);
         }
     }
 
@@ -38,7 +39,7 @@ proptest! {
     fn a_key_is_placed_by_its_hash(key: Vec<u8>, count in 1..50_u32) {
         let shards = shards(shard_starts(count));
         let expected = naive_shard_of(&shards, xxhash_rust::xxh3::xxh3_64(&key)).cloned();
-        prop_assert_eq!(view(shards).shard_of(&key).cloned(), expected);
+        prop_assert_eq!(view(shards).shard_of(KeyspaceId(7), &key).cloned(), expected);
     }
 }
 
@@ -48,6 +49,8 @@ fn view(shards: Vec<ShardInfo>) -> NetworkView {
         term: Term(1),
         coordinator: None,
         nodes: Vec::new(),
+        revision: Revision(1),
+        keyspaces: Vec::new(),
         shards,
         settings: Settings::default(),
         denied: Vec::new(),
@@ -56,7 +59,37 @@ fn view(shards: Vec<ShardInfo>) -> NetworkView {
 
 #[test]
 fn a_view_without_shards_places_nothing() {
-    assert_eq!(view(Vec::new()).shard_of(b"key"), None);
+    assert_eq!(view(Vec::new()).shard_of(KeyspaceId(7), b"key"), None);
+}
+
+#[test]
+fn a_key_is_looked_up_in_its_keyspace_only() {
+    let of = |keyspace: u32, first_group: u32, count: u32| {
+        (first_group..).zip(shard_starts(count)).map(move |(group, first_hash)| ShardInfo {
+            group: GroupId(group),
+            keyspace: KeyspaceId(keyspace),
+            first_hash,
+            primary: None,
+            voters: Vec::new(),
+            learners: Vec::new(),
+        })
+    };
+    let view = view(of(0, 1, 2).chain(of(3, 10, 1)).chain(of(4, 20, 4)).collect());
+    let groups = |keyspace| -> Vec<u32> {
+        view.shards_of(KeyspaceId(keyspace)).iter().map(|shard| shard.group.0).collect()
+    };
+    for (keyspace, expected) in [(0, 1..3), (3, 10..11), (4, 20..24)] {
+        assert_eq!(groups(keyspace), expected.clone().collect::<Vec<_>>());
+        for number in 0..100 {
+            let key = format!("key-{number}");
+            let shard = view.shard_of(KeyspaceId(keyspace), key.as_bytes()).unwrap();
+            assert!(expected.contains(&shard.group.0), "{keyspace}: {key}");
+        }
+    }
+    for none in [1, 2, 5, u32::MAX] {
+        assert_eq!(view.shard_of(KeyspaceId(none), b"key"), None);
+        assert_eq!(groups(none), []);
+    }
 }
 
 #[test]
@@ -124,6 +157,7 @@ fn keys_of_all_kinds_are_spread_evenly_over_shards() {
         .zip(shard_starts(SHARDS as u32))
         .map(|(group, first_hash)| ShardInfo {
             group: GroupId(group),
+            keyspace: KeyspaceId(7),
             first_hash,
             primary: None,
             voters: Vec::new(),
@@ -140,7 +174,7 @@ fn keys_of_all_kinds_are_spread_evenly_over_shards() {
     for (kind, key) in kinds {
         let mut counts = [0; SHARDS];
         for number in 0..KEYS {
-            let shard = shard_of(&shards, key_hash(&key(number))).unwrap();
+            let shard = shard_of(&shards, KeyspaceId(7), key_hash(&key(number))).unwrap();
             counts[shard.group.0 as usize - 1] += 1;
         }
         assert!(chi_square(&counts) < CRITICAL, "{kind}: {counts:?}");

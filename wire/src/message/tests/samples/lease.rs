@@ -42,7 +42,7 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         change(LeaseAction::Grant { ttl_ms: 10_000 }),
         change(LeaseAction::Revoke),
         Command::Expire(Expire::Keys),
-        Command::Expire(Expire::Lease(LEASE)),
+        Command::Expire(Expire::Lease { lease: LEASE, grant: 1 << 60 }),
     ]
 }
 

@@ -1,0 +1,146 @@
+//! A lease, and what a key is attached to, with their rows.
+
+use dkv_base::id::{HolderId, LeaseId};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::rows::MalformedRow;
+
+const LEASE: u8 = 1;
+const EXPIRY: u8 = 2;
+const LEASE_BYTES: usize = 8 + 8 + 16 + 1;
+
+/// What a key is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// A lease.
+    Lease(LeaseId),
+    /// A deadline by the log's clock, and the time to live that led to it, in milliseconds.
+    Expiry { deadline_ms: u64, ttl_ms: u64 },
+}
+
+impl Attachment {
+    /// Encodes the value of a row of [`Table::Attachments`].
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(17);
+        match self {
+            Self::Lease(lease) => {
+                encoded.push(LEASE);
+                encoded.extend_from_slice(&lease.0.to_le_bytes());
+            }
+            Self::Expiry { deadline_ms, ttl_ms } => {
+                encoded.push(EXPIRY);
+                encoded.extend_from_slice(&deadline_ms.to_le_bytes());
+                encoded.extend_from_slice(&ttl_ms.to_le_bytes());
+            }
+        }
+        encoded
+    }
+
+    /// Decodes the value of a row of [`Table::Attachments`].
+    pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
+        let malformed = MalformedRow("an attachment is malformed");
+        let (kind, rest) = row.split_first().ok_or(malformed)?;
+        let (first, rest) = rest.split_first_chunk::<8>().ok_or(malformed)?;
+        let first = u64::from_le_bytes(*first);
+        match (*kind, <[u8; 8]>::try_from(rest)) {
+            (LEASE, Err(_)) if rest.is_empty() && LeaseId(first).is_valid() => {
+                Ok(Self::Lease(LeaseId(first)))
+            }
+            (EXPIRY, Ok(ttl)) => {
+                Ok(Self::Expiry { deadline_ms: first, ttl_ms: u64::from_le_bytes(ttl) })
+            }
+            _ => Err(malformed),
+        }
+    }
+
+    /// Returns the number that represents the attachment in the digest.
+    pub(super) fn number(self) -> u64 {
+        xxh3_64(&self.encode())
+    }
+}
+
+/// A lease, without its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// The time that each keep-alive gives it, in milliseconds.
+    pub(super) ttl_ms: u64,
+    /// A number of this grant, so that what was meant for an earlier lease under the same id does
+    /// not end this one.
+    pub(super) grant: u64,
+    /// The holder to which it was granted.
+    pub(super) holder: HolderId,
+    /// Whether it has ended, and keys are left to be deleted.
+    pub(super) ending: bool,
+}
+
+impl Lease {
+    /// Encodes the value of a row of [`Table::Leases`].
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(LEASE_BYTES);
+        encoded.extend_from_slice(&self.ttl_ms.to_le_bytes());
+        encoded.extend_from_slice(&self.grant.to_le_bytes());
+        encoded.extend_from_slice(self.holder.0.as_bytes());
+        encoded.push(u8::from(self.ending));
+        encoded
+    }
+
+    /// Decodes a row of [`Table::Leases`].
+    pub(super) fn decode(key: &[u8], row: &[u8]) -> Result<(LeaseId, Self), MalformedRow> {
+        let malformed = MalformedRow("a lease is malformed");
+        let id = LeaseId(u64::from_be_bytes(key.try_into().map_err(|_| malformed)?));
+        let (ttl_ms, rest) = row.split_first_chunk::<8>().ok_or(malformed)?;
+        let (grant, rest) = rest.split_first_chunk::<8>().ok_or(malformed)?;
+        let (holder, rest) = rest.split_first_chunk::<16>().ok_or(malformed)?;
+        let ending = match rest {
+            [0] => false,
+            [1] => true,
+            _ => return Err(malformed),
+        };
+        if !id.is_valid() {
+            return Err(malformed);
+        }
+        let holder = HolderId(Uuid::from_bytes(*holder));
+        let (ttl_ms, grant) = (u64::from_le_bytes(*ttl_ms), u64::from_le_bytes(*grant));
+        Ok((id, Self { ttl_ms, grant, holder, ending }))
+    }
+
+    /// Returns the number that represents the lease in the digest.
+    pub(super) fn number(&self) -> u64 {
+        xxh3_64(&self.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_come_back_and_nothing_else_is_one(
+            numbers in any::<[u64; 2]>(),
+            id in 1..=LeaseId::LAST.0,
+            ending in any::<bool>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let holder = HolderId(Uuid::from_u128(7));
+            let lease = Lease { ttl_ms: numbers[0], grant: numbers[1], holder, ending };
+            let key = id.to_be_bytes();
+            prop_assert_eq!(Lease::decode(&key, &lease.encode()), Ok((LeaseId(id), lease)));
+            let expiry = Attachment::Expiry { deadline_ms: numbers[0], ttl_ms: numbers[1] };
+            for attachment in [Attachment::Lease(LeaseId(id)), expiry] {
+                prop_assert_eq!(Attachment::decode(&attachment.encode()), Ok(attachment));
+            }
+            // Two rows never mean the same.
+            if let Ok(attachment) = Attachment::decode(&bytes) {
+                prop_assert_eq!(attachment.encode(), &bytes[..]);
+            }
+            if let Ok((_, lease)) = Lease::decode(&key, &bytes) {
+                prop_assert_eq!(lease.encode(), &bytes[..]);
+            }
+            prop_assert!(Lease::decode(&[0; 8], &lease.encode()).is_err());
+        }
+    }
+}
