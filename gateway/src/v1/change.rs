@@ -36,7 +36,7 @@ pub(super) async fn increment<S: Store>(
     let key = kv::key_after(INCREMENT, &head)?;
     let by = query::increment(head.uri.query())?;
     let condition = condition(&head)?;
-    // Whoever sends a number as the body must not believe that it is added.
+    // A caller that sends a number as the body must not believe that it is added.
     let (body, _) = gateway.budget.read(&head, body, 1).await.map_err(|_| has_body())?;
     if !body.is_empty() {
         return Err(has_body());

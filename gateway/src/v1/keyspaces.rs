@@ -39,7 +39,7 @@ impl<S: Store> FromRequestParts<Gateway<S>> for Keyspaced<S> {
 
 /// Returns the keyspace that a query names, and the rest of the query.
 fn take_name(query: Option<&str>) -> Result<Option<(String, String)>, QueryError> {
-    // A longer one is refused by whoever reads it.
+    // The handler refuses a longer one.
     let Some(query) = query.filter(|query| query.len() <= QUERY_BYTES_MAX) else {
         return Ok(None);
     };

@@ -64,7 +64,7 @@ pub(super) async fn serve<S: Store>(
     match results.map(Bytes::from).map(|text| (gateway.budget.reserve(text.len()), text)) {
         None => answer.push("null"),
         Some((Ok(room), text)) => answer.push_reserved(text, room),
-        // What it did stands, so it is told all the same.
+        // The transaction stands, so the answer reports it all the same.
         Some((Err(_), _)) if *changed => answer.push("null"),
         Some((Err(error), _)) => return Err(Problem::unavailable(error.to_string())),
     }
