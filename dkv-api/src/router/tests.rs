@@ -505,4 +505,5 @@ impl<W> Router<W> {
 }
 
 mod random;
+mod keyspaces;
 mod outcomes;
