@@ -355,7 +355,7 @@ impl ShardState {
                 self.nothing_new()
             }
             Some(Command::Cut { moment }) => {
-                // A part that is prepared from now on gets a later stamp, and need not be waited for.
+                // A part that is prepared from now on gets a later stamp: no cut waits for it.
                 self.note_stamp(moment);
                 match self.cut_at(moment) {
                     _ if self.is_undecided_at(moment) => CommandResult::Locked,
