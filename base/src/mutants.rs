@@ -48,11 +48,15 @@ pub enum Mutant {
     CompactAtFloor,
     /// A shard is read at revisions below its floor.
     ReadBelowFloor,
+    /// A new primary does not give leases their time again.
+    ShortenLeases,
+    /// A new primary forgets the leases that it has taken over.
+    ForgetLeases,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -73,6 +77,8 @@ impl Mutant {
         Self::ForgetOutcomes,
         Self::CompactAtFloor,
         Self::ReadBelowFloor,
+        Self::ShortenLeases,
+        Self::ForgetLeases,
     ];
 }
 

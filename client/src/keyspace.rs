@@ -7,6 +7,7 @@ use dkv_api::{Client, Error, KeyspaceChange, KeyspaceSettings, KeyspaceUse};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::units::{bytes, duration, plural};
+use dkv_gateway::keyspace_json::object;
 use serde_json::{Value, json};
 
 use crate::api_problems::request_problem;
@@ -43,7 +44,7 @@ pub(crate) async fn run(
             console.json |= json;
             let all = client.list_keyspaces().await.map_err(|error| request_problem(&error))?;
             console.result(&table(&all), || {
-                let all: Vec<Value> = all.iter().map(to_json).collect();
+                let all: Vec<Value> = all.iter().map(object).collect();
                 json!({ "command": "keyspace list", "keyspaces": all })
             })?;
         }
@@ -51,9 +52,9 @@ pub(crate) async fn run(
             console.json |= json;
             let shown = find(name, client).await?;
             console.result(&description(&shown), || {
-                let mut object = to_json(&shown);
-                object["command"] = "keyspace show".into();
-                object
+                let mut shown = object(&shown);
+                shown["command"] = "keyspace show".into();
+                shown
             })?;
         }
         KeyspaceAction::Set { name, replication, history, quota, .. } => {
@@ -196,22 +197,6 @@ async fn confirm(
     )))
 }
 
-fn to_json(used: &KeyspaceUse) -> Value {
-    let KeyspaceUse { keyspace, shards_led, bytes } = used;
-    let settings = &keyspace.settings;
-    json!({
-        "id": keyspace.id.0,
-        "name": keyspace.name,
-        "shards": settings.shards,
-        "shards_led": shards_led,
-        "replication": settings.replication,
-        "history_age_ms": settings.history_age_ms,
-        "history_bytes": settings.history_bytes,
-        "quota_bytes": settings.quota_bytes,
-        "used_bytes": bytes,
-    })
-}
-
 fn quota_text(settings: &KeyspaceSettings) -> String {
     settings.quota_bytes.map_or_else(|| "none".to_owned(), bytes)
 }
@@ -296,7 +281,7 @@ mod tests {
         let waiting = KeyspaceUse { shards_led: 1, ..used("k", None, 0) };
         assert!(description(&waiting).contains("2, of which 1 without a known primary"));
         assert!(description(&used("k", Some(10), 10)).contains("(full: writes"));
-        assert_eq!(to_json(&used("k", Some(10), 7))["used_bytes"], 7);
+        assert_eq!(object(&used("k", Some(10), 7))["used_bytes"], 7);
     }
 
     #[test]

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::LeaseId;
-use dkv_wire::limits::{KEY_TTL_MIN, TTL_MAX};
 use dkv_wire::message;
-
-use crate::error::Error;
 
 /// How long a key lives that a put stores. Without, it lives until it is deleted.
 ///
@@ -30,17 +27,6 @@ pub enum Attach {
 }
 
 impl Attach {
-    /// Checks the time, and returns what the protocol says.
-    ///
-    /// # Errors
-    /// [`Error::TtlOutOfBounds`].
-    pub(crate) fn checked(self) -> Result<message::Attach, Error> {
-        if let Self::Ttl(ttl) = self {
-            checked_ttl(ttl, KEY_TTL_MIN)?;
-        }
-        Ok(self.to_wire())
-    }
-
     /// Returns what the protocol says.
     pub(crate) fn to_wire(self) -> message::Attach {
         match self {
@@ -50,19 +36,8 @@ impl Attach {
     }
 }
 
-/// Checks a time to live, and returns its milliseconds.
-///
-/// # Errors
-/// [`Error::TtlOutOfBounds`].
-pub(crate) fn checked_ttl(ttl: Duration, least: Duration) -> Result<u64, Error> {
-    match (least..=TTL_MAX).contains(&ttl) {
-        true => Ok(whole_ms(ttl)),
-        false => Err(Error::TtlOutOfBounds { ttl, least, most: TTL_MAX }),
-    }
-}
-
-/// Rounds up, so that nothing ends early.
-fn whole_ms(ttl: Duration) -> u64 {
+/// Returns milliseconds, rounded up so that nothing ends early.
+pub(crate) fn whole_ms(ttl: Duration) -> u64 {
     let ms = ttl.as_nanos().div_ceil(1_000_000);
     u64::try_from(ms).unwrap_or(u64::MAX)
 }
@@ -102,23 +77,4 @@ pub enum Lifetime {
         /// The time that the lease has left unless it is kept alive.
         remaining: Duration,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_to_live_has_bounds_and_is_rounded_up() {
-        let ttl = |ns| Attach::Ttl(Duration::from_nanos(ns)).checked();
-        assert_eq!(ttl(100_000_001), Ok(message::Attach::Ttl(101)));
-        for out in [Duration::from_nanos(99_999_999), TTL_MAX + Duration::from_nanos(1)] {
-            let error = Attach::Ttl(out).checked().unwrap_err();
-            assert!(matches!(error, Error::TtlOutOfBounds { .. }), "{error}");
-        }
-        let said = ttl(1_000_000).unwrap_err().to_string();
-        assert_eq!(said, "a time to live of 1ms is out of bounds: it is from 100ms to 3650 days");
-        let lease = LeaseId(7);
-        assert_eq!(Attach::Lease(lease).checked(), Ok(message::Attach::Lease(lease)));
-    }
 }

@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use self::keyspaces::OwnKeyspace;
 use crate::address::HostPort;
-use crate::attach::Attach;
 use crate::connect::{self, Contact};
 use crate::credential_store::CredentialStore;
 use crate::driver::{self, Driver};
@@ -28,6 +27,7 @@ use crate::error::Error;
 use crate::options::{ReadOptions, Value, WriteOptions, Written};
 use crate::registration_server::{NOT_BOOTSTRAPPED, RegistrationServer};
 use crate::router::{Outcome, RequestKind};
+use crate::time_bounds::checked_attach;
 
 /// Bytes of keys and values that one permit stands for.
 const PERMIT_BYTES: usize = 4096;
@@ -368,7 +368,7 @@ impl Client {
             let why = "only a put at another level than eventual takes a time to live or a lease";
             return Err(Error::Invalid(why.into()));
         }
-        let attach = attach.map(Attach::checked).transpose()?;
+        let attach = attach.map(checked_attach).transpose()?;
         let everywhere = level == Level::All;
         let kind = match level {
             Level::Eventual if condition != Condition::Always => {

@@ -2,7 +2,7 @@
 //!
 //! A lease has one id in all shards, because each shard ends its part by itself. It is granted in
 //! all of them or in none: a client that one shard refuses revokes it in the others. A lease that
-//! one shard has lost is lost, and whoever keeps it revokes the rest.
+//! one shard has lost is lost, and its keeper revokes the rest.
 //!
 //! [`keeping`] decides when to keep a lease alive, and is plain data; [`keeper`] has the task.
 
@@ -19,10 +19,11 @@ use dkv_wire::message::{Answer, KeyExpiry, LeaseAction, LeaseStatus, Receipt, Re
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::attach::{Lifetime, checked_ttl};
+use crate::attach::Lifetime;
 use crate::client::{Client, checked_key, wrong_answer};
 use crate::error::Error;
 use crate::router::RequestKind;
+use crate::time_bounds::checked_ttl;
 
 pub use self::keeper::LeaseKeeper;
 
@@ -47,8 +48,8 @@ pub struct LeaseInfo {
     pub remaining: Duration,
     /// The number of its keys.
     pub keys: u64,
-    /// The shards that do not have it. If there are any, it was granted or is ending at this moment,
-    /// or whoever did either was cut off, and it will end.
+    /// The shards that do not have it. If there are any, a client is granting or ending it at this
+    /// moment, or was cut off while it did, and the lease will end.
     pub missing: Vec<GroupId>,
 }
 
@@ -56,7 +57,8 @@ pub struct LeaseInfo {
 ///
 /// # Examples
 /// ```
-/// # async fn example(client: &dkv_api::Client, lease: dkv_api::LeaseId) -> Result<(), dkv_api::Error> {
+/// # use dkv_api::{Client, Error, LeaseId};
+/// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
 /// let found = client.lease_keys(lease, 100).await?;
 /// println!("{:?}{}", found.keys, if found.more { " and more" } else { "" });
 /// # Ok(()) }
@@ -70,12 +72,12 @@ pub struct LeaseKeys {
 }
 
 impl Client {
-    /// Grants a lease of 1 s to 3650 days, and returns its id. It ends after that time, unless it is
-    /// [kept alive](Self::keep_lease); with it all keys that were put with it.
+    /// Grants a lease of 1 s to 3650 days, and returns its id. After that time the lease ends and
+    /// its keys are deleted, unless it is [kept alive](Self::keep_lease).
     ///
     /// # Errors
     /// [`Error::TtlOutOfBounds`]; [`Error::TooManyLeases`]; [`Error::Unavailable`] if not every
-    /// shard granted it in time. Then nobody has the lease.
+    /// shard granted it in time. No client has the lease then.
     ///
     /// # Examples
     /// ```
@@ -106,7 +108,7 @@ impl Client {
         let granted = shards.iter().zip(&grants).filter(|(_, grant)| may_have(grant));
         self.revoke_in_background(lease, granted.map(|(&shard, _)| shard).collect());
         match error {
-            // Nobody was told its id, so it has no effect.
+            // No caller knows its id, so it has no effect.
             Error::Unknown(why) => Err(Error::Unavailable(why)),
             other => Err(other),
         }
@@ -166,7 +168,8 @@ impl Client {
     ///
     /// # Examples
     /// ```
-    /// # async fn example(client: &dkv_api::Client, lease: dkv_api::LeaseId) -> Result<(), dkv_api::Error> {
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
     /// println!("{:?} more", client.refresh_lease(lease).await?);
     /// # Ok(()) }
     /// ```
@@ -183,7 +186,8 @@ impl Client {
     ///
     /// # Examples
     /// ```
-    /// # async fn example(client: &dkv_api::Client, lease: dkv_api::LeaseId) -> Result<(), dkv_api::Error> {
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
     /// println!("{} keys were deleted", client.revoke_lease(lease).await?);
     /// # Ok(()) }
     /// ```
@@ -233,7 +237,8 @@ impl Client {
     ///
     /// # Examples
     /// ```
-    /// # async fn example(client: &dkv_api::Client, lease: dkv_api::LeaseId) -> Result<(), dkv_api::Error> {
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
     /// println!("{:?} left", client.lease(lease).await?.remaining);
     /// # Ok(()) }
     /// ```
@@ -262,7 +267,8 @@ impl Client {
     ///
     /// # Examples
     /// ```
-    /// # async fn example(client: &dkv_api::Client, lease: dkv_api::LeaseId) -> Result<(), dkv_api::Error> {
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
     /// println!("{:?}", client.lease_keys(lease, 10).await?.keys);
     /// # Ok(()) }
     /// ```

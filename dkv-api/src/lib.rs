@@ -103,7 +103,8 @@
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
-//! | [`Invalid`](Error::Invalid), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
+//! | [`NoLease`](Error::NoLease), [`TooManyLeases`](Error::TooManyLeases) | none | grant another lease, or end some |
+//! | [`Invalid`](Error::Invalid), [`TtlOutOfBounds`](Error::TtlOutOfBounds), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |
 //! | [`OverQuota`](Error::OverQuota) | none | delete something, or ask an administrator for a larger quota |
 //! | [`NoKeyspace`](Error::NoKeyspace) | none that lasts | choose or create another keyspace |
 //! | [`Denied`](Error::Denied) | none | ask an administrator for a role or a new token |
@@ -149,6 +150,14 @@
 //! runs it again at a conflict. Transactions are strictly serializable and executed exactly once,
 //! in one shard or in several. Ranges of keys need a network with one shard.
 //!
+//! # Leases and recipes
+//!
+//! A put with [`WriteOptions::ttl`] stores a key for some time, and one with
+//! [`WriteOptions::lease`] for as long as a lease: [`Client::hold_lease`] grants one and keeps it
+//! alive until its [`LeaseKeeper`] is dropped or says that it is lost. [`recipes`] has locks,
+//! elections, registrations, queues and rate counters, with what each promises and what it does
+//! not.
+//!
 //! # Keyspaces
 //!
 //! A keyspace is a named set of keys with its own shards, replication, history and quota. A client
@@ -192,6 +201,7 @@ mod client;
 mod options;
 mod scan;
 mod attach;
+mod time_bounds;
 mod transaction;
 mod lease;
 mod history;

@@ -36,7 +36,7 @@
 mod election;
 mod line;
 mod lock;
-mod placing;
+mod shard_keys;
 mod queue;
 mod rate;
 mod registration;

@@ -19,6 +19,7 @@ use crate::attach::Attach;
 use crate::client::{Client, wrong_answer};
 use crate::error::Error;
 use crate::router::RequestKind;
+use crate::time_bounds::checked_attach;
 
 /// Compares, the operations to execute if all of them hold, and those to execute if one does not.
 ///
@@ -368,7 +369,7 @@ impl Client {
     pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
         for operation in transaction.then.iter().chain(&transaction.otherwise) {
             if let TransactionOperation::PutAttached { attach, .. } = operation {
-                attach.checked()?;
+                checked_attach(*attach)?;
             }
         }
         let wire = transaction.to_wire();

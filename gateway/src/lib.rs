@@ -16,6 +16,7 @@
 //! | `POST /v1/batch` | many of these, each by itself |
 //! | `POST /v1/txn` | a transaction ([`transaction_json`]) |
 //! | `POST /v1/increment/{key}`, `POST /v1/append/{key}` | a transaction of one operation |
+//! | `GET /v1/keyspaces` | the keyspaces, and how much they hold |
 //! | `GET /v1/status` | the status of the network, as JSON |
 //! | `GET /livez`, `GET /readyz` | whether the process serves; whether the network does |
 //! | `GET /metrics` | metrics for Prometheus ([`metrics`]) |
@@ -57,6 +58,7 @@ mod limits;
 pub mod percent;
 
 pub mod bytes_json;
+pub mod keyspace_json;
 
 pub mod version_json;
 

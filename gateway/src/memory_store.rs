@@ -11,10 +11,11 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use dkv_api::{
-    Attach, Condition, Error, GroupId, History, HistoryOptions, KeyChange, KeyRange, LeaseId,
-    LeaseInfo, LeaseKeys, Level, Lifetime, NetworkStatus, NodeId, Number, Pair, ReadOptions,
-    Receipt, Revision, ScanOptions, Stamp, StatusError, Term, Transacted, Transaction, Uuid, Value,
-    ValueAt, Version, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    Attach, Condition, DEFAULT_KEYSPACE, Error, GroupId, History, HistoryOptions, KeyChange,
+    KeyRange, KeyspaceId, KeyspaceInfo, KeyspaceSettings, KeyspaceUse, LeaseId, LeaseInfo,
+    LeaseKeys, Level, Lifetime, NetworkStatus, NodeId, Number, Pair, ReadOptions, Receipt,
+    Revision, ScanOptions, Stamp, StatusError, Term, Transacted, Transaction, Uuid, Value, ValueAt,
+    Version, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
@@ -40,6 +41,8 @@ struct Inner {
     failure: Option<Error>,
     /// The last event of each watch.
     watch_end: Option<Error>,
+    /// Other keyspaces.
+    others: BTreeMap<String, MemoryStore>,
 }
 
 /// A complete response.
@@ -68,6 +71,11 @@ pub(crate) async fn ask(store: &MemoryStore, request: Request<Body>) -> TestResp
 }
 
 impl MemoryStore {
+    /// Creates a keyspace.
+    pub(crate) fn create(&self, name: &str) {
+        self.inner.lock().unwrap().others.insert(name.into(), Self::default());
+    }
+
     /// Makes every request fail with this error from now on.
     pub(crate) fn fail_with(&self, error: Error) {
         self.inner.lock().unwrap().failure = Some(error);
@@ -264,6 +272,32 @@ impl Store for MemoryStore {
             }
             _ => Err(Error::NotFound { receipt }),
         }
+    }
+
+    async fn keyspace(&self, name: &str) -> Result<Self, Error> {
+        let known = self.inner.lock().unwrap().others.get(name).cloned();
+        match known {
+            Some(store) => Ok(store),
+            None if name == DEFAULT_KEYSPACE => Ok(self.clone()),
+            None => Err(Error::NoKeyspace { name: name.to_owned() }),
+        }
+    }
+
+    async fn keyspaces(&self) -> Result<Vec<KeyspaceUse>, Error> {
+        let inner = self.inner.lock().unwrap();
+        check(&inner, b"any")?;
+        let names = inner.others.keys().map(String::as_str);
+        let names = std::iter::once(DEFAULT_KEYSPACE).chain(names);
+        let of = |(id, name): (u32, &str)| KeyspaceUse {
+            keyspace: KeyspaceInfo {
+                id: KeyspaceId(id),
+                name: name.to_owned(),
+                settings: KeyspaceSettings::default(),
+            },
+            shards_led: 1,
+            bytes: 17,
+        };
+        Ok((0..).zip(names).map(of).collect())
     }
 
     async fn history(&self, key: &[u8], options: HistoryOptions) -> Result<History, Error> {

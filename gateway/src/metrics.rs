@@ -68,7 +68,7 @@ fn kind(method: &Method, path: &str) -> usize {
         "/v1/batch" => "batch",
         "/v1/txn" => "txn",
         "/v1/leases" => "leases",
-        "/v1/status" | "/v1/traffic" => "status",
+        "/v1/status" | "/v1/traffic" | "/v1/keyspaces" => "status",
         "/livez" | "/readyz" => "health",
         "/metrics" => "metrics",
         "/" | "/openapi.json" => "page",

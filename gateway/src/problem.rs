@@ -184,6 +184,12 @@ impl Problem {
                 let receipt = Some(Box::new(written.receipt));
                 Self { receipt, effect: Effect::Done, ..problem }
             }
+            Error::OverQuota { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "over-quota", text)
+            }
+            Error::NoKeyspace { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "keyspace-not-found", text)
+            }
             Error::Unfit { operation, why } => {
                 let number = operation.saturating_add(1);
                 let text = format!("nothing was changed: operation {number}: {why}");

@@ -15,6 +15,8 @@ pub type ExtraMetrics = Arc<dyn Fn(&mut Exposition) + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Gateway<S> {
     pub(crate) store: S,
+    /// The keyspace of the store, if the request names one.
+    pub(crate) keyspace: Option<Arc<str>>,
     /// Address of the network's server, as the operator gave it.
     pub(crate) network: Arc<str>,
     pub(crate) budget: Budget,
@@ -32,6 +34,7 @@ impl<S> Gateway<S> {
     pub(crate) fn new(store: S, network: &str, extra_metrics: Option<ExtraMetrics>) -> Self {
         Self {
             store,
+            keyspace: None,
             network: network.into(),
             budget: Budget::default(),
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, History, HistoryOptions, KeyRange, LeaseId, LeaseInfo, LeaseKeys, Lifetime,
-    NetworkStatus, Pair, ReadOptions, Revision, ScanOptions, Transacted, Transaction, Value,
-    ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    Client, Error, History, HistoryOptions, KeyRange, KeyspaceUse, LeaseId, LeaseInfo, LeaseKeys,
+    Lifetime, NetworkStatus, Pair, ReadOptions, Revision, ScanOptions, Transacted, Transaction,
+    Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
@@ -103,6 +103,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         options: WatchOptions,
     ) -> impl Future<Output = Result<WatchFeed, Error>> + Send;
 
+    /// Returns the store of another keyspace, as [`Client::keyspace`] does.
+    fn keyspace(&self, name: &str) -> impl Future<Output = Result<Self, Error>> + Send;
+
+    /// Lists keyspaces as [`Client::list_keyspaces`] does.
+    fn keyspaces(&self) -> impl Future<Output = Result<Vec<KeyspaceUse>, Error>> + Send;
+
     /// Asks as [`Client::status`] does.
     fn status(&self) -> impl Future<Output = NetworkStatus> + Send;
 }
@@ -188,6 +194,14 @@ impl Store for Client {
             }
         });
         Ok(WatchFeed { token, events: events.boxed() })
+    }
+
+    async fn keyspace(&self, name: &str) -> Result<Self, Error> {
+        Client::keyspace(self, name).await
+    }
+
+    async fn keyspaces(&self) -> Result<Vec<KeyspaceUse>, Error> {
+        self.list_keyspaces().await
     }
 
     async fn status(&self) -> NetworkStatus {

@@ -8,10 +8,12 @@
 //! ```
 //!
 //! A condition has a key and one of `exists`, `value`, `revision`, `created_revision` and
-//! `version`; all but the first take a `relation`: `=` (the default), `!=`, `<` or `>`. An operation
-//! is one of `get`, `put`, `delete`, `increment` (`by` is 1 by default), `append`, `list` (`limit`
-//! keys at most) and `delete-all`. A put may have a `ttl_ms` or a `lease`. The last two, and conditions, may have a `prefix` instead of the
-//! key, or `from` and `to`. Bytes that are not text are under names that end in `_base64`.
+//! `version`; all but the first take a `relation`: `=` (the default), `!=`, `<` or `>`.
+//!
+//! An operation is one of `get`, `put`, `delete`, `increment` (`by` is 1 by default), `append`,
+//! `list` (`limit` keys at most) and `delete-all`. The last two, and conditions, may have a
+//! `prefix` instead of the key, or `from` and `to`. A put may have a `ttl_ms` or a `lease`. Bytes
+//! that are not text are under names that end in `_base64`.
 
 mod members;
 mod parse;

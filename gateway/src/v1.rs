@@ -3,6 +3,7 @@
 mod batch;
 mod change;
 mod history;
+pub(crate) mod keyspaces;
 mod kv;
 mod leases;
 mod list;
@@ -42,6 +43,7 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/v1/leases/{id}/keep", any(leases::keep::<S>))
         .route("/v1/history", any(history::serve::<S>))
         .route(watch::PATH, any(watch::serve::<S>))
+        .route("/v1/keyspaces", any(keyspaces::serve::<S>))
         .route("/v1/status", any(network_status::<S>))
 }
 

@@ -25,6 +25,8 @@ pub struct Summary {
     pub watch_events: usize,
     /// Reads at revisions, and lists of versions.
     pub past_reads: usize,
+    /// Calls that concern leases, of runs in which no clock was wrong.
+    pub lease_events: usize,
     /// Datagrams.
     pub datagrams: u64,
     /// States of replicas that were compared.
@@ -50,6 +52,7 @@ impl Summary {
         self.transactions.1 += outcome.transactions.1;
         self.watch_events += outcome.watch_events;
         self.past_reads += outcome.past_reads;
+        self.lease_events += outcome.lease_events;
         self.datagrams += outcome.datagrams.sent;
         self.states += outcome.states;
         for (fault, count) in &outcome.faults {

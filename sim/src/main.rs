@@ -177,8 +177,13 @@ fn conclude(summary: &Summary, seconds: f64) {
         summary.states,
     );
     println!(
-        "{} transactions ({} unknown), {} events of watches, {} reads of the past",
-        summary.transactions.0, summary.transactions.1, summary.watch_events, summary.past_reads,
+        "{} transactions ({} unknown), {} events of watches, {} reads of the past, {} calls about \
+         leases",
+        summary.transactions.0,
+        summary.transactions.1,
+        summary.watch_events,
+        summary.past_reads,
+        summary.lease_events,
     );
     println!("faults {:?}", summary.faults);
     println!(

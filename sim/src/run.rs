@@ -92,6 +92,8 @@ pub struct Outcome {
     pub watch_events: usize,
     /// Reads at revisions, and lists of versions.
     pub past_reads: usize,
+    /// Calls that concern leases, unless a clock was wrong.
+    pub lease_events: usize,
     /// Ticks from the last fault until everything worked again.
     pub healed_after_ms: u64,
     /// Nodes that ended for good because they lacked entries that they had acknowledged.
@@ -238,6 +240,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         transactions: (report.transactions, report.transactions_unknown),
         watch_events: report.watch_events,
         past_reads: report.past_reads,
+        lease_events: report.lease_events,
         healed_after_ms,
         condemned,
         faults: faults.counts().clone(),

@@ -13,6 +13,7 @@ mod past;
 mod scans;
 mod state;
 mod staleness;
+mod tenants;
 mod watchers;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use state::Workload;
 
 use crate::random::Random;
 use caller::Caller;
+use tenants::Tenant;
 use watchers::Watcher;
 
 /// Nanoseconds of a tick.
@@ -86,7 +88,8 @@ pub async fn run(machine: ClientMachine, workload: Workload) {
     let ClientMachine { number, server, token_file, home, mut random } = machine;
     let callers = workload.load().callers;
     let watchers = if number == 1 { 2 } else { 1 };
-    workload.callers_begin(callers + watchers);
+    // One more is the tenant.
+    workload.callers_begin(callers + watchers + 1);
     let client = connect(&server, &token_file, &home).await;
     workload.trace().line(format!("client {number} is connected"));
     for caller in 0..callers {
@@ -111,6 +114,8 @@ pub async fn run(machine: ClientMachine, workload: Workload) {
         };
         tokio::spawn(watcher.run());
     }
+    let (id, workload) = (number * 100 + 70, workload.clone());
+    tokio::spawn(Tenant { id, client, random, workload, leases: 0 }.run());
     std::future::pending::<()>().await;
 }
 

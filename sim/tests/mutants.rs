@@ -36,6 +36,8 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::ForgetOutcomes => (None, 1),
         Mutant::CompactAtFloor => (None, 1),
         Mutant::ReadBelowFloor => (None, 1),
+        Mutant::ShortenLeases => (None, 1),
+        Mutant::ForgetLeases => (None, 1),
     }
 }
 

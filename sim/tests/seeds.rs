@@ -27,6 +27,7 @@ fn every_promise_holds_under_every_seed() {
     assert!(summary.transactions.0 > 20 * SEEDS as usize, "{summary:?}");
     assert!(summary.watch_events > 100 * SEEDS as usize, "{summary:?}");
     assert!(summary.past_reads > 10 * SEEDS as usize, "{summary:?}");
+    assert!(summary.lease_events > 10 * SEEDS as usize, "{summary:?}");
     assert!(summary.faults.len() > 15, "{:?}", summary.faults);
     assert!(summary.states > 10 * SEEDS as usize);
 }

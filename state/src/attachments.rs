@@ -63,16 +63,16 @@ impl Attachments {
         }
     }
 
-    /// Attaches a key, or detaches it. A lease must be there.
+    /// Attaches a key, or detaches it. A lease must be there. Returns whether that changed a row.
     pub(super) fn attach(
         &mut self,
         key: &Arc<[u8]>,
         attachment: Option<Attachment>,
         digest: &mut Digest,
-    ) {
+    ) -> bool {
         let before = self.get(key);
         if before == attachment {
-            return;
+            return false;
         }
         if let Some(before) = before {
             digest.remove_small(Table::Attachments, key, before.number());
@@ -93,6 +93,7 @@ impl Attachments {
             self.insert(Arc::clone(key), attachment);
         }
         self.changed_keys.insert(Arc::clone(key));
+        true
     }
 
     fn insert(&mut self, key: Arc<[u8]>, attachment: Attachment) {

@@ -8,6 +8,8 @@ use super::rows::MalformedRow;
 
 const LEASE: u8 = 1;
 const EXPIRY: u8 = 2;
+/// Most bytes of the value of a row of [`Table::Attachments`](super::rows::Table::Attachments).
+pub(super) const ATTACHMENT_BYTES_MAX: usize = 1 + 8 + 8;
 const LEASE_BYTES: usize = 8 + 8 + 16 + 1;
 
 /// What a key is attached to.
@@ -22,7 +24,7 @@ pub(super) enum Attachment {
 impl Attachment {
     /// Encodes the value of a row of [`Table::Attachments`].
     pub(super) fn encode(self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(17);
+        let mut encoded = Vec::with_capacity(ATTACHMENT_BYTES_MAX);
         match self {
             Self::Lease(lease) => {
                 encoded.push(LEASE);

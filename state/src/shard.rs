@@ -46,7 +46,7 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
 use super::history::{History, Replaced};
-use super::lease::Attachment;
+use super::lease::{self, Attachment};
 use super::limits;
 use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
 use super::session::Outcome;
@@ -547,7 +547,7 @@ impl ShardState {
                     let replaced = Replaced { slot, hash, lease };
                     self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
                 }
-                self.attachments.attach(&key, None, &mut self.digest);
+                self.attach(&key, None);
                 self.note_changed(&key, None);
                 self.tombstones.dig(key, tombstone, &mut self.digest);
             }
@@ -581,14 +581,20 @@ impl ShardState {
                 };
                 self.history.put(&key, revision, replaced, &mut self.digest);
                 match attaching {
-                    Attaching::Nothing => self.attachments.attach(&key, None, &mut self.digest),
-                    Attaching::To(to) => self.attachments.attach(&key, Some(to), &mut self.digest),
+                    Attaching::Nothing => self.attach(&key, None),
+                    Attaching::To(attachment) => self.attach(&key, Some(attachment)),
                     Attaching::AsBefore => {}
                 }
                 self.note_changed(&key, Some(new));
             }
         }
         Outcome::Written { revision: self.revision, existed }
+    }
+
+    fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
+        if self.attachments.attach(key, attachment, &mut self.digest) {
+            self.changed_bytes += key.len() + lease::ATTACHMENT_BYTES_MAX;
+        }
     }
 
     fn note_changed(&mut self, key: &Arc<[u8]>, row: Option<Row>) {

@@ -154,7 +154,7 @@ pub(crate) struct HistoryLimitError;
 
 fn history_limit(text: &str) -> Result<HistoryLimit, HistoryLimitError> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Of what?
+        // The unit is missing.
         return Err(HistoryLimitError);
     }
     let age = parse_duration(text).map(HistoryLimit::Age);

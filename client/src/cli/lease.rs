@@ -113,7 +113,8 @@ pub(crate) struct LockArgs {
     #[arg(value_hint = ValueHint::Other)]
     pub(crate) name: OsString,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(last = true, required = true, value_name = "COMMAND",
+        value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
     /// Time after which a holder that has died or is cut off loses the lock
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]

@@ -123,11 +123,11 @@ async fn a_lease_is_kept_while_the_coordinator_dies() {
         assert_eq!(client.read("held").await.unwrap().value, "v");
     }
     network.start_node(coordinator).await;
-    // Who drops the keeper lets it end.
+    // The lease ends once its keeper is dropped.
     drop(keeper);
     is_gone(&client, "held").await;
     assert_eq!(client.lease(lease).await, Err(Error::NoLease { lease }));
-    // Whoever revokes it ends it for its keeper.
+    // A client that revokes it ends it for its keeper.
     let keeper = client.hold_lease(3 * SECOND).await.unwrap();
     client.revoke_lease(keeper.id()).await.unwrap();
     let lost = within(SOON, "the loss", keeper.lost()).await;
@@ -200,7 +200,7 @@ async fn the_commands_of_leases() {
     let kept = keep(lease);
     for_a_while(1000).await;
     client.revoke_lease(lease).await.unwrap();
-    // It is told at the next time that it keeps the lease alive.
+    // The keeper learns it when it next keeps the lease alive.
     let lease = client.grant_lease(3 * SECOND).await.unwrap();
     let short = keep(lease);
     for_a_while(1000).await;
@@ -264,7 +264,7 @@ async fn a_lock_has_one_holder_after_the_other() {
     }
     network.start_node(coordinator).await;
 
-    // Whoever loses the lease of the lock loses the lock.
+    // A holder loses the lock with its lease.
     let lock = Lock::acquire(&client, "lock/a", options()).await.unwrap();
     let paused = lock.condition();
     client.revoke_lease(lock.lease()).await.unwrap();
@@ -325,7 +325,7 @@ async fn the_other_recipes() {
     assert_eq!(list().await, [("web".into(), "4".into())]);
     again.update("6").await.unwrap();
 
-    // A queue: each item is done once, whoever gives up on the way.
+    // A queue: each item is done once, although a worker gives some back.
     let queue = Queue::open(&client, "queue/q").await.unwrap();
     for number in 1..=30_u64 {
         assert_eq!(queue.push(number.to_string()).await, Ok(number));

@@ -64,6 +64,8 @@ mod scans;
 
 mod history;
 
+mod keyspaces;
+
 mod watch;
 
 mod regions;

@@ -135,8 +135,9 @@ impl Client {
     /// use dkv_api::KeyspaceChange;
     ///
     /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
-    /// let one_gib = KeyspaceChange { quota_bytes: Some(Some(1 << 30)), ..KeyspaceChange::default() };
-    /// client.set_keyspace("orders", one_gib).await?;
+    /// let one_gib = Some(Some(1 << 30));
+    /// let change = KeyspaceChange { quota_bytes: one_gib, ..KeyspaceChange::default() };
+    /// client.set_keyspace("orders", change).await?;
     /// # Ok(()) }
     /// ```
     pub async fn set_keyspace(&self, name: &str, change: KeyspaceChange) -> Result<(), Error> {

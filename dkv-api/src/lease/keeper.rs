@@ -80,7 +80,7 @@ impl LeaseKeeper {
             });
             let shards = keeper.lease_shards().await.unwrap_or_default();
             sender.send_modify(|state| state.lost = Some(lost));
-            // What the other shards still have of it would hold up whoever waits for its keys.
+            // The other shards would hold up those that wait for its keys to be deleted.
             keeper.revoke_in_background(id, shards);
         });
         Self { id, client, state, task }

@@ -1,9 +1,9 @@
 //! When to keep a lease alive, and when it is lost. Plain data: times come in, shards to ask come
 //! out.
 //!
-//! What a shard has promised counts from the moment at which it was asked, which is earlier than
-//! the moment from which the shard counts. So whoever keeps a lease gives up no later than the
-//! first shard does, as long as the two clocks run at the same speed.
+//! The time that a shard gives counts from the moment at which the keeper asked, which is earlier
+//! than the moment from which the shard counts. So a keeper gives up no later than the first shard
+//! does, as long as the two clocks run at the same speed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -159,7 +159,7 @@ pub struct Elections {
     client: Client,
     prefix: Bytes,
     shard: GroupId,
-    /// What was shown last.
+    /// The leader that was shown last.
     shown: Option<Option<Leader>>,
 }
 
@@ -185,15 +185,16 @@ impl Elections {
         Ok(Self { client: client.clone(), prefix, shard, shown: None })
     }
 
-    /// Returns the present leader, then each next one, for which it waits; `None` for nobody. May be
-    /// cancelled.
+    /// Returns the present leader, then waits for each next one; `None` if no candidate leads. May
+    /// be cancelled.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; it may be called again then.
     ///
     /// # Examples
     /// ```
-    /// # async fn example(mut elections: dkv_api::recipes::Elections) -> Result<(), dkv_api::Error> {
+    /// # use dkv_api::{Error, recipes::Elections};
+    /// # async fn example(mut elections: Elections) -> Result<(), Error> {
     /// println!("{:?}", elections.next().await?);
     /// # Ok(()) }
     /// ```

@@ -1,5 +1,5 @@
-//! A place in a line: each contender has a key of its own, which is gone with its lease. Who has
-//! the key with the lowest revision is first.
+//! A place in a line. Each contender has a key of its own, which the network deletes when the
+//! contender's lease ends. The contender whose key has the lowest revision is first.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, Revision};
 use dkv_wire::message::{Condition, KeyRange, Pair, Relation};
 
-use super::placing::{self, Listed};
+use super::shard_keys::{self, Listed};
 use crate::client::Client;
 use crate::error::Error;
 use crate::lease::LeaseKeeper;
@@ -56,7 +56,7 @@ pub(super) fn prefix_of(name: &[u8]) -> Result<Bytes, Error> {
     Ok([name, b"/"].concat().into())
 }
 
-/// Lists who is in a line, first to last.
+/// Lists the contenders in a line, first to last.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
@@ -65,7 +65,7 @@ pub(super) async fn contenders(
     shard: GroupId,
     prefix: &Bytes,
 ) -> Result<Listed, Error> {
-    let mut listed = placing::list(client, shard, prefix, Bytes::new(), usize::MAX).await?;
+    let mut listed = shard_keys::list(client, shard, prefix, Bytes::new(), usize::MAX).await?;
     listed.pairs.sort_by_key(|pair| pair.revision);
     Ok(listed)
 }
@@ -83,7 +83,7 @@ impl Place {
         let keeper = client.hold_lease(ttl).await?;
         let lease = keeper.id();
         let stem = [prefix.as_ref(), lease.to_string().as_bytes()].concat();
-        let (shard, key) = placing::key_beside(client, &view, name, &stem)?;
+        let (shard, key) = shard_keys::key_beside(client, &view, name, &stem)?;
         // From here on, whatever happens the lease is revoked.
         let mut place = Self {
             client: client.clone(),
@@ -156,17 +156,21 @@ impl Place {
         }
     }
 
-    /// Returns who is just before this place in the line.
+    /// Returns the contender just before this place.
     fn before<'a>(&self, pairs: &'a [Pair]) -> Result<Option<&'a Pair>, Error> {
         match pairs.iter().position(|pair| pair.key == self.key) {
             Some(index) => Ok(index.checked_sub(1).and_then(|before| pairs.get(before))),
-            // Somebody has deleted the key, or its lease.
+            // A client has deleted the key, or ended the lease.
             None => Err(Error::NoLease { lease: self.lease }),
         }
     }
 
     pub(super) fn revision(&self) -> Revision {
         self.revision
+    }
+
+    pub(super) fn key(&self) -> &Bytes {
+        &self.key
     }
 
     pub(super) fn lease(&self) -> LeaseId {

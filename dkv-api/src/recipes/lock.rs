@@ -200,6 +200,11 @@ impl Lock {
         self.place.revision()
     }
 
+    /// Returns the key of this holder. The lock is lost when it is deleted.
+    pub fn key(&self) -> &Bytes {
+        self.place.key()
+    }
+
     /// Returns the lease of the lock, for keys that shall be gone with it.
     pub fn lease(&self) -> LeaseId {
         self.place.lease()

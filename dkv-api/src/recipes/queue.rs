@@ -8,7 +8,7 @@ use dkv_base::id::{GroupId, LeaseId, Revision};
 use dkv_wire::message::{Condition, KeyRange, Pair, Relation};
 
 use super::line::prefix_of;
-use super::placing;
+use super::shard_keys;
 use crate::attach::Attach;
 use crate::client::Client;
 use crate::error::Error;
@@ -27,8 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The keys of the queue `NAME` are `NAME`, which counts the items, `NAME/…`, the items, and
 /// `NAME/claims/…`, the items that workers have taken.
 ///
-/// It promises that an item that was pushed stays until it is done, that it is done once, whoever
-/// dies or is paused, and that no two workers have it at a time, except for one that is paused. It
+/// It promises that an item that was pushed stays until it is done, that it is done once although
+/// workers die or are paused, and that two workers never have it at a time, except for one that is
+/// paused. It
 /// cannot promise that the work is begun once: a worker that dies has perhaps done half of it, and
 /// the item goes to another one. Effects in this network are exactly once if
 /// [`QueueItem::done_with`] has them. Items are taken in the order of their numbers, and may end in
@@ -171,11 +172,13 @@ impl Queue {
     ) -> Result<Option<QueueItem>, Error> {
         let mut after = Bytes::new();
         loop {
-            let items = placing::list(&self.client, self.shard, &self.items, after, LOOK).await?;
+            let items =
+                shard_keys::list(&self.client, self.shard, &self.items, after, LOOK).await?;
             let Some(last) = items.pairs.last() else { return Ok(None) };
             after = last.key.clone();
             let claims = &self.claims;
-            let taken = placing::list(&self.client, self.shard, claims, Bytes::new(), usize::MAX);
+            let taken =
+                shard_keys::list(&self.client, self.shard, claims, Bytes::new(), usize::MAX);
             let taken: BTreeSet<u64> =
                 taken.await?.pairs.iter().filter_map(|pair| number_of(claims, &pair.key)).collect();
             for pair in items.pairs {
@@ -228,7 +231,7 @@ impl Queue {
     async fn key(&self, prefix: &Bytes, number: u64) -> Result<Bytes, Error> {
         let view = self.client.view().await?;
         let stem = [&prefix[..], format!("{number:020}").as_bytes()].concat();
-        placing::key_beside(&self.client, &view, &self.name, &stem).map(|(_, key)| key)
+        shard_keys::key_beside(&self.client, &view, &self.name, &stem).map(|(_, key)| key)
     }
 }
 

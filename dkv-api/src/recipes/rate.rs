@@ -8,6 +8,7 @@ use dkv_wire::message::OperationResult;
 use crate::attach::Attach;
 use crate::client::{Client, checked_key, wrong_answer};
 use crate::error::Error;
+use crate::time_bounds::checked_attach;
 use crate::transaction::{Compare, Transaction, TransactionOperation};
 
 /// Counts events in a window, which begins with the first event and is as long as the counter says.
@@ -57,7 +58,7 @@ impl RateCounter {
     /// ```
     pub fn new(client: &Client, key: impl AsRef<[u8]>, window: Duration) -> Result<Self, Error> {
         let key = checked_key(key.as_ref())?;
-        Attach::Ttl(window).checked()?;
+        checked_attach(Attach::Ttl(window))?;
         Ok(Self { client: client.clone(), key, window })
     }
 

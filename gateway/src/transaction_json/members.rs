@@ -1,4 +1,4 @@
-//! The members of a JSON object, taken one by one. What is left in the end is unknown.
+//! The members of a JSON object, taken one by one. Those that are left in the end are unknown.
 
 use std::collections::BTreeMap;
 use std::fmt;

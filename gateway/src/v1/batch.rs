@@ -10,7 +10,6 @@ mod operation;
 use std::collections::BTreeMap;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use dkv_api::{Receipt, Written};
@@ -18,6 +17,7 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Map, Value};
 
 use self::operation::{Action, Batch, Checked};
+use super::keyspaces::Keyspaced;
 use super::kv::written_status;
 use crate::body::{Caller, Reservation, ResponseParts};
 use crate::bytes_json::{self, Encoding};
@@ -32,7 +32,7 @@ use crate::store::Store;
 
 /// Answers a batch.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     if request.method() != Method::POST {

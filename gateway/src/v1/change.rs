@@ -2,7 +2,6 @@
 //! once.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -11,6 +10,7 @@ use dkv_api::{
     Transaction, TransactionOperation, Version,
 };
 
+use super::keyspaces::Keyspaced;
 use super::kv;
 use crate::limits::VALUE_BYTES_MAX;
 use crate::preconditions::{self, WriteCondition};
@@ -26,7 +26,7 @@ pub(super) const APPEND: &str = "/v1/append/";
 
 /// Adds to the number that is a key's value, and answers with the sum.
 pub(super) async fn increment<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     if request.method() != Method::POST {
@@ -36,7 +36,7 @@ pub(super) async fn increment<S: Store>(
     let key = kv::key_after(INCREMENT, &head)?;
     let by = query::increment(head.uri.query())?;
     let condition = condition(&head)?;
-    // Whoever sends a number as the body must not believe that it is added.
+    // A caller that sends a number as the body must not believe that it is added.
     let (body, _) = gateway.budget.read(&head, body, 1).await.map_err(|_| has_body())?;
     if !body.is_empty() {
         return Err(has_body());
@@ -53,7 +53,7 @@ pub(super) async fn increment<S: Store>(
 
 /// Appends the body to a key's value.
 pub(super) async fn append<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     if request.method() != Method::POST {

@@ -1,12 +1,12 @@
 //! `/v1/history`: the versions of a key, newest first, a page at a time.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Response, Uri};
 use bytes::Bytes;
 use dkv_api::{GroupId, History, HistoryOptions, Revision, Version};
 use serde_json::{Map, Value, json};
 
+use super::keyspaces::{self, Keyspaced};
 use super::list::turn;
 use crate::body::ResponseParts;
 use crate::bytes_json::{self, Encoding};
@@ -21,7 +21,7 @@ use crate::version_json;
 
 /// Answers a request for a page.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     method: Method,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
@@ -59,7 +59,9 @@ async fn page<S: Store>(
             page.push_reserved(text, room);
             (count, before) = (count + 1, Some(version.revision));
         }
-        let next = before.filter(|_| more).map(|before| next(query, before));
+        let next = before
+            .filter(|_| more)
+            .map(|before| next(query, before) + &keyspaces::parameter(gateway));
         if next.is_none() || count == query.limit || bytes >= PAGE_BYTES {
             return Ok(answer(page, shard, floor, next));
         }

@@ -1,7 +1,6 @@
 //! `/v1/kv/{key}`: reads, writes and deletes one key.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
 };
@@ -11,6 +10,7 @@ use dkv_api::{
     Condition, Error, Level, Lifetime, Reach, Receipt, Value, ValueAt, WriteOptions, Written,
 };
 
+use super::keyspaces::Keyspaced;
 use crate::limits::{QUERY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::percent;
 use crate::preconditions::{self, ReadOutcome, ReadPreconditions, WriteCondition};
@@ -25,7 +25,7 @@ pub(super) const PREFIX: &str = "/v1/kv/";
 
 /// Answers a request for a key.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let (head, body) = request.into_parts();

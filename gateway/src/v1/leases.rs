@@ -14,13 +14,14 @@ mod tests;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 use dkv_api::{Error, LeaseId, LeaseInfo};
 use serde_json::{Value, json};
 
+use super::keyspaces::{self, Keyspaced};
 use super::list::turn;
 use crate::body::ResponseParts;
 use crate::lease_json::{self, whole_ms};
@@ -32,7 +33,7 @@ use crate::store::Store;
 
 /// Grants a lease, or lists all.
 pub(super) async fn all<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     method: Method,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
@@ -43,7 +44,8 @@ pub(super) async fn all<S: Store>(
             let said = json!({ "lease": lease.to_string(), "ttl_ms": whole_ms(ttl) });
             let mut response = document("application/json", said.to_string());
             *response.status_mut() = StatusCode::CREATED;
-            if let Ok(place) = HeaderValue::from_str(&format!("/v1/leases/{lease}")) {
+            let query = keyspaces::parameter(&gateway).replacen('&', "?", 1);
+            if let Ok(place) = HeaderValue::from_str(&format!("/v1/leases/{lease}{query}")) {
                 response.headers_mut().insert(LOCATION, place);
             }
             Ok(response)
@@ -55,7 +57,7 @@ pub(super) async fn all<S: Store>(
 
 /// Shows a lease, or ends it.
 pub(super) async fn one<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     Path(id): Path<String>,
     method: Method,
     uri: Uri,
@@ -83,7 +85,7 @@ pub(super) async fn one<S: Store>(
 
 /// Gives a lease its full time again.
 pub(super) async fn keep<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     Path(id): Path<String>,
     method: Method,
     uri: Uri,
@@ -109,6 +111,7 @@ async fn page<S: Store>(
     let shown: Vec<&LeaseInfo> = leases.by_ref().take(query.limit).collect();
     let last = shown.last().map(|lease| lease.id).filter(|_| leases.next().is_some());
     let next = last.map(|last| format!("/v1/leases?after={last}&limit={}", query.limit));
+    let next = next.map(|next| next + &keyspaces::parameter(gateway));
     let listed: Vec<Value> = shown.into_iter().map(lease_json::lease).collect();
     let mut page = ResponseParts::default();
     let text = Bytes::from(json!({ "leases": listed, "next": next }).to_string());

@@ -1,7 +1,6 @@
 //! `/v1/kv`: lists keys in order, a page at a time.
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Response, Uri};
 use bytes::Bytes;
 use dkv_api::{Level, Pair, Revision, ScanOptions};
@@ -9,6 +8,7 @@ use futures::stream::TryStreamExt;
 use serde_json::{Map, Value, json};
 use tokio::sync::SemaphorePermit;
 
+use super::keyspaces::{self, Keyspaced};
 use crate::body::ResponseParts;
 use crate::bytes_json::{self, Encoding};
 use crate::limits::{LIST_TURN_TIMEOUT, PAGE_BYTES};
@@ -21,7 +21,7 @@ use crate::store::Store;
 
 /// Answers a request for a page.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     method: Method,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
@@ -53,6 +53,7 @@ async fn page<S: Store>(
     {
         if count == query.limit || bytes >= PAGE_BYTES {
             let next = next(query, last.as_deref().unwrap_or_default());
+            let next = next + &keyspaces::parameter(gateway);
             return Ok(answer(page, Some(next)));
         }
         bytes += pair.key.len() + pair.value.as_ref().map_or(0, Bytes::len);

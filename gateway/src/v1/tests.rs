@@ -421,3 +421,45 @@ async fn a_watch_shows_changes_with_ids_from_which_it_is_resumed() {
     store.fail_with(Error::Unavailable("no quorum".into()));
     problem(&get("/v1/watch").await, 503, "unavailable");
 }
+
+#[tokio::test]
+async fn a_request_names_its_keyspace() {
+    let store = MemoryStore::default();
+    store.create("orders");
+    let get = async |path: &str| send(&store, Method::GET, path, &[]).await;
+    for key in ["a", "b", "c"] {
+        let path = format!("/v1/kv/{key}?keyspace=orders");
+        assert_eq!(send(&store, Method::PUT, &path, &[]).await.status, StatusCode::CREATED);
+    }
+    assert_eq!(get("/v1/kv/a?consistency=all&keyspace=orders").await.status, StatusCode::OK);
+    problem(&get("/v1/kv/a").await, 404, "key-not-found");
+    problem(&get("/v1/kv/a?keyspace=default").await, 404, "key-not-found");
+    for path in ["/v1/kv/a", "/v1/kv", "/v1/history", "/v1/watch", "/v1/batch"] {
+        let missing = get(&format!("{path}?keyspace=nobodys")).await;
+        problem(&missing, 404, "keyspace-not-found");
+        let text = String::from_utf8(missing.body).unwrap();
+        assert!(text.contains("there is no keyspace nobodys"), "{text}");
+        problem(&get(&format!("{path}?keyspace=a%20b")).await, 400, "invalid");
+        problem(&get(&format!("{path}?keyspace=orders&keyspace=orders")).await, 400, "invalid");
+    }
+    // The next page is of the same keyspace.
+    let page = get("/v1/kv?limit=2&keyspace=orders").await;
+    let page: Json = serde_json::from_slice(&page.body).unwrap();
+    let next = page["next"].as_str().unwrap();
+    assert_eq!(next, "/v1/kv?after=b&limit=2&keyspace=orders");
+    let page: Json = serde_json::from_slice(&get(next).await.body).unwrap();
+    assert_eq!((page["pairs"][0]["key"].as_str(), &page["next"]), (Some("c"), &Json::Null));
+    send(&store, Method::PUT, "/v1/kv/a?keyspace=orders", &[]).await;
+    let page = get("/v1/history?key=a&limit=1&keyspace=orders").await;
+    let page: Json = serde_json::from_slice(&page.body).unwrap();
+    assert_eq!(page["next"], "/v1/history?key=a&before=4&limit=1&keyspace=orders");
+
+    let listed: Json = serde_json::from_slice(&get("/v1/keyspaces").await.body).unwrap();
+    let names: Vec<_> =
+        listed["keyspaces"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["default", "orders"]);
+    assert_eq!(listed["keyspaces"][1]["used_bytes"], 17);
+    problem(&get("/v1/keyspaces?x=1").await, 400, "invalid");
+    store.fail_with(Error::OverQuota { used: 10, limit: 9 });
+    problem(&send(&store, Method::PUT, "/v1/kv/a", &[]).await, 507, "over-quota");
+}

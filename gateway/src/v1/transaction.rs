@@ -7,12 +7,12 @@
 mod tests;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use dkv_api::{Error, Transacted, Transaction};
 use serde_json::{Map, Value, json};
 
+use super::keyspaces::Keyspaced;
 use crate::body::{Caller, ResponseParts};
 use crate::limits::TRANSACTION_BODY_BYTES_MAX;
 use crate::problem::Problem;
@@ -24,7 +24,7 @@ use crate::{query, receipt};
 
 /// Executes a transaction.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     if request.method() != Method::POST {
@@ -67,7 +67,7 @@ pub(super) async fn serve<S: Store>(
     match results.map(Bytes::from).map(|text| (gateway.budget.reserve(text.len()), text)) {
         None => answer.push("null"),
         Some((Ok(room), text)) => answer.push_reserved(text, room),
-        // What it did stands, so it is told all the same.
+        // The transaction stands, so the answer reports it all the same.
         Some((Err(_), _)) if *changed => answer.push("null"),
         Some((Err(error), _)) => return Err(Problem::unavailable(error.to_string())),
     }

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Response};
 use bytes::Bytes;
 use dkv_api::{Error, WatchEvent, WatchOptions, WatchToken};
@@ -26,6 +26,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::keyspaces::Keyspaced;
 use super::sse;
 use super::watch_position::Position;
 use crate::access::Recheck;
@@ -35,7 +36,6 @@ use crate::limits::{ANSWER_PIECE_BYTES, WATCH_FIRST_TIMEOUT, WATCH_HEARTBEAT, WA
 use crate::problem::Problem;
 use crate::query::WatchQuery;
 use crate::response::{document, is_get};
-use crate::state::Gateway;
 use crate::store::{Store, WatchFeed};
 use crate::version_json;
 
@@ -49,7 +49,7 @@ type Shown = Result<(WatchEvent, WatchToken), Error>;
 
 /// Answers a request for a watch.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    Keyspaced(gateway): Keyspaced<S>,
     recheck: Option<Extension<Recheck>>,
     request: Request,
 ) -> Result<Response<Body>, Problem> {

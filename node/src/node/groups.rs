@@ -135,8 +135,8 @@ impl Node {
         Ok(())
     }
 
-    /// Deletes the tombstones of replicas whose shards were dropped. A failure matters little: their
-    /// ids are not used again.
+    /// Deletes the tombstones of replicas whose shards were dropped. A failure matters little:
+    /// their ids are not used again.
     pub(super) async fn delete_dropped_tombstones(&self) {
         let data_dir = self.store.data_dir.path().to_owned();
         let kept = run_blocking(move || ReplicaTombstone::list(&data_dir)).await;

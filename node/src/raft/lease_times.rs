@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use dkv_base::id::{LeaseId, Term};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_state::{FoundLease, ShardState};
 use tokio::time::Instant;
 
@@ -54,11 +55,18 @@ impl LeaseTimes {
         if term < self.term {
             return false;
         }
-        if term > self.term {
+        let taken_over = term > self.term;
+        if taken_over {
             *self = Self { term, ..Self::default() };
+        }
+        if taken_over && planted(Mutant::ForgetLeases) {
+            self.news = shard.lease_news();
         }
         for lease in shard.granted_after(self.news).filter(|lease| !lease.ending) {
             self.begin(&lease, now);
+            if taken_over && planted(Mutant::ShortenLeases) {
+                self.end_at(lease.id, now);
+            }
         }
         self.news = shard.lease_news();
         true
@@ -73,6 +81,15 @@ impl LeaseTimes {
             self.by_end.remove(&(before.ends, lease.id));
         }
         self.by_end.insert((ends, lease.id));
+    }
+
+    /// Moves the end of a lease, for a planted bug.
+    fn end_at(&mut self, lease: LeaseId, at: Instant) {
+        if let Some(time) = self.leases.get_mut(&lease) {
+            self.by_end.remove(&(time.ends, lease));
+            time.ends = at;
+            self.by_end.insert((at, lease));
+        }
     }
 
     /// Gives a lease its full time again.

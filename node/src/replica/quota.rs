@@ -1,9 +1,10 @@
 //! The quota of a shard: the primary refuses commands that would make it grow beyond its share of
 //! its keyspace's quota.
 //!
-//! It looks at the state that it has applied. What is on its way into the log does not count, so a
-//! shard may exceed its share by what is under way at once. Deletes and writes that make it smaller
-//! are always taken, and so is what other nodes' outboxes bring, which was acknowledged before.
+//! It looks at the state that it has applied. Commands on their way into the log do not count, so
+//! a shard may exceed its share by those that are under way at once. Deletes and writes that make
+//! it smaller are always taken, and so are the writes that outboxes of other nodes bring, which
+//! were acknowledged before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use crate::node::Node;
 use crate::replica::{Replica, leading};
 
-/// Delay of this task, or of a quorum, after which leases may have missed a keep-alive.
+/// Delay of this task, or of a nearby quorum, after which leases may have missed a keep-alive.
 const STALL: Duration = Duration::from_secs(1);
 /// Time before another attempt when a proposal failed, or when keys could not be deleted yet.
 const RETRY: Duration = Duration::from_millis(100);
@@ -48,17 +48,20 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Replica>) {
 async fn lead(node: &Node, group: &Replica, term: Term) {
     let state_machine = group.state_machine();
     let mut news = state_machine.lease_news();
-    // Whether leases may have missed a keep-alive.
-    let mut stalled = false;
+    // Whether no quorum confirmed this primary when it last asked.
+    let mut is_alone = false;
+    // Whether a quorum has taken the last proposal just now, which says as much as a round.
+    let mut is_confirmed = false;
     while group.leading() == Some(term) {
         let Some(at) = state_machine.next_end(term) else { return };
-        let now = Instant::now();
+        let (now, stall) = (Instant::now(), STALL.max(group.time_scale().round_trip() * 3));
         if at > now {
+            is_confirmed = false;
             let mut metrics = group.metrics();
             tokio::select! {
                 _ = metrics.wait_for(|metrics| leading(metrics) != Some(term)) => return,
                 changed = news.changed() => if changed.is_err() { return },
-                () = sleep_until(at) => stalled |= at.elapsed() > STALL,
+                () = sleep_until(at) => if at.elapsed() > stall { keep_all_alive(group, term) },
             }
             continue;
         }
@@ -66,47 +69,54 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
             tokio::time::sleep(RETRY).await;
             continue;
         }
-        // Nothing ends on the word of a primary that may have been deposed, or that nobody could
-        // ask to keep a lease alive.
-        let confirmed = group.confirm_leadership().await;
-        stalled |= confirmed.is_err() || now.elapsed() > STALL;
-        match confirmed {
-            Ok(confirmed) if confirmed == term => {}
-            Ok(_) => return,
-            Err(error) => {
-                debug!(group = %group.id(), %error, "nothing ends without a quorum");
-                tokio::time::sleep(RETRY).await;
-                continue;
+        if !std::mem::take(&mut is_confirmed) {
+            // Nothing ends on the word of a primary that nobody could ask to keep a lease alive.
+            let confirmed = group.confirm_leadership().await;
+            match confirmed {
+                Ok(confirmed) if confirmed == term => {}
+                Ok(_) => return,
+                Err(error) => {
+                    debug!(group = %group.id(), %error, "nothing ends without a quorum");
+                    is_alone = true;
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+            if std::mem::take(&mut is_alone) || now.elapsed() > stall {
+                keep_all_alive(group, term);
             }
         }
-        if std::mem::take(&mut stalled) {
-            info!(group = %group.id(), "leases have their full time again after a pause");
-            state_machine.keep_all_alive(term);
+        let proposed = Instant::now();
+        is_confirmed = end(group, term).await;
+        if proposed.elapsed() > stall {
+            keep_all_alive(group, term);
         }
-        stalled = end(group, term).await > STALL;
     }
 }
 
-/// Proposes one entry of ends, and returns how long that took.
-async fn end(group: &Replica, term: Term) -> Duration {
-    let begun = Instant::now();
+fn keep_all_alive(group: &Replica, term: Term) {
+    if group.state_machine().keep_all_alive(term) {
+        info!(group = %group.id(), "leases have their full time again after a pause");
+    }
+}
+
+/// Proposes one entry of ends. Returns whether it was applied, and brought something to its end.
+async fn end(group: &Replica, term: Term) -> bool {
     let ends = group.state_machine().ends(term);
     if ends.commands.is_empty() {
-        return Duration::ZERO;
+        return false;
     }
     let ended = group.expire(&ends.commands).await;
     group.state_machine().ended(term, &ends);
-    let took = begun.elapsed();
     match ended {
-        Ok(true) => {}
-        // Keys that cannot be deleted at present.
-        Ok(false) => tokio::time::sleep(RETRY).await,
+        Ok(true) => return true,
+        Ok(false) => debug!(group = %group.id(), "the end of keys is postponed"),
         Err(error) => {
             debug!(group = %group.id(), %error, "the end of leases or keys is proposed again");
-            tokio::time::sleep(RETRY).await;
         }
     }
-    took
+    tokio::time::sleep(RETRY).await;
+    false
 }
 
 /// Returns whether the node's proposals would do harm now: its data directory may be a copy, or

@@ -21,6 +21,11 @@ impl Staleness {
         self.clocks_were_wrong = true;
     }
 
+    /// Returns whether a clock has been wrong.
+    pub(super) fn clocks_are_wrong(&self) -> bool {
+        self.clocks_were_wrong
+    }
+
     /// Notes that a write was acknowledged in that tick.
     pub(super) fn wrote(&mut self, key: &str, now: u64, revision: u64) {
         self.written.entry(key.to_owned()).or_default().push((now, revision));

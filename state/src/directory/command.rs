@@ -57,8 +57,8 @@ pub enum DirectoryCommand {
         /// Nodes that should follow without a vote.
         learners: BTreeSet<NodeId>,
     },
-    /// Records that the first voters of a shard have begun its Raft group: it has had a leader. From
-    /// now on its members may change.
+    /// Records that the first voters of a shard have begun its Raft group: it has had a leader.
+    /// From now on its members may change.
     ShardStarted(GroupId),
     /// Records that an administrator wants a node emptied, or used again. It stays in the network.
     Drain {

@@ -154,11 +154,10 @@ impl ShardState {
         match *expire {
             Expire::Keys => {
                 let due = self.attachments.due(self.clock_ms).filter(|key| !self.is_postponed(key));
-                let mut due = due.cloned();
-                let keys: Vec<_> = due.by_ref().take(limits::EXPIRE_KEYS_MAX).collect();
-                let more = due.next().is_some();
-                drop(due);
+                let keys: Vec<_> = due.take(limits::EXPIRE_KEYS_MAX).cloned().collect();
                 let deleted = self.delete_ended(keys, now) as u32;
+                // Those that are postponed are among them.
+                let more = self.attachments.due(self.clock_ms).next().is_some();
                 CommandResult::Expired { deleted, more }
             }
             Expire::Lease { lease, grant } => {

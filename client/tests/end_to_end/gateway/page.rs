@@ -64,7 +64,7 @@ async fn the_page_shows_versions_and_follows_changes() {
     browser.until(&format!("{found} === 'color,user/0'")).await;
     browser.until("at('value').value === 'orange'").await;
     assert_eq!(browser.evaluate("document.querySelectorAll('#version-rows tr').length").await, 6);
-    // What was typed stays.
+    // Text that was typed stays.
     browser.evaluate("at('value').value = 'mine'").await;
     client.write("color", "pink").await.unwrap();
     browser.until("at('said').textContent.startsWith('The key was changed at revision ')").await;

@@ -33,8 +33,8 @@ async fn the_interface_matches_its_description() {
     assert_eq!(described["openapi"], "3.1.0");
     // A valid request may fail by its precondition, or by a key that is too long. A revision that
     // no shard has reached would make it wait until its deadline. A schema cannot express that
-    // eventual writes take no condition, that a read at a revision takes no other bound, or which
-    // revisions there are.
+    // eventual writes take no condition, that a read at a revision takes no other bound, which
+    // revisions there are, or that a transaction writes no key twice and is in one shard.
     let config = network.path("schemathesis.toml");
     let accepted = "[parameters]\n\"query.at_least\" = 0\n[checks]\n\
                     positive_data_acceptance.expected-statuses = \
@@ -44,7 +44,9 @@ async fn the_interface_matches_its_description() {
                     [\"2xx\", 304, 400, 404, 409, 412, 414]\n\
                     [[operations]]\ninclude-operation-id = [\"get\", \"head\", \"list\", \"history\"]\n\
                     [operations.checks]\npositive_data_acceptance.expected-statuses = \
-                    [\"2xx\", 304, 400, 404, 410, 412, 414]\n";
+                    [\"2xx\", 304, 400, 404, 410, 412, 414]\n\
+                    [[operations]]\ninclude-operation-id = [\"txn\"]\n[operations.checks]\n\
+                    positive_data_acceptance.expected-statuses = [\"2xx\", 400, 409, 413]\n";
     std::fs::write(&config, accepted).unwrap();
     // One phase generates malformed entity tags as valid data.
     for more in [

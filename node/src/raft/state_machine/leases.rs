@@ -15,7 +15,7 @@ use crate::raft::lease_times::{LeaseTimes, NotKept};
 use dkv_state::{FoundExpiry, FoundLease, ShardState};
 
 /// Most leases that end in one entry of the log.
-const ENDS_MAX: usize = 256;
+const ENDS_MAX: usize = 1024;
 
 /// A question about leases or expiry, which only the primary answers.
 #[derive(Clone, Debug)]
@@ -194,9 +194,13 @@ impl StateMachineHandle {
         self.with_times(term, |shard, times, _| times.proposed(&ends.leases, shard));
     }
 
-    /// Gives every lease its full time again, in this term.
-    pub(crate) fn keep_all_alive(&self, term: Term) {
-        self.with_times(term, |_, times, now| times.keep_all_alive(now));
+    /// Gives every lease its full time again, in this term. Returns whether there are any.
+    pub(crate) fn keep_all_alive(&self, term: Term) -> bool {
+        let kept = self.with_times(term, |_, times, now| {
+            times.keep_all_alive(now);
+            times.next_end().is_some()
+        });
+        kept.unwrap_or_default()
     }
 }
 

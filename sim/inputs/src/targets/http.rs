@@ -186,6 +186,17 @@ impl Store for Memory {
         }
     }
 
+    async fn keyspace(&self, name: &str) -> Result<Self, Error> {
+        match name {
+            "default" => Ok(self.clone()),
+            name => Err(Error::NoKeyspace { name: name.to_owned() }),
+        }
+    }
+
+    async fn keyspaces(&self) -> Result<Vec<dkv_api::KeyspaceUse>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn write(
         &self,
         key: &[u8],

@@ -31,7 +31,9 @@ proptest! {
         let shards = shards(std::iter::once(0).chain(starts));
         let start = shards[near.index(shards.len())].first_hash;
         for hash in [0, start, start.wrapping_add(1), start.wrapping_sub(1), anywhere, u64::MAX] {
-            prop_assert_eq!(shard_of(&shards, KeyspaceId(7), hash), naive_shard_of(&shards, hash), "{:x}", hash);
+            let (found, expected) =
+                (shard_of(&shards, KeyspaceId(7), hash), naive_shard_of(&shards, hash));
+            prop_assert_eq!(found, expected, "{:x}", hash);
         }
     }
 
