@@ -6,7 +6,7 @@ use dkv_console::units::{duration, number, plural};
 use crate::error::DrillError;
 use crate::fault::Fault;
 use crate::testbed::{Event, FinishedRun};
-use crate::workload::{Followed, longest_wait};
+use crate::workload::{Followed, Tenancies, longest_wait};
 
 /// The result of one drill.
 pub struct DrillResult {
@@ -17,6 +17,8 @@ pub struct DrillResult {
     pub(crate) history: History,
     /// What the watcher saw.
     pub(crate) followed: Followed,
+    /// What the tenants did.
+    pub(crate) tenancies: Tenancies,
     pub(crate) report: Report,
     /// The longest time in which a shard acknowledged no write after the fault began, and its
     /// start.
@@ -49,6 +51,7 @@ impl DrillResult {
             report,
             history,
             followed: finished.followed,
+            tenancies: finished.tenancies,
             problems,
         }
     }
@@ -84,6 +87,8 @@ impl DrillResult {
             "changes_watched": self.followed.changes,
             "watch_resumed": self.followed.resumed,
             "replay_equals_scan": self.followed.is_equal,
+            "leases_ended": self.tenancies.leases,
+            "locks_held": self.tenancies.locks,
             "findings": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "problems": self.problems,
         })
@@ -104,6 +109,16 @@ impl DrillResult {
         let verdict =
             if is_equal { "its replay equals a scan" } else { "its replay is NOT a scan" };
         format!("{} changes, resumed {resumed} times; {verdict}", number(changes))
+    }
+
+    fn leases(&self) -> String {
+        let Tenancies { leases, locks } = self.tenancies;
+        let is_early = |it: &&Finding| matches!(it.kind, Kind::LeaseEarly | Kind::LeaseRevived);
+        let early = match self.report.findings.iter().filter(is_early).count() {
+            0 => "none early".to_owned(),
+            count => format!("{count} EARLY"),
+        };
+        format!("{} ended, {early}; the lock was held {} times", number(leases), number(locks))
     }
 
     /// Returns the facts, each with a heading.
@@ -129,6 +144,7 @@ impl DrillResult {
             ("stale reads", stale.to_string()),
             ("transactions", self.transactions()),
             ("watch", self.watch()),
+            ("leases", self.leases()),
             ("checkers", verdict),
         ];
         facts.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));

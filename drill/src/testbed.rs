@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use crate::environment::Environment;
 use crate::error::{DrillError, Obstacle, Violation};
 use crate::fault::Fault;
-use crate::workload::{Followed, Plan, Work, Workload};
+use crate::workload::{Followed, Plan, Tenancies, Work, Workload};
 
 /// Time limit for a process to start or become live, and for the network to recover.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -228,7 +228,7 @@ impl Testbed {
         let end_ns = self.now_ns();
         console.note("          reading everything back");
         let Self { local, environment, clients, workload, events } = self;
-        let Work { history, followed, mut problems } = match clients.first() {
+        let Work { history, followed, tenancies, mut problems } = match clients.first() {
             Some(client) => workload.finish(client).await,
             None => Work::default(),
         };
@@ -239,6 +239,7 @@ impl Testbed {
         FinishedRun {
             history,
             followed,
+            tenancies,
             events,
             end_ns,
             problems,
@@ -302,6 +303,7 @@ async fn wait_equal(client: &Client) -> Result<(), Violation> {
 pub(crate) struct FinishedRun {
     pub(crate) history: History,
     pub(crate) followed: Followed,
+    pub(crate) tenancies: Tenancies,
     pub(crate) events: Vec<Event>,
     /// When the clients stopped.
     pub(crate) end_ns: u64,

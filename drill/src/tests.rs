@@ -9,7 +9,7 @@ use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 
 use super::*;
 use crate::testbed::Event;
-use crate::workload::{Followed, longest_wait};
+use crate::workload::{Followed, Tenancies, longest_wait};
 
 const MS: u64 = 1_000_000;
 
@@ -34,6 +34,7 @@ fn judged(operations: Vec<Operation>, failure: Option<DrillError>) -> DrillResul
         history: dkv_check::History { operations, ..dkv_check::History::default() },
         events: vec![event(30, "killed <n1>"), event(60, "started n1 again")],
         followed: Followed { changes: 1234, resumed: 3, is_equal: true },
+        tenancies: Tenancies { leases: 4, locks: 5 },
         end_ns: 100 * MS,
         problems: Vec::new(),
         local: None,
@@ -68,6 +69,7 @@ coordinator-kill: all promises held
   stale reads           0
   transactions          0, 0 of unknown outcome; strictly serializable
   watch                 1 234 changes, resumed 3 times; its replay equals a scan
+  leases                4 ended, none early; the lock was held 5 times
   checkers              linearizable, and all revisions agree
 ";
     assert_eq!(told(&outcome), expected);

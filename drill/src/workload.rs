@@ -1,6 +1,6 @@
 //! Clients that read and write until they are stopped, and record everything that they see.
 //!
-//! Each connection has four kinds of clients:
+//! Each connection has five kinds of clients:
 //! - *Mixers* read, write and delete a few shared keys, with and without conditions, so that their
 //!   operations conflict in every way.
 //! - *Inserters* write keys of their own, each once and only if it is absent: a lost write leaves
@@ -9,12 +9,14 @@
 //!   read.
 //!
 //! - A *banker* moves money between accounts by transactions (`bank`).
+//! - A *tenant* holds leases, and competes for a lock (`tenant`).
 //!
 //! A watcher follows all of it (`follower`). At the end every key is read once more. The checkers
 //! judge the resulting history.
 
 mod bank;
 mod follower;
+mod tenant;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +29,7 @@ use tokio::task::JoinSet;
 
 pub use self::follower::Followed;
 use self::follower::Follower;
+pub use self::tenant::Tenancies;
 
 const MIXERS: u64 = 3;
 /// Time limit for reading every key again at the end.
@@ -74,6 +77,7 @@ struct State {
     /// Number of transfers that were begun.
     entries: AtomicU64,
     follower: Follower,
+    tenants: tenant::Counts,
     problems: Mutex<Vec<String>>,
 }
 
@@ -84,6 +88,8 @@ pub struct Work {
     pub history: History,
     /// What the watcher saw.
     pub followed: Followed,
+    /// What the tenants did.
+    pub tenancies: Tenancies,
     /// Broken promises that are not in the history.
     pub problems: Vec<String>,
 }
@@ -107,6 +113,7 @@ impl Workload {
             origin: Instant::now(),
             written: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            tenants: tenant::Counts::default(),
             problems: Mutex::default(),
             plan,
         });
@@ -133,6 +140,7 @@ impl Workload {
             tasks.spawn(worker().begun(Worker::insert));
             tasks.spawn(worker().begun(Worker::read));
             tasks.spawn(worker().begun(Worker::transfer));
+            tasks.spawn(worker().begun(Worker::hold));
         }
         Self { state, tasks, following }
     }
@@ -185,7 +193,8 @@ impl Workload {
         join_all(&mut self.following).await;
         let problems = self.state.problems.lock().unwrap_or_else(PoisonError::into_inner);
         let problems = problems.iter().cloned().chain(difference).collect();
-        Work { history: self.state.recorder.history(), followed, problems }
+        let tenancies = self.state.tenants.tenancies();
+        Work { history: self.state.recorder.history(), followed, tenancies, problems }
     }
 }
 

@@ -29,18 +29,22 @@ pub(super) struct Bank {
 }
 
 /// Finds names of keys in one shard.
-struct Names {
+pub(super) struct Names {
     prefix: String,
     view: dkv_wire::network::NetworkView,
 }
 
 impl Names {
-    /// Returns the names that begin so and are in the shard of the bank.
-    fn named(&self, kind: &str) -> impl Iterator<Item = String> {
+    pub(super) async fn find(client: &Client, prefix: &str) -> Result<Self, Error> {
+        Ok(Self { prefix: prefix.to_owned(), view: client.refresh().await? })
+    }
+
+    /// Returns the names that begin so and are in the shard of another key.
+    pub(super) fn beside(&self, other: &str, kind: &str) -> impl Iterator<Item = String> {
         let shard = |key: &str| {
             self.view.shard_of(KeyspaceId::DEFAULT, key.as_bytes()).map(|shard| shard.group)
         };
-        let here = shard(&format!("{}bank", self.prefix));
+        let here = shard(&format!("{}{other}", self.prefix));
         let names = (0_u64..).map(move |number| format!("{}{kind}-{number}", self.prefix));
         names.filter(move |name| shard(name) == here)
     }
@@ -49,14 +53,14 @@ impl Names {
 impl Bank {
     /// Opens the bank; every banker finds the same keys.
     pub(super) async fn open(client: &Client, prefix: &str) -> Result<Self, Error> {
-        let names = Names { prefix: prefix.to_owned(), view: client.refresh().await? };
-        let accounts = names.named("account").take(ACCOUNTS).collect();
+        let names = Names::find(client, prefix).await?;
+        let accounts = names.beside("bank", "account").take(ACCOUNTS).collect();
         Ok(Self { accounts, names })
     }
 
     /// Returns the ledger of that number.
     fn ledger(&self, number: u64) -> String {
-        self.names.named(&format!("ledger-{number}")).next().unwrap_or_default()
+        self.names.beside("bank", &format!("ledger-{number}")).next().unwrap_or_default()
     }
 }
 

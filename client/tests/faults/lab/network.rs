@@ -363,7 +363,7 @@ impl Lab {
         work.more(100).await;
         self.settled().await;
         let now_ns = work.workload.now_ns();
-        let dkv_drill::workload::Work { history, followed, problems } =
+        let dkv_drill::workload::Work { history, followed, problems, .. } =
             work.workload.finish(&work.clients[0]).await;
         for client in work.clients {
             client.close().await;
