@@ -349,7 +349,8 @@ impl Client {
     /// [`Error::Invalid`] or [`Error::TooLarge`] if it breaks a rule of [`Transaction`];
     /// [`Error::SeveralShards`] if it has a range of keys and the network several shards;
     /// [`Error::Unfit`] if an operation cannot be executed; [`Error::Unknown`] if it was sent and
-    /// its outcome could not be learnt in time. After every other error it had no effect. That a compare does not hold is no error.
+    /// its outcome could not be learnt in time. After every other error it had no effect. That a
+    /// compare does not hold is no error.
     ///
     /// # Examples
     /// ```

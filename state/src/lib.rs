@@ -45,6 +45,7 @@ mod reads_at;
 mod session;
 mod sessions;
 mod shard;
+mod foreseen;
 mod transaction_results;
 
 pub mod directory;

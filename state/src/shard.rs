@@ -18,8 +18,8 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+mod admission;
 pub(super) mod commit;
-mod foreseen;
 mod growth;
 mod loading;
 
@@ -31,7 +31,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{
     Attach, Command, Condition, Deposited, LeaseCommand, Operation, Transact, Write, WriteAttached,
@@ -355,7 +355,7 @@ impl ShardState {
                 self.nothing_new()
             }
             Some(Command::Cut { moment }) => {
-                // A part that is prepared from now on gets a later stamp, and need not be waited for.
+                // A part that is prepared from now on gets a later stamp: no cut waits for it.
                 self.note_stamp(moment);
                 match self.cut_at(moment) {
                     _ if self.is_undecided_at(moment) => CommandResult::Locked,
@@ -403,32 +403,6 @@ impl ShardState {
         })
     }
 
-    fn open_session(&mut self, session: SessionId, holder: HolderId) -> CommandResult {
-        let result = self.sessions.open(session, holder, self.clock_ms, &mut self.digest);
-        self.follow_ended_sessions();
-        result
-    }
-
-    fn admit(&mut self, session: SessionId, serial: Serial, settled: Serial) -> Admission {
-        let clock_ms = self.clock_ms;
-        let admission = self.sessions.admit(session, serial, settled, clock_ms, &mut self.digest);
-        self.follow_ended_sessions();
-        self.attempts.release(session, self.sessions.settled(session), &mut self.digest);
-        admission
-    }
-
-    /// Forgets the transactions of sessions that have ended.
-    fn follow_ended_sessions(&mut self) {
-        for session in self.sessions.take_ended() {
-            self.attempts.release(session, None, &mut self.digest);
-        }
-    }
-
-    fn record(&mut self, session: SessionId, serial: Serial, outcome: Outcome) -> CommandResult {
-        self.sessions.record(session, serial, outcome, &mut self.digest);
-        outcome.into()
-    }
-
     /// Returns the stamp of a write that takes effect now: it is later than that of every write
     /// before it, and than `after`.
     pub(super) fn stamp_after(&mut self, now: Stamp, after: Stamp) -> Stamp {
@@ -466,25 +440,6 @@ impl ShardState {
 
     fn nothing_new(&self) -> CommandResult {
         CommandResult::Written { revision: self.revision, existed: true }
-    }
-
-    fn write_once(
-        &mut self,
-        write: &Write<'_>,
-        attach: Option<Attach>,
-        now: Stamp,
-    ) -> CommandResult {
-        if planted(Mutant::SkipSessions) {
-            return self.write(write, attach, now).into();
-        }
-        match self.admit(write.session, write.serial, write.settled) {
-            Admission::Answer(answer) => answer,
-            Admission::Execute if self.is_locked(write.key) => CommandResult::Locked,
-            Admission::Execute => {
-                let outcome = self.write(write, attach, now);
-                self.record(write.session, write.serial, outcome)
-            }
-        }
     }
 
     fn write(&mut self, write: &Write<'_>, attach: Option<Attach>, now: Stamp) -> Outcome {

@@ -162,8 +162,8 @@ fn check_shards(count: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks that a transaction can be divided: it has no ranges of keys, and attaches none to a lease,
-/// which could end between the two phases.
+/// Checks that a transaction can be divided: it has no ranges of keys, and attaches none to a
+/// lease, which could end between the two phases.
 fn check_divisible(transaction: &Transaction<'_>) -> Result<(), Refusal> {
     let Transaction { then, otherwise, .. } = transaction;
     let needs_lease = |operation: &TransactionOperation<'_>| {

@@ -43,10 +43,10 @@ pub fn has_transactions(entry: &[u8]) -> bool {
 }
 
 /// Writes that a transaction is about to make, by key.
-pub(super) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
+pub(crate) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
 
 /// A write that a transaction is about to make.
-pub(super) enum PlannedChange {
+pub(crate) enum PlannedChange {
     Put(Arc<[u8]>, Attaching),
     Delete,
 }
@@ -149,7 +149,7 @@ impl ShardState {
     }
 
     /// Returns what a list of operations changes, or the first one that cannot be executed.
-    pub(super) fn planned(
+    pub(crate) fn planned(
         &self,
         operations: &[TransactionOperation<'_>],
         needed: &Needed,

@@ -1,13 +1,13 @@
 //! Drives transactions over several shards, on the primary of their home.
 //!
 //! An attempt prepares the parts of all shards at the same time. If all of them are prepared, the
-//! home decides, and that is all that the client waits for: the other shards learn of it afterwards,
-//! and their keys stay locked until then. If one is not, the driver gives the attempt up, and begins
-//! another after a pause.
+//! home decides, and that is all that the client waits for: the other shards learn of it
+//! afterwards, and their keys stay locked until then. If one is not, the driver gives the attempt
+//! up, and begins another after a pause.
 //!
 //! Attempts that meet locks again and again prepare their shards one after the other, in ascending
-//! order, and wait for locks on the way. No attempt waits for a lower shard while it holds locks in a
-//! higher one, so none wait for each other in a circle.
+//! order, and wait for locks on the way. No attempt waits for a lower shard while it holds locks in
+//! a higher one, so none wait for each other in a circle.
 //!
 //! Whatever dies here leaves nothing in doubt for long: see [`resolver`](super::resolver).
 

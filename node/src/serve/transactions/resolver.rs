@@ -1,8 +1,8 @@
 //! Ends transactions over several shards that others have left in doubt.
 //!
 //! Every primary looks at what is prepared in its shards. As a home it aborts what nobody drives
-//! any more, in particular what its predecessor had not decided, and tells the other shards what was
-//! committed. For a part of another home that is prepared for long, it asks the home. A lock
+//! any more, in particular what its predecessor had not decided, and tells the other shards what
+//! was committed. For a part of another home that is prepared for long, it asks the home. A lock
 //! therefore stays only as long as the home or the shard itself has no primary.
 
 use std::sync::Arc;

@@ -4,10 +4,10 @@
 //! took effect, how often, and in which order.
 
 mod checks;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use dkv_base::id::{GroupId, Serial, SessionId, Stamp, Term};
 use dkv_wire::message::{
     Attempt, AttemptId, Command, Commitment, Compare, Decide, Decision, Keys, PartReceipt, Prepare,
@@ -15,10 +15,9 @@ use dkv_wire::message::{
 };
 use uuid::Uuid;
 
-use super::super::super::{
-    Applied, CommandResult, Engine, EngineOptions, GroupState, GroupStore, HomeRecord, MemoryStore,
-};
-use super::super::{batch_at, open};
+use self::shards::{Dice, Shard, prepared, records};
+use super::super::super::{CommandResult, HomeRecord};
+use super::super::open;
 use super::encode;
 use dkv_wire::codec;
 
@@ -27,86 +26,9 @@ const CLIENTS: u32 = 3;
 const KEYS: u8 = 6;
 /// Most transactions under way at once.
 const UNDER_WAY_MAX: usize = 4;
-/// No value stays in memory that a checkpoint has.
-const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: 0 };
-
-/// A sequence of numbers that look random.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-
-    fn one_in(&mut self, sides: usize) -> bool {
-        self.roll(sides) == 0
-    }
-}
 
 fn shard_of(key: u8) -> u32 {
     1 + u32::from(key) % SHARDS
-}
-
-/// One shard: a state that stays in memory, and one that is stored, evicted and loaded again.
-struct Shard {
-    state: GroupState,
-    twin: GroupState,
-    store: GroupStore,
-    _engine: Engine,
-    now: u64,
-    term: u64,
-}
-
-impl Shard {
-    fn new(number: u32) -> Self {
-        let engine = Engine::in_memory(&MemoryStore::default(), OPTIONS).expect("an engine");
-        let store = engine.group(GroupId(number)).expect("a store");
-        let state = GroupState::new(GroupId(number));
-        let twin = GroupState::load(&store).expect("empty").0;
-        Self { state, twin, store, _engine: engine, now: 1, term: 1 }
-    }
-
-    fn apply(&mut self, command: &[u8]) -> CommandResult {
-        let entry = batch_at(self.now, Stamp(1), &[command.to_vec()]);
-        let shard = self.twin.as_shard().expect("a shard");
-        let mut needed = shard.needed(&entry).expect("a batch");
-        for key in std::mem::take(&mut needed.stored) {
-            let row = self.store.get(&key).expect("readable").expect("stored");
-            needed.rows.insert(key, row);
-        }
-        let twin = self.twin.apply_with(&entry, &needed).expect("a batch");
-        let applied = self.state.apply(&entry).expect("a batch");
-        assert_eq!(applied, twin);
-        assert_eq!(self.state.hash(), self.twin.hash());
-        match applied {
-            Applied::Shard(results) => results[0],
-            Applied::Control(_) => unreachable!("it is a shard"),
-        }
-    }
-
-    /// Stores the second state; loads it again, or evicts its values.
-    fn store(&mut self, reload: bool) {
-        let changes = self.twin.take_changes(Bytes::new());
-        let (generation, revision) = (changes.generation(), changes.meta().revision);
-        self.store.checkpoint(&changes).expect("written");
-        if reload {
-            self.twin = GroupState::load(&self.store).expect("whole").0;
-        } else {
-            let shard = self.twin.as_shard_mut().expect("a shard");
-            shard.checkpointed(generation, revision);
-            for _ in 0..6 {
-                shard.evict(100);
-            }
-        }
-        assert_eq!(self.state.hash(), self.twin.hash());
-    }
-
-    fn value(&self, key: u8) -> String {
-        let row = self.state.as_shard().expect("a shard").row(&[key]);
-        row.map(|row| String::from_utf8_lossy(&row.value).into_owned()).unwrap_or_default()
-    }
 }
 
 /// A transaction of a client.
@@ -602,12 +524,4 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
-}
-
-fn prepared(shard: &Shard) -> Vec<AttemptId> {
-    shard.state.as_shard().expect("a shard").prepared().map(|(id, _)| id).collect()
-}
-
-fn records(shard: &Shard) -> Vec<HomeRecord> {
-    shard.state.as_shard().expect("a shard").home_records().collect()
 }

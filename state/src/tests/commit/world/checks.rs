@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dkv_wire::message::{Command, Resolution};
 
-use super::{KEYS, Outcome, SHARDS, World, prepared, records, shard_of};
+use super::shards::{prepared, records};
+use super::{KEYS, Outcome, SHARDS, World, shard_of};
 use crate::tests::commit::encode;
 use crate::{CommandResult, HomeRecord};
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_wire::message::{Keys, TransactionOperation};
 
-use super::transactions::{Needed, PlannedChange};
-use super::{Attaching, ShardState};
-use crate::command::transaction::validate_part;
-use crate::lease::Attachment;
-use crate::reads_at::{FoundVersion, VersionValue};
-use crate::rows::Origin;
-use crate::transaction_results::FoundResult;
+use super::command::transaction::validate_part;
+use super::reads_at::{FoundVersion, VersionValue};
+use super::rows::Origin;
+use super::shard::leases::FoundExpiry;
+use super::shard::transactions::{Needed, PlannedChange};
+use super::shard::{Attaching, ShardState};
+use super::transaction_results::FoundResult;
 
 impl ShardState {
     /// Returns the results of both lists of operations of a prepared part: of those to execute if
@@ -74,8 +74,8 @@ impl ShardState {
             None => (Revision(0), 1),
         };
         // A part attaches no key to a lease, but may change one that is attached.
-        let lease = match self.attachments.get(key) {
-            Some(Attachment::Lease(lease)) if as_before => lease,
+        let lease = match self.expiry(key) {
+            FoundExpiry::Lease(lease) if as_before => lease.id,
             _ => LeaseId::default(),
         };
         let origin = Origin { revision: Revision(0), stamp: Stamp(0), created, version };
