@@ -331,7 +331,12 @@ fn completed(network: &Network, words: &[&str]) -> Vec<String> {
         output(&script),
         words.join(" ")
     );
-    let bash = std::process::Command::new("bash").args(["-c", &asked]).output().unwrap();
+    // It is longer than an argument may be.
+    let mut bash = std::process::Command::new("bash");
+    bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut bash = bash.spawn().unwrap();
+    bash.stdin.take().unwrap().write_all(asked.as_bytes()).unwrap();
+    let bash = bash.wait_with_output().unwrap();
     assert!(bash.stderr.is_empty(), "{}", output(&bash.stderr));
     output(&bash.stdout).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
