@@ -233,7 +233,7 @@ pub(crate) enum Subcommand {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Execute a transaction on keys of one shard
+    /// Execute a transaction
     #[command(
         override_usage = "dkv [ADDRESS] txn [FILE] [OPTIONS]",
         after_help = TRANSACTION_HELP

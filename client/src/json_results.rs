@@ -95,6 +95,11 @@ pub(crate) fn transacted(
     object.insert("branch".into(), transaction_json::branch(done.succeeded).into());
     object.insert("changed".into(), done.changed.into());
     with_receipt(&mut object, &done.receipt);
+    let parts = done
+        .parts
+        .iter()
+        .map(|part| json!({ "shard": part.shard.0, "not_before": part.not_before.0 }));
+    object.insert("parts".into(), parts.collect());
     let results = done.results.as_ref();
     let results = results.map(|results| transaction_json::results(operations, results, encoding));
     object.insert("results".into(), results.into());

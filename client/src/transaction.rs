@@ -40,6 +40,10 @@ pub(crate) async fn run(file: &Path, client: &Client, console: &mut Console) -> 
         true => format!("{branch}: executed at revision {revision} (shard {shard})"),
         false => format!("{branch}: nothing changed, at revision {revision} (shard {shard})"),
     };
+    for part in &done.parts {
+        let (shard, revision) = (part.shard, part.not_before);
+        lines.push_str(&format!(", from revision {revision} on (shard {shard})"));
+    }
     match &done.results {
         Some(results) => {
             for (operation, result) in operations.iter().zip(results) {
@@ -47,7 +51,10 @@ pub(crate) async fn run(file: &Path, client: &Client, console: &mut Console) -> 
                 lines.push_str(&result_line(operation, result));
             }
         }
-        None => lines.push_str("\nits results are no longer in the history of the shard"),
+        None if done.parts.is_empty() => {
+            lines.push_str("\nits results are no longer in the history of the shard");
+        }
+        None => lines.push_str("\nits results are too long, or were lost on the way"),
     }
     let document = || json_results::transacted(operations, &done, encoding);
     match done.changed {

@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::certificate::CertificateError;
 use dkv_wire::identity::Role;
@@ -108,18 +107,9 @@ pub enum Error {
         /// The reason.
         why: Unfit,
     },
-    /// The keys of a transaction are not in one shard. No effect.
-    #[error("{}; transactions over several shards are not supported yet", match .keys {
-        Some((one, other)) => format!(
-            "the keys \"{}\" and \"{}\" of the transaction are in different shards",
-            one.escape_ascii(), other.escape_ascii()
-        ),
-        None => "the transaction has a range of keys, and the keyspace has several shards".to_owned(),
-    })]
-    SeveralShards {
-        /// Two keys in different shards; `None` for a range of keys, which all shards share.
-        keys: Option<(Bytes, Bytes)>,
-    },
+    /// A transaction has a range of keys, and the keyspace has several shards. No effect.
+    #[error("the transaction has a range of keys, and the keyspace has several shards")]
+    SeveralShards,
     /// The lease does not exist: it has ended, was revoked, or was never granted. No effect.
     #[error("lease {lease} does not exist; it may have ended")]
     NoLease {

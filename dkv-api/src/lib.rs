@@ -145,9 +145,10 @@
 //! # Transactions
 //!
 //! [`Client::transact`] executes a [`Transaction`]: it compares keys, and executes one of two lists
-//! of operations, as a whole and at one revision. [`Client::increment`] and [`Client::append`] are
-//! transactions of one operation. Transactions are strictly serializable and executed exactly once.
-//! All keys of a transaction must be in one shard.
+//! of operations, as a whole. [`Client::increment`] and [`Client::append`] are transactions of one
+//! operation. [`Client::transaction`] runs a function that reads and writes keys as it goes, and
+//! runs it again at a conflict. Transactions are strictly serializable and executed exactly once,
+//! in one shard or in several. Ranges of keys need a network with one shard.
 //!
 //! # Leases and recipes
 //!
@@ -190,7 +191,7 @@
 //!
 //! # Not supported
 //!
-//! A blocking interface, a cache, and transactions over several shards.
+//! A blocking interface and a cache.
 #![forbid(unsafe_code)]
 #![deny(missing_docs, rustdoc::broken_intra_doc_links)]
 
@@ -234,7 +235,9 @@ pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
 pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
-pub use transaction::{Compare, Test, Transacted, Transaction, TransactionOperation};
+pub use transaction::{
+    Compare, OpenTransaction, Test, Transacted, Transaction, TransactionOperation,
+};
 pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
 
 pub use bytes::Bytes;
@@ -248,8 +251,8 @@ pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
     BearerLife, Condition, HolderInfo, HolderKind, KeyRange, KeyspaceUse, Level, NodeStatus,
-    OperationResult, Page, Pair, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus,
-    TokenInfo, Unfit, Version,
+    OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation, RunChoice, RunReport,
+    ServerStatus, TokenInfo, Unfit, Version,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

@@ -1,16 +1,19 @@
 //! Transactions: compares, and one of two lists of operations.
 //!
-//! A transaction is executed as a whole by one shard, in one entry of its log. The types here own
-//! their keys and values; those of the protocol borrow them.
+//! A transaction is executed as a whole: in one shard by one entry of its log, in several shards in
+//! two rounds. The types here own their keys and values; those of the protocol borrow them.
 
 mod check;
+mod open;
+
+pub use open::OpenTransaction;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::codec;
-use dkv_wire::message::{self, Answer, KeyRange, OperationResult, Receipt, Relation};
+use dkv_wire::message::{self, Answer, KeyRange, OperationResult, PartReceipt, Receipt, Relation};
 
 use crate::attach::Attach;
 use crate::client::{Client, wrong_answer};
@@ -20,9 +23,10 @@ use crate::time_bounds::checked_attach;
 
 /// Compares, the operations to execute if all of them hold, and those to execute if one does not.
 ///
-/// A transaction takes effect as a whole, at one revision. The compares see the state before it. A
-/// read sees what an operation wrote before it. No key may be written twice, each list has at most
-/// 128 operations, and all keys must be in one shard.
+/// A transaction takes effect as a whole, at one revision of each of its shards. The compares see
+/// the state before it. A read sees what an operation wrote before it. No key may be written twice,
+/// and each list has at most 128 operations. Its keys may be in any shards; a transaction of one
+/// shard is faster. Ranges of keys need a network with one shard.
 ///
 /// # Examples
 /// ```
@@ -323,24 +327,30 @@ pub struct Transacted {
     /// Whether it changed anything.
     pub changed: bool,
     /// The results of the operations, in order; `None` if it was executed so long ago that the
-    /// shard has forgotten them.
+    /// shard has forgotten them, or if it has several shards and its answer was lost on the way or
+    /// is too long. The revision of a version that it made is zero outside the shard of `receipt`,
+    /// where it is not known yet.
     pub results: Option<Vec<OperationResult>>,
-    /// The receipt. Its revision is that of the transaction's writes, or the shard's latest if it
-    /// changed nothing.
+    /// The receipt of the shard that decided it: that of its first key. Its revision is that of the
+    /// transaction's writes there, or the shard's latest if it changed nothing there.
     pub receipt: Receipt,
+    /// The receipts of its other shards.
+    pub parts: Vec<PartReceipt>,
 }
 
 impl Client {
-    /// Executes a transaction: strictly serializable with all strong operations of its shard.
+    /// Executes a transaction: strictly serializable with all strong operations, in one shard or in
+    /// several.
     ///
     /// However often the client has to send it, it is executed at most once, and the call returns
     /// the result of that execution.
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::TooLarge`] if it breaks a rule of [`Transaction`];
-    /// [`Error::SeveralShards`] if its keys are not in one shard; [`Error::Unfit`] if an operation
-    /// cannot be executed; [`Error::Unknown`] if it was sent and its outcome could not be learnt in
-    /// time. After every other error it had no effect. That a compare does not hold is no error.
+    /// [`Error::SeveralShards`] if it has a range of keys and the network several shards;
+    /// [`Error::Unfit`] if an operation cannot be executed; [`Error::Unknown`] if it was sent and
+    /// its outcome could not be learnt in time. After every other error it had no effect. That a
+    /// compare does not hold is no error.
     ///
     /// # Examples
     /// ```
@@ -365,19 +375,20 @@ impl Client {
         let wire = transaction.to_wire();
         let (keys, ranges) = check::checked(&wire)?;
         let (body, after) = (codec::encode(&wire), Stamp(0));
-        let kind = RequestKind::Transact { keys, ranges, body, write_id: None, after };
-        match self.request(kind, transaction.timeout).await? {
+        let shards = Vec::new();
+        let kind = RequestKind::Transact { keys, ranges, shards, body, write_id: None, after };
+        let done = match self.request(kind, transaction.timeout).await? {
             Answer::Transacted { receipt, succeeded, changed, results } => {
-                let asked = transaction.operations(succeeded).len();
-                let fits = results.as_ref().is_none_or(|results| results.len() == asked);
-                if fits {
-                    Ok(Transacted { succeeded, changed, results, receipt })
-                } else {
-                    Err(wrong_answer())
-                }
+                Transacted { succeeded, changed, results, receipt, parts: Vec::new() }
             }
-            _ => Err(wrong_answer()),
-        }
+            Answer::TransactedOver { receipt, succeeded, changed, parts, results } => {
+                Transacted { succeeded, changed, results, receipt, parts }
+            }
+            _ => return Err(wrong_answer()),
+        };
+        let asked = transaction.operations(done.succeeded).len();
+        let fits = done.results.as_ref().is_none_or(|results| results.len() == asked);
+        if fits { Ok(done) } else { Err(wrong_answer()) }
     }
 
     /// Adds to the number that is a key's value, exactly once, and returns the sum. A key that does

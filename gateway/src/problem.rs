@@ -199,9 +199,7 @@ impl Problem {
             Error::NoLease { .. } => Self::new(StatusCode::CONFLICT, "no-lease", text),
             Error::TooManyLeases { .. } => Self::new(StatusCode::CONFLICT, "too-many-leases", text),
             Error::TtlOutOfBounds { .. } => Self::invalid(text),
-            Error::SeveralShards { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "several-shards", text)
-            }
+            Error::SeveralShards => Self::new(StatusCode::BAD_REQUEST, "several-shards", text),
             Error::Denied(why) => Self::new(StatusCode::FORBIDDEN, "denied", why),
             other => {
                 let effect = match other.may_have_had_effect() {

@@ -36,13 +36,15 @@ mod membership;
 mod metrics_watch;
 
 pub(crate) use adapter::{OperationError, initialize, propose, start, take_step, voters};
+pub(crate) use fifo_watch::Receiver as FifoReceiver;
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
 pub(crate) use heartbeat::time_scaling::TimeScale;
 use log_store::LogStore;
 pub(crate) use openraft::{Config, ConfigError, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
 pub(crate) use state_machine::{
-    HistoryQuery, LeaseQuery, Lookup, LookupResult, StateMachine, StateMachineHandle, WatchPage,
+    HistoryQuery, LeaseQuery, Lookup, LookupError, LookupResult, StateMachine, StateMachineHandle,
+    WatchPage,
 };
 pub(crate) use transport::{AppendStreams, Network};
 

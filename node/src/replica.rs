@@ -1,5 +1,8 @@
 //! One Raft group on this node: its log, its state, and the tasks that serve it.
 
+pub(crate) mod attempt_registry;
+pub(crate) mod blocked_writes;
+pub(crate) mod pending_write;
 pub(crate) mod write_batches;
 pub(crate) mod backlog;
 pub(crate) mod strong_reads;
@@ -30,6 +33,7 @@ use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::attempt_registry::AttemptRegistry;
 use self::backlog::Backlog;
 use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
@@ -46,6 +50,9 @@ use crate::raft::{
 use dkv_state::reconciler::Step;
 use dkv_state::{BatchBuilder, CommandResult, DirectoryEntry, DirectoryResult};
 use dkv_wal::GroupLog;
+
+/// Time after which a cut is tried again that waits for a transaction.
+const CUT_AGAIN: Duration = Duration::from_millis(100);
 
 /// This node's replica of one group.
 pub(crate) struct Replica {
@@ -65,6 +72,7 @@ pub(crate) struct Replica {
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
     quota: ShardQuota,
+    attempts: AttemptRegistry,
     tasks: TaskSet,
 }
 
@@ -154,6 +162,7 @@ impl Replica {
             holds,
             watch_hub,
             quota: ShardQuota::default(),
+            attempts: AttemptRegistry::default(),
             tasks,
         })
     }
@@ -235,6 +244,11 @@ impl Replica {
         watcher
     }
 
+    /// The transactions over several shards that this replica drives as their home's primary.
+    pub(crate) fn attempts(&self) -> &AttemptRegistry {
+        &self.attempts
+    }
+
     /// Upper bound on the age of the state here, in milliseconds.
     pub(crate) fn staleness_ms(&self) -> Option<u64> {
         self.proposer.staleness_ms()
@@ -282,16 +296,24 @@ impl Replica {
         Ok(())
     }
 
-    /// Proposes to cut the shard's history at a moment, and waits until that is applied. Only the
+    /// Proposes to cut the shard's history at a moment, and waits until that is applied and no
+    /// transaction is prepared any more that may belong to the cut. Only the
     /// leader can. `None` if the shard has written too much since the moment.
     pub(crate) async fn cut(&self, moment: Stamp) -> Result<Option<(Term, Cut)>, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
-        batch.push(&encode(&Command::Cut { moment }));
-        let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
-        match results.first() {
-            Some(CommandResult::Cut(cut)) => Ok(Some((term, *cut))),
-            _ => Ok(None),
+        let mut released = state_machine.released();
+        loop {
+            let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+            batch.push(&encode(&Command::Cut { moment }));
+            let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
+            match results.first() {
+                Some(CommandResult::Cut(cut)) => return Ok(Some((term, *cut))),
+                // A prepared transaction may belong to the cut.
+                Some(CommandResult::Locked) => {
+                    _ = tokio::time::timeout(CUT_AGAIN, released.changed()).await;
+                }
+                _ => return Ok(None),
+            }
         }
     }
 
@@ -333,6 +355,13 @@ impl Replica {
     /// Returns whether this replica leads.
     pub(crate) fn leads(&self) -> bool {
         self.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// The term in which this replica leads, if it does.
+    pub(crate) fn leading_term(&self) -> Option<Term> {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        (metrics.state == ServerState::Leader).then(|| Term(metrics.current_term))
     }
 
     /// Confirms that this replica leads and has applied everything committed before the call.

@@ -15,3 +15,5 @@ pub(crate) mod eventual_reads;
 pub(crate) mod eventual_writes;
 pub(crate) mod level_all;
 pub(crate) mod watches;
+
+pub(crate) use transactions::resolver as transaction_resolver;

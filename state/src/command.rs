@@ -9,13 +9,15 @@ pub(super) mod transaction;
 
 use std::time::Duration;
 
-use dkv_base::id::{BadLeaseId, LeaseId, Revision, Serial};
+use dkv_base::id::{BadLeaseId, LeaseId, Revision, Serial, Stamp};
 use dkv_wire::message::{
-    Attach, Command, Cut, LeaseAction, Operation, Refusal, Unfit, Write, WriteAttached,
+    Attach, Command, Commitment, Cut, LeaseAction, Operation, Refusal, Resolution, Unfit, Write,
+    WriteAttached,
 };
 use dkv_wire::{codec, limits};
 
-/// First byte of an encoded transaction: the position of its variant.
+/// First byte of an encoded transaction: the position of its variant. No command before it needs
+/// the values of keys.
 const TRANSACT: u8 = 5;
 
 /// The result of one command of a batch.
@@ -102,6 +104,43 @@ pub enum CommandResult {
     TooEarly,
     /// The command can never be executed.
     Invalid,
+    /// A prepared transaction has locked a key of the command. No effect; it is to come again.
+    Locked,
+    /// The part of a transaction is prepared.
+    Prepared {
+        /// Whether the compares of the part hold.
+        holds: bool,
+        /// The shard's latest revision when the part was prepared.
+        revision: Revision,
+        /// The latest stamp that the shard had given then.
+        stamp: Stamp,
+        /// What the operations would do if all compares hold.
+        then: Foreseen,
+        /// What they would do if one does not.
+        otherwise: Foreseen,
+    },
+    /// A transaction over several shards is committed, and executed in this one, its home.
+    Decided {
+        /// The revision of its writes here; the shard's latest if it changed nothing here.
+        revision: Revision,
+        /// Whether it changed anything, here or elsewhere.
+        changed: bool,
+        /// What the other shards have to know.
+        commitment: Commitment,
+    },
+    /// The attempt to prepare or decide is over. No effect.
+    Over,
+    /// What has become of an attempt.
+    Resolved(Resolution),
+}
+
+/// What a list of operations would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Foreseen {
+    /// The first operation that cannot be executed, counted from zero, and why.
+    pub unfit: Option<(u32, Unfit)>,
+    /// Whether the operations change anything.
+    pub changes: bool,
 }
 
 /// Decodes a command and checks everything that can be checked without the state.
@@ -137,6 +176,13 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
             check_serial(transact.serial, transact.settled)?;
             transaction::validate(transact.body, value_bytes_max)?;
         }
+        Command::TransactOver(over) => {
+            check_serial(over.serial, over.settled)?;
+            transaction::validate_over(over, value_bytes_max)?;
+        }
+        Command::Prepare(prepare) => transaction::validate_prepare(prepare)?,
+        Command::Decide(decide) => transaction::validate_decide(decide)?,
+        Command::Finish { .. } | Command::Resolve { .. } | Command::Forget(_) => {}
         Command::Deposited(deposited) => {
             if deposited.number.0 == 0 {
                 return Err(Refusal::Invalid("numbers count from one".into()));
@@ -226,7 +272,29 @@ pub(super) fn decode_logged(command: &[u8]) -> Option<Command<'_>> {
     validate(command, limits::VALUE_BYTES_MAX as u64).ok()
 }
 
-/// Returns whether an encoded command is a transaction, by its first byte.
-pub(super) fn is_transaction(command: &[u8]) -> bool {
-    command.first() == Some(&TRANSACT)
+/// Returns whether an encoded command may need the values of keys, by its first byte.
+pub(super) fn may_need_values(command: &[u8]) -> bool {
+    command.first().is_some_and(|first| *first >= TRANSACT)
+}
+
+/// What the primary does with a command that has met a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtLock {
+    /// It proposes the command again once the lock is released.
+    Waits,
+    /// It tells the sender of the command.
+    Tells,
+    /// It refuses the command, which comes again from its outbox with those after it.
+    Refuses,
+}
+
+impl AtLock {
+    /// Returns what the primary does with this command.
+    pub fn of(command: &[u8]) -> Self {
+        match codec::decode(command) {
+            Ok(Command::Prepare(prepare)) if !prepare.patient => Self::Tells,
+            Ok(Command::Deposited(_)) => Self::Refuses,
+            _ => Self::Waits,
+        }
+    }
 }

@@ -8,6 +8,7 @@
 use dkv_base::id::{LeaseId, Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::attempt_rows;
 use super::lease::{Attachment, Lease};
 use super::rows::{
     Counts, HistoryRow, MalformedRow, Meta, Origin, PastRow, Row, RowSink, Table, Tombstone,
@@ -174,6 +175,9 @@ impl RowSink for Digest {
             Table::Leases => self.add_small(table, key, Lease::decode(key, value)?.1.number()),
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
             Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
+            Table::Records | Table::Finished | Table::Parts => {
+                self.add_small(table, key, attempt_rows::row_number(table, key, value)?);
+            }
             Table::Sessions => {
                 let (id, session) = Session::decode(key, value)?;
                 self.add_whole_session(id, &session);

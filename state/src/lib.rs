@@ -32,9 +32,12 @@ pub mod rows;
 
 mod attachments;
 mod clock;
+mod attempt_rows;
+mod attempts;
 mod digest;
 mod history;
 mod lease;
+mod locks;
 mod tombstones;
 mod value_cache;
 mod scan;
@@ -42,6 +45,7 @@ mod reads_at;
 mod session;
 mod sessions;
 mod shard;
+mod foreseen;
 mod transaction_results;
 
 pub mod directory;
@@ -56,7 +60,7 @@ mod tests;
 
 pub use batch::{Batch, BatchBuilder, CorruptBatch};
 pub use clock::LogClock;
-pub use command::{CommandResult, check_key, check_lease, check_value, validate};
+pub use command::{AtLock, CommandResult, Foreseen, check_key, check_lease, check_value, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Keyspace, Member,
     Observed,
@@ -70,6 +74,7 @@ pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Ver
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
+pub use shard::commit::HomeRecord;
 pub use shard::leases::{FoundExpiry, FoundLease};
 pub use shard::transactions::{Needed, has_transactions};
 pub use transaction_results::FoundResult;

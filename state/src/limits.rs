@@ -27,6 +27,20 @@ pub const TOMBSTONE_OVERHEAD_BYTES: usize = 96;
 /// Maximum number of nodes from whose outboxes a shard ever takes writes.
 pub const OUTBOXES_MAX: usize = 16 * 1024;
 
+/// Parts of transactions over several shards that a shard has prepared at once.
+pub const PARTS_MAX: usize = 4096;
+/// Bytes of all of them together; a single one may be larger.
+pub const PARTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Approximate size of a part in addition to its body, in bytes.
+pub const PART_OVERHEAD_BYTES: usize = 256;
+/// Transactions that a home remembers beside their outcomes: undecided ones, and committed ones
+/// whose client may ask again.
+pub const RECORDS_MAX: usize = 64 * 1024;
+/// Executed attempts of one home that a shard remembers until their home says that they are over.
+pub const EXECUTED_MAX: usize = 4096;
+/// Time a node should wait before it retries when there is no room for a part, in milliseconds.
+pub const PARTS_RETRY_MS: u32 = 50;
+
 /// Target size of a snapshot chunk, in bytes. A single row may be larger.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// Longest chunk that an installer accepts, in bytes: one full chunk and the longest row.

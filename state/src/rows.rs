@@ -1,4 +1,4 @@
-//! The state in its serialized form: rows of eight tables, and one meta row that says which moment
+//! The state in its serialized form: rows of eleven tables, and one meta row that says which moment
 //! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -8,7 +8,10 @@
 //! ```text
 //! table      key           value
 //! 'a'  97    the key       1 u8 and the lease u64 le, or 2 u8, deadline u64 le, ttl u64 le
+//! 'c'  99    session id,   what has become of a transaction whose home this is, postcard
+//!            serial u64 be
 //! 'd' 100    (empty)       the directory, postcard
+//! 'f' 102    home u32 be   what was finished of the transactions of another home, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
 //! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
 //!            revision u64   or 2 u8, the lease u64 le and the value,
@@ -16,6 +19,7 @@
 //! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le, value
 //! 'l' 108    lease u64 be  ttl u64 le, grant u64 le, the holder, 1 u8 if it has ended, 0 u8 if not
 //! 'o' 111    node id       number u64 le: so much of that node's outbox is here
+//! 'p' 112    attempt id    a prepared part of a transaction, postcard
 //! 's' 115    session id    the session, postcard
 //! ```
 
@@ -37,7 +41,7 @@ pub(crate) use changed::ChangedRows;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +49,12 @@ const VERSION: u8 = 4;
 pub enum Table {
     /// What the keys of a shard are attached to.
     Attachments = b'a',
+    /// What has become of the transactions whose home a shard is.
+    Records = b'c',
     /// The directory, as the single row of the control group.
     Directory = b'd',
+    /// What a shard has finished of the transactions of other homes.
+    Finished = b'f',
     /// The tombstones of a shard: when its keys were deleted.
     Tombstones = b'g',
     /// The past versions of a shard's keys.
@@ -57,6 +65,8 @@ pub enum Table {
     Leases = b'l',
     /// The position up to which the shard has taken each node's outbox.
     OutboxPositions = b'o',
+    /// The prepared parts of transactions over several shards.
+    Parts = b'p',
     /// The sessions of a shard.
     Sessions = b's',
 }
@@ -71,12 +81,15 @@ impl Table {
     pub fn from_byte(byte: u8) -> Option<Self> {
         let all = [
             Self::Attachments,
+            Self::Records,
             Self::Directory,
+            Self::Finished,
             Self::Tombstones,
             Self::History,
             Self::Keys,
             Self::Leases,
             Self::OutboxPositions,
+            Self::Parts,
             Self::Sessions,
         ];
         all.into_iter().find(|table| table.byte() == byte)
@@ -393,7 +406,8 @@ impl Changes {
     pub fn has_value_of(&self, bytes: usize) -> bool {
         let history = self.history.rows().filter_map(|(_, row)| row).map(HistoryRow::value_len);
         let keys = self.keys.values().flatten().map(|row| row.value.len());
-        keys.chain(history).any(|length| length >= bytes)
+        let small = self.small.iter().filter_map(|(_, _, row)| row.as_ref().map(Vec::len));
+        keys.chain(history).chain(small).any(|length| length >= bytes)
     }
 
     /// Returns the approximate size of the rows, in bytes.

@@ -86,6 +86,8 @@ pub(super) struct SessionTable {
     /// Holders by number of sessions.
     by_count: BTreeSet<(usize, HolderId)>,
     changed: HashSet<SessionId>,
+    /// Sessions that have ended since this was last asked.
+    ended: Vec<SessionId>,
 }
 
 impl SessionTable {
@@ -205,6 +207,38 @@ impl SessionTable {
         }
     }
 
+    /// Returns whether the outcome of a write can be recorded that was admitted earlier.
+    pub(super) fn can_record(&self, id: SessionId, serial: Serial) -> bool {
+        self.sessions.get(&id).is_some_and(|session| {
+            serial >= session.settled
+                && !session.results.contains_key(&serial)
+                && session.results.len() < self.bounds.window_max
+        })
+    }
+
+    /// Returns whether a write may still be executed under this serial.
+    pub(super) fn is_open(&self, id: SessionId, serial: Serial) -> bool {
+        self.sessions.get(&id).is_some_and(|session| {
+            serial >= session.settled && !session.results.contains_key(&serial)
+        })
+    }
+
+    /// Returns the outcome that is remembered for a serial.
+    pub(super) fn outcome(&self, id: SessionId, serial: Serial) -> Option<Outcome> {
+        self.sessions.get(&id)?.results.get(&serial).copied()
+    }
+
+    /// Returns the number below which the serials of a session are settled; `None` if there is no
+    /// such session.
+    pub(super) fn settled(&self, id: SessionId) -> Option<Serial> {
+        self.sessions.get(&id).map(|session| session.settled)
+    }
+
+    /// Returns the sessions that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Adds a session that was read back.
     pub(super) fn load(&mut self, id: SessionId, session: Session, digest: &mut Digest) {
         digest.add_whole_session(id, &session);
@@ -241,6 +275,7 @@ impl SessionTable {
 
     fn remove(&mut self, id: SessionId, digest: &mut Digest) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.ended.push(id);
         self.by_use.remove(&(session.used_ms, id));
         digest.remove_whole_session(id, &session);
         self.changed.insert(id);

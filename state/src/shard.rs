@@ -18,6 +18,8 @@
 //! Deliberately missing: disks, locks, and the position in the log, which the owner tracks and
 //! passes in where it is to be stored.
 
+mod admission;
+pub(super) mod commit;
 mod growth;
 mod loading;
 
@@ -29,7 +31,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{HolderId, NodeId, Number, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{
     Attach, Command, Condition, Deposited, LeaseCommand, Operation, Transact, Write, WriteAttached,
@@ -39,6 +41,7 @@ use uuid::Uuid;
 use transactions::{MissingValue, Needed};
 
 use super::attachments::Attachments;
+use super::attempts::Attempts;
 use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
@@ -80,6 +83,7 @@ pub struct ShardState {
     sessions: SessionTable,
     tombstones: Tombstones,
     outboxes: OutboxPositions,
+    attempts: Attempts,
     attachments: Attachments,
     /// The latest stamp of a write.
     stamp: Stamp,
@@ -122,6 +126,7 @@ impl ShardState {
         let batch = Batch::decode(batch)?;
         self.clock_ms = self.clock_ms.max(batch.time_ms());
         self.sessions.expire(self.clock_ms, &mut self.digest);
+        self.follow_ended_sessions();
         self.tombstones.expire(self.clock_ms, &mut self.digest);
         // More than the batch itself adds.
         let swept = SWEPT_PER_BATCH + 2 * batch.len();
@@ -205,6 +210,7 @@ impl ShardState {
     /// Returns the number of rows that the next checkpoint will write.
     pub fn changed_rows(&self) -> usize {
         let small = tombstones::changed_len(&self.tombstones, &self.outboxes);
+        let small = small + self.attempts.changed_len();
         self.changed.len()
             + self.history.changed_len()
             + small
@@ -224,6 +230,7 @@ impl ShardState {
     pub fn take_changes(&mut self, applied: Bytes) -> Changes {
         self.changed_bytes = 0;
         let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
+        small.extend(self.attempts.take_changed());
         small.append(&mut self.attachments.take_changed());
         Changes {
             generation: self.generation,
@@ -253,10 +260,11 @@ impl ShardState {
             self.changed.entry(key).or_insert(row);
         }
         self.history.restore_changed(changes.history);
-        for (table, key, _) in &changes.small {
+        let small = self.attempts.restore_changed(changes.small);
+        for (table, key, _) in &small {
             self.attachments.restore_changed(*table, key);
         }
-        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, changes.small);
+        tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
     }
 
@@ -337,12 +345,9 @@ impl ShardState {
             None => CommandResult::Invalid,
             // The session has no holder: all such sessions share the allowance of a single holder.
             Some(Command::OpenSession(session)) => {
-                let nobody = HolderId(Uuid::nil());
-                self.sessions.open(session, nobody, self.clock_ms, &mut self.digest)
+                self.open_session(session, HolderId(Uuid::nil()))
             }
-            Some(Command::OpenSessionOf { session, holder }) => {
-                self.sessions.open(session, holder, self.clock_ms, &mut self.digest)
-            }
+            Some(Command::OpenSessionOf { session, holder }) => self.open_session(session, holder),
             Some(Command::Deposited(deposited)) => self.deposit(&deposited),
             Some(Command::Compact { floor }) => {
                 self.history.compact(floor.min(self.revision));
@@ -350,8 +355,10 @@ impl ShardState {
                 self.nothing_new()
             }
             Some(Command::Cut { moment }) => {
-                self.stamp = self.stamp.max(moment);
+                // A part that is prepared from now on gets a later stamp: no cut waits for it.
+                self.note_stamp(moment);
                 match self.cut_at(moment) {
+                    _ if self.is_undecided_at(moment) => CommandResult::Locked,
                     Some(cut) => CommandResult::Cut(cut),
                     None => CommandResult::Invalid,
                 }
@@ -375,26 +382,25 @@ impl ShardState {
                 let Transact { session, serial, settled, .. } = transact;
                 match self.admit(session, serial, settled) {
                     Admission::Answer(answer) if !planted(Mutant::ForgetOutcomes) => answer,
+                    Admission::Execute if self.blocks_transaction(transact.body) => {
+                        CommandResult::Locked
+                    }
                     Admission::Answer(_) | Admission::Execute => {
                         let outcome = self.transact(&transact, now, needed);
-                        let missing = CorruptBatch {
-                            offset: 0,
-                            problem: "a transaction needs a value that is not there",
-                        };
-                        self.record(session, serial, outcome.map_err(|MissingValue| missing)?)
+                        self.record(session, serial, outcome.map_err(missing)?)
                     }
                 }
             }
+            // Its home's primary turns it into those that follow.
+            Some(Command::TransactOver(_)) => CommandResult::Invalid,
+            Some(Command::Prepare(prepare)) => self.prepare(&prepare, needed).map_err(missing)?,
+            Some(Command::Decide(decide)) => self.decide(&decide, now, needed).map_err(missing)?,
+            Some(Command::Finish { id, committed }) => {
+                self.finish(id, committed, needed).map_err(missing)?
+            }
+            Some(Command::Resolve { id, abort }) => self.resolve(id, abort),
+            Some(Command::Forget(id)) => self.forget(id),
         })
-    }
-
-    fn admit(&mut self, session: SessionId, serial: Serial, settled: Serial) -> Admission {
-        self.sessions.admit(session, serial, settled, self.clock_ms, &mut self.digest)
-    }
-
-    fn record(&mut self, session: SessionId, serial: Serial, outcome: Outcome) -> CommandResult {
-        self.sessions.record(session, serial, outcome, &mut self.digest);
-        outcome.into()
     }
 
     /// Returns the stamp of a write that takes effect now: it is later than that of every write
@@ -404,10 +410,18 @@ impl ShardState {
         self.stamp
     }
 
+    /// Records that a write has this stamp.
+    pub(super) fn note_stamp(&mut self, stamp: Stamp) {
+        self.stamp = self.stamp.max(stamp);
+    }
+
     /// Applies an eventual write from an outbox. The write with the later stamp wins, whichever
     /// arrived first.
     fn deposit(&mut self, deposited: &Deposited<'_>) -> CommandResult {
         let Deposited { node, number, after, stamp, key, operation } = *deposited;
+        if self.attempts.locks().is_locked(key) && number > self.outboxes.taken(node) {
+            return CommandResult::Locked;
+        }
         match self.outboxes.take(node, number, after, &mut self.digest) {
             ExpiryTurn::Now => {}
             ExpiryTurn::Before => return self.nothing_new(),
@@ -426,24 +440,6 @@ impl ShardState {
 
     fn nothing_new(&self) -> CommandResult {
         CommandResult::Written { revision: self.revision, existed: true }
-    }
-
-    fn write_once(
-        &mut self,
-        write: &Write<'_>,
-        attach: Option<Attach>,
-        now: Stamp,
-    ) -> CommandResult {
-        if planted(Mutant::SkipSessions) {
-            return self.write(write, attach, now).into();
-        }
-        match self.admit(write.session, write.serial, write.settled) {
-            Admission::Answer(answer) => answer,
-            Admission::Execute => {
-                let outcome = self.write(write, attach, now);
-                self.record(write.session, write.serial, outcome)
-            }
-        }
     }
 
     fn write(&mut self, write: &Write<'_>, attach: Option<Attach>, now: Stamp) -> Outcome {
@@ -565,6 +561,10 @@ impl ShardState {
             }
         }
     }
+}
+
+fn missing(MissingValue: MissingValue) -> CorruptBatch {
+    CorruptBatch { offset: 0, problem: "a transaction needs a value that is not there" }
 }
 
 /// Returns the row of a key together with the allocation of the key itself, which the changed rows

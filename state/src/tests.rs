@@ -2,6 +2,7 @@
 //! crash.
 
 mod cuts;
+mod commit;
 mod deposits;
 mod engine;
 mod golden;

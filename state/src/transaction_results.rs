@@ -4,7 +4,7 @@ use dkv_base::id::Revision;
 use dkv_wire::limits;
 use dkv_wire::message::{Keys, Transaction, TransactionOperation};
 
-use crate::command::transaction::{validate, written_by};
+use crate::command::transaction::validate;
 use crate::reads_at::{FoundVersion, NotKept};
 use crate::shard::ShardState;
 
@@ -50,7 +50,7 @@ impl ShardState {
         let mut results = Vec::with_capacity(operations.len());
         for (index, operation) in operations.iter().enumerate() {
             let earlier: Vec<Keys<'_>> =
-                operations.iter().take(index).filter_map(written_by).collect();
+                operations.iter().take(index).filter_map(TransactionOperation::written).collect();
             let seen_at = |key: &[u8]| {
                 let is_own = earlier.iter().any(|keys| keys.contains(key));
                 if is_own { revision } else { before }

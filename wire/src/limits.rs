@@ -38,6 +38,8 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// Most compares, and most operations of each kind, of a transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+/// Most shards of a transaction: its compares and operations may each be in another one.
+pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
 pub const SCAN_BYTES_MAX: usize = MIB;
 /// Memory that the histories of a keyspace's shards take on a node before their oldest versions

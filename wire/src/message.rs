@@ -12,6 +12,7 @@ mod lease;
 mod read;
 mod scan;
 mod command;
+mod commit;
 mod reply;
 mod placement;
 mod status;
@@ -23,6 +24,10 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
+pub use commit::{
+    Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
+    PrepareHome, Prospect, Resolution, TransactOver,
+};
 pub use history::{Cut, Version, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision};
-use dkv_wire::message::{Answer, LeaseAction, Level, Receipt, Refusal, Reply, RequestBody};
+use dkv_wire::message::{
+    Answer, LeaseAction, Level, PartReceipt, Receipt, Refusal, Reply, RequestBody,
+};
 use dkv_wire::network::key_hash;
 
 use super::request::{Pending, request_of};
@@ -55,7 +57,10 @@ impl<W> Pending<W> {
             | (RequestKind::Cut { .. }, Answer::Cut(..))
             | (RequestKind::Compact { .. }, Answer::Done)
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
-            | (RequestKind::Transact { .. }, Answer::Transacted { .. })
+            | (
+                RequestKind::Transact { .. },
+                Answer::Transacted { .. } | Answer::TransactedOver { .. },
+            )
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Lease { action, .. }, answer) => match action {
                 LeaseAction::Grant { .. } => matches!(answer, Answer::Granted(_)),
@@ -167,6 +172,9 @@ impl<W> Router<W> {
         if let Some(receipt) = receipt(&answer).filter(|_| shows_keys) {
             self.note_receipt(&receipt);
         }
+        if let Answer::TransactedOver { parts, .. } = &answer {
+            self.note_parts(parts);
+        }
         self.note_value_size(id, &answer);
         let view = match &answer {
             Answer::View(view) => Some(view.clone()),
@@ -199,6 +207,15 @@ impl<W> Router<W> {
             *last = number.max(*last);
         }
         self.clock.observe(receipt.stamp, receipt.pending.is_some());
+    }
+
+    /// Records what a transaction will have shown in the other shards once they learn of it.
+    fn note_parts(&mut self, parts: &[PartReceipt]) {
+        for PartReceipt { shard, not_before } in parts {
+            if let Some(group) = self.groups.get_mut(shard) {
+                group.promised = group.promised.max(*not_before);
+            }
+        }
     }
 
     /// Remembers whether a key's value is large, so that its next read does not delay others.
@@ -239,6 +256,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Versions(receipt, _)
         | Answer::Cut(receipt, _)
         | Answer::Transacted { receipt, .. }
+        | Answer::TransactedOver { receipt, .. }
         | Answer::Granted(receipt)
         | Answer::Revoked { receipt, .. }
         | Answer::KeptAlive { receipt, .. }
@@ -254,6 +272,8 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Placement(_)
         | Answer::Keyspaces(_)
         | Answer::Member(_)
-        | Answer::Remainder(_) => None,
+        | Answer::Remainder(_)
+        | Answer::Prepared(_)
+        | Answer::Resolved(_) => None,
     }
 }

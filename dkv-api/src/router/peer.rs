@@ -141,6 +141,9 @@ pub(crate) struct Group {
     pub(crate) replicas: Vec<NodeId>,
     /// The latest revision that an answer has shown; a session may not fall behind it.
     pub(crate) seen: Revision,
+    /// The earliest revision that shows all transactions over several shards of this session. The
+    /// shard may not have reached it.
+    pub(crate) promised: Revision,
     /// For each node's outbox, the last write that an answer has shown; a session may not lack it.
     pub(crate) deposits: BTreeMap<NodeId, Number>,
     /// Requests that wait for the primary.
@@ -167,6 +170,7 @@ impl Group {
             redirects: 0,
             replicas: Vec::new(),
             seen: Revision(0),
+            promised: Revision(0),
             deposits: BTreeMap::new(),
             waiting: 0,
             silent_since: Duration::ZERO,

@@ -8,7 +8,7 @@ use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
     Attach, Command, Condition, Cut, LeaseAction, LeaseCommand, Level, Operation, ReadBounds,
-    ReadMode, RequestBody, Span, Transact, Write, WriteAttached,
+    ReadMode, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
 };
 
 use super::session::WriteId;
@@ -46,11 +46,13 @@ pub(crate) enum RequestKind {
         /// The write gets a later stamp than this.
         after: Stamp,
     },
-    /// Executes a transaction. All its keys must be in one shard; if it has `ranges` of keys, the
-    /// network must have one shard.
+    /// Executes a transaction. If it has `ranges` of keys, the network must have one shard.
     Transact {
+        /// The keys of its compares and operations, in order.
         keys: Vec<Bytes>,
         ranges: bool,
+        /// The shards of the keys, if they are several. The first one decides.
+        shards: Vec<GroupId>,
         /// The encoded transaction.
         body: Bytes,
         write_id: Option<WriteId>,
@@ -90,7 +92,14 @@ pub(crate) enum Payload {
         attach: Option<Attach>,
     },
     /// A transaction for the log of a shard.
-    Transact { shard: GroupId, write_id: WriteId, after: Stamp, body: Bytes },
+    Transact {
+        shard: GroupId,
+        /// The shards of the keys, if they are several.
+        shards: Vec<GroupId>,
+        write_id: WriteId,
+        after: Stamp,
+        body: Bytes,
+    },
     /// A change of a lease for the log of a shard.
     Lease { shard: GroupId, write_id: WriteId, lease: LeaseId, action: LeaseAction },
 }
@@ -132,12 +141,22 @@ impl Payload {
                 let command = codec::encode(&Command::Lease(change));
                 (RequestBody::Propose { shard, everywhere: false, command }, Vec::new())
             }
-            Self::Transact { shard, write_id, after, body } => {
+            Self::Transact { shard, shards, write_id, after, body } => {
                 let (body, long) = split_long(Some(body));
                 let WriteId { session, serial, settled } = write_id;
                 let body = body.as_deref().unwrap_or_default();
-                let transact = Transact { session, serial, settled, after, body };
-                let (command, parts) = encoded(&Command::Transact(transact), long);
+                let command = match shards.is_empty() {
+                    true => Command::Transact(Transact { session, serial, settled, after, body }),
+                    false => Command::TransactOver(TransactOver {
+                        session,
+                        serial,
+                        settled,
+                        after,
+                        shards,
+                        body,
+                    }),
+                };
+                let (command, parts) = encoded(&command, long);
                 (RequestBody::Propose { shard, everywhere: false, command }, parts)
             }
         }
@@ -349,9 +368,10 @@ impl RequestKind {
                 let (write_id, lease, action) = ((*write_id)?, *lease, *action);
                 return Some(Payload::Lease { shard, write_id, lease, action });
             }
-            Self::Transact { body, write_id, after, .. } => {
+            Self::Transact { body, shards, write_id, after, .. } => {
                 let (write_id, after, body) = ((*write_id)?, *after, body.clone());
-                return Some(Payload::Transact { shard, write_id, after, body });
+                let shards = shards.clone();
+                return Some(Payload::Transact { shard, shards, write_id, after, body });
             }
             Self::Deposit { key, value, stamp } => RequestBody::Deposit {
                 shard,

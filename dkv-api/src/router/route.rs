@@ -19,6 +19,7 @@ impl<W> Router<W> {
     /// Finds the group of a request that has none yet, and sends the request on.
     pub(super) fn assign_group(&mut self, now: Duration, id: u64) {
         let Some(pending) = self.requests.get(&id) else { return };
+        let mut over = Vec::new();
         if self.is_of_dropped(pending) {
             return self.finish(now, id, Err(dropped()));
         }
@@ -30,9 +31,12 @@ impl<W> Router<W> {
                 let Some(view) = &self.view else { return self.request_view(now) };
                 match kind.key() {
                     None if let RequestKind::Transact { keys, ranges, .. } = kind => {
-                        match shard_of_all(view, pending.keyspace, keys, *ranges) {
+                        match shards_of_all(view, pending.keyspace, keys, *ranges) {
                             Ok(None) => return self.request_view(now),
-                            Ok(shard) => shard,
+                            Ok(Some((home, shards))) => {
+                                over = shards;
+                                Some(home)
+                            }
                             Err(error) => return self.finish(now, id, Err(error)),
                         }
                     }
@@ -73,7 +77,10 @@ impl<W> Router<W> {
                 RequestKind::Read { level: Level::Session, .. }
                 | RequestKind::Scan { level: Level::Session, .. },
                 Some(group),
-            ) => (group.seen, group.deposits.iter().map(|(node, last)| (*node, *last)).collect()),
+            ) => (
+                group.seen.max(group.promised),
+                group.deposits.iter().map(|(node, last)| (*node, *last)).collect(),
+            ),
             _ => Default::default(),
         };
         let is_deposit = matches!(pending.kind, RequestKind::Deposit { .. });
@@ -91,6 +98,11 @@ impl<W> Router<W> {
                     *after = stamp;
                 }
                 _ => {}
+            }
+            if let RequestKind::Transact { shards, .. } = &mut pending.kind
+                && !is_placed
+            {
+                *shards = over;
             }
             pending.group = group;
             if !is_placed {
@@ -341,30 +353,31 @@ impl<W> Router<W> {
     }
 }
 
-/// Returns the shard of a transaction with these keys, and with `ranges` of keys or without;
+/// The shard that decides a transaction, and the shards of all its keys if they are several.
+type ShardsOfAll = (GroupId, Vec<GroupId>);
+
+/// Returns the shards of a transaction with these keys, and with `ranges` of keys or without;
 /// `None` if the view has no shards yet.
 ///
 /// # Errors
-/// [`Error::SeveralShards`] if it would need several shards.
-fn shard_of_all(
+/// [`Error::SeveralShards`] if it has ranges and the network several shards.
+fn shards_of_all(
     view: &NetworkView,
     keyspace: KeyspaceId,
     keys: &[Bytes],
     ranges: bool,
-) -> Result<Option<GroupId>, Error> {
-    let shards = view.shards_of(keyspace);
-    if ranges && shards.len() > 1 {
-        return Err(Error::SeveralShards { keys: None });
+) -> Result<Option<ShardsOfAll>, Error> {
+    let all = view.shards_of(keyspace);
+    if ranges && all.len() > 1 {
+        return Err(Error::SeveralShards);
     }
-    let shard = |key: &Bytes| view.shard_of(keyspace, key).map(|shard| shard.group);
-    let mut all = keys.iter().map(|key| (key, shard(key)));
-    let Some((first, shard)) = all.next() else {
-        return Ok(shards.first().map(|shard| shard.group));
+    let shard_of = |key: &Bytes| view.shard_of(keyspace, key).map(|shard| shard.group);
+    let Some(shards) = keys.iter().map(shard_of).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
     };
-    match all.find(|(_, other)| *other != shard) {
-        Some((other, _)) => {
-            Err(Error::SeveralShards { keys: Some((first.clone(), other.clone())) })
-        }
-        None => Ok(shard),
-    }
+    let Some(home) = shards.first().copied() else {
+        return Ok(view.shards.first().map(|shard| (shard.group, Vec::new())));
+    };
+    let is_one = ranges || shards.iter().all(|shard| *shard == home);
+    Ok(Some((home, if is_one { Vec::new() } else { shards })))
 }

@@ -18,7 +18,7 @@ use dkv_base::id::{LeaseId, NetworkId, Number, Revision, Stamp, Term};
 use dkv_wire::codec::decode;
 use dkv_wire::message::{
     Command, Condition, LeaseAction, LeaseCommand, Level, Operation, Page, ReadBounds, ReadMode,
-    Receipt, Refusal, Reply, RequestBody, Span, Stored, Transact, Unfit, Versions,
+    Receipt, Refusal, Reply, RequestBody, Span, Stored, Transact, TransactOver, Unfit, Versions,
 };
 use dkv_wire::network::{NodeInfo, NodeState, Settings, ShardInfo};
 use dkv_wire::region::Region;
@@ -226,6 +226,7 @@ impl Script {
                 let kind = RequestKind::Transact {
                     keys: vec![Bytes::from_static(b"k")],
                     ranges: false,
+                    shards: Vec::new(),
                     body: Bytes::from_static(b"body"),
                     write_id: None,
                     after: Default::default(),
@@ -386,6 +387,11 @@ impl Script {
                 Command::Transact(Transact { session, serial, settled, .. }) => {
                     format!("transact ({}, {serial}) settled {settled}", session.0.as_u128())
                 }
+                Command::TransactOver(over) => {
+                    let TransactOver { session, serial, settled, shards, .. } = over;
+                    let session = session.0.as_u128();
+                    format!("transact ({session}, {serial}) settled {settled} over {shards:?}")
+                }
                 Command::Lease(LeaseCommand { session, serial, settled, lease, action }) => {
                     let action = match action {
                         LeaseAction::Grant { ttl_ms } => format!("grant for {ttl_ms} ms"),
@@ -394,13 +400,7 @@ impl Script {
                     let session = session.0.as_u128();
                     format!("{action} lease {} ({session}, {serial}) settled {settled}", lease.0)
                 }
-                Command::Deposited(_)
-                | Command::Compact { .. }
-                | Command::Cut { .. }
-                | Command::WriteAttached(_)
-                | Command::Expire(_) => {
-                    unreachable!("no script sends it")
-                }
+                _ => unreachable!("no script sends it"),
             },
             RequestBody::Deposit { stamp, again, .. } => {
                 let again = if again { " again" } else { "" };
@@ -505,4 +505,5 @@ impl<W> Router<W> {
 }
 
 mod random;
+mod keyspaces;
 mod outcomes;

@@ -65,7 +65,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
                 let whole = [value_of(found.as_ref(), b"").as_ref(), bytes.as_ref()].concat();
                 OperationResult::Changed(change(Some(whole.into())))
             }
-            _ => return Err(Error::SeveralShards { keys: None }),
+            _ => return Err(Error::SeveralShards),
         });
     }
     inner.revision = revision.0;
@@ -78,7 +78,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
     }
     inner.attached.extend(attached);
     let receipt = receipt(inner.revision, Level::Strong);
-    Ok(Transacted { succeeded, changed, results: Some(results), receipt })
+    Ok(Transacted { succeeded, changed, results: Some(results), receipt, parts: Vec::new() })
 }
 
 fn latest(inner: &Inner, key: &[u8]) -> Option<Version> {

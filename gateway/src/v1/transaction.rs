@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use dkv_api::{Error, Transacted, Transaction};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::keyspaces::Keyspaced;
 use crate::body::{Caller, ResponseParts};
@@ -44,7 +44,7 @@ pub(super) async fn serve<S: Store>(
     }
     let done = execute(&gateway, transaction.clone()).await?;
     drop(held);
-    let Transacted { succeeded, changed, results, receipt } = &done;
+    let Transacted { succeeded, changed, results, receipt, parts } = &done;
     if !succeeded && !has_else {
         let why = "the transaction was not executed: a condition does not hold, and it has no else";
         return Err(Problem::new(StatusCode::CONFLICT, "conflict", why).with_receipt(*receipt));
@@ -54,6 +54,9 @@ pub(super) async fn serve<S: Store>(
     head.insert("changed".into(), (*changed).into());
     head.insert("revision".into(), receipt.revision.0.into());
     head.insert("shard".into(), receipt.shard.0.into());
+    let parts =
+        parts.iter().map(|part| json!({ "shard": part.shard.0, "not_before": part.not_before.0 }));
+    head.insert("parts".into(), parts.collect());
     let head = Value::from(head).to_string();
     let mut answer = ResponseParts::default();
     answer.push(format!("{},\"results\":", head.trim_end_matches('}')));

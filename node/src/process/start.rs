@@ -34,6 +34,7 @@ use crate::process::node_registration::{Registration, keep_registered, learn};
 use crate::process::renewal::keep_certified;
 use crate::process::stores::open_stores;
 use crate::serve::connection;
+use crate::serve::transaction_resolver;
 use crate::storage::data_dir::{DataDir, NodeFile};
 use crate::storage::disk_check;
 use crate::storage::stores::{RealStorage, Storage};
@@ -321,6 +322,8 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that fits times to distances", round_trips::run(Arc::clone(node)));
     node.tasks().keep("the task that takes checkpoints", log_retention::run(Arc::clone(node)));
     node.tasks().keep("the task that limits histories", history_retention::run(Arc::clone(node)));
+    let resolver = transaction_resolver::run(Arc::clone(node));
+    node.tasks().keep("the task that ends transactions in doubt", resolver);
     node.tasks().keep("the task that announces the node", announcement::run(Arc::clone(node)));
     node.tasks().keep("the task that follows the directory", follow_directory(Arc::clone(node)));
     node.tasks()
@@ -375,3 +378,5 @@ mod keyspaces;
 mod leases;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transactions;

@@ -11,6 +11,7 @@
 mod apply;
 mod history;
 mod leases;
+mod locks;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
 use dkv_base::platform::{self, run_blocking};
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Page, Pair, Receipt, Refusal, Span, Stored};
+use dkv_wire::message::{Level, Page, Pair, Receipt, Refusal, Span, Stored};
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::time::Instant;
@@ -63,6 +64,9 @@ pub(crate) enum LookupError {
     /// The replica is being deleted.
     #[error("the shard is leaving this node")]
     Leaving,
+    /// A transaction over several shards may write a key that is read.
+    #[error("a transaction over several shards that is not decided has locked a key")]
+    Locked,
     /// Values were replaced as often as they were looked up.
     #[error("what is scanned changes too fast")]
     Changing,
@@ -131,6 +135,8 @@ struct StateMachineInner {
     followed_us: AtomicU64,
     /// Index of the last applied entry, for tasks that wait for changes.
     applied: fifo_watch::Sender<u64>,
+    /// Counts the entries that released locks of transactions, for those who wait for one.
+    released: fifo_watch::Sender<u64>,
     /// Locked by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -173,6 +179,7 @@ impl StateMachine {
             stamps,
             followed_us: AtomicU64::new(0),
             applied,
+            released: fifo_watch::Sender::new(0),
             installing: Arc::default(),
         };
         Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
@@ -258,7 +265,11 @@ impl StateMachineHandle {
             let (revision, listed) = {
                 let current = self.read();
                 let Some(shard) = current.state.as_shard() else { break };
-                (shard.revision(), shard.list(span, waiting))
+                let listed = shard.list(span, waiting);
+                if receipt.level == Level::Strong && locks::is_page_locked(shard, span, &listed) {
+                    return Err(LookupError::Locked);
+                }
+                (shard.revision(), listed)
             };
             let Listed { keys, more, stamp, pending } = listed;
             let store = &self.shared.store;
@@ -523,6 +534,7 @@ impl RaftStateMachine<Types> for StateMachine {
         // Whatever the number was before: this state counts by itself.
         let news = self.handle.with_shard(ShardState::lease_news).unwrap_or_default();
         self.handle.shared.lease_news.set(news);
+        self.handle.note_released();
         self.handle.shared.applied.set(index(meta.last_log_id));
         let group = self.handle.shared.group;
         info!(%group, index = index(meta.last_log_id), "snapshot installed");

@@ -17,6 +17,10 @@
 //! A scan is a read of many keys: it shares the round, and then takes its page from the state at
 //! one moment, on a separate thread, since values may have to be read from the disk.
 //!
+//! A key that a prepared transaction over several shards may write is not read before the
+//! transaction has ended here, because it may be committed already. Its readers wait, and everybody
+//! else goes on.
+//!
 //! Reads that are not strong are in `serve/eventual_reads.rs`.
 
 use std::sync::Arc;
@@ -26,6 +30,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_base::platform;
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -34,10 +39,12 @@ use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
 use crate::raft::ProposeError;
-use crate::raft::{self, HistoryQuery, LeaseQuery, Lookup, LookupResult, StateMachineHandle};
+use crate::raft::{
+    self, HistoryQuery, LeaseQuery, Lookup, LookupError, LookupResult, StateMachineHandle,
+};
 use crate::replica::Proposer;
 use crate::replica::quorum_rounds::QuorumRounds;
-use dkv_state::Waiting;
+use dkv_state::{ShardState, Waiting};
 
 /// Most reads that wait for a round; more are refused as overload. One holder fills at most half of
 /// the queue.
@@ -45,6 +52,9 @@ pub(crate) const QUEUE_MAX: usize = 2 * HOLDER_PARTS;
 /// Most questions from one replica to its primary in flight at once. A replica asks a distant
 /// primary again before the last answer has arrived; otherwise a read would wait for two answers.
 const ROUNDS_AWAY_MAX: usize = 16;
+
+/// Time that a strong read waits for a transaction to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(8);
 
 /// A strong read that waits for its round.
 pub(crate) struct PendingRead {
@@ -117,7 +127,14 @@ pub(crate) fn serve(
 ) {
     let (mut keys, mut scans, mut asked_how_far) = (Vec::new(), Vec::new(), Vec::new());
     let mut queries = Vec::new();
-    for PendingRead { query, reply, .. } in reads {
+    let is_strong = receipt.level == Level::Strong;
+    let may_wait = is_strong && state_machine.with_shard(ShardState::locked_keys) > Some(0);
+    for read in reads {
+        if may_wait && is_locked(state_machine, &read.query) {
+            tokio::spawn(locked(state_machine.clone(), read, receipt));
+            continue;
+        }
+        let PendingRead { query, reply, .. } = read;
         match query {
             ReadQuery::Key(key) => {
                 keys.push((key, move |looked| answer(reply, receipt, looked)));
@@ -142,11 +159,17 @@ pub(crate) fn serve(
         return;
     }
     let state_machine = state_machine.clone();
+    let handle = tokio::runtime::Handle::current();
     // One thread serves the scans of a round, however many there are.
     platform::spawn_blocking(move || {
         for (span, waiting, reply) in scans {
             match state_machine.scan(&span, &waiting, receipt) {
                 Ok((receipt, page)) => reply.send(Ok(Answer::Page(receipt, page))),
+                Err(LookupError::Locked) => {
+                    let query = ReadQuery::Page(span, waiting);
+                    let read = PendingRead { query, anywhere: true, reply };
+                    handle.spawn(locked(state_machine.clone(), read, receipt));
+                }
                 Err(error) => reply.refuse(error.into()),
             }
         }
@@ -154,6 +177,42 @@ pub(crate) fn serve(
             reply.send(state_machine.read_history(&query, receipt));
         }
     });
+}
+
+/// Returns whether a transaction may write the key of a query.
+fn is_locked(state_machine: &StateMachineHandle, query: &ReadQuery) -> bool {
+    match query {
+        ReadQuery::Key(key) | ReadQuery::History(HistoryQuery::Versions { key, .. }) => {
+            state_machine.write_locked_at(key).is_some()
+        }
+        ReadQuery::Page(span, _) => state_machine.is_page_locked(span),
+        ReadQuery::Lease(LeaseQuery::Key(key)) => state_machine.write_locked_at(key).is_some(),
+        ReadQuery::Lease(_) | ReadQuery::History(_) | ReadQuery::Committed => false,
+    }
+}
+
+/// Answers a strong read once the transactions in its way have ended.
+///
+/// What it finds then is not older than what its round has confirmed.
+fn locked(
+    state_machine: StateMachineHandle,
+    read: PendingRead,
+    receipt: Receipt,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let mut released = state_machine.released();
+        let free = async {
+            while is_locked(&state_machine, &read.query) {
+                if released.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(LOCK_PATIENCE, free).await.is_err() {
+            return read.reply.refuse(LookupError::Locked.into());
+        }
+        serve(&state_machine, std::iter::once(read), receipt);
+    })
 }
 
 /// Answers reads once this replica has applied everything that the primary reports as committed.

@@ -13,27 +13,31 @@
 //! Batches in flight go on, and nothing that shortens the log depends on a batch that waits.
 //!
 //! Writes that cannot be taken in time are refused on arrival: see `backlog`.
+//!
+//! A command that has met a lock of a transaction over several shards had no effect. It waits aside
+//! and is proposed again once the lock is released.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, HolderId, NodeId, Revision, Stamp, Term};
+use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
 use dkv_wire::limits;
-use dkv_wire::message::{Answer, Level, Receipt, Refusal};
+use dkv_wire::message::{Answer, Commitment, Level, PrepareAnswer, Prospect, Receipt, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::net::quota::HOLDER_PARTS;
-use crate::net::reply::ReplyTo;
 use crate::raft::ProposeError;
 use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, IN_FLIGHT_MAX, Place};
+use crate::replica::blocked_writes::Blocked;
 use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
-use dkv_state::{BatchBuilder, CommandResult};
+pub(crate) use crate::replica::pending_write::PendingWrite;
+use dkv_state::{AtLock, BatchBuilder, CommandResult, Foreseen};
 use dkv_wal::GroupLog;
 
 /// Round trip to the farthest member from which on more batches are in flight. It is longer than
@@ -49,17 +53,6 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Most commands taken from the queue at once.
 const TAKE_MAX: usize = 1024;
-
-/// A validated command that waits for its batch.
-pub(crate) struct PendingWrite {
-    pub(crate) command: Bytes,
-    /// The holder that sent it.
-    pub(crate) holder: HolderId,
-    pub(crate) expires: Instant,
-    pub(crate) reply: ReplyTo,
-    /// Its place in the backlog, assigned by the group.
-    pub(crate) place: Place,
-}
 
 /// A request to begin no batch for a while, so that leadership can change hands with none in
 /// flight: the waiting commands then go to the successor, with no doubt about their outcome.
@@ -110,6 +103,7 @@ pub(crate) async fn run(
     let mut window = InFlightWindow::new(IN_FLIGHT_MAX);
     let mut open = true;
     let mut held: Option<ActiveHold> = None;
+    let mut blocked = Blocked::new(proposer.state_machine());
     while open || !waiting.is_empty() || !in_flight.is_empty() {
         if let Some(held) = held.as_mut().filter(|_| in_flight.is_empty()) {
             held.tell_drained();
@@ -127,12 +121,12 @@ pub(crate) async fn run(
             }
             let state_machine = proposer.state_machine();
             let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
-            let Some((batch, replies)) = next_batch(&mut waiting, time_ms, stamp) else { break };
+            let Some((batch, writes)) = next_batch(&mut waiting, time_ms, stamp) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
             backlog.begin(begun);
             window.begins(begun);
-            in_flight.push(async move { (proposer.propose_batch(batch).await, replies, begun) });
+            in_flight.push(async move { (proposer.propose_batch(batch).await, writes, begun) });
         }
         let room = waiting.len() < TAKE_MAX;
         tokio::select! {
@@ -143,12 +137,15 @@ pub(crate) async fn run(
                 open = count > 0;
                 waiting.extend(taken.drain(..));
             }
-            Some((outcome, replies, begun)) = in_flight.next(), if !in_flight.is_empty() => {
+            Some((outcome, writes, begun)) = in_flight.next(), if !in_flight.is_empty() => {
                 let ended = Instant::now();
                 backlog.end(begun, ended);
                 window.ends(ended - begun);
-                answer(group, me, proposer.state_machine().last_stamp(), outcome, replies);
+                let stamp = proposer.state_machine().last_stamp();
+                let locked = answer(group, me, stamp, outcome, writes);
+                blocked.add(locked, &mut waiting);
             }
+            () = blocked.may_go_on(), if !blocked.is_empty() => blocked.go_on(&mut waiting),
             Some(hold) = brakes.holds.recv(), if held.is_none() => held = Some(hold.into()),
             () = released(&mut held), if held.is_some() => held = None,
             () = until(turn.at()), if turn.at().is_some() => {}
@@ -213,35 +210,38 @@ fn next_batch(
     waiting: &mut VecDeque<PendingWrite>,
     time_ms: u64,
     stamp: Stamp,
-) -> Option<(Bytes, Vec<ReplyTo>)> {
+) -> Option<(Bytes, Vec<PendingWrite>)> {
     let now = Instant::now();
     let mut batch = BatchBuilder::new(time_ms, stamp);
-    let mut replies = Vec::new();
+    let mut writes = Vec::new();
     while let Some(write) = waiting.front() {
         if !batch.takes(write.command.len()) {
             break;
         }
-        let Some(write) = waiting.pop_front() else { break };
+        let Some(mut write) = waiting.pop_front() else { break };
         if write.expires <= now {
             write.reply.refuse(expired());
             continue;
         }
         batch.push(&write.command);
-        replies.push(write.reply);
+        write.place = Place::default();
+        writes.push(write);
     }
-    if replies.is_empty() { None } else { Some((batch.finish(), replies)) }
+    if writes.is_empty() { None } else { Some((batch.finish(), writes)) }
 }
 
+/// Answers writes; returns those that are to be proposed again because they have met a lock.
 fn answer(
     group: GroupId,
     me: NodeId,
     stamp: Stamp,
     outcome: Result<(Term, Vec<CommandResult>), ProposeError>,
-    replies: Vec<ReplyTo>,
-) {
+    writes: Vec<PendingWrite>,
+) -> Vec<PendingWrite> {
+    let mut locked = Vec::new();
     match outcome {
         Ok((term, results)) => {
-            debug_assert_eq!(results.len(), replies.len());
+            debug_assert_eq!(results.len(), writes.len());
             let receipt = |revision| Receipt {
                 shard: group,
                 revision,
@@ -252,16 +252,22 @@ fn answer(
                 stamp,
                 pending: None,
             };
-            for (reply, result) in replies.into_iter().zip(results) {
-                reply.send(to_answer(result, receipt));
+            for (write, result) in writes.into_iter().zip(results) {
+                let is_locked = result == CommandResult::Locked;
+                match is_locked.then(|| AtLock::of(&write.command)) {
+                    Some(AtLock::Waits) => locked.push(write),
+                    Some(AtLock::Refuses) => write.reply.refuse(too_early()),
+                    Some(AtLock::Tells) | None => write.reply.send(to_answer(result, receipt)),
+                }
             }
         }
         Err(error) => {
-            for reply in replies {
-                reply.refuse(error.clone().into());
+            for write in writes {
+                write.reply.refuse(error.clone().into());
             }
         }
     }
+    locked
 }
 
 fn to_answer(
@@ -297,9 +303,28 @@ fn to_answer(
         CommandResult::Expired { .. } | CommandResult::SessionOpened => Ok(Answer::Done),
         CommandResult::SessionExpired => Err(Refusal::SessionExpired),
         CommandResult::Overloaded { retry_after_ms } => Err(Refusal::Overloaded { retry_after_ms }),
+        CommandResult::Locked => Ok(Answer::Prepared(PrepareAnswer::Locked)),
+        // The other shards need exactly this stamp.
+        CommandResult::Decided { revision, changed, commitment } => {
+            let Commitment { succeeded, stamp } = commitment;
+            let (receipt, results) = (Receipt { stamp, ..receipt(revision) }, None);
+            Ok(Answer::Transacted { receipt, succeeded, changed, results })
+        }
+        CommandResult::Over => Ok(Answer::Prepared(PrepareAnswer::Over)),
+        CommandResult::Resolved(resolution) => Ok(Answer::Resolved(resolution)),
+        CommandResult::Prepared { holds, revision, stamp, then, otherwise } => {
+            let (then, otherwise) = (to_prospect(then), to_prospect(otherwise));
+            let prepared = PrepareAnswer::Prepared { holds, revision, stamp, then, otherwise };
+            Ok(Answer::Prepared(prepared))
+        }
         CommandResult::TooEarly => Err(too_early()),
         CommandResult::Invalid => Err(Refusal::Invalid("the command is malformed".into())),
     }
+}
+
+/// Its results are read separately.
+fn to_prospect(Foreseen { unfit, changes }: Foreseen) -> Prospect {
+    Prospect { unfit, changes, results: None }
 }
 
 /// The refusal of an outbox's number whose predecessors the shard does not have.

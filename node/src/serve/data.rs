@@ -10,8 +10,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Answer, Command, Level, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Transact,
-    Write, WriteAttached,
+    Answer, Command, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span,
+    Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -45,6 +45,15 @@ pub(super) fn propose(
     let reply = match decode(&command) {
         Ok(Command::Transact(transact)) => {
             transactions::with_results(&replica, command.slice_ref(transact.body), reply)
+        }
+        Ok(Command::Prepare(prepare)) => {
+            transactions::with_foreseen(&replica, command.slice_ref(prepare.body), reply)
+        }
+        Ok(Command::TransactOver(_)) => {
+            return match may_write(context, &replica, &command) {
+                Ok(()) => transactions::drive(context, &replica, &command, reply),
+                Err(refusal) => reply.refuse(refusal),
+            };
         }
         _ => reply,
     };
@@ -229,21 +238,31 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
 }
 
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
-    let node = context.node;
-    let valid = dkv_state::validate(&command, node.settings().value_bytes_max);
-    let checked = valid.and_then(|command| {
-        may_propose(context, &command)?;
-        replica.check_quota(&command)
-    });
-    if let Err(refusal) = checked {
+    if let Err(refusal) = may_write(context, replica, &command) {
         return reply.refuse(refusal);
-    }
-    if node.store().disk_full() {
-        return reply.refuse(disk_full());
     }
     let expires = Instant::now() + context.patience();
     let (holder, place) = (context.peer.holder, Place::default());
     replica.write(PendingWrite { command, holder, expires, reply, place });
+}
+
+/// Checks that a command is valid, that there is room for it, and that it may go into the log in
+/// the name of its sender.
+fn may_write(
+    context: &RequestContext<'_>,
+    replica: &Replica,
+    command: &Bytes,
+) -> Result<(), Refusal> {
+    let node = context.node;
+    let valid = dkv_state::validate(command, node.settings().value_bytes_max);
+    valid.and_then(|command| {
+        may_propose(context, &command)?;
+        replica.check_quota(&command)
+    })?;
+    if node.store().disk_full() {
+        return Err(disk_full());
+    }
+    Ok(())
 }
 
 fn disk_full() -> Refusal {
@@ -268,18 +287,35 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
         Command::Expire(_) => Err(Refusal::Denied("only a node proposes what ends".into())),
         Command::Lease(_) => Ok(()),
+        Command::Prepare(_)
+        | Command::Decide(_)
+        | Command::Finish { .. }
+        | Command::Resolve { .. }
+        | Command::Forget(_)
+            if peer.role != Role::Node =>
+        {
+            Err(Refusal::Denied("only nodes agree on a transaction".into()))
+        }
+        Command::Decide(_)
+        | Command::Finish { .. }
+        | Command::Resolve { .. }
+        | Command::Forget(_) => Ok(()),
         Command::Write(Write { after, .. })
         | Command::WriteAttached(WriteAttached { write: Write { after, .. }, .. })
         | Command::Transact(Transact { after, .. })
+        | Command::TransactOver(TransactOver { after, .. })
+        | Command::Prepare(Prepare { after, .. })
             if context.node.clock().allows(*after) =>
         {
             Ok(())
         }
-        Command::Write(_) | Command::WriteAttached(_) | Command::Transact(_) => {
-            Err(Refusal::Invalid(
-                "the stamp of the write is more than an hour ahead of this node's clock".into(),
-            ))
-        }
+        Command::Write(_)
+        | Command::WriteAttached(_)
+        | Command::Transact(_)
+        | Command::TransactOver(_)
+        | Command::Prepare(_) => Err(Refusal::Invalid(
+            "the stamp of the write is more than an hour ahead of this node's clock".into(),
+        )),
         Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
         Command::Deposited(_) => {
             Err(Refusal::Denied("only a node brings what is in its outbox".into()))

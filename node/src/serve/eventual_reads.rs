@@ -57,7 +57,7 @@ pub(crate) fn read(
     let removed = bounds.deposits.iter().map(|(other, _)| *other);
     let removed = removed.filter(|other| node.replicas().was_removed(*other)).collect();
     let part = Part { group: Arc::clone(group), outbox, removed };
-    if empty || part.keeps_within(&bounds) {
+    if empty || part.keeps_within(&bounds) && !part.is_locked(&query, &bounds) {
         return part.answer(query, reply);
     }
     group.spawn(async move { part.later(query, bounds, reply).await });
@@ -154,7 +154,7 @@ impl Part {
     async fn later(self, query: ReadQuery, bounds: ReadBounds, reply: ReplyTo) {
         let group = &self.group;
         let mut applied = group.state_machine().applied();
-        let arrived = applied.wait_for(|_| self.has(&bounds));
+        let arrived = applied.wait_for(|_| self.has(&bounds) && !self.is_locked(&query, &bounds));
         let arrived = tokio::time::timeout(ON_ITS_WAY, arrived).await.is_ok();
         if arrived && self.keeps_within(&bounds) {
             return self.answer(query, reply);
@@ -176,6 +176,20 @@ impl Part {
                 revision: group.revision(),
                 staleness_ms: group.staleness_ms(),
             }),
+        }
+    }
+
+    /// Returns whether a transaction over several shards that must be there may be prepared only: a
+    /// client asks for a later revision than that at which its own was.
+    fn is_locked(&self, query: &ReadQuery, bounds: &ReadBounds) -> bool {
+        let state_machine = self.group.state_machine();
+        match query {
+            _ if bounds.at_least == Revision(0) => false,
+            ReadQuery::Key(key) => {
+                state_machine.write_locked_at(key).is_some_and(|at| at < bounds.at_least)
+            }
+            ReadQuery::Page(span, _) => state_machine.is_page_locked(span),
+            _ => false,
         }
     }
 

@@ -1,35 +1,16 @@
-//! The answers to transactions.
+//! Transactions: their answers, and those over several shards.
 //!
-//! The log decides what a transaction does; the results of its operations are read from the history
-//! once it is applied, in the same way for its first execution and for every repetition.
+//! The log decides what a transaction of one shard does; the results of its operations are read
+//! from the history once it is applied, in the same way for its first execution and for every
+//! repetition. The primary of the home drives a transaction over several shards ([`driver`]), and
+//! every primary ends what others have left in doubt ([`resolver`]).
 
-use std::sync::Arc;
+mod answers;
+mod driver;
+mod parts;
+mod proposals;
 
-use bytes::Bytes;
-use dkv_wire::message::{Answer, Refusal};
+pub(crate) mod resolver;
 
-use crate::net::reply::ReplyTo;
-use crate::replica::Replica;
-
-/// Returns the destination for the outcome of a transaction with this body, which answers `reply`
-/// with the outcome and the results.
-pub(super) fn with_results(replica: &Arc<Replica>, body: Bytes, reply: ReplyTo) -> ReplyTo {
-    let (here, decided) = ReplyTo::here();
-    let reading = Arc::clone(replica);
-    replica.spawn(async move {
-        let answer = match decided.await {
-            Ok(Ok(Answer::Transacted { receipt, succeeded, changed, .. })) => {
-                let state_machine = reading.state_machine();
-                let revision = receipt.revision;
-                let results = state_machine.results(&body, revision, succeeded, changed).await;
-                // The outcome stands, whether or not its results can be read.
-                let results = results.unwrap_or_default();
-                Ok(Answer::Transacted { receipt, succeeded, changed, results })
-            }
-            Ok(answer) => answer,
-            Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
-        };
-        reply.send(answer);
-    });
-    here
-}
+pub(super) use answers::{with_foreseen, with_results};
+pub(super) use driver::drive;

@@ -5,7 +5,9 @@
 
 use dkv_base::id::{Serial, SessionId};
 use dkv_wire::limits;
-use dkv_wire::message::{Command, Operation, Transaction, TransactionOperation, WriteAttached};
+use dkv_wire::message::{
+    Command, Operation, Prepare, Transact, Transaction, TransactionOperation, WriteAttached,
+};
 
 use super::ShardState;
 use crate::command::transaction::validate;
@@ -36,9 +38,9 @@ impl ShardState {
             Command::Transact(transact) if self.has_executed(transact.session, transact.serial) => {
                 0
             }
-            Command::Transact(transact) => {
+            Command::Transact(Transact { body, .. }) | Command::Prepare(Prepare { body, .. }) => {
                 let limit = limits::VALUE_BYTES_MAX as u64;
-                let Ok(transaction) = validate(transact.body, limit) else { return 0 };
+                let Ok(transaction) = validate(body, limit) else { return 0 };
                 let Transaction { then, otherwise, .. } = &transaction;
                 self.growth_of_all(then).max(self.growth_of_all(otherwise))
             }
@@ -49,7 +51,13 @@ impl ShardState {
             | Command::Compact { .. }
             | Command::Cut { .. }
             | Command::Lease(_)
-            | Command::Expire(_) => 0,
+            | Command::Expire(_)
+            // The parts of the shards are checked.
+            | Command::TransactOver(_)
+            | Command::Decide(_)
+            | Command::Finish { .. }
+            | Command::Resolve { .. }
+            | Command::Forget(_) => 0,
         };
         u64::try_from(growth).unwrap_or_default()
     }

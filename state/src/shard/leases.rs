@@ -198,10 +198,10 @@ impl ShardState {
         keys.len()
     }
 
-    /// Returns whether a key cannot be deleted at present, and ends later. Nothing holds keys yet.
-    #[allow(clippy::unused_self)]
-    fn is_postponed(&self, _key: &[u8]) -> bool {
-        false
+    /// Returns whether a key cannot be deleted at present, and ends later: a transaction over
+    /// several shards has locked it.
+    fn is_postponed(&self, key: &[u8]) -> bool {
+        self.is_locked(key)
     }
 }
 

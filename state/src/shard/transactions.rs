@@ -17,8 +17,8 @@ use std::sync::Arc;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Compare, Keys, Operation, Relation, Test, Transact, Transaction, TransactionOperation,
-    Unfit,
+    Command, Compare, Decide, Keys, Operation, Prepare, Relation, Test, Transact, Transaction,
+    TransactionOperation, Unfit,
 };
 
 use super::{Attaching, ShardState};
@@ -37,13 +37,16 @@ pub struct Needed {
     pub stored: Vec<Arc<[u8]>>,
 }
 
-/// Returns whether an entry of a shard's log has a transaction.
+/// Returns whether an entry of a shard's log may have a transaction.
 pub fn has_transactions(entry: &[u8]) -> bool {
-    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::is_transaction))
+    Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::may_need_values))
 }
 
+/// Writes that a transaction is about to make, by key.
+pub(crate) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
+
 /// A write that a transaction is about to make.
-enum Change {
+pub(crate) enum PlannedChange {
     Put(Arc<[u8]>, Attaching),
     Delete,
 }
@@ -57,30 +60,46 @@ impl ShardState {
     pub fn needed(&self, batch: &[u8]) -> Result<Needed, CorruptBatch> {
         let mut needed = Needed::default();
         for encoded in Batch::decode(batch)?.commands() {
-            if !command::is_transaction(encoded) {
+            if !command::may_need_values(encoded) {
                 continue;
             }
-            let Some(Command::Transact(transact)) = command::decode_logged(encoded) else {
-                continue;
-            };
-            let limit = limits::VALUE_BYTES_MAX as u64;
-            let Ok(transaction) = validate(transact.body, limit) else { continue };
-            let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
-            for Compare { keys, .. } in compared {
-                for (key, slot) in self.slots(keys) {
-                    note(&mut needed, key, slot);
+            match command::decode_logged(encoded) {
+                Some(Command::Transact(Transact { body, .. }))
+                | Some(Command::Prepare(Prepare { body, .. })) => self.need(body, &mut needed),
+                Some(Command::Decide(Decide { id, .. })) | Some(Command::Finish { id, .. }) => {
+                    if let Some(part) = self.attempts.parts().get(&id) {
+                        self.need(&part.body, &mut needed);
+                    }
                 }
-            }
-            for operation in transaction.then.iter().chain(&transaction.otherwise) {
-                if let TransactionOperation::Increment { key, .. }
-                | TransactionOperation::Append { key, .. } = operation
-                    && let Some((key, slot)) = self.keys().get_key_value(*key)
-                {
-                    note(&mut needed, key, slot);
-                }
+                _ => {}
             }
         }
         Ok(needed)
+    }
+
+    /// Returns the values that a transaction with this body needs now.
+    pub fn needed_by(&self, body: &[u8]) -> Needed {
+        let mut needed = Needed::default();
+        self.need(body, &mut needed);
+        needed
+    }
+
+    fn need(&self, body: &[u8], needed: &mut Needed) {
+        let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
+        let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
+        for Compare { keys, .. } in compared {
+            for (key, slot) in self.slots(keys) {
+                note(needed, key, slot);
+            }
+        }
+        for operation in transaction.then.iter().chain(&transaction.otherwise) {
+            if let TransactionOperation::Increment { key, .. }
+            | TransactionOperation::Append { key, .. } = operation
+                && let Some((key, slot)) = self.keys().get_key_value(*key)
+            {
+                note(needed, key, slot);
+            }
+        }
     }
 
     /// Returns the existing keys of a range.
@@ -104,38 +123,73 @@ impl ShardState {
             return Ok(Outcome::Conflict { current: None });
         };
         let Transaction { compares, then, otherwise } = &transaction;
-        let mut succeeded = true;
-        for compare in compares {
-            succeeded = succeeded && self.compare(compare, needed)?;
-        }
+        let succeeded = self.holds_all(compares, needed)?;
         let operations = if succeeded { then } else { otherwise };
-        let mut changes: Vec<(Arc<[u8]>, Change)> = Vec::new();
-        for (index, operation) in operations.iter().enumerate() {
-            match self.change(operation, needed, &mut changes)? {
-                Ok(()) => {}
-                Err(why) => return Ok(Outcome::Unfit { operation: index as u32, why }),
+        Ok(match self.planned(operations, needed)? {
+            Ok(changes) => {
+                let stamp = self.stamp_after(now, transact.after);
+                let (revision, changed) = self.make(changes, stamp);
+                Outcome::Transacted { revision, succeeded, changed }
+            }
+            Err((operation, why)) => Outcome::Unfit { operation, why },
+        })
+    }
+
+    pub(super) fn holds_all(
+        &self,
+        compares: &[Compare<'_>],
+        needed: &Needed,
+    ) -> Result<bool, MissingValue> {
+        for compare in compares {
+            if !self.compare(compare, needed)? {
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Returns what a list of operations changes, or the first one that cannot be executed.
+    pub(crate) fn planned(
+        &self,
+        operations: &[TransactionOperation<'_>],
+        needed: &Needed,
+    ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
+        let mut changes = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            if let Err(why) = self.change(operation, needed, &mut changes)? {
+                return Ok(Err((index as u32, why)));
+            }
+        }
+        Ok(Ok(changes))
+    }
+
+    /// Returns whether changes change anything.
+    pub(super) fn is_changed_by(&self, changes: &Plan) -> bool {
+        changes.iter().any(|(key, change)| {
+            matches!(change, PlannedChange::Put(..)) || self.keys().contains_key(key)
+        })
+    }
+
+    /// Makes changes at the next revision, with a stamp later than those of their keys. Returns the
+    /// revision, and whether anything changed.
+    pub(super) fn make(&mut self, mut changes: Plan, stamp: Stamp) -> (Revision, bool) {
         // In the order of keys, as they are when the state is loaded.
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let is_change = |(key, change): &(Arc<[u8]>, Change)| {
-            matches!(change, Change::Put(..)) || self.keys().contains_key(key)
-        };
-        let changed = changes.iter().any(is_change);
-        let stamp = self.stamp_after(now, transact.after);
+        let changed = self.is_changed_by(&changes);
+        self.note_stamp(stamp);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
         for (key, change) in changes {
             match change {
-                Change::Put(value, attaching) => {
+                PlannedChange::Put(value, attaching) => {
                     self.store_at(revision, &key, Operation::Put(&value), stamp, attaching);
                 }
-                Change::Delete => {
+                PlannedChange::Delete => {
                     let nothing = Attaching::Nothing;
                     self.store_at(revision, &key, Operation::Delete, stamp, nothing);
                 }
             }
         }
-        Ok(Outcome::Transacted { revision, succeeded, changed })
+        (revision, changed)
     }
 
     fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
@@ -170,7 +224,7 @@ impl ShardState {
         &self,
         operation: &TransactionOperation<'_>,
         needed: &Needed,
-        changes: &mut Vec<(Arc<[u8]>, Change)>,
+        changes: &mut Plan,
     ) -> Result<Result<(), Unfit>, MissingValue> {
         let current = |key: &[u8]| match self.keys().get_key_value(key) {
             Some((key, slot)) => value_of(key, slot, needed).map(Some),
@@ -179,21 +233,22 @@ impl ShardState {
         match operation {
             TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
             TransactionOperation::Put(key, value) => {
-                let put = Change::Put(Arc::from(*value), Attaching::Nothing);
+                let put = PlannedChange::Put(Arc::from(*value), Attaching::Nothing);
                 changes.push((Arc::from(*key), put));
             }
             TransactionOperation::PutAttached { key, value, attach } => {
                 let Ok(attachment) = self.attachment(*attach) else {
                     return Ok(Err(Unfit::NoLease));
                 };
-                let put = Change::Put(Arc::from(*value), Attaching::To(attachment));
+                let put = PlannedChange::Put(Arc::from(*value), Attaching::To(attachment));
                 changes.push((Arc::from(*key), put));
             }
             TransactionOperation::Delete(key) => {
-                changes.push((Arc::from(*key), Change::Delete));
+                changes.push((Arc::from(*key), PlannedChange::Delete));
             }
             TransactionOperation::DeleteAll(keys) => {
-                let found = self.slots(keys).map(|(key, _)| (Arc::clone(key), Change::Delete));
+                let found =
+                    self.slots(keys).map(|(key, _)| (Arc::clone(key), PlannedChange::Delete));
                 changes.extend(found);
             }
             TransactionOperation::Increment { key, by } => {
@@ -206,7 +261,7 @@ impl ShardState {
                 };
                 let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
                 let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), Change::Put(sum, Attaching::AsBefore)));
+                changes.push((Arc::from(*key), PlannedChange::Put(sum, Attaching::AsBefore)));
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
@@ -214,7 +269,7 @@ impl ShardState {
                     return Ok(Err(Unfit::TooLong));
                 }
                 let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), Change::Put(value, Attaching::AsBefore)));
+                changes.push((Arc::from(*key), PlannedChange::Put(value, Attaching::AsBefore)));
             }
         }
         Ok(Ok(()))

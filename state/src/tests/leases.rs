@@ -482,7 +482,7 @@ fn one_command_deletes_a_bounded_number_of_keys() {
         shard.put(&format!("l{}", key(number)), Attach::Lease(LeaseId(7)));
     }
     let written = shard.state.revision().0;
-    let results = shard.apply(1_000_000, &[Command::Expire(Expire::Keys); 4]);
+    let results = shard.apply(1_000_000, &[const { Command::Expire(Expire::Keys) }; 4]);
     let most = EXPIRE_KEYS_MAX as u32;
     let expired = |deleted, more| CommandResult::Expired { deleted, more };
     let expected = [(most, true), (most, true), (10, false), (0, false)];
@@ -506,7 +506,8 @@ fn one_command_deletes_a_bounded_number_of_keys() {
     let ending: Vec<_> = shard.state.ending_leases().collect();
     let (lease, grant) = (LeaseId(7), ending[0].grant);
     assert!(ending[0].ending && ending[0].keys == left as usize);
-    let rest = shard.apply(1, &[Command::Expire(Expire::Lease { lease, grant }); 2]);
+    let expire = || Command::Expire(Expire::Lease { lease, grant });
+    let rest = shard.apply(1, &[expire(), expire()]);
     assert_eq!(rest, [expired(most, true), expired(10, false)]);
     assert_eq!(shard.state.lease(lease), None);
     assert_eq!(shard.change(7, GRANT), CommandResult::Granted { revision: Revision(written + 6) });

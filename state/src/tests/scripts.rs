@@ -245,6 +245,11 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::TooEarly => "too early".into(),
         CommandResult::Invalid => "invalid".into(),
         CommandResult::Cut(cut) => format!("cut {} base {}", cut.revision, cut.base),
+        CommandResult::Locked => "locked".into(),
+        CommandResult::Over => "over".into(),
+        CommandResult::Prepared { .. }
+        | CommandResult::Decided { .. }
+        | CommandResult::Resolved(_) => format!("{result:?}"),
     }
 }
 

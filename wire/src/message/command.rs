@@ -1,12 +1,13 @@
 //! Commands: what clients put into the log of a shard.
 
+use super::commit::{AttemptId, Commitment, Decide, Prepare, TransactOver};
 use super::lease::{Attach, Expire, LeaseCommand};
 use super::transaction::Transact;
 use dkv_base::id::{HolderId, NodeId, Number, Revision, Serial, SessionId, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// A command in the log of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command<'a> {
     /// Opens a session, so that the shard executes each of its writes once. The first node that
     /// receives it turns it into [`OpenSessionOf`](Self::OpenSessionOf) before it enters the log.
@@ -47,6 +48,32 @@ pub enum Command<'a> {
         /// The moment.
         moment: Stamp,
     },
+    /// A transaction over several shards in an open session. It never enters a log as it is: the
+    /// primary of its home drives it by the commands that follow, which only nodes send.
+    #[serde(borrow)]
+    TransactOver(TransactOver<'a>),
+    /// Prepares an attempt at a transaction in one of its shards.
+    #[serde(borrow)]
+    Prepare(Prepare<'a>),
+    /// Decides an attempt, in its home.
+    Decide(Decide),
+    /// Ends an attempt in a shard other than its home. Without effect if it is not prepared there.
+    Finish {
+        /// The attempt.
+        id: AttemptId,
+        /// How it is committed; `None` if it is aborted.
+        committed: Option<Commitment>,
+    },
+    /// Asks the home what has become of an attempt. It is aborted if its time is over, or if the
+    /// home has never seen it.
+    Resolve {
+        /// The attempt.
+        id: AttemptId,
+        /// Whether to abort it even if its time is not over.
+        abort: bool,
+    },
+    /// Tells the home that a committed attempt is finished in all other shards.
+    Forget(AttemptId),
 }
 
 /// An eventual write on its way from an outbox, identified by (node, number). A shard accepts those

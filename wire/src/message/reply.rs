@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
+use super::commit::{PartReceipt, PrepareAnswer, Resolution};
 use super::history::{Cut, Version, Versions};
 use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
@@ -184,6 +185,27 @@ pub enum Answer {
     Cut(Receipt, Cut),
     /// To [`RequestBody::Keyspaces`](super::RequestBody::Keyspaces).
     Keyspaces(Vec<KeyspaceUse>),
+    /// To a transaction over several shards that was executed.
+    TransactedOver {
+        /// The receipt of its home. Its revision is that of the transaction's writes there, or the
+        /// shard's latest if it changed nothing there.
+        receipt: Receipt,
+        /// Whether its compares held.
+        succeeded: bool,
+        /// Whether it changed anything.
+        changed: bool,
+        /// The receipts of the other shards.
+        parts: Vec<PartReceipt>,
+        /// The results of the operations, in order; `None` if they are too long, or if this is the
+        /// answer to a repetition. The revision of a version that the transaction made is zero
+        /// outside its home, where it is not known yet.
+        results: Option<Vec<OperationResult>>,
+    },
+    /// To [`Command::Prepare`](super::Command::Prepare).
+    Prepared(PrepareAnswer),
+    /// To [`Command::Resolve`](super::Command::Resolve), and to
+    /// [`Command::Decide`](super::Command::Decide) if the attempt was aborted.
+    Resolved(Resolution),
 }
 
 /// Why a request was not served, by consequence.

@@ -140,6 +140,34 @@ pub enum TransactionOperation<'a> {
     },
 }
 
+impl<'a> TransactionOperation<'a> {
+    /// Returns the keys that the operation reads or writes.
+    pub fn keys(&self) -> Keys<'a> {
+        match *self {
+            Self::Get(key)
+            | Self::Put(key, _)
+            | Self::PutAttached { key, .. }
+            | Self::Delete(key)
+            | Self::Increment { key, .. }
+            | Self::Append { key, .. } => Keys::Key(key),
+            Self::List { keys, .. } | Self::DeleteAll(keys) => keys,
+        }
+    }
+
+    /// Returns the keys that the operation writes, if it does.
+    pub fn written(&self) -> Option<Keys<'a>> {
+        match self {
+            Self::Get(_) | Self::List { .. } => None,
+            Self::Put(..)
+            | Self::PutAttached { .. }
+            | Self::Delete(_)
+            | Self::DeleteAll(_)
+            | Self::Increment { .. }
+            | Self::Append { .. } => Some(self.keys()),
+        }
+    }
+}
+
 /// The result of one operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperationResult {

@@ -46,7 +46,7 @@ async fn the_interface_matches_its_description() {
                     [operations.checks]\npositive_data_acceptance.expected-statuses = \
                     [\"2xx\", 304, 400, 404, 410, 412, 414]\n\
                     [[operations]]\ninclude-operation-id = [\"txn\"]\n[operations.checks]\n\
-                    positive_data_acceptance.expected-statuses = [\"2xx\", 400, 409, 413]\n";
+                    positive_data_acceptance.expected-statuses = [\"2xx\", 400, 404, 409, 413]\n";
     std::fs::write(&config, accepted).unwrap();
     // One phase generates malformed entity tags as valid data.
     for more in [

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Attach, Condition, Level, ReadOptions, Revision, WriteOptions};
+use dkv_wire::limits::{KEY_TTL_MIN, TTL_MAX};
 use serde::Deserialize;
 
 use crate::bytes_json::{self, BytesError, Encoding};
@@ -125,6 +126,8 @@ pub(super) enum OperationError {
     GetWithValue,
     #[error("give either ttl_ms or lease, not both")]
     TwoLives,
+    #[error("ttl_ms must be from {} to {}", KEY_TTL_MIN.as_millis(), TTL_MAX.as_millis())]
+    TtlOutOfBounds,
     #[error("only a put takes ttl_ms or lease")]
     LifeOfNoPut,
     #[error(transparent)]
@@ -162,7 +165,13 @@ impl Operation {
         options.attach = match (ttl_ms, lease) {
             (None, None) => None,
             _ if op != OperationKind::Put => return Err(OperationError::LifeOfNoPut),
-            (Some(Whole(ms)), None) => Some(Attach::Ttl(Duration::from_millis(ms))),
+            (Some(Whole(ms)), None) => {
+                let ttl = Duration::from_millis(ms);
+                if !(KEY_TTL_MIN..=TTL_MAX).contains(&ttl) {
+                    return Err(OperationError::TtlOutOfBounds);
+                }
+                Some(Attach::Ttl(ttl))
+            }
             (None, Some(lease)) => Some(Attach::Lease(lease.parse()?)),
             (Some(_), Some(_)) => return Err(OperationError::TwoLives),
         };

@@ -104,6 +104,8 @@ async fn malformed_requests_for_leases_are_refused() {
     for (operation, status) in [
         (r#"{"op":"put","key":"k","value":"","ttl_ms":500}"#, 200),
         (r#"{"op":"put","key":"k","value":"","ttl_ms":500,"lease":"1"}"#, 400),
+        (r#"{"op":"put","key":"k","value":"","ttl_ms":99}"#, 400),
+        (r#"{"op":"put","key":"k","value":"","ttl_ms":315360000001}"#, 400),
         (r#"{"op":"put","key":"k","value":"","lease":"x"}"#, 400),
         (r#"{"op":"get","key":"k","ttl_ms":500}"#, 400),
     ] {

@@ -45,7 +45,7 @@ async fn a_transaction_is_answered_with_its_branch_revision_and_results() {
           "created_revision": 1, "version": 1, "changed_at_ms": null },
     ]);
     let expected = json!({
-        "branch": "then", "changed": true, "revision": 1, "shard": 1, "results": results,
+        "branch": "then", "changed": true, "revision": 1, "shard": 1, "parts": [], "results": results,
     });
     assert_eq!(said, expected);
     let (status, answered) = post(&store, "/v1/txn", &[], order.to_string()).await;
@@ -99,7 +99,7 @@ async fn a_transaction_that_cannot_be_executed_says_why() {
             "transaction-too-large",
             "none",
         ),
-        (Error::SeveralShards { keys: None }, 400, "several-shards", "none"),
+        (Error::SeveralShards, 400, "several-shards", "none"),
         (Error::Unavailable("no majority".into()), 503, "unavailable", "none"),
         (Error::Unknown("no answer".into()), 504, "outcome-unknown", "unknown"),
     ] {

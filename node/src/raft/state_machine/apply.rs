@@ -6,7 +6,7 @@ use openraft::{EntryPayload, StoredMembership};
 
 use super::StateMachineHandle;
 use crate::raft::{LogId, Outcome, Proposal, RaftNodeId};
-use dkv_state::{Applied, Needed};
+use dkv_state::{Applied, GroupState, Needed, ShardState};
 
 impl StateMachineHandle {
     /// Returns the values that the transactions of an entry need, read from the checkpoint if they
@@ -40,6 +40,8 @@ impl StateMachineHandle {
             EntryPayload::Blank | EntryPayload::Membership(_) => Needed::default(),
         };
         let mut current = self.write();
+        let releases = |state: &GroupState| state.as_shard().map(ShardState::releases);
+        let before = releases(&current.state);
         let outcome = match payload {
             EntryPayload::Blank => Outcome::None,
             EntryPayload::Normal(proposal) => {
@@ -58,6 +60,9 @@ impl StateMachineHandle {
         self.note_lease_news(current.state.as_shard());
         self.note_clock(current.state.clock_ms());
         self.shared.stamps.observe(current.state.stamp());
+        if releases(&current.state) != before {
+            self.note_released();
+        }
         Ok(outcome)
     }
 }

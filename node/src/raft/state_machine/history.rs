@@ -10,10 +10,11 @@ use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{
-    Answer, Change, Cut, KeyRange, OperationResult, Page, Receipt, Refusal, Span, Version, Versions,
+    Answer, Change, Cut, KeyRange, Level, OperationResult, Page, Receipt, Refusal, Span, Version,
+    Versions,
 };
 
-use super::{LOOK_UPS_MAX, StateMachineHandle};
+use super::{LOOK_UPS_MAX, LookupError, StateMachineHandle};
 use dkv_state::{
     Changed, ChangedKeys, FoundChange, FoundResult, FoundVersion, Listed, NotKept, ShardState,
     VersionValue,
@@ -100,6 +101,11 @@ impl StateMachineHandle {
                 let pairs = self.fill(&keys, span.values, stored).map_err(Refusal::from)?;
                 let receipt = Receipt { revision: at.revision, stamp, ..receipt };
                 Ok(pairs.map(|pairs| Answer::Page(receipt, Page { pairs, more })))
+            }
+            HistoryQuery::Versions { key, .. }
+                if receipt.level == Level::Strong && self.write_locked_at(key).is_some() =>
+            {
+                Err(LookupError::Locked.into())
             }
             HistoryQuery::Versions { key, before, versions_max } => {
                 let (revision, floor, (found, more)) = self.shard(|shard| {
@@ -188,13 +194,7 @@ impl StateMachineHandle {
         for _ in 0..LOOK_UPS_MAX {
             let results = self.shard(|shard| shard.results(body, revision, succeeded, changed))?;
             let Ok(found) = results else { return Ok(None) };
-            let read = if found.iter().any(is_result_stored) {
-                let reading = self.clone();
-                let read = run_blocking(move || reading.complete_results(&found)).await;
-                read.map_err(|error| Refusal::Unavailable(error.to_string()))??
-            } else {
-                self.complete_results(&found)?
-            };
+            let read = self.complete_found(found).await?;
             if read.is_some() {
                 return Ok(read);
             }
@@ -202,7 +202,20 @@ impl StateMachineHandle {
         Err(too_fast())
     }
 
-    /// Returns the results with all values; `None` if the checkpoint no longer has one.
+    /// Returns the results with all values; `None` if the checkpoint no longer has one. Waits for
+    /// the disk elsewhere, if it has to.
+    pub(super) async fn complete_found(
+        &self,
+        found: Vec<FoundResult>,
+    ) -> Result<Option<Vec<OperationResult>>, Refusal> {
+        if !found.iter().any(is_result_stored) {
+            return self.complete_results(&found);
+        }
+        let reading = self.clone();
+        let read = run_blocking(move || reading.complete_results(&found)).await;
+        read.map_err(|error| Refusal::Unavailable(error.to_string()))?
+    }
+
     fn complete_results(
         &self,
         found: &[FoundResult],

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use dkv_base::id::HolderId;
 use dkv_wire::limits;
 use futures::FutureExt;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -67,12 +68,12 @@ fn what_waits_leaves_together_and_in_order() {
     for command in ["one", "two", "three"] {
         waiting.push(command, later());
     }
-    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
+    let (batch, writes) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
     assert_eq!(commands(&batch), ["one", "two", "three"]);
     assert_eq!(Batch::decode(&batch).unwrap().time_ms(), TIME_MS);
     assert!(waiting.queue.is_empty());
-    for reply in replies {
-        reply.send(Ok(Answer::Done));
+    for write in writes {
+        write.reply.send(Ok(Answer::Done));
     }
     let ids: Vec<u64> = waiting.answered().into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [0, 1, 2]);

@@ -228,7 +228,8 @@ impl Store for Memory {
             });
         }
         let receipt = receipt(sync::lock(&self.0).revision, Level::Strong);
-        Ok(Transacted { succeeded: true, changed: true, results: Some(results), receipt })
+        let (results, parts) = (Some(results), Vec::new());
+        Ok(Transacted { succeeded: true, changed: true, results, receipt, parts })
     }
 
     async fn grant_lease(&self, _: Duration) -> Result<LeaseId, Error> {

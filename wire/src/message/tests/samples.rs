@@ -17,6 +17,7 @@ use crate::region::Region;
 use crate::seal::Seal;
 
 mod commands;
+mod commit;
 mod history;
 mod keyspaces;
 mod lease;
@@ -230,7 +231,7 @@ pub(super) fn page() -> Page {
 pub(super) fn answers() -> Vec<Answer> {
     let stored = Stored { value: Bytes::from("value"), revision: Revision(9) };
     let reach = Reach { mended: vec![node('b')], missing: vec![node('c'), node('d')] };
-    vec![
+    let mut answers = vec![
         Answer::View(Box::new(view())),
         Answer::Status(Box::new(status())),
         Answer::Value(receipt(Level::Eventual, Some(12)), Some(stored)),
@@ -256,11 +257,11 @@ pub(super) fn answers() -> Vec<Answer> {
             results: Some(operation_results()),
         },
         Answer::Cut(receipt(Level::Strong, Some(0)), cut()),
-    ]
-    .into_iter()
-    .chain(lease::answers())
-    .chain(keyspaces::answers())
-    .collect()
+    ];
+    answers.extend(lease::answers());
+    answers.extend(keyspaces::answers());
+    answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
+    answers
 }
 
 pub(super) fn refusals() -> Vec<Refusal> {

@@ -2,7 +2,7 @@
 
 use dkv_base::id::{HolderId, Number, Revision, Serial, SessionId, Stamp};
 
-use super::{lease, node, uuid};
+use super::{commit, lease, node, uuid};
 use crate::message::*;
 
 pub(in crate::message::tests) fn conditions() -> Vec<Condition> {
@@ -47,5 +47,6 @@ pub(in crate::message::tests) fn commands() -> Vec<Command<'static>> {
         body: b"body",
     });
     let rest = [open_of, compact, transact].into_iter().chain(lease::commands()).chain([cut]);
+    let rest = rest.chain(commit::commands());
     open.chain(writes).chain(deposited).chain(rest).collect()
 }

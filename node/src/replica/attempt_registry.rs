@@ -1,0 +1,162 @@
+//! The transactions over several shards that a home's primary drives.
+//!
+//! A transaction that is sent again while it is driven joins its first copy. Attempts get their
+//! numbers here, and the lowest that is under way tells the other shards which of them are over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dkv_base::id::{Serial, SessionId, Term};
+use dkv_wire::message::{Answer, Attempt, AttemptId, Refusal};
+
+use crate::net::reply::ReplyTo;
+
+/// Most transactions that are driven at once; more are refused as overload.
+const DRIVEN_MAX: usize = 4096;
+/// Most requests for the same transaction that wait for its outcome.
+const COPIES_MAX: usize = 16;
+/// Time after which a refused request may come again, in milliseconds.
+const RETRY_MS: u32 = 20;
+
+/// The transactions and attempts under way.
+#[derive(Default)]
+pub(crate) struct AttemptRegistry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The last attempt that was begun.
+    last: Attempt,
+    /// Attempts that may still have to be prepared somewhere.
+    preparing: BTreeSet<Attempt>,
+    /// Who waits for the outcome of a transaction.
+    driven: BTreeMap<(SessionId, Serial), Vec<ReplyTo>>,
+    /// Committed attempts of which the other shards are being told.
+    finishing: BTreeSet<AttemptId>,
+}
+
+/// An attempt that is being prepared. It is over, or prepared everywhere, once this is dropped.
+pub(crate) struct Preparing<'a> {
+    registry: &'a AttemptRegistry,
+    /// The attempt.
+    pub(crate) attempt: Attempt,
+    /// All attempts below this one are over.
+    pub(crate) over: Attempt,
+}
+
+impl AttemptRegistry {
+    /// Begins an attempt in a term in which this replica leads.
+    pub(crate) fn begin(&self, term: Term) -> Preparing<'_> {
+        let mut inner = self.lock();
+        let number = if inner.last.term == term { inner.last.number + 1 } else { 1 };
+        let attempt = Attempt { term, number };
+        inner.last = inner.last.max(attempt);
+        inner.preparing.insert(attempt);
+        let first = Attempt { term, number: 0 };
+        let over = inner.preparing.range(first..).next().copied().unwrap_or(attempt);
+        Preparing { registry: self, attempt, over }
+    }
+
+    /// Registers a request for a transaction. Returns whether the caller has to drive it, and call
+    /// [`end`](Self::end) in any case.
+    pub(crate) fn join(&self, name: (SessionId, Serial), reply: ReplyTo) -> bool {
+        let mut inner = self.lock();
+        let driven = inner.driven.len();
+        match inner.driven.get_mut(&name) {
+            Some(waiting) if waiting.len() < COPIES_MAX => waiting.push(reply),
+            None if driven < DRIVEN_MAX => {
+                inner.driven.insert(name, vec![reply]);
+                return true;
+            }
+            _ => {
+                drop(inner);
+                reply.refuse(Refusal::Overloaded { retry_after_ms: RETRY_MS });
+            }
+        }
+        false
+    }
+
+    /// Answers everybody who waits for a transaction.
+    pub(crate) fn end(&self, name: (SessionId, Serial), answer: &Result<Answer, Refusal>) {
+        let waiting = self.lock().driven.remove(&name);
+        for reply in waiting.into_iter().flatten() {
+            reply.send(answer.clone());
+        }
+    }
+
+    /// Returns whether a transaction is driven now.
+    pub(crate) fn is_driven(&self, name: (SessionId, Serial)) -> bool {
+        self.lock().driven.contains_key(&name)
+    }
+
+    /// Records that the other shards are being told of a committed attempt. Returns `None` if they
+    /// are already; what it returns otherwise is to be kept until they know.
+    pub(crate) fn finish(&self, id: AttemptId) -> Option<Finishing<'_>> {
+        let is_first = self.lock().finishing.insert(id);
+        is_first.then(|| Finishing { registry: self, id })
+    }
+
+    /// Returns whether the other shards are being told of an attempt.
+    pub(crate) fn is_finishing(&self, id: AttemptId) -> bool {
+        self.lock().finishing.contains(&id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.registry.lock().preparing.remove(&self.attempt);
+    }
+}
+
+/// An attempt of which the other shards are being told.
+pub(crate) struct Finishing<'a> {
+    registry: &'a AttemptRegistry,
+    id: AttemptId,
+}
+
+impl Drop for Finishing<'_> {
+    fn drop(&mut self) {
+        self.registry.lock().finishing.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_numbered_and_the_lowest_counts() {
+        let registry = AttemptRegistry::default();
+        let first = registry.begin(Term(3));
+        let second = registry.begin(Term(3));
+        assert_eq!((first.attempt.number, second.attempt.number), (1, 2));
+        assert_eq!((second.over, first.over), (first.attempt, first.attempt));
+        drop(first);
+        assert_eq!(registry.begin(Term(3)).over, second.attempt);
+        // What an earlier leader has under way is over.
+        let next = registry.begin(Term(4));
+        assert_eq!((next.attempt.number, next.over), (1, next.attempt));
+        drop(next);
+        assert_eq!(registry.begin(Term(4)).attempt.number, 2, "no number is used twice");
+    }
+
+    #[tokio::test]
+    async fn copies_share_the_outcome() {
+        let registry = AttemptRegistry::default();
+        let name = (SessionId(uuid::Uuid::from_u128(7)), Serial(1));
+        let (first, first_answer) = ReplyTo::here();
+        let (second, second_answer) = ReplyTo::here();
+        assert!(registry.join(name, first));
+        assert!(!registry.join(name, second));
+        assert!(registry.is_driven(name));
+        registry.end(name, &Ok(Answer::Done));
+        assert_eq!(first_answer.await.unwrap(), Ok(Answer::Done));
+        assert_eq!(second_answer.await.unwrap(), Ok(Answer::Done));
+        assert!(!registry.is_driven(name));
+    }
+}

@@ -1,0 +1,88 @@
+//! The answers to transactions and to their parts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dkv_wire::limits::SCAN_BYTES_MAX;
+use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal};
+
+use crate::net::reply::ReplyTo;
+use crate::replica::Replica;
+
+/// Returns the destination for the outcome of a transaction with this body, which answers `reply`
+/// with the outcome and the results.
+pub(in crate::serve) fn with_results(
+    replica: &Arc<Replica>,
+    body: Bytes,
+    reply: ReplyTo,
+) -> ReplyTo {
+    let (here, decided) = ReplyTo::here();
+    let reading = Arc::clone(replica);
+    replica.spawn(async move {
+        let answer = match decided.await {
+            Ok(Ok(Answer::Transacted { receipt, succeeded, changed, .. })) => {
+                let state_machine = reading.state_machine();
+                let revision = receipt.revision;
+                let results = state_machine.results(&body, revision, succeeded, changed).await;
+                // The outcome stands, whether or not its results can be read.
+                let results = results.unwrap_or_default();
+                Ok(Answer::Transacted { receipt, succeeded, changed, results })
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
+        };
+        reply.send(answer);
+    });
+    here
+}
+
+/// Returns the destination for the verdict on preparing a part, which answers `reply` with the
+/// verdict and the results that the part will have. The keys are locked, so that they are still
+/// the same when the transaction is decided.
+pub(in crate::serve) fn with_foreseen(
+    replica: &Arc<Replica>,
+    body: Bytes,
+    reply: ReplyTo,
+) -> ReplyTo {
+    let (here, prepared) = ReplyTo::here();
+    let reading = Arc::clone(replica);
+    replica.spawn(async move {
+        let answer = match prepared.await {
+            Ok(Ok(Answer::Prepared(PrepareAnswer::Prepared {
+                holds,
+                revision,
+                stamp,
+                then,
+                otherwise,
+            }))) => {
+                let foreseen = reading.state_machine().foreseen_results(&body).await;
+                let [first, second] = match foreseen {
+                    Ok(Some([then, otherwise])) => [fitting(then), fitting(otherwise)],
+                    Ok(None) | Err(_) => [None, None],
+                };
+                let then = Prospect { results: first, ..then };
+                let otherwise = Prospect { results: second, ..otherwise };
+                let prepared = PrepareAnswer::Prepared { holds, revision, stamp, then, otherwise };
+                Ok(Answer::Prepared(prepared))
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
+        };
+        reply.send(answer);
+    });
+    here
+}
+
+/// Returns the results, unless they are longer than a page: those of all shards go into one answer.
+fn fitting(results: Vec<OperationResult>) -> Option<Vec<OperationResult>> {
+    let bytes = |result: &OperationResult| match result {
+        OperationResult::Got(Some(version)) | OperationResult::Changed(version) => {
+            version.value.as_ref().map_or(0, Bytes::len)
+        }
+        _ => 0,
+    };
+    // One long value passes.
+    let longest = results.iter().map(bytes).max().unwrap_or_default();
+    let all: usize = results.iter().map(bytes).sum();
+    (all - longest <= SCAN_BYTES_MAX).then_some(results)
+}
