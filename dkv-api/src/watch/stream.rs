@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::event_queue::Shown;
-use super::position::{Located, Received, ShardPosition};
+use super::position::{Located, Received, ShardPosition, begin_at};
 use crate::client::Client;
 use crate::error::Error;
 use crate::router::RequestKind;
@@ -202,7 +202,7 @@ async fn follow(
         };
         match position.handle_frame(frame) {
             Received::Changes(changes, through) => {
-                started.send_if_modified(|known| known.replace(through).is_none());
+                started.send_if_modified(|known| begin_at(known, Some(through)));
                 // Session reads must not be older than what the watch shows.
                 driver.with(|router, _| router.note_watched(position.shard(), through));
                 let shown = Shown { shard: position.shard(), changes, through, permit };
@@ -211,12 +211,7 @@ async fn follow(
                 }
             }
             Received::Nothing => {
-                started.send_if_modified(|known| {
-                    known.is_none() && {
-                        *known = position.through();
-                        true
-                    }
-                });
+                started.send_if_modified(|known| begin_at(known, position.through()));
             }
             Received::Elsewhere(why) => return StreamEnd::Failed(why),
             Received::End(error) => return StreamEnd::Over(error),

@@ -383,3 +383,11 @@ fn failed_replicas_are_avoided_until_one_works() {
     assert_eq!(position.handle_frame(frame), Received::Nothing);
     assert_eq!((position.avoid(), position.failed(None)), (Vec::new(), Duration::ZERO));
 }
+
+#[test]
+fn later_frames_do_not_move_the_beginning_of_a_watch() {
+    let mut begun = None;
+    assert!(position::begin_at(&mut begun, Some(Revision(5))));
+    assert!(!position::begin_at(&mut begun, Some(Revision(6))));
+    assert_eq!(begun, Some(Revision(5)));
+}
