@@ -163,8 +163,8 @@ impl ShardPosition {
     }
 }
 
-/// Sets where a watch begins, once: what later frames show is still to be handed out when its opener
-/// asks. Returns whether this did it.
+/// Sets where a watch begins, once: what later frames show is still to be handed out when its
+/// opener asks. Returns whether this did it.
 pub(super) fn begin_at(begun: &mut Option<Revision>, at: Option<Revision>) -> bool {
     let is_first = begun.is_none();
     *begun = begun.or(at);
