@@ -58,11 +58,14 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn keyspace(&self, name: &str) -> Result<Self, Error> {
-        let known = self.cached_view();
-        let known = known.and_then(|view| view.keyspace_named(name).map(|keyspace| keyspace.id));
-        let id = match known {
-            Some(id) => id,
-            None => self.keyspace_id_of(name).await?,
+        let id = match self.keyspace_id_of(name).await {
+            // The name is taken for what it was when the coordinator or the server last answered.
+            Err(Error::Unavailable(why)) => {
+                let known = self.cached_view();
+                let known = known.and_then(|view| view.keyspace_named(name).map(|it| it.id));
+                known.ok_or(Error::Unavailable(why))?
+            }
+            found => found?,
         };
         let keyspace = Arc::new(OwnKeyspace { id, name: name.to_owned() });
         Ok(Self { inner: Arc::clone(&self.inner), keyspace })
@@ -198,6 +201,8 @@ impl Client {
         if name == DEFAULT_KEYSPACE {
             return Ok(KeyspaceId::DEFAULT);
         }
+        // The server's view, with which a client begins, may be older than the coordinator's.
+        self.view().await?;
         let view = self.refresh().await?;
         let found = view.keyspace_named(name).map(|keyspace| keyspace.id);
         found.ok_or_else(|| Error::NoKeyspace { name: name.to_owned() })
