@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::Node;
 use super::error::GroupError;
+use super::keyspaces::limit_size;
 use super::opener::GroupOpener;
 use crate::outbox::{Outbox, OutboxError};
 use crate::raft::Vote;
@@ -50,6 +51,8 @@ impl Node {
 
     /// Registers a group that was opened.
     pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Replica>) {
+        // Before it can take a write.
+        self.replicas.with_directory(|directory| limit_size(&group, directory));
         self.replicas.insert(Arc::clone(&group));
         self.attend(&group);
     }

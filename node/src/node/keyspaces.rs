@@ -17,11 +17,20 @@ use tracing::{debug, info};
 use super::{Node, lock};
 use crate::replica::Replica;
 use dkv_base::id::NodeId;
+use dkv_state::Directory;
 
 /// Time between the turns of two voters of a new shard.
 const TURN: Duration = Duration::from_millis(400);
 /// Time between two attempts to begin a shard.
 const AGAIN_EVERY: Duration = Duration::from_millis(200);
+
+/// Tells a replica how large its shard may be.
+pub(super) fn limit_size(group: &Replica, directory: &Directory) {
+    if group.id().is_shard() {
+        let settings = directory.settings_of(group.id());
+        group.set_quota(settings.and_then(|settings| settings.shard_quota()));
+    }
+}
 
 impl Node {
     /// Hands the policies of the keyspaces on to the replicas here, and forgets who led shards that
@@ -29,9 +38,8 @@ impl Node {
     pub(super) fn follow_keyspaces(&self) {
         let groups = self.groups();
         self.replicas.with_directory(|directory| {
-            for group in groups.iter().filter(|group| group.id().is_shard()) {
-                let settings = directory.settings_of(group.id());
-                group.set_quota(settings.and_then(|settings| settings.shard_quota()));
+            for group in &groups {
+                limit_size(group, directory);
             }
             lock(&self.coordination.primaries).retain(|shard, _| !directory.was_dropped(*shard));
         });
