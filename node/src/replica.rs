@@ -428,6 +428,12 @@ impl Replica {
         self.raft().runtime_config().tick(!at_rest);
     }
 
+    /// Sets whether this replica has still to begin its group; see
+    /// [`initialize`](Self::initialize).
+    pub(crate) fn set_to_begin(&self, is_to_begin: bool) {
+        self.member.set_to_begin(is_to_begin);
+    }
+
     /// Begins the group with these voters, of which this node is one, unless it has begun.
     pub(crate) async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), OperationError> {
         raft::initialize(self.raft(), voters).await

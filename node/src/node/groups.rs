@@ -53,6 +53,7 @@ impl Node {
     pub(super) fn adopt_group(self: &Arc<Self>, group: Arc<Replica>) {
         // Before it can take a write.
         self.replicas.with_directory(|directory| limit_size(&group, directory));
+        group.set_to_begin(self.voters_to_begin(group.id()).is_some());
         self.replicas.insert(Arc::clone(&group));
         self.attend(&group);
     }

@@ -20,7 +20,7 @@ use dkv_base::id::NodeId;
 use dkv_state::Directory;
 
 /// Time between the turns of two voters of a new shard.
-const TURN: Duration = Duration::from_millis(400);
+const TURN: Duration = Duration::from_millis(50);
 /// Time between two attempts to begin a shard.
 const AGAIN_EVERY: Duration = Duration::from_millis(200);
 
@@ -48,6 +48,11 @@ impl Node {
     /// Begins a shard if this node is one of its first voters and nothing is in its log. Ends once
     /// the shard has begun.
     pub(super) async fn begin_shard(self: Arc<Self>, group: Arc<Replica>) {
+        self.begin_in_turn(&group).await;
+        group.set_to_begin(false);
+    }
+
+    async fn begin_in_turn(&self, group: &Replica) {
         let mut turn = true;
         while let Some(voters) = self.voters_to_begin(group.id()) {
             if !group.members().is_empty() {
@@ -61,7 +66,7 @@ impl Node {
                 tokio::time::sleep(TURN * place as u32).await;
                 continue;
             }
-            if let Err(why) = self.begin_now(&group).await {
+            if let Err(why) = self.begin_now(group).await {
                 debug!(group = %group.id(), %why, "the shard is not begun yet");
             }
             tokio::time::sleep(AGAIN_EVERY).await;
@@ -69,7 +74,7 @@ impl Node {
     }
 
     /// Returns the voters with which this node is to begin a shard.
-    fn voters_to_begin(&self, shard: GroupId) -> Option<BTreeSet<NodeId>> {
+    pub(super) fn voters_to_begin(&self, shard: GroupId) -> Option<BTreeSet<NodeId>> {
         let voters = self.replicas.with_directory(|directory| {
             let plan = directory.groups().get(&shard)?;
             let begins = !plan.started && plan.voters.contains(&self.id());

@@ -10,8 +10,11 @@
 //!
 //! [`validation`]: super::validation
 
+mod votes;
+
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,14 +26,13 @@ use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::errors::RaftError;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::adapter::forget_leader;
 use super::codec::{
     AppendAnswer, Call, CallAnswer, CallResult, Confirmed, SnapshotAnswer, SnapshotFrame,
     SnapshotHead, decode_append, decode_entry, invalid,
@@ -129,6 +131,7 @@ pub(crate) struct ReplicaHandle {
     pub(crate) time_scale: TimeScale,
     late: Arc<Semaphore>,
     forgotten: ForgottenLeader,
+    is_to_begin: Arc<AtomicBool>,
 }
 
 impl ReplicaHandle {
@@ -139,33 +142,8 @@ impl ReplicaHandle {
         time_scale: TimeScale,
     ) -> Self {
         let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), ForgottenLeader::default());
-        Self { raft, state_machine, durability, time_scale, late, forgotten }
-    }
-
-    /// Withdraws the promise not to vote against `leader` while the replica hears it. The promise
-    /// holds again as soon as the replica hears that leader again.
-    pub(crate) async fn forget_leader(&self, leader: NodeId) {
-        // Note the time first: a heartbeat that arrives meanwhile may be a later one.
-        self.forgotten.forget(Instant::now());
-        forget_leader(&self.raft, leader).await;
-    }
-
-    /// Returns whether a vote would break the promise to a leader that this replica had forsaken
-    /// and has heard again since.
-    ///
-    /// openraft withdraws such a promise for the whole term, so this module keeps it instead. It
-    /// lasts as long as openraft's.
-    fn keeps_to_leader(&self) -> bool {
-        let lease = Duration::from_millis(self.raft.config().election_timeout_max);
-        let heard = self.state_machine.followed_at();
-        self.forgotten.keeps(heard, self.time_scale.stretch(lease), Instant::now())
-    }
-
-    /// Returns the answer to a candidate that does not get this replica's vote.
-    fn refuse_vote(&self) -> VoteResponse<Types> {
-        let metrics = MetricsWatch::of(&self.raft);
-        let vote = metrics.borrow().vote;
-        VoteResponse::new(vote, None, false)
+        let is_to_begin = Arc::default();
+        Self { raft, state_machine, durability, time_scale, late, forgotten, is_to_begin }
     }
 
     /// Returns the last entry known to be committed.
@@ -257,7 +235,9 @@ async fn answer(
             own(&request.vote, from).map_err(refuse)?;
             known.vote_request(&request).map_err(implausible)?;
             member.time_scale.told(false);
-            if !request.leadership_transfer && member.keeps_to_leader() {
+            if !request.leadership_transfer && member.keeps_to_leader()
+                || member.has_to_begin_first()
+            {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
             raft.vote(request).await.map(CallAnswer::Vote).map_err(stopped)
@@ -268,7 +248,7 @@ async fn answer(
             // Wake the group: a leader elected by this must not be missed for longer than at any
             // other time.
             member.time_scale.told(false);
-            if member.keeps_to_leader() {
+            if member.keeps_to_leader() || member.has_to_begin_first() {
                 return Ok(CallAnswer::Vote(member.refuse_vote()));
             }
             raft.pre_vote(request).await.map(CallAnswer::Vote).map_err(stopped)

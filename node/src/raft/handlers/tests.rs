@@ -423,7 +423,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
 async fn a_member_that_is_none_any_more_is_cut_off() {
     let replica = TestReplica::start().await;
     let leader = Leader::new(7);
-    let is_member = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_member = Arc::new(AtomicBool::new(true));
     let looked_up = Arc::clone(&is_member);
     let raft_peer = RaftPeer {
         is_member: Arc::new(move |_| looked_up.load(std::sync::atomic::Ordering::Relaxed)),
