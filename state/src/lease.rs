@@ -8,7 +8,7 @@ use super::rows::MalformedRow;
 
 const LEASE: u8 = 1;
 const EXPIRY: u8 = 2;
-/// Most bytes of the value of a row of [`Table::Attachments`](crate::rows::Table::Attachments)(super::rows::Table::Attachments).
+/// Most bytes of the value of a row of [`Table::Attachments`](super::rows::Table::Attachments).
 pub(super) const ATTACHMENT_BYTES_MAX: usize = 1 + 8 + 8;
 const LEASE_BYTES: usize = 8 + 8 + 16 + 1;
 
@@ -22,7 +22,7 @@ pub(super) enum Attachment {
 }
 
 impl Attachment {
-    /// Encodes the value of a row of [`Table::Attachments`](crate::rows::Table::Attachments).
+    /// Encodes the value of a row of [`Table::Attachments`](super::rows::Table::Attachments).
     pub(super) fn encode(self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(ATTACHMENT_BYTES_MAX);
         match self {
@@ -39,7 +39,7 @@ impl Attachment {
         encoded
     }
 
-    /// Decodes the value of a row of [`Table::Attachments`](crate::rows::Table::Attachments).
+    /// Decodes the value of a row of [`Table::Attachments`](super::rows::Table::Attachments).
     pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
         let malformed = MalformedRow("an attachment is malformed");
         let (kind, rest) = row.split_first().ok_or(malformed)?;
@@ -77,7 +77,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Encodes the value of a row of [`Table::Leases`](crate::rows::Table::Leases).
+    /// Encodes the value of a row of [`Table::Leases`](super::rows::Table::Leases).
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(LEASE_BYTES);
         encoded.extend_from_slice(&self.ttl_ms.to_le_bytes());
@@ -87,7 +87,7 @@ impl Lease {
         encoded
     }
 
-    /// Decodes a row of [`Table::Leases`](crate::rows::Table::Leases).
+    /// Decodes a row of [`Table::Leases`](super::rows::Table::Leases).
     pub(super) fn decode(key: &[u8], row: &[u8]) -> Result<(LeaseId, Self), MalformedRow> {
         let malformed = MalformedRow("a lease is malformed");
         let id = LeaseId(u64::from_be_bytes(key.try_into().map_err(|_| malformed)?));
