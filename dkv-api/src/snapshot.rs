@@ -98,13 +98,13 @@ impl Client {
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
         let shards: Vec<GroupId> = self.shards(&view)?.iter().map(|shard| shard.group).collect();
-        let moment = stream::iter(&shards)
-            .map(|shard| self.latest_stamp(*shard, left()))
+        let moment = stream::iter(shards.clone())
+            .map(|shard| self.latest_stamp(shard, left()))
             .buffer_unordered(SHARDS_AT_ONCE)
             .try_fold(Stamp(0), |latest, stamp| std::future::ready(Ok(latest.max(stamp))))
             .await?;
-        let cuts = stream::iter(&shards)
-            .map(|shard| self.cut(*shard, moment, left()))
+        let cuts = stream::iter(shards)
+            .map(|shard| self.cut(shard, moment, left()))
             .buffer_unordered(SHARDS_AT_ONCE)
             .try_collect()
             .await?;

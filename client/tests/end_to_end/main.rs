@@ -52,6 +52,7 @@ mod leases;
 
 mod restarts;
 
+mod bank;
 mod catching_up;
 
 mod hostile;
