@@ -233,7 +233,7 @@ async fn a_sync_that_fails_ends_the_node_and_loses_nothing_acknowledged() {
             start(OnDisk(disk.clone()), founder.args()).await.unwrap();
         let mut writer = Writer::new(&node).await;
         // After some more syncs, in the middle of writes, one fails; the next would succeed.
-        disk.fail_sync_after(20 + seed);
+        disk.fail_sync_after(30 + seed);
         let mut acknowledged = 0;
         let refusal = loop {
             let serial = writer.serial + 1;
