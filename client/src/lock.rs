@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-use crate::api_problems::connect_problem;
+use crate::api_problems::{connect_problem, request_problem};
 use crate::cli::{Addresses, Connect, LockArgs, default_addresses};
 use crate::exit::ended;
 use crate::lease::lease_problem;
@@ -30,6 +30,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const NOT_FOUND: u8 = 127;
 /// Exit status of a command that cannot be executed, as in a shell.
 const NOT_EXECUTABLE: u8 = 126;
+
+/// Connects to the network, for the keys of a keyspace if one is named.
+async fn connect_to(connection: &Connection, keyspace: Option<&str>) -> Result<Session, Problem> {
+    let session = Session::connect(connection).await.map_err(|error| connect_problem(&error))?;
+    match keyspace {
+        Some(name) => session.in_keyspace(name).await.map_err(|error| request_problem(&error)),
+        None => Ok(session),
+    }
+}
 
 /// Waits for the lock, runs the command, and releases the lock.
 pub(crate) async fn run(
@@ -53,14 +62,15 @@ pub(crate) async fn run(
             return ended(console, &Problem::failed(why));
         }
     };
+    let keyspace = connect.keyspace.clone();
     let connection = Connection::new(servers, connect, Role::Client);
     let connected = tokio::select! {
-        connected = Session::connect(&connection) => connected,
+        connected = connect_to(&connection, keyspace.as_deref()) => connected,
         signal = signals.next() => return ExitCode::from(signal.status()),
     };
     let session = match connected {
         Ok(session) => session,
-        Err(error) => return ended(console, &connect_problem(&error)),
+        Err(problem) => return ended(console, &problem),
     };
     let status = match acquire(&args, &session.client, &mut signals, console).await {
         Ok(lock) => match run_held(&args, lock, &mut signals, console).await {

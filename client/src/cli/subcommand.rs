@@ -187,19 +187,49 @@ impl Subcommand {
         }
     }
 
-    /// Returns whether it is about keys, and is not a command of the grammar.
+    /// Returns whether it is about keys, and so about those of one keyspace.
     pub(crate) fn is_on_keys(&self) -> bool {
-        matches!(
-            self,
-            Self::Load(_)
-                | Self::Verify(_)
-                | Self::Increment { .. }
-                | Self::Append { .. }
-                | Self::Txn { .. }
-                | Self::Compact { .. }
-                | Self::Lease(_)
-                | Self::Lock(_)
-        )
+        // Each variant is named, so that none reads another keyspace by oversight.
+        match self {
+            Self::Get { .. }
+            | Self::Put(_)
+            | Self::Insert(_)
+            | Self::Update(_)
+            | Self::Delete { .. }
+            | Self::Increment { .. }
+            | Self::Append { .. }
+            | Self::Txn { .. }
+            | Self::Ttl { .. }
+            | Self::Lease(_)
+            | Self::Lock(_)
+            | Self::Search { .. }
+            | Self::ShowAll { .. }
+            | Self::Scan { .. }
+            | Self::History { .. }
+            | Self::Watch { .. }
+            | Self::Compact { .. }
+            | Self::Load(_)
+            | Self::Verify(_) => true,
+            Self::Wait { .. }
+            | Self::Nodes { .. }
+            | Self::Status { .. }
+            | Self::Keyspace(_)
+            | Self::Token(_)
+            | Self::Drain { .. }
+            | Self::Rebalance { .. }
+            | Self::Remove { .. }
+            | Self::Holders { .. }
+            | Self::Keep { .. }
+            | Self::Revoke { .. }
+            | Self::Local(_)
+            | Self::Drill(_)
+            | Self::Rehearse(_)
+            | Self::Server(_)
+            | Self::Node(_)
+            | Self::Gateway(_)
+            | Self::Completions { .. }
+            | Self::Help { .. } => false,
+        }
     }
 
     /// Returns whether it handles Ctrl-C itself.

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use dkv_api::recipes::{Lock, LockOptions};
 use dkv_api::{
     Client, Error, KeyRange, KeyspaceChange, KeyspaceSettings, Level, ReadOptions, ScanOptions,
     Transaction, TransactionOperation, WatchEvent, WatchOptions, WriteOptions,
@@ -203,6 +204,26 @@ async fn a_keyspace_is_created_while_the_coordinator_dies_and_dropped_while_a_no
         assert_eq!(status.groups.len(), 2, "{:?}", status.groups);
     }
     network.assert_alive();
+}
+
+/// Every command on keys is about those of the keyspace, however it is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_to_live_and_locks_belong_to_a_keyspace() {
+    let network = Network::with(json!({ "shards": 1 }), 1).await;
+    run(&network, &["keyspace", "create", "jobs", "--replication", "1"], 0).await;
+    run(&network, &["put", "color", "red"], 0).await;
+    run(&network, &["--keyspace", "jobs", "put", "color", "blue", "--ttl", "1h"], 0).await;
+    let lives = run(&network, &["--keyspace", "jobs", "ttl", "color"], 0).await;
+    assert_ne!(lives, run(&network, &["ttl", "color"], 0).await);
+
+    let jobs = network.client().await.keyspace("jobs").await.unwrap();
+    let lock = Lock::acquire(&jobs, "lock/nightly", LockOptions::default()).await.unwrap();
+    let line = ["lock", "nightly", "--no-wait", "--keyspace", "jobs", "--", "true"];
+    run(&network, &line, 4).await;
+    run(&network, &["lock", "nightly", "--no-wait", "--", "true"], 0).await;
+    lock.release().await.unwrap();
+    run(&network, &line, 0).await;
+    run(&network, &["lock", "nightly", "--keyspace", "none", "--", "true"], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
