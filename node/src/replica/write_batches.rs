@@ -120,7 +120,7 @@ pub(crate) async fn run(
                 break;
             }
             let state_machine = proposer.state_machine();
-            let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
+            let (time_ms, stamp) = (proposer.clock_ms(), state_machine.stamp());
             let Some((batch, writes)) = next_batch(&mut waiting, time_ms, stamp) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
