@@ -19,6 +19,7 @@ use crate::network::Counts;
 use crate::observer::{self, Observations};
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::workload::keyspaces::{self, Administrator};
 use crate::workload::{self, ClientMachine, Load, Phase, Workload};
 
 /// Ticks in which a fresh network must serve.
@@ -227,6 +228,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     }
     note_removed(&cluster, &workload);
     let history = workload.history();
+    wrong.extend(workload.late_leases(&history).iter().map(ToString::to_string));
     let report = check(&history, CheckOptions::default());
     if !report.holds() {
         wrong.push(report.to_string());
@@ -375,8 +377,16 @@ fn start_clients(
             observations.clone(),
             cluster.trace.clone(),
         );
+        let keyspaces = Administrator {
+            server: cluster.server_address(),
+            token_file: cluster.token_file("admin"),
+            home: cluster.path("keyspaces"),
+            random: random.fork(),
+        };
+        let keyspaces = keyspaces::run(keyspaces, workload.clone());
         cluster.clients[number].start(async move {
             tokio::spawn(administrator);
+            tokio::spawn(keyspaces);
             clients.await;
         });
     }
