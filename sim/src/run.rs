@@ -89,6 +89,8 @@ pub struct Outcome {
     pub operations: (usize, usize, usize),
     /// Transactions, and those with an unknown outcome.
     pub transactions: (usize, usize),
+    /// Snapshots that were taken and read.
+    pub snapshots: u64,
     /// Events of watches.
     pub watch_events: usize,
     /// Reads at revisions, and lists of versions.
@@ -240,6 +242,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         simulated_ms: cluster.now,
         operations: (report.operations, report.unknown, report.failed),
         transactions: (report.transactions, report.transactions_unknown),
+        snapshots: workload.snapshots(),
         watch_events: report.watch_events,
         past_reads: report.past_reads,
         lease_events: report.lease_events,
