@@ -82,6 +82,8 @@ pub(super) struct History {
     deleted: BTreeMap<Arc<[u8]>, Origin>,
     versions: usize,
     bytes: u64,
+    /// Changes since they were last counted. Not part of the state.
+    added: usize,
     /// Rows that changed since the changes were last taken.
     changed: ChangedRows,
     /// The revision that the hand of the eviction has reached.
@@ -250,7 +252,13 @@ impl History {
         self.changed.push(name, Some(row));
     }
 
+    /// Returns the number of changes since the last call.
+    pub(super) fn take_added(&mut self) -> usize {
+        std::mem::take(&mut self.added)
+    }
+
     fn push(&mut self, key: &Arc<[u8]>, revision: Revision, replaced: Option<Box<PastVersion>>) {
+        self.added += 1;
         if let Some(past) = &replaced
             && let Some(place) = self.place(key, past.origin.revision)
             && let Some(change) = self.changes.get_mut(place)

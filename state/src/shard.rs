@@ -55,7 +55,8 @@ use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
-/// Changes that each batch sweeps at least, if compaction has raised the floor above them.
+/// Changes that each batch sweeps at least, if compaction has raised the floor above them; besides
+/// twice as many as it has made.
 const SWEPT_PER_BATCH: usize = 64;
 /// The same for each command to compact.
 const SWEPT_PER_COMMAND: usize = 2048;
@@ -129,12 +130,14 @@ impl ShardState {
         self.sessions.expire(self.clock_ms, &mut self.digest);
         self.follow_ended_sessions();
         self.tombstones.expire(self.clock_ms, &mut self.digest);
-        // More than the batch itself adds.
-        let swept = SWEPT_PER_BATCH + 2 * batch.len();
-        self.history.sweep(swept, &mut self.residents, &mut self.digest);
         let commands = batch.commands();
         let supply = Supply { needed, value_bytes_max: batch.value_bytes_max() };
-        commands.map(|command| self.execute(command, batch.stamp(), supply)).collect()
+        let execute = |command| self.execute(command, batch.stamp(), supply);
+        let results = commands.map(execute).collect::<Result<_, _>>()?;
+        // More than the batch has added: one command may have made many changes.
+        let swept = SWEPT_PER_BATCH + 2 * self.history.take_added();
+        self.history.sweep(swept, &mut self.residents, &mut self.digest);
+        Ok(results)
     }
 
     /// Looks a key up. The result shares the value.

@@ -167,3 +167,24 @@ fn a_batch_says_how_long_values_may_get() {
     let value = shard.state.as_shard().and_then(|shard| shard.row(b"k")).map(|row| row.value);
     assert_eq!(value, Some(Arc::from(*b"0123456789abcabcabc")));
 }
+
+#[test]
+fn compaction_is_faster_than_transactions_with_many_changes() {
+    let mut shard = Shard::new();
+    let keys: Vec<Vec<u8>> = (0..128).map(|number| format!("{number:03}").into_bytes()).collect();
+    let puts = || then(keys.iter().map(|key| TransactionOperation::Put(key, b"v")).collect());
+    for _ in 0..100 {
+        assert_eq!(shard.transact(&puts()), Ok(true));
+    }
+    let floor = shard.state.revision();
+    shard.apply(BatchBuilder::new(1, Stamp(1)), &codec::encode_vec(&Command::Compact { floor }));
+    let is_sweeping =
+        |shard: &Shard| shard.state.as_shard().is_some_and(|shard| shard.is_sweeping());
+    assert!(is_sweeping(&shard));
+    let mut entries = 0;
+    while is_sweeping(&shard) {
+        entries += 1;
+        assert!(entries < 100, "what is to go grows as fast as it goes");
+        assert_eq!(shard.transact(&puts()), Ok(true));
+    }
+}
