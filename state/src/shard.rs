@@ -541,7 +541,7 @@ impl ShardState {
                         (key, None)
                     }
                 };
-                self.history.put(&key, revision, replaced, &mut self.digest);
+                self.history.put(&key, revision, stamp, replaced, &mut self.digest);
                 match attaching {
                     Attaching::Nothing => self.attach(&key, None),
                     Attaching::To(attachment) => self.attach(&key, Some(attachment)),
