@@ -26,7 +26,7 @@ impl StateMachineHandle {
                 needed.rows.insert(key, row);
             }
         }
-        Ok(needed)
+        Ok(needed.or_from(&self.shared.store))
     }
 
     /// Applies one entry.
