@@ -293,7 +293,7 @@ impl Replica {
     /// Only the leader can. A floor above the latest revision counts as that.
     pub(crate) async fn compact(&self, floor: Revision) -> Result<(), ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
         batch.push(&encode(&Command::Compact { floor }));
         self.proposer.propose_batch(batch.finish()).await?;
         Ok(())
@@ -306,7 +306,7 @@ impl Replica {
         let state_machine = self.state_machine();
         let mut released = state_machine.released();
         loop {
-            let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+            let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
             batch.push(&encode(&Command::Cut { moment }));
             let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
             match results.first() {
@@ -324,7 +324,7 @@ impl Replica {
     /// were deleted, or nothing is left to be deleted. Only the leader can.
     pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
         for expire in ends {
             batch.push(&encode(&Command::Expire(*expire)));
         }

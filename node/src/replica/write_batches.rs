@@ -128,7 +128,8 @@ pub(crate) async fn run(
             if log_full {
                 break;
             }
-            let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
+            let state_machine = proposer.state_machine();
+            let (time_ms, stamp) = (proposer.clock_ms(), state_machine.stamp());
             let batch = BatchBuilder::with_limit(time_ms, stamp, brakes.value_bytes_max);
             let Some((batch, writes)) = next_batch(&mut waiting, batch) else { break };
             let proposer = Arc::clone(&proposer);
