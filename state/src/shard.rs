@@ -47,9 +47,10 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
 use super::history::{History, Replaced};
-use super::lease::{self, Attachment};
 use super::limits;
-use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
+use super::rows::{
+    ATTACHMENT_BYTES_MAX, Attachment, Changes, Counts, Generation, Meta, Origin, Row, Tombstone,
+};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
@@ -494,7 +495,7 @@ impl ShardState {
         stamp: Stamp,
         attaching: Attaching,
     ) -> Outcome {
-        let lease = self.attachments.lease_of(key);
+        let attachment = self.attachments.get(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -508,7 +509,7 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    let replaced = Replaced { slot, hash, lease };
+                    let replaced = Replaced { slot, hash, attachment };
                     self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
                 }
                 self.attach(&key, None);
@@ -531,7 +532,7 @@ impl ShardState {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
                         let slot = std::mem::replace(row, slot);
-                        (Arc::clone(key), Some(Replaced { slot, hash, lease }))
+                        (Arc::clone(key), Some(Replaced { slot, hash, attachment }))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -557,7 +558,7 @@ impl ShardState {
 
     fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
         if self.attachments.attach(key, attachment, &mut self.digest) {
-            self.changed_bytes += key.len() + lease::ATTACHMENT_BYTES_MAX;
+            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
         }
     }
 
