@@ -50,6 +50,8 @@ mod prompt;
 mod status;
 
 mod load;
+mod import;
+mod backup;
 
 mod admin;
 
@@ -61,6 +63,7 @@ mod rehearse;
 mod gateway;
 
 mod completions;
+mod manual;
 mod csv;
 mod dispatch;
 mod exit;

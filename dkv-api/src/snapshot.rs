@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::history::{ValueAt, value_at};
 use crate::router::RequestKind;
 use crate::scan::{Scan, ScanOptions};
+use crate::watch::WatchToken;
 
 /// Shards that are asked at the same time.
 const SHARDS_AT_ONCE: usize = 32;
@@ -65,6 +66,70 @@ pub struct SnapshotToken {
     cuts: Arc<BTreeMap<GroupId, Cut>>,
 }
 
+/// The part that a shard has in a snapshot: its writes up to a revision, without those that are
+/// stamped after the moment.
+///
+/// # Examples
+/// ```
+/// # fn example(token: &dkv_api::SnapshotToken) {
+/// for cut in token.cuts() {
+///     println!("shard {} through revision {}", cut.shard, cut.revision);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotCut {
+    /// The shard.
+    pub shard: GroupId,
+    /// The revision of the last write that may be in the snapshot.
+    pub revision: Revision,
+    /// Every write up to this revision is in the snapshot.
+    pub base: Revision,
+}
+
+impl SnapshotToken {
+    /// Returns the moment of the snapshot: no write in it is stamped later.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500".parse()?;
+    /// assert_eq!(token.moment().0, 7040);
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn moment(&self) -> Stamp {
+        self.moment
+    }
+
+    /// Returns the parts of the shards, in the order of their ids.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500,2=498-490".parse()?;
+    /// assert_eq!(token.cuts().map(|cut| cut.base.0).collect::<Vec<_>>(), [500, 490]);
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn cuts(&self) -> impl Iterator<Item = SnapshotCut> {
+        let parts = self.cuts.iter();
+        parts.map(|(&shard, &Cut { revision, base, .. })| SnapshotCut { shard, revision, base })
+    }
+
+    /// Returns the position from which a watch shows every change that is not in the snapshot, and
+    /// perhaps some that are.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500,2=498-490".parse()?;
+    /// assert_eq!(token.changes_since().to_string(), "1:500,2:490");
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn changes_since(&self) -> WatchToken {
+        let mut position = WatchToken::default();
+        self.cuts().for_each(|cut| position.advance(cut.shard, cut.base));
+        position
+    }
+}
+
 /// A text is no token of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is not the token of a snapshot, which looks like 7040:1=500,2=498-490")]
@@ -81,7 +146,8 @@ impl Client {
     /// without the earlier.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if a shard has no primary in time; [`Error::Denied`] if the
+    /// [`Error::Unavailable`] if a shard has no primary in time; [`Error::Compacted`] if a shard
+    /// forgets its history faster than a snapshot can be taken; [`Error::Denied`] if the
     /// certificate may not read.
     ///
     /// # Examples
@@ -98,16 +164,23 @@ impl Client {
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
         let shards: Vec<GroupId> = self.shards(&view)?.iter().map(|shard| shard.group).collect();
-        let moment = stream::iter(shards.clone())
-            .map(|shard| self.latest_stamp(shard, left()))
-            .buffer_unordered(SHARDS_AT_ONCE)
-            .try_fold(Stamp(0), |latest, stamp| std::future::ready(Ok(latest.max(stamp))))
-            .await?;
-        let cuts = stream::iter(shards)
-            .map(|shard| self.cut(shard, moment, left()))
-            .buffer_unordered(SHARDS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let (moment, cuts) = loop {
+            let moment = stream::iter(shards.clone())
+                .map(|shard| self.latest_stamp(shard, left()))
+                .buffer_unordered(SHARDS_AT_ONCE)
+                .try_fold(Stamp(0), |latest, stamp| std::future::ready(Ok(latest.max(stamp))))
+                .await?;
+            let cuts: Result<BTreeMap<_, _>, Error> = stream::iter(shards.clone())
+                .map(|shard| self.cut(shard, moment, left()))
+                .buffer_unordered(SHARDS_AT_ONCE)
+                .try_collect()
+                .await;
+            match cuts {
+                // A shard has forgotten the moment already: take a later one.
+                Err(Error::Compacted { .. }) if Instant::now() < deadline => {}
+                cuts => break (moment, cuts?),
+            }
+        };
         let token = SnapshotToken { moment, cuts: Arc::new(cuts) };
         Ok(Snapshot { client: self.clone(), token })
     }

@@ -90,6 +90,8 @@ pub(crate) struct ReplicaParts {
     pub(crate) heartbeats: HeartbeatCoalescer,
     /// Limit on the size of the node's log in bytes, for all groups together.
     pub(crate) log_bytes_max: u64,
+    /// Limit on the length of a value, in bytes.
+    pub(crate) value_bytes_max: u64,
     /// The reason why the process must stop, once a task reports one.
     pub(crate) failure: Failure,
 }
@@ -99,7 +101,7 @@ impl Replica {
     pub(crate) async fn start(parts: ReplicaParts) -> Result<Self, OperationError> {
         let ReplicaParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } =
             parts;
-        let ReplicaParts { log_bytes_max, failure, .. } = parts;
+        let ReplicaParts { log_bytes_max, value_bytes_max, failure, .. } = parts;
         let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
@@ -138,7 +140,8 @@ impl Replica {
         let (holds, hold_queue) = mpsc::channel(1);
         let (tasks, backlog) = (TaskSet::default(), Backlog::default());
         if id.is_shard() {
-            let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
+            let (holds, log) = (hold_queue, brake_log);
+            let brakes = Brakes { holds, log, log_bytes_max, value_bytes_max };
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));

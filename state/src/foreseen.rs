@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::id::{Revision, Stamp};
 use dkv_wire::message::{Keys, TransactionOperation};
 
 use super::command::transaction::validate_part;
 use super::reads_at::{FoundVersion, VersionValue};
 use super::rows::Origin;
-use super::shard::leases::FoundExpiry;
-use super::shard::transactions::{Needed, PlannedChange};
+use super::scan::Attached;
+use super::shard::transactions::{Needed, PlannedChange, Supply};
 use super::shard::{Attaching, ShardState};
 use super::transaction_results::FoundResult;
 
@@ -30,7 +30,9 @@ impl ShardState {
         operations: &[TransactionOperation<'_>],
         needed: &Needed,
     ) -> Option<Vec<FoundResult>> {
-        let Ok(changes) = self.planned(operations, needed).ok()? else { return Some(Vec::new()) };
+        let Ok(changes) = self.planned(operations, Supply::of(needed)).ok()? else {
+            return Some(Vec::new());
+        };
         let changes: BTreeMap<_, _> = changes.into_iter().collect();
         // The keys that operations before have written.
         let mut written: Vec<&[u8]> = Vec::new();
@@ -74,12 +76,10 @@ impl ShardState {
             None => (Revision(0), 1),
         };
         // A part attaches no key to a lease, but may change one that is attached.
-        let lease = match self.expiry(key) {
-            FoundExpiry::Lease(lease) if as_before => lease.id,
-            _ => LeaseId::default(),
-        };
+        let attached = if as_before { self.attached(key) } else { Attached::default() };
+        let Attached { lease, expiry } = attached;
         let origin = Origin { revision: Revision(0), stamp: Stamp(0), created, version };
         let value = VersionValue::Here(Arc::clone(value));
-        FoundVersion { key: Arc::from(key), origin, value, lease }
+        FoundVersion { key: Arc::from(key), origin, value, lease, expiry }
     }
 }

@@ -19,6 +19,7 @@
 //! passes in where it is to be stored.
 
 mod admission;
+mod budget;
 pub(super) mod commit;
 mod growth;
 mod loading;
@@ -38,7 +39,7 @@ use dkv_wire::message::{
 };
 use uuid::Uuid;
 
-use transactions::{MissingValue, Needed};
+use transactions::{MissingValue, Needed, Supply};
 
 use super::attachments::Attachments;
 use super::attempts::Attempts;
@@ -46,15 +47,17 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
 use super::history::{History, Replaced};
-use super::lease::{self, Attachment};
 use super::limits;
-use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
+use super::rows::{
+    ATTACHMENT_BYTES_MAX, Attachment, Changes, Counts, Generation, Meta, Origin, Row, Tombstone,
+};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
-/// Changes that each batch sweeps at least, if compaction has raised the floor above them.
+/// Changes that each batch sweeps at least, if compaction has raised the floor above them; besides
+/// twice as many as it has made.
 const SWEPT_PER_BATCH: usize = 64;
 /// The same for each command to compact.
 const SWEPT_PER_COMMAND: usize = 2048;
@@ -128,11 +131,14 @@ impl ShardState {
         self.sessions.expire(self.clock_ms, &mut self.digest);
         self.follow_ended_sessions();
         self.tombstones.expire(self.clock_ms, &mut self.digest);
-        // More than the batch itself adds.
-        let swept = SWEPT_PER_BATCH + 2 * batch.len();
-        self.history.sweep(swept, &mut self.residents, &mut self.digest);
         let commands = batch.commands();
-        commands.map(|command| self.execute(command, batch.stamp(), needed)).collect()
+        let supply = Supply { needed, value_bytes_max: batch.value_bytes_max() };
+        let execute = |command| self.execute(command, batch.stamp(), supply);
+        let results = commands.map(execute).collect::<Result<_, _>>()?;
+        // More than the batch has added: one command may have made many changes.
+        let swept = SWEPT_PER_BATCH + 2 * self.history.take_added();
+        self.history.sweep(swept, &mut self.residents, &mut self.digest);
+        Ok(results)
     }
 
     /// Looks a key up. The result shares the value.
@@ -232,6 +238,7 @@ impl ShardState {
         let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
         small.extend(self.attempts.take_changed());
         small.append(&mut self.attachments.take_changed());
+        small.append(&mut self.sessions.take_changed_ended());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
@@ -263,6 +270,7 @@ impl ShardState {
         let small = self.attempts.restore_changed(changes.small);
         for (table, key, _) in &small {
             self.attachments.restore_changed(*table, key);
+            self.sessions.restore_changed_ended(*table, key);
         }
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
@@ -339,7 +347,7 @@ impl ShardState {
         &mut self,
         encoded: &[u8],
         now: Stamp,
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
@@ -388,17 +396,19 @@ impl ShardState {
                         CommandResult::Locked
                     }
                     Admission::Answer(_) | Admission::Execute => {
-                        let outcome = self.transact(&transact, now, needed);
+                        let outcome = self.transact(&transact, now, supply);
                         self.record(session, serial, outcome.map_err(missing)?)
                     }
                 }
             }
             // Its home's primary turns it into those that follow.
             Some(Command::TransactOver(_)) => CommandResult::Invalid,
-            Some(Command::Prepare(prepare)) => self.prepare(&prepare, needed).map_err(missing)?,
-            Some(Command::Decide(decide)) => self.decide(&decide, now, needed).map_err(missing)?,
+            Some(Command::Prepare(prepare)) => self.prepare(&prepare, supply).map_err(missing)?,
+            Some(Command::Decide(decide)) => {
+                self.decide(&decide, now, supply.needed).map_err(missing)?
+            }
             Some(Command::Finish { id, committed }) => {
-                self.finish(id, committed, needed).map_err(missing)?
+                self.finish(id, committed, supply.needed).map_err(missing)?
             }
             Some(Command::Resolve { id, abort }) => self.resolve(id, abort),
             Some(Command::Forget(id)) => self.forget(id),
@@ -487,7 +497,7 @@ impl ShardState {
         stamp: Stamp,
         attaching: Attaching,
     ) -> Outcome {
-        let lease = self.attachments.lease_of(key);
+        let attachment = self.attachments.get(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -501,7 +511,7 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    let replaced = Replaced { slot, hash, lease };
+                    let replaced = Replaced { slot, hash, attachment };
                     self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
                 }
                 self.attach(&key, None);
@@ -524,7 +534,7 @@ impl ShardState {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
                         let slot = std::mem::replace(row, slot);
-                        (Arc::clone(key), Some(Replaced { slot, hash, lease }))
+                        (Arc::clone(key), Some(Replaced { slot, hash, attachment }))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -536,7 +546,7 @@ impl ShardState {
                         (key, None)
                     }
                 };
-                self.history.put(&key, revision, replaced, &mut self.digest);
+                self.history.put(&key, revision, stamp, replaced, &mut self.digest);
                 match attaching {
                     Attaching::Nothing => self.attach(&key, None),
                     Attaching::To(attachment) => self.attach(&key, Some(attachment)),
@@ -550,7 +560,7 @@ impl ShardState {
 
     fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
         if self.attachments.attach(key, attachment, &mut self.digest) {
-            self.changed_bytes += key.len() + lease::ATTACHMENT_BYTES_MAX;
+            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
         }
     }
 

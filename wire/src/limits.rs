@@ -38,6 +38,10 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// Most compares, and most operations of each kind, of a transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+/// Most bytes of keys and values that a transaction compares, that each list of its operations
+/// reads, and that each list writes, with 64 bytes for each key: its results fit an answer, and its
+/// changes a frame of a watch.
+pub const TRANSACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - MIB;
 /// Most shards of a transaction: its compares and operations may each be in another one.
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.
@@ -185,7 +189,7 @@ const _: () = {
     assert!(BATCH_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
     // The same holds for a page.
     assert!(
-        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX
+        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 96 < FRAME_BYTES_MAX
     );
     // So does a frame of a watch, with the value before.
     assert!(WATCH_BYTES_TARGET + KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);

@@ -63,6 +63,8 @@ mod gateway;
 
 mod scans;
 
+mod backup;
+
 mod history;
 
 mod keyspaces;

@@ -27,7 +27,7 @@ impl StateMachineHandle {
                 needed.rows.insert(key, row);
             }
         }
-        Ok(needed)
+        Ok(needed.or_from(&self.shared.store))
     }
 
     /// Returns the reading of the shard's clock at the last entry that was applied.
