@@ -55,6 +55,8 @@ pub enum Focus {
     Write(u64),
     /// They write eventually.
     Deposit,
+    /// They execute transactions.
+    Transact,
 }
 
 /// How heavy the load is.
