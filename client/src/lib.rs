@@ -63,6 +63,7 @@ mod rehearse;
 mod gateway;
 
 mod completions;
+mod manual;
 mod csv;
 mod dispatch;
 mod exit;

@@ -272,6 +272,28 @@ impl Client {
         self.request(RequestKind::Compact { shard, floor: revision }, None).await.map(|_| ())
     }
 
+    /// Returns the receipt of a strong read of nothing, in a keyspace with one shard: its revision
+    /// is the latest of a moment after this call began.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the keyspace has several shards; [`Error::Unavailable`] if no replica
+    /// could answer in time.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// println!("at revision {}", client.latest().await?.revision);
+    /// # Ok(()) }
+    /// ```
+    pub async fn latest(&self) -> Result<Receipt, Error> {
+        let shard = only_shard(self.shards(&self.view().await?)?, "read a key of the shard")?;
+        let kind = RequestKind::Locate { shard, latest: true, avoid: Vec::new() };
+        match self.request(kind, None).await? {
+            Answer::Page(receipt, _) => Ok(receipt),
+            _ => Err(wrong_answer()),
+        }
+    }
+
     /// Returns the latest revision of a shard, as of a moment after this call began.
     pub(crate) async fn latest_revision(
         &self,

@@ -38,6 +38,10 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// Most compares, and most operations of each kind, of a transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+/// Most bytes of keys and values that a transaction compares, that each list of its operations
+/// reads, and that each list writes, with 64 bytes for each key: its results fit an answer, and its
+/// changes a frame of a watch.
+pub const TRANSACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - MIB;
 /// Most shards of a transaction: its compares and operations may each be in another one.
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.

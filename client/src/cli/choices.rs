@@ -103,6 +103,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "node",
         "gateway",
         "completions",
+        "manual",
         "help",
         "create",
         "list",

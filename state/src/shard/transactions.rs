@@ -21,20 +21,90 @@ use dkv_wire::message::{
     TransactionOperation, Unfit,
 };
 
+use super::budget::{Budget, listed_bytes};
 use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
+use crate::engine::GroupStore;
 use crate::rows::{Origin, Row};
 use crate::session::Outcome;
-use crate::value_cache::{Found, Slot};
+use crate::value_cache::{Found, Place, Slot};
+
+/// Most bytes of values that are read before a batch is applied. Those beyond are read one by one
+/// while it is.
+const NEEDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most keys of a range whose values are looked for before a batch is applied.
+const NEEDED_KEYS_MAX: usize = 64 * 1024;
 
 /// Values that a batch needs, by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Needed {
-    /// Those that are in memory, and those that were read from the checkpoint.
+    /// Those that were read from the checkpoint.
     pub rows: HashMap<Arc<[u8]>, Row>,
-    /// The keys whose values are in the checkpoint only.
+    /// The keys whose values are in the checkpoint only, as far as they are to be read together.
     pub stored: Vec<Arc<[u8]>>,
+    /// Length of the values of these keys, in bytes.
+    stored_bytes: usize,
+    /// The checkpoint, for all other values.
+    store: Option<GroupStore>,
+}
+
+impl Needed {
+    /// Adds the checkpoint, from which values are read that are not here.
+    #[must_use]
+    pub fn or_from(self, store: &GroupStore) -> Self {
+        Self { store: Some(store.clone()), ..self }
+    }
+
+    /// Returns a row that is not in memory.
+    fn row(&self, key: &Arc<[u8]>, origin: Origin) -> Option<Row> {
+        let is_it = |row: &Row| row.origin == origin;
+        if let Some(row) = self.rows.get(key).filter(|row| is_it(row)) {
+            return Some(row.clone());
+        }
+        self.store.as_ref()?.get(key).ok().flatten().filter(is_it)
+    }
+
+    /// Notes that the value of a key is needed. Returns whether there is room for more.
+    fn note(&mut self, key: &Arc<[u8]>, slot: &Slot) -> bool {
+        match &slot.value {
+            // Marks the value as used, so that it stays in memory if possible.
+            Place::Here { .. } => _ = slot.find(),
+            Place::Stored { bytes, .. } => {
+                self.stored_bytes = self.stored_bytes.saturating_add(*bytes as usize);
+                if self.stored_bytes > NEEDED_BYTES_MAX {
+                    return false;
+                }
+                self.stored.push(Arc::clone(key));
+            }
+        }
+        true
+    }
+}
+
+impl std::fmt::Debug for Needed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Needed")
+            .field("rows", &self.rows.len())
+            .field("stored", &self.stored.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a transaction is executed with, besides the state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Supply<'a> {
+    /// Values that are not in memory.
+    pub(crate) needed: &'a Needed,
+    /// Longest value that an append may make, in bytes.
+    pub(crate) value_bytes_max: usize,
+}
+
+impl<'a> Supply<'a> {
+    /// For a transaction that was judged before, or is judged again for its results.
+    pub(crate) fn of(needed: &'a Needed) -> Self {
+        Self { needed, value_bytes_max: limits::VALUE_BYTES_MAX }
+    }
 }
 
 /// Returns whether an entry of a shard's log may have a transaction.
@@ -88,16 +158,18 @@ impl ShardState {
         let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
         let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
         for Compare { keys, .. } in compared {
-            for (key, slot) in self.slots(keys) {
-                note(needed, key, slot);
+            let mut slots = self.slots(keys).take(NEEDED_KEYS_MAX);
+            if !slots.all(|(key, slot)| needed.note(key, slot)) {
+                return;
             }
         }
         for operation in transaction.then.iter().chain(&transaction.otherwise) {
             if let TransactionOperation::Increment { key, .. }
             | TransactionOperation::Append { key, .. } = operation
                 && let Some((key, slot)) = self.keys().get_key_value(*key)
+                && !needed.note(key, slot)
             {
-                note(needed, key, slot);
+                return;
             }
         }
     }
@@ -116,16 +188,19 @@ impl ShardState {
         &mut self,
         transact: &Transact<'_>,
         now: Stamp,
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<Outcome, MissingValue> {
         let limit = limits::VALUE_BYTES_MAX as u64;
         let Ok(transaction) = validate(transact.body, limit) else {
             return Ok(Outcome::Conflict { current: None });
         };
         let Transaction { compares, then, otherwise } = &transaction;
-        let succeeded = self.holds_all(compares, needed)?;
+        let succeeded = match self.holds_all(compares, supply.needed)? {
+            Ok(succeeded) => succeeded,
+            Err(why) => return Ok(Outcome::Unfit { operation: 0, why }),
+        };
         let operations = if succeeded { then } else { otherwise };
-        Ok(match self.planned(operations, needed)? {
+        Ok(match self.planned(operations, supply)? {
             Ok(changes) => {
                 let stamp = self.stamp_after(now, transact.after);
                 let (revision, changed) = self.make(changes, stamp);
@@ -135,32 +210,35 @@ impl ShardState {
         })
     }
 
+    /// Returns whether all compares hold, or why they cannot be judged.
     pub(super) fn holds_all(
         &self,
         compares: &[Compare<'_>],
         needed: &Needed,
-    ) -> Result<bool, MissingValue> {
+    ) -> Result<Result<bool, Unfit>, MissingValue> {
+        let mut budget = Budget::default();
         for compare in compares {
-            if !self.compare(compare, needed)? {
-                return Ok(false);
+            match self.compare(compare, needed, &mut budget)? {
+                Ok(true) => {}
+                fails => return Ok(fails),
             }
         }
-        Ok(true)
+        Ok(Ok(true))
     }
 
     /// Returns what a list of operations changes, or the first one that cannot be executed.
     pub(crate) fn planned(
         &self,
         operations: &[TransactionOperation<'_>],
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
-        let mut changes = Vec::new();
+        let mut planning = Planning::default();
         for (index, operation) in operations.iter().enumerate() {
-            if let Err(why) = self.change(operation, needed, &mut changes)? {
+            if let Err(why) = self.change(operation, supply, &mut planning)? {
                 return Ok(Err((index as u32, why)));
             }
         }
-        Ok(Ok(changes))
+        Ok(Ok(planning.changes))
     }
 
     /// Returns whether changes change anything.
@@ -192,19 +270,28 @@ impl ShardState {
         (revision, changed)
     }
 
-    fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
+    fn compare(
+        &self,
+        compare: &Compare<'_>,
+        needed: &Needed,
+        budget: &mut Budget,
+    ) -> Result<Result<bool, Unfit>, MissingValue> {
         let Compare { keys, test } = compare;
         if let Test::Exists(exists) = test {
-            return Ok(self.slots(keys).next().is_some() == *exists);
+            return Ok(Ok(self.slots(keys).next().is_some() == *exists));
         }
         if let Keys::Key(key) = keys
             && !self.keys().contains_key(*key)
         {
             let absent =
                 Origin { revision: Revision(0), stamp: Stamp(0), created: Revision(0), version: 0 };
-            return Ok(number_holds(test, absent).unwrap_or(false));
+            return Ok(Ok(number_holds(test, absent).unwrap_or(false)));
         }
         for (key, slot) in self.slots(keys) {
+            let value = if needs_values(compare) { value_bytes(slot) } else { 0 };
+            if let Err(why) = budget.take(key.len() + value) {
+                return Ok(Err(why));
+            }
             let is_so = match (number_holds(test, slot.origin), test) {
                 (Some(is_so), _) => is_so,
                 (None, Test::Value(relation, other)) => {
@@ -213,43 +300,41 @@ impl ShardState {
                 (None, _) => false,
             };
             if !is_so {
-                return Ok(false);
+                return Ok(Ok(false));
             }
         }
-        Ok(true)
+        Ok(Ok(true))
     }
 
-    /// Adds what an operation changes to `changes`.
-    fn change(
+    /// Adds what an operation changes to the plan.
+    fn change<'a>(
         &self,
-        operation: &TransactionOperation<'_>,
-        needed: &Needed,
-        changes: &mut Plan,
+        operation: &TransactionOperation<'a>,
+        supply: Supply<'_>,
+        planning: &mut Planning<'a>,
     ) -> Result<Result<(), Unfit>, MissingValue> {
         let current = |key: &[u8]| match self.keys().get_key_value(key) {
-            Some((key, slot)) => value_of(key, slot, needed).map(Some),
+            Some((key, slot)) => value_of(key, slot, supply.needed).map(Some),
             None => Ok(None),
         };
-        match operation {
-            TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
+        Ok(match *operation {
+            TransactionOperation::Get(key) => planning.read.take(self.bytes_seen(key, planning)),
+            TransactionOperation::List { keys, keys_max } => {
+                let bytes = self.bytes_listed(&keys, keys_max, planning);
+                planning.read.take_all(bytes)
+            }
             TransactionOperation::Put(key, value) => {
-                let put = PlannedChange::Put(Arc::from(*value), Attaching::Nothing);
-                changes.push((Arc::from(*key), put));
+                planning.put(key, Arc::from(value), Attaching::Nothing)
             }
             TransactionOperation::PutAttached { key, value, attach } => {
-                let Ok(attachment) = self.attachment(*attach) else {
+                let Ok(attachment) = self.attachment(attach) else {
                     return Ok(Err(Unfit::NoLease));
                 };
-                let put = PlannedChange::Put(Arc::from(*value), Attaching::To(attachment));
-                changes.push((Arc::from(*key), put));
+                planning.put(key, Arc::from(value), Attaching::To(attachment))
             }
-            TransactionOperation::Delete(key) => {
-                changes.push((Arc::from(*key), PlannedChange::Delete));
-            }
+            TransactionOperation::Delete(key) => planning.delete(Arc::from(key)),
             TransactionOperation::DeleteAll(keys) => {
-                let found =
-                    self.slots(keys).map(|(key, _)| (Arc::clone(key), PlannedChange::Delete));
-                changes.extend(found);
+                self.slots(&keys).try_for_each(|(key, _)| planning.delete(Arc::clone(key)))
             }
             TransactionOperation::Increment { key, by } => {
                 let value = match current(key)? {
@@ -259,20 +344,70 @@ impl ShardState {
                     },
                     None => 0,
                 };
-                let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
-                let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), PlannedChange::Put(sum, Attaching::AsBefore)));
+                let Some(sum) = value.checked_add(by) else { return Ok(Err(Unfit::Overflow)) };
+                let sum = sum.to_string().into_bytes();
+                planning.change(key, Arc::from(sum))
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
-                if value.len() + bytes.len() > limits::VALUE_BYTES_MAX {
+                if value.len() + bytes.len() > supply.value_bytes_max {
                     return Ok(Err(Unfit::TooLong));
                 }
-                let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), PlannedChange::Put(value, Attaching::AsBefore)));
+                planning.change(key, Arc::from([&value[..], bytes].concat()))
             }
+        })
+    }
+
+    /// Returns the bytes of a key and its value as an operation sees it.
+    fn bytes_seen(&self, key: &[u8], planning: &Planning<'_>) -> usize {
+        let put = planning.puts.iter().find(|(other, _)| *other == key).map(|(_, bytes)| *bytes);
+        let found = || self.keys().get(key).map_or(0, value_bytes);
+        key.len() + put.unwrap_or_else(found)
+    }
+
+    /// Returns the most bytes that a list of keys has as an operation sees them.
+    fn bytes_listed(&self, keys: &Keys<'_>, keys_max: u32, planning: &Planning<'_>) -> usize {
+        let keys_max = (keys_max as usize).clamp(1, limits::SCAN_KEYS_MAX);
+        let (mut bytes, mut longest) = (0, 0);
+        let found = self.slots(keys).map(|(key, slot)| listed_bytes(key.len(), value_bytes(slot)));
+        let own = planning.puts.iter().filter(|(key, _)| keys.contains(key));
+        let own = own.map(|(key, value_bytes)| listed_bytes(key.len(), *value_bytes));
+        for one in own.chain(found.take(keys_max)) {
+            bytes += one;
+            longest = longest.max(one);
         }
-        Ok(Ok(()))
+        bytes.min(longest.max(limits::SCAN_BYTES_MAX) + listed_bytes(0, 0) * keys_max)
+    }
+}
+
+/// A list of operations on its way to a plan.
+#[derive(Default)]
+struct Planning<'a> {
+    changes: Plan,
+    /// The keys that get a value, with its length.
+    puts: Vec<(&'a [u8], usize)>,
+    read: Budget,
+    written: Budget,
+}
+
+impl<'a> Planning<'a> {
+    fn put(&mut self, key: &'a [u8], value: Arc<[u8]>, attaching: Attaching) -> Result<(), Unfit> {
+        self.written.take(key.len() + value.len())?;
+        self.puts.push((key, value.len()));
+        self.changes.push((Arc::from(key), PlannedChange::Put(value, attaching)));
+        Ok(())
+    }
+
+    /// Adds a put whose result is the value.
+    fn change(&mut self, key: &'a [u8], value: Arc<[u8]>) -> Result<(), Unfit> {
+        self.read.take(key.len() + value.len())?;
+        self.put(key, value, Attaching::AsBefore)
+    }
+
+    fn delete(&mut self, key: Arc<[u8]>) -> Result<(), Unfit> {
+        self.written.take(key.len())?;
+        self.changes.push((key, PlannedChange::Delete));
+        Ok(())
     }
 }
 
@@ -280,19 +415,18 @@ impl ShardState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MissingValue;
 
-fn note(needed: &mut Needed, key: &Arc<[u8]>, slot: &Slot) {
+fn value_of(key: &Arc<[u8]>, slot: &Slot, needed: &Needed) -> Result<Arc<[u8]>, MissingValue> {
     match slot.find() {
-        Found::Row(row) => _ = needed.rows.insert(Arc::clone(key), row),
-        Found::Stored(_) => needed.stored.push(Arc::clone(key)),
+        Found::Row(row) => Ok(row.value),
+        Found::Stored(_) => needed.row(key, slot.origin).map(|row| row.value).ok_or(MissingValue),
     }
 }
 
-fn value_of(key: &Arc<[u8]>, slot: &Slot, needed: &Needed) -> Result<Arc<[u8]>, MissingValue> {
-    if let Found::Row(row) = slot.find() {
-        return Ok(row.value);
+fn value_bytes(slot: &Slot) -> usize {
+    match &slot.value {
+        Place::Here { value, .. } => value.len(),
+        Place::Stored { bytes, .. } => *bytes as usize,
     }
-    let row = needed.rows.get(key).filter(|row| row.origin == slot.origin);
-    row.map(|row| Arc::clone(&row.value)).ok_or(MissingValue)
 }
 
 /// Returns whether a number of a key passes a test; `None` for a test of something else.

@@ -208,4 +208,7 @@ pub enum Unfit {
     /// The lease does not exist.
     #[error("the lease does not exist; it may have ended")]
     NoLease,
+    /// The compares, or the operations up to this one, need too much at once.
+    #[error("the transaction would compare, read or write more than 32 MiB")]
+    TooMuch,
 }

@@ -68,12 +68,9 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
                 false => 0,
             }
         };
-        eventually(
-            "no chunk is written",
-            async || {
-                if written() > kept { Ok(()) } else { Err("not yet") }
-            },
-        )
+        eventually("no chunk is written", async || {
+            if written() > kept { Ok(()) } else { Err("not yet".to_owned()) }
+        })
         .await;
         killed.kill().unwrap();
         killed.wait().unwrap();
