@@ -75,7 +75,7 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
         killed.kill().unwrap();
         killed.wait().unwrap();
         kept = written();
-        // What was written half, and what has changed since, is written again.
+        // A chunk that is damaged is written again.
         if stage == 1 {
             flip_a_bit(chunks(&destination, &backup().unwrap(), "default").last().unwrap());
         }
