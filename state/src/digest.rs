@@ -175,7 +175,9 @@ impl RowSink for Digest {
             Table::Attachments => self.add_small(table, key, Attachment::decode(value)?.number()),
             Table::Leases => self.add_small(table, key, Lease::decode(key, value)?.1.number()),
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
-            Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
+            Table::OutboxPositions | Table::EndedSessions => {
+                self.add_small(table, key, small_number(value)?);
+            }
             Table::Records | Table::Finished | Table::Parts => {
                 self.add_small(table, key, attempt_rows::row_number(table, key, value)?);
             }

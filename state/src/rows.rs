@@ -1,4 +1,4 @@
-//! The state in its serialized form: rows of eleven tables, and one meta row that says which moment
+//! The state in its serialized form: rows of twelve tables, and one meta row that says which moment
 //! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -11,6 +11,7 @@
 //! 'c'  99    session id,   what has become of a transaction whose home this is, postcard
 //!            serial u64 be
 //! 'd' 100    (empty)       the directory, postcard
+//! 'e' 101    session id    ended u64 le: the session ended then
 //! 'f' 102    home u32 be   what was finished of the transactions of another home, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
 //! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
@@ -56,6 +57,8 @@ pub enum Table {
     Records = b'c',
     /// The directory, as the single row of the control group.
     Directory = b'd',
+    /// The sessions of a shard that have ended.
+    EndedSessions = b'e',
     /// What a shard has finished of the transactions of other homes.
     Finished = b'f',
     /// The tombstones of a shard: when its keys were deleted.
@@ -86,6 +89,7 @@ impl Table {
             Self::Attachments,
             Self::Records,
             Self::Directory,
+            Self::EndedSessions,
             Self::Finished,
             Self::Tombstones,
             Self::History,

@@ -238,6 +238,7 @@ impl ShardState {
         let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
         small.extend(self.attempts.take_changed());
         small.append(&mut self.attachments.take_changed());
+        small.append(&mut self.sessions.take_changed_ended());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
@@ -269,6 +270,7 @@ impl ShardState {
         let small = self.attempts.restore_changed(changes.small);
         for (table, key, _) in &small {
             self.attachments.restore_changed(*table, key);
+            self.sessions.restore_changed_ended(*table, key);
         }
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));

@@ -101,6 +101,7 @@ impl RowSink for ShardState {
                 let (id, session) = Session::decode(key, value)?;
                 self.sessions.load(id, session, &mut self.digest);
             }
+            Table::EndedSessions => self.sessions.load_ended(key, value, &mut self.digest)?,
             Table::Records | Table::Finished | Table::Parts => {
                 self.attempts.load(table, key, value, &mut self.digest)?;
             }
