@@ -50,6 +50,8 @@ mod prompt;
 mod status;
 
 mod load;
+mod import;
+mod backup;
 
 mod admin;
 

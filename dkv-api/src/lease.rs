@@ -92,27 +92,30 @@ impl Client {
     /// ```
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         let lease = LeaseId::random();
-        self.grant_lease_as(lease, ttl).await.map(|()| lease)
+        self.grant_lease_as(lease, ttl).await?;
+        Ok(lease)
     }
 
-    /// Grants a lease under an id that the caller chooses; see [`grant_lease`](Self::grant_lease).
+    /// Grants a lease under an id that the caller has chosen; see
+    /// [`grant_lease`](Self::grant_lease).
     ///
     /// # Errors
-    /// [`Error::LeaseExists`] if a lease has that id; otherwise as for `grant_lease`.
+    /// As for that; [`Error::LeaseExists`] if a shard has a lease of that id, [`Error::Invalid`] if
+    /// no lease may have it.
     ///
     /// # Examples
     /// ```
-    /// use std::time::Duration;
-    /// use dkv_api::LeaseId;
-    ///
-    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// # use std::time::Duration;
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client) -> Result<(), Error> {
     /// client.grant_lease_as(LeaseId(7), Duration::from_secs(10)).await?;
     /// # Ok(()) }
     /// ```
     pub async fn grant_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), Error> {
         let ttl_ms = checked_ttl(ttl, LEASE_TTL_MIN)?;
         if !lease.is_valid() {
-            return Err(Error::Invalid(format!("no lease has the id {lease}")));
+            let last = LeaseId::LAST.0;
+            return Err(Error::Invalid(format!("the id of a lease is from 1 to {last}")));
         }
         let shards = self.lease_shards().await?;
         let action = LeaseAction::Grant { ttl_ms };

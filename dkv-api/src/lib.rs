@@ -234,7 +234,7 @@ pub use inspect::ReplicaValue;
 pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use scan::{Scan, ScanOptions};
-pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
+pub use snapshot::{Snapshot, SnapshotCut, SnapshotToken, SnapshotTokenError};
 pub use transaction::{
     Compare, OpenTransaction, Test, Transacted, Transaction, TransactionOperation,
 };
@@ -252,7 +252,7 @@ pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
     BearerLife, Condition, GroupRole, GroupStatus, HolderInfo, HolderKind, KeyRange, KeyspaceUse,
     Level, NodeStatus, OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation,
-    RunChoice, RunReport, ServerStatus, TokenInfo, Unfit, Version,
+    RunChoice, RunReport, ServerStatus, TokenInfo, Unfit, Version, VersionExpiry,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

@@ -29,10 +29,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Revision, Stamp};
+use dkv_base::id::{GroupId, LeaseId, Revision, Stamp};
 use dkv_base::supervise::caught;
 use dkv_wire::limits::KEY_BYTES_MAX;
-use dkv_wire::message::{KeyRange, Version};
+use dkv_wire::message::{KeyRange, Version, VersionExpiry};
 use dkv_wire::network::ShardInfo;
 use futures::Stream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -133,6 +133,10 @@ pub struct KeyChange {
     pub version: u64,
     /// The stamp of the change.
     pub stamp: Stamp,
+    /// The lease that the key is attached to; zero if there is none.
+    pub lease: LeaseId,
+    /// The expiry of its own that the key has.
+    pub expiry: Option<VersionExpiry>,
     /// The version before it, if the watch asked for it, it existed and is still kept.
     pub previous: Option<Version>,
 }

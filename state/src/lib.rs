@@ -42,6 +42,7 @@ mod tombstones;
 mod value_cache;
 mod scan;
 mod reads_at;
+mod ended_sessions;
 mod session;
 mod sessions;
 mod shard;

@@ -65,6 +65,8 @@ mod etcd;
 
 mod scans;
 
+mod backup;
+
 mod history;
 
 mod keyspaces;

@@ -71,6 +71,6 @@ impl<P> EventQueue<P> {
 
 fn key_change(shard: GroupId, change: Change) -> KeyChange {
     let Change { key, version, previous } = change;
-    let Version { revision, created, version, stamp, value, .. } = version;
-    KeyChange { shard, key, value, revision, created, version, stamp, previous }
+    let Version { revision, created, version, stamp, value, lease, expiry } = version;
+    KeyChange { shard, key, value, revision, created, version, stamp, lease, expiry, previous }
 }
