@@ -121,6 +121,8 @@ pub async fn create(
     let stored_bytes = totals[2] + bytes.len() as u64;
     destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
     // Bases that were given up have left chunks.
+    let numbers: BTreeMap<String, Vec<(u64, u64)>> =
+        reader::numbers(destination, &plan.backup).await?.into_iter().collect();
     for chain in &manifest.chains {
         let old = numbers.get(&chain.keyspace).into_iter().flatten();
         for (number, _) in old.filter(|(number, _)| *number < chain.first) {

@@ -198,7 +198,15 @@ impl Destination {
             // Folders that still hold something stay.
             let folder = directory.join(folder);
             let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            inner.for_each(|entry| _ = std::fs::remove_dir(entry.path()));
+            for entry in inner {
+                // Files that a killed writer had not finished, named after the chunk and a number.
+                for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                    if file.file_name().to_string_lossy().contains('#') {
+                        let _ = std::fs::remove_file(file.path());
+                    }
+                }
+                let _ = std::fs::remove_dir(entry.path());
+            }
             let _ = std::fs::remove_dir(folder);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_api::{Client, KeyspaceId, KeyspaceUse};
+use dkv_api::{Client, Error, KeyspaceId, KeyspaceUse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,8 +24,9 @@ use super::writer::Writer;
 
 /// Time between two looks for new keyspaces.
 const KEYSPACES_EVERY: Duration = Duration::from_secs(5);
-/// Time after which a cut is taken although nothing changed: so far behind is what `--at` reaches.
-const IDLE_CUT: Duration = Duration::from_secs(30);
+/// Number of intervals after which a cut is taken although nothing changed: until then a restore
+/// does not know that nothing did.
+const IDLE_CUTS: u32 = 10;
 /// Time for the last cut when following is to end.
 const LAST_CUT: Duration = Duration::from_secs(10);
 /// A network that does not answer is asked again for good.
@@ -172,8 +173,11 @@ impl Following {
         let name = self.used.keyspace.name.clone();
         let mut anew = false;
         loop {
-            match self.attempt(anew).await {
+            match self.attempt(std::mem::take(&mut anew)).await {
                 Ok(()) => return Ok(()),
+                Err(Stopped::Failed(
+                    error @ BackupError::Network { source: Error::Denied(_), .. },
+                )) => return Err(error),
                 Err(Stopped::Dropped) => {
                     let note = format!("keyspace {name} was dropped; its backup stays");
                     self.tell(Progress::Note(note)).await;
@@ -285,7 +289,7 @@ impl Following {
         self.cut(session).await?;
         loop {
             let due = Instant::now() + every;
-            let idle = Instant::now() + IDLE_CUT.max(every);
+            let idle = Instant::now() + every * IDLE_CUTS;
             tokio::select! {
                 () = session.change() => {}
                 () = tokio::time::sleep_until(idle) => {}
@@ -305,6 +309,10 @@ impl Following {
                 let tell = |event| _ = self.events.try_send(event);
                 let pages = session.base(from, Bytes::new(), self.used.bytes, &tell);
                 self.unless_stopped(pages).await?;
+                if *stop.borrow() {
+                    // The chunk that was being written may still come into being.
+                    return Ok(());
+                }
                 session.set_cuts(None);
             }
         }

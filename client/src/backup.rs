@@ -380,6 +380,7 @@ fn object(backup: &Backup) -> Value {
         "network": backup.network.to_string(),
         "begun_at_ms": backup.begun_ms,
         "complete": backup.complete,
+        "fault": backup.fault,
         "parent": backup.parent,
         "keyspaces": keyspaces,
         "stored_bytes": backup.stored_bytes,
@@ -387,9 +388,10 @@ fn object(backup: &Backup) -> Value {
 }
 
 fn state(backup: &Backup) -> &'static str {
-    match (backup.complete, backup.kind) {
-        (true, _) => "complete",
-        (false, _) => "unfinished",
+    match (&backup.fault, backup.complete) {
+        (Some(_), _) => "damaged",
+        (None, true) => "complete",
+        (None, false) => "unfinished",
     }
 }
 
