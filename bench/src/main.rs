@@ -75,7 +75,7 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// What watches cost, and how soon they show a change
     Watch(watches::WatchPlan),
-    /// What history costs dkv: memory of versions, compaction and snapshots beside writers
+    /// What history costs dkv: memory of versions, compaction, scans of a snapshot
     History(history::HistoryPlan),
     /// The cost of a backup beside writers, and the time of a restore
     Backup(backups::BackupPlan),
