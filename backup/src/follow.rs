@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_api::{Client, Error, KeyspaceId, KeyspaceUse};
+use dkv_api::{Client, KeyspaceId, KeyspaceUse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -175,9 +175,6 @@ impl Following {
         loop {
             match self.attempt(std::mem::take(&mut anew)).await {
                 Ok(()) => return Ok(()),
-                Err(Stopped::Failed(
-                    error @ BackupError::Network { source: Error::Denied(_), .. },
-                )) => return Err(error),
                 Err(Stopped::Dropped) => {
                     let note = format!("keyspace {name} was dropped; its backup stays");
                     self.tell(Progress::Note(note)).await;
@@ -192,6 +189,7 @@ impl Following {
                     )))
                     .await;
                 }
+                Err(Stopped::Failed(error)) if error.is_denied() => return Err(error),
                 Err(Stopped::Failed(error @ BackupError::Network { .. })) => {
                     let note = format!("keyspace {name}: {error}; trying again");
                     self.tell(Progress::Note(note)).await;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use self::progress::Bar;
-use crate::api_problems::{connect_problem, request_problem};
+use crate::api_problems::request_problem;
 use crate::cli::{BackupAction, RestoreArgs};
 
 /// Carries out a subcommand that needs no network.
@@ -220,7 +220,6 @@ fn problem(error: &BackupError) -> Problem {
         BackupError::Network { what, source } => {
             request_problem(source).prefixed(&format!("{what}: "))
         }
-        BackupError::Connect(error) => connect_problem(error),
         error => Problem::failed(error.to_string()),
     }
 }
