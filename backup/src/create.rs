@@ -168,8 +168,14 @@ pub(crate) async fn begin(
     keyspaces: Vec<String>,
     parent: Option<String>,
 ) -> Result<(Plan, super::chunk::Hash), BackupError> {
-    let begun_ms = now_ms();
-    let random = Uuid::new_v4().as_u128() as u16;
+    // A backup is later than those that are there, whatever the clock shows.
+    let mut begun_ms = now_ms();
+    if let Some(last) = destination.backups().await?.last()
+        && let Ok((plan, _)) = reader::plan(destination, last).await
+    {
+        begun_ms = begun_ms.max(plan.begun_ms.saturating_add(1));
+    }
+    let random = Uuid::new_v4().as_u128() as u8;
     let plan = Plan {
         backup: backup_name(begun_ms, random),
         kind,
