@@ -519,7 +519,7 @@ pub(crate) enum Subcommand {
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_daemon::Args),
-    /// Serve HTTP in front of a network
+    /// Serve HTTP or etcd's interface in front of a network
     Gateway(GatewayArgs),
     /// Print a completion script for a shell
     Completions {
@@ -546,6 +546,9 @@ pub(crate) enum Subcommand {
 /// of a client; on other addresses, TLS and tokens are required unless options say otherwise.
 /// Ctrl-C and SIGTERM stop it.
 ///
+/// With --etcd, it serves etcd's v3 interface, over gRPC and JSON; and HTTP beside it only with
+/// --http.
+///
 /// Without SERVER and --http, the variables IP and PORT set the address, and the gateway runs its
 /// own network of one node in a temporary directory; with MAINIP=IP:PORT, it forwards /kvs to the
 /// instance at that address.
@@ -557,6 +560,9 @@ pub(crate) struct GatewayArgs {
 
     #[command(flatten)]
     pub(crate) http: dkv_gateway::Args,
+
+    #[command(flatten, next_help_heading = "etcd's interface")]
+    pub(crate) etcd: dkv_etcd::Args,
 
     /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
     #[arg(long, value_name = "PATH")]

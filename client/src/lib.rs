@@ -60,6 +60,7 @@ mod local;
 mod drill;
 mod rehearse;
 
+mod etcd;
 mod gateway;
 
 mod completions;

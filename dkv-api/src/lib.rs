@@ -250,9 +250,9 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, KeyspaceUse, Level, NodeStatus,
-    OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation, RunChoice, RunReport,
-    ServerStatus, TokenInfo, Unfit, Version, VersionExpiry,
+    BearerLife, Condition, GroupRole, GroupStatus, HolderInfo, HolderKind, KeyRange, KeyspaceUse,
+    Level, NodeStatus, OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation,
+    RunChoice, RunReport, ServerStatus, TokenInfo, Unfit, Version, VersionExpiry,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

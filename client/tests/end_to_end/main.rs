@@ -61,6 +61,8 @@ mod drill;
 
 mod gateway;
 
+mod etcd;
+
 mod scans;
 
 mod backup;
