@@ -6,6 +6,7 @@
 
 mod caller;
 mod eventual;
+mod kept_snapshot;
 pub mod keyspaces;
 mod list_group;
 mod lists;

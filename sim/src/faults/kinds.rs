@@ -75,9 +75,9 @@ pub enum Fault {
     Refill,
     /// A task that a node cannot do without panics.
     Panic,
-    /// All clients execute transactions, and again and again a node dies, is cut off or stands still
-    /// in the middle of one over several shards: the one that drives it, or the primary of another
-    /// shard.
+    /// All clients execute transactions, and again and again a node dies, is cut off or stands
+    /// still in the middle of one over several shards: the one that drives it, or the primary of
+    /// another shard.
     Driver,
 }
 

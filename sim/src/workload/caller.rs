@@ -5,7 +5,7 @@ use std::time::Duration;
 use dkv_api::{Client, Condition, Level, ReadOptions};
 use dkv_check::Outcome;
 
-use super::snapshots::KeptSnapshot;
+use super::kept_snapshot::KeptSnapshot;
 use super::{Focus, Phase, Workload};
 use crate::random::Random;
 
