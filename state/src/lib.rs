@@ -41,6 +41,7 @@ mod locks;
 mod tombstones;
 mod value_cache;
 mod scan;
+mod range;
 mod reads_at;
 mod session;
 mod sessions;
@@ -70,6 +71,7 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
+pub use range::{Counted, FoundRange};
 pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, VersionValue};
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};

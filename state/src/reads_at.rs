@@ -63,6 +63,8 @@ pub struct FoundVersion {
 pub enum VersionValue {
     /// The write deleted the key.
     Deleted,
+    /// Nobody asked for it.
+    Omitted,
     /// In memory.
     Here(Arc<[u8]>),
     /// In the last checkpoint: see [`GroupStore::get_past`](super::GroupStore::get_past).
@@ -83,6 +85,14 @@ pub struct Changed {
     pub through: Revision,
     /// Whether the state may have more of them.
     pub more: bool,
+}
+
+impl Changed {
+    /// Brings the changes of each revision into the order in which they were made.
+    fn order(&mut self) {
+        self.changes
+            .sort_by_key(|change| (change.version.origin.revision, change.version.origin.position));
+    }
 }
 
 /// Keys that were changed, in the order of revisions.
@@ -112,16 +122,16 @@ impl FoundVersion {
             VersionValue::Stored { hash, .. } => {
                 row.origin == self.origin && key_hash(&self.key, row.origin, &row.value) == hash
             }
-            VersionValue::Deleted | VersionValue::Here(_) => false,
+            VersionValue::Deleted | VersionValue::Omitted | VersionValue::Here(_) => false,
         }
     }
 
     /// Converts the version to a message, with a value that was read from the checkpoint if it is
     /// there.
     pub fn to_version(&self, stored: Option<&Row>) -> Version {
-        let Origin { revision, stamp, created, version } = self.origin;
+        let Origin { revision, stamp, created, version, .. } = self.origin;
         let value = match &self.value {
-            VersionValue::Deleted => None,
+            VersionValue::Deleted | VersionValue::Omitted => None,
             VersionValue::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
             VersionValue::Stored { .. } => {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
@@ -130,7 +140,7 @@ impl FoundVersion {
         Version { revision, created, version, stamp, value, lease: self.lease }
     }
 
-    fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
+    pub(super) fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
@@ -159,7 +169,7 @@ impl FoundVersion {
         let value = match &self.value {
             VersionValue::Here(value) => value.len(),
             VersionValue::Stored { bytes, .. } => *bytes as usize,
-            VersionValue::Deleted => 0,
+            VersionValue::Deleted | VersionValue::Omitted => 0,
         };
         self.key.len() + value
     }
@@ -193,12 +203,13 @@ impl ShardState {
                 break;
             }
             bytes += change.cost();
-            found = Some(change.revision);
+            // A change at the floor stays.
+            found = Some(Revision(change.revision.0 + 1).min(self.revision()));
         }
-        found
+        found.filter(|floor| *floor > self.floor())
     }
 
-    fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
+    pub(super) fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
         if revision.min(base) < floor && !planted(Mutant::ReadBelowFloor) {
             return Err(NotKept::Compacted { floor });
@@ -250,7 +261,7 @@ impl ShardState {
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
+    pub(super) fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
         let is_in = |origin: Origin| origin.revision <= at.revision && origin.stamp <= at.moment;
         let newest = self.newest(key)?;
         if is_in(newest.origin) {
@@ -316,7 +327,7 @@ impl ShardState {
             from = Bound::Excluded(Arc::clone(&key));
             let Some(found) = self.find_at(&key, at) else { continue };
             let value = match &found.value {
-                VersionValue::Deleted => continue,
+                VersionValue::Deleted | VersionValue::Omitted => continue,
                 VersionValue::Here(value) => ListedValue::Here(Arc::clone(value)),
                 VersionValue::Stored { hash, .. } => ListedValue::Stored { hash: *hash },
             };
@@ -334,7 +345,16 @@ impl ShardState {
 
     /// Returns the keys of a range that exist or have past versions, in order.
     pub(super) fn known_keys(&self, keys: &Keys<'_>) -> impl Iterator<Item = Arc<[u8]>> {
-        let mut from = Bound::Included(Arc::from(keys.first()));
+        self.known_keys_from(keys, Bound::Included(keys.first()))
+    }
+
+    /// Returns those from a bound on, which is not before the first.
+    pub(super) fn known_keys_from(
+        &self,
+        keys: &Keys<'_>,
+        from: Bound<&[u8]>,
+    ) -> impl Iterator<Item = Arc<[u8]>> {
+        let mut from = from.map(Arc::<[u8]>::from);
         std::iter::from_fn(move || {
             let key = self.next_key(&from).filter(|key| keys.contains(key))?;
             from = Bound::Excluded(Arc::clone(&key));
@@ -371,7 +391,8 @@ impl ShardState {
         previous: bool,
         bytes_max: usize,
     ) -> Result<Changed, NotKept> {
-        if after < self.floor() {
+        // The changes at the floor are there, those below it are not.
+        if after.0.saturating_add(1) < self.floor().0 {
             return Err(NotKept::Compacted { floor: self.floor() });
         }
         let mut changed = Changed { through: after, ..Changed::default() };
@@ -380,6 +401,7 @@ impl ShardState {
             let is_next = change.revision > changed.through;
             if is_next && seen > 0 && (bytes >= bytes_max || seen >= CHANGES_LOOKED_AT_MAX) {
                 changed.more = true;
+                changed.order();
                 return Ok(changed);
             }
             seen += 1;
@@ -397,6 +419,7 @@ impl ShardState {
             bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
             changed.changes.push(FoundChange { version, previous });
         }
+        changed.order();
         changed.through = changed.through.max(self.revision());
         Ok(changed)
     }

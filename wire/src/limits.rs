@@ -38,6 +38,16 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// Most compares, and most operations of each kind, of a transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+/// Most compares and operations of a transaction and all those within it.
+pub const TRANSACTION_PARTS_MAX: usize = 2048;
+/// Most transactions within a transaction.
+pub const TRANSACTION_NESTED_MAX: usize = 64;
+/// How deep transactions may be within each other.
+pub const TRANSACTION_DEPTH_MAX: usize = 64;
+/// Most bytes of keys and values that a transaction reads. One value of any length passes.
+pub const TRANSACTION_RESULTS_BYTES_MAX: usize = 24 * MIB;
+/// What a version counts for beside its key and its value, in bytes.
+pub const VERSION_OVERHEAD_BYTES: usize = 64;
 /// Most shards of a transaction: its compares and operations may each be in another one.
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
 /// A page of a scan ends when it holds this many bytes; one pair may be larger.

@@ -77,6 +77,11 @@ impl ShardState {
         self.attempts.locks().any_write_locked_between((from, upto), prefix)
     }
 
+    /// Returns whether a prepared transaction may write a key of a range.
+    pub fn is_range_write_locked(&self, keys: &Keys<'_>) -> bool {
+        self.attempts.locks().any_write_locked(keys)
+    }
+
     /// Returns the number of locked keys.
     pub fn locked_keys(&self) -> usize {
         self.attempts.locks().len()
@@ -164,14 +169,17 @@ impl ShardState {
         let Ok(transaction) = validate(body, wire_limits::VALUE_BYTES_MAX as u64) else {
             return false;
         };
-        let Transaction { compares, then, otherwise } = &transaction;
-        let meets = |operation: &TransactionOperation<'_>| match operation.written() {
-            Some(keys) => locks.any_locked(&keys),
-            None => locks.any_write_locked(&operation.keys()),
+        let (compares, operations) = transaction.parts();
+        let meets = |operation: &TransactionOperation<'_>| match operation {
+            // Its operations are among these.
+            TransactionOperation::Nested(_) => false,
+            _ => match operation.written() {
+                Some(keys) => locks.any_locked(&keys),
+                None => locks.any_write_locked(&operation.keys()),
+            },
         };
         let is_compared = |keys: &Keys<'_>| locks.any_write_locked(keys);
-        compares.iter().any(|compare| is_compared(&compare.keys))
-            || then.iter().chain(otherwise).any(meets)
+        compares.iter().any(|compare| is_compared(&compare.keys)) || operations.iter().any(meets)
     }
 
     /// Prepares a part.
@@ -292,7 +300,7 @@ impl ShardState {
                 let record =
                     Record::Committed { id, revision, commitment, changed, parts, finished };
                 self.attempts.set_record(name, Some(record), &mut self.digest);
-                let outcome = Outcome::Transacted { revision, succeeded, changed };
+                let outcome = Outcome::Transacted { revision, succeeded, changed, path: 0 };
                 self.record(id.session, id.serial, outcome);
                 return Ok(CommandResult::Decided { revision, changed, commitment });
             }

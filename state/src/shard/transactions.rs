@@ -6,7 +6,8 @@
 //! of the outcome. So a transaction that is repeated has the same results for as long as the
 //! history goes back that far, and applying it never waits for a page of keys.
 //!
-//! Some operations need the value of a key (an increment, an append, a compare of values), which
+//! Some operations need the value of a key (an increment, an append, a put that keeps the value, a
+//! compare of values), which
 //! may be in the checkpoint only. The owner reads these before it applies the entry, and passes
 //! them in ([`ShardState::needed`]).
 
@@ -17,14 +18,15 @@ use std::sync::Arc;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Compare, Decide, Keys, Operation, Prepare, Relation, Test, Transact, Transaction,
+    Command, Compare, Decide, Keys, Operation, Prepare, PutAttach, Test, Transact, Transaction,
     TransactionOperation, Unfit,
 };
 
+use super::path::Path;
 use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
-use crate::rows::{Origin, Row};
+use crate::rows::Row;
 use crate::session::Outcome;
 use crate::value_cache::{Found, Slot};
 
@@ -42,8 +44,8 @@ pub fn has_transactions(entry: &[u8]) -> bool {
     Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::may_need_values))
 }
 
-/// Writes that a transaction is about to make, by key.
-pub(crate) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
+/// Writes that a transaction is about to make: the key, the place of the operation, the change.
+pub(crate) type Plan = Vec<(Arc<[u8]>, u16, PlannedChange)>;
 
 /// A write that a transaction is about to make.
 pub(crate) enum PlannedChange {
@@ -86,15 +88,16 @@ impl ShardState {
 
     fn need(&self, body: &[u8], needed: &mut Needed) {
         let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
-        let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
-        for Compare { keys, .. } in compared {
+        let (compares, operations) = transaction.parts();
+        for Compare { keys, .. } in compares.iter().filter(|compare| needs_values(compare)) {
             for (key, slot) in self.slots(keys) {
                 note(needed, key, slot);
             }
         }
-        for operation in transaction.then.iter().chain(&transaction.otherwise) {
+        for operation in &operations {
             if let TransactionOperation::Increment { key, .. }
-            | TransactionOperation::Append { key, .. } = operation
+            | TransactionOperation::Append { key, .. }
+            | TransactionOperation::PutWith { key, value: None, .. } = operation
                 && let Some((key, slot)) = self.keys().get_key_value(*key)
             {
                 note(needed, key, slot);
@@ -103,8 +106,17 @@ impl ShardState {
     }
 
     /// Returns the existing keys of a range.
-    pub(super) fn slots(&self, keys: &Keys<'_>) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
-        let rows = self.keys().range::<[u8], _>((Bound::Included(keys.first()), Bound::Unbounded));
+    pub(crate) fn slots(&self, keys: &Keys<'_>) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
+        self.slots_from(keys, Bound::Included(keys.first()))
+    }
+
+    /// Returns those from a bound on, which is not before the first.
+    pub(crate) fn slots_from(
+        &self,
+        keys: &Keys<'_>,
+        from: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
+        let rows = self.keys().range::<[u8], _>((from, Bound::Unbounded));
         rows.take_while(|(key, _)| keys.contains(key))
     }
 
@@ -124,28 +136,17 @@ impl ShardState {
         };
         let Transaction { compares, then, otherwise } = &transaction;
         let succeeded = self.holds_all(compares, needed)?;
-        let operations = if succeeded { then } else { otherwise };
-        Ok(match self.planned(operations, needed)? {
-            Ok(changes) => {
-                let stamp = self.stamp_after(now, transact.after);
-                let (revision, changed) = self.make(changes, stamp);
-                Outcome::Transacted { revision, succeeded, changed }
-            }
-            Err((operation, why)) => Outcome::Unfit { operation, why },
-        })
-    }
-
-    pub(super) fn holds_all(
-        &self,
-        compares: &[Compare<'_>],
-        needed: &Needed,
-    ) -> Result<bool, MissingValue> {
-        for compare in compares {
-            if !self.compare(compare, needed)? {
-                return Ok(false);
-            }
+        let path = self.path(if succeeded { then } else { otherwise }, needed)?;
+        let changes = match self.planned_on(&path, needed)? {
+            Ok(changes) => changes,
+            Err((operation, why)) => return Ok(Outcome::Unfit { operation, why }),
+        };
+        if let Err((operation, why)) = self.check_reads(&path, &changes) {
+            return Ok(Outcome::Unfit { operation, why });
         }
-        Ok(true)
+        let stamp = self.stamp_after(now, transact.after);
+        let (revision, changed) = self.make(changes, stamp);
+        Ok(Outcome::Transacted { revision, succeeded, changed, path: path.taken })
     }
 
     /// Returns what a list of operations changes, or the first one that cannot be executed.
@@ -154,10 +155,18 @@ impl ShardState {
         operations: &[TransactionOperation<'_>],
         needed: &Needed,
     ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
+        self.planned_on(&self.path(operations, needed)?, needed)
+    }
+
+    fn planned_on(
+        &self,
+        path: &Path<'_>,
+        needed: &Needed,
+    ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
         let mut changes = Vec::new();
-        for (index, operation) in operations.iter().enumerate() {
-            if let Err(why) = self.change(operation, needed, &mut changes)? {
-                return Ok(Err((index as u32, why)));
+        for (place, operation) in path.operations() {
+            if let Err(why) = self.change(operation, place as u16, needed, &mut changes)? {
+                return Ok(Err((path.of[place], why)));
             }
         }
         Ok(Ok(changes))
@@ -165,7 +174,7 @@ impl ShardState {
 
     /// Returns whether changes change anything.
     pub(super) fn is_changed_by(&self, changes: &Plan) -> bool {
-        changes.iter().any(|(key, change)| {
+        changes.iter().any(|(key, _, change)| {
             matches!(change, PlannedChange::Put(..)) || self.keys().contains_key(key)
         })
     }
@@ -173,56 +182,32 @@ impl ShardState {
     /// Makes changes at the next revision, with a stamp later than those of their keys. Returns the
     /// revision, and whether anything changed.
     pub(super) fn make(&mut self, mut changes: Plan, stamp: Stamp) -> (Revision, bool) {
-        // In the order of keys, as they are when the state is loaded.
-        changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // In the order of keys, as they are when the state is loaded. Of several operations that
+        // delete a key, the first does it.
+        changes.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        changes.dedup_by(|(later, ..), (first, ..)| later == first);
         let changed = self.is_changed_by(&changes);
         self.note_stamp(stamp);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
-        for (key, change) in changes {
+        for (key, position, change) in changes {
+            let at = (revision, position);
             match change {
                 PlannedChange::Put(value, attaching) => {
-                    self.store_at(revision, &key, Operation::Put(&value), stamp, attaching);
+                    self.store_at(at, &key, Operation::Put(&value), stamp, attaching);
                 }
                 PlannedChange::Delete => {
-                    let nothing = Attaching::Nothing;
-                    self.store_at(revision, &key, Operation::Delete, stamp, nothing);
+                    self.store_at(at, &key, Operation::Delete, stamp, Attaching::Nothing);
                 }
             }
         }
         (revision, changed)
     }
 
-    fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
-        let Compare { keys, test } = compare;
-        if let Test::Exists(exists) = test {
-            return Ok(self.slots(keys).next().is_some() == *exists);
-        }
-        if let Keys::Key(key) = keys
-            && !self.keys().contains_key(*key)
-        {
-            let absent =
-                Origin { revision: Revision(0), stamp: Stamp(0), created: Revision(0), version: 0 };
-            return Ok(number_holds(test, absent).unwrap_or(false));
-        }
-        for (key, slot) in self.slots(keys) {
-            let is_so = match (number_holds(test, slot.origin), test) {
-                (Some(is_so), _) => is_so,
-                (None, Test::Value(relation, other)) => {
-                    holds(&value_of(key, slot, needed)?[..], *relation, *other)
-                }
-                (None, _) => false,
-            };
-            if !is_so {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Adds what an operation changes to `changes`.
     fn change(
         &self,
         operation: &TransactionOperation<'_>,
+        place: u16,
         needed: &Needed,
         changes: &mut Plan,
     ) -> Result<Result<(), Unfit>, MissingValue> {
@@ -230,25 +215,50 @@ impl ShardState {
             Some((key, slot)) => value_of(key, slot, needed).map(Some),
             None => Ok(None),
         };
+        let mut put = |key: &[u8], value, attaching| {
+            changes.push((Arc::from(key), place, PlannedChange::Put(value, attaching)));
+        };
         match operation {
-            TransactionOperation::Get(_) | TransactionOperation::List { .. } => {}
+            TransactionOperation::Get(_)
+            | TransactionOperation::List { .. }
+            | TransactionOperation::Range { .. }
+            | TransactionOperation::Nested(_) => {}
             TransactionOperation::Put(key, value) => {
-                let put = PlannedChange::Put(Arc::from(*value), Attaching::Nothing);
-                changes.push((Arc::from(*key), put));
+                put(key, Arc::from(*value), Attaching::Nothing);
             }
             TransactionOperation::PutAttached { key, value, attach } => {
                 let Ok(attachment) = self.attachment(*attach) else {
                     return Ok(Err(Unfit::NoLease));
                 };
-                let put = PlannedChange::Put(Arc::from(*value), Attaching::To(attachment));
-                changes.push((Arc::from(*key), put));
+                put(key, Arc::from(*value), Attaching::To(attachment));
+            }
+            TransactionOperation::PutWith { key, value, attach, .. } => {
+                let keeps = value.is_none() || *attach == PutAttach::AsBefore;
+                if keeps && !self.keys().contains_key(*key) {
+                    return Ok(Err(Unfit::NoKey));
+                }
+                let attaching = match attach {
+                    PutAttach::Nothing => Attaching::Nothing,
+                    PutAttach::AsBefore => Attaching::AsBefore,
+                    PutAttach::To(attach) => match self.attachment(*attach) {
+                        Ok(attachment) => Attaching::To(attachment),
+                        Err(_) => return Ok(Err(Unfit::NoLease)),
+                    },
+                };
+                let value = match value {
+                    Some(value) => Arc::from(*value),
+                    None => current(key)?.unwrap_or_default(),
+                };
+                put(key, value, attaching);
             }
             TransactionOperation::Delete(key) => {
-                changes.push((Arc::from(*key), PlannedChange::Delete));
+                changes.push((Arc::from(*key), place, PlannedChange::Delete));
             }
-            TransactionOperation::DeleteAll(keys) => {
-                let found =
-                    self.slots(keys).map(|(key, _)| (Arc::clone(key), PlannedChange::Delete));
+            TransactionOperation::DeleteAll(keys)
+            | TransactionOperation::DeleteWith { keys, .. } => {
+                let found = self
+                    .slots(keys)
+                    .map(|(key, _)| (Arc::clone(key), place, PlannedChange::Delete));
                 changes.extend(found);
             }
             TransactionOperation::Increment { key, by } => {
@@ -260,16 +270,14 @@ impl ShardState {
                     None => 0,
                 };
                 let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
-                let sum = Arc::from(sum.to_string().into_bytes());
-                changes.push((Arc::from(*key), PlannedChange::Put(sum, Attaching::AsBefore)));
+                put(key, Arc::from(sum.to_string().into_bytes()), Attaching::AsBefore);
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
                 if value.len() + bytes.len() > limits::VALUE_BYTES_MAX {
                     return Ok(Err(Unfit::TooLong));
                 }
-                let value = Arc::from([&value[..], bytes].concat());
-                changes.push((Arc::from(*key), PlannedChange::Put(value, Attaching::AsBefore)));
+                put(key, Arc::from([&value[..], bytes].concat()), Attaching::AsBefore);
             }
         }
         Ok(Ok(()))
@@ -287,22 +295,16 @@ fn note(needed: &mut Needed, key: &Arc<[u8]>, slot: &Slot) {
     }
 }
 
-fn value_of(key: &Arc<[u8]>, slot: &Slot, needed: &Needed) -> Result<Arc<[u8]>, MissingValue> {
+pub(super) fn value_of(
+    key: &Arc<[u8]>,
+    slot: &Slot,
+    needed: &Needed,
+) -> Result<Arc<[u8]>, MissingValue> {
     if let Found::Row(row) = slot.find() {
         return Ok(row.value);
     }
     let row = needed.rows.get(key).filter(|row| row.origin == slot.origin);
     row.map(|row| Arc::clone(&row.value)).ok_or(MissingValue)
-}
-
-/// Returns whether a number of a key passes a test; `None` for a test of something else.
-fn number_holds(test: &Test<'_>, origin: Origin) -> Option<bool> {
-    match *test {
-        Test::Revision(relation, other) => Some(holds(origin.revision, relation, other)),
-        Test::Created(relation, other) => Some(holds(origin.created, relation, other)),
-        Test::Version(relation, other) => Some(holds(origin.version, relation, other)),
-        Test::Exists(_) | Test::Value(..) => None,
-    }
 }
 
 /// Parses a number: decimal digits with an optional minus sign.
@@ -313,16 +315,6 @@ fn number(value: &[u8]) -> Option<i64> {
         return None;
     }
     text.parse().ok()
-}
-
-/// Returns whether a part of a key has this relation to another value.
-fn holds<T: Ord>(part: T, relation: Relation, other: T) -> bool {
-    match relation {
-        Relation::Equal => part == other,
-        Relation::NotEqual => part != other,
-        Relation::Less => part < other,
-        Relation::Greater => part > other,
-    }
 }
 
 /// Returns whether a compare needs the values of its keys.

@@ -1,0 +1,160 @@
+//! The way through a transaction: its compares decide which operations are executed.
+//!
+//! All compares see the state before the transaction, those of transactions within it included. The
+//! way is therefore known before anything is executed. Which lists were taken is recorded with the
+//! outcome, so that the results of a transaction can be told again without its compares.
+
+use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_wire::message::{Compare, Relation, Test, Transaction, TransactionOperation};
+
+use super::ShardState;
+use super::transactions::{MissingValue, Needed, value_of};
+use crate::rows::Origin;
+
+/// One step on the way through a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    /// An operation, which is not a nested transaction.
+    Operation(TransactionOperation<'a>),
+    /// A nested transaction, whose steps follow.
+    Nested {
+        succeeded: bool,
+        /// The number of its steps.
+        steps: usize,
+    },
+}
+
+/// The operations of a transaction that are executed, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Path<'a> {
+    pub(crate) steps: Vec<Step<'a>>,
+    /// Of each step, the operation of the outermost list that it belongs to.
+    pub(crate) of: Vec<u32>,
+    /// Which nested transactions succeeded, from the lowest bit on.
+    pub(crate) taken: u64,
+    nested: u32,
+}
+
+impl<'a> Path<'a> {
+    /// Returns the way through a list of operations. `choose` judges the compares of the nested
+    /// transactions, in the order in which these are executed; it is told the number of each.
+    pub(crate) fn through<E>(
+        operations: &[TransactionOperation<'a>],
+        choose: &mut impl FnMut(u32, &[Compare<'a>]) -> Result<bool, E>,
+    ) -> Result<Self, E> {
+        let mut path = Self { steps: Vec::with_capacity(operations.len()), ..Self::default() };
+        for (index, operation) in operations.iter().enumerate() {
+            path.add(operation, index as u32, choose)?;
+        }
+        Ok(path)
+    }
+
+    fn add<E>(
+        &mut self,
+        operation: &TransactionOperation<'a>,
+        of: u32,
+        choose: &mut impl FnMut(u32, &[Compare<'a>]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        self.of.push(of);
+        let TransactionOperation::Nested(body) = operation else {
+            self.steps.push(Step::Operation(*operation));
+            return Ok(());
+        };
+        let number = self.nested;
+        self.nested += 1;
+        // It was decoded when the whole was validated.
+        let Transaction { compares, then, otherwise } =
+            Transaction::decode(body).unwrap_or_default();
+        let succeeded = choose(number, &compares)?;
+        self.taken |= u64::from(succeeded) << number.min(63);
+        let place = self.steps.len();
+        self.steps.push(Step::Nested { succeeded, steps: 0 });
+        for operation in if succeeded { &then } else { &otherwise } {
+            self.add(operation, of, choose)?;
+        }
+        let steps = self.steps.len() - place - 1;
+        self.steps[place] = Step::Nested { succeeded, steps };
+        Ok(())
+    }
+
+    /// Returns the operations with their places.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = (usize, &TransactionOperation<'a>)> {
+        self.steps.iter().enumerate().filter_map(|(place, step)| match step {
+            Step::Operation(operation) => Some((place, operation)),
+            Step::Nested { .. } => None,
+        })
+    }
+}
+
+impl ShardState {
+    /// Returns the way through a list of operations in this state.
+    pub(super) fn path<'a>(
+        &self,
+        operations: &[TransactionOperation<'a>],
+        needed: &Needed,
+    ) -> Result<Path<'a>, MissingValue> {
+        Path::through(operations, &mut |_, compares| self.holds_all(compares, needed))
+    }
+
+    pub(super) fn holds_all(
+        &self,
+        compares: &[Compare<'_>],
+        needed: &Needed,
+    ) -> Result<bool, MissingValue> {
+        for compare in compares {
+            if !self.compare(compare, needed)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
+        let Compare { keys, test } = compare;
+        if let Test::Exists(exists) = test {
+            return Ok(self.slots(keys).next().is_some() == *exists);
+        }
+        let mut any = false;
+        for (key, slot) in self.slots(keys) {
+            any = true;
+            let lease = || self.attachments.lease_of(key);
+            let is_so = match (number_holds(test, slot.origin, lease), test) {
+                (Some(is_so), _) => is_so,
+                (None, Test::Value(relation, other)) => {
+                    holds(&value_of(key, slot, needed)?[..], *relation, *other)
+                }
+                (None, _) => false,
+            };
+            if !is_so {
+                return Ok(false);
+            }
+        }
+        if any {
+            return Ok(true);
+        }
+        let (revision, stamp) = (Revision(0), Stamp(0));
+        let absent = Origin { revision, stamp, created: revision, version: 0, position: 0 };
+        Ok(number_holds(test, absent, LeaseId::default).unwrap_or(false))
+    }
+}
+
+/// Returns whether a number of a key passes a test; `None` for a test of something else.
+fn number_holds(test: &Test<'_>, origin: Origin, lease: impl FnOnce() -> LeaseId) -> Option<bool> {
+    match *test {
+        Test::Revision(relation, other) => Some(holds(origin.revision, relation, other)),
+        Test::Created(relation, other) => Some(holds(origin.created, relation, other)),
+        Test::Version(relation, other) => Some(holds(origin.version, relation, other)),
+        Test::Lease(relation, other) => Some(holds(lease().0, relation, other)),
+        Test::Exists(_) | Test::Value(..) => None,
+    }
+}
+
+/// Returns whether a part of a key has this relation to another value.
+fn holds<T: Ord>(part: T, relation: Relation, other: T) -> bool {
+    match relation {
+        Relation::Equal => part == other,
+        Relation::NotEqual => part != other,
+        Relation::Less => part < other,
+        Relation::Greater => part > other,
+    }
+}
