@@ -8,7 +8,8 @@
 //!
 //! Reading order: [`workload`] has the operations, [`systems`] the systems, [`generator`] the load;
 //! [`compare`] compares systems and [`report`] presents the figures. [`failover`], [`stability`],
-//! [`resources`], [`scale`] and [`limit`] each answer a question of their own.
+//! [`resources`], [`scale`], [`watches`], [`history`] and [`limit`] each answer a question of their
+//! own.
 //!
 //! The product uses nothing of this. Deliberately missing: several machines, and faults other than
 //! the end of a process.
@@ -26,6 +27,8 @@ mod stability;
 mod resources;
 mod scale;
 mod limit;
+mod watches;
+mod history;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +72,10 @@ enum Command {
     Memory(resources::MemoryPlan),
     /// Figures of dkv with more keys, shards and nodes
     Scale(scale::ScaleArgs),
+    /// What watches cost, and how soon they show a change
+    Watch(watches::WatchPlan),
+    /// What history costs dkv: memory of versions, compaction and scans of a snapshot beside writers
+    History(history::HistoryPlan),
     /// What the machine allows: QUIC and file syncs alone, and dkv for comparison
     Limit(limit::LimitArgs),
 }
@@ -104,6 +111,8 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Idle(plan) => resources::idle(setup, &plan).await,
         Command::Memory(plan) => resources::memory(setup, &plan).await,
         Command::Scale(plan) => scale::run(setup, &plan).await,
+        Command::Watch(plan) => watches::run(setup, &plan).await,
+        Command::History(plan) => history::run(setup, &plan).await,
         Command::Limit(plan) => limit::run(setup, &plan).await,
     }
 }

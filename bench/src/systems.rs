@@ -25,8 +25,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use serde::Serialize;
 
 pub(crate) use self::dkv::{Dkv, DkvOptions};
@@ -83,7 +85,9 @@ impl Kind {
     pub(crate) fn offers(self, work: Work) -> bool {
         match self {
             Self::Dkv | Self::Etcd => true,
-            Self::Nats | Self::Valkey | Self::ValkeyMemory => !work.mix().has_scans(),
+            Self::Nats | Self::Valkey | Self::ValkeyMemory => {
+                !work.mix().has_scans() && !work.mix().has_transactions()
+            }
             Self::DkvHttp | Self::EtcdHttp | Self::Nginx => work.mix().is_puts_and_gets(),
         }
     }
@@ -148,6 +152,9 @@ pub(crate) trait Driver: Send + Sync {
     fn run(&self, operation: Operation) -> BoxFuture<'_, Result<Answer, String>>;
 }
 
+/// The values that are written, as one watch sees them.
+pub(crate) type Changes = BoxStream<'static, Result<Bytes, String>>;
+
 /// A running system. Its processes end when it is dropped.
 pub(crate) trait System: Send + Sync {
     /// Returns its processes.
@@ -162,6 +169,12 @@ pub(crate) trait System: Send + Sync {
         clients: usize,
         purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>>;
+
+    /// Begins so many watches of all keys that begin with `key-`, each over a connection that it
+    /// shares with others as the system's library does. Changes made after this come.
+    fn watches(&self, _count: usize) -> BoxFuture<'_, Result<Vec<Changes>, String>> {
+        Box::pin(async { Err("its changes cannot be watched by this program".into()) })
+    }
 
     /// Returns the node that leads what writes go to.
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>>;

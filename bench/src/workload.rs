@@ -64,6 +64,18 @@ pub(crate) enum Operation {
         /// The value.
         value: Bytes,
     },
+    /// Writes two keys together if both exist.
+    Transaction {
+        /// The number of the first record; the second is the next one after it, round about, that
+        /// is in the same shard or in another, where the system has shards.
+        first: u64,
+        /// The number of records.
+        records: u64,
+        /// Whether the second is in another shard.
+        across: bool,
+        /// The value.
+        value: Bytes,
+    },
 }
 
 /// What the clients of one measurement do.
@@ -88,6 +100,10 @@ pub(crate) enum Work {
     YcsbE,
     /// Half reads, half read-modify-writes, keys Zipfian
     YcsbF,
+    /// Transactions of two compares and two puts in one shard, keys uniform
+    Txn,
+    /// The same over two shards
+    TxnAcross,
 }
 
 /// The distribution of keys.
@@ -108,6 +124,8 @@ pub(crate) struct Mix {
     insert: u32,
     scan: u32,
     read_modify_write: u32,
+    transaction: u32,
+    across: bool,
     choice: Choice,
 }
 
@@ -124,6 +142,8 @@ impl Work {
             Self::YcsbD => "ycsb-d",
             Self::YcsbE => "ycsb-e",
             Self::YcsbF => "ycsb-f",
+            Self::Txn => "txn",
+            Self::TxnAcross => "txn-across",
         }
     }
 
@@ -136,8 +156,11 @@ impl Work {
             insert: 0,
             scan: 0,
             read_modify_write: 0,
+            transaction: 0,
+            across: false,
             choice: Choice::Zipfian,
         };
+        let transactions = Mix { transaction: 100, choice: Choice::Even, ..none };
         match self {
             Self::Put => Mix { update: 100, choice: Choice::Even, ..none },
             Self::Get => Mix { read: 100, choice: Choice::Even, ..none },
@@ -148,6 +171,8 @@ impl Work {
             Self::YcsbD => Mix { read: 95, insert: 5, choice: Choice::Latest, ..none },
             Self::YcsbE => Mix { scan: 95, insert: 5, ..none },
             Self::YcsbF => Mix { read: 50, read_modify_write: 50, ..none },
+            Self::Txn => transactions,
+            Self::TxnAcross => Mix { across: true, ..transactions },
         }
     }
 }
@@ -160,7 +185,12 @@ impl Mix {
 
     /// Returns whether it contains nothing but puts and gets.
     pub(crate) fn is_puts_and_gets(&self) -> bool {
-        self.scan == 0 && self.read_modify_write == 0
+        self.scan == 0 && self.read_modify_write == 0 && !self.has_transactions()
+    }
+
+    /// Returns whether it contains transactions.
+    pub(crate) fn has_transactions(&self) -> bool {
+        self.transaction > 0
     }
 }
 
@@ -251,6 +281,12 @@ impl Stream {
         }
         if falls_on(mix.read_modify_write) {
             return (Operation::ReadModifyWrite { key: self.choose(), value: self.value() }, false);
+        }
+        if falls_on(mix.transaction) {
+            let records = self.workload.records;
+            let first = self.random.random_range(0..records);
+            let (across, value) = (mix.across, self.value());
+            return (Operation::Transaction { first, records, across, value }, false);
         }
         let number = self.workload.records + self.workload.begun.fetch_add(1, Ordering::Relaxed);
         (Operation::Put { key: key(number), value: self.value() }, true)

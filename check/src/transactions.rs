@@ -22,6 +22,10 @@
 //! An element of an acknowledged transaction that nobody read comes after all that were read, which
 //! finds lost appends.
 //!
+//! A *snapshot* may show one of two transactions that ran while it was taken, and not the one that
+//! ended before. So there are two graphs: in the first the snapshots have no part; in the second
+//! the only order is that between a snapshot and the transactions before and after it.
+//!
 //! The time is linear in the history, apart from cycles that are found: edges in time go through a
 //! chain of all answers, and edges to appends that nobody read through chains of these.
 
@@ -40,9 +44,11 @@ use lists::Lists;
 pub fn check(transactions: &[Transaction]) -> Vec<Finding> {
     let (lists, mut findings) = Lists::read(transactions);
     let graph = Graph::new(transactions, &lists, &mut findings);
-    for cycle in cycles::find(&graph, &lists) {
-        findings.push(explain::cycle(transactions, &lists, &cycle));
+    let mut cycles = cycles::find(&graph, &lists);
+    if cycles.is_empty() && transactions.iter().any(|transaction| transaction.snapshot) {
+        cycles = cycles::find(&Graph::of_snapshots(transactions, &lists), &lists);
     }
+    findings.extend(cycles.iter().map(|cycle| explain::cycle(transactions, &lists, cycle)));
     findings
 }
 

@@ -509,6 +509,12 @@ pub(crate) enum Subcommand {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages of all commands to a folder
+    Manual {
+        /// The folder, which is created if it does not exist
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
     /// Show the help of a command
     Help {
         /// Command, as in help token create

@@ -20,7 +20,9 @@ use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
-use crate::{completions, drill, gateway, help, input, local, lock, pipe, prompt, rehearse};
+use crate::{
+    completions, drill, gateway, help, input, local, lock, manual, pipe, prompt, rehearse,
+};
 
 /// Runs the whole program.
 pub fn main() -> ExitCode {
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
         Some(Subcommand::Server(_)) => Some("server"),
         Some(Subcommand::Node(_)) => Some("node"),
         Some(Subcommand::Completions { .. }) => Some("completions"),
+        Some(Subcommand::Manual { .. }) => Some("manual"),
         Some(Subcommand::Help { .. }) => Some("help"),
         _ => None,
     };
@@ -143,6 +146,13 @@ async fn dispatch(line: Line) -> ExitCode {
             let printed = console.text(&completions::script(shell));
             finished(&mut console, printed.map(|()| None))
         }
+        Some(Subcommand::Manual { folder }) if is_only => match manual::write(&folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let why = format!("cannot write manual pages to {}: {error}", folder.display());
+                ended(&mut console, &Problem::failed(why))
+            }
+        },
         Some(Subcommand::Help { topic }) if is_only => match help::of(&topic) {
             Ok(text) => {
                 let printed = console.line(&text);
@@ -156,6 +166,7 @@ async fn dispatch(line: Line) -> ExitCode {
             | Subcommand::Local(_)
             | Subcommand::Rehearse(_)
             | Subcommand::Completions { .. }
+            | Subcommand::Manual { .. }
             | Subcommand::Help { .. }
             | Subcommand::Drill(_)
             | Subcommand::Lock(_)

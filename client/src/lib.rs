@@ -61,6 +61,7 @@ mod rehearse;
 mod gateway;
 
 mod completions;
+mod manual;
 mod csv;
 mod dispatch;
 mod exit;

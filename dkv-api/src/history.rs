@@ -258,8 +258,8 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`] if the keyspace has several shards: see
     /// [`compact_shard`](Self::compact_shard). [`Error::NotYet`] if the shard has not reached the
-    /// revision; [`Error::Denied`] for a client that may only read. After [`Error::Unknown`] it is safe to call
-    /// again.
+    /// revision; [`Error::Denied`] for a client that may only read. After [`Error::Unknown`] it is
+    /// safe to call again.
     ///
     /// # Examples
     /// ```
@@ -291,6 +291,28 @@ impl Client {
         check_shard(self.shards(&self.view().await?)?, shard)?;
         match self.request(RequestKind::Compact { shard, floor: revision }, None).await? {
             Answer::Compacted { receipt, before } => Ok(Compacted { before, receipt }),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Returns the receipt of a strong read of nothing, in a keyspace with one shard: its revision
+    /// is the latest of a moment after this call began.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the keyspace has several shards; [`Error::Unavailable`] if no replica
+    /// could answer in time.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// println!("at revision {}", client.latest().await?.revision);
+    /// # Ok(()) }
+    /// ```
+    pub async fn latest(&self) -> Result<Receipt, Error> {
+        let shard = only_shard(self.shards(&self.view().await?)?, "read a key of the shard")?;
+        let kind = RequestKind::Locate { shard, latest: true, avoid: Vec::new() };
+        match self.request(kind, None).await? {
+            Answer::Page(receipt, _) => Ok(receipt),
             _ => Err(wrong_answer()),
         }
     }

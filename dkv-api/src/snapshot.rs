@@ -81,7 +81,8 @@ impl Client {
     /// without the earlier.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if a shard has no primary in time; [`Error::Denied`] if the
+    /// [`Error::Unavailable`] if a shard has no primary in time; [`Error::Compacted`] if a shard
+    /// forgets its history faster than a snapshot can be taken; [`Error::Denied`] if the
     /// certificate may not read.
     ///
     /// # Examples
@@ -98,16 +99,23 @@ impl Client {
         let left = || Some(deadline.saturating_duration_since(Instant::now()));
         let view = self.view().await?;
         let shards: Vec<GroupId> = self.shards(&view)?.iter().map(|shard| shard.group).collect();
-        let moment = stream::iter(shards.clone())
-            .map(|shard| self.latest_stamp(shard, left()))
-            .buffer_unordered(SHARDS_AT_ONCE)
-            .try_fold(Stamp(0), |latest, stamp| std::future::ready(Ok(latest.max(stamp))))
-            .await?;
-        let cuts = stream::iter(shards)
-            .map(|shard| self.cut(shard, moment, left()))
-            .buffer_unordered(SHARDS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let (moment, cuts) = loop {
+            let moment = stream::iter(shards.clone())
+                .map(|shard| self.latest_stamp(shard, left()))
+                .buffer_unordered(SHARDS_AT_ONCE)
+                .try_fold(Stamp(0), |latest, stamp| std::future::ready(Ok(latest.max(stamp))))
+                .await?;
+            let cuts: Result<BTreeMap<_, _>, Error> = stream::iter(shards.clone())
+                .map(|shard| self.cut(shard, moment, left()))
+                .buffer_unordered(SHARDS_AT_ONCE)
+                .try_collect()
+                .await;
+            match cuts {
+                // A shard has forgotten the moment already: take a later one.
+                Err(Error::Compacted { .. }) if Instant::now() < deadline => {}
+                cuts => break (moment, cuts?),
+            }
+        };
         let token = SnapshotToken { moment, cuts: Arc::new(cuts) };
         Ok(Snapshot { client: self.clone(), token })
     }

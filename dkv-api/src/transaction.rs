@@ -353,8 +353,8 @@ impl TransactionOperation {
         Self::Append { key: Bytes::copy_from_slice(key.as_ref()), bytes: bytes.into() }
     }
 
-    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`, `increment`,
-    /// `append`, `range` or `transaction`.
+    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`,
+    /// `increment`, `append`, `range` or `transaction`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Get(_) => "get",

@@ -89,6 +89,8 @@ pub(crate) struct ReplicaParts {
     pub(crate) heartbeats: HeartbeatCoalescer,
     /// Limit on the size of the node's log in bytes, for all groups together.
     pub(crate) log_bytes_max: u64,
+    /// Limit on the length of a value, in bytes.
+    pub(crate) value_bytes_max: u64,
     /// The reason why the process must stop, once a task reports one.
     pub(crate) failure: Failure,
 }
@@ -98,7 +100,7 @@ impl Replica {
     pub(crate) async fn start(parts: ReplicaParts) -> Result<Self, OperationError> {
         let ReplicaParts { id, me, config, log, owed, state_machine, peers, heartbeats, .. } =
             parts;
-        let ReplicaParts { log_bytes_max, failure, .. } = parts;
+        let ReplicaParts { log_bytes_max, value_bytes_max, failure, .. } = parts;
         let handle = state_machine.handle();
         let live_within_ms = config.election_timeout_max;
         let brake_log = log.clone();
@@ -137,7 +139,8 @@ impl Replica {
         let (holds, hold_queue) = mpsc::channel(1);
         let (tasks, backlog) = (TaskSet::default(), Backlog::default());
         if id.is_shard() {
-            let brakes = Brakes { holds: hold_queue, log: brake_log, log_bytes_max };
+            let (holds, log) = (hold_queue, brake_log);
+            let brakes = Brakes { holds, log, log_bytes_max, value_bytes_max };
             let writing = Arc::clone(&proposer);
             let write = write_batches::run(id, me, writing, write_queue, brakes, backlog.clone());
             tasks.spawn(failure.if_panicked("a shard's task of writes", write));
@@ -293,7 +296,7 @@ impl Replica {
         floor: Revision,
     ) -> Result<Option<(Revision, Revision)>, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
         batch.push(&encode(&Command::Compact { floor }));
         let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
         Ok(match results.first() {
@@ -309,7 +312,7 @@ impl Replica {
         let state_machine = self.state_machine();
         let mut released = state_machine.released();
         loop {
-            let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+            let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
             batch.push(&encode(&Command::Cut { moment }));
             let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
             match results.first() {
@@ -327,7 +330,7 @@ impl Replica {
     /// were deleted, or nothing is left to be deleted. Only the leader can.
     pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(state_machine.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
         for expire in ends {
             batch.push(&encode(&Command::Expire(*expire)));
         }

@@ -2,9 +2,14 @@
 //! clock and of the network's clock at the time the primary assembled them.
 //!
 //! ```text
-//! kind u8 = 2 | time_ms u64 le | stamp u64 le | count u32 le |
+//! kind u8 = 2 | time_ms u64 le | stamp u64 le |                            count u32 le |
+//! kind u8 = 3 | time_ms u64 le | stamp u64 le | value_bytes_max u32 le |   count u32 le |
 //! count times: length varint, command bytes
 //! ```
+//!
+//! A batch of the second kind says how long the values may be that its commands make out of others;
+//! without that, they may be as long as a value can be. The limit is in the log because an operator
+//! sets it, and replicas would otherwise learn of it at different moments.
 //!
 //! Commands stay as the client encoded them, so the primary builds a batch by copying each command
 //! once and never encodes anything. The header has a fixed size; the count is filled in when the
@@ -14,10 +19,14 @@ use bytes::Bytes;
 use dkv_base::id::Stamp;
 use dkv_wire::limits;
 
-/// First byte of a batch of this layout. Another layout gets another byte.
-const KIND: u8 = 2;
+/// First byte of a batch without a limit of values.
+const PLAIN: u8 = 2;
+/// First byte of a batch with one.
+const LIMITED: u8 = 3;
 /// Bytes of the kind, the time, the stamp and the count.
 const HEADER_BYTES: usize = 1 + 8 + 8 + 4;
+/// Bytes of the limit, which comes before the count.
+const LIMIT_BYTES: usize = 4;
 /// Bytes of the longest accepted length prefix: 32 bits in groups of seven.
 const LENGTH_BYTES_MAX: usize = 5;
 
@@ -38,18 +47,31 @@ pub struct CorruptBatch {
 #[derive(Debug)]
 pub struct BatchBuilder {
     encoded: Vec<u8>,
+    header_bytes: usize,
     count: u32,
 }
 
 impl BatchBuilder {
     /// Creates an empty batch for a shard whose clock shows `time_ms`, in milliseconds.
     pub fn new(time_ms: u64, stamp: Stamp) -> Self {
+        Self::begin(PLAIN, time_ms, stamp, &[])
+    }
+
+    /// Creates an empty batch as [`new`](Self::new) does, in which no command makes a value of more
+    /// than `value_bytes_max` bytes out of others.
+    pub fn with_limit(time_ms: u64, stamp: Stamp, value_bytes_max: u64) -> Self {
+        let limit = u32::try_from(value_bytes_max).unwrap_or(u32::MAX);
+        Self::begin(LIMITED, time_ms, stamp, &limit.to_le_bytes())
+    }
+
+    fn begin(kind: u8, time_ms: u64, stamp: Stamp, limit: &[u8]) -> Self {
         let mut encoded = Vec::with_capacity(1024);
-        encoded.push(KIND);
+        encoded.push(kind);
         encoded.extend_from_slice(&time_ms.to_le_bytes());
         encoded.extend_from_slice(&stamp.0.to_le_bytes());
+        encoded.extend_from_slice(limit);
         encoded.extend_from_slice(&0_u32.to_le_bytes());
-        Self { encoded, count: 0 }
+        Self { header_bytes: encoded.len(), encoded, count: 0 }
     }
 
     /// Appends one encoded command, valid or not.
@@ -95,7 +117,8 @@ impl BatchBuilder {
 
     /// Closes the batch.
     pub fn finish(mut self) -> Bytes {
-        self.encoded[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&self.count.to_le_bytes());
+        let header = self.header_bytes;
+        self.encoded[header - 4..header].copy_from_slice(&self.count.to_le_bytes());
         Bytes::from(self.encoded)
     }
 }
@@ -105,6 +128,7 @@ impl BatchBuilder {
 pub struct Batch<'a> {
     time_ms: u64,
     stamp: Stamp,
+    value_bytes_max: usize,
     count: usize,
     commands: &'a [u8],
 }
@@ -116,18 +140,30 @@ impl<'a> Batch<'a> {
     /// If the bytes are not exactly one batch. The commands themselves are not checked.
     pub fn decode(encoded: &'a [u8]) -> Result<Self, CorruptBatch> {
         let corrupt = |offset, problem| Err(CorruptBatch { offset, problem });
-        let Some((header, commands)) = encoded.split_first_chunk::<HEADER_BYTES>() else {
+        let header_bytes = match encoded.first() {
+            Some(&PLAIN) | None => HEADER_BYTES,
+            Some(&LIMITED) => HEADER_BYTES + LIMIT_BYTES,
+            Some(_) => return corrupt(0, "of an unknown kind"),
+        };
+        let split = || {
+            let (header, commands) = encoded.split_at_checked(header_bytes)?;
+            let (time_ms, rest) = header.get(1..)?.split_first_chunk::<8>()?;
+            let (stamp, rest) = rest.split_first_chunk::<8>()?;
+            let (limit, count) = rest.split_last_chunk::<4>()?;
+            let (time_ms, stamp) = (u64::from_le_bytes(*time_ms), u64::from_le_bytes(*stamp));
+            Some((time_ms, stamp, limit, count, commands))
+        };
+        let Some((time_ms, stamp, limit, count, commands)) = split() else {
             return corrupt(0, "shorter than its header");
         };
-        let [kind, t0, t1, t2, t3, t4, t5, t6, t7, stamp @ .., c0, c1, c2, c3] = *header;
-        if kind != KIND {
-            return corrupt(0, "of an unknown kind");
-        }
-        let time_ms = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
-        let count = u32::from_le_bytes([c0, c1, c2, c3]) as usize;
+        let count = u32::from_le_bytes(*count) as usize;
         if count > limits::BATCH_COMMANDS_MAX {
-            return corrupt(HEADER_BYTES - 4, "more commands than a batch can hold");
+            return corrupt(header_bytes - 4, "more commands than a batch can hold");
         }
+        let value_bytes_max = match <[u8; LIMIT_BYTES]>::try_from(limit) {
+            Ok(limit) => (u32::from_le_bytes(limit) as usize).min(limits::VALUE_BYTES_MAX),
+            Err(_) => limits::VALUE_BYTES_MAX,
+        };
         let mut rest = commands;
         for _ in 0..count {
             let Some((_, after)) = split_command(rest) else {
@@ -138,7 +174,7 @@ impl<'a> Batch<'a> {
         if !rest.is_empty() {
             return corrupt(encoded.len() - rest.len(), "bytes after the last command");
         }
-        Ok(Self { time_ms, stamp: Stamp(u64::from_le_bytes(stamp)), count, commands })
+        Ok(Self { time_ms, stamp: Stamp(stamp), value_bytes_max, count, commands })
     }
 
     /// Returns the reading of the shard's clock, in milliseconds.
@@ -149,6 +185,11 @@ impl<'a> Batch<'a> {
     /// Returns the moment at which the batch was assembled; no write in it is earlier.
     pub fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// Returns the longest value that a command may make out of others, in bytes.
+    pub fn value_bytes_max(&self) -> usize {
+        self.value_bytes_max
     }
 
     /// Returns the number of commands.

@@ -6,18 +6,28 @@
 //! from there.
 //!
 //! A replica applies an entry some time after the primary stamped it, so its estimate of the clock
-//! lags by the shortest delay it has seen. Each stamp is a lower bound on the time that has passed;
-//! the estimate is the highest such bound, each advanced by the time since it was observed. It is
-//! therefore never ahead of the primary's clock, and never behind the last stamp.
+//! lags by the shortest delay it has seen in this term. Each stamp is a lower bound on the time that
+//! the primary has measured; the estimate is the highest such bound, each advanced by the time since
+//! it was observed. It is therefore never ahead of the primary's clock, and never behind the last
+//! stamp of the term.
+//!
+//! The clocks of two primaries differ: one that has just started knows no more than what was in the
+//! log. So the first stamp of a term sets every replica's clock, back as well. Otherwise the next
+//! primary would count time that the clock of this one has left out, and what has a deadline by it
+//! would end early.
 //!
 //! Deliberately missing: time during which no node ran, and a clock. The caller passes readings in.
 
 use std::time::Duration;
 
+use dkv_base::id::Term;
+
 /// The clock of one replica of a shard. `now` is always a reading of the same monotonic clock,
 /// whose origin does not matter.
 #[derive(Clone, Copy, Debug)]
 pub struct LogClock {
+    /// The term of the last stamp.
+    term: Term,
     /// A lower bound on the log's clock, in milliseconds.
     known_ms: u64,
     /// The reading at which the bound held.
@@ -27,13 +37,14 @@ pub struct LogClock {
 impl LogClock {
     /// Creates the clock of a replica whose state's clock shows `clock_ms`.
     pub fn new(clock_ms: u64, now: Duration) -> Self {
-        Self { known_ms: clock_ms, known_at: now }
+        Self { term: Term(0), known_ms: clock_ms, known_at: now }
     }
 
-    /// Records that an entry was applied and the state's clock now shows `clock_ms`.
-    pub fn observe(&mut self, clock_ms: u64, now: Duration) {
-        if clock_ms > self.now_ms(now) {
-            *self = Self::new(clock_ms, now);
+    /// Records that an entry of a term was applied that has a stamp, and that the state's clock now
+    /// shows `clock_ms`.
+    pub fn observe(&mut self, term: Term, clock_ms: u64, now: Duration) {
+        if term > self.term || clock_ms > self.now_ms(now) {
+            *self = Self { term: term.max(self.term), known_ms: clock_ms, known_at: now };
         }
     }
 

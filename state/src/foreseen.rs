@@ -11,7 +11,7 @@ use super::command::transaction::validate_part;
 use super::reads_at::{FoundVersion, VersionValue};
 use super::rows::Origin;
 use super::shard::leases::FoundExpiry;
-use super::shard::transactions::{Needed, PlannedChange};
+use super::shard::transactions::{Needed, PlannedChange, Supply};
 use super::shard::{Attaching, ShardState};
 use super::transaction_results::FoundResult;
 
@@ -30,7 +30,9 @@ impl ShardState {
         operations: &[TransactionOperation<'_>],
         needed: &Needed,
     ) -> Option<Vec<FoundResult>> {
-        let Ok(changes) = self.planned(operations, needed).ok()? else { return Some(Vec::new()) };
+        let Ok(changes) = self.planned(operations, Supply::of(needed)).ok()? else {
+            return Some(Vec::new());
+        };
         let changes: BTreeMap<_, _> =
             changes.into_iter().map(|(key, _, change)| (key, change)).collect();
         // The keys that operations before have written.

@@ -65,6 +65,8 @@ pub(super) enum PastValue {
 pub(super) struct Change {
     pub(super) revision: Revision,
     pub(super) key: Arc<[u8]>,
+    /// The latest stamp of this change and of all before it.
+    pub(super) upto: Stamp,
     /// The revision of the next change of the key; zero if this is the newest.
     next: Revision,
     /// The version that the change replaced, unless there was none.
@@ -81,8 +83,13 @@ pub(super) struct History {
     changes: VecDeque<Change>,
     /// The keys that do not exist now and whose deletion is among the changes.
     deleted: BTreeMap<Arc<[u8]>, Origin>,
+    /// A stamp not before those of the changes that are removed. Not part of the state: it may be
+    /// later on a replica that was loaded.
+    removed_upto: Stamp,
     versions: usize,
     bytes: u64,
+    /// Changes since they were last counted. Not part of the state.
+    added: usize,
     /// Rows that changed since the changes were last taken.
     changed: ChangedRows,
     /// The revision that the hand of the eviction has reached.
@@ -100,6 +107,11 @@ impl History {
     /// Returns the revision up to which compaction has removed what it must.
     pub(super) fn swept(&self) -> Revision {
         self.swept
+    }
+
+    /// Returns a stamp not before those of the changes that are removed.
+    pub(super) fn removed_upto(&self) -> Stamp {
+        self.removed_upto
     }
 
     /// Returns the memory that the history takes, in bytes.
@@ -189,6 +201,7 @@ impl History {
         &mut self,
         key: &Arc<[u8]>,
         revision: Revision,
+        stamp: Stamp,
         replaced: Option<Replaced>,
         digest: &mut Digest,
     ) {
@@ -197,7 +210,7 @@ impl History {
             // The row of the deletion stays, as that of a past version.
             None => self.deleted.remove(key).map(|origin| Box::new(PastVersion::deleted(origin))),
         };
-        self.push(key, revision, past);
+        self.push(key, revision, stamp, past);
     }
 
     /// Records that a write deleted a key.
@@ -210,7 +223,7 @@ impl History {
         digest: &mut Digest,
     ) {
         let past = self.retire(key, replaced, digest);
-        self.push(key, revision, Some(past));
+        self.push(key, revision, stamp, Some(past));
         let origin = Origin { revision, stamp, created: revision, version: 0, position };
         digest.add_history(deletion_hash(key, origin));
         let (lease, value) = (LeaseId::default(), HistoryValue::Deleted);
@@ -251,7 +264,19 @@ impl History {
         self.changed.push(name, Some(row));
     }
 
-    fn push(&mut self, key: &Arc<[u8]>, revision: Revision, replaced: Option<Box<PastVersion>>) {
+    /// Returns the number of changes since the last call.
+    pub(super) fn take_added(&mut self) -> usize {
+        std::mem::take(&mut self.added)
+    }
+
+    fn push(
+        &mut self,
+        key: &Arc<[u8]>,
+        revision: Revision,
+        stamp: Stamp,
+        replaced: Option<Box<PastVersion>>,
+    ) {
+        self.added += 1;
         if let Some(past) = &replaced
             && let Some(place) = self.place(key, past.origin.revision)
             && let Some(change) = self.changes.get_mut(place)
@@ -260,7 +285,8 @@ impl History {
         }
         self.bytes += CHANGE_BYTES;
         let (key, next) = (Arc::clone(key), Revision(0));
-        self.changes.push_back(Change { revision, key, next, replaced });
+        let upto = self.changes.back().map_or(stamp, |last| last.upto.max(stamp));
+        self.changes.push_back(Change { revision, key, upto, next, replaced });
     }
 
     /// Raises the floor.
@@ -289,7 +315,8 @@ impl History {
                 return;
             }
             let Some(change) = self.changes.pop_front() else { return };
-            let Change { revision, key, next, replaced } = change;
+            let Change { revision, key, upto, next, replaced } = change;
+            self.removed_upto = self.removed_upto.max(upto);
             self.bytes -= CHANGE_BYTES;
             // Beyond the floor if a bug is planted.
             self.swept = revision.min(self.floor);
@@ -351,7 +378,7 @@ impl History {
     }
 
     /// Completes the loading of rows: `newest` finds the newest version of a key, `all` are those
-    /// of all keys.
+    /// of all keys, `latest` is the latest stamp of a write.
     ///
     /// # Errors
     /// If no history has these rows.
@@ -359,26 +386,31 @@ impl History {
         &mut self,
         floor: Revision,
         swept: Revision,
+        latest: Stamp,
         newest: impl Fn(&[u8]) -> Option<(Arc<[u8]>, Revision)>,
-        all: impl Iterator<Item = (&'a Arc<[u8]>, Revision)>,
+        all: impl Iterator<Item = (&'a Arc<[u8]>, Origin)>,
     ) -> Result<(), MalformedRow> {
         if swept > floor {
             return Err(MalformedRow("the history was compacted beyond its floor"));
         }
         (self.floor, self.swept) = (floor, swept);
+        if swept > Revision(0) {
+            self.removed_upto = latest;
+        }
         let mut loaded = std::mem::take(&mut self.loaded);
         let by_key = |(a, x): &(Arc<[u8]>, PastVersion), (b, y): &(Arc<[u8]>, PastVersion)| {
             (a, x.origin.revision).cmp(&(b, y.origin.revision))
         };
         loaded.sort_by(by_key);
-        let new = |key: &Arc<[u8]>, revision: Revision| Change {
-            revision,
+        let new = |key: &Arc<[u8]>, origin: Origin| Change {
+            revision: origin.revision,
             key: Arc::clone(key),
+            upto: origin.stamp,
             next: Revision(0),
             replaced: None,
         };
-        let later = all.filter(|(_, revision)| *revision > swept);
-        let mut changes: Vec<Change> = later.map(|(key, revision)| new(key, revision)).collect();
+        let later = all.filter(|(_, origin)| origin.revision > swept);
+        let mut changes: Vec<Change> = later.map(|(key, origin)| new(key, origin)).collect();
         // The versions of a key share it, with the table if it exists.
         for at in 0..loaded.len() {
             let shared = match loaded.get(at.wrapping_sub(1)) {
@@ -390,10 +422,15 @@ impl History {
                 *key = shared;
             }
             if past.origin.revision > swept {
-                changes.push(new(key, past.origin.revision));
+                changes.push(new(key, past.origin));
             }
         }
         changes.sort_by(|a, b| (a.revision, &a.key).cmp(&(b.revision, &b.key)));
+        let mut upto = Stamp(0);
+        for change in &mut changes {
+            upto = upto.max(change.upto);
+            change.upto = upto;
+        }
         self.bytes += changes.len() as u64 * CHANGE_BYTES;
         self.changes = changes.into();
         let mut rest = loaded.into_iter().peekable();

@@ -14,7 +14,6 @@ use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
 
 use super::digest::key_hash;
 use super::history::{Change, PastValue, PastVersion};
-use super::limits;
 use super::rows::{Origin, Row};
 use super::scan::{Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
@@ -26,10 +25,6 @@ const CHANGES_LOOKED_AT_MAX: usize = 4096;
 /// Most changes after its moment that a cut looks back over, because the entry that makes it holds
 /// up the shard meanwhile.
 const CUT_CHANGES_MAX: usize = 1 << 16;
-/// Changes not after its moment that a cut looks back over: more than there are parts of
-/// transactions that it waits for.
-const CUT_EARLIER_MAX: usize = 2 * limits::PARTS_MAX;
-
 /// Why a state cannot be read at a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
@@ -63,7 +58,7 @@ pub struct FoundVersion {
 pub enum VersionValue {
     /// The write deleted the key.
     Deleted,
-    /// Nobody asked for it.
+    /// It was not asked for.
     Omitted,
     /// In memory.
     Here(Arc<[u8]>),
@@ -220,26 +215,25 @@ impl ShardState {
         Ok(())
     }
 
-    /// Returns the cut at a moment, if it is the end of the history but for the latest writes.
+    /// Returns the cut at a moment, if it is the end of the history but for the latest writes, and
+    /// all of these are still in the history.
     pub(super) fn cut_at(&self, moment: Stamp) -> Option<Cut> {
+        if moment < self.history().removed_upto() {
+            return None;
+        }
         let mut base = self.revision();
-        // Stamps do not quite follow revisions: the part of a transaction over several shards may
-        // have an earlier one than writes of other keys before it.
-        let mut earlier = 0;
-        for (seen, change) in self.history().latest_changes().enumerate() {
+        // Stamps do not quite follow revisions: an eventual write, and the part of a transaction
+        // over several shards, may have an earlier one than writes of other keys before it.
+        let later = self.history().latest_changes().take_while(|change| change.upto > moment);
+        for (seen, change) in later.enumerate() {
+            if seen >= CUT_CHANGES_MAX {
+                return None;
+            }
             if self.made_by(change).is_some_and(|made| made.origin.stamp > moment) {
-                if seen >= CUT_CHANGES_MAX {
-                    return None;
-                }
                 base = Revision(change.revision.0 - 1);
-            } else {
-                earlier += 1;
-                if earlier > CUT_EARLIER_MAX {
-                    break;
-                }
             }
         }
-        Some(Cut { revision: self.revision(), base, moment })
+        (base >= self.floor()).then(|| Cut { revision: self.revision(), base, moment })
     }
 
     /// Looks a key up at a cut; `None` if it did not exist then.

@@ -19,6 +19,7 @@
 //! passes in where it is to be stored.
 
 mod admission;
+pub(super) mod budget;
 pub(super) mod commit;
 mod growth;
 mod loading;
@@ -39,7 +40,7 @@ use dkv_wire::message::{
 };
 use uuid::Uuid;
 
-use transactions::{MissingValue, Needed};
+use transactions::{MissingValue, Needed, Supply};
 
 use super::attachments::Attachments;
 use super::attempts::Attempts;
@@ -55,7 +56,8 @@ use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
-/// Changes that each batch sweeps at least, if compaction has raised the floor above them.
+/// Changes that each batch sweeps at least, if compaction has raised the floor above them; besides
+/// twice as many as it has made.
 const SWEPT_PER_BATCH: usize = 64;
 /// The same for each command to compact.
 const SWEPT_PER_COMMAND: usize = 2048;
@@ -129,11 +131,14 @@ impl ShardState {
         self.sessions.expire(self.clock_ms, &mut self.digest);
         self.follow_ended_sessions();
         self.tombstones.expire(self.clock_ms, &mut self.digest);
-        // More than the batch itself adds.
-        let swept = SWEPT_PER_BATCH + 2 * batch.len();
-        self.history.sweep(swept, &mut self.residents, &mut self.digest);
         let commands = batch.commands();
-        commands.map(|command| self.execute(command, batch.stamp(), needed)).collect()
+        let supply = Supply { needed, value_bytes_max: batch.value_bytes_max() };
+        let execute = |command| self.execute(command, batch.stamp(), supply);
+        let results = commands.map(execute).collect::<Result<_, _>>()?;
+        // More than the batch has added: one command may have made many changes.
+        let swept = SWEPT_PER_BATCH + 2 * self.history.take_added();
+        self.history.sweep(swept, &mut self.residents, &mut self.digest);
+        Ok(results)
     }
 
     /// Looks a key up. The result shares the value.
@@ -340,7 +345,7 @@ impl ShardState {
         &mut self,
         encoded: &[u8],
         now: Stamp,
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<CommandResult, CorruptBatch> {
         Ok(match command::decode_logged(encoded) {
             None => CommandResult::Invalid,
@@ -388,17 +393,19 @@ impl ShardState {
                         CommandResult::Locked
                     }
                     Admission::Answer(_) | Admission::Execute => {
-                        let outcome = self.transact(&transact, now, needed);
+                        let outcome = self.transact(&transact, now, supply);
                         self.record(session, serial, outcome.map_err(missing)?)
                     }
                 }
             }
             // Its home's primary turns it into those that follow.
             Some(Command::TransactOver(_)) => CommandResult::Invalid,
-            Some(Command::Prepare(prepare)) => self.prepare(&prepare, needed).map_err(missing)?,
-            Some(Command::Decide(decide)) => self.decide(&decide, now, needed).map_err(missing)?,
+            Some(Command::Prepare(prepare)) => self.prepare(&prepare, supply).map_err(missing)?,
+            Some(Command::Decide(decide)) => {
+                self.decide(&decide, now, supply.needed).map_err(missing)?
+            }
             Some(Command::Finish { id, committed }) => {
-                self.finish(id, committed, needed).map_err(missing)?
+                self.finish(id, committed, supply.needed).map_err(missing)?
             }
             Some(Command::Resolve { id, abort }) => self.resolve(id, abort),
             Some(Command::Forget(id)) => self.forget(id),
@@ -537,7 +544,7 @@ impl ShardState {
                         (key, None)
                     }
                 };
-                self.history.put(&key, revision, replaced, &mut self.digest);
+                self.history.put(&key, revision, stamp, replaced, &mut self.digest);
                 match attaching {
                     Attaching::Nothing => self.attach(&key, None),
                     Attaching::To(attachment) => self.attach(&key, Some(attachment)),

@@ -1,6 +1,7 @@
 //! Tests of the state: golden scripts, comparisons with naive models, and disk images after a
 //! crash.
 
+mod bounds;
 mod cuts;
 mod commit;
 mod deposits;

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use dkv_base::id::Revision;
-use dkv_wire::limits::{self, SCAN_BYTES_MAX, SCAN_KEYS_MAX, TRANSACTION_RESULTS_BYTES_MAX};
+use dkv_wire::limits::{self, SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{
     Cut, Keys, RangeOptions, RangePart, Transaction, TransactionOperation, Unfit,
 };
@@ -16,6 +16,7 @@ use crate::command::transaction::validate;
 use crate::range::FoundRange;
 use crate::reads_at::{FoundVersion, NotKept, VersionValue};
 use crate::shard::ShardState;
+use crate::shard::budget::Budget;
 use crate::shard::path::{Path, Step};
 use crate::shard::transactions::{Plan, PlannedChange};
 
@@ -145,7 +146,8 @@ impl ShardState {
         self.kept(Cut::at(before))?;
         self.kept(Cut::at(revision))?;
         let taken = |number: u32| path >> number.min(63) & 1 == 1;
-        let path = Path::through(&operations, &mut |number, _| Ok::<_, Infallible>(taken(number)));
+        let path =
+            Path::through(&operations, &mut |_, number, _| Ok::<_, Infallible>(taken(number)));
         let Ok(path) = path;
         let seen = Seen { shard: self, before, revision };
         let mut results = Vec::with_capacity(path.steps.len());
@@ -164,38 +166,28 @@ impl ShardState {
 
     /// Checks that the reads of a transaction that is about to make these changes are possible, and
     /// that their results are not too long.
-    pub(crate) fn check_reads(&self, path: &Path<'_>, changes: &Plan) -> Result<(), (u32, Unfit)> {
-        let mut left = TRANSACTION_RESULTS_BYTES_MAX;
+    pub(crate) fn check_reads(
+        &self,
+        path: &Path<'_>,
+        changes: &Plan,
+        budget: &mut Budget,
+    ) -> Result<(), (u32, Unfit)> {
         for (place, operation) in path.operations() {
+            let (all, left) = (RangeOptions::default(), budget.left());
             let bytes = match operation {
-                TransactionOperation::Get(key) => {
-                    self.bytes_of(&Keys::Key(key), &RangeOptions::default(), place, changes, left)
-                }
                 TransactionOperation::PutWith { key, previous: true, .. } => {
-                    self.bytes_of(&Keys::Key(key), &RangeOptions::default(), 0, changes, left)
+                    self.bytes_of(&Keys::Key(key), &all, 0, changes, left)
                 }
                 TransactionOperation::DeleteWith { keys, previous: true } => {
-                    self.bytes_of(keys, &RangeOptions::default(), 0, changes, left)
-                }
-                TransactionOperation::List { keys, keys_max } => {
-                    let keys_max = (*keys_max as usize).clamp(1, SCAN_KEYS_MAX) as u64;
-                    let options = RangeOptions { keys_max, ..RangeOptions::default() };
-                    // It ends by itself with a page.
-                    let page = SCAN_BYTES_MAX.min(left);
-                    match self.bytes_of(keys, &options, place, changes, page) {
-                        Err(Unfit::TooMuch) if page < left => Ok(page),
-                        bytes => bytes,
-                    }
+                    self.bytes_of(keys, &all, 0, changes, left)
                 }
                 TransactionOperation::Range { keys, options } => {
                     self.bytes_of(keys, options, place, changes, left)
                 }
+                // The plan has counted all other reads.
                 _ => continue,
             };
-            match bytes {
-                Ok(bytes) => left = left.saturating_sub(bytes),
-                Err(why) => return Err((path.of[place], why)),
-            }
+            bytes.and_then(|bytes| budget.take_all(bytes)).map_err(|why| (path.of[place], why))?;
         }
         Ok(())
     }

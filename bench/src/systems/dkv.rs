@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dkv_api::{Client, Condition, Error, NodeState, ReadOptions, Role, ScanOptions};
+use dkv_api::{
+    Client, Compare, Condition, Error, KeyRange, NetworkView, NodeState, ReadOptions, Role,
+    ScanOptions, Transaction, TransactionOperation, WatchEvent, WatchOptions,
+};
 use dkv_base::number::whole_number;
 use futures::future::BoxFuture;
+use futures::stream::StreamExt;
 use serde_json::json;
 
 use super::{
-    Answer, Driver, Leader, Processes, Purpose, START_EVERY, START_TIMEOUT, Setup, System,
+    Answer, Changes, Driver, Leader, Processes, Purpose, START_EVERY, START_TIMEOUT, Setup, System,
 };
-use crate::workload::Operation;
+use crate::workload::{self, Operation};
 
 /// Bounds of a network's settings.
 pub(crate) const SHARDS_MAX: u32 = 1024;
@@ -170,8 +174,33 @@ impl System for Dkv {
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Driver>>, String>> {
         Box::pin(async move {
             let client = self.client().await?;
-            let driver = || Arc::new(DkvDriver { client: client.clone() }) as Arc<dyn Driver>;
+            let view = Arc::new(client.view().await.map_err(|error| error.to_string())?);
+            let driver = || {
+                let (client, view) = (client.clone(), Arc::clone(&view));
+                Arc::new(DkvDriver { client, view }) as Arc<dyn Driver>
+            };
             Ok((0..clients).map(|_| driver()).collect())
+        })
+    }
+
+    fn watches(&self, count: usize) -> BoxFuture<'_, Result<Vec<Changes>, String>> {
+        Box::pin(async move {
+            let client = self.client().await?;
+            let mut watches = Vec::new();
+            for _ in 0..count {
+                let keys = KeyRange::Prefix("key-".into());
+                let watch = client.watch(keys, WatchOptions::default()).await;
+                let watch = watch.map_err(|error| error.to_string())?;
+                let values = watch.filter_map(|event| async {
+                    match event {
+                        Ok(WatchEvent::Change(change)) => change.value.map(Ok),
+                        Ok(_) => None,
+                        Err(error) => Some(Err(error.to_string())),
+                    }
+                });
+                watches.push(values.boxed());
+            }
+            Ok(watches)
         })
     }
 
@@ -215,9 +244,22 @@ impl System for Dkv {
 
 struct DkvDriver {
     client: Client,
+    view: Arc<NetworkView>,
 }
 
 impl DkvDriver {
+    /// Returns the keys of a transaction. If no key is where the second one should be, it is the
+    /// next one.
+    fn pair(&self, first: u64, records: u64, across: bool) -> [String; 2] {
+        let keyspace = self.client.keyspace_id();
+        let shard_of = |key: &str| self.view.shard_of(keyspace, key.as_bytes());
+        let shard = |key: &str| shard_of(key).map(|shard| shard.group);
+        let one = workload::key(first);
+        let mut others = (1..records).map(|step| workload::key((first + step) % records));
+        let fitting = others.find(|other| (shard(other) != shard(&one)) == across);
+        [one, fitting.unwrap_or_else(|| workload::key((first + 1) % records))]
+    }
+
     async fn operate(&self, operation: Operation) -> Result<Answer, Error> {
         match operation {
             Operation::Put { key, value } => {
@@ -242,6 +284,16 @@ impl DkvDriver {
                     found = true;
                 }
                 return Ok(if found { Answer::Done } else { Answer::Missing });
+            }
+            Operation::Transaction { first, records, across, value } => {
+                let keys = self.pair(first, records, across);
+                let mut transaction = Transaction::new();
+                for key in &keys {
+                    let put = TransactionOperation::put(key, value.clone());
+                    transaction = transaction.when(Compare::exists(key)).then(put);
+                }
+                let done = self.client.transact(transaction).await?;
+                return Ok(if done.succeeded { Answer::Done } else { Answer::Missing });
             }
         }
         Ok(Answer::Done)

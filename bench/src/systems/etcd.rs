@@ -10,14 +10,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KvClient, Txn, TxnOp,
+    WatchOptions,
 };
 use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
-use crate::workload::Operation;
+use super::{Answer, Changes, Driver, Leader, Processes, Purpose, Setup, System, program, until};
+use crate::workload::{self, Operation};
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Connections that clients share.
@@ -125,6 +128,40 @@ impl System for Etcd {
         })
     }
 
+    fn watches(&self, count: usize) -> BoxFuture<'_, Result<Vec<Changes>, String>> {
+        Box::pin(async move {
+            let (leader, _) = self.status().await?;
+            let connect = || Client::connect([self.endpoint(leader)], None);
+            let mut channels = Vec::new();
+            for _ in 0..count.min(CHANNELS) {
+                channels.push(connect().await.map_err(|error| error.to_string())?);
+            }
+            let mut watches = Vec::new();
+            for number in 0..count {
+                let mut client = channels[number % channels.len()].watch_client();
+                let options = WatchOptions::new().with_prefix();
+                let watch = client.watch("key-", Some(options)).await;
+                let mut watch = watch.map_err(|error| error.to_string())?;
+                // The first response says that the watch has begun.
+                let begun = watch.next().await.ok_or("the watch ended")?;
+                begun.map_err(|error| error.to_string())?;
+                let values = watch.flat_map(|response| {
+                    let values: Vec<Result<Bytes, String>> = match &response {
+                        Ok(response) => {
+                            let events = response.events().iter();
+                            let kvs = events.filter_map(|event| event.kv());
+                            kvs.map(|kv| Ok(Bytes::copy_from_slice(kv.value()))).collect()
+                        }
+                        Err(error) => vec![Err(error.to_string())],
+                    };
+                    stream::iter(values)
+                });
+                watches.push(values.boxed());
+            }
+            Ok(watches)
+        })
+    }
+
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
         Box::pin(async move {
             let (index, _) = until(&self.processes, || self.status()).await?;
@@ -206,6 +243,15 @@ impl EtcdDriver {
                     return Ok(Answer::Conflict);
                 }
                 true
+            }
+            Operation::Transaction { first, records, value, .. } => {
+                let keys = [workload::key(first), workload::key((first + 1) % records)];
+                let exist = keys
+                    .each_ref()
+                    .map(|key| Compare::version(key.as_str(), CompareOp::Greater, 0));
+                let puts = keys.map(|key| TxnOp::put(key, value.to_vec(), None));
+                let txn = Txn::new().when(exist).and_then(puts);
+                direct.txn(txn).await?.succeeded()
             }
         };
         Ok(if found { Answer::Done } else { Answer::Missing })

@@ -17,9 +17,10 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::kv::{Config, Store, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::stream::{ClusterInfo, LastRawMessageErrorKind, StorageType};
 use futures::future::BoxFuture;
+use futures::stream::StreamExt;
 
 use super::processes::free_ports;
-use super::{Answer, Driver, Leader, Processes, Purpose, Setup, System, program, until};
+use super::{Answer, Changes, Driver, Leader, Processes, Purpose, Setup, System, program, until};
 use crate::workload::Operation;
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -144,6 +145,27 @@ impl System for Nats {
         })
     }
 
+    fn watches(&self, count: usize) -> BoxFuture<'_, Result<Vec<Changes>, String>> {
+        Box::pin(async move {
+            let leader = until(&self.processes, || self.leading()).await?;
+            let leader = self.addresses()[leader].clone();
+            let mut stores = Vec::new();
+            for _ in 0..count.min(CONNECTIONS) {
+                stores.push(self.store(vec![leader.clone()], REQUEST_TIMEOUT).await?);
+            }
+            let mut watches = Vec::new();
+            for number in 0..count {
+                // NATS's wildcards end at dots, and keys have none: this is all of them.
+                let watch = stores[number % stores.len()].watch_all().await;
+                let watch = watch.map_err(|error| error.to_string())?;
+                let values = watch
+                    .map(|entry| entry.map(|entry| entry.value).map_err(|error| error.to_string()));
+                watches.push(values.boxed());
+            }
+            Ok(watches)
+        })
+    }
+
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
         Box::pin(async move {
             let index = until(&self.processes, || self.leading()).await?;
@@ -216,6 +238,7 @@ impl NatsDriver {
                 }
             }
             Operation::Scan { .. } => return Err("no scans".into()),
+            Operation::Transaction { .. } => return Err("no transactions".into()),
         }
         Ok(Answer::Done)
     }

@@ -140,6 +140,7 @@ impl ValkeyDriver {
                 set.query_async::<()>(&mut connection).await.map_err(failed)?;
             }
             Operation::Scan { .. } => return Err("no ordered keys".into()),
+            Operation::Transaction { .. } => return Err("no transactions that are measured".into()),
         }
         Ok(Answer::Done)
     }

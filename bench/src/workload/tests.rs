@@ -14,6 +14,7 @@ fn kind(operation: &Operation) -> &'static str {
         Operation::EventualGet { .. } => "eventual",
         Operation::Scan { .. } => "scan",
         Operation::ReadModifyWrite { .. } => "rmw",
+        Operation::Transaction { .. } => "txn",
     }
 }
 
@@ -24,6 +25,7 @@ fn name(operation: &Operation) -> String {
         | Operation::EventualGet { key }
         | Operation::Scan { key, .. }
         | Operation::ReadModifyWrite { key, .. } => key.clone(),
+        Operation::Transaction { first, .. } => key(*first),
     }
 }
 
@@ -35,7 +37,7 @@ fn the_same_seed_gives_the_same_operations_and_another_client_others() {
 
 #[test]
 fn shares_are_those_of_the_mix() {
-    let expected: [(Work, &[(&str, f64)]); 9] = [
+    let expected: [(Work, &[(&str, f64)]); 11] = [
         (Work::Put, &[("put", 1.0)]),
         (Work::Get, &[("get", 1.0)]),
         (Work::EventualGet, &[("eventual", 1.0)]),
@@ -45,6 +47,8 @@ fn shares_are_those_of_the_mix() {
         (Work::YcsbD, &[("get", 0.95), ("put", 0.05)]),
         (Work::YcsbE, &[("put", 0.05), ("scan", 0.95)]),
         (Work::YcsbF, &[("get", 0.5), ("rmw", 0.5)]),
+        (Work::Txn, &[("txn", 1.0)]),
+        (Work::TxnAcross, &[("txn", 1.0)]),
     ];
     for (work, shares) in expected {
         let mut counts = BTreeMap::new();

@@ -24,6 +24,10 @@ pub struct Transaction {
     /// Shards and the revision of its writes in each, where the store tells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<(u32, u64)>,
+    /// Whether it only reads, at a moment between its start and its end for which the order in time
+    /// of other transactions does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshot: bool,
 }
 
 /// The outcome of a transaction.

@@ -46,23 +46,27 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Builds the graph. Adds two writes of one revision to the findings.
+    /// Builds the graph without snapshots. Adds two writes of one revision to the findings.
     pub(super) fn new(
         transactions: &[Transaction],
         lists: &Lists<'_>,
         findings: &mut Vec<Finding>,
     ) -> Self {
-        let mut builder = Builder { nodes: transactions.len(), edges: Vec::new() };
-        for (number, key) in lists.keys.iter().enumerate() {
-            for (place, segment) in key.segments.iter().enumerate() {
-                builder.segment(segment, number as u32);
-                if place == 0 {
-                    builder.unseen(segment, &key.unseen, number as u32);
-                }
-            }
-        }
-        builder.real_time(transactions, lists);
+        let mut builder = Builder::new(transactions);
+        builder.skipped = transactions.iter().map(|transaction| transaction.snapshot).collect();
+        builder.lists(lists);
+        builder.real_time(transactions, lists, |_| true, |_| true);
         builder.revisions(transactions, lists, findings);
+        builder.build(transactions.len())
+    }
+
+    /// Builds the graph with snapshots, and with no other order than that before and after them.
+    pub(super) fn of_snapshots(transactions: &[Transaction], lists: &Lists<'_>) -> Self {
+        let mut builder = Builder::new(transactions);
+        builder.lists(lists);
+        let is_snapshot = |place: usize| transactions[place].snapshot;
+        builder.real_time(transactions, lists, |_| true, is_snapshot);
+        builder.real_time(transactions, lists, is_snapshot, |_| true);
         builder.build(transactions.len())
     }
 
@@ -77,14 +81,33 @@ impl Graph {
     }
 }
 
+#[derive(Default)]
 struct Builder {
     nodes: usize,
     edges: Vec<(u32, Edge)>,
+    /// The transactions that have no edges; the others may be missing at the end.
+    skipped: Vec<bool>,
 }
 
 impl Builder {
+    fn new(transactions: &[Transaction]) -> Self {
+        Self { nodes: transactions.len(), ..Self::default() }
+    }
+
+    fn lists(&mut self, lists: &Lists<'_>) {
+        for (number, key) in lists.keys.iter().enumerate() {
+            for (place, segment) in key.segments.iter().enumerate() {
+                self.segment(segment, number as u32);
+                if place == 0 {
+                    self.unseen(segment, &key.unseen, number as u32);
+                }
+            }
+        }
+    }
+
     fn edge(&mut self, from: usize, to: usize, kind: u8, key: u32) {
-        if from != to {
+        let is_skipped = |node: usize| self.skipped.get(node) == Some(&true);
+        if from != to && !is_skipped(from) && !is_skipped(to) {
             self.edges.push((from as u32, Edge { to: to as u32, kind, key }));
         }
     }
@@ -155,7 +178,14 @@ impl Builder {
         }
     }
 
-    fn real_time(&mut self, transactions: &[Transaction], lists: &Lists<'_>) {
+    /// Leads from the answers of some transactions to those of others that began later.
+    fn real_time(
+        &mut self,
+        transactions: &[Transaction],
+        lists: &Lists<'_>,
+        from: impl Fn(usize) -> bool,
+        to: impl Fn(usize) -> bool,
+    ) {
         let done = |place: &usize| is_done(&transactions[*place], lists.observed[*place]);
         let all: Vec<usize> = (0..transactions.len()).filter(done).collect();
         let ended = |place: &usize| {
@@ -163,10 +193,12 @@ impl Builder {
             let is_known = transaction.result != crate::history::Fate::Unknown;
             transaction.end_ns.filter(|_| is_known).map(|end_ns| (end_ns, *place))
         };
-        let mut answers: Vec<(u64, usize)> = all.iter().filter_map(ended).collect();
+        let mut answers: Vec<(u64, usize)> =
+            all.iter().filter(|place| from(**place)).filter_map(ended).collect();
         answers.sort_unstable();
+        let starts = all.iter().filter(|place| to(**place));
         let mut starts: Vec<(u64, usize)> =
-            all.iter().map(|place| (transactions[*place].start_ns, *place)).collect();
+            starts.map(|place| (transactions[*place].start_ns, *place)).collect();
         starts.sort_unstable();
         let (mut answers, mut last) = (answers.into_iter().peekable(), None);
         for (start_ns, begun) in starts {

@@ -4,7 +4,8 @@ use crate::finding::Kind;
 mod twin;
 
 /// A transaction in a line: `client start end result: op, op, …`. Operations are `a key element`,
-/// `p key element`, `r key element …` and `r key ?`; an end of `-` stands for none.
+/// `p key element`, `r key element …` and `r key ?`; an end of `-` stands for none. The result of a
+/// snapshot is `snapshot`.
 fn transaction(line: &str) -> Transaction {
     let (head, ops) = line.split_once(": ").unwrap();
     let head: Vec<&str> = head.split_whitespace().collect();
@@ -24,12 +25,13 @@ fn transaction(line: &str) -> Transaction {
         start_ns: start.parse().unwrap(),
         end_ns: end.parse().ok(),
         result: match result {
-            "ok" => Fate::Ok,
+            "ok" | "snapshot" => Fate::Ok,
             "failed" => Fate::Failed,
             _ => Fate::Unknown,
         },
         ops: ops.split(", ").map(op).collect(),
         revisions: Default::default(),
+        snapshot: result == "snapshot",
     }
 }
 
@@ -256,10 +258,37 @@ fn a_hundred_thousand_transactions_take_seconds() {
             result: Fate::Ok,
             ops: vec![read, append],
             revisions: Default::default(),
+            snapshot: false,
         });
     }
     let begun = std::time::Instant::now();
     assert_eq!(check(&all), []);
     // In a debug build on a busy machine.
     assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_snapshot_is_of_one_moment_between_its_start_and_its_end() {
+    let apart =
+        |what: &str| format!("1 10 20 ok: a x 1\n 2 30 40 ok: a y 1\n 3 0 50 {what}: r x, r y 1");
+    assert_eq!(anomalies(&apart("ok")), [Anomaly::StrictGSingle]);
+    // Both were written while it was taken, and no transaction tells which of them came first.
+    assert_eq!(anomalies(&apart("snapshot")), []);
+    let told = format!("{}\n 4 21 29 ok: r x 1, r y", apart("snapshot"));
+    assert_eq!(anomalies(&told), [Anomaly::G2]);
+    let half = "1 10 20 ok: a x 1, a y 1\n 2 0 50 snapshot: r x, r y 1";
+    assert_eq!(anomalies(half), [Anomaly::GSingle]);
+    let two = "
+        1 0 90 ok: a x 1
+        2 0 90 ok: a y 1
+        3 0 90 snapshot: r x 1, r y
+        4 0 90 snapshot: r x, r y 1
+    ";
+    assert_eq!(anomalies(two), [Anomaly::G2]);
+    let late = "1 10 20 ok: a x 1\n 2 30 40 snapshot: r x\n 3 50 60 ok: r x 1";
+    assert_eq!(anomalies(late), [Anomaly::StrictGSingle]);
+    let early = "1 10 20 snapshot: r x 1\n 2 30 40 ok: a x 1";
+    assert_eq!(anomalies(early), [Anomaly::StrictG1c]);
+    let again = "1 0 99 ok: a x 1\n 2 10 20 snapshot: r x 1\n 3 30 40 snapshot: r x";
+    assert_eq!(anomalies(again), [Anomaly::StrictGSingle]);
 }

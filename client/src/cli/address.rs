@@ -31,7 +31,8 @@ pub(super) fn is_command(first: &[u8]) -> bool {
 pub(super) fn before_alone(arguments: &[OsString]) -> Option<clap::Error> {
     let [_, first, second, ..] = arguments else { return None };
     let (first, second) = (first.to_str()?, second.to_str()?);
-    let alone = matches!(second, "server" | "node" | "local" | "rehearse" | "completions");
+    let alone =
+        matches!(second, "server" | "node" | "local" | "rehearse" | "completions" | "manual");
     if !alone || first.starts_with('-') || is_command(first.as_bytes()) || addresses(first).is_err()
     {
         return None;

@@ -97,6 +97,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "node",
         "gateway",
         "completions",
+        "manual",
         "help",
         "create",
         "list",

@@ -13,8 +13,18 @@ use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
 
 /// Subcommands that run processes or only print something, and so are not commands on a network.
-const WITHOUT_NETWORK: &[&str] =
-    &["local", "lock", "drill", "rehearse", "server", "node", "gateway", "completions", "help"];
+const WITHOUT_NETWORK: &[&str] = &[
+    "local",
+    "lock",
+    "drill",
+    "rehearse",
+    "server",
+    "node",
+    "gateway",
+    "completions",
+    "manual",
+    "help",
+];
 
 /// Returns whether a word is a subcommand that acts on a network.
 pub(crate) fn is_network_word(name: &str) -> bool {
@@ -145,7 +155,11 @@ impl Subcommand {
             Self::Drill(args) => Some(args.connect.clone()),
             Self::Rehearse(args) => Some(args.connect.clone()),
             Self::Gateway(args) => Some(args.connect.clone()),
-            Self::Server(_) | Self::Node(_) | Self::Completions { .. } | Self::Help { .. } => None,
+            Self::Server(_)
+            | Self::Node(_)
+            | Self::Completions { .. }
+            | Self::Manual { .. }
+            | Self::Help { .. } => None,
         }
     }
 
@@ -228,6 +242,7 @@ impl Subcommand {
             | Self::Node(_)
             | Self::Gateway(_)
             | Self::Completions { .. }
+            | Self::Manual { .. }
             | Self::Help { .. } => false,
         }
     }

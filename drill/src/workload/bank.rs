@@ -186,8 +186,15 @@ impl Worker {
         }
         let end_ns = Some(self.state.now_ns()).filter(|_| result != Fate::Unknown);
         let client = self.number;
-        let transaction =
-            dkv_check::Transaction { client, start_ns, end_ns, result, ops, revisions };
+        let transaction = dkv_check::Transaction {
+            client,
+            start_ns,
+            end_ns,
+            result,
+            ops,
+            revisions,
+            snapshot: false,
+        };
         self.state.recorder.add_transaction(transaction);
         done.ok()
     }

@@ -42,6 +42,7 @@ impl Node {
             connections: &self.connections,
             config: &self.replicas.config,
             log_bytes_max: self.settings().log_bytes_max,
+            value_bytes_max: self.settings().value_bytes_max,
             failure: &self.tasks.failure,
         };
         let group = Arc::new(opener.open(id).await?);

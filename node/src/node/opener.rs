@@ -24,6 +24,7 @@ pub(super) struct GroupOpener<'a> {
     pub(super) connections: &'a Connections,
     pub(super) config: &'a Arc<raft::Config>,
     pub(super) log_bytes_max: u64,
+    pub(super) value_bytes_max: u64,
     pub(super) failure: &'a Failure,
 }
 
@@ -73,6 +74,7 @@ impl GroupOpener<'_> {
             peers: self.connections.peers.clone(),
             heartbeats: self.connections.heartbeats.clone(),
             log_bytes_max: self.log_bytes_max,
+            value_bytes_max: self.value_bytes_max,
             failure: self.failure.clone(),
         });
         Ok(started.await?)

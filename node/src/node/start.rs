@@ -56,6 +56,7 @@ impl Node {
             connections: &connections,
             config: &config,
             log_bytes_max: settings.log_bytes_max,
+            value_bytes_max: settings.value_bytes_max,
             failure: &failure,
         };
         let held_before = store.wal.groups().into_iter().filter(|id| id.is_shard());

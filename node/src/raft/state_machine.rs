@@ -466,10 +466,6 @@ impl StateMachineHandle {
         self.shared.stamps.last()
     }
 
-    fn note_clock(&self, clock_ms: u64) {
-        lock(&self.shared.clock).observe(clock_ms, self.shared.began.elapsed());
-    }
-
     fn note_freshness(&self) {
         let applied = self.shared.applied.get();
         lock(&self.shared.staleness).applied(applied);
@@ -529,7 +525,7 @@ impl RaftStateMachine<Types> for StateMachine {
         };
         let (state, position) = arrived.switch().await?;
         debug_assert_eq!(position.applied, meta.last_log_id);
-        self.handle.note_clock(state.clock_ms());
+        self.handle.note_clock(position.applied, state.clock_ms());
         self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
         drop(OffThread::new(old));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dkv_base::id::{NodeId, Term};
 
+use super::status;
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
@@ -86,6 +87,17 @@ impl Proposer {
                 Some(confirmed.elapsed().as_millis() as u64)
             }
             _ => self.state_machine.staleness_ms(),
+        }
+    }
+
+    /// Returns the time by the shard's clock for a batch made now.
+    ///
+    /// Unless this replica leads and has applied everything before its term, that is the time of
+    /// the last entry: its own reading may be ahead of the clock of the last primary.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        match status::leading(&MetricsWatch::of(&self.raft).borrow()) {
+            Some(_) => self.state_machine.clock_ms(),
+            None => self.state_machine.applied_clock_ms(),
         }
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct Brakes {
     pub(crate) log: GroupLog,
     /// Limit on the size of that log, in bytes.
     pub(crate) log_bytes_max: u64,
+    /// Limit on the length of a value, in bytes.
+    pub(crate) value_bytes_max: u64,
 }
 
 impl Brakes {
@@ -78,6 +80,12 @@ impl Brakes {
     /// the next one do not count: nothing can remove them, and there is room left for them.
     fn log_is_full(&self) -> bool {
         self.log.bytes_held() >= self.log_bytes_max / 8 * 7
+    }
+
+    /// Returns whether so much waits for a checkpoint that it must be written first. The log does
+    /// not tell: a short command can make a long value out of others.
+    fn memory_is_full(&self, changed_bytes: usize) -> bool {
+        changed_bytes as u64 >= self.log_bytes_max
     }
 }
 
@@ -115,13 +123,15 @@ pub(crate) async fn run(
             if turn != NextStart::Now {
                 break;
             }
-            log_full = brakes.log_is_full();
+            let state_machine = proposer.state_machine();
+            log_full = brakes.log_is_full() || brakes.memory_is_full(state_machine.changed_bytes());
             if log_full {
                 break;
             }
             let state_machine = proposer.state_machine();
-            let (time_ms, stamp) = (state_machine.clock_ms(), state_machine.stamp());
-            let Some((batch, writes)) = next_batch(&mut waiting, time_ms, stamp) else { break };
+            let (time_ms, stamp) = (proposer.clock_ms(), state_machine.stamp());
+            let batch = BatchBuilder::with_limit(time_ms, stamp, brakes.value_bytes_max);
+            let Some((batch, writes)) = next_batch(&mut waiting, batch) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();
             backlog.begin(begun);
@@ -197,7 +207,9 @@ fn refuse_expired(waiting: &mut VecDeque<PendingWrite>, log_full: bool) {
 }
 
 fn not_shortened() -> Refusal {
-    Refusal::Unavailable("the log of the primary is full and was not shortened in time".into())
+    Refusal::Unavailable(
+        "the log of the primary is full, or its checkpoint is late, for too long".into(),
+    )
 }
 
 fn expired() -> Refusal {
@@ -205,14 +217,12 @@ fn expired() -> Refusal {
 }
 
 /// Takes the commands that fit into one batch off the front of the queue, and refuses those that
-/// have waited too long. `time_ms` is the time on the shard's clock, `stamp` that on the network's.
+/// have waited too long.
 fn next_batch(
     waiting: &mut VecDeque<PendingWrite>,
-    time_ms: u64,
-    stamp: Stamp,
+    mut batch: BatchBuilder,
 ) -> Option<(Bytes, Vec<PendingWrite>)> {
     let now = Instant::now();
-    let mut batch = BatchBuilder::new(time_ms, stamp);
     let mut writes = Vec::new();
     while let Some(write) = waiting.front() {
         if !batch.takes(write.command.len()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Stamp, Term};
-use dkv_state::{check_key, check_lease};
+use dkv_state::{ShardState, check_key, check_lease};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
@@ -146,9 +146,10 @@ pub(super) fn cut(context: &RequestContext<'_>, shard: GroupId, moment: Stamp, r
                 let receipt = Receipt { revision: cut.revision, stamp: moment, ..receipt };
                 Ok(Answer::Cut(receipt, cut))
             }
-            Ok(Ok(None)) => Err(Refusal::Unavailable(
-                "the shard has written too much since that moment; take a later one".into(),
-            )),
+            // It has written too much since that moment; a later one will do.
+            Ok(Ok(None)) => Err(Refusal::Compacted {
+                floor: cutting.state_machine().with_shard(ShardState::floor).unwrap_or_default(),
+            }),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Refusal::Unavailable("no quorum took it before its deadline".into())),
         });

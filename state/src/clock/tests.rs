@@ -1,4 +1,4 @@
-use dkv_base::id::{Serial, SessionId, Stamp};
+use dkv_base::id::{Serial, SessionId, Stamp, Term};
 use dkv_wire::message::{Command, Condition, Operation, Write};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -26,17 +26,37 @@ fn it_goes_on_from_the_state_by_what_was_measured() {
 #[test]
 fn stamps_that_come_late_do_not_slow_it() {
     let mut clock = LogClock::new(0, ms(0));
-    clock.observe(100, ms(40));
+    clock.observe(TERM, 0, ms(0));
+    clock.observe(TERM, 100, ms(40));
     assert_eq!(clock.now_ms(ms(40)), 100);
     // This entry took longer to arrive.
-    clock.observe(110, ms(90));
+    clock.observe(TERM, 110, ms(90));
     assert_eq!(clock.now_ms(ms(90)), 150);
     // This entry took less time to arrive.
-    clock.observe(200, ms(120));
+    clock.observe(TERM, 200, ms(120));
     assert_eq!(clock.now_ms(ms(130)), 210);
 }
 
+/// A primary that has started again lags by the time for which it was down.
+#[test]
+fn the_next_primary_does_not_count_what_this_one_has_left_out() {
+    let mut follower = LogClock::new(0, ms(0));
+    follower.observe(Term(1), 1000, ms(1000));
+    // The new primary does not know that 600 ms have passed.
+    let primary = LogClock::new(1000, ms(1600));
+    assert_eq!(follower.now_ms(ms(1700)), 1700);
+    follower.observe(Term(2), primary.now_ms(ms(1700)), ms(1710));
+    let deadline = primary.now_ms(ms(1700)) + 500;
+    assert!(follower.now_ms(ms(1700 + 499)) < deadline, "its key would end early");
+    assert_eq!(follower.now_ms(ms(1710 + 500)), deadline);
+    // What comes late from an earlier term sets nothing back.
+    follower.observe(Term(1), 1001, ms(1720));
+    assert_eq!(follower.now_ms(ms(1720)), 1110);
+}
+
 const SESSION_LIFE: Duration = Duration::from_millis(SESSION_LIFE_MS);
+
+const TERM: Term = Term(7);
 
 /// A shard, its primary's clock, and a client with one session.
 struct Shard {
@@ -60,7 +80,7 @@ impl Shard {
         let mut batch = BatchBuilder::new(stamp_ms, Stamp(1));
         batch.push(&dkv_wire::codec::encode_vec(command));
         let results = self.state.apply(&batch.finish()).unwrap();
-        self.clock.observe(self.state.clock_ms(), self.now);
+        self.clock.observe(TERM, self.state.clock_ms(), self.now);
         results.into_iter().next().unwrap()
     }
 
@@ -118,7 +138,7 @@ fn a_new_primary_goes_on_where_the_old_one_was() {
     shard.open(session(2));
     // The new primary applied the same entries, a little later, by a clock with another origin.
     let mut other = LogClock::new(0, ms(3));
-    other.observe(shard.state.clock_ms(), ms(500));
+    other.observe(TERM, shard.state.clock_ms(), ms(500));
     shard.clock = other;
     shard.now = ms(500) + SESSION_LIFE / 2 + ms(1);
     assert_eq!(shard.write(session(1)), CommandResult::SessionExpired);
@@ -126,6 +146,30 @@ fn a_new_primary_goes_on_where_the_old_one_was() {
 }
 
 proptest! {
+    /// Whoever leads, the others are never ahead of it.
+    #[test]
+    fn nobody_is_ahead_of_the_primary(
+        steps in prop::collection::vec((0..4_usize, 0..500_u64, 0..300_u64), 1..60),
+    ) {
+        let mut clocks = [LogClock::new(0, ms(0)); 3];
+        let (mut now, mut term, mut leader) = (0, 1, 0);
+        for (next, pause, delay) in steps {
+            now += pause;
+            if let Some(clock) = clocks.get_mut(next) {
+                // One of them starts again, and knows what is in the log; or it is elected.
+                match pause % 2 {
+                    0 if next != leader => *clock = LogClock::new(clock.known_ms, ms(now)),
+                    _ => (leader, term) = (next, term + 1),
+                }
+            }
+            let stamp = clocks[leader].now_ms(ms(now));
+            now += delay;
+            clocks.iter_mut().for_each(|clock| clock.observe(Term(term), stamp, ms(now)));
+            let first = clocks[leader].now_ms(ms(now));
+            prop_assert!(clocks.iter().all(|clock| clock.now_ms(ms(now)) <= first));
+        }
+    }
+
     /// The estimate lies between the replica's own reading and the log, whatever the delays: it
     /// never goes back, and is never behind the last stamp or ahead of the primary.
     #[test]
@@ -134,13 +178,14 @@ proptest! {
     ) {
         let primary = LogClock::new(10_000, ms(0));
         let mut follower = LogClock::new(10_000, ms(0));
+        follower.observe(TERM, 10_000, ms(0));
         let (mut made, mut seen, mut before) = (0, 0, 0);
         for (pause, delay) in steps {
             made += pause;
             let stamp = primary.now_ms(ms(made));
             // Entries are applied in order.
             seen = seen.max(made + delay);
-            follower.observe(stamp, ms(seen));
+            follower.observe(TERM, stamp, ms(seen));
             let now = follower.now_ms(ms(seen));
             prop_assert!(now >= stamp && now >= before);
             prop_assert!(now <= primary.now_ms(ms(seen)));

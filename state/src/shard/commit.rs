@@ -13,11 +13,12 @@ use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::{
     AttemptId, Command, Commitment, Decide, Decision, Keys, PartReceipt, Prepare, Resolution,
-    Transaction, TransactionOperation, WriteAttached,
+    Transaction, TransactionOperation, Unfit, WriteAttached,
 };
 
 use super::ShardState;
-use super::transactions::{MissingValue, Needed};
+use super::budget::Budget;
+use super::transactions::{MissingValue, Needed, Supply};
 use crate::attempt_rows::Record;
 use crate::attempts::Locking;
 use crate::command::transaction::{validate, validate_part};
@@ -186,7 +187,7 @@ impl ShardState {
     pub(super) fn prepare(
         &mut self,
         prepare: &Prepare<'_>,
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<CommandResult, MissingValue> {
         let Prepare { id, over, after, body, .. } = *prepare;
         let (session, serial) = (id.session, id.serial);
@@ -224,9 +225,11 @@ impl ShardState {
             }
         }
         let Some(transaction) = validate_part(body) else { return Ok(CommandResult::Invalid) };
-        let holds = self.holds_all(&transaction.compares, needed)?;
-        let then = self.foreseen(&transaction.then, needed)?;
-        let otherwise = self.foreseen(&transaction.otherwise, needed)?;
+        let judged =
+            self.holds_all(&transaction.compares, supply.needed, &mut Budget::default())?;
+        let (holds, too_much) = (judged.unwrap_or_default(), judged.err());
+        let then = self.foreseen(&transaction.then, too_much, supply)?;
+        let otherwise = self.foreseen(&transaction.otherwise, too_much, supply)?;
         if let Some(earlier) = fence {
             // No attempt is decided once there is a later one.
             self.fence(earlier);
@@ -254,9 +257,13 @@ impl ShardState {
     fn foreseen(
         &self,
         operations: &[TransactionOperation<'_>],
-        needed: &Needed,
+        unfit: Option<Unfit>,
+        supply: Supply<'_>,
     ) -> Result<Foreseen, MissingValue> {
-        Ok(match self.planned(operations, needed)? {
+        if let Some(why) = unfit {
+            return Ok(Foreseen { unfit: Some((0, why)), changes: false });
+        }
+        Ok(match self.planned(operations, supply)? {
             Ok(changes) => Foreseen { unfit: None, changes: self.is_changed_by(&changes) },
             Err(unfit) => Foreseen { unfit: Some(unfit), changes: false },
         })
@@ -346,7 +353,8 @@ impl ShardState {
         let Some(part) = self.attempts.parts().get(&id).cloned() else { return Ok(None) };
         let planned = match validate_part(&part.body) {
             Some(Transaction { then, otherwise, .. }) => {
-                self.planned(if succeeded { &then } else { &otherwise }, needed)?.ok()
+                let operations = if succeeded { &then } else { &otherwise };
+                self.planned(operations, Supply::of(needed))?.ok()
             }
             None => None,
         };

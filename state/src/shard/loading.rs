@@ -37,8 +37,8 @@ impl ShardState {
             let (key, slot) = keys.get_key_value(key)?;
             Some((Arc::clone(key), slot.origin.revision))
         };
-        let all = keys.iter().map(|(key, slot)| (key, slot.origin.revision));
-        self.history.finish_load(meta.floor, meta.swept, newest, all)
+        let all = keys.iter().map(|(key, slot)| (key, slot.origin));
+        self.history.finish_load(meta.floor, meta.swept, meta.stamp, newest, all)
     }
 }
 

@@ -5,10 +5,11 @@
 //! outcome, so that the results of a transaction can be told again without its compares.
 
 use dkv_base::id::{LeaseId, Revision, Stamp};
-use dkv_wire::message::{Compare, Relation, Test, Transaction, TransactionOperation};
+use dkv_wire::message::{Compare, Relation, Test, Transaction, TransactionOperation, Unfit};
 
 use super::ShardState;
-use super::transactions::{MissingValue, Needed, value_of};
+use super::budget::Budget;
+use super::transactions::{MissingValue, Needed, needs_values, value_bytes, value_of};
 use crate::rows::Origin;
 
 /// One step on the way through a transaction.
@@ -28,7 +29,7 @@ pub(crate) enum Step<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Path<'a> {
     pub(crate) steps: Vec<Step<'a>>,
-    /// Of each step, the operation of the outermost list that it belongs to.
+    /// The operation of the outermost list that each step belongs to.
     pub(crate) of: Vec<u32>,
     /// Which nested transactions succeeded, from the lowest bit on.
     pub(crate) taken: u64,
@@ -37,10 +38,11 @@ pub(crate) struct Path<'a> {
 
 impl<'a> Path<'a> {
     /// Returns the way through a list of operations. `choose` judges the compares of the nested
-    /// transactions, in the order in which these are executed; it is told the number of each.
+    /// transactions, in the order in which these are executed; it gets the place of the
+    /// outermost operation that each belongs to, and its number.
     pub(crate) fn through<E>(
         operations: &[TransactionOperation<'a>],
-        choose: &mut impl FnMut(u32, &[Compare<'a>]) -> Result<bool, E>,
+        choose: &mut impl FnMut(u32, u32, &[Compare<'a>]) -> Result<bool, E>,
     ) -> Result<Self, E> {
         let mut path = Self { steps: Vec::with_capacity(operations.len()), ..Self::default() };
         for (index, operation) in operations.iter().enumerate() {
@@ -53,7 +55,7 @@ impl<'a> Path<'a> {
         &mut self,
         operation: &TransactionOperation<'a>,
         of: u32,
-        choose: &mut impl FnMut(u32, &[Compare<'a>]) -> Result<bool, E>,
+        choose: &mut impl FnMut(u32, u32, &[Compare<'a>]) -> Result<bool, E>,
     ) -> Result<(), E> {
         self.of.push(of);
         let TransactionOperation::Nested(body) = operation else {
@@ -65,7 +67,7 @@ impl<'a> Path<'a> {
         // It was decoded when the whole was validated.
         let Transaction { compares, then, otherwise } =
             Transaction::decode(body).unwrap_or_default();
-        let succeeded = choose(number, &compares)?;
+        let succeeded = choose(of, number, &compares)?;
         self.taken |= u64::from(succeeded) << number.min(63);
         let place = self.steps.len();
         self.steps.push(Step::Nested { succeeded, steps: 0 });
@@ -87,36 +89,61 @@ impl<'a> Path<'a> {
 }
 
 impl ShardState {
-    /// Returns the way through a list of operations in this state.
+    /// Returns the way through a list of operations in this state, or the operation whose compares
+    /// need too much.
     pub(super) fn path<'a>(
         &self,
         operations: &[TransactionOperation<'a>],
         needed: &Needed,
-    ) -> Result<Path<'a>, MissingValue> {
-        Path::through(operations, &mut |_, compares| self.holds_all(compares, needed))
+        budget: &mut Budget,
+    ) -> Result<Result<Path<'a>, (u32, Unfit)>, MissingValue> {
+        let through = Path::through(operations, &mut |of, _, compares| match self
+            .holds_all(compares, needed, budget)
+        {
+            Ok(Ok(holds)) => Ok(holds),
+            Ok(Err(why)) => Err(Ok((of, why))),
+            Err(missing) => Err(Err(missing)),
+        });
+        match through {
+            Ok(path) => Ok(Ok(path)),
+            Err(Ok(unfit)) => Ok(Err(unfit)),
+            Err(Err(missing)) => Err(missing),
+        }
     }
 
+    /// Returns whether all compares hold, or why they cannot be judged.
     pub(super) fn holds_all(
         &self,
         compares: &[Compare<'_>],
         needed: &Needed,
-    ) -> Result<bool, MissingValue> {
+        budget: &mut Budget,
+    ) -> Result<Result<bool, Unfit>, MissingValue> {
         for compare in compares {
-            if !self.compare(compare, needed)? {
-                return Ok(false);
+            match self.compare(compare, needed, budget)? {
+                Ok(true) => {}
+                fails => return Ok(fails),
             }
         }
-        Ok(true)
+        Ok(Ok(true))
     }
 
-    fn compare(&self, compare: &Compare<'_>, needed: &Needed) -> Result<bool, MissingValue> {
+    fn compare(
+        &self,
+        compare: &Compare<'_>,
+        needed: &Needed,
+        budget: &mut Budget,
+    ) -> Result<Result<bool, Unfit>, MissingValue> {
         let Compare { keys, test } = compare;
         if let Test::Exists(exists) = test {
-            return Ok(self.slots(keys).next().is_some() == *exists);
+            return Ok(Ok(self.slots(keys).next().is_some() == *exists));
         }
         let mut any = false;
         for (key, slot) in self.slots(keys) {
             any = true;
+            let value = if needs_values(compare) { value_bytes(slot) } else { 0 };
+            if let Err(why) = budget.take(key.len() + value) {
+                return Ok(Err(why));
+            }
             let lease = || self.attachments.lease_of(key);
             let is_so = match (number_holds(test, slot.origin, lease), test) {
                 (Some(is_so), _) => is_so,
@@ -126,15 +153,15 @@ impl ShardState {
                 (None, _) => false,
             };
             if !is_so {
-                return Ok(false);
+                return Ok(Ok(false));
             }
         }
         if any {
-            return Ok(true);
+            return Ok(Ok(true));
         }
         let (revision, stamp) = (Revision(0), Stamp(0));
         let absent = Origin { revision, stamp, created: revision, version: 0, position: 0 };
-        Ok(number_holds(test, absent, LeaseId::default).unwrap_or(false))
+        Ok(Ok(number_holds(test, absent, LeaseId::default).unwrap_or(false)))
     }
 }
 

@@ -6,8 +6,7 @@
 //! of the outcome. So a transaction that is repeated has the same results for as long as the
 //! history goes back that far, and applying it never waits for a page of keys.
 //!
-//! Some operations need the value of a key (an increment, an append, a put that keeps the value, a
-//! compare of values), which
+//! Some operations need the value of a key (an increment, an append, a compare of values), which
 //! may be in the checkpoint only. The owner reads these before it applies the entry, and passes
 //! them in ([`ShardState::needed`]).
 
@@ -22,21 +21,91 @@ use dkv_wire::message::{
     TransactionOperation, Unfit,
 };
 
+use super::budget::{Budget, listed_bytes};
 use super::path::Path;
 use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
-use crate::rows::Row;
+use crate::engine::GroupStore;
+use crate::rows::{Origin, Row};
 use crate::session::Outcome;
-use crate::value_cache::{Found, Slot};
+use crate::value_cache::{Found, Place, Slot};
+
+/// Most bytes of values that are read before a batch is applied. Those beyond are read one by one
+/// while it is.
+const NEEDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most keys of a range whose values are looked for before a batch is applied.
+const NEEDED_KEYS_MAX: usize = 64 * 1024;
 
 /// Values that a batch needs, by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Needed {
-    /// Those that are in memory, and those that were read from the checkpoint.
+    /// Those that were read from the checkpoint.
     pub rows: HashMap<Arc<[u8]>, Row>,
-    /// The keys whose values are in the checkpoint only.
+    /// The keys whose values are in the checkpoint only, as far as they are to be read together.
     pub stored: Vec<Arc<[u8]>>,
+    /// Length of the values of these keys, in bytes.
+    stored_bytes: usize,
+    /// The checkpoint, for all other values.
+    store: Option<GroupStore>,
+}
+
+impl Needed {
+    /// Adds the checkpoint, from which values are read that are not here.
+    #[must_use]
+    pub fn or_from(self, store: &GroupStore) -> Self {
+        Self { store: Some(store.clone()), ..self }
+    }
+
+    /// Returns a row that is not in memory.
+    fn row(&self, key: &Arc<[u8]>, origin: Origin) -> Option<Row> {
+        let is_it = |row: &Row| row.origin == origin;
+        if let Some(row) = self.rows.get(key).filter(|row| is_it(row)) {
+            return Some(row.clone());
+        }
+        self.store.as_ref()?.get(key).ok().flatten().filter(is_it)
+    }
+
+    /// Notes that the value of a key is needed. Returns whether there is room for more.
+    fn note(&mut self, key: &Arc<[u8]>, slot: &Slot) -> bool {
+        match &slot.value {
+            // Marks the value as used, so that it stays in memory if possible.
+            Place::Here { .. } => _ = slot.find(),
+            Place::Stored { bytes, .. } => {
+                self.stored_bytes = self.stored_bytes.saturating_add(*bytes as usize);
+                if self.stored_bytes > NEEDED_BYTES_MAX {
+                    return false;
+                }
+                self.stored.push(Arc::clone(key));
+            }
+        }
+        true
+    }
+}
+
+impl std::fmt::Debug for Needed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Needed")
+            .field("rows", &self.rows.len())
+            .field("stored", &self.stored.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a transaction is executed with, besides the state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Supply<'a> {
+    /// Values that are not in memory.
+    pub(crate) needed: &'a Needed,
+    /// Longest value that an append may make, in bytes.
+    pub(crate) value_bytes_max: usize,
+}
+
+impl<'a> Supply<'a> {
+    /// For a transaction that was judged before, or is judged again for its results.
+    pub(crate) fn of(needed: &'a Needed) -> Self {
+        Self { needed, value_bytes_max: limits::VALUE_BYTES_MAX }
+    }
 }
 
 /// Returns whether an entry of a shard's log may have a transaction.
@@ -90,8 +159,9 @@ impl ShardState {
         let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
         let (compares, operations) = transaction.parts();
         for Compare { keys, .. } in compares.iter().filter(|compare| needs_values(compare)) {
-            for (key, slot) in self.slots(keys) {
-                note(needed, key, slot);
+            let mut slots = self.slots(keys).take(NEEDED_KEYS_MAX);
+            if !slots.all(|(key, slot)| needed.note(key, slot)) {
+                return;
             }
         }
         for operation in &operations {
@@ -99,8 +169,9 @@ impl ShardState {
             | TransactionOperation::Append { key, .. }
             | TransactionOperation::PutWith { key, value: None, .. } = operation
                 && let Some((key, slot)) = self.keys().get_key_value(*key)
+                && !needed.note(key, slot)
             {
-                note(needed, key, slot);
+                return;
             }
         }
     }
@@ -128,20 +199,28 @@ impl ShardState {
         &mut self,
         transact: &Transact<'_>,
         now: Stamp,
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<Outcome, MissingValue> {
         let limit = limits::VALUE_BYTES_MAX as u64;
         let Ok(transaction) = validate(transact.body, limit) else {
             return Ok(Outcome::Conflict { current: None });
         };
         let Transaction { compares, then, otherwise } = &transaction;
-        let succeeded = self.holds_all(compares, needed)?;
-        let path = self.path(if succeeded { then } else { otherwise }, needed)?;
-        let changes = match self.planned_on(&path, needed)? {
-            Ok(changes) => changes,
+        let mut compared = Budget::default();
+        let succeeded = match self.holds_all(compares, supply.needed, &mut compared)? {
+            Ok(succeeded) => succeeded,
+            Err(why) => return Ok(Outcome::Unfit { operation: 0, why }),
+        };
+        let operations = if succeeded { then } else { otherwise };
+        let path = match self.path(operations, supply.needed, &mut compared)? {
+            Ok(path) => path,
             Err((operation, why)) => return Ok(Outcome::Unfit { operation, why }),
         };
-        if let Err((operation, why)) = self.check_reads(&path, &changes) {
+        let (changes, mut reads) = match self.planned_on(&path, supply)? {
+            Ok(Planning { changes, read, .. }) => (changes, read),
+            Err((operation, why)) => return Ok(Outcome::Unfit { operation, why }),
+        };
+        if let Err((operation, why)) = self.check_reads(&path, &changes, &mut reads) {
             return Ok(Outcome::Unfit { operation, why });
         }
         let stamp = self.stamp_after(now, transact.after);
@@ -153,23 +232,27 @@ impl ShardState {
     pub(crate) fn planned(
         &self,
         operations: &[TransactionOperation<'_>],
-        needed: &Needed,
+        supply: Supply<'_>,
     ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
-        self.planned_on(&self.path(operations, needed)?, needed)
+        match self.path(operations, supply.needed, &mut Budget::default())? {
+            Ok(path) => Ok(self.planned_on(&path, supply)?.map(|planning| planning.changes)),
+            Err(unfit) => Ok(Err(unfit)),
+        }
     }
 
-    fn planned_on(
+    fn planned_on<'a>(
         &self,
-        path: &Path<'_>,
-        needed: &Needed,
-    ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
-        let mut changes = Vec::new();
+        path: &Path<'a>,
+        supply: Supply<'_>,
+    ) -> Result<Result<Planning<'a>, (u32, Unfit)>, MissingValue> {
+        let mut planning = Planning::default();
         for (place, operation) in path.operations() {
-            if let Err(why) = self.change(operation, place as u16, needed, &mut changes)? {
+            planning.place = place as u16;
+            if let Err(why) = self.change(operation, supply, &mut planning)? {
                 return Ok(Err((path.of[place], why)));
             }
         }
-        Ok(Ok(changes))
+        Ok(Ok(planning))
     }
 
     /// Returns whether changes change anything.
@@ -203,63 +286,57 @@ impl ShardState {
         (revision, changed)
     }
 
-    /// Adds what an operation changes to `changes`.
-    fn change(
+    /// Adds what an operation changes to the plan.
+    fn change<'a>(
         &self,
-        operation: &TransactionOperation<'_>,
-        place: u16,
-        needed: &Needed,
-        changes: &mut Plan,
+        operation: &TransactionOperation<'a>,
+        supply: Supply<'_>,
+        planning: &mut Planning<'a>,
     ) -> Result<Result<(), Unfit>, MissingValue> {
         let current = |key: &[u8]| match self.keys().get_key_value(key) {
-            Some((key, slot)) => value_of(key, slot, needed).map(Some),
+            Some((key, slot)) => value_of(key, slot, supply.needed).map(Some),
             None => Ok(None),
         };
-        let mut put = |key: &[u8], value, attaching| {
-            changes.push((Arc::from(key), place, PlannedChange::Put(value, attaching)));
-        };
-        match operation {
-            TransactionOperation::Get(_)
-            | TransactionOperation::List { .. }
-            | TransactionOperation::Range { .. }
-            | TransactionOperation::Nested(_) => {}
+        Ok(match *operation {
+            TransactionOperation::Get(key) => planning.read.take(self.bytes_seen(key, planning)),
+            TransactionOperation::List { keys, keys_max } => {
+                let bytes = self.bytes_listed(&keys, keys_max, planning);
+                planning.read.take_all(bytes)
+            }
             TransactionOperation::Put(key, value) => {
-                put(key, Arc::from(*value), Attaching::Nothing);
+                planning.put(key, Arc::from(value), Attaching::Nothing)
             }
             TransactionOperation::PutAttached { key, value, attach } => {
-                let Ok(attachment) = self.attachment(*attach) else {
+                let Ok(attachment) = self.attachment(attach) else {
                     return Ok(Err(Unfit::NoLease));
                 };
-                put(key, Arc::from(*value), Attaching::To(attachment));
+                planning.put(key, Arc::from(value), Attaching::To(attachment))
             }
             TransactionOperation::PutWith { key, value, attach, .. } => {
-                let keeps = value.is_none() || *attach == PutAttach::AsBefore;
-                if keeps && !self.keys().contains_key(*key) {
+                let keeps = value.is_none() || attach == PutAttach::AsBefore;
+                if keeps && !self.keys().contains_key(key) {
                     return Ok(Err(Unfit::NoKey));
                 }
                 let attaching = match attach {
                     PutAttach::Nothing => Attaching::Nothing,
                     PutAttach::AsBefore => Attaching::AsBefore,
-                    PutAttach::To(attach) => match self.attachment(*attach) {
+                    PutAttach::To(attach) => match self.attachment(attach) {
                         Ok(attachment) => Attaching::To(attachment),
                         Err(_) => return Ok(Err(Unfit::NoLease)),
                     },
                 };
                 let value = match value {
-                    Some(value) => Arc::from(*value),
+                    Some(value) => Arc::from(value),
                     None => current(key)?.unwrap_or_default(),
                 };
-                put(key, value, attaching);
+                planning.put(key, value, attaching)
             }
-            TransactionOperation::Delete(key) => {
-                changes.push((Arc::from(*key), place, PlannedChange::Delete));
-            }
+            // What it reads is checked after all puts.
+            TransactionOperation::Range { .. } | TransactionOperation::Nested(_) => Ok(()),
+            TransactionOperation::Delete(key) => planning.delete(Arc::from(key)),
             TransactionOperation::DeleteAll(keys)
             | TransactionOperation::DeleteWith { keys, .. } => {
-                let found = self
-                    .slots(keys)
-                    .map(|(key, _)| (Arc::clone(key), place, PlannedChange::Delete));
-                changes.extend(found);
+                self.slots(&keys).try_for_each(|(key, _)| planning.delete(Arc::clone(key)))
             }
             TransactionOperation::Increment { key, by } => {
                 let value = match current(key)? {
@@ -269,18 +346,72 @@ impl ShardState {
                     },
                     None => 0,
                 };
-                let Some(sum) = value.checked_add(*by) else { return Ok(Err(Unfit::Overflow)) };
-                put(key, Arc::from(sum.to_string().into_bytes()), Attaching::AsBefore);
+                let Some(sum) = value.checked_add(by) else { return Ok(Err(Unfit::Overflow)) };
+                let sum = sum.to_string().into_bytes();
+                planning.change(key, Arc::from(sum))
             }
             TransactionOperation::Append { key, bytes } => {
                 let value = current(key)?.unwrap_or_default();
-                if value.len() + bytes.len() > limits::VALUE_BYTES_MAX {
+                if value.len() + bytes.len() > supply.value_bytes_max {
                     return Ok(Err(Unfit::TooLong));
                 }
-                put(key, Arc::from([&value[..], bytes].concat()), Attaching::AsBefore);
+                planning.change(key, Arc::from([&value[..], bytes].concat()))
             }
+        })
+    }
+
+    /// Returns the bytes of a key and its value as an operation sees it.
+    fn bytes_seen(&self, key: &[u8], planning: &Planning<'_>) -> usize {
+        let put = planning.puts.iter().find(|(other, _)| *other == key).map(|(_, bytes)| *bytes);
+        let found = || self.keys().get(key).map_or(0, value_bytes);
+        key.len() + put.unwrap_or_else(found)
+    }
+
+    /// Returns the most bytes that a list of keys has as an operation sees them.
+    fn bytes_listed(&self, keys: &Keys<'_>, keys_max: u32, planning: &Planning<'_>) -> usize {
+        let keys_max = (keys_max as usize).clamp(1, limits::SCAN_KEYS_MAX);
+        let (mut bytes, mut longest) = (0, 0);
+        let found = self.slots(keys).map(|(key, slot)| listed_bytes(key.len(), value_bytes(slot)));
+        let own = planning.puts.iter().filter(|(key, _)| keys.contains(key));
+        let own = own.map(|(key, value_bytes)| listed_bytes(key.len(), *value_bytes));
+        for one in own.chain(found.take(keys_max)) {
+            bytes += one;
+            longest = longest.max(one);
         }
-        Ok(Ok(()))
+        bytes.min(longest.max(limits::SCAN_BYTES_MAX) + listed_bytes(0, 0) * keys_max)
+    }
+}
+
+/// A list of operations on its way to a plan.
+#[derive(Default)]
+struct Planning<'a> {
+    /// The place of the operation that is planned.
+    place: u16,
+    changes: Plan,
+    /// The keys that get a value, with its length.
+    puts: Vec<(&'a [u8], usize)>,
+    read: Budget,
+    written: Budget,
+}
+
+impl<'a> Planning<'a> {
+    fn put(&mut self, key: &'a [u8], value: Arc<[u8]>, attaching: Attaching) -> Result<(), Unfit> {
+        self.written.take(key.len() + value.len())?;
+        self.puts.push((key, value.len()));
+        self.changes.push((Arc::from(key), self.place, PlannedChange::Put(value, attaching)));
+        Ok(())
+    }
+
+    /// Adds a put whose result is the value.
+    fn change(&mut self, key: &'a [u8], value: Arc<[u8]>) -> Result<(), Unfit> {
+        self.read.take(key.len() + value.len())?;
+        self.put(key, value, Attaching::AsBefore)
+    }
+
+    fn delete(&mut self, key: Arc<[u8]>) -> Result<(), Unfit> {
+        self.written.take(key.len())?;
+        self.changes.push((key, self.place, PlannedChange::Delete));
+        Ok(())
     }
 }
 
@@ -288,23 +419,22 @@ impl ShardState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MissingValue;
 
-fn note(needed: &mut Needed, key: &Arc<[u8]>, slot: &Slot) {
-    match slot.find() {
-        Found::Row(row) => _ = needed.rows.insert(Arc::clone(key), row),
-        Found::Stored(_) => needed.stored.push(Arc::clone(key)),
-    }
-}
-
 pub(super) fn value_of(
     key: &Arc<[u8]>,
     slot: &Slot,
     needed: &Needed,
 ) -> Result<Arc<[u8]>, MissingValue> {
-    if let Found::Row(row) = slot.find() {
-        return Ok(row.value);
+    match slot.find() {
+        Found::Row(row) => Ok(row.value),
+        Found::Stored(_) => needed.row(key, slot.origin).map(|row| row.value).ok_or(MissingValue),
     }
-    let row = needed.rows.get(key).filter(|row| row.origin == slot.origin);
-    row.map(|row| Arc::clone(&row.value)).ok_or(MissingValue)
+}
+
+pub(super) fn value_bytes(slot: &Slot) -> usize {
+    match &slot.value {
+        Place::Here { value, .. } => value.len(),
+        Place::Stored { bytes, .. } => *bytes as usize,
+    }
 }
 
 /// Parses a number: decimal digits with an optional minus sign.
@@ -318,6 +448,6 @@ fn number(value: &[u8]) -> Option<i64> {
 }
 
 /// Returns whether a compare needs the values of its keys.
-fn needs_values(compare: &Compare<'_>) -> bool {
+pub(super) fn needs_values(compare: &Compare<'_>) -> bool {
     matches!(compare.test, Test::Value(..))
 }

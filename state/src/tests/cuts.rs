@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::{Number, Revision, Stamp};
 use dkv_wire::codec;
-use dkv_wire::message::{Command, Condition, Cut, Operation, Span};
+use dkv_wire::message::{Command, Condition, Cut, Deposited, Operation, Span};
 use proptest::prelude::*;
 
 use super::super::{CommandResult, NotKept, ShardState, VersionValue};
-use super::{batch_at, open, session, write};
+use super::{batch_at, node, open, session, write};
 
 const KEYS: [&[u8]; 3] = [b"a", b"b", b"c"];
 
@@ -162,4 +162,37 @@ fn a_cut_is_readable_for_as_long_as_the_history_goes_back_to_its_base() {
     shard.apply(codec::encode_vec(&Command::Compact { floor: Revision(2) }));
     let gone = shard.state.get_at(b"a", cut);
     assert_eq!(gone, Err(NotKept::Compacted { floor: Revision(2) }));
+}
+
+/// An outbox that was away delivers many writes with early stamps between the moment and the cut.
+#[test]
+fn early_stamps_do_not_hide_a_later_write_from_a_cut() {
+    let mut shard = Shard { clock: 1000, ..Shard::default() };
+    shard.write(0, 0, Some(1));
+    let moment = shard.state.stamp();
+    shard.clock = 2000;
+    shard.write(1, 0, Some(2));
+    for number in 1..=20_000_u64 {
+        let (key, number) = (format!("late {number}"), Number(number));
+        let deposited = Deposited {
+            node: node('n'),
+            number,
+            after: Number(number.0 - 1),
+            stamp: Stamp(10),
+            key: key.as_bytes(),
+            operation: Operation::Put(b"v"),
+        };
+        shard.apply(codec::encode_vec(&Command::Deposited(deposited)));
+    }
+    let CommandResult::Cut(cut) = shard.apply(codec::encode_vec(&Command::Cut { moment })) else {
+        panic!("no cut")
+    };
+    assert_eq!((cut.base, cut.revision), (Revision(1), Revision(20_002)));
+    let found = shard.state.get_at(KEYS[0], cut).expect("kept").expect("it was there");
+    assert_eq!(found.origin.revision, Revision(1));
+    // Once that is forgotten, the cut says so, and no cut is made there any more.
+    shard.apply(codec::encode_vec(&Command::Compact { floor: Revision(2) }));
+    assert_eq!(shard.state.get_at(KEYS[0], cut), Err(NotKept::Compacted { floor: Revision(2) }));
+    let too_late = shard.apply(codec::encode_vec(&Command::Cut { moment }));
+    assert_eq!(too_late, CommandResult::Invalid);
 }

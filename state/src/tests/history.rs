@@ -365,7 +365,7 @@ fn compaction_is_spread_over_later_batches() {
         entries += 1;
     }
     assert!(entries >= 3, "{entries}");
-    // What was deleted at the floor, and the deletion.
+    // The value that was deleted at the floor, and the deletion.
     assert_eq!(pair.shard().history_size().1, 2);
     assert_eq!(pair.state.hash(), pair.plain.hash());
 }

@@ -12,7 +12,7 @@ use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
 use super::scan::{Page, RangePage};
 use super::status::NodeStatus;
-use super::transaction::{OperationResult, Unfit};
+use super::transaction::{BadTransaction, OperationResult, Unfit};
 use crate::network::NetworkView;
 
 /// The receipt of a reply: how and where it was served.
@@ -219,6 +219,12 @@ pub enum Answer {
         /// The floor before. If it was not below the one that was asked for, nothing has changed.
         before: Revision,
     },
+}
+
+impl From<BadTransaction> for Refusal {
+    fn from(bad: BadTransaction) -> Self {
+        Self::Invalid(bad.to_string())
+    }
 }
 
 /// Why a request was not served, by consequence.

@@ -352,8 +352,7 @@ pub enum Unfit {
     /// The shard has not reached the revision that is to be read.
     #[error("that revision is not there yet")]
     NotYet,
-    /// What the transaction reads has more than
-    /// [`TRANSACTION_RESULTS_BYTES_MAX`](crate::limits::TRANSACTION_RESULTS_BYTES_MAX) bytes.
-    #[error("the transaction reads more than one answer can have")]
+    /// The compares, or the operations up to this one, need too much at once.
+    #[error("the transaction would compare, read or write more than 32 MiB")]
     TooMuch,
 }

@@ -88,7 +88,9 @@ fn history(random: &mut Random, puts: bool) -> Vec<Transaction> {
             1 => Fate::Unknown,
             _ => Fate::Ok,
         };
-        let mut transaction = Transaction { client, start_ns, end_ns, result, ops, revisions };
+        let snapshot = false;
+        let mut transaction =
+            Transaction { client, start_ns, end_ns, result, ops, revisions, snapshot };
         let is_done = match result {
             Fate::Ok => true,
             Fate::Failed => false,

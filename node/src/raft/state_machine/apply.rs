@@ -2,6 +2,7 @@
 
 use std::io;
 
+use dkv_base::id::Term;
 use openraft::{EntryPayload, StoredMembership};
 
 use super::StateMachineHandle;
@@ -26,7 +27,18 @@ impl StateMachineHandle {
                 needed.rows.insert(key, row);
             }
         }
-        Ok(needed)
+        Ok(needed.or_from(&self.shared.store))
+    }
+
+    /// Returns the reading of the shard's clock at the last entry that was applied.
+    pub(crate) fn applied_clock_ms(&self) -> u64 {
+        self.read().state.clock_ms()
+    }
+
+    /// Takes note of the shard's clock after an entry.
+    pub(super) fn note_clock(&self, entry: Option<LogId>, clock_ms: u64) {
+        let term = entry.map_or(Term(0), |entry| Term(*entry.leader_id));
+        super::lock(&self.shared.clock).observe(term, clock_ms, self.shared.began.elapsed());
     }
 
     /// Applies one entry.
@@ -42,6 +54,7 @@ impl StateMachineHandle {
         let mut current = self.write();
         let releases = |state: &GroupState| state.as_shard().map(ShardState::releases);
         let before = releases(&current.state);
+        let has_stamp = matches!(payload, EntryPayload::Normal(_));
         let outcome = match payload {
             EntryPayload::Blank => Outcome::None,
             EntryPayload::Normal(proposal) => {
@@ -58,7 +71,9 @@ impl StateMachineHandle {
         };
         current.position.applied = Some(log_id);
         self.note_lease_news(current.state.as_shard());
-        self.note_clock(current.state.clock_ms());
+        if has_stamp {
+            self.note_clock(Some(log_id), current.state.clock_ms());
+        }
         self.shared.stamps.observe(current.state.stamp());
         if releases(&current.state) != before {
             self.note_released();

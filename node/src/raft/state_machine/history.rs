@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
-use dkv_wire::limits::{FRAME_BYTES_MAX, SCAN_BYTES_MAX, WATCH_BYTES_TARGET};
+use dkv_wire::limits::{
+    FRAME_BYTES_MAX, SCAN_BYTES_MAX, TRANSACTION_BYTES_MAX, WATCH_BYTES_TARGET,
+};
 use dkv_wire::message::{
     Answer, Change, Cut, KeyRange, Level, OperationResult, Page, RangeOptions, Receipt, Refusal,
     Span, Version, Versions,
@@ -22,6 +24,12 @@ use dkv_state::{
 
 /// Room in a frame for everything but keys and values, in bytes.
 const FRAME_MARGIN_BYTES: usize = 512 * 1024;
+
+/// Most bytes of a version beside its value.
+const VERSION_BYTES_MAX: usize = 56;
+
+// The changes of one revision fit a frame, if need be without the versions before.
+const _: () = assert!(TRANSACTION_BYTES_MAX + FRAME_MARGIN_BYTES <= FRAME_BYTES_MAX);
 
 /// A question about the history of a shard.
 #[derive(Clone, Debug)]
@@ -66,8 +74,9 @@ impl WatchPage {
 }
 
 fn change_bytes(change: &Change) -> usize {
-    let value = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
-    change.key.len() + value(&change.version) + change.previous.as_ref().map_or(0, value)
+    let bytes =
+        |version: &Version| VERSION_BYTES_MAX + version.value.as_ref().map_or(0, Bytes::len);
+    change.key.len() + bytes(&change.version) + change.previous.as_ref().map_or(0, bytes)
 }
 
 impl HistoryQuery {

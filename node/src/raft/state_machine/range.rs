@@ -3,6 +3,9 @@
 //! A page is taken under one lock of the state. The keys of a large range are counted bit by bit,
 //! at the revision of the page, so that nobody waits for it.
 
+use std::sync::Arc;
+
+use dkv_base::id::Revision;
 use dkv_wire::message::{
     Answer, Cut, KeyRange, Keys, Level, RangePage, RangePart, Receipt, Refusal,
 };
@@ -37,23 +40,28 @@ impl StateMachineHandle {
             (latest, shard.stamp(), at, found)
         })?;
         let FoundRange { keys: found, more, .. } = found.map_err(not_kept(at))?;
+        let counted = if *count { self.count(&keys, at)? } else { 0 };
+        let receipt = Receipt { revision: latest, stamp, ..receipt };
+        let Some(keys) = self.complete_pairs(&found)? else { return Ok(None) };
+        Ok(Some(Answer::Ranged(receipt, RangePage { keys, more, count: counted, at })))
+    }
+
+    /// Counts the keys of a range that existed at a revision.
+    fn count(&self, keys: &Keys<'_>, at: Revision) -> Result<u64, Refusal> {
         let mut counted = 0;
-        let mut upto: Option<std::sync::Arc<[u8]>> = None;
-        while *count {
+        let mut upto: Option<Arc<[u8]>> = None;
+        loop {
             let part = self.shard(|shard| {
                 let after = upto.as_deref().unwrap_or_default();
-                shard.count_at(&keys, after, at, COUNTED_TOGETHER)
+                shard.count_at(keys, after, at, COUNTED_TOGETHER)
             })?;
             let Counted { count, upto: next } = part.map_err(not_kept(at))?;
             counted += count;
             match next {
                 Some(next) => upto = Some(next),
-                None => break,
+                None => return Ok(counted),
             }
         }
-        let receipt = Receipt { revision: latest, stamp, ..receipt };
-        let Some(keys) = self.complete_pairs(&found)? else { return Ok(None) };
-        Ok(Some(Answer::Ranged(receipt, RangePage { keys, more, count: counted, at })))
     }
 
     /// Returns whether a transaction over several shards may write a key of a range.

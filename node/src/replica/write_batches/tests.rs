@@ -64,11 +64,12 @@ fn commands(batch: &Bytes) -> Vec<Bytes> {
 #[test]
 fn what_waits_leaves_together_and_in_order() {
     let mut waiting = Waiting::new();
-    assert!(next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).is_none());
+    assert!(next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9))).is_none());
     for command in ["one", "two", "three"] {
         waiting.push(command, later());
     }
-    let (batch, writes) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
+    let (batch, writes) =
+        next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9))).unwrap();
     assert_eq!(commands(&batch), ["one", "two", "three"]);
     assert_eq!(Batch::decode(&batch).unwrap().time_ms(), TIME_MS);
     assert!(waiting.queue.is_empty());
@@ -85,7 +86,8 @@ fn what_waited_too_long_is_refused_and_has_no_effect() {
     waiting.push("late", Instant::now());
     waiting.push("in time", later());
     waiting.push("late too", Instant::now());
-    let (batch, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
+    let (batch, replies) =
+        next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9))).unwrap();
     assert_eq!(commands(&batch), ["in time"]);
     assert_eq!(replies.len(), 1);
     let answered = waiting.answered();
@@ -94,7 +96,10 @@ fn what_waited_too_long_is_refused_and_has_no_effect() {
     assert!(answered.iter().all(|(_, result)| matches!(result, Err(Refusal::Unavailable(_)))));
 
     waiting.push("late", Instant::now());
-    assert!(next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).is_none(), "no batch of nothing");
+    assert!(
+        next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9))).is_none(),
+        "no batch of nothing"
+    );
     assert!(waiting.queue.is_empty());
 }
 
@@ -110,7 +115,9 @@ fn a_batch_has_its_bounds_and_loses_nothing() {
     }
     let mut sizes = Vec::new();
     let mut unanswered = Vec::new();
-    while let Some((batch, replies)) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)) {
+    while let Some((batch, replies)) =
+        next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9)))
+    {
         assert_eq!(commands(&batch).len(), replies.len());
         sizes.push(replies.len());
         unanswered.extend(replies);
@@ -159,7 +166,8 @@ fn each_result_is_told_as_what_it_is() {
     for _ in &results {
         waiting.push("command", later());
     }
-    let (_, replies) = next_batch(&mut waiting.queue, TIME_MS, Stamp(9)).unwrap();
+    let (_, replies) =
+        next_batch(&mut waiting.queue, BatchBuilder::new(TIME_MS, Stamp(9))).unwrap();
     answer(group, me, Stamp(9), Ok((term, results)), replies);
     let answered: Vec<_> = waiting.answered().into_iter().map(|(_, result)| result).collect();
     assert_eq!(answered, expected);

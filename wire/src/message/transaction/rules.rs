@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Transaction, TransactionOperation};
+use super::{Compare, Transaction, TransactionOperation};
 use crate::codec;
 use crate::limits::{
     TRANSACTION_DEPTH_MAX, TRANSACTION_NESTED_MAX, TRANSACTION_OPERATIONS_MAX,
     TRANSACTION_PARTS_MAX,
 };
-use crate::message::{Compare, Keys, Refusal};
+use crate::message::keys::Keys;
 
 /// Why a transaction is impossible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +43,6 @@ pub enum BadTransaction {
     /// It cannot be decoded.
     #[error("{0}")]
     Malformed(String),
-}
-
-impl From<BadTransaction> for Refusal {
-    fn from(bad: BadTransaction) -> Self {
-        Self::Invalid(bad.to_string())
-    }
 }
 
 impl<'a> Transaction<'a> {

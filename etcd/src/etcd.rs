@@ -1,0 +1,210 @@
+//! The face without its shells: the keyspace behind it, and what all services share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dkv_api::{Client, Error, KeyspaceSettings, Receipt, Revision};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tracing::{debug, info};
+
+use crate::error::{Code, EtcdError};
+use crate::identity::{cluster_id, member_id};
+use crate::metrics::Metrics;
+use crate::proto::etcdserverpb::ResponseHeader;
+
+/// The messages of a caller's stream.
+pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;
+/// The messages of an answer that is a stream. It ends after an error.
+pub type Answers<T> = BoxStream<'static, Result<T, EtcdError>>;
+
+/// Connects with the rights to create a keyspace; a sentence says why it cannot.
+pub type Founder = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, String>> + Send + Sync>;
+
+/// The options of a face, beside its client.
+#[derive(Clone)]
+pub struct Options {
+    /// Name of the keyspace, which has one shard. It is created at the first use.
+    pub keyspace: String,
+    /// URLs at which clients reach the faces of this network, which the list of members shows.
+    pub client_urls: Vec<String>,
+    /// How to create the keyspace if the client may not.
+    pub founder: Option<Founder>,
+}
+
+/// etcd's interface over a network. Cloning is cheap; clones share everything.
+#[derive(Clone)]
+pub struct Etcd {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// The client, of whichever keyspace.
+    client: Client,
+    options: Options,
+    /// The client of the keyspace, once that is known to exist.
+    store: RwLock<Option<Client>>,
+    /// Held while the keyspace is looked up or created.
+    opening: tokio::sync::Mutex<()>,
+    /// The latest term of the shard that this face has seen.
+    term: AtomicU64,
+    /// How often that term has changed.
+    leader_changes: AtomicU64,
+    metrics: Metrics,
+}
+
+impl Etcd {
+    /// Creates the face of a client's network.
+    pub fn new(client: Client, options: Options) -> Self {
+        let inner = Inner {
+            client,
+            options,
+            store: RwLock::new(None),
+            opening: tokio::sync::Mutex::default(),
+            term: AtomicU64::new(0),
+            leader_changes: AtomicU64::new(0),
+            metrics: Metrics::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the client of the keyspace, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// It does not exist and this face may not create it, or it has several shards; the text says
+    /// what to do.
+    pub async fn store(&self) -> Result<Client, EtcdError> {
+        if let Some(store) = self.known_store() {
+            return Ok(store);
+        }
+        let _opening = self.inner.opening.lock().await;
+        if let Some(store) = self.known_store() {
+            return Ok(store);
+        }
+        let name = &self.inner.options.keyspace;
+        let store = match self.inner.client.keyspace(name).await {
+            Err(Error::NoKeyspace { .. }) => {
+                self.create_keyspace(name).await?;
+                self.inner.client.keyspace(name).await?
+            }
+            found => found?,
+        };
+        let view = store.view().await?;
+        let shards = view.shards_of(store.keyspace_id()).len();
+        if shards != 1 {
+            let why = format!(
+                "etcdserver: the keyspace {name} has {shards} shards, and etcd's interface needs \
+                 one with a single shard; name another with --etcd-keyspace"
+            );
+            return Err(EtcdError::new(Code::FailedPrecondition, why));
+        }
+        *self.inner.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
+        Ok(store)
+    }
+
+    fn known_store(&self) -> Option<Client> {
+        self.inner.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Creates the keyspace, by this client or by one with more rights.
+    async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
+        let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
+        let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
+            Err(Error::Denied(why)) => match &self.inner.options.founder {
+                Some(founder) => match founder().await {
+                    Ok(admin) => {
+                        let created = admin.create_keyspace(name, settings).await;
+                        admin.close().await;
+                        created.map_err(|error| error.to_string())
+                    }
+                    Err(why) => Err(why),
+                },
+                None => Err(why),
+            },
+            created => created.map_err(|error| error.to_string()),
+        };
+        // Another face may have created it meanwhile, which the caller finds out.
+        let Err(why) = created else {
+            info!("created the keyspace {name}, with one shard");
+            return Ok(());
+        };
+        if self.inner.client.keyspace(name).await.is_ok() {
+            return Ok(());
+        }
+        let why = format!(
+            "etcdserver: the keyspace {name} does not exist, and this gateway could not create it \
+             ({why}); an administrator can: dkv SERVER keyspace create {name} --shards 1"
+        );
+        Err(EtcdError::new(Code::FailedPrecondition, why))
+    }
+
+    /// Returns the header of an answer that shows the keyspace as it is now.
+    ///
+    /// # Errors
+    /// There is no leader, or no keyspace.
+    pub(crate) async fn moment(&self) -> Result<ResponseHeader, EtcdError> {
+        let store = self.store().await?;
+        let receipt = store.latest().await.map_err(|error| self.failed(error))?;
+        Ok(self.header(&receipt, receipt.revision))
+    }
+
+    /// Translates an error of the keyspace.
+    pub(crate) fn failed(&self, error: Error) -> EtcdError {
+        if matches!(error, Error::NoKeyspace { .. }) {
+            // It may be created again under its name.
+            *self.inner.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        debug!(%error, "a request failed");
+        error.into()
+    }
+
+    /// Returns the header of an answer that shows the keyspace at a revision.
+    pub(crate) fn header(&self, receipt: &Receipt, revision: Revision) -> ResponseHeader {
+        // A replica may lag behind what this face has told already.
+        let seen = self.inner.term.fetch_max(receipt.term.0, Ordering::Relaxed);
+        if seen != 0 && seen < receipt.term.0 {
+            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        ResponseHeader {
+            cluster_id: self.cluster_id(),
+            member_id: member_id(receipt.node),
+            revision: etcd_revision(revision),
+            raft_term: seen.max(receipt.term.0),
+        }
+    }
+
+    /// Returns the number of changes of the shard's leader that this face has seen.
+    pub(crate) fn leader_changes(&self) -> u64 {
+        self.inner.leader_changes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the cluster id of the network.
+    pub(crate) fn cluster_id(&self) -> u64 {
+        cluster_id(self.inner.client.identity().network)
+    }
+
+    /// Returns the client, of whichever keyspace.
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// Returns the options.
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// Returns the counters.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+}
+
+/// Returns a revision in etcd's terms: an empty store is at 1.
+pub(crate) fn etcd_revision(revision: Revision) -> i64 {
+    i64::try_from(revision.0.saturating_add(1)).unwrap_or(i64::MAX)
+}
+
+/// Returns a revision of the shard; `None` for one that etcd never gives.
+pub(crate) fn own_revision(revision: i64) -> Option<Revision> {
+    u64::try_from(revision).ok()?.checked_sub(1).map(Revision)
+}

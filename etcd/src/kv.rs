@@ -1,0 +1,5 @@
+//! The service KV.
+
+pub mod range;
+mod txn;
+mod write;

@@ -1,0 +1,44 @@
+//! All bounds of the face.
+
+use std::time::Duration;
+
+/// Longest request, in bytes: etcd's default, beyond which a request "is too large".
+pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
+/// Longest encoding of a request on the wire, in bytes. etcd leaves 512 KiB for the encoding, so
+/// that a request a little over the limit gets an answer of etcd and not of gRPC.
+pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
+/// Longest body of a request in JSON, in bytes: base64 makes it a third longer, names add some.
+pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// Most operations in one list of a transaction.
+pub(crate) const TXN_OPERATIONS_MAX: usize = 128;
+
+/// Open connections; further ones wait in the listener's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+/// Requests in progress on one connection, streams included; further ones wait their turn. etcd's
+/// clients do without a limit of streams, so the protocol announces none.
+pub(crate) const CONNECTION_REQUESTS_MAX: usize = 4096;
+/// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
+/// default of 20 is fewer than a client that cancels a few watches at once needs.
+pub(crate) const PENDING_RESETS_MAX: usize = 4096;
+/// Window of a stream of HTTP/2, in bytes.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Window of a connection of HTTP/2, in bytes.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes of an answer handed to a stream at a time.
+pub(crate) const SEND_BUFFER_BYTES: usize = 1024 * 1024;
+/// Longest head of a request, in bytes.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Time in which the head of an HTTP/1 request must arrive.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time in which the body of a request in JSON must arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest TLS handshake.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which an HTTP/2 peer is pinged.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
+/// Time in which a pinged HTTP/2 peer must answer.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that requests in progress have to finish when the face stops.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which the network must answer to count as healthy.
+pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
