@@ -23,11 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encoded = descriptors.encode_to_vec();
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), &encoded)?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        .build_transport(false)
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).bytes(".").compile_fds(descriptors)?;
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?
         .preserve_proto_field_names()

@@ -6,6 +6,7 @@
 //! addresses and finds the default one, and `choices` lists the operands that a shell can complete.
 
 mod address;
+mod backup;
 mod choices;
 mod connect;
 mod data;
@@ -25,11 +26,15 @@ use dkv_base::number::whole_number;
 use dkv_base::variables;
 
 use self::address::addresses;
+use self::backup::{IMPORT_HELP, RESTORE_HELP};
 use self::choices::{HOW_TO_DELETE, HOW_TO_READ, TOPICS};
 use self::data::TRANSACTION_HELP;
 use self::lease::LOCK_HELP;
 
 pub(crate) use address::{Addresses, DefaultError, default_addresses};
+pub(crate) use backup::{
+    BackupAction, BackupArgs, ExportArgs, ExportFormat, ImportArgs, ImportFormat, RestoreArgs,
+};
 pub(crate) use connect::{Connect, Output};
 pub(crate) use subcommand::is_network_word;
 
@@ -423,6 +428,18 @@ pub(crate) enum Subcommand {
     /// Compare the records of a file with the network
     #[command(override_usage = "dkv [ADDRESS] verify <FILE> [OPTIONS]")]
     Verify(TransferArgs),
+    /// Print keys and values as they are at one moment, as records that import takes
+    #[command(override_usage = "dkv [ADDRESS] export [PREFIX] [OPTIONS]")]
+    Export(ExportArgs),
+    /// Store the records of a file, or the keys of Redis or Consul
+    #[command(override_usage = "dkv [ADDRESS] import <FILE|URL> [OPTIONS]", after_help = IMPORT_HELP)]
+    Import(ImportArgs),
+    /// Back up the network, list, check and prune backups
+    #[command(override_usage = "dkv [ADDRESS] backup create|follow|list|show|verify|prune <DEST>")]
+    Backup(BackupArgs),
+    /// Restore keyspaces from a backup, never over what is there
+    #[command(override_usage = "dkv [ADDRESS] restore <DEST> [OPTIONS]", after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
     /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
     #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
     Keyspace(KeyspaceArgs),
@@ -502,7 +519,7 @@ pub(crate) enum Subcommand {
     Server(dkv_server::Args),
     /// Run a node (the same as dkv-node)
     Node(dkv_daemon::Args),
-    /// Serve HTTP in front of a network
+    /// Serve HTTP or etcd's interface in front of a network
     Gateway(GatewayArgs),
     /// Print a completion script for a shell
     Completions {
@@ -529,6 +546,9 @@ pub(crate) enum Subcommand {
 /// of a client; on other addresses, TLS and tokens are required unless options say otherwise.
 /// Ctrl-C and SIGTERM stop it.
 ///
+/// With --etcd, it serves etcd's v3 interface, over gRPC and JSON; and HTTP beside it only with
+/// --http.
+///
 /// Without SERVER and --http, the variables IP and PORT set the address, and the gateway runs its
 /// own network of one node in a temporary directory; with MAINIP=IP:PORT, it forwards /kvs to the
 /// instance at that address.
@@ -540,6 +560,9 @@ pub(crate) struct GatewayArgs {
 
     #[command(flatten)]
     pub(crate) http: dkv_gateway::Args,
+
+    #[command(flatten, next_help_heading = "etcd's interface")]
+    pub(crate) etcd: dkv_etcd::Args,
 
     /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
     #[arg(long, value_name = "PATH")]

@@ -15,13 +15,14 @@ use crate::api_problems::{connect_problem, request_problem};
 use crate::cli::{
     Addresses, Cli, Connect, DefaultError, Line, Output, Subcommand, default_addresses,
 };
-use crate::exit::{ended, finished};
+use crate::exit::{ended, failure_of, finished};
 use crate::grammar::{Command, GrammarError};
 use crate::input::Stdin;
 use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
 use crate::{
-    completions, drill, gateway, help, input, local, lock, manual, pipe, prompt, rehearse,
+    backup, completions, drill, gateway, help, input, local, lock, manual, pipe, prompt, rehearse,
+    run,
 };
 
 /// Runs the whole program.
@@ -113,7 +114,9 @@ async fn dispatch(line: Line) -> ExitCode {
                 | Subcommand::Txn { json: true, .. }
                 | Subcommand::Watch { json: true, .. }
         )
-    ) || matches!(&subcommand, Some(Subcommand::Keyspace(args)) if args.action.json());
+    ) || matches!(&subcommand, Some(Subcommand::Keyspace(args)) if args.action.json())
+        || matches!(&subcommand, Some(Subcommand::Backup(args)) if args.action.json())
+        || matches!(&subcommand, Some(Subcommand::Restore(args)) if args.json);
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
     if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {
@@ -125,6 +128,11 @@ async fn dispatch(line: Line) -> ExitCode {
     match subcommand {
         Some(Subcommand::Drill(args)) if commands.is_empty() => {
             drill::run(args, address, connect, &mut console).await
+        }
+        Some(Subcommand::Backup(args)) if is_only && args.action.is_offline() => {
+            let done = backup::offline(&args.action, &mut console).await;
+            let done = run::report(done, &mut console).map(failure_of);
+            finished(&mut console, done)
         }
         Some(Subcommand::Lock(args)) if commands.is_empty() => {
             lock::run(args, address, connect, &mut console).await
@@ -208,6 +216,11 @@ struct Request {
 /// Runs the commands of the arguments, of the prompt or of a pipe.
 async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, Problem> {
     let Request { address, commands, mut subcommand, connect } = asked;
+    if let Some(subcommand) = &mut subcommand
+        && connect.typed(&["--keyspace"]).is_some()
+    {
+        subcommand.set_keyspace(connect.keyspace.clone());
+    }
     let then = subcommand.as_mut().map_or_else(Vec::new, Subcommand::then);
     let role = subcommand.as_ref().map_or(Role::Client, Subcommand::role);
     let mut steps =
@@ -223,7 +236,8 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     }
     steps.iter().try_for_each(|step| step.check_level(connect.level))?;
     let is_on_keys = steps.is_empty() || steps.iter().any(Step::has_keyspace);
-    if !is_on_keys && connect.typed(&["--keyspace"]).is_some() {
+    let takes_keyspace = steps.iter().any(Step::takes_keyspace);
+    if !is_on_keys && !takes_keyspace && connect.typed(&["--keyspace"]).is_some() {
         return Err(Problem::usage("--keyspace applies only to commands on keys; omit it"));
     }
     let keyspace = connect.keyspace.clone().filter(|_| is_on_keys);

@@ -1,12 +1,12 @@
-//! `dkv gateway`: serves HTTP in front of a network, in a process without data. Without a network,
-//! it runs an instance of `/kvs` that environment variables describe.
+//! `dkv gateway`: serves HTTP or etcd's interface in front of a network, in a process without data.
+//! Without a network, it runs an instance of `/kvs` that environment variables describe.
 
 mod instance;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use dkv_api::Role;
+use dkv_api::{Client, ClientBuilder, Role};
 use dkv_base::durable;
 use dkv_base::logging::{self, Targets};
 use dkv_base::signals::ignore_strays;
@@ -15,6 +15,7 @@ use dkv_gateway::{Access, App, ListenError, Listener, Options};
 use self::instance::Instance;
 use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Connect, GatewayArgs, default_addresses};
+use crate::etcd;
 use crate::exit::ended;
 use crate::store::{Connection, Session, Store};
 use dkv_console::Console;
@@ -65,10 +66,10 @@ async fn serve(
     let server = match args.server.or(before) {
         Some(server) => server,
         None => {
-            let instance = match args.http.http {
-                None => Instance::from(|name| std::env::var(name).ok())
+            let instance = match (args.http.http, args.etcd.etcd) {
+                (None, None) => Instance::from(|name| std::env::var(name).ok())
                     .map_err(|error| Problem::usage(error.to_string()))?,
-                Some(_) => None,
+                _ => None,
             };
             if let Some(instance) = instance {
                 let option = args.http.option_given();
@@ -93,12 +94,21 @@ async fn serve(
         let why = "--dir is for the gateway's own network; omit it, or the address of the server";
         return Err(Problem::usage(why));
     }
-    let address = args.http.http.unwrap_or(HTTP_DEFAULT);
     // Bound first, so that a wrong address is reported at once.
-    let listener = match Listener::bind(address, &args.http).await {
-        Ok(listener) => listener,
-        Err(error @ ListenError::Plain(_)) => return Err(Problem::usage(error.to_string())),
-        Err(error) => return Err(Problem::failed(error.to_string())),
+    let etcd = etcd::bind(&args.etcd).await?;
+    let address = match (args.http.http, args.etcd.etcd) {
+        (None, Some(_)) => {
+            if let Some(option) = args.http.option_given() {
+                let why = format!("{option} configures HTTP, but none is served: add --http");
+                return Err(Problem::usage(why));
+            }
+            None
+        }
+        (http, _) => Some(http.unwrap_or(HTTP_DEFAULT)),
+    };
+    let listener = match address {
+        Some(address) => Some(bind(address, &args.http).await?),
+        None => None,
     };
     let configured = ["IP", "PORT", "MAINIP"].into_iter().filter(|name| {
         std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
@@ -112,24 +122,71 @@ async fn serve(
     }
     let connection = Connection::new(server, args.connect, Role::Client);
     let session = Session::connect(&connection).await.map_err(|error| connect_problem(&error))?;
-    let access = dkv_gateway::access(&session.client, &args.http, listener.address())
-        .map_err(|error| Problem::failed(error.to_string()))?;
-    let open = !matches!(access, Access::Tokens(_));
-    let network = session.address().to_owned();
-    let app = App::new(session.client.clone(), Options { network, access, extra_metrics: None });
-    if open && !listener.address().ip().is_loopback() {
-        console
-            .note(&format!("anyone who can connect to {} may read and write", listener.address()));
+    let etcd = match etcd {
+        Some(listener) => {
+            let (client, founder) = (session.client.clone(), founder(&connection));
+            Some(etcd::serve(listener, &args.etcd, client, founder, console).await?)
+        }
+        None => None,
+    };
+    match (listener, &etcd) {
+        (Some(listener), _) => {
+            let app = app(&session, &args.http, &listener, console)?;
+            ready(listener.address(), console)?;
+            listener.serve(app, async { _ = signals.next_of_service().await }).await;
+        }
+        (None, Some(etcd)) => {
+            ready(etcd.address, console)?;
+            _ = signals.next_of_service().await;
+        }
+        (None, None) => {}
     }
-    ready(&listener, console)?;
-    listener.serve(app, async { _ = signals.next_of_service().await }).await;
+    if let Some(etcd) = etcd {
+        etcd.stop().await;
+    }
     session.client.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the address of HTTP.
-fn ready(listener: &Listener, console: &mut Console) -> Result<(), Problem> {
+/// Binds the address of HTTP.
+async fn bind(address: SocketAddr, args: &dkv_gateway::Args) -> Result<Listener, Problem> {
+    match Listener::bind(address, args).await {
+        Ok(listener) => Ok(listener),
+        Err(error @ ListenError::Plain(_)) => Err(Problem::usage(error.to_string())),
+        Err(error) => Err(Problem::failed(error.to_string())),
+    }
+}
+
+/// Creates what HTTP serves.
+fn app(
+    session: &Session,
+    args: &dkv_gateway::Args,
+    listener: &Listener,
+    console: &mut Console,
+) -> Result<App, Problem> {
+    let access = dkv_gateway::access(&session.client, args, listener.address())
+        .map_err(|error| Problem::failed(error.to_string()))?;
+    let open = !matches!(access, Access::Tokens(_));
+    let network = session.address().to_owned();
+    if open && !listener.address().ip().is_loopback() {
+        console
+            .note(&format!("anyone who can connect to {} may read and write", listener.address()));
+    }
+    Ok(App::new(session.client.clone(), Options { network, access, extra_metrics: None }))
+}
+
+/// Connects to the same network as an administrator, where this user may.
+fn founder(connection: &Connection) -> ClientBuilder {
+    let founder = Client::builder().servers(connection.servers.clone());
+    match &connection.home {
+        Some(home) => founder.home(home),
+        None => founder,
+    }
+}
+
+/// Prints the address of HTTP, or that of etcd's interface if that is all.
+fn ready(address: SocketAddr, console: &mut Console) -> Result<(), Problem> {
     console
-        .line(&format!("ready {}", listener.address()))
+        .line(&format!("ready {address}"))
         .map_err(|error| Problem::failed(format!("cannot write to standard output: {error}")))
 }

@@ -173,6 +173,7 @@ mod tests {
             stamp: Stamp::at(Duration::from_millis(1_772_368_496_000)),
             value: Some(Bytes::from_static(b"blue\n")),
             lease: LeaseId::default(),
+            expiry: None,
         };
         assert_eq!(row(&version, true), "      17  2026-03-01 12:34:56 UTC  put     blue\\n");
         version.value = Some(vec![b'x'; 100].into());

@@ -117,6 +117,9 @@ pub(crate) fn pair(pair: &Pair) -> Value {
         Revision(0) => object.insert("pending".into(), true.into()),
         Revision(revision) => object.insert("revision".into(), revision.into()),
     };
+    if let Some(expiry) = pair.expiry {
+        object.insert("ttl_ms".into(), expiry.remaining_ms.max(1).into());
+    }
     object.into()
 }
 

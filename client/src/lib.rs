@@ -50,6 +50,8 @@ mod prompt;
 mod status;
 
 mod load;
+mod import;
+mod backup;
 
 mod admin;
 
@@ -58,6 +60,7 @@ mod local;
 mod drill;
 mod rehearse;
 
+mod etcd;
 mod gateway;
 
 mod completions;

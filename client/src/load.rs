@@ -21,7 +21,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dkv_api::{Condition, Error};
+use dkv_api::{Condition, Error, Level, WriteOptions};
 use futures::StreamExt;
 
 use self::progress::Progress;
@@ -34,6 +34,7 @@ use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem, worst};
 use dkv_console::quote::escaped;
 use dkv_console::units::{duration, number, plural};
+use dkv_wire::limits::KEY_TTL_MIN;
 
 /// Number of failed records after which the rest is not tried, because all of them would fail.
 const FAILURES_MAX: u64 = 100;
@@ -227,7 +228,15 @@ async fn attempt(task: Task, record: &Record, store: &impl Store) -> Result<Reco
     match task {
         Task::Load => {
             let value = Bytes::copy_from_slice(&record.value);
-            store.write(record.key.as_bytes(), value, store.level().into()).await?;
+            let mut options = WriteOptions::from(store.level());
+            if let Some(ttl) = record.ttl {
+                options = options.ttl(ttl.max(KEY_TTL_MIN));
+                // An eventual write cannot expire.
+                if options.level == Level::Eventual {
+                    options.level = Level::Strong;
+                }
+            }
+            store.write(record.key.as_bytes(), value, options).await?;
             Ok(RecordResult::Good)
         }
         Task::Verify => match store.read(record.key.as_bytes(), store.level().into()).await {

@@ -13,10 +13,12 @@ use std::process::ExitCode;
 
 use self::store::LocalStore;
 use crate::cli::{Connect, LocalArgs};
+use crate::etcd::{self, ServedEtcd};
 use crate::exit::{ended, finished};
 use crate::input::{Stdin, not_closed};
 use crate::steps::{self, Step};
 use crate::{pipe, prompt};
+use dkv_api::Client;
 use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::{Signals, StopSignal};
@@ -43,6 +45,11 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
     if let Err(problem) = levels.and(delays.map(drop).map_err(Problem::from)) {
         return ended(console, &problem);
     }
+    // Bound first, so that a wrong address is reported at once.
+    let etcd = match etcd::bind(&args.etcd).await {
+        Ok(etcd) => etcd,
+        Err(problem) => return ended(console, &problem),
+    };
     // Taken over before there is anything to clean up.
     let mut signals = match Signals::take() {
         Ok(signals) => signals,
@@ -68,8 +75,18 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
     };
     let status = match started {
         Ok(client) => {
+            let etcd = serve_etcd(etcd, &args, &network, client.clone(), console).await;
             let store = LocalStore::new(&network, client, &args.connect);
-            let status = run_commands(&store, &steps, console, &mut signals).await;
+            let status = match etcd {
+                Ok(etcd) => {
+                    let status = run_commands(&store, &steps, console, &mut signals).await;
+                    if let Some(etcd) = etcd {
+                        etcd.stop().await;
+                    }
+                    status
+                }
+                Err(problem) => ended(console, &problem),
+            };
             store.close().await;
             status
         }
@@ -81,6 +98,20 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
     };
     network.stop(console).await;
     status
+}
+
+/// Serves etcd's interface, if the command line asks for it.
+async fn serve_etcd(
+    listener: Option<dkv_etcd::Listener>,
+    args: &LocalArgs,
+    network: &LocalNetwork,
+    client: Client,
+    console: &mut Console,
+) -> Result<Option<ServedEtcd>, Problem> {
+    let Some(listener) = listener else { return Ok(None) };
+    let servers = [network.address().to_owned()];
+    let founder = Client::builder().servers(servers).home(network.dir().home());
+    etcd::serve(listener, &args.etcd, client, founder, console).await.map(Some)
 }
 
 /// Why a network was not started.

@@ -79,6 +79,11 @@ impl Step {
         }
     }
 
+    /// Returns whether it takes a keyspace although it is not about its keys.
+    pub(crate) fn takes_keyspace(&self) -> bool {
+        matches!(&self.act, StepKind::Subcommand(word) if word.takes_keyspace())
+    }
+
     /// Returns whether a level applies to it.
     pub(crate) fn has_level(&self) -> bool {
         match &self.act {
@@ -90,7 +95,10 @@ impl Step {
                     | Command::Scan(_)
             ),
             StepKind::Subcommand(word) => {
-                matches!(**word, Subcommand::Load(_) | Subcommand::Verify(_))
+                matches!(
+                    **word,
+                    Subcommand::Load(_) | Subcommand::Import(_) | Subcommand::Verify(_)
+                )
             }
             StepKind::Help(_) => false,
         }

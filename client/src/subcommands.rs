@@ -9,7 +9,7 @@ use dkv_console::problem::{Abort, Problem};
 use crate::cli::Subcommand;
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, history, holders, keyspace, lease, placement, transaction};
+use crate::{admin, backup, history, holders, import, keyspace, lease, placement, transaction};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -29,8 +29,23 @@ pub(crate) async fn run(
         let source = load::source(Task::Verify, transfer, console).await?;
         return load::run(Task::Verify, &source, transfer, store, console).await;
     }
+    if let Subcommand::Import(args) = word {
+        return import::run(args, store, console).await;
+    }
+    if let Subcommand::Backup(args) = word
+        && args.action.is_offline()
+    {
+        return backup::offline(&args.action, console).await;
+    }
     let client = store.client(word.role()).await?;
     match word {
+        Subcommand::Backup(args) => {
+            let keyspace = word.connect().and_then(|connect| connect.keyspace);
+            backup::run(&args.action, keyspace, &client, console).await
+        }
+        Subcommand::Restore(args) => {
+            backup::restore(args, args.connect.keyspace.clone(), &client, console).await
+        }
         Subcommand::Keyspace(args) => keyspace::run(&args.action, &client, console).await,
         Subcommand::Token(args) => admin::token(&args.action, &client, console).await,
         Subcommand::Drain { node, undo: true, .. } => {

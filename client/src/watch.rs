@@ -123,6 +123,7 @@ mod tests {
             stamp,
             value: Some(Bytes::from_static(b"red")),
             lease: LeaseId::default(),
+            expiry: None,
         };
         let mut change = KeyChange {
             shard: GroupId(1),
@@ -133,6 +134,8 @@ mod tests {
             version: 5,
             stamp,
             previous: Some(version),
+            lease: LeaseId::default(),
+            expiry: None,
         };
         assert_eq!(
             line(&change, false, true),

@@ -64,6 +64,29 @@ pub fn timestamp(ms: u64) -> String {
     )
 }
 
+/// Parses a time: `2026-03-01T12:34:56Z`, or as [`timestamp`] prints it. Returns the last of its
+/// milliseconds since 1970, so that what happened in that second is included.
+pub fn parse_timestamp(text: &str) -> Option<u64> {
+    let text = text.strip_suffix(" UTC").or_else(|| text.strip_suffix('Z'))?;
+    let (date, clock) = text.split_once(['T', ' '])?;
+    let numbers = |text: &str, between: char| -> Option<[u32; 3]> {
+        let mut parts = text.split(between).map(|part| {
+            let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            part.parse::<u32>().ok().filter(|_| digits)
+        });
+        let numbers = [parts.next()??, parts.next()??, parts.next()??];
+        parts.next().is_none().then_some(numbers)
+    };
+    let ([year, month, day], [hour, minute, second]) = (numbers(date, '-')?, numbers(clock, ':')?);
+    let month = time::Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let year = i32::try_from(year).ok().filter(|year| (1970..10_000).contains(year))?;
+    let date = time::Date::from_calendar_date(year, month, u8::try_from(day).ok()?).ok()?;
+    let small = |number: u32| u8::try_from(number).ok();
+    let clock = time::Time::from_hms(small(hour)?, small(minute)?, small(second)?).ok()?;
+    let seconds = time::UtcDateTime::new(date, clock).unix_timestamp();
+    u64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(999)
+}
+
 /// Why a text is not a duration. The user writes another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {

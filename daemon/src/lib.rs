@@ -9,6 +9,7 @@
 //! cannot find a server to join with.
 #![forbid(unsafe_code)]
 
+mod etcd;
 mod metrics;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use dkv_base::variables;
 use dkv_gateway::{App, ListenError, Listener, NoAuthority, Options};
 use dkv_node::{NodeError, Observer};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// Large values come and go in all sizes, and glibc's allocator returned little of their memory: a
@@ -49,8 +51,12 @@ pub struct Args {
     #[command(flatten, next_help_heading = "HTTP, as a client of the network")]
     pub http: dkv_gateway::Args,
 
-    /// File with a client token for HTTP [default: the one that a server of the same user published
-    /// on this machine]
+    /// Options of etcd's interface.
+    #[command(flatten, next_help_heading = "etcd's interface, as a client of the network")]
+    pub etcd: dkv_etcd::Args,
+
+    /// File with a client token for HTTP and etcd's interface [default: the one that a server of
+    /// the same user published on this machine]
     #[arg(
         long,
         value_name = "FILE",
@@ -68,6 +74,7 @@ impl Args {
         }
         let host = (!self.http.host.is_empty()).then_some("--host");
         let token_file = self.http_token_file.as_ref().map(|_| "--http-token-file");
+        let token_file = token_file.filter(|_| self.etcd.etcd.is_none());
         let option = self.http.option_given().or(host).or(token_file)?;
         let name = variables::name_of::<NodeCommandLine>(option);
         Some(format!(
@@ -111,33 +118,48 @@ enum DaemonError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Etcd(#[from] dkv_etcd::ListenError),
 }
 
 async fn run(args: Args) -> Result<(), DaemonError> {
     // First, so that no signal is lost.
     let stop = dkv_node::stop_signal();
-    let Some(address) = args.http.http else {
+    if args.http.http.is_none() && args.etcd.etcd.is_none() {
         let ready =
             |serving: dkv_node::Serving| dkv_node::say(&format!("ready {}", serving.address));
         return Ok(dkv_node::run(args.node, ready, stop).await?);
-    };
+    }
     // Bound first, so that a wrong address is reported at once.
-    let listener = Listener::bind(address, &args.http).await?;
-    let (serving, served) = oneshot::channel();
+    let http = match args.http.http {
+        Some(address) => Some(Listener::bind(address, &args.http).await?),
+        None => None,
+    };
+    let etcd = etcd::bind(&args).await?;
     let (stopping, stopped) = watch::channel(false);
-    let gateway = tokio::spawn(keep_serving(listener, args.clone(), served, stopped));
+    let (serving, served) = oneshot::channel();
+    let (serving_etcd, served_etcd) = oneshot::channel();
+    let mut faces = JoinSet::new();
+    if let Some(listener) = http {
+        faces.spawn(keep_serving(listener, args.clone(), served, stopped.clone()));
+    }
+    if let Some(listener) = etcd {
+        faces.spawn(etcd::keep_serving(listener, args.clone(), served_etcd, stopped));
+    }
     let ready = |started: dkv_node::Serving| {
         dkv_node::say(&format!("ready {}", started.address));
         let _ = serving.send(started.observer);
+        let _ = serving_etcd.send(());
     };
     let stop = async {
         stop.await;
         stopping.send_replace(true);
     };
     let ended = dkv_node::run(args.node, ready, stop).await;
-    // Other nodes answer the requests that the gateway received before its node stopped.
-    if ended.is_ok() && tokio::time::timeout(STOP_TIMEOUT, gateway).await.is_err() {
-        warn!("HTTP requests were still in progress");
+    // Other nodes answer the requests that the faces received before their node stopped.
+    let all = async { while faces.join_next().await.is_some() {} };
+    if ended.is_ok() && tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+        warn!("requests of other protocols were still in progress");
     }
     Ok(ended?)
 }

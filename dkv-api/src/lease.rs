@@ -91,14 +91,38 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
-        let ttl_ms = checked_ttl(ttl, LEASE_TTL_MIN)?;
         let lease = LeaseId::random();
+        self.grant_lease_as(lease, ttl).await?;
+        Ok(lease)
+    }
+
+    /// Grants a lease under an id that the caller has chosen; see
+    /// [`grant_lease`](Self::grant_lease).
+    ///
+    /// # Errors
+    /// As for that; [`Error::LeaseExists`] if a shard has a lease of that id, [`Error::Invalid`] if
+    /// no lease may have it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client) -> Result<(), Error> {
+    /// client.grant_lease_as(LeaseId(7), Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn grant_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), Error> {
+        let ttl_ms = checked_ttl(ttl, LEASE_TTL_MIN)?;
+        if !lease.is_valid() {
+            let last = LeaseId::LAST.0;
+            return Err(Error::Invalid(format!("the id of a lease is from 1 to {last}")));
+        }
         let shards = self.lease_shards().await?;
         let action = LeaseAction::Grant { ttl_ms };
         let grants = shards.iter().map(|&shard| self.change_lease(shard, lease, action));
         let grants = join_all(grants).await;
         let Some(error) = grants.iter().find_map(|grant| grant.as_ref().err()).cloned() else {
-            return Ok(lease);
+            return Ok(());
         };
         // In a shard that refused it the id may be somebody else's.
         let may_have = |grant: &Result<_, Error>| match grant {

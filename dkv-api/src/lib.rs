@@ -237,12 +237,14 @@ pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
 pub use range::RangeRequest;
 pub use scan::{Scan, ScanOptions};
-pub use snapshot::{Snapshot, SnapshotToken, SnapshotTokenError};
+pub use snapshot::{Snapshot, SnapshotCut, SnapshotToken, SnapshotTokenError};
 pub use transaction::{
     Compare, NestedTransaction, OpenTransaction, PutAttach, Test, Transacted, Transaction,
     TransactionOperation,
 };
-pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
+pub use watch::{
+    KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchPage, WatchToken,
+};
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{
@@ -254,9 +256,10 @@ pub use dkv_wire::identity::{Identity, Role};
 pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
-    BearerLife, Condition, HolderInfo, HolderKind, KeyRange, KeyspaceUse, Level, NodeStatus,
-    OperationResult, Page, Pair, PartReceipt, RangeOptions, RangePage, RangePart, Reach, Receipt,
-    Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit, Version,
+    BearerLife, Condition, GroupRole, GroupStatus, HolderInfo, HolderKind, KeyRange, KeyspaceUse,
+    Level, NodeStatus, OperationResult, Page, Pair, PartReceipt, RangeOptions, RangePage,
+    RangePart, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit,
+    Version, VersionExpiry,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::history::{ValueAt, value_at};
 use crate::router::RequestKind;
 use crate::scan::{Scan, ScanOptions};
+use crate::watch::WatchToken;
 
 /// Shards that are asked at the same time.
 const SHARDS_AT_ONCE: usize = 32;
@@ -63,6 +64,70 @@ pub struct Snapshot {
 pub struct SnapshotToken {
     moment: Stamp,
     cuts: Arc<BTreeMap<GroupId, Cut>>,
+}
+
+/// The part that a shard has in a snapshot: its writes up to a revision, without those that are
+/// stamped after the moment.
+///
+/// # Examples
+/// ```
+/// # fn example(token: &dkv_api::SnapshotToken) {
+/// for cut in token.cuts() {
+///     println!("shard {} through revision {}", cut.shard, cut.revision);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotCut {
+    /// The shard.
+    pub shard: GroupId,
+    /// The revision of the last write that may be in the snapshot.
+    pub revision: Revision,
+    /// Every write up to this revision is in the snapshot.
+    pub base: Revision,
+}
+
+impl SnapshotToken {
+    /// Returns the moment of the snapshot: no write in it is stamped later.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500".parse()?;
+    /// assert_eq!(token.moment().0, 7040);
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn moment(&self) -> Stamp {
+        self.moment
+    }
+
+    /// Returns the parts of the shards, in the order of their ids.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500,2=498-490".parse()?;
+    /// assert_eq!(token.cuts().map(|cut| cut.base.0).collect::<Vec<_>>(), [500, 490]);
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn cuts(&self) -> impl Iterator<Item = SnapshotCut> {
+        let parts = self.cuts.iter();
+        parts.map(|(&shard, &Cut { revision, base, .. })| SnapshotCut { shard, revision, base })
+    }
+
+    /// Returns the position from which a watch shows every change that is not in the snapshot, and
+    /// perhaps some that are.
+    ///
+    /// # Examples
+    /// ```
+    /// let token: dkv_api::SnapshotToken = "7040:1=500,2=498-490".parse()?;
+    /// assert_eq!(token.changes_since().to_string(), "1:500,2:490");
+    /// # Ok::<(), dkv_api::SnapshotTokenError>(())
+    /// ```
+    pub fn changes_since(&self) -> WatchToken {
+        let mut position = WatchToken::default();
+        self.cuts().for_each(|cut| position.advance(cut.shard, cut.base));
+        position
+    }
 }
 
 /// A text is no token of a snapshot.

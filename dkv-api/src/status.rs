@@ -55,6 +55,33 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Asks a node for its status.
+    ///
+    /// # Errors
+    /// The node does not answer in time, or does not answer this client.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let view = client.view().await?;
+    /// for node in &view.nodes {
+    ///     match client.node_status(node.id).await {
+    ///         Ok(status) => println!("{}: up for {} ms", node.name, status.uptime_ms),
+    ///         Err(why) => println!("{}: {why}", node.name),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn node_status(&self, node: NodeId) -> Result<NodeStatus, StatusError> {
+        let known = self.cached_view();
+        match known.as_ref().and_then(|view| view.node(node)) {
+            Some(info) => ask(self, info).await,
+            None => Err(StatusError::Silent(format!("there is no node {}", node.short()))),
+        }
+    }
+}
+
 async fn gather(client: &Client) -> NetworkStatus {
     let driver = client.driver();
     let known = client.cached_view().map_or(Vec::new(), |view| view.nodes);

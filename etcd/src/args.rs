@@ -1,7 +1,11 @@
 //! Command-line options of the face.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+use dkv_api::ClientBuilder;
+
+use crate::etcd::Options;
 
 /// How to serve etcd's interface.
 ///
@@ -10,8 +14,8 @@ use std::path::PathBuf;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[group(skip)]
 pub struct Args {
-    /// Address to serve etcd's interface on; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", env = "DKV_ETCD")]
+    /// Address to serve etcd's interface on, or a port of loopback; port 0 takes a free one
+    #[arg(long, value_name = "[IP:]PORT", env = "DKV_ETCD", value_parser = address)]
     pub etcd: Option<SocketAddr>,
 
     /// Keyspace behind it, with one shard; created at the first use [default: etcd]
@@ -46,12 +50,38 @@ pub struct Args {
     pub etcd_without_tls: bool,
 }
 
+/// A text is no address.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("use an address such as 127.0.0.1:2379, or a port")]
+pub struct AddressError;
+
+/// Parses an address; a port by itself is one of loopback.
+fn address(text: &str) -> Result<SocketAddr, AddressError> {
+    let port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    text.parse().or_else(|_| text.parse().map(port)).map_err(|_| AddressError)
+}
+
 /// The keyspace, unless one is named.
 const KEYSPACE_DEFAULT: &str = "etcd";
 
 impl Args {
-    /// Returns the name of the keyspace.
-    pub fn keyspace(&self) -> &str {
-        self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT)
+    /// Returns the options of a face at a URL. `founder` connects to its network.
+    pub fn options(&self, url: String, founder: ClientBuilder) -> Options {
+        let urls = &self.etcd_url;
+        let client_urls = if urls.is_empty() { vec![url] } else { urls.clone() };
+        let keyspace = self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT).to_owned();
+        Options { keyspace, client_urls, founder: Some(founder) }
+    }
+
+    /// Returns the name of the first option that configures etcd's interface, if any is given.
+    pub fn option_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--etcd", self.etcd.is_some()),
+            ("--etcd-keyspace", self.etcd_keyspace.is_some()),
+            ("--etcd-url", !self.etcd_url.is_empty()),
+            ("--etcd-tls-cert", self.etcd_tls_cert.is_some()),
+            ("--etcd-without-tls", self.etcd_without_tls),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
     }
 }

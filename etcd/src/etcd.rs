@@ -1,13 +1,15 @@
 //! The face without its shells: the keyspace behind it, and what all services share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use dkv_api::{Client, Error, KeyspaceSettings, Receipt, Revision};
-use futures::future::BoxFuture;
+use dkv_api::{
+    Client, ClientBuilder, Error, KeyspaceSettings, NodeId, Receipt, Revision, Role, Term,
+};
 use futures::stream::BoxStream;
 use tracing::{debug, info};
 
+use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
 use crate::metrics::Metrics;
@@ -18,9 +20,6 @@ pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;
 /// The messages of an answer that is a stream. It ends after an error.
 pub type Answers<T> = BoxStream<'static, Result<T, EtcdError>>;
 
-/// Connects with the rights to create a keyspace; a sentence says why it cannot.
-pub type Founder = Arc<dyn Fn() -> BoxFuture<'static, Result<Client, String>> + Send + Sync>;
-
 /// The options of a face, beside its client.
 #[derive(Clone)]
 pub struct Options {
@@ -28,8 +27,8 @@ pub struct Options {
     pub keyspace: String,
     /// URLs at which clients reach the faces of this network, which the list of members shows.
     pub client_urls: Vec<String>,
-    /// How to create the keyspace if the client may not.
-    pub founder: Option<Founder>,
+    /// How to connect as an administrator, who creates the keyspace if the client may not.
+    pub founder: Option<ClientBuilder>,
 }
 
 /// etcd's interface over a network. Cloning is cheap; clones share everything.
@@ -46,11 +45,21 @@ struct Inner {
     store: RwLock<Option<Client>>,
     /// Held while the keyspace is looked up or created.
     opening: tokio::sync::Mutex<()>,
+    /// The latest moment of the keyspace that this face has told of.
+    seen: Mutex<Option<Seen>>,
     /// The latest term of the shard that this face has seen.
     term: AtomicU64,
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
+}
+
+/// A moment of the keyspace.
+#[derive(Clone, Copy)]
+struct Seen {
+    revision: Revision,
+    /// The node that answered last.
+    node: NodeId,
 }
 
 impl Etcd {
@@ -61,6 +70,7 @@ impl Etcd {
             options,
             store: RwLock::new(None),
             opening: tokio::sync::Mutex::default(),
+            seen: Mutex::new(None),
             term: AtomicU64::new(0),
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
@@ -111,13 +121,13 @@ impl Etcd {
         let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
         let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
             Err(Error::Denied(why)) => match &self.inner.options.founder {
-                Some(founder) => match founder().await {
+                Some(founder) => match founder.clone().role(Role::Admin).connect().await {
                     Ok(admin) => {
                         let created = admin.create_keyspace(name, settings).await;
                         admin.close().await;
                         created.map_err(|error| error.to_string())
                     }
-                    Err(why) => Err(why),
+                    Err(error) => Err(error.to_string()),
                 },
                 None => Err(why),
             },
@@ -151,7 +161,8 @@ impl Etcd {
     /// Translates an error of the keyspace.
     pub(crate) fn failed(&self, error: Error) -> EtcdError {
         if matches!(error, Error::NoKeyspace { .. }) {
-            // It may be created again under its name.
+            // It may be created again under its name, and begins anew.
+            *self.seen() = None;
             *self.inner.store.write().unwrap_or_else(PoisonError::into_inner) = None;
         }
         debug!(%error, "a request failed");
@@ -165,12 +176,68 @@ impl Etcd {
         if seen != 0 && seen < receipt.term.0 {
             self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
+        let mut last = self.seen();
+        let latest = last.map_or(revision, |last| last.revision.max(revision));
+        *last = Some(Seen { revision: latest, node: receipt.node });
         ResponseHeader {
             cluster_id: self.cluster_id(),
             member_id: member_id(receipt.node),
             revision: etcd_revision(revision),
             raft_term: seen.max(receipt.term.0),
         }
+    }
+
+    /// Returns the header of a status that a node has reported.
+    pub(crate) fn status_header(
+        &self,
+        node: NodeId,
+        term: Term,
+        revision: Revision,
+    ) -> ResponseHeader {
+        let seen = self.inner.term.fetch_max(term.0, Ordering::Relaxed);
+        let revision = self.seen().map_or(revision, |seen| seen.revision.max(revision));
+        ResponseHeader {
+            cluster_id: self.cluster_id(),
+            member_id: member_id(node),
+            revision: etcd_revision(revision),
+            raft_term: seen.max(term.0),
+        }
+    }
+
+    /// Returns a header of the latest moment that this face has told of, for answers that show
+    /// nothing of the keys. It asks the network only if there is none.
+    ///
+    /// # Errors
+    /// As for [`moment`](Self::moment).
+    pub(crate) async fn known_header(&self) -> Result<ResponseHeader, EtcdError> {
+        let seen = *self.seen();
+        match seen {
+            Some(Seen { revision, node }) => Ok(ResponseHeader {
+                cluster_id: self.cluster_id(),
+                member_id: member_id(node),
+                revision: etcd_revision(revision),
+                raft_term: self.inner.term.load(Ordering::Relaxed),
+            }),
+            None => self.moment().await,
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
+        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks that the keyspace has a leader, if the caller asks for that.
+    ///
+    /// # Errors
+    /// There is none, as far as this face knows.
+    pub(crate) async fn check_leader(&self, context: &Context) -> Result<(), EtcdError> {
+        if !context.requires_leader {
+            return Ok(());
+        }
+        let store = self.store().await?;
+        let view = store.view().await.map_err(|error| self.failed(error))?;
+        let led = view.shards_of(store.keyspace_id()).iter().all(|it| it.primary.is_some());
+        if led { Ok(()) } else { Err(EtcdError::NO_LEADER) }
     }
 
     /// Returns the number of changes of the shard's leader that this face has seen.

@@ -1,5 +1,10 @@
 //! The service KV.
+//!
+//! [`plan`] and [`order`] decide and are plain data; [`pages`] asks the network.
 
-pub mod range;
+pub(crate) mod pages;
+pub(crate) mod plan;
+mod order;
+mod range;
 mod txn;
 mod write;

@@ -39,8 +39,8 @@ mod monitoring;
 mod args;
 mod server;
 
-pub use args::Args;
+pub use args::{AddressError, Args};
 pub use context::Context;
 pub use error::{Code, EtcdError};
-pub use etcd::{Answers, Etcd, Founder, Options, Requests};
+pub use etcd::{Answers, Etcd, Options, Requests};
 pub use server::{ListenError, Listener, TlsError};

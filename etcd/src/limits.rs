@@ -9,8 +9,12 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 /// Longest body of a request in JSON, in bytes: base64 makes it a third longer, names add some.
 pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
-/// Most operations in one list of a transaction.
-pub(crate) const TXN_OPERATIONS_MAX: usize = 128;
+/// Longest answer to a range in one message, in bytes: about what a client can hold.
+pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Memory that a key of an answer takes beside its bytes.
+pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
+/// Messages of one stream of keep-alives that are answered at the same time.
+pub(crate) const KEEP_ALIVES_AT_ONCE: usize = 64;
 
 /// Open connections; further ones wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;

@@ -75,6 +75,8 @@ pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    /// Whether clients need a certificate.
+    asks_certificate: bool,
 }
 
 impl Listener {
@@ -93,12 +95,18 @@ impl Listener {
         let fail = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address, tls })
+        let asks_certificate = args.etcd_client_ca.is_some();
+        Ok(Self { listener, address, tls, asks_certificate })
     }
 
     /// Returns the address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns whether other machines reach it, and no certificate is asked for.
+    pub fn is_open(&self) -> bool {
+        !self.asks_certificate && !self.address.ip().to_canonical().is_loopback()
     }
 
     /// Returns the URL of the address.

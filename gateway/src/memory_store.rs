@@ -141,6 +141,7 @@ impl MemoryStore {
             stamp: Stamp::default(),
             value: value.clone(),
             lease: LeaseId::default(),
+            expiry: None,
         };
         inner.changes.push((key.to_vec(), changed));
         inner.attached.remove(key);
@@ -238,11 +239,8 @@ impl Store for MemoryStore {
                 })
                 .take(options.limit.unwrap_or(u64::MAX) as usize)
                 .map(|(key, (value, revision))| {
-                    Ok(Pair {
-                        key: key.clone().into(),
-                        revision: Revision(*revision),
-                        value: options.values.then(|| value.clone()),
-                    })
+                    let value = options.values.then(|| value.clone());
+                    Ok(Pair::new(key.clone().into(), Revision(*revision), value))
                 })
                 .collect(),
         };
@@ -334,11 +332,20 @@ impl Store for MemoryStore {
         });
         let events: Vec<_> = changes
             .map(|(key, version)| {
-                let Version { revision, created, version, stamp, value, .. } = version.clone();
-                let (key, previous) = (key.clone().into(), None);
-                let shard = GroupId(1);
-                let change =
-                    KeyChange { shard, key, value, revision, created, version, stamp, previous };
+                let Version { revision, created, version, stamp, value, lease, expiry } =
+                    version.clone();
+                let change = KeyChange {
+                    shard: GroupId(1),
+                    key: key.clone().into(),
+                    value,
+                    revision,
+                    created,
+                    version,
+                    stamp,
+                    lease,
+                    expiry,
+                    previous: None,
+                };
                 Ok((WatchEvent::Change(Box::new(change)), token(revision)))
             })
             .chain(inner.watch_end.clone().map(Err))

@@ -21,7 +21,7 @@ pub fn put(object: &mut Map<String, Value>, version: &Version, encoding: Encodin
 
 /// Returns a change of a key; `with_previous` adds the version before it, or null.
 pub fn change(change: &KeyChange, with_previous: bool, encoding: Encoding) -> Value {
-    let KeyChange { shard, key, value, revision, created, version, stamp, previous } = change;
+    let KeyChange { shard, key, value, revision, created, version, stamp, previous, .. } = change;
     let mut object = Map::new();
     bytes_json::put(&mut object, "key", key, encoding);
     object.insert("shard".into(), shard.0.into());
@@ -32,6 +32,7 @@ pub fn change(change: &KeyChange, with_previous: bool, encoding: Encoding) -> Va
         stamp: *stamp,
         value: value.clone(),
         lease: LeaseId::default(),
+        expiry: None,
     };
     put(&mut object, &changed, encoding);
     if with_previous {

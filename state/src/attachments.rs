@@ -14,7 +14,8 @@ use std::sync::Arc;
 use dkv_base::id::{HolderId, LeaseId};
 
 use super::digest::Digest;
-use super::lease::{Attachment, Lease};
+use super::lease::Lease;
+use super::rows::Attachment;
 use super::rows::{MalformedRow, Table};
 use super::tombstones::SmallRows;
 
@@ -53,14 +54,6 @@ impl Attachments {
     pub(super) fn get(&self, key: &[u8]) -> Option<Attachment> {
         // The look-up costs more than the question whether there is anything.
         if self.of_keys.is_empty() { None } else { self.of_keys.get(key).copied() }
-    }
-
-    /// Returns the lease that a key is attached to; zero if there is none.
-    pub(super) fn lease_of(&self, key: &[u8]) -> LeaseId {
-        match self.get(key) {
-            Some(Attachment::Lease(lease)) => lease,
-            Some(Attachment::Expiry { .. }) | None => LeaseId::default(),
-        }
     }
 
     /// Attaches a key, or detaches it. A lease must be there. Returns whether that changed a row.

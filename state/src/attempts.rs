@@ -97,9 +97,32 @@ impl Attempts {
         self.records.get(&(session, serial)).map(|kept| &kept.row)
     }
 
-    /// Returns whether there is room for the record of one more transaction.
-    pub(super) fn has_room(&self, session: SessionId, serial: Serial) -> bool {
-        self.records.len() < limits::RECORDS_MAX || self.records.contains_key(&(session, serial))
+    /// Returns whether there is room for the record of one more transaction of a session; `own` are
+    /// all sessions of its holder.
+    pub(super) fn has_room(
+        &self,
+        session: SessionId,
+        serial: Serial,
+        own: impl Iterator<Item = SessionId>,
+    ) -> bool {
+        if self.records.contains_key(&(session, serial)) {
+            return true;
+        }
+        let all = self.records.len();
+        all < limits::RECORDS_MAX / 2 || all < limits::RECORDS_MAX && !self.is_share_used(own)
+    }
+
+    /// Returns whether a holder has as many records as it may while others need room.
+    fn is_share_used(&self, own: impl Iterator<Item = SessionId>) -> bool {
+        let of = |session| (session, Serial(0))..=(session, Serial(u64::MAX));
+        let records = own.flat_map(|session| self.records.range(of(session)));
+        records.take(limits::HOLDER_RECORDS_MAX).count() == limits::HOLDER_RECORDS_MAX
+    }
+
+    /// Returns whether there is room for the record that an attempt is aborted.
+    pub(super) fn may_fence(&self, session: SessionId, serial: Serial) -> bool {
+        self.records.len() < limits::RECORDS_MAX + limits::RECORDS_RESERVED
+            || self.records.contains_key(&(session, serial))
     }
 
     /// Locks the keys of a part and stores it.

@@ -5,13 +5,14 @@
 //! be taken out again. Replicas at the same index must have the same digest, and so must a state
 //! read back from disk. It detects accidents, not malice: sums of XXH3 can be forged.
 
-use dkv_base::id::{LeaseId, Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{Revision, Serial, SessionId, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::attempt_rows;
-use super::lease::{Attachment, Lease};
+use super::lease::Lease;
 use super::rows::{
-    Counts, HistoryRow, MalformedRow, Meta, Origin, PastRow, Row, RowSink, Table, Tombstone,
+    Attachment, Counts, HistoryRow, MalformedRow, Meta, Origin, PastRow, Row, RowSink, Table,
+    Tombstone,
 };
 use super::session::{Outcome, Session};
 use super::value_cache::{Place, Slot};
@@ -165,16 +166,18 @@ impl RowSink for Digest {
             }
             Table::History => {
                 let (key, revision) = HistoryRow::split_key(key)?;
-                let PastRow { origin, lease, value } = HistoryRow::decode(revision, value)?;
+                let PastRow { origin, attachment, value } = HistoryRow::decode(revision, value)?;
                 self.add_history(match value {
-                    Some(value) => past_hash(key_hash(key, origin, value), lease),
+                    Some(value) => past_hash(key_hash(key, origin, value), attachment),
                     None => deletion_hash(key, origin),
                 });
             }
             Table::Attachments => self.add_small(table, key, Attachment::decode(value)?.number()),
             Table::Leases => self.add_small(table, key, Lease::decode(key, value)?.1.number()),
             Table::Tombstones => self.add_small(table, key, Tombstone::decode(value)?.number()),
-            Table::OutboxPositions => self.add_small(table, key, small_number(value)?),
+            Table::OutboxPositions | Table::EndedSessions => {
+                self.add_small(table, key, small_number(value)?);
+            }
             Table::Records | Table::Finished | Table::Parts => {
                 self.add_small(table, key, attempt_rows::row_number(table, key, value)?);
             }
@@ -214,9 +217,9 @@ pub(super) fn key_hash(key: &[u8], origin: Origin, value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
 }
 
-/// Hashes a past version of this hash that belonged to a lease, if it did.
-pub(super) fn past_hash(hash: u64, lease: LeaseId) -> u64 {
-    if lease == LeaseId::default() { hash } else { hash ^ xxh3_64(&lease.0.to_le_bytes()) }
+/// Hashes a past version of this hash that was attached to this.
+pub(super) fn past_hash(hash: u64, attachment: Option<Attachment>) -> u64 {
+    attachment.map_or(hash, |attachment| hash ^ attachment.number())
 }
 
 /// Hashes a deletion as a past version of its key.

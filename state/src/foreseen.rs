@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::id::{Revision, Stamp};
 use dkv_wire::message::{Keys, TransactionOperation};
 
 use super::command::transaction::validate_part;
 use super::reads_at::{FoundVersion, VersionValue};
 use super::rows::Origin;
-use super::shard::leases::FoundExpiry;
+use super::scan::Attached;
 use super::shard::transactions::{Needed, PlannedChange, Supply};
 use super::shard::{Attaching, ShardState};
 use super::transaction_results::FoundResult;
@@ -80,13 +80,11 @@ impl ShardState {
             None => (Revision(0), 1),
         };
         // A part attaches no key to a lease, but may change one that is attached.
-        let lease = match self.expiry(key) {
-            FoundExpiry::Lease(lease) if as_before => lease.id,
-            _ => LeaseId::default(),
-        };
+        let attached = if as_before { self.attached(key) } else { Attached::default() };
+        let Attached { lease, expiry } = attached;
         let (revision, stamp) = (Revision(0), Stamp(0));
         let origin = Origin { revision, stamp, created, version, position: 0 };
         let value = VersionValue::Here(Arc::clone(value));
-        FoundVersion { key: Arc::from(key), origin, value, lease }
+        FoundVersion { key: Arc::from(key), origin, value, lease, expiry }
     }
 }

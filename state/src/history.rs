@@ -18,25 +18,27 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::id::{Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 
 use super::digest::{Digest, deletion_hash, key_hash, past_hash};
-use super::rows::{ChangedRows, HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey};
+use super::rows::{
+    Attachment, ChangedRows, HistoryRow, HistoryValue, MalformedRow, Origin, VersionKey,
+};
 use super::value_cache::{CachedValues, Place, Slot};
 
 /// Bytes of memory that a change takes, as counted for the limit of a history.
 const CHANGE_BYTES: u64 = 48;
 /// Bytes of memory that a version takes beside its change and its value.
-const VERSION_BYTES: u64 = 72;
+const VERSION_BYTES: u64 = 88;
 
 /// A version that is not the newest one of its key.
 #[derive(Debug)]
 pub(super) struct PastVersion {
     pub(super) origin: Origin,
     pub(super) value: PastValue,
-    /// The lease that the key was attached to; zero if there was none.
-    pub(super) lease: LeaseId,
+    /// What the key was attached to.
+    pub(super) attachment: Option<Attachment>,
 }
 
 /// The newest version of a key, as it leaves the table.
@@ -45,8 +47,8 @@ pub(super) struct Replaced {
     pub(super) slot: Slot,
     /// What it contributed to the digest.
     pub(super) hash: u64,
-    /// The lease that the key was attached to; zero if there was none.
-    pub(super) lease: LeaseId,
+    /// What the key was attached to.
+    pub(super) attachment: Option<Attachment>,
 }
 
 /// The value of a past version, or its location.
@@ -226,8 +228,8 @@ impl History {
         self.push(key, revision, stamp, Some(past));
         let origin = Origin { revision, stamp, created: revision, version: 0, position };
         digest.add_history(deletion_hash(key, origin));
-        let (lease, value) = (LeaseId::default(), HistoryValue::Deleted);
-        self.note(key, HistoryRow { origin, lease, value });
+        let (attachment, value) = (None, HistoryValue::Deleted);
+        self.note(key, HistoryRow { origin, attachment, value });
         self.deleted.insert(Arc::clone(key), origin);
         self.versions += 1;
         self.bytes += VERSION_BYTES;
@@ -240,7 +242,7 @@ impl History {
         replaced: Replaced,
         digest: &mut Digest,
     ) -> Box<PastVersion> {
-        let Replaced { slot, hash, lease } = replaced;
+        let Replaced { slot, hash, attachment } = replaced;
         let origin = slot.origin;
         let (value, row) = match slot.value {
             Place::Here { value, .. } => {
@@ -251,9 +253,9 @@ impl History {
                 (PastValue::Stored { bytes, hash }, HistoryValue::InKeys(bytes))
             }
         };
-        digest.add_history(past_hash(hash, lease));
-        self.note(key, HistoryRow { origin, lease, value: row });
-        let past = PastVersion { origin, value, lease };
+        digest.add_history(past_hash(hash, attachment));
+        self.note(key, HistoryRow { origin, attachment, value: row });
+        let past = PastVersion { origin, value, attachment };
         self.versions += 1;
         self.bytes += past.cost();
         Box::new(past)
@@ -500,14 +502,14 @@ impl Change {
 
 impl PastVersion {
     fn deleted(origin: Origin) -> Self {
-        Self { origin, value: PastValue::Deleted, lease: LeaseId::default() }
+        Self { origin, value: PastValue::Deleted, attachment: None }
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
         match &self.value {
             PastValue::Deleted => deletion_hash(key, self.origin),
-            PastValue::Here(value) => past_hash(key_hash(key, self.origin, value), self.lease),
-            PastValue::Stored { hash, .. } => past_hash(*hash, self.lease),
+            PastValue::Here(value) => past_hash(key_hash(key, self.origin, value), self.attachment),
+            PastValue::Stored { hash, .. } => past_hash(*hash, self.attachment),
         }
     }
 

@@ -43,6 +43,7 @@ mod value_cache;
 mod scan;
 mod range;
 mod reads_at;
+mod ended_sessions;
 mod session;
 mod sessions;
 mod shard;

@@ -11,6 +11,11 @@ pub const SESSION_IDLE_MS: u64 = 60_000;
 pub const SESSION_OWN_IDLE_MS: u64 = limits::REQUEST_TIMEOUT.as_millis() as u64;
 /// Time without a write after which a session expires, in milliseconds of the log's clock.
 pub const SESSION_LIFE_MS: u64 = 3_600_000;
+/// Time for which an ended session is remembered, in milliseconds of the log's clock.
+pub const ENDED_SESSION_LIFE_MS: u64 = 24 * SESSION_LIFE_MS;
+/// Ended sessions that a shard remembers, at roughly 128 bytes each; beyond this, the oldest are
+/// forgotten first.
+pub const ENDED_SESSIONS_MAX: usize = 4 * limits::SESSIONS_MAX;
 /// Results that one shard remembers over all its sessions, at roughly 64 bytes each.
 pub const SESSION_RESULTS_MAX: usize = 1024 * 1024;
 /// Time a client should wait before it retries when the session table is full, in milliseconds.
@@ -36,6 +41,11 @@ pub const PART_OVERHEAD_BYTES: usize = 256;
 /// Transactions that a home remembers beside their outcomes: undecided ones, and committed ones
 /// whose client may ask again.
 pub const RECORDS_MAX: usize = 64 * 1024;
+/// The same for the sessions of one holder, once half of all are taken.
+pub const HOLDER_RECORDS_MAX: usize = RECORDS_MAX / 4;
+/// Records beyond these of attempts that a home has never seen and declares aborted, so that no
+/// lock stays in another shard for lack of room here.
+pub const RECORDS_RESERVED: usize = RECORDS_MAX;
 /// Executed attempts of one home that a shard remembers until their home says that they are over.
 pub const EXECUTED_MAX: usize = 4096;
 /// Time a node should wait before it retries when there is no room for a part, in milliseconds.

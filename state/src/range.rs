@@ -86,8 +86,8 @@ impl ShardState {
         if at == self.revision() {
             for (key, slot) in self.slots_from(keys, from) {
                 let origin = (slot.origin.revision, slot.origin.created);
-                let lease = || self.attachments().lease_of(key);
-                found.take(options, bytes_max, origin, || FoundVersion::newest(key, slot, lease()));
+                let version = || FoundVersion::newest(key, slot, self.attached(key));
+                found.take(options, bytes_max, origin, version);
                 if found.more {
                     break;
                 }

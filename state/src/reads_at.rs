@@ -10,12 +10,12 @@ use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version};
+use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version, VersionExpiry};
 
 use super::digest::key_hash;
 use super::history::{Change, PastValue, PastVersion};
 use super::rows::{Origin, Row};
-use super::scan::{Listed, ListedKey, ListedValue};
+use super::scan::{Attached, Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
@@ -49,6 +49,8 @@ pub struct FoundVersion {
     pub origin: Origin,
     /// The lease that the write attached the key to; zero if there is none.
     pub lease: LeaseId,
+    /// The expiry that the write gave the key, as it is now.
+    pub expiry: Option<VersionExpiry>,
     /// The value, or where it is.
     pub value: VersionValue,
 }
@@ -132,23 +134,24 @@ impl FoundVersion {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
             }
         };
-        Version { revision, created, version, stamp, value, lease: self.lease }
+        Version { revision, created, version, stamp, value, lease: self.lease, expiry: self.expiry }
     }
 
-    pub(super) fn newest(key: &Arc<[u8]>, slot: &Slot, lease: LeaseId) -> Self {
+    pub(super) fn newest(key: &Arc<[u8]>, slot: &Slot, attached: Attached) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
         };
-        Self { key: Arc::clone(key), origin: slot.origin, lease, value }
+        let Attached { lease, expiry } = attached;
+        Self { key: Arc::clone(key), origin: slot.origin, lease, expiry, value }
     }
 
     fn deleted(key: &Arc<[u8]>, origin: Origin) -> Self {
-        let (lease, value) = (LeaseId::default(), VersionValue::Deleted);
-        Self { key: Arc::clone(key), origin, lease, value }
+        let (Attached { lease, expiry }, value) = (Attached::default(), VersionValue::Deleted);
+        Self { key: Arc::clone(key), origin, lease, expiry, value }
     }
 
-    fn past(key: &Arc<[u8]>, past: &PastVersion) -> Self {
+    fn past(key: &Arc<[u8]>, past: &PastVersion, clock_ms: u64) -> Self {
         let value = match &past.value {
             PastValue::Deleted => VersionValue::Deleted,
             PastValue::Here(value) => VersionValue::Here(Arc::clone(value)),
@@ -156,7 +159,8 @@ impl FoundVersion {
                 VersionValue::Stored { bytes: *bytes, hash: *hash }
             }
         };
-        Self { key: Arc::clone(key), origin: past.origin, lease: past.lease, value }
+        let Attached { lease, expiry } = Attached::of(past.attachment, clock_ms);
+        Self { key: Arc::clone(key), origin: past.origin, lease, expiry, value }
     }
 
     /// Returns the bytes of key and value.
@@ -250,7 +254,7 @@ impl ShardState {
     /// Returns the newest version of a key, which may be its deletion.
     fn newest(&self, key: &[u8]) -> Option<FoundVersion> {
         if let Some((key, slot)) = self.keys().get_key_value(key) {
-            return Some(FoundVersion::newest(key, slot, self.attachments().lease_of(key)));
+            return Some(FoundVersion::newest(key, slot, self.attached(key)));
         }
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
@@ -263,13 +267,13 @@ impl ShardState {
         }
         let mut past = self.history().before(key, newest.origin.revision);
         let found = past.find(|past| is_in(past.origin))?;
-        Some(FoundVersion::past(&newest.key, found))
+        Some(FoundVersion::past(&newest.key, found, self.clock_ms()))
     }
 
     /// Returns the version that a change made.
     fn made_by(&self, change: &Change) -> Option<FoundVersion> {
         match self.history().made_by(change) {
-            Some(past) => Some(FoundVersion::past(&change.key, past)),
+            Some(past) => Some(FoundVersion::past(&change.key, past, self.clock_ms())),
             None => self.newest(&change.key).filter(|it| it.origin.revision == change.revision),
         }
     }
@@ -286,7 +290,7 @@ impl ShardState {
         let newest = self.newest(key);
         let past = newest.iter().flat_map(|newest| {
             let past = self.history().before(&newest.key, newest.origin.revision);
-            past.map(|past| FoundVersion::past(&newest.key, past))
+            past.map(|past| FoundVersion::past(&newest.key, past, self.clock_ms()))
         });
         let all = newest.iter().cloned().chain(past);
         let (mut found, floor) = (Vec::new(), self.floor());
@@ -332,7 +336,10 @@ impl ShardState {
                 break;
             }
             listed.stamp = listed.stamp.max(found.origin.stamp);
-            listed.keys.push(ListedKey { key, revision: found.origin.revision, value });
+            let Origin { revision, created, version, .. } = found.origin;
+            let FoundVersion { lease, expiry, .. } = found;
+            let listed_key = ListedKey { key, revision, created, version, lease, expiry, value };
+            listed.keys.push(listed_key);
         }
         Ok(listed)
     }
@@ -408,7 +415,8 @@ impl ShardState {
             }
             let Some(version) = self.made_by(change) else { continue };
             let previous = change.replaced().filter(|_| previous);
-            let previous = previous.map(|past| FoundVersion::past(&change.key, past));
+            let previous =
+                previous.map(|past| FoundVersion::past(&change.key, past, self.clock_ms()));
             let previous = previous.filter(|found| found.value != VersionValue::Deleted);
             bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
             changed.changes.push(FoundChange { version, previous });

@@ -1,4 +1,4 @@
-//! The state in its serialized form: rows of eleven tables, and one meta row that says which moment
+//! The state in its serialized form: rows of twelve tables, and one meta row that says which moment
 //! the rows belong to.
 //!
 //! The engine stores rows, a snapshot carries them, and both check them against the hash in the
@@ -11,11 +11,13 @@
 //! 'c'  99    session id,   what has become of a transaction whose home this is, postcard
 //!            serial u64 be
 //! 'd' 100    (empty)       the directory, postcard
+//! 'e' 101    session id    ended u64 le: the session ended then
 //! 'f' 102    home u32 be   what was finished of the transactions of another home, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
 //! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, position u16 le, then
-//!            revision u64   1 u8 and the value, or 2 u8, the lease u64 le and the value,
-//!            be             or 0 u8 if the key was deleted
+//!            revision u64   1 u8 and the value, or what it was attached to, as in 'a' but for the
+//!            be             first byte: 2 u8 (lease) or 3 u8 (expiry), and the value,
+//!                           or 0 u8 if the key was deleted
 //! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le,
 //!                          position u16 le, value
 //! 'l' 108    lease u64 be  ttl u64 le, grant u64 le, the holder, 1 u8 if it has ended, 0 u8 if not
@@ -24,6 +26,7 @@
 //! 's' 115    session id    the session, postcard
 //! ```
 
+mod attachment;
 mod changed;
 
 use std::collections::HashMap;
@@ -37,12 +40,13 @@ use dkv_wire::message::Stored;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub(crate) use attachment::{ATTACHMENT_BYTES_MAX, Attachment};
 pub(crate) use changed::ChangedRows;
 
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +58,8 @@ pub enum Table {
     Records = b'c',
     /// The directory, as the single row of the control group.
     Directory = b'd',
+    /// The sessions of a shard that have ended.
+    EndedSessions = b'e',
     /// What a shard has finished of the transactions of other homes.
     Finished = b'f',
     /// The tombstones of a shard: when its keys were deleted.
@@ -84,6 +90,7 @@ impl Table {
             Self::Attachments,
             Self::Records,
             Self::Directory,
+            Self::EndedSessions,
             Self::Finished,
             Self::Tombstones,
             Self::History,
@@ -279,15 +286,15 @@ pub(super) struct VersionKey {
 #[derive(Clone, Debug)]
 pub(super) struct HistoryRow {
     pub(super) origin: Origin,
-    /// The lease that the key was attached to; zero if there was none.
-    pub(super) lease: LeaseId,
+    /// What the key was attached to.
+    pub(super) attachment: Option<Attachment>,
     pub(super) value: HistoryValue,
 }
 
 /// A row of [`Table::History`], decoded.
 pub(super) struct PastRow<'a> {
     pub(super) origin: Origin,
-    pub(super) lease: LeaseId,
+    pub(super) attachment: Option<Attachment>,
     /// `None` for a deletion.
     pub(super) value: Option<&'a [u8]>,
 }
@@ -325,18 +332,27 @@ impl HistoryRow {
     }
 
     /// Encodes the value of a row; `None` for a deletion.
-    pub(super) fn encode(origin: Origin, lease: LeaseId, value: Option<&[u8]>) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(35 + value.map_or(0, <[u8]>::len));
+    pub(super) fn encode(
+        origin: Origin,
+        attachment: Option<Attachment>,
+        value: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(51 + value.map_or(0, <[u8]>::len));
         for number in [origin.stamp.0, origin.created.0, origin.version] {
             encoded.extend_from_slice(&number.to_le_bytes());
         }
         encoded.extend_from_slice(&origin.position.to_le_bytes());
-        match value {
-            None => encoded.push(0),
-            Some(_) if lease == LeaseId::default() => encoded.push(1),
-            Some(_) => {
+        match (value, attachment) {
+            (None, _) => encoded.push(0),
+            (Some(_), None) => encoded.push(1),
+            (Some(_), Some(Attachment::Lease(lease))) => {
                 encoded.push(2);
                 encoded.extend_from_slice(&lease.0.to_le_bytes());
+            }
+            (Some(_), Some(Attachment::Expiry { deadline_ms, ttl_ms })) => {
+                encoded.push(3);
+                encoded.extend_from_slice(&deadline_ms.to_le_bytes());
+                encoded.extend_from_slice(&ttl_ms.to_le_bytes());
             }
         }
         encoded.extend_from_slice(value.unwrap_or_default());
@@ -349,19 +365,25 @@ impl HistoryRow {
         let (created, rest) = number(rest)?;
         let (version, rest) = number(rest)?;
         let (position, rest) = position(rest)?;
-        let (lease, value) = match rest.split_first() {
-            Some((1, value)) => (LeaseId::default(), Some(value)),
+        let (attachment, value) = match rest.split_first() {
+            Some((1, value)) => (None, Some(value)),
             Some((2, rest)) => {
                 let (lease, value) = number(rest)?;
                 let lease = Some(LeaseId(lease)).filter(|lease| lease.is_valid());
-                (lease.ok_or(MalformedRow("a version has no such lease"))?, Some(value))
+                let lease = lease.ok_or(MalformedRow("a version has no such lease"))?;
+                (Some(Attachment::Lease(lease)), Some(value))
             }
-            Some((0, [])) => (LeaseId::default(), None),
+            Some((3, rest)) => {
+                let (deadline_ms, rest) = number(rest)?;
+                let (ttl_ms, value) = number(rest)?;
+                (Some(Attachment::Expiry { deadline_ms, ttl_ms }), Some(value))
+            }
+            Some((0, [])) => (None, None),
             _ => return Err(MalformedRow("a version is neither a value nor a deletion")),
         };
         let (stamp, created) = (Stamp(stamp), Revision(created));
         let origin = Origin { revision, stamp, created, version, position };
-        Ok(PastRow { origin, lease, value })
+        Ok(PastRow { origin, attachment, value })
     }
 }
 
@@ -434,7 +456,7 @@ impl Changes {
         let history = self
             .history
             .rows()
-            .map(|(name, row)| name.key.len() + 33 + row.map_or(0, HistoryRow::value_len));
+            .map(|(name, row)| name.key.len() + 49 + row.map_or(0, HistoryRow::value_len));
         let sessions = self.sessions.iter().map(|(_, row)| 16 + row.as_ref().map_or(0, Vec::len));
         let small = self.small.iter();
         let small = small.map(|(_, key, row)| key.len() + row.as_ref().map_or(0, Vec::len));

@@ -8,13 +8,13 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{Number, Revision, Stamp};
+use dkv_base::id::{LeaseId, Number, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::Span;
+use dkv_wire::message::{Span, VersionExpiry};
 
 use super::digest::key_hash;
-use super::rows::Row;
+use super::rows::{Attachment, Origin, Row};
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
@@ -53,8 +53,40 @@ pub struct ListedKey {
     pub key: Arc<[u8]>,
     /// The revision of the write that stored the value; zero if that write is still waiting.
     pub revision: Revision,
+    /// The revision of the write that created the key; zero as long as the write waits.
+    pub created: Revision,
+    /// The number of writes of the key since then; zero as long as the write waits.
+    pub version: u64,
+    /// The lease that the key is attached to; zero if there is none.
+    pub lease: LeaseId,
+    /// The expiry of the key.
+    pub expiry: Option<VersionExpiry>,
     /// The value, or where it is.
     pub value: ListedValue,
+}
+
+/// What a version of a key is attached to, by the clock of its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// The lease; zero if there is none.
+    pub(super) lease: LeaseId,
+    /// The expiry.
+    pub(super) expiry: Option<VersionExpiry>,
+}
+
+impl Attached {
+    /// Returns what there is left of an attachment when the clock of the shard shows this.
+    pub(super) fn of(attachment: Option<Attachment>, clock_ms: u64) -> Self {
+        match attachment {
+            None => Self::default(),
+            Some(Attachment::Lease(lease)) => Self { lease, expiry: None },
+            Some(Attachment::Expiry { deadline_ms, ttl_ms }) => {
+                let remaining_ms = deadline_ms.saturating_sub(clock_ms);
+                let expiry = Some(VersionExpiry { ttl_ms, remaining_ms });
+                Self { lease: LeaseId::default(), expiry }
+            }
+        }
+    }
 }
 
 /// The location of the value of a listed key.
@@ -97,6 +129,11 @@ impl ListedKey {
 }
 
 impl ShardState {
+    /// Returns what a key is attached to now.
+    pub(super) fn attached(&self, key: &[u8]) -> Attached {
+        Attached::of(self.attachments().get(key), self.clock_ms())
+    }
+
     /// Returns the first keys of a span, as many as fit a page, merged with the waiting writes of
     /// the same span: in key order, each key once.
     pub fn list(&self, span: &Span, waiting: &[Waiting]) -> Listed {
@@ -108,7 +145,7 @@ impl ShardState {
         let later = waiting.iter().filter(|it| it.stamp > self.last_written(&it.key).0);
         let (mut listed, mut bytes) = (Listed { stamp: self.stamp(), ..Listed::default() }, 0);
         for entry in merged(rows, later) {
-            let Some((length, key)) = entry.listed() else {
+            let Some((length, key)) = entry.listed(|key| self.attached(key)) else {
                 listed.note(&entry);
                 continue;
             };
@@ -147,7 +184,7 @@ enum Entry<'a> {
 
 impl Entry<'_> {
     /// Returns the key as it is listed and the length of its value; `None` for a delete.
-    fn listed(&self) -> Option<(usize, ListedKey)> {
+    fn listed(&self, attached: impl Fn(&[u8]) -> Attached) -> Option<(usize, ListedKey)> {
         let (length, key) = match self {
             Self::Row(key, slot) => {
                 let (length, value) = match &slot.value {
@@ -158,12 +195,23 @@ impl Entry<'_> {
                         (*bytes as usize, ListedValue::Stored { hash: *hash })
                     }
                 };
-                (length, ListedKey { key: Arc::clone(key), revision: slot.origin.revision, value })
+                let (key, Attached { lease, expiry }) = (Arc::clone(key), attached(key));
+                let Origin { revision, created, version, .. } = slot.origin;
+                let key = ListedKey { key, revision, created, version, lease, expiry, value };
+                (length, key)
             }
             Self::Waiting(Waiting { key, value, .. }) => {
                 let (key, value) = (Arc::from(&key[..]), value.as_ref()?);
-                let (revision, waits) = (Revision::default(), ListedValue::Waiting(value.clone()));
-                (value.len(), ListedKey { key, revision, value: waits })
+                let waits = ListedKey {
+                    key,
+                    revision: Revision::default(),
+                    created: Revision::default(),
+                    version: 0,
+                    lease: LeaseId::default(),
+                    expiry: None,
+                    value: ListedValue::Waiting(value.clone()),
+                };
+                (value.len(), waits)
             }
         };
         Some((length, key))

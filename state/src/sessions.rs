@@ -26,8 +26,11 @@ use dkv_wire::limits as wire_limits;
 
 use super::command::CommandResult;
 use super::digest::Digest;
+use super::ended_sessions::EndedSessions;
 use super::limits;
+use super::rows::{MalformedRow, Table};
 use super::session::{Outcome, Session};
+use super::tombstones::SmallRows;
 
 /// The bounds of a table. Production uses a single set of them; tests use small ones.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +89,9 @@ pub(super) struct SessionTable {
     /// Holders by number of sessions.
     by_count: BTreeSet<(usize, HolderId)>,
     changed: HashSet<SessionId>,
-    /// Sessions that have ended since this was last asked.
+    /// Sessions that have ended, none of which is opened again.
+    closed: EndedSessions,
+    /// Those that have ended since this was last asked.
     ended: Vec<SessionId>,
 }
 
@@ -100,13 +105,14 @@ impl SessionTable {
     pub(super) fn expire(&mut self, now_ms: u64, digest: &mut Digest) {
         while let Some((used_ms, id)) = self.by_use.first().copied() {
             if now_ms.saturating_sub(used_ms) <= self.bounds.life_ms {
-                return;
+                break;
             }
-            self.remove(id, digest);
+            self.remove(id, now_ms, digest);
         }
+        self.closed.expire(now_ms, digest);
     }
 
-    /// Opens a session for a holder, or finds it already open.
+    /// Opens a session for a holder, or finds it already open. One that has ended stays so.
     pub(super) fn open(
         &mut self,
         id: SessionId,
@@ -118,6 +124,9 @@ impl SessionTable {
             self.touch(id, now_ms, digest);
             return CommandResult::SessionOpened;
         }
+        if self.closed.contains(id) {
+            return CommandResult::SessionExpired;
+        }
         if self.count_of(holder) >= self.bounds.holder_max
             && !self.evict_own(holder, now_ms, digest)
         {
@@ -125,7 +134,7 @@ impl SessionTable {
         }
         if self.sessions.len() >= self.bounds.sessions_max
             && !self.evict_idle(now_ms, digest)
-            && !self.evict_for(holder, digest)
+            && !self.evict_for(holder, now_ms, digest)
         {
             return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
         }
@@ -140,6 +149,12 @@ impl SessionTable {
     /// Returns the holder of a session; nobody if it does not exist.
     pub(super) fn holder(&self, id: SessionId) -> HolderId {
         self.sessions.get(&id).map(|session| session.holder).unwrap_or_default()
+    }
+
+    /// Returns all sessions of the holder of a session.
+    pub(super) fn beside(&self, id: SessionId) -> impl Iterator<Item = SessionId> {
+        let own = self.holders.get(&self.holder(id)).map(|own| &own.by_use);
+        own.into_iter().flatten().map(|(_, id)| *id)
     }
 
     /// Returns whether a write was executed, and its outcome is still remembered.
@@ -179,7 +194,7 @@ impl SessionTable {
         let holder = session.holder;
         if digest.results() >= self.bounds.results_max as u64
             && !self.evict_idle(now_ms, digest)
-            && !self.evict_results_for(holder, digest)
+            && !self.evict_results_for(holder, now_ms, digest)
         {
             let retry_after_ms = limits::SESSION_RETRY_MS;
             return Admission::Answer(CommandResult::Overloaded { retry_after_ms });
@@ -259,7 +274,27 @@ impl SessionTable {
 
     /// Returns the number of changed sessions.
     pub(super) fn changed_len(&self) -> usize {
-        self.changed.len()
+        self.changed.len() + self.closed.changed_len()
+    }
+
+    /// Adds a row of an ended session that was read back.
+    pub(super) fn load_ended(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        digest: &mut Digest,
+    ) -> Result<(), MalformedRow> {
+        self.closed.load(key, value, digest)
+    }
+
+    /// Returns the rows of ended sessions that changed since the last call.
+    pub(super) fn take_changed_ended(&mut self) -> SmallRows {
+        self.closed.take_changed()
+    }
+
+    /// Marks the row of an ended session as changed again, if it is one.
+    pub(super) fn restore_changed_ended(&mut self, table: Table, key: &[u8]) {
+        self.closed.restore_changed(table, key);
     }
 
     fn insert(&mut self, id: SessionId, session: Session) {
@@ -273,8 +308,9 @@ impl SessionTable {
         self.sessions.insert(id, session);
     }
 
-    fn remove(&mut self, id: SessionId, digest: &mut Digest) {
+    fn remove(&mut self, id: SessionId, now_ms: u64, digest: &mut Digest) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.closed.add(id, now_ms, digest);
         self.ended.push(id);
         self.by_use.remove(&(session.used_ms, id));
         digest.remove_whole_session(id, &session);
@@ -305,26 +341,26 @@ impl SessionTable {
         let Some((used_ms, id)) = self.oldest_of(holder) else { return false };
         let idle = now_ms.saturating_sub(used_ms) >= self.bounds.own_idle_ms;
         if idle {
-            self.remove(id, digest);
+            self.remove(id, now_ms, digest);
         }
         idle
     }
 
     /// Ends a session of the holder with the most, in favour of a holder that will still have
     /// fewer.
-    fn evict_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+    fn evict_for(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
         let Some((count, heaviest)) = self.by_count.last().copied() else { return false };
         if count <= self.count_of(holder) + 1 {
             return false;
         }
         let Some((_, id)) = self.oldest_of(heaviest) else { return false };
-        self.remove(id, digest);
+        self.remove(id, now_ms, digest);
         true
     }
 
     /// Ends sessions of the holder with the most results, in favour of a holder below the average.
     /// It frees some room in advance, because it has to search for the holder.
-    fn evict_results_for(&mut self, holder: HolderId, digest: &mut Digest) -> bool {
+    fn evict_results_for(&mut self, holder: HolderId, now_ms: u64, digest: &mut Digest) -> bool {
         let own = self.holders.get(&holder).map_or(0, |own| own.results);
         let holders = self.holders.len() as u64;
         if own as u64 * holders >= digest.results() {
@@ -335,7 +371,7 @@ impl SessionTable {
         let enough = self.bounds.results_max - self.bounds.results_max.div_ceil(64);
         while digest.results() > enough as u64 {
             let Some((_, id)) = self.oldest_of(heaviest) else { break };
-            self.remove(id, digest);
+            self.remove(id, now_ms, digest);
         }
         digest.results() < self.bounds.results_max as u64
     }
@@ -345,7 +381,7 @@ impl SessionTable {
         let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
         let idle = now_ms.saturating_sub(used_ms) >= self.bounds.idle_ms;
         if idle {
-            self.remove(id, digest);
+            self.remove(id, now_ms, digest);
         }
         idle
     }

@@ -48,9 +48,10 @@ use super::batch::{Batch, CorruptBatch};
 use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
 use super::history::{History, Replaced};
-use super::lease::{self, Attachment};
 use super::limits;
-use super::rows::{Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
+use super::rows::{
+    ATTACHMENT_BYTES_MAX, Attachment, Changes, Counts, Generation, Meta, Origin, Row, Tombstone,
+};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
@@ -238,6 +239,7 @@ impl ShardState {
         let mut small = tombstones::take_changed(&mut self.tombstones, &mut self.outboxes);
         small.extend(self.attempts.take_changed());
         small.append(&mut self.attachments.take_changed());
+        small.append(&mut self.sessions.take_changed_ended());
         Changes {
             generation: self.generation,
             keys: std::mem::take(&mut self.changed),
@@ -269,6 +271,7 @@ impl ShardState {
         let small = self.attempts.restore_changed(changes.small);
         for (table, key, _) in &small {
             self.attachments.restore_changed(*table, key);
+            self.sessions.restore_changed_ended(*table, key);
         }
         tombstones::restore_changed(&mut self.tombstones, &mut self.outboxes, small);
         self.sessions.restore_changed(changes.sessions.into_iter().map(|(id, _)| id));
@@ -494,7 +497,7 @@ impl ShardState {
         stamp: Stamp,
         attaching: Attaching,
     ) -> Outcome {
-        let lease = self.attachments.lease_of(key);
+        let attachment = self.attachments.get(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
         let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
@@ -508,7 +511,7 @@ impl ShardState {
                 let hash = self.digest.remove_key(&key, row);
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
-                    let replaced = Replaced { slot, hash, lease };
+                    let replaced = Replaced { slot, hash, attachment };
                     let at = (stamp, position);
                     self.history.delete(&key, revision, at, replaced, &mut self.digest);
                 }
@@ -532,7 +535,7 @@ impl ShardState {
                     Some((key, row)) => {
                         let hash = self.digest.remove_key(key, row);
                         let slot = std::mem::replace(row, slot);
-                        (Arc::clone(key), Some(Replaced { slot, hash, lease }))
+                        (Arc::clone(key), Some(Replaced { slot, hash, attachment }))
                     }
                     None => {
                         self.tombstones.fill(key, &mut self.digest);
@@ -558,7 +561,7 @@ impl ShardState {
 
     fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
         if self.attachments.attach(key, attachment, &mut self.digest) {
-            self.changed_bytes += key.len() + lease::ATTACHMENT_BYTES_MAX;
+            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
         }
     }
 

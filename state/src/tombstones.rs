@@ -171,7 +171,7 @@ pub(super) fn restore_changed(
     for (table, key, _) in rows {
         match (table, node_of(&key)) {
             (Table::Tombstones, _) => _ = tombstones.changed.insert(Arc::from(key)),
-            (_, Ok(node)) => _ = outboxes.changed.insert(node),
+            (Table::OutboxPositions, Ok(node)) => _ = outboxes.changed.insert(node),
             _ => {}
         }
     }

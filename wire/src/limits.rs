@@ -197,7 +197,7 @@ const _: () = {
     assert!(BATCH_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
     // The same holds for a page.
     assert!(
-        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 32 < FRAME_BYTES_MAX
+        SCAN_BYTES_MAX + KEY_BYTES_MAX + VALUE_BYTES_MAX + SCAN_KEYS_MAX * 96 < FRAME_BYTES_MAX
     );
     // So does a frame of a watch, with the value before.
     assert!(WATCH_BYTES_TARGET + KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);

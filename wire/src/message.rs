@@ -28,7 +28,7 @@ pub use commit::{
     Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
     PrepareHome, Prospect, Resolution, TransactOver,
 };
-pub use history::{Cut, Version, Versions};
+pub use history::{Cut, Version, VersionExpiry, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};
 pub use keyspace::KeyspaceUse;

@@ -96,6 +96,10 @@ pub(crate) struct TransferArgs {
         allow_negative_numbers = true)]
     pub(crate) retry: Duration,
 
+    /// The name of the file in results, if it is another one.
+    #[arg(skip)]
+    pub(crate) shown: Option<String>,
+
     #[command(flatten)]
     pub(crate) connect: Connect,
 }

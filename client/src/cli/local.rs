@@ -68,6 +68,9 @@ pub(crate) struct LocalArgs {
         allow_negative_numbers = true)]
     pub(crate) start_timeout: Duration,
 
+    #[command(flatten, next_help_heading = "etcd's interface")]
+    pub(crate) etcd: dkv_etcd::Args,
+
     #[command(flatten)]
     pub(crate) connect: Connect,
 

@@ -7,7 +7,8 @@ use clap::CommandFactory;
 use dkv_api::{Revision, Role};
 
 use super::{
-    Cli, Connect, KeyspaceArgs, LeaseAction, LeaseArgs, PutArgs, Subcommand, TokenAction, TokenArgs,
+    BackupAction, BackupArgs, Cli, Connect, ExportArgs, ExportFormat, KeyspaceArgs, LeaseAction,
+    LeaseArgs, Output, PutArgs, Subcommand, TokenAction, TokenArgs,
 };
 use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
@@ -89,6 +90,11 @@ impl Subcommand {
                     None => words("watch", &[], &how),
                 }
             }
+            Self::Export(ExportArgs { prefix, .. }) => {
+                let prefix = prefix.clone().unwrap_or_default().into_vec();
+                let scan = Scan { prefix, snapshot: true, ..Scan::default() };
+                Ok(Some(Command::Scan(scan)))
+            }
             Self::Scan { prefix, after, limit, keys, revision, snapshot, .. } => {
                 let bytes = |text: &Option<OsString>| text.clone().unwrap_or_default().into_vec();
                 let (prefix, after) = (bytes(prefix), bytes(after));
@@ -151,6 +157,18 @@ impl Subcommand {
                 Some(action.connect().clone().or(connect.clone()))
             }
             Self::Lock(args) => Some(args.connect.clone()),
+            Self::Export(args) => {
+                let mut connect = args.connect.clone();
+                // Records of the format that was named, whatever the results of other commands are.
+                let json = args.format == ExportFormat::Json;
+                connect.output = Some(if json { Output::Json } else { Output::Text });
+                Some(connect)
+            }
+            Self::Import(args) => Some(args.connect.clone()),
+            Self::Backup(BackupArgs { connect, action }) => {
+                Some(action.connect().clone().or(connect.clone()))
+            }
+            Self::Restore(args) => Some(args.connect.clone()),
             Self::Local(args) => Some(args.connect.clone()),
             Self::Drill(args) => Some(args.connect.clone()),
             Self::Rehearse(args) => Some(args.connect.clone()),
@@ -171,6 +189,7 @@ impl Subcommand {
             Self::Keyspace(args) if !args.action.writes() => Role::Client,
             Self::Token(_)
             | Self::Keyspace(_)
+            | Self::Restore(_)
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }
@@ -186,6 +205,7 @@ impl Subcommand {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Load(_)
+            | Self::Import(_)
             | Self::Increment { .. }
             | Self::Append { .. }
             | Self::Txn { .. }
@@ -223,11 +243,16 @@ impl Subcommand {
             | Self::Watch { .. }
             | Self::Compact { .. }
             | Self::Load(_)
+            | Self::Export(_)
+            | Self::Import(_)
             | Self::Verify(_) => true,
             Self::Wait { .. }
             | Self::Nodes { .. }
             | Self::Status { .. }
             | Self::Keyspace(_)
+            // They name the keyspace of a backup, or of all.
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Token(_)
             | Self::Drain { .. }
             | Self::Rebalance { .. }
@@ -247,10 +272,28 @@ impl Subcommand {
         }
     }
 
+    /// Returns whether it is about the keyspaces that `--keyspace` names, and about all without.
+    pub(crate) fn takes_keyspace(&self) -> bool {
+        matches!(self, Self::Backup(_) | Self::Restore(_))
+    }
+
+    /// Names the keyspace, unless it names one itself.
+    pub(crate) fn set_keyspace(&mut self, name: Option<String>) {
+        match self {
+            Self::Backup(args) => {
+                let own = args.action.connect().keyspace.clone();
+                args.connect.keyspace = own.or(args.connect.keyspace.take()).or(name);
+            }
+            Self::Restore(args) => args.connect.keyspace = args.connect.keyspace.take().or(name),
+            _ => {}
+        }
+    }
+
     /// Returns whether it handles Ctrl-C itself.
     pub(crate) fn ends_at_interrupt(&self) -> bool {
         match self {
             Self::Lease(args) => matches!(args.action, LeaseAction::Keep { .. }),
+            Self::Backup(args) => matches!(args.action, BackupAction::Follow { .. }),
             _ => false,
         }
     }
@@ -265,6 +308,7 @@ impl Subcommand {
         match self {
             Self::Load(args) => is_stdin(&args.transfer.file),
             Self::Verify(args) => is_stdin(&args.file),
+            Self::Import(args) => is_stdin(&args.file),
             Self::Txn { file, .. } => is_stdin(file),
             _ => false,
         }

@@ -85,7 +85,7 @@ impl Instance {
             console.note(&format!("anyone who can connect to {} may read and write", self.address));
         }
         if let Some(main) = self.main {
-            ready(&listener, console)?;
+            ready(listener.address(), console)?;
             let app = dkv_gateway::forwarder(main);
             listener.serve(app, async { _ = signals.next_of_service().await }).await;
             return Ok(ExitCode::SUCCESS);
@@ -116,7 +116,7 @@ async fn on_network(
     };
     let client =
         network.connect(Role::Client).await.map_err(|error| Problem::failed(error.to_string()))?;
-    ready(&listener, console)?;
+    ready(listener.address(), console)?;
     let options =
         Options { network: server.to_string(), access: Access::Anybody, extra_metrics: None };
     let app = App::new(client.clone(), options);

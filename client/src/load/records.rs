@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
+use std::time::Duration;
 
 use dkv_gateway::bytes_json::{self, BytesError};
-use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use dkv_wire::limits::{KEY_BYTES_MAX, TTL_MAX, VALUE_BYTES_MAX};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -28,6 +29,8 @@ pub(super) struct Record {
     pub(super) line: u64,
     pub(super) key: Key,
     pub(super) value: Vec<u8>,
+    /// The time that the key is to live, if it is to expire.
+    pub(super) ttl: Option<Duration>,
 }
 
 /// An input that has been checked.
@@ -202,6 +205,9 @@ pub(super) enum RecordError {
     /// The key is too long or empty.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The time to live is no time to live.
+    #[error("ttl_ms must be from 1 to {}", TTL_MAX.as_millis())]
+    Ttl,
     /// The value is too long.
     #[error("the value is too large: {0} bytes, but the limit is {VALUE_BYTES_MAX}")]
     TooLarge(usize),
@@ -215,6 +221,7 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
     if text.is_empty() {
         return Ok(None);
     }
+    let mut ttl = None;
     let (key, value) = match format {
         Format::Lines => (text.to_vec(), line.to_string().into_bytes()),
         Format::Tsv => {
@@ -223,13 +230,20 @@ pub(super) fn parse(format: Format, line: u64, text: &[u8]) -> Result<Option<Rec
             (text[..tab].to_vec(), text[tab + 1..].to_vec())
         }
         Format::Csv => csv::parse(text)?,
-        Format::Json => of_json(text)?,
+        Format::Json => {
+            let (key, value, ttl_ms) = of_json(text)?;
+            ttl = ttl_ms.map(Duration::from_millis);
+            (key, value)
+        }
     };
     let key = Key::new(key)?;
     if value.len() > VALUE_BYTES_MAX {
         return Err(RecordError::TooLarge(value.len()));
     }
-    Ok(Some(Record { line, key, value }))
+    if ttl.is_some_and(|ttl| ttl.is_zero() || ttl > TTL_MAX) {
+        return Err(RecordError::Ttl);
+    }
+    Ok(Some(Record { line, key, value, ttl }))
 }
 
 /// Returns the first control byte of a line, which shows that it is not text. Quoted fields of CSV
@@ -264,24 +278,25 @@ fn control_byte_problem(byte: u8) -> String {
     format!("it contains {what}, so this does not look like text; --binary accepts it")
 }
 
-/// An object as `scan` prints it. Other members, such as the revision, are ignored.
+/// An object as `scan` and `export` print it. Other members, such as the revision, are ignored.
 #[derive(Deserialize)]
 struct Object {
     key: Option<String>,
     key_base64: Option<String>,
     value: Option<String>,
     value_base64: Option<String>,
+    ttl_ms: Option<u64>,
 }
 
-fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
-    let Object { key, key_base64, value, value_base64 } = serde_json::from_slice(text)
+fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Option<u64>), RecordError> {
+    let Object { key, key_base64, value, value_base64, ttl_ms } = serde_json::from_slice(text)
         .map_err(|error| RecordError::Json(json_problem(text, &error)))?;
     let take = |name: &'static str, text: Option<String>, base64: Option<String>| {
         bytes_json::take(name, text, base64)?.ok_or(RecordError::Missing(name))
     };
     let key = take("key", key, key_base64)?;
     let value = take("value", value, value_base64)?;
-    Ok((key, value))
+    Ok((key, value, ttl_ms))
 }
 
 /// Explains why a line of JSON is not a record.

@@ -71,7 +71,8 @@ impl InputFile {
         let TransferArgs { file: path, format, binary, .. } = transfer;
         let format = *format;
         let stdin = is_stdin(path);
-        let name = if stdin { "standard input".into() } else { path.display().to_string() };
+        let own = if stdin { "standard input".into() } else { path.display().to_string() };
+        let name = transfer.shown.clone().unwrap_or(own);
         let unreadable = |source| InputError::Unreadable { name: name.clone(), source };
         let given = if stdin {
             // A duplicate of descriptor 0 shows whether it is a file.

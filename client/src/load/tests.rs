@@ -59,6 +59,7 @@ async fn over_as(
         file,
         format,
         binary,
+        shown: None,
         in_flight: 16,
         retry: Duration::from_millis(50),
         connect: Connect::default(),
@@ -223,6 +224,7 @@ async fn a_pipe_is_read_once_and_can_still_be_verified() {
         binary: false,
         in_flight: 16,
         retry: Duration::from_millis(50),
+        shown: None,
         connect: Connect::default(),
     };
     let out = Buffer::default();

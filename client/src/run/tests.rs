@@ -119,7 +119,7 @@ impl Store for Fake {
             }
             let value = (!scan.keys_only).then(|| value.clone());
             let key = Bytes::copy_from_slice(key);
-            each(&Pair { key, revision: Revision(*revision), value })?;
+            each(&Pair::new(key, Revision(*revision), value))?;
         }
         Ok(Ok(()))
     }

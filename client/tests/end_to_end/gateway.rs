@@ -3,7 +3,7 @@
 
 mod access;
 mod browser;
-mod http;
+pub(crate) mod http;
 mod kvs;
 mod node;
 mod page;

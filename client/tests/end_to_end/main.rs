@@ -61,7 +61,11 @@ mod drill;
 
 mod gateway;
 
+mod etcd;
+
 mod scans;
+
+mod backup;
 
 mod history;
 

@@ -48,6 +48,16 @@ impl<W> Router<W> {
             Refusal::SessionExpired if pending.kind.write_id().is_some() => {
                 self.handle_session_expired(now, id);
             }
+            // It was opened by an earlier attempt, and has ended since. The next one has another id.
+            Refusal::SessionExpired if matches!(pending.kind, RequestKind::Open { .. }) => {
+                if let (RequestKind::Open { session }, Some(group)) = (&pending.kind, pending.group)
+                    && let Some(group) = self.groups.get_mut(&group)
+                {
+                    group.session.expired(*session);
+                }
+                let why = "the session ended before its opening was answered".to_owned();
+                self.finish(now, id, Err(Error::Unavailable(why)));
+            }
             Refusal::Invalid(why) => self.finish_refused(now, id, Error::Invalid(why)),
             Refusal::TooLarge { what, bytes, limit } => {
                 self.finish_refused(now, id, Error::TooLarge { what, bytes, limit });

@@ -378,7 +378,7 @@ fn shards_of_all(
         return Ok(None);
     };
     let Some(home) = shards.first().copied() else {
-        return Ok(view.shards.first().map(|shard| (shard.group, Vec::new())));
+        return Ok(all.first().map(|shard| (shard.group, Vec::new())));
     };
     let is_one = ranges || shards.iter().all(|shard| *shard == home);
     Ok(Some((home, if is_one { Vec::new() } else { shards })))

@@ -17,7 +17,7 @@ fn answer(keys: &BTreeMap<Vec<u8>, usize>, shard: usize, span: &Span, most: usiz
     let most = most.min(span.keys_max as usize);
     let pair = |key: &Vec<u8>| {
         let value = span.values.then(|| Bytes::from_static(b"v"));
-        Pair { key: key.clone().into(), revision: Revision(1), value }
+        Pair::new(key.clone().into(), Revision(1), value)
     };
     let pairs = matching.by_ref().take(most).map(pair).collect();
     Page { pairs, more: matching.next().is_some() }
@@ -76,7 +76,7 @@ proptest! {
 fn malformed_pages_are_refused() {
     let options = ScanOptions { after: "b".into(), ..ScanOptions::prefix("") };
     let mut merge = Merge::new(&options, std::iter::once(GroupId(1)));
-    let pair = |key: &'static str| Pair { key: key.into(), revision: Revision(1), value: None };
+    let pair = |key: &'static str| Pair::new(key.into(), Revision(1), None);
     for (keys, more) in
         [(&["a"][..], false), (&["c", "c"], false), (&["d", "c"], true), (&[], true)]
     {

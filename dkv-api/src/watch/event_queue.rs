@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use dkv_base::id::{GroupId, Revision};
 use dkv_wire::message::{Change, Version};
 
-use super::{KeyChange, WatchEvent, WatchToken};
+use super::{KeyChange, WatchEvent, WatchPage, WatchToken};
 
 /// Everything that a shard shows from one revision through another.
 #[derive(Debug)]
@@ -45,6 +45,14 @@ impl<P> EventQueue<P> {
         self.current = Some((shard, changes.into(), through, permit));
     }
 
+    /// Returns everything that was pushed and not handed out yet.
+    pub(super) fn take(&mut self) -> Option<(WatchPage, P)> {
+        let (shard, changes, through, permit) = self.current.take()?;
+        self.token.advance(shard, through);
+        let changes = changes.into_iter().map(|change| key_change(shard, change)).collect();
+        Some((WatchPage { shard, changes, through }, permit))
+    }
+
     /// Returns the next event.
     pub(super) fn pop(&mut self) -> Option<WatchEvent> {
         let (shard, changes, through, _) = self.current.as_mut()?;
@@ -71,6 +79,6 @@ impl<P> EventQueue<P> {
 
 fn key_change(shard: GroupId, change: Change) -> KeyChange {
     let Change { key, version, previous } = change;
-    let Version { revision, created, version, stamp, value, .. } = version;
-    KeyChange { shard, key, value, revision, created, version, stamp, previous }
+    let Version { revision, created, version, stamp, value, lease, expiry } = version;
+    KeyChange { shard, key, value, revision, created, version, stamp, lease, expiry, previous }
 }

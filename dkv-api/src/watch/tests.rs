@@ -18,7 +18,8 @@ fn change(revision: u64, key: &str) -> Change {
     let version = u64::from(value.is_some());
     let stamp = Stamp(revision.0);
     let (created, lease) = (revision, LeaseId::default());
-    let version = Version { revision, created, version, stamp, value, lease };
+    let expiry = None;
+    let version = Version { revision, created, version, stamp, value, lease, expiry };
     Change { key: Bytes::copy_from_slice(key.as_bytes()), version, previous: None }
 }
 

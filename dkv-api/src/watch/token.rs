@@ -80,7 +80,7 @@ impl WatchToken {
     }
 
     /// Sets the revision of a shard, which never goes back.
-    pub(super) fn advance(&mut self, shard: GroupId, revision: Revision) {
+    pub(crate) fn advance(&mut self, shard: GroupId, revision: Revision) {
         let known = self.revisions.entry(shard).or_insert(revision);
         *known = revision.max(*known);
     }

@@ -205,10 +205,9 @@ impl State {
                     .values
                     .iter()
                     .filter(|(key, _)| here(key) && in_span(key))
-                    .map(|(key, stored)| Pair {
-                        key: key.clone(),
-                        revision: stored.revision,
-                        value: span.values.then(|| stored.value.clone()),
+                    .map(|(key, stored)| {
+                        let value = span.values.then(|| stored.value.clone());
+                        Pair::new(key.clone(), stored.revision, value)
                     })
                     .collect();
                 pairs.sort_by(|one, other| one.key.cmp(&other.key));

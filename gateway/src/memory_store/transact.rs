@@ -31,6 +31,7 @@ pub(super) fn execute(inner: &mut Inner, transaction: &Transaction) -> Result<Tr
                 stamp: Stamp::default(),
                 value,
                 lease: LeaseId::default(),
+                expiry: None,
             };
             writes.push((key.to_vec(), version.clone()));
             version

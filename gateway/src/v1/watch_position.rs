@@ -115,7 +115,7 @@ impl fmt::Display for Position {
 
 #[cfg(test)]
 mod tests {
-    use dkv_api::{KeyChange, Stamp};
+    use dkv_api::{KeyChange, LeaseId, Stamp};
 
     use super::*;
 
@@ -128,6 +128,8 @@ mod tests {
             created: Revision(revision),
             version: 0,
             stamp: Stamp::default(),
+            lease: LeaseId::default(),
+            expiry: None,
             previous: None,
         }))
     }

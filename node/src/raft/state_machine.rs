@@ -308,7 +308,8 @@ impl StateMachineHandle {
                 }
             };
             let key = Bytes::from_owner(Arc::clone(&listed.key));
-            pairs.push(Pair { key, revision: listed.revision, value });
+            let ListedKey { revision, created, version, lease, expiry, .. } = *listed;
+            pairs.push(Pair { key, revision, value, created, version, lease, expiry });
         }
         Ok(Some(pairs))
     }

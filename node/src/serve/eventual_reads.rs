@@ -96,9 +96,9 @@ fn waiting_key(node: &Node, shard: GroupId, key: &[u8], bounds: &ReadBounds) -> 
 fn waiting_page(node: &Node, shard: GroupId, span: &Span) -> Answer {
     let waiting = node.outboxes().busy(shard).map(|outbox| outbox.list(span)).unwrap_or_default();
     let Listed { keys, more, stamp, pending } = ShardState::new().list(span, &waiting);
-    let pairs = keys.into_iter().map(|ListedKey { key, revision, value }| {
+    let pairs = keys.into_iter().map(|ListedKey { key, revision, value, .. }| {
         let value = value.here().filter(|_| span.values);
-        Pair { key: Bytes::from_owner(key), revision, value }
+        Pair::new(Bytes::from_owner(key), revision, value)
     });
     let receipt = Receipt { stamp, pending, ..outside(node, shard) };
     Answer::Page(receipt, Page { pairs: pairs.collect(), more })

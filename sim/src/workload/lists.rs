@@ -202,7 +202,15 @@ impl Caller {
         let revisions = receipt.map(|receipt| (receipt.shard.0, receipt.revision.0));
         let revisions = revisions.into_iter().collect();
         let client = self.id;
-        let transaction = check::Transaction { client, start_ns, end_ns, result, ops, revisions };
+        let transaction = check::Transaction {
+            client,
+            start_ns,
+            end_ns,
+            result,
+            ops,
+            revisions,
+            snapshot: false,
+        };
         self.workload.recorder().add_transaction(transaction);
     }
 

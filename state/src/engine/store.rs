@@ -136,13 +136,13 @@ impl GroupStore {
         let mut rows = Vec::with_capacity(changed.len());
         for (name, row) in changed {
             let key = join_key(Table::History, &HistoryRow::key(&name.key, name.revision));
-            let Some(HistoryRow { origin, lease, value }) = row else {
+            let Some(HistoryRow { origin, attachment, value }) = row else {
                 rows.push((key, None));
                 continue;
             };
             let value = match value {
-                HistoryValue::Deleted => HistoryRow::encode(*origin, *lease, None),
-                HistoryValue::Here(value) => HistoryRow::encode(*origin, *lease, Some(value)),
+                HistoryValue::Deleted => HistoryRow::encode(*origin, *attachment, None),
+                HistoryValue::Here(value) => HistoryRow::encode(*origin, *attachment, Some(value)),
                 HistoryValue::InKeys(_) => {
                     let of_key = join_key(Table::Keys, &name.key);
                     let stored = self.shared.guard().call(|| table.get(&of_key))?;
@@ -152,7 +152,7 @@ impl GroupStore {
                     if was != *origin {
                         return Err(self.damaged("a past value is not that of its version"));
                     }
-                    HistoryRow::encode(*origin, *lease, Some(value))
+                    HistoryRow::encode(*origin, *attachment, Some(value))
                 }
             };
             rows.push((key, Some(value)));

@@ -211,7 +211,8 @@ impl ShardState {
                     }
                     Some(Record::Fenced { .. }) | None => {}
                 }
-                if !self.attempts.has_room(session, serial) {
+                let own = self.sessions.beside(session);
+                if !self.attempts.has_room(session, serial, own) {
                     return no_room;
                 }
             }
@@ -387,7 +388,7 @@ impl ShardState {
             // Nothing is executed any more under this serial.
             return aborted;
         }
-        if !self.attempts.has_room(session, serial) {
+        if !self.attempts.may_fence(session, serial) {
             return CommandResult::Resolved(Resolution::Pending);
         }
         self.fence(id);

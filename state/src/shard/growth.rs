@@ -38,6 +38,13 @@ impl ShardState {
             Command::Transact(transact) if self.has_executed(transact.session, transact.serial) => {
                 0
             }
+            // A transaction that its home has decided is answered from memory.
+            Command::Prepare(Prepare { id, at_home: Some(_), .. })
+                if self.has_executed(id.session, id.serial) =>
+            {
+                0
+            }
+            Command::Prepare(Prepare { id, .. }) if self.prepared_body(*id).is_some() => 0,
             Command::Transact(Transact { body, .. }) | Command::Prepare(Prepare { body, .. }) => {
                 let limit = limits::VALUE_BYTES_MAX as u64;
                 let Ok(transaction) = validate(body, limit) else { return 0 };

@@ -13,7 +13,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Attaching, ShardState};
 use crate::command::CommandResult;
-use crate::lease::{Attachment, Lease};
+use crate::lease::Lease;
+use crate::rows::Attachment;
 use crate::session::Outcome;
 
 /// A lease as a shard has it.

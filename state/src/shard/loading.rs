@@ -7,9 +7,10 @@ use dkv_base::id::Number;
 use super::ShardState;
 use crate::digest::{key_hash, small_number};
 use crate::history::{PastValue, PastVersion};
-use crate::lease::{Attachment, Lease};
+use crate::lease::Lease;
 use crate::rows::{
-    Counts, Generation, HistoryRow, MalformedRow, Meta, PastRow, Row, RowSink, Table, Tombstone,
+    Attachment, Counts, Generation, HistoryRow, MalformedRow, Meta, PastRow, Row, RowSink, Table,
+    Tombstone,
 };
 use crate::session::Session;
 use crate::tombstones;
@@ -63,7 +64,7 @@ impl RowSink for ShardState {
             }
             Table::History => {
                 let (key, revision) = HistoryRow::split_key(key)?;
-                let PastRow { origin, lease, value } = HistoryRow::decode(revision, value)?;
+                let PastRow { origin, attachment, value } = HistoryRow::decode(revision, value)?;
                 let value = match value {
                     None => PastValue::Deleted,
                     Some(value) => match u32::try_from(value.len()) {
@@ -77,7 +78,7 @@ impl RowSink for ShardState {
                         }
                     },
                 };
-                let past = PastVersion { origin, value, lease };
+                let past = PastVersion { origin, value, attachment };
                 // The keys come after their history, and share nothing with it until then.
                 self.history.load(Arc::from(key), past, &mut self.digest);
             }
@@ -100,6 +101,7 @@ impl RowSink for ShardState {
                 let (id, session) = Session::decode(key, value)?;
                 self.sessions.load(id, session, &mut self.digest);
             }
+            Table::EndedSessions => self.sessions.load_ended(key, value, &mut self.digest)?,
             Table::Records | Table::Finished | Table::Parts => {
                 self.attempts.load(table, key, value, &mut self.digest)?;
             }

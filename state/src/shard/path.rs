@@ -144,7 +144,7 @@ impl ShardState {
             if let Err(why) = budget.take(key.len() + value) {
                 return Ok(Err(why));
             }
-            let lease = || self.attachments.lease_of(key);
+            let lease = || self.attached(key).lease;
             let is_so = match (number_holds(test, slot.origin, lease), test) {
                 (Some(is_so), _) => is_so,
                 (None, Test::Value(relation, other)) => {

@@ -3,7 +3,7 @@
 
 mod world;
 
-use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp, Term};
+use dkv_base::id::{GroupId, HolderId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec;
 use dkv_wire::message::{
     Attempt, AttemptId, Command, Commitment, Compare, Condition, Decide, Decision, Deposited, Keys,
@@ -13,6 +13,7 @@ use dkv_wire::message::{
 use proptest::prelude::*;
 
 use super::super::command::Foreseen;
+use super::super::limits::RECORDS_MAX;
 use super::super::{CommandResult, ShardState, validate};
 use super::{batch, node, open, session, write};
 use world::World;
@@ -399,4 +400,32 @@ fn what_can_never_be_is_refused() {
     assert!(!over(vec![GroupId(1)], &body));
     assert!(!over(vec![GroupId(1), GroupId(0)], &body));
     assert!(!over(vec![GroupId(1)], &codec::encode_vec(&ranges)));
+}
+
+/// A holder that never settles its transactions does not keep others from theirs.
+#[test]
+fn a_holder_has_a_share_of_the_records() {
+    let mut shard = Shard::new();
+    let (many, few) = (session('m'), session('f'));
+    for (session, letter) in [(many, 'm'), (few, 'f')] {
+        let holder = HolderId(super::uuid(letter));
+        shard.apply(encode(&Command::OpenSessionOf { session, holder }));
+    }
+    let part = append(b"k", b"v");
+    let prepare_in = |session, serial| prepare(id_of(session, serial, serial), 1, true, &part);
+    for serial in 1..=(RECORDS_MAX as u64 / 2) {
+        let aborted = shard.apply(resolve(id_of(many, serial, 1), true));
+        assert_eq!(aborted, CommandResult::Resolved(Resolution::Aborted));
+    }
+    let refused = shard.apply(prepare_in(many, 1 << 20));
+    assert!(matches!(refused, CommandResult::Overloaded { .. }), "{refused:?}");
+    assert!(is_prepared(shard.apply(prepare_in(few, 1))));
+    // What another shard has prepared ends, though there is no room to prepare anything.
+    for serial in (RECORDS_MAX as u64 / 2 + 1)..=(RECORDS_MAX as u64) {
+        shard.apply(resolve(id_of(many, serial, 1), true));
+    }
+    let refused = shard.apply(prepare_in(few, 2));
+    assert!(matches!(refused, CommandResult::Overloaded { .. }), "{refused:?}");
+    let aborted = shard.apply(resolve(id_of(few, 3, 3), false));
+    assert_eq!(aborted, CommandResult::Resolved(Resolution::Aborted));
 }

@@ -1,9 +1,10 @@
 //! How much commands add to a shard.
 
-use dkv_base::id::{Revision, Serial, SessionId, Stamp};
+use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec::encode;
 use dkv_wire::message::{
-    Command, Condition, Keys, Operation, Transact, Transaction, TransactionOperation, Write,
+    Attempt, AttemptId, Command, Condition, Keys, Operation, Prepare, PrepareHome, Transact,
+    Transaction, TransactionOperation, Write,
 };
 use uuid::Uuid;
 
@@ -65,4 +66,24 @@ fn a_transaction_adds_what_its_larger_list_does() {
     let append = TransactionOperation::Append { key: b"abc", bytes: b"more" };
     assert_eq!(growth(vec![append, TransactionOperation::Get(b"abc")], Vec::new()), 4);
     assert_eq!(shard.revision(), Revision(1));
+}
+
+#[test]
+fn a_transaction_that_was_decided_or_prepared_adds_nothing() {
+    let mut shard = filled();
+    let put = TransactionOperation::Put(b"new", b"12345");
+    let body = &encode(&Transaction { then: vec![put], ..Transaction::default() });
+    let prepare = |serial| {
+        let attempt = Attempt { term: Term(1), number: serial };
+        let (home, session, serial) = (GroupId(1), SESSION, Serial(serial));
+        let id = AttemptId { home, session, serial, attempt };
+        let participants = vec![GroupId(2)];
+        let at_home = PrepareHome { settled: Serial(1), patience_ms: 1000, participants };
+        let (over, after, patient, at_home) = (attempt, Stamp(0), false, Some(at_home));
+        Command::Prepare(Prepare { id, over, after, patient, at_home, body })
+    };
+    // The serial of the put that `filled` has made stands for one that was decided.
+    assert_eq!((shard.growth(&prepare(1)), shard.growth(&prepare(2))), (0, 8));
+    apply(&mut shard, &prepare(2));
+    assert_eq!(shard.growth(&prepare(2)), 0);
 }

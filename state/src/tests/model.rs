@@ -37,7 +37,8 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let session = prop::sample::select(vec!['a', 'b', 'c', 'd', 'e']);
+    // A session that has ended does not come back, so there are more than can be open.
+    let session = prop::sample::select(('a'..='l').collect::<Vec<_>>());
     let condition = prop_oneof![
         4 => Just(Condition::Always),
         1 => Just(Condition::Absent),
@@ -73,6 +74,7 @@ impl Action {
 struct Twin {
     keys: HashMap<u8, (u64, u8)>,
     sessions: Vec<TwinSession>,
+    ended: Vec<SessionId>,
     revision: u64,
     clock_ms: u64,
 }
@@ -95,14 +97,16 @@ impl Twin {
     fn begin(&mut self, time_ms: u64) {
         self.clock_ms = self.clock_ms.max(time_ms);
         let now_ms = self.clock_ms;
-        self.sessions.retain(|session| now_ms - session.used_ms <= BOUNDS.life_ms);
+        let is_over = |session: &TwinSession| now_ms - session.used_ms > BOUNDS.life_ms;
+        self.ended.extend(self.sessions.iter().filter(|one| is_over(one)).map(|one| one.id));
+        self.sessions.retain(|session| !is_over(session));
     }
 
     fn make_room(&mut self) -> bool {
         self.sessions.sort_by_key(|session| (session.used_ms, session.id));
         let idle = self.clock_ms - self.sessions[0].used_ms >= BOUNDS.idle_ms;
         if idle {
-            self.sessions.remove(0);
+            self.ended.push(self.sessions.remove(0).id);
         }
         idle
     }
@@ -115,6 +119,9 @@ impl Twin {
                 if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id) {
                     session.used_ms = now_ms;
                     return CommandResult::SessionOpened;
+                }
+                if self.ended.contains(&id) {
+                    return CommandResult::SessionExpired;
                 }
                 if self.sessions.len() == BOUNDS.sessions_max && !self.make_room() {
                     return CommandResult::Overloaded { retry_after_ms: 1000 };

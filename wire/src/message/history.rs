@@ -50,6 +50,18 @@ pub struct Version {
     /// The lease that the write attached the key to; zero if there is none, also of a key with an
     /// expiry of its own.
     pub lease: LeaseId,
+    /// The expiry of its own that the key had.
+    pub expiry: Option<VersionExpiry>,
+}
+
+/// The expiry of a version of a key, if it is not written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionExpiry {
+    /// The time to live that the put named, in milliseconds.
+    pub ttl_ms: u64,
+    /// The time that was left of it when this answer was made, in milliseconds; zero if it had
+    /// passed.
+    pub remaining_ms: u64,
 }
 
 /// Versions of one key, newest first.

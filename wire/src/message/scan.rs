@@ -3,10 +3,10 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use dkv_base::id::Revision;
+use dkv_base::id::{LeaseId, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::history::Version;
+use super::history::{Version, VersionExpiry};
 
 /// A range of the keys of a shard, in the order of their bytes, and the size of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,22 @@ pub struct Pair {
     pub revision: Revision,
     /// The value, if the request asks for values.
     pub value: Option<Bytes>,
+    /// The revision of the write that created the key; zero while the write waits.
+    pub created: Revision,
+    /// The number of writes of the key since it was created; zero while the write waits.
+    pub version: u64,
+    /// The lease that the key is attached to; zero if there is none.
+    pub lease: LeaseId,
+    /// The expiry of its own that the key has.
+    pub expiry: Option<VersionExpiry>,
+}
+
+impl Pair {
+    /// Creates a pair without what else is known of the key.
+    pub fn new(key: Bytes, revision: Revision, value: Option<Bytes>) -> Self {
+        let (created, version, lease) = (Revision(0), 0, LeaseId::default());
+        Self { key, revision, value, created, version, lease, expiry: None }
+    }
 }
 
 /// One page of a scan, which shows a shard at one moment.

@@ -97,6 +97,21 @@ impl Script {
 }
 
 #[test]
+fn a_transaction_of_ranges_alone_goes_to_its_own_keyspace() {
+    let mut script = Script::new(view(5, &[0, 1]));
+    let kind = RequestKind::Transact {
+        keys: Vec::new(),
+        ranges: true,
+        shards: Vec::new(),
+        body: Bytes::from_static(b"body"),
+        write_id: None,
+        after: Default::default(),
+    };
+    let id = script.router.submit_in(OTHER, Duration::ZERO, kind, MINUTE, Some(1));
+    assert_eq!(script.router.requests[&id].group, Some(GroupId(2)));
+}
+
+#[test]
 fn requests_about_a_dropped_keyspace_end_at_once_and_no_others() {
     let mut script = Script::new(view(5, &[0, 1]));
     script.read(1, OTHER);

@@ -274,7 +274,7 @@ impl Store for Memory {
         let pairs = state.values.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| {
             let (value, revision) = value;
             let value = options.values.then(|| value.clone());
-            Ok(Pair { key: key.clone().into(), revision: *revision, value })
+            Ok(Pair::new(key.clone().into(), *revision, value))
         });
         let limit = options.limit.map_or(usize::MAX, |limit| limit as usize);
         stream::iter(pairs.take(limit).collect::<Vec<_>>())

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dkv_base::id::{LeaseId, Revision, Stamp};
+use dkv_base::id::{Revision, Stamp};
 
 use super::{CHUNK_ROWS, ChangedRows};
 use crate::rows::{HistoryRow, HistoryValue, Origin, VersionKey};
@@ -13,7 +13,7 @@ fn row(revision: u64) -> Option<HistoryRow> {
     let revision = Revision(revision);
     let (stamp, created) = (Stamp(1), revision);
     let origin = Origin { revision, stamp, created, version: 1, position: 0 };
-    Some(HistoryRow { origin, lease: LeaseId::default(), value: HistoryValue::Deleted })
+    Some(HistoryRow { origin, attachment: None, value: HistoryValue::Deleted })
 }
 
 fn of(rows: &ChangedRows) -> Vec<(u64, bool)> {

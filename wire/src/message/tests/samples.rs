@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use dkv_base::id::{
-    GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Number, Revision, Stamp, Term,
+    GroupId, HolderId, KeyspaceId, LeaseId, NetworkId, NodeId, Number, Revision, Stamp, Term,
 };
 use uuid::Uuid;
 
@@ -233,7 +233,15 @@ fn status() -> NodeStatus {
 }
 
 pub(super) fn page() -> Page {
-    let pair = |key: &'static str, value| Pair { key: key.into(), revision: Revision(9), value };
+    let pair = |key: &'static str, value| Pair {
+        key: key.into(),
+        revision: Revision(9),
+        value,
+        created: Revision(7),
+        version: 2,
+        lease: LeaseId(3),
+        expiry: Some(VersionExpiry { ttl_ms: 1000, remaining_ms: 10 }),
+    };
     Page { pairs: vec![pair("k1", Some(Bytes::from("value"))), pair("k2", None)], more: true }
 }
 

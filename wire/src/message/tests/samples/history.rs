@@ -91,6 +91,7 @@ pub(super) fn version(exists: bool) -> Version {
         stamp: Stamp(1 << 60),
         value: exists.then(|| Bytes::from("value")),
         lease: LeaseId(if exists { 1 << 62 } else { 0 }),
+        expiry: exists.then_some(VersionExpiry { ttl_ms: 1000, remaining_ms: 10 }),
     }
 }
 

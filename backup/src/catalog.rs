@@ -1,0 +1,486 @@
+//! What a destination has: lists, shows, checks and prunes backups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::stream::{self, StreamExt};
+use uuid::Uuid;
+
+use super::Progress;
+use super::chain::{Begin, Chain, moment_ms};
+use super::chunk::{Content, hex};
+use super::destination::{Destination, MANIFEST, PLAN};
+use super::error::BackupError;
+use super::plan::{ChainSummary, Kind, Plan};
+use super::reader;
+use super::session::Tell;
+use super::writer::chunk_name;
+
+/// Objects that are deleted at the same time.
+const DELETES_AT_ONCE: usize = 16;
+
+/// A backup in a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backup {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// The network that it is of.
+    pub network: Uuid,
+    /// When it began, in milliseconds since 1970.
+    pub begun_ms: u64,
+    /// Whether it can be restored.
+    pub complete: bool,
+    /// The backup that it goes on from.
+    pub parent: Option<String>,
+    /// What it has of each keyspace.
+    pub keyspaces: Vec<KeyspaceContents>,
+    /// Bytes in the destination.
+    pub stored_bytes: u64,
+}
+
+/// A keyspace in a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyspaceContents {
+    /// Its name.
+    pub name: String,
+    /// The first moment at which it can be restored, in milliseconds since 1970; `None` if it
+    /// cannot.
+    pub from_ms: Option<u64>,
+    /// Until when the backup has everything, in milliseconds since 1970.
+    pub through_ms: Option<u64>,
+    /// Bytes in the destination.
+    pub stored_bytes: u64,
+    /// Its chunks.
+    pub chunks: u64,
+}
+
+/// Lists the backups of a destination, the oldest first.
+///
+/// # Errors
+/// The destination cannot be read.
+pub async fn list(destination: &Destination) -> Result<Vec<Backup>, BackupError> {
+    let mut backups = Vec::new();
+    for name in destination.backups().await? {
+        backups.push(show(destination, &name).await?);
+    }
+    Ok(backups)
+}
+
+/// Finds a backup by its name, or the beginning of it; `latest` is the last one that is complete.
+///
+/// # Errors
+/// There is none, or there are several.
+pub async fn find(destination: &Destination, name: &str) -> Result<String, BackupError> {
+    let all = destination.backups().await?;
+    if name == "latest" {
+        for backup in all.iter().rev() {
+            if show(destination, backup).await?.complete {
+                return Ok(backup.clone());
+            }
+        }
+        let why = format!("{} has no complete backup", destination.shown());
+        return Err(BackupError::NotFound(why));
+    }
+    let found: Vec<&String> = all.iter().filter(|backup| backup.starts_with(name)).collect();
+    match found.as_slice() {
+        [only] if !name.is_empty() => Ok((*only).clone()),
+        [_, _, ..] if !name.is_empty() => {
+            let why = format!("{} backups begin with {name}; write more of it", found.len());
+            Err(BackupError::NotFound(why))
+        }
+        _ => {
+            let shown = destination.shown();
+            let why =
+                format!("there is no backup {name} in {shown}; backup list {shown} shows them");
+            Err(BackupError::NotFound(why))
+        }
+    }
+}
+
+/// Returns the summary of a backup.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, BackupError> {
+    let (plan, _) = reader::plan(destination, backup).await?;
+    let numbers = reader::numbers(destination, backup).await?;
+    let manifest = reader::manifest(destination, backup).await?;
+    let mut keyspaces = Vec::new();
+    for (name, numbers) in &numbers {
+        let mut contents = KeyspaceContents {
+            name: name.clone(),
+            from_ms: None,
+            through_ms: None,
+            stored_bytes: numbers.iter().map(|(_, size)| size).sum(),
+            chunks: numbers.len() as u64,
+        };
+        if plan.kind == Kind::Followed {
+            contents.from_ms = first_cut(destination, backup, name, numbers).await?;
+            let tail = tail(destination, backup, name, numbers).await?;
+            contents.through_ms = last_cut(&tail).filter(|_| contents.from_ms.is_some());
+        } else if manifest.is_some() {
+            let tail = tail(destination, backup, name, numbers).await?;
+            contents.through_ms = last_cut(&tail);
+            contents.from_ms = contents.through_ms;
+        }
+        keyspaces.push(contents);
+    }
+    let complete = match plan.kind {
+        Kind::Followed => keyspaces.iter().any(|it| it.from_ms.is_some()),
+        Kind::Full | Kind::Increment => manifest.is_some(),
+    };
+    let manifest_bytes = manifest.map_or(0, |(_, bytes)| bytes);
+    Ok(Backup {
+        name: backup.to_owned(),
+        kind: plan.kind,
+        network: plan.network,
+        begun_ms: plan.begun_ms,
+        complete,
+        parent: plan.parent,
+        stored_bytes: keyspaces.iter().map(|it| it.stored_bytes).sum::<u64>() + manifest_bytes,
+        keyspaces,
+    })
+}
+
+/// Returns when the last cut of a tail was taken.
+fn last_cut(tail: &Chain) -> Option<u64> {
+    tail.links().iter().rev().find_map(|link| match &link.header.content {
+        Content::Changes { cut: Some(cut), .. } => Some(cut.taken_ms),
+        _ => None,
+    })
+}
+
+/// Reads the chunks from the last one back to one from which it is known how far the chain is.
+pub(crate) async fn tail(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<Chain, BackupError> {
+    let mut links = Vec::new();
+    for (number, _) in numbers.iter().rev() {
+        let (link, _) = match reader::open(destination, backup, keyspace, *number).await {
+            // The last chunk may have been written half when its writer was killed.
+            Err(BackupError::Damaged { .. }) if links.is_empty() => continue,
+            opened => opened?,
+        };
+        let is_enough = matches!(
+            link.header.content,
+            Content::Changes { cut: Some(_), .. }
+                | Content::Base { .. }
+                | Content::After { .. }
+                | Content::Dropped { .. }
+        );
+        links.push(link);
+        if is_enough {
+            break;
+        }
+    }
+    let mut chain = Chain::tail();
+    for link in links.into_iter().rev() {
+        let place = destination.place(&chunk_name(backup, keyspace, link.header.number));
+        chain.push(link).map_err(|error| BackupError::damaged(&place, error))?;
+    }
+    Ok(chain)
+}
+
+/// Returns when the first cut of a chain was taken.
+async fn first_cut(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<Option<u64>, BackupError> {
+    let all = numbers.iter().map(|(number, _)| *number);
+    let mut chain = Chain::default();
+    let mut opened = std::pin::pin!(reader::open_all(destination, backup, keyspace, all));
+    while let Some(opened) = opened.next().await {
+        let Ok((link, _)) = opened else { return Ok(None) };
+        if chain.push(link).is_err() {
+            return Ok(None);
+        }
+        if let Some(run) = chain.runs().last() {
+            return Ok(Some(run.cut.taken_ms));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the backup that an increment goes on from.
+///
+/// # Errors
+/// There is none, or it is of another network or not complete.
+pub(crate) async fn parent(
+    destination: &Destination,
+    network: Uuid,
+    name: &str,
+) -> Result<String, BackupError> {
+    let name = find(destination, name).await?;
+    let found = show(destination, &name).await?;
+    if found.network != network {
+        return Err(BackupError::Refused(format!("backup {name} is of another network")));
+    }
+    if !found.complete {
+        return Err(BackupError::Refused(format!("backup {name} is not complete")));
+    }
+    Ok(name)
+}
+
+/// Returns the token of the last cut of a keyspace in a backup; `None` if there is none.
+pub(crate) async fn cut_of(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+) -> Result<Option<String>, BackupError> {
+    let numbers = reader::numbers(destination, backup).await?;
+    let Some((_, numbers)) = numbers.into_iter().find(|(name, _)| name == keyspace) else {
+        return Ok(None);
+    };
+    let tail = tail(destination, backup, keyspace, &numbers).await?;
+    let cut = tail.links().iter().rev().find_map(|link| match &link.header.content {
+        Content::Changes { cut: Some(cut), .. } => Some(cut.token.clone()),
+        _ => None,
+    });
+    Ok(cut)
+}
+
+/// The result of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Chunks that were read.
+    pub chunks: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Keys and changes in them.
+    pub records: u64,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// Reads everything of a backup, and of those that it goes on from, and checks it.
+///
+/// # Errors
+/// The destination cannot be read. What is damaged is no error: see [`Verified::problems`].
+pub async fn verify(
+    destination: &Destination,
+    backup: &str,
+    tell: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Verified, BackupError> {
+    let mut verified = Verified::default();
+    let mut next = Some(backup.to_owned());
+    let mut seen = BTreeSet::new();
+    while let Some(name) = next.take().filter(|name| seen.insert(name.clone())) {
+        let plan = match one(destination, &name, &mut verified, tell).await {
+            Ok(plan) => plan,
+            Err(error @ BackupError::Damaged { .. }) => {
+                verified.problems.push(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        next = plan.parent;
+    }
+    Ok(verified)
+}
+
+async fn one(
+    destination: &Destination,
+    backup: &str,
+    verified: &mut Verified,
+    tell: Tell<'_>,
+) -> Result<Plan, BackupError> {
+    let (plan, plan_hash) = reader::plan(destination, backup).await?;
+    let numbers = reader::numbers(destination, backup).await?;
+    let manifest = reader::manifest(destination, backup).await?.map(|(manifest, _)| manifest);
+    if plan.kind != Kind::Followed && manifest.is_none() {
+        let why = "it is not complete: its manifest is missing";
+        return Err(BackupError::damaged(&destination.place(backup), why));
+    }
+    if manifest.as_ref().is_some_and(|manifest| manifest.plan != plan_hash) {
+        let why = "it belongs to another plan than the one that is there";
+        return Err(BackupError::damaged(&destination.place(&format!("{backup}/{MANIFEST}")), why));
+    }
+    let bytes_of = numbers.iter().flat_map(|(_, numbers)| numbers).map(|(_, size)| size).sum();
+    let mut by_name: BTreeMap<String, Vec<(u64, u64)>> = numbers.into_iter().collect();
+    let summaries = manifest.map(|manifest| manifest.chains).unwrap_or_default();
+    for summary in &summaries {
+        by_name.entry(summary.keyspace.clone()).or_default();
+    }
+    for (keyspace, numbers) in by_name {
+        let summary = summaries.iter().find(|summary| summary.keyspace == keyspace);
+        let first = summary.map_or(0, |summary| summary.first);
+        let numbers: Vec<(u64, u64)> =
+            numbers.into_iter().filter(|(number, _)| *number >= first).collect();
+        let (mut chunks, mut bytes, mut records) = (0, verified.bytes, 0);
+        let read = reader::chain(destination, backup, &keyspace, &numbers, |link| {
+            chunks += 1;
+            bytes += link.stored_bytes;
+            records += link.header.records;
+            let keyspace = keyspace.clone();
+            tell(Progress::Keys { keyspace, keys: records, bytes, bytes_of });
+        })
+        .await;
+        verified.chunks += chunks;
+        verified.bytes = bytes;
+        verified.records += records;
+        let checked = read.and_then(|chain| check(destination, backup, &keyspace, &chain, summary));
+        match checked {
+            Err(error @ BackupError::Damaged { .. }) => {
+                verified.problems.push(error.to_string());
+            }
+            checked => checked?,
+        }
+    }
+    Ok(plan)
+}
+
+/// Compares a chain with what the manifest says of it.
+fn check(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    chain: &Chain,
+    summary: Option<&ChainSummary>,
+) -> Result<(), BackupError> {
+    let place = destination.place(&format!("{backup}/{keyspace}"));
+    let Some(summary) = summary else { return Ok(()) };
+    for (index, hash) in summary.hashes.iter().enumerate() {
+        let number = summary.first + index as u64;
+        match chain.links().get(index) {
+            Some(link) if link.hash == *hash => {}
+            Some(link) => {
+                let (is, was) = (hex(&link.hash), hex(hash));
+                let why = format!("its hash is {is}, and that in the manifest {was}");
+                let place = destination.place(&chunk_name(backup, keyspace, number));
+                return Err(BackupError::damaged(&place, why));
+            }
+            None => {
+                let place = destination.place(&chunk_name(backup, keyspace, number));
+                return Err(BackupError::damaged(&place, "it is missing"));
+            }
+        }
+    }
+    if chain.links().len() > summary.hashes.len() {
+        return Err(BackupError::damaged(&place, "it has more chunks than its manifest says"));
+    }
+    Ok(())
+}
+
+/// What pruning removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Backups that were removed, or would be.
+    pub backups: Vec<String>,
+    /// Chunks of followed backups that were removed, or would be.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Backups that stay because others go on from them.
+    pub needed: Vec<String>,
+}
+
+/// Removes backups that ended before a time, and what followed backups have from before it. Keeps
+/// the last complete backup, those that others go on from, and what it takes to restore the
+/// moment itself.
+///
+/// # Errors
+/// The destination cannot be read or written.
+pub async fn prune(
+    destination: &Destination,
+    before_ms: u64,
+    dry_run: bool,
+) -> Result<Pruned, BackupError> {
+    let all = list(destination).await?;
+    let through = |backup: &Backup| {
+        let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
+        through.unwrap_or(backup.begun_ms)
+    };
+    let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
+    let keep =
+        |backup: &Backup| through(backup) >= before_ms || Some(&backup.name) == last.as_ref();
+    let mut needed: BTreeSet<String> = BTreeSet::new();
+    for backup in all.iter().rev() {
+        if (keep(backup) || needed.contains(&backup.name))
+            && let Some(parent) = &backup.parent
+        {
+            needed.insert(parent.clone());
+        }
+    }
+    let mut pruned = Pruned::default();
+    for backup in &all {
+        if keep(backup) {
+            if backup.kind == Kind::Followed && !needed.contains(&backup.name) {
+                shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
+            }
+            continue;
+        }
+        if needed.contains(&backup.name) {
+            pruned.needed.push(backup.name.clone());
+            continue;
+        }
+        pruned.bytes += backup.stored_bytes;
+        pruned.backups.push(backup.name.clone());
+        if !dry_run {
+            remove(destination, &backup.name).await?;
+        }
+    }
+    Ok(pruned)
+}
+
+/// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is
+/// no complete backup, and is removed by the next one.
+async fn remove(destination: &Destination, backup: &str) -> Result<(), BackupError> {
+    destination.delete(&format!("{backup}/{MANIFEST}")).await?;
+    let names = destination.objects(backup).await?.into_iter().map(|(name, _)| name);
+    delete(destination, backup, names.filter(|name| name != PLAN).collect()).await?;
+    destination.delete(&format!("{backup}/{PLAN}")).await?;
+    destination.remove_folders(backup);
+    Ok(())
+}
+
+async fn delete(
+    destination: &Destination,
+    backup: &str,
+    names: Vec<String>,
+) -> Result<(), BackupError> {
+    let deleting =
+        |name: String| async move { destination.delete(&format!("{backup}/{name}")).await };
+    let mut deleted = stream::iter(names).map(deleting).buffer_unordered(DELETES_AT_ONCE);
+    while let Some(deleted) = deleted.next().await {
+        deleted?;
+    }
+    Ok(())
+}
+
+/// Removes the runs of a followed backup that nothing after a time stands on.
+async fn shorten(
+    destination: &Destination,
+    backup: &str,
+    before_ms: u64,
+    dry_run: bool,
+    pruned: &mut Pruned,
+) -> Result<(), BackupError> {
+    for (keyspace, numbers) in reader::numbers(destination, backup).await? {
+        let chain = reader::chain(destination, backup, &keyspace, &numbers, |_| {}).await?;
+        // The run of the last cut before the time has to stay.
+        let at = chain.runs().take_while(|run| moment_ms(run.cut) <= before_ms).last();
+        let Some(at) = at.filter(|run| run.begin == Begin::Base) else { continue };
+        let first = at.links.first().map_or(0, |first| first.header.number);
+        let old: Vec<&(u64, u64)> = numbers.iter().filter(|(number, _)| *number < first).collect();
+        pruned.chunks += old.len() as u64;
+        pruned.bytes += old.iter().map(|(_, size)| size).sum::<u64>();
+        if !dry_run {
+            let name = |number: &u64| format!("{keyspace}/{number:010}");
+            // The first chunks last, so that what is left after an interruption has no gap.
+            for (number, _) in old.iter().rev() {
+                delete(destination, backup, vec![name(number)]).await?;
+            }
+        }
+    }
+    Ok(())
+}

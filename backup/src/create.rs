@@ -1,0 +1,395 @@
+//! Creates a backup of one moment, or goes on with one that was interrupted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_api::{Client, KeyspaceSettings, KeyspaceUse};
+use futures::stream::{FuturesUnordered, StreamExt};
+use uuid::Uuid;
+
+use super::Progress;
+use super::catalog;
+use super::chain::{Chain, Stage};
+use super::changes::now_ms;
+use super::chunk::{Content, seal_document};
+use super::destination::{Destination, MANIFEST, PLAN, backup_name};
+use super::error::BackupError;
+use super::plan::{ChainSummary, Kind, Manifest, Plan};
+use super::reader;
+use super::session::{Pace, Session, Stopped, Tell};
+use super::writer::{Writer, chunk_name};
+
+/// Bases that are begun at most because a shard forgot changes too early.
+const BASES_MAX: usize = 3;
+/// Time for which a network that does not answer is asked again.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What to back up, and how.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// The keyspaces; empty for all.
+    pub keyspaces: Vec<String>,
+    /// The backup after which changes are written only; `latest` for the last one that fits.
+    pub since: Option<String>,
+    /// Most bytes of keys and values to read in a second.
+    pub rate: Option<u64>,
+}
+
+/// A backup that is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Created {
+    /// Its name.
+    pub backup: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether it goes on from one that was interrupted.
+    pub resumed: bool,
+    /// The keyspaces, each with the time of its moment in milliseconds since 1970.
+    pub keyspaces: Vec<(String, u64)>,
+    /// Keys and changes.
+    pub records: u64,
+    /// Bytes of keys and values.
+    pub data_bytes: u64,
+    /// Bytes in the destination.
+    pub stored_bytes: u64,
+}
+
+/// Creates a backup. If one with the same options was interrupted, goes on with it.
+///
+/// # Errors
+/// See [`BackupError`].
+pub async fn create(
+    client: &Client,
+    destination: &Destination,
+    options: &CreateOptions,
+    tell: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Created, BackupError> {
+    destination.check_is_ours().await?;
+    let wanted = keyspaces(client, &options.keyspaces).await?;
+    let names: Vec<String> = wanted.iter().map(|it| it.keyspace.name.clone()).collect();
+    let parent = match &options.since {
+        Some(since) => {
+            Some(catalog::parent(destination, client.identity().network.0, since).await?)
+        }
+        None => None,
+    };
+    let kind = if parent.is_some() { Kind::Increment } else { Kind::Full };
+    let found = unfinished(destination, client, kind, &names, parent.as_deref()).await?;
+    let resumed = found.is_some();
+    let (plan, plan_hash) = match found {
+        Some(found) => {
+            tell(Progress::Note(format!(
+                "going on with {}, which was interrupted",
+                found.0.backup
+            )));
+            found
+        }
+        None => begin(client, destination, kind, names, parent).await?,
+    };
+    let pace = Pace { rate: options.rate, patience: PATIENCE, cuts_every: None };
+    let mut chains = Vec::new();
+    let (mut keyspaces, mut totals) = (Vec::new(), [0, 0, 0]);
+    let numbers: BTreeMap<String, Vec<(u64, u64)>> =
+        reader::numbers(destination, &plan.backup).await?.into_iter().collect();
+    for used in wanted {
+        let name = used.keyspace.name.clone();
+        let numbers = numbers.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let chain = recovered(destination, &plan.backup, &name, numbers, tell).await?;
+        let of = Of { client, destination, plan: &plan, used, pace };
+        let chain = of.keyspace(chain, tell).await?;
+        let Some(run) = chain.runs().last() else {
+            return Err(BackupError::damaged(&plan.backup, "its chain is not complete"));
+        };
+        keyspaces.push((name.clone(), run.cut.taken_ms));
+        let summary = ChainSummary {
+            keyspace: name,
+            first: run.links.first().map_or(1, |first| first.header.number),
+            hashes: run.links.iter().map(|link| link.hash).collect(),
+            records: run.links.iter().map(|link| link.header.records).sum(),
+            data_bytes: run.links.iter().map(|link| link.header.data_bytes).sum(),
+            stored_bytes: run.links.iter().map(|link| link.stored_bytes).sum(),
+        };
+        totals[0] += summary.records;
+        totals[1] += summary.data_bytes;
+        totals[2] += summary.stored_bytes;
+        chains.push(summary);
+    }
+    let manifest = Manifest { plan: plan_hash, finished_ms: now_ms(), chains };
+    let (bytes, _) = seal_document(&manifest);
+    let stored_bytes = totals[2] + bytes.len() as u64;
+    destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
+    // What bases that were given up have left.
+    for chain in &manifest.chains {
+        let old = numbers.get(&chain.keyspace).into_iter().flatten();
+        for (number, _) in old.filter(|(number, _)| *number < chain.first) {
+            let name = chunk_name(&plan.backup, &chain.keyspace, *number);
+            destination.delete(&name).await?;
+        }
+    }
+    Ok(Created {
+        backup: plan.backup,
+        kind,
+        resumed,
+        keyspaces,
+        records: totals[0],
+        data_bytes: totals[1],
+        stored_bytes,
+    })
+}
+
+/// Returns the keyspaces of these names; of all if there are none.
+pub(crate) async fn keyspaces(
+    client: &Client,
+    names: &[String],
+) -> Result<Vec<KeyspaceUse>, BackupError> {
+    let all = client.list_keyspaces().await;
+    let all = all.map_err(BackupError::network("cannot list the keyspaces"))?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let mut found = Vec::new();
+    for name in names {
+        let used = all.iter().find(|used| used.keyspace.name == *name).cloned();
+        let missing = || BackupError::NotFound(format!("there is no keyspace {name}"));
+        found.push(used.ok_or_else(missing)?);
+    }
+    Ok(found)
+}
+
+/// Writes the plan of a new backup.
+pub(crate) async fn begin(
+    client: &Client,
+    destination: &Destination,
+    kind: Kind,
+    keyspaces: Vec<String>,
+    parent: Option<String>,
+) -> Result<(Plan, super::chunk::Hash), BackupError> {
+    let begun_ms = now_ms();
+    let random = Uuid::new_v4().as_u128() as u16;
+    let plan = Plan {
+        backup: backup_name(begun_ms, random),
+        kind,
+        network: client.identity().network.0,
+        begun_ms,
+        keyspaces,
+        parent,
+        made_by: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let (bytes, hash) = seal_document(&plan);
+    destination.write(&format!("{}/{PLAN}", plan.backup), bytes).await?;
+    Ok((plan, hash))
+}
+
+/// Returns the last backup that was begun with these options and not completed.
+async fn unfinished(
+    destination: &Destination,
+    client: &Client,
+    kind: Kind,
+    keyspaces: &[String],
+    parent: Option<&str>,
+) -> Result<Option<(Plan, super::chunk::Hash)>, BackupError> {
+    for backup in destination.backups().await?.into_iter().rev() {
+        let Ok((plan, hash)) = reader::plan(destination, &backup).await else { continue };
+        let is_it = plan.kind == kind
+            && plan.network == client.identity().network.0
+            && plan.keyspaces == keyspaces
+            && plan.parent.as_deref() == parent;
+        if !is_it {
+            continue;
+        }
+        // Only the last one: what an older one has may be long forgotten.
+        let whole = reader::manifest(destination, &backup).await?.is_some();
+        return Ok((!whole).then_some((plan, hash)));
+    }
+    Ok(None)
+}
+
+/// Reads what an interrupted writer has left of a chain. Chunks after one that is damaged or
+/// missing are removed.
+pub(crate) async fn recovered(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+    tell: Tell<'_>,
+) -> Result<Chain, BackupError> {
+    let mut chain = Chain::default();
+    let all = numbers.iter().map(|(number, _)| *number);
+    let mut opened = std::pin::pin!(reader::open_all(destination, backup, keyspace, all));
+    while let Some(opened) = opened.next().await {
+        let kept = match opened {
+            Ok((link, _)) => chain.push(link).is_ok(),
+            Err(BackupError::Damaged { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !kept {
+            break;
+        }
+    }
+    let last = chain.last().map_or(0, |last| last.header.number);
+    let useless: Vec<u64> =
+        numbers.iter().map(|(number, _)| *number).filter(|number| *number > last).collect();
+    if !useless.is_empty() {
+        let count = useless.len();
+        tell(Progress::Note(format!(
+            "{count} chunks of {keyspace} are damaged: writing them again"
+        )));
+        let mut deleting: FuturesUnordered<_> = useless
+            .into_iter()
+            .map(|number| {
+                let name = chunk_name(backup, keyspace, number);
+                async move { destination.delete(&name).await }
+            })
+            .collect();
+        while let Some(deleted) = deleting.next().await {
+            deleted?;
+        }
+    }
+    Ok(chain)
+}
+
+/// A keyspace of a backup.
+struct Of<'a> {
+    client: &'a Client,
+    destination: &'a Destination,
+    plan: &'a Plan,
+    used: KeyspaceUse,
+    pace: Pace,
+}
+
+impl Of<'_> {
+    /// Completes the chain of the keyspace.
+    async fn keyspace(&self, chain: Chain, tell: Tell<'_>) -> Result<Chain, BackupError> {
+        let name = &self.used.keyspace.name;
+        let client = self.client.keyspace(name).await;
+        let client = client.map_err(BackupError::network("cannot use the keyspace"))?;
+        if matches!(chain.stage(), Stage::Changes { at_cut: true, .. }) {
+            return Ok(chain);
+        }
+        let mut stage = chain.stage();
+        let mut writer = self.writer(name, chain);
+        let mut bases = 0;
+        loop {
+            let settings = self.used.keyspace.settings.clone();
+            let attempt = self.attempt(&client, writer, stage, settings, tell).await;
+            match attempt {
+                Ok(chain) => return Ok(chain),
+                Err((Stopped::Failed(error), _)) => return Err(error),
+                Err((Stopped::Dropped, _)) => {
+                    let why = format!("keyspace {name} was dropped while it was backed up");
+                    return Err(BackupError::Refused(why));
+                }
+                Err((Stopped::Compacted, chain)) if bases < BASES_MAX => {
+                    bases += 1;
+                    tell(Progress::Note(format!(
+                        "keyspace {name} no longer has the history that this backup needs, so all \
+                         keys are written"
+                    )));
+                    (stage, writer) = (Stage::Nothing, self.writer(name, chain));
+                }
+                Err((Stopped::Compacted, _)) => {
+                    return Err(BackupError::Refused(format!(
+                        "keyspace {name} forgets its history faster than its changes can be \
+                         written; give it more, as in keyspace set {name} --history 1h,1GiB"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn writer(&self, name: &str, chain: Chain) -> Writer {
+        let Plan { backup, network, .. } = self.plan;
+        let mut writer = Writer::new(self.destination.clone(), backup, *network, name, &chain);
+        writer.chain = Some(chain);
+        writer
+    }
+
+    /// Goes on from a stage. Returns the chain also if it stops.
+    async fn attempt(
+        &self,
+        client: &Client,
+        writer: Writer,
+        stage: Stage,
+        settings: KeyspaceSettings,
+        tell: Tell<'_>,
+    ) -> Result<Chain, (Stopped, Chain)> {
+        let known = writer.chain.clone().unwrap_or_default();
+        let mut session = match self.open(client, writer, stage, settings, tell).await {
+            Ok(session) => session,
+            // The writer is gone with what it wrote: at most the beginning of a run.
+            Err(stopped) => return Err((stopped, self.reread(known).await)),
+        };
+        match session.cut(true).await {
+            Ok(_) => Ok(session.writer.chain.take().unwrap_or_default()),
+            Err(stopped) => Err((stopped, session.writer.chain.take().unwrap_or_default())),
+        }
+    }
+
+    /// Returns a chain as it is in the destination.
+    async fn reread(&self, known: Chain) -> Chain {
+        let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
+        let Ok(numbers) = reader::numbers(self.destination, backup).await else { return known };
+        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
+        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let read = recovered(self.destination, backup, name, &numbers, &|_| {}).await;
+        read.unwrap_or(known)
+    }
+
+    /// Writes the pages.
+    async fn open(
+        &self,
+        client: &Client,
+        mut writer: Writer,
+        stage: Stage,
+        settings: KeyspaceSettings,
+        tell: Tell<'_>,
+    ) -> Result<Session, Stopped> {
+        let (pace, bytes, client) = (self.pace, self.used.bytes, client.clone());
+        let name = &self.used.keyspace.name;
+        match stage {
+            Stage::Nothing | Stage::Dropped => {
+                if let Some(parent) = self.plan.parent.clone().filter(|_| writer.number() == 0)
+                    && let Some(cut) = catalog::cut_of(self.destination, &parent, name).await?
+                    && let Ok(token) = cut.parse::<dkv_api::SnapshotToken>()
+                {
+                    let after = |settings| Content::After { settings, parent, cut };
+                    writer.begin(settings, after).await?;
+                    let position = token.changes_since();
+                    return Session::open(client, writer, position, pace, now_ms()).await;
+                }
+                let (mut session, from) = Session::begin(client, writer, settings, pace).await?;
+                session.base(from, Bytes::new(), bytes, tell).await?;
+                Ok(session)
+            }
+            Stage::Pages { of, last, position } => {
+                let (of, position) = parsed(&of, &position)?;
+                let after = match last {
+                    Some(number) => {
+                        let backup = &self.plan.backup;
+                        reader::last_key(self.destination, backup, name, number).await?
+                    }
+                    None => Bytes::new(),
+                };
+                let mut session = Session::open(client, writer, position, pace, now_ms()).await?;
+                session.base(of, after, bytes, tell).await?;
+                Ok(session)
+            }
+            Stage::Changes { position, .. } => {
+                let position = position.parse().map_err(|_| Stopped::Compacted)?;
+                Session::open(client, writer, position, pace, now_ms()).await
+            }
+        }
+    }
+}
+
+/// Parses the tokens of a stage; what cannot be parsed cannot be gone on with.
+pub(crate) fn parsed(
+    of: &str,
+    position: &str,
+) -> Result<(dkv_api::SnapshotToken, dkv_api::WatchToken), Stopped> {
+    let of = of.parse().map_err(|_| Stopped::Compacted)?;
+    let position = position.parse().map_err(|_| Stopped::Compacted)?;
+    Ok((of, position))
+}

@@ -1,0 +1,277 @@
+//! Destinations: a directory, or a bucket that speaks S3.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use super::error::BackupError;
+
+/// The object that says what a backup is of.
+pub(crate) const PLAN: &str = "plan";
+/// The object that makes a backup complete.
+pub(crate) const MANIFEST: &str = "manifest";
+
+/// Where backups are kept.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    shown: String,
+    directory: Option<PathBuf>,
+}
+
+impl Destination {
+    /// Opens a directory or `s3://BUCKET/PREFIX`. The latter takes its credentials, region and
+    /// endpoint from the variables that Amazon's own tools read, such as `AWS_ACCESS_KEY_ID` and
+    /// `AWS_ENDPOINT_URL`.
+    ///
+    /// # Errors
+    /// If the text names neither, or the directory does not exist and is not to be created.
+    pub fn open(text: &str, create: bool) -> Result<Self, BackupError> {
+        if let Some(rest) = text.strip_prefix("s3://") {
+            return Self::bucket(text, rest);
+        }
+        if let Some((scheme, _)) = text.split_once("://") {
+            let why = format!("{scheme}:// is not supported; name a directory or s3://BUCKET/PATH");
+            return Err(BackupError::Destination(why));
+        }
+        if text.is_empty() {
+            return Err(BackupError::Destination("the destination is empty".into()));
+        }
+        let failed = |why: &dyn std::fmt::Display| {
+            BackupError::Destination(format!("cannot use {text} as a destination: {why}"))
+        };
+        let path = FilePath::new(text);
+        if create {
+            std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+        }
+        let path = path.canonicalize().map_err(|error| failed(&error))?;
+        if !path.is_dir() {
+            return Err(failed(&"it is not a directory"));
+        }
+        let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed(&error))?;
+        Ok(Self {
+            store: Arc::new(store.with_fsync(true).with_automatic_cleanup(true)),
+            prefix: Path::default(),
+            shown: text.trim_end_matches('/').to_owned(),
+            directory: Some(path),
+        })
+    }
+
+    fn bucket(text: &str, rest: &str) -> Result<Self, BackupError> {
+        let failed = |why: &dyn std::fmt::Display| {
+            BackupError::Destination(format!("cannot use {text} as a destination: {why}"))
+        };
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(failed(&"it names no bucket"));
+        }
+        let endpoint = std::env::var("AWS_ENDPOINT_URL").unwrap_or_default();
+        let store = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_allow_http(endpoint.starts_with("http://"))
+            .build()
+            .map_err(|error| failed(&error))?;
+        let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| failed(&error))?;
+        let shown = text.trim_end_matches('/').to_owned();
+        Ok(Self { store: Arc::new(store), prefix, shown, directory: None })
+    }
+
+    /// Returns the destination as the user named it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Returns the place of an object, for people.
+    pub(crate) fn place(&self, name: &str) -> String {
+        format!("{}/{name}", self.shown)
+    }
+
+    fn path(&self, name: &str) -> Path {
+        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// Refuses a directory that holds something else than backups.
+    pub(crate) async fn check_is_ours(&self) -> Result<(), BackupError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let mut entries =
+            std::fs::read_dir(directory).map_err(|error| self.unreadable("", error))?;
+        let is_empty = entries.next().is_none();
+        if is_empty || !self.backups().await?.is_empty() {
+            return Ok(());
+        }
+        Err(BackupError::Destination(format!(
+            "{} holds other files and no backup; name an empty or a new directory",
+            self.shown
+        )))
+    }
+
+    /// Returns the names of the backups, the oldest first.
+    pub(crate) async fn backups(&self) -> Result<Vec<String>, BackupError> {
+        let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
+        let found = self.store.list_with_delimiter(prefix).await;
+        let found = found.map_err(|error| self.unreadable("", error))?;
+        let mut names = Vec::new();
+        for folder in found.common_prefixes {
+            let Some(name) = folder.filename() else { continue };
+            if is_backup_name(name) && self.exists(&format!("{name}/{PLAN}")).await? {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    async fn exists(&self, name: &str) -> Result<bool, BackupError> {
+        match self.store.head(&self.path(name)).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.unreadable(name, error)),
+        }
+    }
+
+    /// Returns an object; `None` if there is none.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Bytes>, BackupError> {
+        let read = async { self.store.get(&self.path(name)).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.unreadable(name, error)),
+        }
+    }
+
+    /// Returns an object that must be there.
+    pub(crate) async fn read(&self, name: &str) -> Result<Bytes, BackupError> {
+        let found = self.find(name).await?;
+        found.ok_or_else(|| BackupError::damaged(&self.place(name), "it is missing"))
+    }
+
+    /// Writes an object that must not be there yet, durably.
+    pub(crate) async fn write(&self, name: &str, bytes: Bytes) -> Result<(), BackupError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let path = self.path(name);
+        match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(()),
+            Err(Error::AlreadyExists { .. }) => Err(BackupError::Taken(self.place(name))),
+            Err(error) => Err(BackupError::Write { place: self.place(name), why: reason(&error) }),
+        }
+    }
+
+    /// Deletes an object, if it is there.
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), BackupError> {
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(BackupError::Write { place: self.place(name), why: reason(&error) }),
+        }
+    }
+
+    /// Returns the objects below a folder: their names in it and their sizes, in order.
+    pub(crate) async fn objects(&self, folder: &str) -> Result<Vec<(String, u64)>, BackupError> {
+        let path = self.path(folder);
+        let listed: Vec<_> = self
+            .store
+            .list(Some(&path))
+            .try_collect()
+            .await
+            .map_err(|error| self.unreadable(folder, error))?;
+        let mut objects: Vec<(String, u64)> = listed
+            .into_iter()
+            .filter_map(|object| {
+                let inner = object.location.prefix_match(&path)?;
+                let inner: Vec<String> = inner.map(|part| part.as_ref().to_owned()).collect();
+                Some((inner.join("/"), object.size))
+            })
+            .collect();
+        objects.sort();
+        Ok(objects)
+    }
+
+    /// Removes what is empty after everything below a folder was deleted.
+    pub(crate) fn remove_folders(&self, folder: &str) {
+        if let Some(directory) = &self.directory {
+            // Folders that still hold something stay.
+            let folder = directory.join(folder);
+            let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            inner.for_each(|entry| _ = std::fs::remove_dir(entry.path()));
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+
+    fn unreadable(&self, name: &str, error: impl std::error::Error) -> BackupError {
+        let place = self.place(name).trim_end_matches('/').to_owned();
+        BackupError::Read { place, why: reason(&error) }
+    }
+}
+
+/// Returns the innermost reason of an error in one line: the outer ones repeat the place.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns whether a name looks like that of a backup: `20261129T224500Z-1a2b`.
+fn is_backup_name(name: &str) -> bool {
+    let fits = |(at, byte): (usize, &u8)| match at {
+        8 => *byte == b'T',
+        15 => *byte == b'Z',
+        16 => *byte == b'-',
+        17.. => byte.is_ascii_hexdigit(),
+        _ => byte.is_ascii_digit(),
+    };
+    name.len() == 21 && name.as_bytes().iter().enumerate().all(fits)
+}
+
+/// Returns the name of a backup that begins now.
+pub(crate) fn backup_name(now_ms: u64, random: u16) -> String {
+    let (year, month, day) = date(now_ms / 86_400_000);
+    let of_day = now_ms / 1000 % 86_400;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{random:04x}")
+}
+
+/// Returns the date of a day since 1970, by the algorithm of Howard Hinnant.
+fn date(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, of_era) = (z / 146_097, z % 146_097);
+    let of_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * of_year + of_year / 4 - of_year / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (of_year + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_the_order_of_time() {
+        let name = backup_name(1_772_368_496_000, 0x1a2b);
+        assert_eq!(name, "20260301T123456Z-1a2b");
+        assert!(is_backup_name(&name));
+        assert!(backup_name(1_772_368_497_000, 0) > name);
+        for other in ["lost+found", "20260301T123456Z_1a2b", "", "data"] {
+            assert!(!is_backup_name(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_directories_and_buckets() {
+        let wrong = |text| Destination::open(text, false).unwrap_err().to_string();
+        assert!(wrong("ftp://x").contains("name a directory or s3://BUCKET/PATH"));
+        assert!(wrong("s3://").contains("names no bucket"));
+        assert!(wrong("/nowhere/at/all").contains("No such file"));
+        assert!(wrong("/dev/null").contains("not a directory"));
+    }
+}

@@ -1,0 +1,73 @@
+//! Errors, one sentence each.
+
+use dkv_api::{ConnectError, Error};
+
+/// Why a backup or a restore did not succeed.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The destination is not one.
+    #[error("{0}")]
+    Destination(String),
+    /// The destination cannot be read.
+    #[error("cannot read {place}: {why}")]
+    Read {
+        /// The object.
+        place: String,
+        /// The reason.
+        why: String,
+    },
+    /// The destination cannot be written.
+    #[error("cannot write {place}: {why}; what was written is kept: run the same command again")]
+    Write {
+        /// The object.
+        place: String,
+        /// The reason.
+        why: String,
+    },
+    /// Another process has written what this one was about to write.
+    #[error("{0} is there already: another process writes this backup")]
+    Taken(String),
+    /// A part of a backup is not what was written.
+    #[error("{place} is damaged: {why}")]
+    Damaged {
+        /// The object.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is no such backup, or none of that time.
+    #[error("{0}")]
+    NotFound(String),
+    /// What is there is in the way, and was not touched.
+    #[error("{0}")]
+    Refused(String),
+    /// What was restored is not what the backup has.
+    #[error("{0}")]
+    Different(String),
+    /// The network did not serve a request.
+    #[error("{what}: {source}")]
+    Network {
+        /// What failed.
+        what: String,
+        /// Why.
+        source: Error,
+    },
+    /// The network cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A file for what does not fit into memory cannot be used.
+    #[error("cannot use a temporary file: {0}")]
+    Spool(std::io::Error),
+}
+
+impl BackupError {
+    /// Names what failed in the network.
+    pub(crate) fn network(what: &str) -> impl Fn(Error) -> Self + use<'_> {
+        move |source| Self::Network { what: what.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(place: &str, why: impl ToString) -> Self {
+        Self::Damaged { place: place.to_owned(), why: why.to_string() }
+    }
+}

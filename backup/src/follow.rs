@@ -1,0 +1,326 @@
+//! Follows a network: keeps writing what changes, with a cut every second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dkv_api::{Client, KeyspaceId, KeyspaceUse};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Progress;
+use super::catalog;
+use super::chain::Stage;
+use super::changes::now_ms;
+use super::chunk::Content;
+use super::create::{begin, keyspaces, parsed};
+use super::destination::Destination;
+use super::error::BackupError;
+use super::plan::{Kind, Plan};
+use super::reader;
+use super::session::{Pace, Session, Stopped};
+use super::writer::Writer;
+
+/// Time between two looks for new keyspaces.
+const KEYSPACES_EVERY: Duration = Duration::from_secs(5);
+/// Time after which a cut is taken although nothing changed: so far behind is what `--at` reaches.
+const IDLE_CUT: Duration = Duration::from_secs(30);
+/// Time for the last cut when following is to end.
+const LAST_CUT: Duration = Duration::from_secs(10);
+/// A network that does not answer is asked again for good.
+const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Pause before a keyspace is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How to follow.
+#[derive(Clone, Debug)]
+pub struct FollowOptions {
+    /// The keyspaces; empty for all, also those that are created later.
+    pub keyspaces: Vec<String>,
+    /// Time between two moments at which the backup can be restored.
+    pub every: Duration,
+    /// Time after which all keys are written anew, so that older parts can be pruned.
+    pub base_every: Duration,
+    /// Most bytes of keys and values to read in a second for that.
+    pub rate: Option<u64>,
+}
+
+/// Follows a network until `stop` says so. Goes on with the backup of this network that was
+/// followed last, if there is one with the same keyspaces. Returns the name of the backup.
+///
+/// # Errors
+/// See [`BackupError`]. A network that does not answer is waited for.
+pub async fn follow(
+    client: &Client,
+    destination: &Destination,
+    options: &FollowOptions,
+    stop: watch::Receiver<bool>,
+    tell: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<String, BackupError> {
+    destination.check_is_ours().await?;
+    let plan = match followed(destination, client, &options.keyspaces).await? {
+        Some(plan) => {
+            tell(Progress::Note(format!("going on with {}", plan.backup)));
+            plan
+        }
+        None => {
+            let names = options.keyspaces.clone();
+            let (plan, _) = begin(client, destination, Kind::Followed, names, None).await?;
+            tell(Progress::Note(format!("following as {}", plan.backup)));
+            plan
+        }
+    };
+    let (sender, mut events) = mpsc::channel(256);
+    let mut tasks = JoinSet::new();
+    let mut running: BTreeMap<KeyspaceId, String> = BTreeMap::new();
+    let mut stopping = stop.clone();
+    let mut next_look = Instant::now();
+    loop {
+        tokio::select! {
+            Some(event) = events.recv() => tell(event),
+            Some(ended) = tasks.join_next() => {
+                let (id, ended): (KeyspaceId, Result<(), BackupError>) =
+                    ended.map_err(|error| BackupError::Destination(error.to_string()))?;
+                running.remove(&id);
+                ended?;
+                if *stopping.borrow() && tasks.is_empty() {
+                    break;
+                }
+            }
+            () = tokio::time::sleep_until(next_look), if !*stopping.borrow() => {
+                next_look = Instant::now() + KEYSPACES_EVERY;
+                let found = match keyspaces(client, &plan.keyspaces).await {
+                    Ok(found) => found,
+                    Err(error @ BackupError::NotFound(_)) if running.is_empty() => {
+                        return Err(error);
+                    }
+                    // It is asked again.
+                    Err(_) => continue,
+                };
+                for used in found {
+                    let id = used.keyspace.id;
+                    // Two keyspaces of one name share a chain, one after the other.
+                    let is_new = !running.contains_key(&id)
+                        && running.values().all(|name| *name != used.keyspace.name);
+                    if !is_new {
+                        continue;
+                    }
+                    running.insert(id, used.keyspace.name.clone());
+                    let following = Following {
+                        client: client.clone(),
+                        destination: destination.clone(),
+                        plan: plan.clone(),
+                        options: options.clone(),
+                        used,
+                        stop: stop.clone(),
+                        events: sender.clone(),
+                    };
+                    tasks.spawn(async move { (id, following.run().await) });
+                }
+            }
+            changed = stopping.changed() => {
+                if changed.is_err() || tasks.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    while let Ok(event) = events.try_recv() {
+        tell(event);
+    }
+    Ok(plan.backup)
+}
+
+/// Returns the last followed backup of these keyspaces.
+async fn followed(
+    destination: &Destination,
+    client: &Client,
+    keyspaces: &[String],
+) -> Result<Option<Plan>, BackupError> {
+    for backup in destination.backups().await?.into_iter().rev() {
+        let Ok((plan, _)) = reader::plan(destination, &backup).await else { continue };
+        let is_it = plan.kind == Kind::Followed
+            && plan.network == client.identity().network.0
+            && plan.keyspaces == keyspaces;
+        if is_it {
+            return Ok(Some(plan));
+        }
+    }
+    Ok(None)
+}
+
+/// A keyspace that is followed.
+struct Following {
+    client: Client,
+    destination: Destination,
+    plan: Plan,
+    options: FollowOptions,
+    used: KeyspaceUse,
+    stop: watch::Receiver<bool>,
+    events: mpsc::Sender<Progress>,
+}
+
+impl Following {
+    async fn tell(&self, event: Progress) {
+        // Without a listener nobody needs it.
+        let _ = self.events.send(event).await;
+    }
+
+    /// Follows until the end, or until the keyspace is dropped.
+    async fn run(self) -> Result<(), BackupError> {
+        let name = self.used.keyspace.name.clone();
+        let mut anew = false;
+        loop {
+            match self.attempt(anew).await {
+                Ok(()) => return Ok(()),
+                Err(Stopped::Dropped) => {
+                    let note = format!("keyspace {name} was dropped; its backup stays");
+                    self.tell(Progress::Note(note)).await;
+                    let mut writer = self.writer().await?.0;
+                    return writer.append(Content::Dropped { at_ms: now_ms() }, Vec::new()).await;
+                }
+                Err(Stopped::Compacted) => {
+                    anew = true;
+                    self.tell(Progress::Note(format!(
+                        "keyspace {name} has forgotten changes that this backup does not have: \
+                         writing all keys anew; moments in between cannot be restored"
+                    )))
+                    .await;
+                }
+                Err(Stopped::Failed(error @ BackupError::Network { .. })) => {
+                    let note = format!("keyspace {name}: {error}; trying again");
+                    self.tell(Progress::Note(note)).await;
+                }
+                Err(Stopped::Failed(error)) => return Err(error),
+            }
+            if *self.stop.borrow() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns a writer after the last chunk that is whole, and how far the chain is.
+    async fn writer(&self) -> Result<(Writer, Stage, u64), BackupError> {
+        let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
+        let numbers = reader::numbers(&self.destination, backup).await?;
+        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
+        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let tail = catalog::tail(&self.destination, backup, name, &numbers).await?;
+        let last = tail.last().map_or(0, |last| last.header.number);
+        for (number, _) in numbers.iter().filter(|(number, _)| *number > last) {
+            let chunk = super::writer::chunk_name(backup, name, *number);
+            self.destination.delete(&chunk).await?;
+        }
+        let base_ms = tail.links().iter().find_map(|link| match &link.header.content {
+            Content::Changes { cut: Some(cut), .. } => Some(cut.base_ms),
+            _ => None,
+        });
+        let writer = Writer::new(self.destination.clone(), backup, self.plan.network, name, &tail);
+        Ok((writer, tail.stage(), base_ms.unwrap_or_else(now_ms)))
+    }
+
+    async fn attempt(&self, anew: bool) -> Result<(), Stopped> {
+        let name = &self.used.keyspace.name;
+        let client = self.client.keyspace(name).await;
+        let client = client.map_err(BackupError::network("cannot use the keyspace"))?;
+        if client.keyspace_id() != self.used.keyspace.id {
+            return Err(Stopped::Dropped);
+        }
+        let (writer, stage, base_ms) = self.writer().await?;
+        let stage = if anew { Stage::Nothing } else { stage };
+        let settings = self.used.keyspace.settings.clone();
+        let pace = Pace { rate: self.options.rate, patience: PATIENCE, cuts_every: None };
+        let tell = |event| _ = self.events.try_send(event);
+        let mut session = match stage {
+            Stage::Nothing | Stage::Dropped => {
+                let (mut session, from) =
+                    Session::begin(client, writer, settings.clone(), pace).await?;
+                let bytes = self.used.bytes;
+                self.unless_stopped(session.base(from, Bytes::new(), bytes, &tell)).await?;
+                session
+            }
+            Stage::Pages { of, last, position } => {
+                let (of, position) = parsed(&of, &position)?;
+                let after = match last {
+                    Some(number) => {
+                        let backup = &self.plan.backup;
+                        reader::last_key(&self.destination, backup, name, number).await?
+                    }
+                    None => Bytes::new(),
+                };
+                let mut session = Session::open(client, writer, position, pace, base_ms).await?;
+                self.unless_stopped(session.base(of, after, self.used.bytes, &tell)).await?;
+                session
+            }
+            Stage::Changes { position, .. } => {
+                let position = position.parse().map_err(|_| Stopped::Compacted)?;
+                Session::open(client, writer, position, pace, base_ms).await?
+            }
+        };
+        if *self.stop.borrow() {
+            return Ok(());
+        }
+        self.changes(&mut session).await
+    }
+
+    /// Completes a future, unless following is to end before.
+    async fn unless_stopped(
+        &self,
+        work: impl Future<Output = Result<(), Stopped>>,
+    ) -> Result<(), Stopped> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = work => done,
+            // A stage from which the next call goes on.
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+        }
+    }
+
+    /// Takes cuts until the end.
+    async fn changes(&self, session: &mut Session) -> Result<(), Stopped> {
+        let mut stop = self.stop.clone();
+        let every = self.options.every;
+        self.cut(session).await?;
+        loop {
+            let due = Instant::now() + every;
+            let idle = Instant::now() + IDLE_CUT.max(every);
+            tokio::select! {
+                () = session.change() => {}
+                () = tokio::time::sleep_until(idle) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+            self.cut(session).await?;
+            let base_every = u64::try_from(self.options.base_every.as_millis());
+            let base_at = session.base_ms().saturating_add(base_every.unwrap_or(u64::MAX));
+            if now_ms() >= base_at {
+                let settings = self.used.keyspace.settings.clone();
+                let from = session.begin_again(settings).await?;
+                session.set_cuts(Some(every));
+                let tell = |event| _ = self.events.try_send(event);
+                let pages = session.base(from, Bytes::new(), self.used.bytes, &tell);
+                self.unless_stopped(pages).await?;
+                session.set_cuts(None);
+            }
+        }
+        // What was acknowledged before the end is to be in the backup.
+        match tokio::time::timeout(LAST_CUT, self.cut(session)).await {
+            Ok(done) => done,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn cut(&self, session: &mut Session) -> Result<(), Stopped> {
+        let before = session.writer.written;
+        let through_ms = session.cut(false).await?;
+        let changes = session.writer.written.records - before.records;
+        let bytes = session.writer.written.stored_bytes - before.stored_bytes;
+        self.tell(Progress::Followed { through_ms, changes, bytes }).await;
+        Ok(())
+    }
+}

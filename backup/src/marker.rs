@@ -1,0 +1,21 @@
+//! The mark that a restore leaves in a keyspace until it is complete.
+
+use serde::{Deserialize, Serialize};
+
+/// The key of the mark. No backup has it.
+pub(crate) const KEY: &[u8] = b"\0dkv-restore-in-progress";
+
+/// The value of the mark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// The backup.
+    pub(crate) backup: String,
+    /// The keyspace in the backup.
+    pub(crate) keyspace: String,
+    /// The token of the cut.
+    pub(crate) cut: String,
+    /// Every key up to this one is restored.
+    pub(crate) through: Vec<u8>,
+    /// Whether the keyspace was created for the restore.
+    pub(crate) created: bool,
+}

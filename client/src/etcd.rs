@@ -1,0 +1,63 @@
+//! etcd's interface, as `gateway` and `local` serve it.
+
+use std::net::SocketAddr;
+
+use dkv_api::{Client, ClientBuilder};
+use dkv_console::Console;
+use dkv_console::problem::Problem;
+use dkv_etcd::{Args, Etcd, ListenError, Listener};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// etcd's interface while it is served.
+pub(crate) struct ServedEtcd {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+/// Binds its address, if there is one.
+pub(crate) async fn bind(args: &Args) -> Result<Option<Listener>, Problem> {
+    let Some(address) = args.etcd else { return Ok(None) };
+    match Listener::bind(address, args).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error @ ListenError::Plain(_)) => Err(Problem::usage(error.to_string())),
+        Err(error) => Err(Problem::failed(error.to_string())),
+    }
+}
+
+/// Serves it, and prints its address. `founder` connects to the network of `client`, as an
+/// administrator if the keyspace has to be created.
+pub(crate) async fn serve(
+    listener: Listener,
+    args: &Args,
+    client: Client,
+    founder: ClientBuilder,
+    console: &mut Console,
+) -> Result<ServedEtcd, Problem> {
+    let etcd = Etcd::new(client, args.options(listener.url(), founder));
+    // It is tried again at each request, and may come to exist.
+    if let Err(error) = etcd.store().await {
+        console.note(error.message().trim_start_matches("etcdserver: "));
+    }
+    if listener.is_open() {
+        console
+            .note(&format!("anyone who can connect to {} may read and write", listener.address()));
+    }
+    console
+        .line(&format!("etcd {}", listener.address()))
+        .map_err(|error| Problem::failed(format!("cannot write to standard output: {error}")))?;
+    let address = listener.address();
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(listener.serve(etcd, async { drop(stopped.await) }));
+    Ok(ServedEtcd { address, stop, serving })
+}
+
+impl ServedEtcd {
+    /// Stops, after the requests in progress.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.serving.await;
+    }
+}

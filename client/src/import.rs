@@ -1,0 +1,177 @@
+//! `dkv import`: stores records of a file, of Redis or of Consul.
+//!
+//! Foreign formats are first converted to the lines of JSON that `load` takes, in a temporary file;
+//! then `load` stores them. So whatever is malformed refuses the whole, and a record is retried,
+//! counted and reported in one way.
+
+mod consul;
+mod lzf;
+mod rdb;
+mod redis;
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
+use dkv_console::units::{number, plural};
+use dkv_gateway::bytes_json::{self, Encoding};
+use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
+
+use crate::cli::{ImportArgs, ImportFormat, TransferArgs};
+use crate::input::is_stdin;
+use crate::load::{self, Task};
+use crate::store::Store;
+
+/// A key that was found elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    /// The time that the key has left, in milliseconds.
+    ttl_ms: Option<u64>,
+}
+
+/// Why a source cannot be imported. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    /// It is not what it should be.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// Keys that are left out, and why.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// Keys whose value is no string.
+    other_types: u64,
+    /// Keys that have expired.
+    expired: u64,
+}
+
+/// Writes keys as lines of JSON.
+struct Lines {
+    file: BufWriter<NamedTempFile>,
+    count: u64,
+}
+
+impl Lines {
+    fn new() -> io::Result<Self> {
+        Ok(Self { file: BufWriter::new(NamedTempFile::new()?), count: 0 })
+    }
+
+    fn add(&mut self, found: &Found) -> io::Result<()> {
+        let mut object = Map::new();
+        bytes_json::put(&mut object, "key", &found.key, Encoding::Text);
+        bytes_json::put(&mut object, "value", &found.value, Encoding::Text);
+        if let Some(ttl_ms) = found.ttl_ms {
+            object.insert("ttl_ms".into(), ttl_ms.into());
+        }
+        self.count += 1;
+        writeln!(self.file, "{}", Value::Object(object))
+    }
+
+    fn finish(self) -> io::Result<NamedTempFile> {
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+/// Carries out `import`.
+pub(crate) async fn run(
+    args: &ImportArgs,
+    store: &impl Store,
+    console: &mut Console,
+) -> Result<(), Abort> {
+    let shown = args.file.display().to_string();
+    let is_redis = shown.starts_with("redis://") || shown.starts_with("rediss://");
+    let format = args.format.or_else(|| of_name(&args.file));
+    let failed = |error: &ImportError| {
+        let name = if is_redis { redis::without_password(&shown) } else { shown.clone() };
+        Problem::failed(format!("cannot import {name}: {error}; nothing was stored"))
+    };
+    let converted = match format {
+        _ if is_redis => redis::scan(&shown).await,
+        Some(format @ (ImportFormat::Rdb | ImportFormat::Consul)) => {
+            let file = args.file.clone();
+            let converting = tokio::task::spawn_blocking(move || convert(&file, format));
+            converting.await.unwrap_or_else(|error| Err(ImportError::Malformed(error.to_string())))
+        }
+        own => {
+            let transfer = transfer(args, &args.file, own.and_then(ImportFormat::of_load));
+            return load(&transfer, store, console).await;
+        }
+    };
+    let (lines, left_out) = converted.map_err(|error| failed(&error))?;
+    let count = lines.count;
+    let file = lines.finish().map_err(|error| failed(&error.into()))?;
+    let LeftOut { other_types, expired } = left_out;
+    if other_types > 0 {
+        console.note(&format!(
+            "left out {} {} whose value is no string",
+            number(other_types),
+            plural(other_types, "key", "keys")
+        ));
+    }
+    if expired > 0 {
+        let keys = plural(expired, "key", "keys");
+        console.note(&format!("left out {} {keys} that expired", number(expired)));
+    }
+    if count == 0 {
+        return Err(failed(&ImportError::Malformed("it has no keys to import".into())).into());
+    }
+    let mut transfer = transfer(args, file.path(), Some(crate::cli::Format::Json));
+    transfer.shown = Some(if is_redis { redis::without_password(&shown) } else { shown });
+    load(&transfer, store, console).await
+}
+
+async fn load(
+    transfer: &TransferArgs,
+    store: &impl Store,
+    console: &mut Console,
+) -> Result<(), Abort> {
+    let source = load::source(Task::Load, transfer, console).await?;
+    load::run(Task::Load, &source, transfer, store, console).await
+}
+
+fn transfer(args: &ImportArgs, file: &Path, format: Option<crate::cli::Format>) -> TransferArgs {
+    TransferArgs {
+        file: file.to_owned(),
+        format,
+        binary: false,
+        in_flight: args.in_flight,
+        retry: args.retry,
+        shown: None,
+        connect: args.connect.clone(),
+    }
+}
+
+fn of_name(file: &Path) -> Option<ImportFormat> {
+    match file.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "rdb" => Some(ImportFormat::Rdb),
+        _ => None,
+    }
+}
+
+fn convert(file: &Path, format: ImportFormat) -> Result<(Lines, LeftOut), ImportError> {
+    let input: Box<dyn Read> = match is_stdin(file) {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(File::open(file)?),
+    };
+    let (mut lines, mut left_out) = (Lines::new()?, LeftOut::default());
+    let input = BufReader::with_capacity(1 << 18, input);
+    match format {
+        ImportFormat::Consul => consul::read(input, |found| lines.add(&found))?,
+        _ => rdb::read(input, now_ms(), &mut left_out, |found| lines.add(&found))?,
+    }
+    Ok((lines, left_out))
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,167 @@
+//! Backups and restores that are killed at some moment, and go on.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use dkv_api::WriteOptions;
+use dkv_test_support::{eventually, text};
+use serde_json::json;
+
+use super::{chunks, contents, flip_a_bit, json_of, run};
+use crate::harness::{Network, for_a_while, process};
+
+const KEYS: usize = 6000;
+const VALUE_BYTES: usize = 4096;
+
+/// Bytes of a value that cannot be compressed.
+fn value(number: usize) -> Vec<u8> {
+    let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..VALUE_BYTES).map(next).collect()
+}
+
+/// Starts a command that is to be killed.
+fn start(network: &Network, arguments: &[&str]) -> std::process::Child {
+    let address = network.address.to_string();
+    let arguments = [&[address.as_str()], arguments].concat();
+    let mut command = process::command(&arguments, &network.home());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+async fn filled() -> Network {
+    let network = Network::with(json!({ "shards": 3 }), 3).await;
+    let client = network.client().await;
+    let writing = (0..KEYS).map(|number| {
+        let (client, key) = (client.clone(), format!("key/{number:06}"));
+        async move { client.write(key, value(number)).await.unwrap() }
+    });
+    futures::future::join_all(writing).await;
+    let lease = client.grant_lease(Duration::from_secs(60)).await.unwrap();
+    client.write_with("leased", "l", WriteOptions::default().lease(lease)).await.unwrap();
+    network
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
+    let network = filled().await;
+    let client = network.client().await;
+    let destination = network.path("backups");
+    let dest = text(&destination).to_owned();
+    let create = ["backup", "create", &dest, "--rate", "8MiB"];
+    let mut kept = 0;
+    let backup = || {
+        let mut names = std::fs::read_dir(&destination).ok()?;
+        Some(names.next()?.ok()?.file_name().into_string().unwrap())
+    };
+    for stage in 0..2 {
+        let mut killed = start(&network, &create);
+        let written = || -> usize {
+            let Some(backup) = backup() else { return 0 };
+            match destination.join(&backup).join("default").is_dir() {
+                true => chunks(&destination, &backup, "default").len(),
+                false => 0,
+            }
+        };
+        eventually(
+            "no chunk is written",
+            async || {
+                if written() > kept { Ok(()) } else { Err("not yet") }
+            },
+        )
+        .await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        kept = written();
+        // What was written half, and what has changed since, is written again.
+        if stage == 1 {
+            flip_a_bit(chunks(&destination, &backup().unwrap(), "default").last().unwrap());
+        }
+        client.write(format!("between/{stage}"), "written").await.unwrap();
+        client.delete(format!("key/{:06}", stage)).await.unwrap();
+    }
+    let listed = run(&network, &["backup", "list", &dest], 0).await;
+    assert!(listed.contains("unfinished"), "{listed}");
+    let created = &json_of(&network, &["backup", "create", &dest]).await[0];
+    assert_eq!(created["resumed"], true, "{created}");
+    assert_eq!(created["backup"].as_str(), backup().as_deref());
+    run(&network, &["backup", "verify", &dest], 0).await;
+    let expected = contents(&client).await;
+    assert_eq!(expected.len(), KEYS + 1);
+
+    // Into a new network.
+    let mut other = Network::beside(&network).await;
+    for _ in 0..3 {
+        other.add_node().await;
+    }
+    other.settled().await;
+    let restore = ["restore", &dest, "--rate", "8MiB"];
+    for _ in 0..2 {
+        let mut killed = start(&other, &restore);
+        for_a_while(1500).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    let marked = contents(&other.client().await).await;
+    assert!(!marked.is_empty() && marked.len() <= expected.len(), "{}", marked.len());
+    let second = &json_of(&network, &["backup", "create", &dest]).await[0];
+    let refused = run(&other, &["restore", &dest], 4).await;
+    assert!(refused.contains("another restore of keyspace default was interrupted"), "{refused}");
+    assert_eq!(second["kind"], "full");
+    let name = created["backup"].as_str().unwrap();
+    let restored = &json_of(&other, &["restore", &dest, "--backup", name]).await[0];
+    assert_eq!(restored["resumed"], true, "{restored}");
+    assert_eq!(restored["leases"], 1, "{restored}");
+    assert_eq!(contents(&other.client().await).await, expected);
+    let refused = run(&other, &["restore", &dest, "--backup", name], 4).await;
+    assert!(refused.contains("keyspace default has keys"), "{refused}");
+
+    // One that is given up is dropped.
+    let named = ["restore", &dest, "--as", "half", "--rate", "1MiB"];
+    let mut killed = start(&other, &named);
+    let admin = other.admin().await;
+    eventually("the keyspace is not created", async || {
+        let half = admin.keyspace("half").await.map_err(|error| error.to_string())?;
+        match contents(&half).await.len() {
+            0 => Err("it has no key".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    run(&other, &["restore", "--drop", "half"], 0).await;
+    assert!(admin.keyspace("half").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_keeps_what_was_written() {
+    let network = filled().await;
+    let disk = network.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=20m", "dkv-test", text(&disk)])
+        .output();
+    if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+        println!("SKIPPED: it takes root and mount");
+        return;
+    }
+    let destination = disk.join("backups");
+    let dest = text(&destination);
+    let full = run(&network, &["backup", "create", dest], 1).await;
+    let resized =
+        std::process::Command::new("mount").args(["-o", "remount,size=100m", text(&disk)]).status();
+    let created = run(&network, &["backup", "create", dest], 0).await;
+    let verified = run(&network, &["backup", "verify", dest], 0).await;
+    let unmounted = std::process::Command::new("umount").args(["-l", text(&disk)]).status();
+    assert!(full.contains("No space left on device"), "{full}");
+    assert!(full.contains("run the same command again"), "{full}");
+    assert!(resized.unwrap().success() && unmounted.unwrap().success());
+    assert!(created.contains("is complete (full)"), "{created}");
+    assert!(verified.contains("nothing is wrong"), "{verified}");
+}

@@ -1,0 +1,82 @@
+//! Members, the status, and what the network does by itself.
+
+use std::collections::BTreeSet;
+
+use dkv_etcd::proto::etcdserverpb::{
+    AlarmRequest, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
+    SnapshotRequest, StatusRequest,
+};
+use dkv_test_support::eventually;
+use tonic::Code;
+
+use super::Face;
+use crate::harness::Network;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_members_and_the_primary_leads() {
+    let mut network = Network::start(3).await;
+    let face = Face::start(&network).await;
+    let listed = face.cluster().member_list(MemberListRequest { linearizable: true }).await;
+    let listed = listed.unwrap().into_inner();
+    let names: BTreeSet<_> = listed.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["n1", "n2", "n3"]));
+    let urls: Vec<_> = listed.members.iter().flat_map(|member| &member.client_ur_ls).collect();
+    assert_eq!(urls, [&face.url("")]);
+    face.put("k", "v").await;
+    let status = face.maintenance().status(StatusRequest {}).await.unwrap().into_inner();
+    let leader = listed.members.iter().find(|member| member.id == status.leader).unwrap();
+    let header = status.header.unwrap();
+    assert_eq!((header.member_id, header.revision), (status.leader, 2));
+    assert!(status.raft_index > 0 && status.db_size > 0 && status.errors.is_empty());
+    assert!(status.version.starts_with("3.6."), "{}", status.version);
+
+    let index = (0..3).find(|index| format!("n{}", index + 1) == leader.name).unwrap();
+    network.kill_node(index);
+    let after = eventually("another leader", async || {
+        let status = face.maintenance().status(StatusRequest {}).await.unwrap().into_inner();
+        let other = status.leader != 0 && status.leader != leader.id;
+        if other { Ok(status) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert!(after.raft_term > status.raft_term, "{after:?}");
+    assert!(face.put("k", "w").await.raft_term >= after.raft_term);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_network_does_by_itself_is_refused_by_name() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let (mut cluster, mut maintenance) = (face.cluster(), face.maintenance());
+    let listed = cluster.member_list(MemberListRequest::default()).await.unwrap().into_inner();
+    let id = listed.members[0].id;
+    let add = |url: &str| MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner: false };
+    let says = |refused: tonic::Status| (refused.code(), refused.message().to_owned());
+    let bad = says(cluster.member_add(add("here")).await.unwrap_err());
+    assert_eq!(bad, (Code::InvalidArgument, "etcdserver: given member URLs are invalid".into()));
+    let (code, text) = says(cluster.member_add(add("http://10.0.0.1:2380")).await.unwrap_err());
+    assert!(code == Code::FailedPrecondition && text.contains("dkv-node"), "{text}");
+    let unknown = cluster.member_remove(MemberRemoveRequest { id: 7 }).await.unwrap_err();
+    assert_eq!(says(unknown), (Code::NotFound, "etcdserver: member not found".into()));
+    let promoted = cluster.member_promote(MemberPromoteRequest { id }).await.unwrap_err();
+    assert_eq!(promoted.message(), "etcdserver: can only promote a learner member");
+    let moved = maintenance.move_leader(MoveLeaderRequest { target_id: 7 }).await.unwrap_err();
+    assert_eq!(moved.message(), "etcdserver: bad leader transferee");
+    maintenance.move_leader(MoveLeaderRequest { target_id: id }).await.unwrap();
+    maintenance.defragment(DefragmentRequest {}).await.unwrap();
+    let alarms = maintenance.alarm(AlarmRequest::default()).await.unwrap().into_inner();
+    assert!(alarms.alarms.is_empty());
+    let lower = DowngradeRequest { action: 1, version: "3.5.0".into() };
+    assert_eq!(maintenance.downgrade(lower).await.unwrap_err().code(), Code::InvalidArgument);
+    let snapshot = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
+    let (mut snapshot, mut other) = (snapshot, Face::start(&network).await.maintenance());
+    assert_eq!(snapshot.message().await.unwrap_err().code(), Code::Unimplemented);
+
+    face.put("k", "v").await;
+    let hash = maintenance.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+    let same = other.hash_kv(HashKvRequest { revision: 2 }).await.unwrap().into_inner();
+    assert_eq!((hash.hash, hash.hash_revision), (same.hash, same.hash_revision));
+    face.put("k", "w").await;
+    let changed = other.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
+    assert_ne!(hash.hash, changed.hash);
+}
