@@ -13,6 +13,23 @@ pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Memory that a key of an answer takes beside its bytes.
 pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
+/// Most operations of each list of a transaction; a transaction within it counts against what its
+/// parent has left.
+pub(crate) const TXN_OPS_MAX: usize = 128;
+/// Most compares and operations of a transaction and those within it: as many as the network takes.
+pub(crate) const TXN_PARTS_MAX: usize = 2048;
+/// Most transactions within a transaction: as many as the network takes.
+pub(crate) const TXN_NESTED_MAX: usize = 64;
+/// Watches of one stream.
+pub(crate) const STREAM_WATCHES_MAX: usize = 16_384;
+/// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
+pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
+/// Time without events after which a watch that asks for it is told of progress.
+pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// Time between two looks for a leader, for streams that need one.
+pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
+/// Time to live of the lease of a lock or a candidate that names none.
+pub(crate) const SESSION_TTL: Duration = Duration::from_secs(60);
 /// Messages of one stream of keep-alives that are answered at the same time.
 pub(crate) const KEEP_ALIVES_AT_ONCE: usize = 64;
 
