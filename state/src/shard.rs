@@ -48,9 +48,7 @@ use super::command::{self, CommandResult};
 use super::digest::{Digest, Moment, key_hash};
 use super::history::{History, Replaced};
 use super::limits;
-use super::rows::{
-    ATTACHMENT_BYTES_MAX, Attachment, Changes, Counts, Generation, Meta, Origin, Row, Tombstone,
-};
+use super::rows::{Attachment, Changes, Counts, Generation, Meta, Origin, Row, Tombstone};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
 use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
@@ -556,12 +554,6 @@ impl ShardState {
             }
         }
         Outcome::Written { revision: self.revision, existed }
-    }
-
-    fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
-        if self.attachments.attach(key, attachment, &mut self.digest) {
-            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
-        }
     }
 
     fn note_changed(&mut self, key: &Arc<[u8]>, row: Option<Row>) {
