@@ -200,6 +200,10 @@ fn result_line(operation: &TransactionOperation, result: &OperationResult) -> St
         OperationResult::Put { version: 1, .. } => "created".to_owned(),
         OperationResult::Put { version, .. } => format!("replaced, version {version}"),
         OperationResult::Listed { keys, .. } => format!("{} keys", keys.len()),
+        OperationResult::Replaced { .. } => "put".to_owned(),
+        OperationResult::Removed { deleted, .. } => format!("{deleted} keys deleted"),
+        OperationResult::Ranged { count, .. } => format!("{count} keys"),
+        OperationResult::Nested { succeeded, .. } => format!("succeeded: {succeeded}"),
     };
     format!("{} {} {said}", operation.name(), quote::quoted(operation.first_key()))
 }

@@ -117,6 +117,24 @@ impl HistoryOptions {
     }
 }
 
+/// The outcome of a compaction; see [`Client::compact`].
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// let done = client.compact(dkv_api::Revision(500)).await?;
+/// println!("the history began at revision {}", done.before);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// The earliest revision at which the shard could be read before. If it was not below the one
+    /// that was asked for, nothing has changed.
+    pub before: Revision,
+    /// The receipt, with the shard's latest revision.
+    pub receipt: Receipt,
+}
+
 /// The versions of a key; see [`Client::history`].
 ///
 /// # Examples
@@ -237,13 +255,11 @@ impl Client {
     /// Forgets the history before a revision, in a keyspace with one shard. The shard can then no
     /// longer be read at earlier revisions; the newest value of each key stays.
     ///
-    /// Requires [`Role::Admin`](crate::Role::Admin).
-    ///
     /// # Errors
     /// [`Error::Invalid`] if the keyspace has several shards: see
     /// [`compact_shard`](Self::compact_shard). [`Error::NotYet`] if the shard has not reached the
-    /// revision; [`Error::Denied`] without that role. After [`Error::Unknown`] it is safe to call
-    /// again.
+    /// revision; [`Error::Denied`] for a client that may only read. After [`Error::Unknown`] it is
+    /// safe to call again.
     ///
     /// # Examples
     /// ```
@@ -251,7 +267,7 @@ impl Client {
     /// client.compact(dkv_api::Revision(500)).await?;
     /// # Ok(()) }
     /// ```
-    pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
+    pub async fn compact(&self, revision: Revision) -> Result<Compacted, Error> {
         let shard = only_shard(self.shards(&self.view().await?)?, "name the shard to compact")?;
         self.compact_shard(shard, revision).await
     }
@@ -267,9 +283,16 @@ impl Client {
     /// client.compact_shard(dkv_api::GroupId(2), dkv_api::Revision(500)).await?;
     /// # Ok(()) }
     /// ```
-    pub async fn compact_shard(&self, shard: GroupId, revision: Revision) -> Result<(), Error> {
+    pub async fn compact_shard(
+        &self,
+        shard: GroupId,
+        revision: Revision,
+    ) -> Result<Compacted, Error> {
         check_shard(self.shards(&self.view().await?)?, shard)?;
-        self.request(RequestKind::Compact { shard, floor: revision }, None).await.map(|_| ())
+        match self.request(RequestKind::Compact { shard, floor: revision }, None).await? {
+            Answer::Compacted { receipt, before } => Ok(Compacted { before, receipt }),
+            _ => Err(wrong_answer()),
+        }
     }
 
     /// Returns the receipt of a strong read of nothing, in a keyspace with one shard: its revision

@@ -71,6 +71,7 @@
 //! | [`write`](Client::write), [`write_with`](Client::write_with) | sets it, if a [`Condition`] holds |
 //! | [`delete`](Client::delete), [`delete_with`](Client::delete_with) | deletes it, if a [`Condition`] holds |
 //! | [`scan`](Client::scan) | lists keys in order |
+//! | [`range`](Client::range) | lists keys with their versions, or counts them, at one revision |
 //! | [`read_at`](Client::read_at), [`history`](Client::history) | return earlier values |
 //! | [`watch`](Client::watch) | streams changes as they happen |
 //!
@@ -200,6 +201,7 @@ mod builder;
 mod client;
 mod options;
 mod scan;
+mod range;
 mod attach;
 mod time_bounds;
 mod transaction;
@@ -229,16 +231,20 @@ pub use attach::{Attach, Lifetime};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{ConnectError, Error};
-pub use history::{History, HistoryOptions, ValueAt};
+pub use history::{Compacted, History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
 pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
+pub use range::RangeRequest;
 pub use scan::{Scan, ScanOptions};
 pub use snapshot::{Snapshot, SnapshotCut, SnapshotToken, SnapshotTokenError};
 pub use transaction::{
-    Compare, OpenTransaction, Test, Transacted, Transaction, TransactionOperation,
+    Compare, NestedTransaction, OpenTransaction, PutAttach, Test, Transacted, Transaction,
+    TransactionOperation,
 };
-pub use watch::{KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchToken};
+pub use watch::{
+    KeyChange, TokenFormError, Watch, WatchEvent, WatchOptions, WatchPage, WatchToken,
+};
 
 pub use bytes::Bytes;
 pub use dkv_base::id::{
@@ -251,8 +257,9 @@ pub use dkv_wire::incarnation::Verdict;
 pub use dkv_wire::join::{JoinError, TokenError};
 pub use dkv_wire::message::{
     BearerLife, Condition, GroupRole, GroupStatus, HolderInfo, HolderKind, KeyRange, KeyspaceUse,
-    Level, NodeStatus, OperationResult, Page, Pair, PartReceipt, Reach, Receipt, Relation,
-    RunChoice, RunReport, ServerStatus, TokenInfo, Unfit, Version, VersionExpiry,
+    Level, NodeStatus, OperationResult, Page, Pair, PartReceipt, RangeOptions, RangePage,
+    RangePart, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit,
+    Version, VersionExpiry,
 };
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;

@@ -64,7 +64,7 @@ use dkv_wire::region::Region;
 use self::clock::NetworkClock;
 use self::peer::{Group, Peer};
 use self::request::Pending;
-pub(crate) use self::request::{Payload, RequestKind, Stage, Target};
+pub(crate) use self::request::{Payload, RangeQuery, RequestKind, Stage, Target};
 use crate::error::Error;
 
 /// The outcome of a request.

@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::codec;
-use dkv_wire::message::{self, Answer, KeyRange, OperationResult, PartReceipt, Receipt, Relation};
+use dkv_wire::message::{
+    self, Answer, KeyRange, OperationResult, PartReceipt, RangeOptions, Receipt, Relation,
+};
 
 use crate::attach::Attach;
 use crate::client::{Client, wrong_answer};
@@ -100,7 +102,8 @@ impl Transaction {
 
 /// A condition on one key, or on all existing keys of a range.
 ///
-/// A key that does not exist has zero for every number, and fails every test of its value.
+/// A key that does not exist has zero for every number, and fails every test of its value. So does
+/// a range in which no key exists.
 ///
 /// # Examples
 /// ```
@@ -135,6 +138,8 @@ pub enum Test {
     Version(Relation, u64),
     /// The value, in the order of bytes.
     Value(Relation, Bytes),
+    /// The lease of the key, by its number; zero for a key without one.
+    Lease(Relation, u64),
 }
 
 impl Compare {
@@ -238,9 +243,85 @@ pub enum TransactionOperation {
         /// How long the key will live.
         attach: Attach,
     },
+    /// Stores a value or a new attachment, and can tell what was there. Needs a keyspace with one
+    /// shard.
+    PutWith {
+        /// The key.
+        key: Bytes,
+        /// The value; `None` keeps that of the key, which must exist.
+        value: Option<Bytes>,
+        /// How long the key will live.
+        attach: PutAttach,
+        /// Whether the result has the version before.
+        previous: bool,
+    },
+    /// Removes all keys of a range, and can tell what they were. Needs a keyspace with one shard.
+    DeleteWith {
+        /// The range.
+        keys: KeyRange,
+        /// Whether the result has the versions before.
+        previous: bool,
+    },
+    /// Reads a range. Needs a keyspace with one shard.
+    Range {
+        /// The range.
+        keys: KeyRange,
+        /// Which keys of it, and what of them.
+        options: RangeOptions,
+    },
+    /// Executes another transaction as a part of this one. Its compares see the state before the
+    /// whole. Needs a keyspace with one shard.
+    Nested(NestedTransaction),
+}
+
+/// How long a key lives that a put of a transaction stores.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use dkv_api::{Attach, PutAttach};
+///
+/// let soon_gone = PutAttach::To(Attach::Ttl(Duration::from_secs(30)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutAttach {
+    /// Until it is deleted.
+    Nothing,
+    /// As this says.
+    To(Attach),
+    /// As long as before; the key must exist.
+    AsBefore,
+}
+
+impl PutAttach {
+    fn to_wire(self) -> message::PutAttach {
+        match self {
+            Self::Nothing => message::PutAttach::Nothing,
+            Self::To(attach) => message::PutAttach::To(attach.to_wire()),
+            Self::AsBefore => message::PutAttach::AsBefore,
+        }
+    }
+}
+
+/// A transaction within another; see [`TransactionOperation::nested`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NestedTransaction {
+    body: Bytes,
+}
+
+impl From<Transaction> for NestedTransaction {
+    fn from(transaction: Transaction) -> Self {
+        Self { body: codec::encode(&transaction.to_wire()) }
+    }
 }
 
 impl TransactionOperation {
+    /// Executes another transaction as a part of this one. The results of its operations follow its
+    /// own in [`Transacted::results`].
+    pub fn nested(transaction: Transaction) -> Self {
+        Self::Nested(transaction.into())
+    }
+
     /// Stores a value, and attaches its key to a lease or gives it a time to live.
     pub fn put_attached(key: impl AsRef<[u8]>, value: impl Into<Bytes>, attach: Attach) -> Self {
         let key = Bytes::copy_from_slice(key.as_ref());
@@ -272,26 +353,28 @@ impl TransactionOperation {
         Self::Append { key: Bytes::copy_from_slice(key.as_ref()), bytes: bytes.into() }
     }
 
-    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`, `increment`
-    /// or `append`.
+    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`,
+    /// `increment`, `append`, `range` or `transaction`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Get(_) => "get",
             Self::List { .. } => "list",
-            Self::Put(..) | Self::PutAttached { .. } => "put",
+            Self::Put(..) | Self::PutAttached { .. } | Self::PutWith { .. } => "put",
             Self::Delete(_) => "delete",
-            Self::DeleteAll(_) => "delete-all",
+            Self::DeleteAll(_) | Self::DeleteWith { .. } => "delete-all",
+            Self::Range { .. } => "range",
+            Self::Nested(_) => "transaction",
             Self::Increment { .. } => "increment",
             Self::Append { .. } => "append",
         }
     }
 
-    /// Returns whether it changes nothing.
+    /// Returns whether it changes nothing. A nested transaction may change something.
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::List { .. })
+        matches!(self, Self::Get(_) | Self::List { .. } | Self::Range { .. })
     }
 
-    /// Returns its key, or the beginning of its range.
+    /// Returns its key, or the beginning of its range; nothing for a nested transaction.
     pub fn first_key(&self) -> &[u8] {
         match self {
             Self::Get(key)
@@ -299,10 +382,15 @@ impl TransactionOperation {
             | Self::Delete(key)
             | Self::Increment { key, .. }
             | Self::Append { key, .. }
-            | Self::PutAttached { key, .. } => key,
-            Self::List { keys, .. } | Self::DeleteAll(keys) => match keys {
+            | Self::PutAttached { key, .. }
+            | Self::PutWith { key, .. } => key,
+            Self::List { keys, .. }
+            | Self::DeleteAll(keys)
+            | Self::DeleteWith { keys, .. }
+            | Self::Range { keys, .. } => match keys {
                 KeyRange::Key(first) | KeyRange::Prefix(first) | KeyRange::Range(first, _) => first,
             },
+            Self::Nested(_) => &[],
         }
     }
 }
@@ -326,7 +414,8 @@ pub struct Transacted {
     pub succeeded: bool,
     /// Whether it changed anything.
     pub changed: bool,
-    /// The results of the operations, in order; `None` if it was executed so long ago that the
+    /// The results of the operations, in order, those of a nested transaction after its own; `None`
+    /// if it was executed so long ago that the
     /// shard has forgotten them, or if it has several shards and its answer was lost on the way or
     /// is too long. The revision of a version that it made is zero outside the shard of `receipt`,
     /// where it is not known yet.
@@ -368,7 +457,9 @@ impl Client {
     /// ```
     pub async fn transact(&self, transaction: Transaction) -> Result<Transacted, Error> {
         for operation in transaction.then.iter().chain(&transaction.otherwise) {
-            if let TransactionOperation::PutAttached { attach, .. } = operation {
+            if let TransactionOperation::PutAttached { attach, .. }
+            | TransactionOperation::PutWith { attach: PutAttach::To(attach), .. } = operation
+            {
                 checked_attach(*attach)?;
             }
         }
@@ -378,7 +469,7 @@ impl Client {
         let shards = Vec::new();
         let kind = RequestKind::Transact { keys, ranges, shards, body, write_id: None, after };
         let done = match self.request(kind, transaction.timeout).await? {
-            Answer::Transacted { receipt, succeeded, changed, results } => {
+            Answer::Transacted { receipt, succeeded, changed, results, .. } => {
                 Transacted { succeeded, changed, results, receipt, parts: Vec::new() }
             }
             Answer::TransactedOver { receipt, succeeded, changed, parts, results } => {
@@ -386,8 +477,8 @@ impl Client {
             }
             _ => return Err(wrong_answer()),
         };
-        let asked = transaction.operations(done.succeeded).len();
-        let fits = done.results.as_ref().is_none_or(|results| results.len() == asked);
+        let asked = transaction.operations(done.succeeded);
+        let fits = done.results.as_ref().is_none_or(|results| check::answers(asked, results));
         if fits { Ok(done) } else { Err(wrong_answer()) }
     }
 
@@ -461,6 +552,7 @@ fn compare_to_wire(compare: &Compare) -> message::Compare<'_> {
         Test::Created(relation, revision) => message::Test::Created(*relation, *revision),
         Test::Version(relation, version) => message::Test::Version(*relation, *version),
         Test::Value(relation, value) => message::Test::Value(*relation, value),
+        Test::Lease(relation, lease) => message::Test::Lease(*relation, *lease),
     };
     message::Compare { keys: keys_to_wire(&compare.keys), test }
 }
@@ -485,5 +577,18 @@ fn operation_to_wire(operation: &TransactionOperation) -> message::TransactionOp
         TransactionOperation::PutAttached { key, value, attach } => {
             Wire::PutAttached { key, value, attach: attach.to_wire() }
         }
+        TransactionOperation::PutWith { key, value, attach, previous } => Wire::PutWith {
+            key,
+            value: value.as_deref(),
+            attach: attach.to_wire(),
+            previous: *previous,
+        },
+        TransactionOperation::DeleteWith { keys, previous } => {
+            Wire::DeleteWith { keys: keys_to_wire(keys), previous: *previous }
+        }
+        TransactionOperation::Range { keys, options } => {
+            Wire::Range { keys: keys_to_wire(keys), options: *options }
+        }
+        TransactionOperation::Nested(nested) => Wire::Nested(&nested.body),
     }
 }

@@ -155,6 +155,25 @@ impl KeyChange {
     }
 }
 
+/// Everything that a watch shows of a shard from one revision through another; see
+/// [`Watch::next_page`].
+///
+/// # Examples
+/// ```
+/// # fn example(page: dkv_api::WatchPage) {
+/// println!("{} changes through revision {}", page.changes.len(), page.through);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchPage {
+    /// The shard.
+    pub shard: GroupId,
+    /// The changes, in the order in which they were made. All of a revision are in one page.
+    pub changes: Vec<KeyChange>,
+    /// The watch has shown every change up to this revision.
+    pub through: Revision,
+}
+
 /// What a watch shows.
 ///
 /// # Examples
@@ -296,6 +315,24 @@ impl Watch {
         next.unwrap_or_else(|| Err(Error::Unavailable("the watch is over".into())))
     }
 
+    /// Returns all that the watch has to show next: whole revisions, or progress alone. Waits for
+    /// it. May be cancelled without losing an event.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(mut watch: dkv_api::Watch) -> Result<(), dkv_api::Error> {
+    /// let page = watch.next_page().await?;
+    /// println!("{} changes through revision {}", page.changes.len(), page.through);
+    /// # Ok(()) }
+    /// ```
+    pub async fn next_page(&mut self) -> Result<WatchPage, Error> {
+        let next = std::future::poll_fn(|context| self.poll_page(context)).await;
+        next.unwrap_or_else(|| Err(Error::Unavailable("the watch is over".into())))
+    }
+
     /// Returns the position after the events that were returned so far. It names whole revisions:
     /// between two changes of one revision it is still the revision before.
     ///
@@ -310,21 +347,49 @@ impl Watch {
         self.queue.token()
     }
 
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<WatchPage, Error>>> {
+        loop {
+            if let Some((page, _)) = self.queue.take() {
+                return Poll::Ready(Some(Ok(page)));
+            }
+            match ready!(self.poll_more(context)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Waits until the queue has something; nothing comes after an error.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.receiver.poll_recv(context)) {
+            Some(Ok(shown)) => {
+                self.queue.push(shown);
+                Some(Ok(()))
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
+        })
+    }
+
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<WatchEvent, Error>>> {
         loop {
             if let Some(event) = self.queue.pop() {
                 return Poll::Ready(Some(Ok(event)));
             }
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(self.receiver.poll_recv(context)) {
-                Some(Ok(shown)) => self.queue.push(shown),
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => self.ended = true,
+            match ready!(self.poll_more(context)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }

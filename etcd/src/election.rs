@@ -1,43 +1,188 @@
-//! The service Election.
+//! The service Election: the first candidate leads, and its value is what it proclaims.
 
+use dkv_api::{KeyRange, WatchOptions};
 use futures::StreamExt;
+use futures::stream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::context::Context;
-use crate::error::EtcdError;
-use crate::etcd::{Answers, Etcd};
+use crate::error::{Code, EtcdError};
+use crate::etcd::{Answers, Etcd, etcd_revision, own_revision};
+use crate::kv::pages::key_value;
+use crate::limits::WATCH_ANSWERS_WAITING;
+use crate::proto::etcdserverpb::TxnRequest;
+use crate::proto::etcdserverpb::request_op::Request;
+use crate::proto::etcdserverpb::{PutRequest, ResponseHeader};
+use crate::proto::mvccpb::KeyValue;
 use crate::proto::v3electionpb::{
-    CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest,
+    CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse,
 };
+use crate::recipes::{Candidate, created_at, first, operation, prefix, read_keys};
 
-#[allow(missing_docs, reason = "as in the proto file")]
 impl Etcd {
+    /// Waits until a candidate leads.
+    ///
+    /// # Errors
+    /// The lease does not exist.
     pub async fn campaign(
         &self,
-        _: &Context,
-        _: CampaignRequest,
+        context: &Context,
+        request: CampaignRequest,
     ) -> Result<CampaignResponse, EtcdError> {
-        Err(EtcdError::unimplemented("elections are not offered yet"))
+        let CampaignRequest { name, lease, value } = request;
+        let candidate = Candidate::new(&name, self.session(lease).await?);
+        let transaction = TxnRequest {
+            compare: vec![created_at(candidate.key.clone(), 0)],
+            success: vec![candidate.put(value.clone())],
+            failure: vec![candidate.get()],
+        };
+        let entered = self.txn(context, transaction).await?;
+        let found = read_keys(entered.responses.first()).first();
+        let rev = match found {
+            Some(found) => found.create_revision,
+            None => entered.header.map_or(0, |header| header.revision),
+        };
+        let leader = LeaderKey { name, key: candidate.key.clone(), rev, lease: candidate.lease };
+        let waits = self.withdraws(&candidate, rev);
+        if found.is_some_and(|found| found.value != value) {
+            let leader = Some(leader.clone());
+            self.proclaim(context, ProclaimRequest { leader, value }).await?;
+        }
+        self.wait_for_earlier(context, &candidate.prefix, rev - 1).await?;
+        waits.keep();
+        Ok(CampaignResponse { header: entered.header, leader: Some(leader) })
     }
 
+    /// Changes the value of a leader.
+    ///
+    /// # Errors
+    /// The caller does not lead any more.
     pub async fn proclaim(
         &self,
-        _: &Context,
-        _: ProclaimRequest,
+        context: &Context,
+        request: ProclaimRequest,
     ) -> Result<ProclaimResponse, EtcdError> {
-        Err(EtcdError::unimplemented("elections are not offered yet"))
+        let ProclaimRequest { leader, value } = request;
+        let LeaderKey { key, rev, lease, .. } = leader.ok_or_else(missing_leader)?;
+        let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
+        let transaction = TxnRequest {
+            compare: vec![created_at(key, rev)],
+            success: vec![operation(Request::RequestPut(put))],
+            failure: Vec::new(),
+        };
+        let done = self.txn(context, transaction).await?;
+        if !done.succeeded {
+            return Err(EtcdError::new(Code::Unknown, "election: not leader"));
+        }
+        Ok(ProclaimResponse { header: done.header })
     }
 
-    pub async fn leader(&self, _: &Context, _: LeaderRequest) -> Result<LeaderResponse, EtcdError> {
-        Err(EtcdError::unimplemented("elections are not offered yet"))
+    /// Returns the leader.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn leader(
+        &self,
+        context: &Context,
+        request: LeaderRequest,
+    ) -> Result<LeaderResponse, EtcdError> {
+        let found = self.range(context, first(&prefix(&request.name))).await?;
+        match found.kvs.into_iter().next() {
+            Some(kv) => Ok(LeaderResponse { header: found.header, kv: Some(kv) }),
+            None => Err(EtcdError::new(Code::Unknown, "election: no leader")),
+        }
     }
 
-    pub async fn resign(&self, _: &Context, _: ResignRequest) -> Result<ResignResponse, EtcdError> {
-        Err(EtcdError::unimplemented("elections are not offered yet"))
+    /// Gives up the lead, or the wish for it.
+    ///
+    /// # Errors
+    /// There is no quorum.
+    pub async fn resign(
+        &self,
+        context: &Context,
+        request: ResignRequest,
+    ) -> Result<ResignResponse, EtcdError> {
+        let LeaderKey { key, rev, .. } = request.leader.ok_or_else(missing_leader)?;
+        let done = self.withdraw(context, key, rev).await?;
+        Ok(ResignResponse { header: done.header })
     }
 
-    pub fn observe(&self, _: Context, _: LeaderRequest) -> Answers<LeaderResponse> {
-        let error = EtcdError::unimplemented("elections are not offered yet");
-        futures::stream::once(async { Err(error) }).boxed()
+    /// Shows each leader, and what it proclaims.
+    pub fn observe(&self, context: Context, request: LeaderRequest) -> Answers<LeaderResponse> {
+        let (answers, receiver) = mpsc::channel(WATCH_ANSWERS_WAITING);
+        let (etcd, mut tasks) = (self.clone(), JoinSet::new());
+        tasks.spawn(async move {
+            if let Err(error) = etcd.show_leaders(&context, &request.name, &answers).await {
+                _ = answers.send(Err(error)).await;
+            }
+        });
+        stream::unfold((receiver, tasks), |(mut receiver, tasks)| async move {
+            let answer = receiver.recv().await?;
+            Some((answer, (receiver, tasks)))
+        })
+        .boxed()
     }
+
+    async fn show_leaders(
+        &self,
+        context: &Context,
+        name: &[u8],
+        to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
+    ) -> Result<(), EtcdError> {
+        let prefix = prefix(name);
+        let store = self.store().await?;
+        loop {
+            let found = self.range(context, first(&prefix)).await?;
+            let header = found.header.unwrap_or_default();
+            let after = own_revision(header.revision).unwrap_or_default();
+            let options = WatchOptions::default().from(after);
+            let Some(leader) = found.kvs.into_iter().next() else {
+                // The next candidate is not known, so anything may name it.
+                let keys = KeyRange::Prefix(prefix.clone());
+                let watch = store.watch(keys, options).await;
+                let mut watch = watch.map_err(|error| self.failed(error))?;
+                loop {
+                    let page = watch.next_page().await.map_err(|error| self.failed(error))?;
+                    if page.changes.iter().any(|change| change.value.is_some()) {
+                        break;
+                    }
+                }
+                continue;
+            };
+            let key = leader.key.clone();
+            if !show(to, header, leader).await {
+                return Ok(());
+            }
+            let watch = store.watch(KeyRange::Key(key), options).await;
+            let mut watch = watch.map_err(|error| self.failed(error))?;
+            'leads: loop {
+                let page = watch.next_page().await.map_err(|error| self.failed(error))?;
+                for change in page.changes {
+                    let Some(value) = change.value else { break 'leads };
+                    let numbers = (change.created, change.revision, change.version);
+                    let revision = etcd_revision(change.revision);
+                    let header = ResponseHeader { revision, ..header };
+                    let kv = key_value(change.key, value, numbers, change.lease);
+                    if !show(to, header, kv).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether the caller still listens.
+async fn show(
+    to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
+    header: ResponseHeader,
+    kv: KeyValue,
+) -> bool {
+    to.send(Ok(LeaderResponse { header: Some(header), kv: Some(kv) })).await.is_ok()
+}
+
+fn missing_leader() -> EtcdError {
+    EtcdError::new(Code::Unknown, "\"leader\" field must be provided")
 }

@@ -2,6 +2,7 @@
 //!
 //! [`plan`] and [`order`] decide and are plain data; [`pages`] asks the network.
 
+mod compares;
 pub(crate) mod pages;
 pub(crate) mod plan;
 mod order;

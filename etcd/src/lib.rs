@@ -27,6 +27,7 @@ pub mod kv;
 mod lease;
 mod watch;
 mod auth;
+mod recipes;
 mod lock;
 mod election;
 mod cluster;

@@ -13,14 +13,33 @@ pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Memory that a key of an answer takes beside its bytes.
 pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
+/// Most operations of each list of a transaction; a transaction within it counts against what its
+/// parent has left.
+pub(crate) const TXN_OPS_MAX: usize = 128;
+/// Most compares and operations of a transaction and those within it: as many as the network takes.
+pub(crate) const TXN_PARTS_MAX: usize = 2048;
+/// Most transactions within a transaction: as many as the network takes.
+pub(crate) const TXN_NESTED_MAX: usize = 64;
+/// Watches of one stream.
+pub(crate) const STREAM_WATCHES_MAX: usize = 16_384;
+/// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
+pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
+/// Time without events after which a watch that asks for it is told of progress.
+pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// Time between two looks for a leader, for streams that need one.
+pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
+/// Time to live of the lease of a lock or a candidate that names none.
+pub(crate) const SESSION_TTL: Duration = Duration::from_secs(60);
 /// Messages of one stream of keep-alives that are answered at the same time.
 pub(crate) const KEEP_ALIVES_AT_ONCE: usize = 64;
 
 /// Open connections; further ones wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
-/// Requests in progress on one connection, streams included; further ones wait their turn. etcd's
+/// Requests in progress on one connection, streams included; further ones are refused. etcd's
 /// clients do without a limit of streams, so the protocol announces none.
-pub(crate) const CONNECTION_REQUESTS_MAX: usize = 4096;
+pub(crate) const CONNECTION_REQUESTS_MAX: usize = 65_536;
+/// Bytes of requests in progress, of all connections; further ones are refused.
+pub(crate) const REQUESTS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
 /// default of 20 is fewer than a client that cancels a few watches at once needs.
 pub(crate) const PENDING_RESETS_MAX: usize = 4096;
@@ -43,6 +62,6 @@ pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Time in which a pinged HTTP/2 peer must answer.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time that requests in progress have to finish when the face stops.
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);

@@ -304,12 +304,18 @@ impl Replica {
 
     /// Proposes to forget the shard's history before a revision, and waits until that is applied.
     /// Only the leader can. A floor above the latest revision counts as that.
-    pub(crate) async fn compact(&self, floor: Revision) -> Result<(), ProposeError> {
+    pub(crate) async fn compact(
+        &self,
+        floor: Revision,
+    ) -> Result<Option<(Revision, Revision)>, ProposeError> {
         let state_machine = self.state_machine();
         let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
         batch.push(&encode(&Command::Compact { floor }));
-        self.proposer.propose_batch(batch.finish()).await?;
-        Ok(())
+        let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
+        Ok(match results.first() {
+            Some(CommandResult::Compacted { revision, before }) => Some((*revision, *before)),
+            _ => None,
+        })
     }
 
     /// Returns the permit to make a cut; `None` if too many are being made.

@@ -322,7 +322,9 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
                 done
             }
             (Order::Rebalance, _) => client.rebalance().await,
-            (Order::Compact(shard, floor), _) => client.compact_shard(*shard, *floor).await,
+            (Order::Compact(shard, floor), _) => {
+                client.compact_shard(*shard, *floor).await.map(drop)
+            }
             (_, None) if was_removed() => Ok(()),
             // The node has yet to join, or the view is an older one.
             (_, None) => continue,

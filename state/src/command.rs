@@ -44,6 +44,9 @@ pub enum CommandResult {
         succeeded: bool,
         /// Whether it changed anything.
         changed: bool,
+        /// Which of the transactions within it succeeded: one bit for each that was executed, in
+        /// order, from the lowest on.
+        path: u64,
     },
     /// An operation of the transaction cannot be executed. No effect.
     Unfit {
@@ -132,6 +135,13 @@ pub enum CommandResult {
     Over,
     /// What has become of an attempt.
     Resolved(Resolution),
+    /// The floor is not below the one that was asked for.
+    Compacted {
+        /// The shard's latest revision.
+        revision: Revision,
+        /// The floor before.
+        before: Revision,
+    },
 }
 
 /// What a list of operations would do.

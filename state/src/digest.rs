@@ -208,11 +208,12 @@ impl RowSink for Digest {
 /// Hashes a version of a key. The value is hashed once, in one piece; all else enters through the
 /// seeds.
 pub(super) fn key_hash(key: &[u8], origin: Origin, value: &[u8]) -> u64 {
-    let Origin { revision, stamp, created, version } = origin;
+    let Origin { revision, stamp, created, version, position } = origin;
     let at = revision.0
         ^ stamp.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ created.0.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-        ^ version.wrapping_mul(0x1656_67b1_9e37_79f9);
+        ^ version.wrapping_mul(0x1656_67b1_9e37_79f9)
+        ^ u64::from(position).wrapping_mul(0x27d4_eb2f_1656_67c5);
     xxh3_64_with_seed(value, xxh3_64_with_seed(key, at))
 }
 
@@ -251,8 +252,9 @@ fn result_hash(id: SessionId, serial: Serial, outcome: Outcome) -> u64 {
         Outcome::Written { revision, existed: true } => (1, revision),
         Outcome::Conflict { current: None } => (2, Revision(0)),
         Outcome::Conflict { current: Some(revision) } => (3, revision),
-        Outcome::Transacted { revision, succeeded, changed } => {
-            (4 + u8::from(succeeded) + 2 * u8::from(changed), revision)
+        Outcome::Transacted { revision, succeeded, changed, path } => {
+            let path = path.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (4 + u8::from(succeeded) + 2 * u8::from(changed), Revision(revision.0 ^ path))
         }
         Outcome::Unfit { operation, why } => (8 + why as u8, Revision(operation.into())),
         Outcome::Granted { revision } => (32, revision),

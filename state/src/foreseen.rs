@@ -33,7 +33,8 @@ impl ShardState {
         let Ok(changes) = self.planned(operations, Supply::of(needed)).ok()? else {
             return Some(Vec::new());
         };
-        let changes: BTreeMap<_, _> = changes.into_iter().collect();
+        let changes: BTreeMap<_, _> =
+            changes.into_iter().map(|(key, _, change)| (key, change)).collect();
         // The keys that operations before have written.
         let mut written: Vec<&[u8]> = Vec::new();
         let mut results = Vec::with_capacity(operations.len());
@@ -58,10 +59,13 @@ impl ShardState {
                 TransactionOperation::Delete(key) => {
                     FoundResult::Deleted(u64::from(self.keys().contains_key(key)))
                 }
-                // A part has no ranges of keys.
-                TransactionOperation::List { .. } | TransactionOperation::DeleteAll(_) => {
-                    return None;
-                }
+                // A part has none of these.
+                TransactionOperation::List { .. }
+                | TransactionOperation::DeleteAll(_)
+                | TransactionOperation::PutWith { .. }
+                | TransactionOperation::DeleteWith { .. }
+                | TransactionOperation::Range { .. }
+                | TransactionOperation::Nested(_) => return None,
             });
             if let Some(Keys::Key(key)) = operation.written() {
                 written.push(key);
@@ -78,7 +82,8 @@ impl ShardState {
         // A part attaches no key to a lease, but may change one that is attached.
         let attached = if as_before { self.attached(key) } else { Attached::default() };
         let Attached { lease, expiry } = attached;
-        let origin = Origin { revision: Revision(0), stamp: Stamp(0), created, version };
+        let (revision, stamp) = (Revision(0), Stamp(0));
+        let origin = Origin { revision, stamp, created, version, position: 0 };
         let value = VersionValue::Here(Arc::clone(value));
         FoundVersion { key: Arc::from(key), origin, value, lease, expiry }
     }

@@ -7,9 +7,10 @@
 //! change costs the same however long the history is.
 //!
 //! Compaction raises the floor at once and removes what is below it bit by bit, in the order of
-//! revisions, so that no single entry of the log pays for all of it. A change at or below the floor
-//! makes the version that it replaced unreadable, and is removed with it. How far that has come is
-//! part of the state, because replicas must agree on what they store.
+//! revisions, so that no single entry of the log pays for all of it. A change below the floor makes
+//! the version that it replaced unreadable, and is removed with it. A change at the floor stays, so
+//! that a watch can begin with the floor, deletions included. How far that has come is part of the
+//! state, because replicas must agree on what they store.
 //!
 //! Only the log raises the floor: no replica forgets by its own clock.
 
@@ -219,13 +220,13 @@ impl History {
         &mut self,
         key: &Arc<[u8]>,
         revision: Revision,
-        stamp: Stamp,
+        (stamp, position): (Stamp, u16),
         replaced: Replaced,
         digest: &mut Digest,
     ) {
         let past = self.retire(key, replaced, digest);
         self.push(key, revision, stamp, Some(past));
-        let origin = Origin { revision, stamp, created: revision, version: 0 };
+        let origin = Origin { revision, stamp, created: revision, version: 0, position };
         digest.add_history(deletion_hash(key, origin));
         let (attachment, value) = (None, HistoryValue::Deleted);
         self.note(key, HistoryRow { origin, attachment, value });
@@ -297,11 +298,11 @@ impl History {
 
     /// Returns whether something below the floor is still to be removed.
     pub(super) fn is_sweeping(&self) -> bool {
-        self.changes.front().is_some_and(|change| change.revision <= self.floor)
+        self.changes.front().is_some_and(|change| change.revision < self.floor)
     }
 
-    /// Removes at least this many changes at or below the floor, whole revisions at a time, with
-    /// the versions that they replaced.
+    /// Removes at least this many changes below the floor, whole revisions at a time, with the
+    /// versions that they replaced. Those at the floor stay for watches that begin with it.
     pub(super) fn sweep(
         &mut self,
         changes_max: usize,
@@ -311,8 +312,8 @@ impl History {
         let mut swept = 0;
         while let Some(change) = self.changes.front() {
             let is_next = change.revision > self.swept;
-            let floor = Revision(self.floor.0 + u64::from(planted(Mutant::CompactAtFloor)));
-            if change.revision > floor || swept >= changes_max && is_next {
+            let floor = Revision(self.floor.0 + 2 * u64::from(planted(Mutant::CompactAtFloor)));
+            if change.revision >= floor || swept >= changes_max && is_next {
                 return;
             }
             let Some(change) = self.changes.pop_front() else { return };
@@ -325,7 +326,7 @@ impl History {
             if let Some(past) = replaced {
                 self.forget(&key, &past, residents, digest);
             }
-            // The key did not exist at the floor, and does not now.
+            // The key did not exist at the floor, nor just before it, and does not now.
             let is_newest = |origin: Origin| next == Revision(0) && origin.revision == revision;
             if let Some(origin) = self.deleted.get(&key).copied()
                 && (is_newest(origin) || planted(Mutant::DropTombstones))

@@ -41,6 +41,7 @@ mod locks;
 mod tombstones;
 mod value_cache;
 mod scan;
+mod range;
 mod reads_at;
 mod ended_sessions;
 mod session;
@@ -71,6 +72,7 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
+pub use range::{Counted, FoundRange};
 pub use reads_at::{
     Changed, ChangedKeys, FoundChange, FoundVersion, ListingAt, NotKept, Sought, VersionValue,
 };

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use dkv_base::id::Revision;
-use dkv_wire::message::{Keys, Transaction};
+use dkv_wire::message::{Keys, Transaction, TransactionOperation};
 
 /// The keys of a transaction's part, by what it does with them.
 #[derive(Debug, Default)]
@@ -21,7 +21,8 @@ pub(super) struct PartKeys<'a> {
 }
 
 impl<'a> PartKeys<'a> {
-    /// Returns the keys of a transaction; `None` if it has ranges of keys.
+    /// Returns the keys of a transaction; `None` if it has ranges of keys, or operations that need
+    /// a keyspace with one shard.
     pub(super) fn of(transaction: &Transaction<'a>) -> Option<Self> {
         let Transaction { compares, then, otherwise } = transaction;
         let mut keys = Self::default();
@@ -33,6 +34,9 @@ impl<'a> PartKeys<'a> {
             keys.read.insert(only(compare.keys)?);
         }
         for operation in then.iter().chain(otherwise) {
+            if let TransactionOperation::PutWith { .. } = operation {
+                return None;
+            }
             let key = only(operation.keys())?;
             match operation.written() {
                 Some(_) => keys.written.insert(key),

@@ -87,6 +87,8 @@ pub struct FoundVersion {
 pub enum VersionValue {
     /// The write deleted the key.
     Deleted,
+    /// It was not asked for.
+    Omitted,
     /// In memory.
     Here(Arc<[u8]>),
     /// In the last checkpoint: see [`GroupStore::get_past`](super::GroupStore::get_past).
@@ -107,6 +109,14 @@ pub struct Changed {
     pub through: Revision,
     /// Whether the state may have more of them.
     pub more: bool,
+}
+
+impl Changed {
+    /// Brings the changes of each revision into the order in which they were made.
+    fn order(&mut self) {
+        self.changes
+            .sort_by_key(|change| (change.version.origin.revision, change.version.origin.position));
+    }
 }
 
 /// Keys that were changed, in the order of revisions.
@@ -136,16 +146,16 @@ impl FoundVersion {
             VersionValue::Stored { hash, .. } => {
                 row.origin == self.origin && key_hash(&self.key, row.origin, &row.value) == hash
             }
-            VersionValue::Deleted | VersionValue::Here(_) => false,
+            VersionValue::Deleted | VersionValue::Omitted | VersionValue::Here(_) => false,
         }
     }
 
     /// Converts the version to a message, with a value that was read from the checkpoint if it is
     /// there.
     pub fn to_version(&self, stored: Option<&Row>) -> Version {
-        let Origin { revision, stamp, created, version } = self.origin;
+        let Origin { revision, stamp, created, version, .. } = self.origin;
         let value = match &self.value {
-            VersionValue::Deleted => None,
+            VersionValue::Deleted | VersionValue::Omitted => None,
             VersionValue::Here(value) => Some(Bytes::from_owner(Arc::clone(value))),
             VersionValue::Stored { .. } => {
                 stored.map(|row| Bytes::from_owner(Arc::clone(&row.value)))
@@ -154,7 +164,7 @@ impl FoundVersion {
         Version { revision, created, version, stamp, value, lease: self.lease, expiry: self.expiry }
     }
 
-    fn newest(key: &Arc<[u8]>, slot: &Slot, attached: Attached) -> Self {
+    pub(super) fn newest(key: &Arc<[u8]>, slot: &Slot, attached: Attached) -> Self {
         let value = match &slot.value {
             Place::Here { value, .. } => VersionValue::Here(Arc::clone(value)),
             Place::Stored { bytes, hash } => VersionValue::Stored { bytes: *bytes, hash: *hash },
@@ -185,7 +195,7 @@ impl FoundVersion {
         let value = match &self.value {
             VersionValue::Here(value) => value.len(),
             VersionValue::Stored { bytes, .. } => *bytes as usize,
-            VersionValue::Deleted => 0,
+            VersionValue::Deleted | VersionValue::Omitted => 0,
         };
         self.key.len() + value
     }
@@ -219,12 +229,13 @@ impl ShardState {
                 break;
             }
             bytes += change.cost();
-            found = Some(change.revision);
+            // A change at the floor stays.
+            found = Some(Revision(change.revision.0 + 1).min(self.revision()));
         }
-        found
+        found.filter(|floor| *floor > self.floor())
     }
 
-    fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
+    pub(super) fn kept(&self, Cut { revision, base, .. }: Cut) -> Result<(), NotKept> {
         let (floor, latest) = (self.floor(), self.revision());
         if revision.min(base) < floor && !planted(Mutant::ReadBelowFloor) {
             return Err(NotKept::Compacted { floor });
@@ -291,6 +302,15 @@ impl ShardState {
             return Some(FoundVersion::newest(key, slot, self.attached(key)));
         }
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
+    }
+
+    /// Returns the version of a key at a cut, however many versions there are after it.
+    pub(super) fn version_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
+        let mut steps = usize::MAX;
+        match self.find_at(key, at, None, &mut steps) {
+            Sought::Found(found) => found,
+            Sought::Before(_) => None,
+        }
     }
 
     /// Looks for a version at a cut; takes one of the `steps` for each that it looks at.
@@ -394,7 +414,7 @@ impl ShardState {
             *from = Bound::Excluded(Arc::clone(&key));
             let Sought::Found(Some(found)) = found else { continue };
             let value = match &found.value {
-                VersionValue::Deleted => continue,
+                VersionValue::Deleted | VersionValue::Omitted => continue,
                 VersionValue::Here(value) => ListedValue::Here(Arc::clone(value)),
                 VersionValue::Stored { hash, .. } => ListedValue::Stored { hash: *hash },
             };
@@ -415,7 +435,16 @@ impl ShardState {
 
     /// Returns the keys of a range that exist or have past versions, in order.
     pub(super) fn known_keys(&self, keys: &Keys<'_>) -> impl Iterator<Item = Arc<[u8]>> {
-        let mut from = Bound::Included(Arc::from(keys.first()));
+        self.known_keys_from(keys, Bound::Included(keys.first()))
+    }
+
+    /// Returns those from a bound on, which is not before the first.
+    pub(super) fn known_keys_from(
+        &self,
+        keys: &Keys<'_>,
+        from: Bound<&[u8]>,
+    ) -> impl Iterator<Item = Arc<[u8]>> {
+        let mut from = from.map(Arc::<[u8]>::from);
         std::iter::from_fn(move || {
             let key = self.next_key(&from).filter(|key| keys.contains(key))?;
             from = Bound::Excluded(Arc::clone(&key));
@@ -452,7 +481,8 @@ impl ShardState {
         previous: bool,
         bytes_max: usize,
     ) -> Result<Changed, NotKept> {
-        if after < self.floor() {
+        // The changes at the floor are there, those below it are not.
+        if after.0.saturating_add(1) < self.floor().0 {
             return Err(NotKept::Compacted { floor: self.floor() });
         }
         let mut changed = Changed { through: after, ..Changed::default() };
@@ -461,6 +491,7 @@ impl ShardState {
             let is_next = change.revision > changed.through;
             if is_next && seen > 0 && (bytes >= bytes_max || seen >= CHANGES_LOOKED_AT_MAX) {
                 changed.more = true;
+                changed.order();
                 return Ok(changed);
             }
             seen += 1;
@@ -479,6 +510,7 @@ impl ShardState {
             bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
             changed.changes.push(FoundChange { version, previous });
         }
+        changed.order();
         changed.through = changed.through.max(self.revision());
         Ok(changed)
     }

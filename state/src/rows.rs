@@ -14,11 +14,12 @@
 //! 'e' 101    session id    ended u64 le: the session ended then
 //! 'f' 102    home u32 be   what was finished of the transactions of another home, postcard
 //! 'g' 103    the key       stamp u64 le: it was deleted then
-//! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, then 1 u8 and the value,
-//!            revision u64   or what it was attached to, as in 'a' but for the first byte:
-//!            be             2 u8 (lease) or 3 u8 (expiry), and the value,
+//! 'h' 104    the key, then  stamp u64 le, created u64 le, version u64 le, position u16 le, then
+//!            revision u64   1 u8 and the value, or what it was attached to, as in 'a' but for the
+//!            be             first byte: 2 u8 (lease) or 3 u8 (expiry), and the value,
 //!                           or 0 u8 if the key was deleted
-//! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le, value
+//! 'k' 107    the key       revision u64 le, stamp u64 le, created u64 le, version u64 le,
+//!                          position u16 le, value
 //! 'l' 108    lease u64 be  ttl u64 le, grant u64 le, the holder, 1 u8 if it has ended, 0 u8 if not
 //! 'o' 111    node id       number u64 le: so much of that node's outbox is here
 //! 'p' 112    attempt id    a prepared part of a transaction, postcard
@@ -45,7 +46,7 @@ pub(crate) use changed::ChangedRows;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -218,6 +219,9 @@ pub struct Origin {
     pub created: Revision,
     /// The number of writes of the key since then, this one included; zero for a deletion.
     pub version: u64,
+    /// Its place among the changes of its revision: that of the operation of its transaction. The
+    /// changes of one operation are in the order of keys.
+    pub position: u16,
 }
 
 /// A stored value and the write that stored it. Cloning shares the value.
@@ -240,18 +244,20 @@ impl Row {
         let (revision, rest) = number(row)?;
         let (stamp, rest) = number(rest)?;
         let (created, rest) = number(rest)?;
-        let (version, value) = number(rest)?;
+        let (version, rest) = number(rest)?;
+        let (position, value) = position(rest)?;
         let (revision, stamp, created) = (Revision(revision), Stamp(stamp), Revision(created));
-        Ok((Origin { revision, stamp, created, version }, value))
+        Ok((Origin { revision, stamp, created, version, position }, value))
     }
 
     /// Encodes the value of a row of [`Table::Keys`].
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Origin { revision, stamp, created, version } = self.origin;
-        let mut encoded = Vec::with_capacity(32 + self.value.len());
+        let Origin { revision, stamp, created, version, position } = self.origin;
+        let mut encoded = Vec::with_capacity(34 + self.value.len());
         for number in [revision.0, stamp.0, created.0, version] {
             encoded.extend_from_slice(&number.to_le_bytes());
         }
+        encoded.extend_from_slice(&position.to_le_bytes());
         encoded.extend_from_slice(&self.value);
         encoded
     }
@@ -261,6 +267,12 @@ fn number(row: &[u8]) -> Result<(u64, &[u8]), MalformedRow> {
     let (number, rest) =
         row.split_first_chunk::<8>().ok_or(MalformedRow("a version is cut short"))?;
     Ok((u64::from_le_bytes(*number), rest))
+}
+
+fn position(row: &[u8]) -> Result<(u16, &[u8]), MalformedRow> {
+    let (position, rest) =
+        row.split_first_chunk::<2>().ok_or(MalformedRow("a version is cut short"))?;
+    Ok((u16::from_le_bytes(*position), rest))
 }
 
 /// The name of a version: its key, and the revision of the write that made it.
@@ -325,10 +337,11 @@ impl HistoryRow {
         attachment: Option<Attachment>,
         value: Option<&[u8]>,
     ) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(49 + value.map_or(0, <[u8]>::len));
+        let mut encoded = Vec::with_capacity(51 + value.map_or(0, <[u8]>::len));
         for number in [origin.stamp.0, origin.created.0, origin.version] {
             encoded.extend_from_slice(&number.to_le_bytes());
         }
+        encoded.extend_from_slice(&origin.position.to_le_bytes());
         match (value, attachment) {
             (None, _) => encoded.push(0),
             (Some(_), None) => encoded.push(1),
@@ -351,6 +364,7 @@ impl HistoryRow {
         let (stamp, rest) = number(row)?;
         let (created, rest) = number(rest)?;
         let (version, rest) = number(rest)?;
+        let (position, rest) = position(rest)?;
         let (attachment, value) = match rest.split_first() {
             Some((1, value)) => (None, Some(value)),
             Some((2, rest)) => {
@@ -368,7 +382,8 @@ impl HistoryRow {
             _ => return Err(MalformedRow("a version is neither a value nor a deletion")),
         };
         let (stamp, created) = (Stamp(stamp), Revision(created));
-        Ok(PastRow { origin: Origin { revision, stamp, created, version }, attachment, value })
+        let origin = Origin { revision, stamp, created, version, position };
+        Ok(PastRow { origin, attachment, value })
     }
 }
 

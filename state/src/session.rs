@@ -20,7 +20,7 @@ pub(super) enum Outcome {
     /// See [`CommandResult::Conflict`].
     Conflict { current: Option<Revision> },
     /// See [`CommandResult::Transacted`].
-    Transacted { revision: Revision, succeeded: bool, changed: bool },
+    Transacted { revision: Revision, succeeded: bool, changed: bool, path: u64 },
     /// See [`CommandResult::Unfit`].
     Unfit { operation: u32, why: Unfit },
     /// See [`CommandResult::Granted`].
@@ -40,8 +40,8 @@ impl From<Outcome> for CommandResult {
         match outcome {
             Outcome::Written { revision, existed } => Self::Written { revision, existed },
             Outcome::Conflict { current } => Self::Conflict { current },
-            Outcome::Transacted { revision, succeeded, changed } => {
-                Self::Transacted { revision, succeeded, changed }
+            Outcome::Transacted { revision, succeeded, changed, path } => {
+                Self::Transacted { revision, succeeded, changed, path }
             }
             Outcome::Unfit { operation, why } => Self::Unfit { operation, why },
             Outcome::Granted { revision } => Self::Granted { revision },

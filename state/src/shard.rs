@@ -19,12 +19,13 @@
 //! passes in where it is to be stored.
 
 mod admission;
-mod budget;
+pub(super) mod budget;
 pub(super) mod commit;
 mod growth;
 mod loading;
 
 pub(super) mod leases;
+pub(super) mod path;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -356,9 +357,10 @@ impl ShardState {
             Some(Command::OpenSessionOf { session, holder }) => self.open_session(session, holder),
             Some(Command::Deposited(deposited)) => self.deposit(&deposited),
             Some(Command::Compact { floor }) => {
+                let before = self.history.floor();
                 self.history.compact(floor.min(self.revision));
                 self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
-                self.nothing_new()
+                CommandResult::Compacted { revision: self.revision, before }
             }
             Some(Command::Cut { moment }) => {
                 // A part that is prepared from now on gets a later stamp: no cut waits for it.
@@ -482,14 +484,14 @@ impl ShardState {
         stamp: Stamp,
         attaching: Attaching,
     ) -> Outcome {
-        self.store_at(Revision(self.revision.0 + 1), key, operation, stamp, attaching)
+        self.store_at((Revision(self.revision.0 + 1), 0), key, operation, stamp, attaching)
     }
 
     /// Stores or removes a key at a revision: the next one, or that of an earlier write of the same
-    /// command.
+    /// command, with its position among the changes of the revision.
     pub(super) fn store_at(
         &mut self,
-        revision: Revision,
+        (revision, position): (Revision, u16),
         key: &[u8],
         operation: Operation<'_>,
         stamp: Stamp,
@@ -510,7 +512,8 @@ impl ShardState {
                 self.revision = revision;
                 if let Some(slot) = self.keys.remove(&key) {
                     let replaced = Replaced { slot, hash, attachment };
-                    self.history.delete(&key, revision, stamp, replaced, &mut self.digest);
+                    let at = (stamp, position);
+                    self.history.delete(&key, revision, at, replaced, &mut self.digest);
                 }
                 self.attach(&key, None);
                 self.note_changed(&key, None);
@@ -523,7 +526,7 @@ impl ShardState {
                     Some((_, slot)) => (slot.origin.created, slot.origin.version + 1),
                     None => (revision, 1),
                 };
-                let origin = Origin { revision, stamp, created, version };
+                let origin = Origin { revision, stamp, created, version, position };
                 let new = Row { origin, value: Arc::from(value) };
                 self.digest.add_key(key, origin, value);
                 self.residents.came(value);

@@ -13,6 +13,7 @@ mod hostile;
 mod keyspaces;
 mod leases;
 mod model;
+mod multi_version;
 mod placement;
 mod replicas;
 mod scan;

@@ -38,6 +38,14 @@ pub const BATCH_BYTES_TARGET: usize = MIB;
 pub const SCAN_KEYS_MAX: usize = 1024;
 /// Most compares, and most operations of each kind, of a transaction.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+/// Most compares and operations of a transaction and all those within it.
+pub const TRANSACTION_PARTS_MAX: usize = 2048;
+/// Most transactions within a transaction.
+pub const TRANSACTION_NESTED_MAX: usize = 64;
+/// How deep transactions may be within each other.
+pub const TRANSACTION_DEPTH_MAX: usize = 64;
+/// What a version counts for beside its key and its value, in bytes.
+pub const VERSION_OVERHEAD_BYTES: usize = 64;
 /// Most bytes of keys and values that a transaction compares, that each list of its operations
 /// reads, and that each list writes, with 64 bytes for each key: its results fit an answer, and its
 /// changes a frame of a watch.

@@ -40,7 +40,7 @@ pub use placement::{
 pub use read::{Level, Reach, ReadBounds, ReadMode};
 pub use reply::{Answer, Receipt, Refusal, Reply, Stored};
 pub use request::{Request, RequestBody};
-pub use scan::{Page, Pair, Span};
+pub use scan::{Page, Pair, RangePage, Span};
 pub use server::{
     Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
     NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
@@ -48,7 +48,8 @@ pub use server::{
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 pub use transaction::{
-    Compare, OperationResult, Relation, Test, Transact, Transaction, TransactionOperation, Unfit,
+    BadTransaction, Compare, OperationResult, PutAttach, RangeOptions, RangePart, Relation, Test,
+    Transact, Transaction, TransactionOperation, Unfit,
 };
 pub use watch::{Change, WatchFrame, WatchRequest};
 

@@ -55,7 +55,8 @@ impl<W> Pending<W> {
             | (RequestKind::ReadAt { .. }, Answer::VersionAt(..))
             | (RequestKind::History { .. }, Answer::Versions(..))
             | (RequestKind::Cut { .. }, Answer::Cut(..))
-            | (RequestKind::Compact { .. }, Answer::Done)
+            | (RequestKind::Compact { .. }, Answer::Compacted { .. })
+            | (RequestKind::Range { .. }, Answer::Ranged(..))
             | (RequestKind::Deposit { .. }, Answer::Written { .. })
             | (
                 RequestKind::Transact { .. },
@@ -262,7 +263,9 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::KeptAlive { receipt, .. }
         | Answer::Leases { receipt, .. }
         | Answer::Lease { receipt, .. }
-        | Answer::KeyExpiry(receipt, _) => Some(*receipt),
+        | Answer::KeyExpiry(receipt, _)
+        | Answer::Ranged(receipt, _)
+        | Answer::Compacted { receipt, .. } => Some(*receipt),
         Answer::View(_)
         | Answer::Status(_)
         | Answer::Committed { .. }

@@ -7,8 +7,9 @@ use dkv_base::id::{GroupId, KeyspaceId, LeaseId, NodeId, Revision, SessionId, St
 use dkv_wire::codec;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{
-    Attach, Command, Condition, Cut, LeaseAction, LeaseCommand, Level, Operation, ReadBounds,
-    ReadMode, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
+    Attach, Command, Condition, Cut, KeyRange, LeaseAction, LeaseCommand, Level, Operation,
+    RangeOptions, ReadBounds, ReadMode, RequestBody, Span, Transact, TransactOver, Write,
+    WriteAttached,
 };
 
 use super::session::WriteId;
@@ -32,6 +33,8 @@ pub(crate) enum RequestKind {
     Cut { shard: GroupId, moment: Stamp },
     /// Lists versions of a key.
     History { key: Bytes, before: Revision, versions_max: u32 },
+    /// Reads the keys of a range of a shard with their versions.
+    Range { shard: GroupId, query: Box<RangeQuery>, level: Level, bounds: ReadBounds },
     /// Raises the floor of a shard's history.
     Compact { shard: GroupId, floor: Revision },
     /// Puts a key, or deletes it without a value; `everywhere` if all replicas have to confirm it.
@@ -72,6 +75,18 @@ pub(crate) enum RequestKind {
     Control(RequestBody),
     /// A question to one node. It is not repeated elsewhere.
     Direct { node: NodeId, body: RequestBody },
+}
+
+/// A question about the keys of a range.
+#[derive(Clone, Debug)]
+pub(crate) struct RangeQuery {
+    pub(crate) keys: KeyRange,
+    /// Only keys after this one; empty for all.
+    pub(crate) after: Bytes,
+    pub(crate) options: RangeOptions,
+    pub(crate) bytes_max: u32,
+    /// Whether to count all keys of the range.
+    pub(crate) count: bool,
 }
 
 /// The body of a request to a node. The task of the stream encodes it, so that no lock is held over
@@ -204,6 +219,7 @@ impl RequestKind {
             Self::Read { level: Level::Eventual | Level::Session, .. }
             | Self::Read { level: Level::Strong, nearest: true, .. }
             | Self::Scan { level: Level::Eventual | Level::Session, .. }
+            | Self::Range { level: Level::Eventual | Level::Session, .. }
             | Self::Locate { latest: false, .. }
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
@@ -227,6 +243,7 @@ impl RequestKind {
             }
             Self::Read { .. }
             | Self::Scan { .. }
+            | Self::Range { .. }
             | Self::Locate { .. }
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }
@@ -241,7 +258,9 @@ impl RequestKind {
         match self {
             Self::Read { level: Level::Strong, nearest, .. } => *nearest,
             Self::ReadAt { .. } | Self::ScanAt { .. } | Self::History { .. } => true,
-            Self::Read { bounds, .. } | Self::Scan { bounds, .. } => !bounds.is_empty(),
+            Self::Read { bounds, .. } | Self::Scan { bounds, .. } | Self::Range { bounds, .. } => {
+                !bounds.is_empty()
+            }
             _ => false,
         }
     }
@@ -296,6 +315,7 @@ impl RequestKind {
     pub(crate) fn shard(&self) -> Option<GroupId> {
         match self {
             Self::Scan { shard, .. }
+            | Self::Range { shard, .. }
             | Self::Locate { shard, .. }
             | Self::ScanAt { shard, .. }
             | Self::Cut { shard, .. }
@@ -311,6 +331,7 @@ impl RequestKind {
         match self {
             Self::Read { key, .. } | Self::ReadAt { key, .. } => key.len(),
             Self::Scan { span, .. } | Self::ScanAt { span, .. } => span.bytes_max as usize,
+            Self::Range { query, .. } => query.bytes_max as usize,
             Self::History { .. } => SCAN_BYTES_MAX,
             Self::Write { key, value, .. } | Self::Deposit { key, value, .. } => {
                 key.len() + value.as_ref().map_or(0, Bytes::len)
@@ -332,6 +353,18 @@ impl RequestKind {
             Self::Scan { span, level, bounds, .. } => {
                 let mode = mode(*level, bounds, detour);
                 RequestBody::Scan { shard, span: span.clone(), mode }
+            }
+            Self::Range { query, level, bounds, .. } => {
+                let RangeQuery { keys, after, options, bytes_max, count } = &**query;
+                RequestBody::Range {
+                    shard,
+                    keys: keys.clone(),
+                    after: after.clone(),
+                    options: *options,
+                    bytes_max: *bytes_max,
+                    count: *count,
+                    mode: mode(*level, bounds, detour),
+                }
             }
             Self::Locate { latest, .. } => {
                 let mode = match latest {

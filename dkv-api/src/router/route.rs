@@ -75,7 +75,8 @@ impl<W> Router<W> {
         let (seen, deposits) = match (&pending.kind, known) {
             (
                 RequestKind::Read { level: Level::Session, .. }
-                | RequestKind::Scan { level: Level::Session, .. },
+                | RequestKind::Scan { level: Level::Session, .. }
+                | RequestKind::Range { level: Level::Session, .. },
                 Some(group),
             ) => (
                 group.seen.max(group.promised),
@@ -87,7 +88,8 @@ impl<W> Router<W> {
         let stamp = if is_deposit { self.clock.stamp(now) } else { self.clock.latest_eventual() };
         if let Some(pending) = self.requests.get_mut(&id) {
             if let RequestKind::Read { level: Level::Session, bounds, .. }
-            | RequestKind::Scan { level: Level::Session, bounds, .. } = &mut pending.kind
+            | RequestKind::Scan { level: Level::Session, bounds, .. }
+            | RequestKind::Range { level: Level::Session, bounds, .. } = &mut pending.kind
             {
                 bounds.at_least = bounds.at_least.max(seen);
                 bounds.deposits = deposits;

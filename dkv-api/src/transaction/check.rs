@@ -1,9 +1,12 @@
 //! The rules that a transaction has to keep, as far as a client can check them.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use dkv_wire::limits;
-use dkv_wire::message::{Keys, Transaction, TransactionOperation};
+use dkv_wire::message::{BadTransaction, Keys, OperationResult, Transaction, TransactionOperation};
 
+use super::TransactionOperation as Operation;
 use crate::client::checked_key;
 use crate::error::Error;
 
@@ -12,39 +15,64 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Invalid`] or [`Error::TooLarge`], as a node would refuse it.
 pub(super) fn checked(transaction: &Transaction<'_>) -> Result<(Vec<Bytes>, bool), Error> {
-    let Transaction { compares, then, otherwise } = transaction;
-    for (what, count) in
-        [("compares", compares.len()), ("operations", then.len()), ("operations", otherwise.len())]
-    {
-        let most = limits::TRANSACTION_OPERATIONS_MAX;
-        if count > most {
-            let why = format!("a transaction has at most {most} {what}, not {count}");
-            return Err(Error::Invalid(why));
-        }
-    }
-    let mut found = Found::default();
-    for compare in compares {
-        found.add(&compare.keys)?;
-    }
-    for operations in [then, otherwise] {
-        let mut written: Vec<Keys<'_>> = Vec::new();
-        for operation in operations {
-            let (keys, writes, bytes) = parts(operation);
-            found.add(&keys)?;
+    let found = RefCell::new(Found::default());
+    transaction.visit(
+        |compare| found.borrow_mut().add(&compare.keys),
+        |operation| {
+            let mut found = found.borrow_mut();
+            let bytes = match operation {
+                // Its operations come one by one.
+                TransactionOperation::Nested(_) => {
+                    found.ranges = true;
+                    return Ok(());
+                }
+                TransactionOperation::Put(_, value)
+                | TransactionOperation::PutAttached { value, .. }
+                | TransactionOperation::Append { bytes: value, .. } => value.len(),
+                TransactionOperation::PutWith { value, .. } => {
+                    found.ranges = true;
+                    value.map_or(0, <[u8]>::len)
+                }
+                TransactionOperation::DeleteWith { .. } | TransactionOperation::Range { .. } => {
+                    found.ranges = true;
+                    0
+                }
+                _ => 0,
+            };
             if bytes > limits::VALUE_BYTES_MAX {
                 let (bytes, limit) = (bytes as u64, limits::VALUE_BYTES_MAX as u64);
                 return Err(Error::TooLarge { what: "value".into(), bytes, limit });
             }
-            if !writes {
-                continue;
-            }
-            if let Some(twice) = written.iter().find(|other| overlap(other, &keys)) {
-                return Err(written_twice(*twice, keys));
-            }
-            written.push(keys);
-        }
+            found.add(&operation.keys())
+        },
+    )?;
+    let Found { keys, ranges } = found.into_inner();
+    Ok((keys, ranges))
+}
+
+impl From<BadTransaction> for Error {
+    fn from(bad: BadTransaction) -> Self {
+        Self::Invalid(bad.to_string())
     }
-    Ok((found.keys, found.ranges))
+}
+
+/// Returns whether a node's results are those of a list of operations, by their kinds.
+pub(super) fn answers(asked: &[Operation], results: &[OperationResult]) -> bool {
+    let mut rest = results;
+    for operation in asked {
+        let Some((first, after)) = rest.split_first() else { return false };
+        rest = match (operation, first) {
+            (Operation::Nested(_), OperationResult::Nested { results, .. }) => {
+                match after.get(*results as usize..) {
+                    Some(rest) => rest,
+                    None => return false,
+                }
+            }
+            (Operation::Nested(_), _) | (_, OperationResult::Nested { .. }) => return false,
+            _ => after,
+        };
+    }
+    rest.is_empty()
 }
 
 #[derive(Default)]
@@ -76,37 +104,6 @@ impl Found {
     }
 }
 
-/// Returns the keys of an operation, whether it writes them, and the bytes that it has for them.
-fn parts<'a>(operation: &TransactionOperation<'a>) -> (Keys<'a>, bool, usize) {
-    match *operation {
-        TransactionOperation::Get(key) => (Keys::Key(key), false, 0),
-        TransactionOperation::List { keys, .. } => (keys, false, 0),
-        TransactionOperation::Put(key, value)
-        | TransactionOperation::PutAttached { key, value, .. } => {
-            (Keys::Key(key), true, value.len())
-        }
-        TransactionOperation::Append { key, bytes } => (Keys::Key(key), true, bytes.len()),
-        TransactionOperation::Delete(key) | TransactionOperation::Increment { key, .. } => {
-            (Keys::Key(key), true, 0)
-        }
-        TransactionOperation::DeleteAll(keys) => (keys, true, 0),
-    }
-}
-
-/// Returns whether two ranges may have a key in common: then one of them begins in the other.
-fn overlap(a: &Keys<'_>, b: &Keys<'_>) -> bool {
-    a.contains(b.first()) || b.contains(a.first())
-}
-
-fn written_twice(a: Keys<'_>, b: Keys<'_>) -> Error {
-    Error::Invalid(match (a, b) {
-        (Keys::Key(key), _) | (_, Keys::Key(key)) => {
-            format!("the transaction writes key \"{}\" twice", String::from_utf8_lossy(key))
-        }
-        _ => "the transaction deletes keys twice".to_owned(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,11 +124,8 @@ mod tests {
                 "writes key \"ab\" twice",
             ),
             (
-                vec![
-                    TransactionOperation::DeleteAll(Keys::Prefix(b"a")),
-                    TransactionOperation::DeleteAll(Keys::Range(b"ab", b"b")),
-                ],
-                "deletes keys twice",
+                vec![TransactionOperation::DeleteAll(Keys::Range(b"ab", b"b")), put(b"abc")],
+                "writes key \"abc\" twice",
             ),
             (
                 vec![TransactionOperation::List { keys: Keys::Range(b"b", b"a"), keys_max: 1 }],

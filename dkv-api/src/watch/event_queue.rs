@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use dkv_base::id::{GroupId, Revision};
 use dkv_wire::message::{Change, Version};
 
-use super::{KeyChange, WatchEvent, WatchToken};
+use super::{KeyChange, WatchEvent, WatchPage, WatchToken};
 
 /// Everything that a shard shows from one revision through another.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl<P> EventQueue<P> {
         debug_assert!(self.current.is_none());
         let Shown { shard, changes, through, permit } = shown;
         self.current = Some((shard, changes.into(), through, permit));
+    }
+
+    /// Returns everything that was pushed and not handed out yet.
+    pub(super) fn take(&mut self) -> Option<(WatchPage, P)> {
+        let (shard, changes, through, permit) = self.current.take()?;
+        self.token.advance(shard, through);
+        let changes = changes.into_iter().map(|change| key_change(shard, change)).collect();
+        Some((WatchPage { shard, changes, through }, permit))
     }
 
     /// Returns the next event.

@@ -1,16 +1,14 @@
 //! Pages of a range, all of one revision, from the network.
 
 use bytes::Bytes;
-use dkv_api::{Client, Error, KeyRange, LeaseId, Receipt, Revision, ScanOptions};
+use dkv_api::{
+    Client, Error, KeyRange, LeaseId, Level, RangeOptions, RangePage, RangePart, RangeRequest,
+    Receipt, Revision, Version,
+};
 
 use crate::etcd::etcd_revision;
 use crate::kv::plan::{Part, RangePlan};
 use crate::proto::mvccpb::KeyValue;
-
-/// Keys of a page.
-const PAGE_KEYS: usize = 1000;
-/// Bytes of keys and values after which a page ends.
-const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A page of a range.
 pub(crate) struct RangeKeys {
@@ -24,8 +22,10 @@ pub(crate) struct RangeKeys {
 pub(crate) struct Pages {
     store: Client,
     plan: RangePlan,
-    /// The revision of all pages.
-    at: Revision,
+    /// The revision of all pages, once the first is there.
+    at: Option<Revision>,
+    /// The first page.
+    first: Option<RangePage>,
     /// The last key of the page before.
     after: Bytes,
     /// Most keys that are still wanted.
@@ -43,27 +43,45 @@ pub(crate) struct RangeMoment {
 }
 
 impl Pages {
-    /// Finds out the moment of a range. No more than `wanted` keys will come.
+    /// Finds out the moment of a range, and reads its first page. No more than `wanted` keys will
+    /// come.
     pub(crate) async fn open(
         store: Client,
         plan: RangePlan,
         wanted: usize,
     ) -> Result<(Self, RangeMoment), Error> {
-        let receipt = store.latest().await?;
-        let latest = receipt.revision;
-        let at = plan.at.unwrap_or(latest);
-        if at > latest {
-            return Err(Error::NotYet { asked: at, latest });
-        }
-        let mut count = 0;
-        if let Some(keys) = &plan.keys {
-            let mut scan = store.scan(scan_of(keys, &Bytes::new()).values(false).at(at));
-            while let Some(pair) = scan.next().await? {
-                count += u64::from(keys.contains(&pair.key));
-            }
-        }
-        let pages = Self { store, plan, at, after: Bytes::new(), left: wanted };
-        Ok((pages, RangeMoment { receipt, latest, count }))
+        // A range without keys has a moment all the same.
+        let nothing = || KeyRange::Range(Bytes::from_static(&[0]), Bytes::from_static(&[0, 0]));
+        let keys = plan.keys.clone();
+        let counts = keys.is_some();
+        let after = Bytes::new();
+        let mut pages = Self { store, plan, at: None, first: None, after, left: wanted };
+        let (receipt, page) = pages.read(keys.unwrap_or_else(nothing), true).await?;
+        pages.at = Some(page.at);
+        let count = if counts { page.count } else { 0 };
+        let moment = RangeMoment { receipt, latest: receipt.revision, count };
+        pages.first = Some(page);
+        Ok((pages, moment))
+    }
+
+    async fn read(&self, keys: KeyRange, first: bool) -> Result<(Receipt, RangePage), Error> {
+        let Self { plan, left, .. } = self;
+        let part = match plan.part {
+            _ if plan.none_pass || plan.keys.is_none() => RangePart::Count,
+            Part::Count => RangePart::Count,
+            Part::Keys if !plan.order.is_some_and(|order| order.needs_values()) => RangePart::Keys,
+            Part::Keys | Part::Values => RangePart::Values,
+        };
+        // Without a limit it is the bytes that end a page.
+        let keys_max = if *left == usize::MAX { 0 } else { *left as u64 };
+        let (written, created) = (plan.written, plan.created);
+        let options = RangeOptions { keys_max, part, at: self.at.or(plan.at), written, created };
+        let level = match plan.serializable && first {
+            true => Level::Session,
+            false => Level::Strong,
+        };
+        let request = RangeRequest::new(keys).options(options).after(self.after.clone());
+        self.store.range(request.counted(first).level(level)).await
     }
 
     /// Returns whether no page follows.
@@ -77,57 +95,20 @@ impl Pages {
         if self.left == 0 || self.plan.none_pass || self.plan.part == Part::Count {
             return Ok(None);
         }
-        let values = self.plan.part == Part::Values;
-        let mut scan = self.store.scan(scan_of(&range, &self.after).values(values).at(self.at));
-        let (mut keys, mut bytes) = (Vec::new(), 0);
-        loop {
-            let Some(pair) = scan.next().await? else {
-                self.left = 0;
-                return Ok(Some(RangeKeys { keys, more: false }));
-            };
-            if !range.contains(&pair.key) {
-                if pair.key < *first_of(&range) {
-                    continue;
-                }
-                self.left = 0;
-                return Ok(Some(RangeKeys { keys, more: false }));
-            }
-            if keys.len() == self.left {
-                self.left = 0;
-                return Ok(Some(RangeKeys { keys, more: true }));
-            }
-            if keys.len() == PAGE_KEYS || bytes >= PAGE_BYTES {
-                self.left -= keys.len();
-                return Ok(Some(RangeKeys { keys, more: true }));
-            }
-            self.after = pair.key.clone();
-            let version = self.store.read_at(&pair.key, self.at).await?;
-            let within = |(least, most), revision| least <= revision && revision <= most;
-            if within(self.plan.written, version.revision)
-                && within(self.plan.created, version.created)
-            {
-                bytes += pair.key.len() + pair.value.as_ref().map_or(0, Bytes::len);
-                keys.push(key_value(
-                    pair.key,
-                    pair.value.unwrap_or_default(),
-                    (version.created, version.revision, version.version),
-                    LeaseId(0),
-                ));
-            }
+        let page = match self.first.take() {
+            Some(first) => first,
+            None => self.read(range, false).await?.1,
+        };
+        let RangePage { keys, more, .. } = page;
+        if let Some((last, _)) = keys.last() {
+            self.after = last.clone();
         }
-    }
-}
-
-fn first_of(range: &KeyRange) -> &Bytes {
-    match range {
-        KeyRange::Key(first) | KeyRange::Prefix(first) | KeyRange::Range(first, _) => first,
-    }
-}
-
-fn scan_of(range: &KeyRange, after: &Bytes) -> ScanOptions {
-    match range {
-        KeyRange::Key(key) => ScanOptions::prefix(key.clone()).after(after.clone()),
-        _ => ScanOptions::default().after(after.clone()),
+        self.left = if more { self.left.saturating_sub(keys.len()) } else { 0 };
+        let keys = keys.into_iter().map(|(key, version)| {
+            let Version { revision, created, version, value, lease, .. } = version;
+            key_value(key, value.unwrap_or_default(), (created, revision, version), lease)
+        });
+        Ok(Some(RangeKeys { keys: keys.collect(), more }))
     }
 }
 

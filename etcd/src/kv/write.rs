@@ -1,138 +1,118 @@
 //! Put, DeleteRange and Compact.
 
-use bytes::Bytes;
-use dkv_api::{
-    Attach, OperationResult, Revision, Transacted, Transaction, TransactionOperation, Version,
-};
-use prost::Message;
+use dkv_api::{Error, OperationResult, Transaction, WriteOptions};
 
+use super::txn::{
+    check_delete, check_put, delete_operation, delete_response, put_operation, put_response,
+};
 use crate::context::Context;
-use crate::error::EtcdError;
+use crate::error::{Code, EtcdError};
 use crate::etcd::{Etcd, own_revision};
-use crate::kv::pages::key_value;
-use crate::kv::plan::key_range;
 use crate::lease::lease_id;
-use crate::limits::REQUEST_BYTES_MAX;
 use crate::proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse,
 };
-use crate::proto::mvccpb::KeyValue;
 
 impl Etcd {
     /// Stores a value.
     ///
     /// # Errors
-    /// The request is malformed or too large, or its lease does not exist.
-    pub async fn put(&self, _: &Context, request: PutRequest) -> Result<PutResponse, EtcdError> {
-        if request.key.is_empty() {
-            return Err(EtcdError::EMPTY_KEY);
+    /// The request is malformed; the lease, or the key whose value or lease is to be kept, does not
+    /// exist. Nothing was done then. A timeout if the outcome is not known.
+    pub async fn put(&self, context: &Context, put: PutRequest) -> Result<PutResponse, EtcdError> {
+        check_put(&put)?;
+        self.check_leader(context).await?;
+        if !put.ignore_value && !put.ignore_lease && !put.prev_kv {
+            return self.put_plainly(context, put).await;
         }
-        if request.ignore_value && !request.value.is_empty() {
-            return Err(EtcdError::VALUE_PROVIDED);
-        }
-        if request.ignore_lease && request.lease != 0 {
-            return Err(EtcdError::LEASE_PROVIDED);
-        }
-        check_size(&request)?;
-        if request.ignore_value || request.ignore_lease {
-            return Err(EtcdError::unimplemented(
-                "ignore_value and ignore_lease are not offered yet",
-            ));
-        }
-        let PutRequest { key, value, lease, prev_kv, .. } = request;
-        let put = match lease {
-            0 => TransactionOperation::put(&key, value),
-            id => {
-                let lease = lease_id(id).ok_or(EtcdError::LEASE_NOT_FOUND)?;
-                TransactionOperation::put_attached(&key, value, Attach::Lease(lease))
+        let operation = put_operation(&put)?;
+        let done = self.execute(context, Transaction::new().then(operation)).await?;
+        let header = self.header(&done.receipt, done.receipt.revision);
+        match done.results.map(|results| results.into_iter().next()) {
+            Some(Some(OperationResult::Replaced { previous })) => {
+                Ok(put_response(&put, previous, Some(header)))
             }
-        };
-        let mut transaction = Transaction::new();
-        if prev_kv {
-            transaction = transaction.then(TransactionOperation::get(&key));
+            // It is stored, and nobody knows any more what was there.
+            None => Err(EtcdError::TIMEOUT),
+            Some(_) => Err(wrong_result()),
         }
-        let done = self.transact(transaction.then(put)).await?;
-        let previous = match done.results.and_then(|results| results.into_iter().next()) {
-            Some(OperationResult::Got(Some(version))) if prev_kv => Some(pair(key, version)),
-            _ => None,
-        };
-        let header = Some(self.header(&done.receipt, done.receipt.revision));
-        Ok(PutResponse { header, prev_kv: previous })
     }
 
-    /// Deletes a range of keys.
+    async fn put_plainly(
+        &self,
+        context: &Context,
+        put: PutRequest,
+    ) -> Result<PutResponse, EtcdError> {
+        let mut options = WriteOptions::default();
+        if put.lease != 0 {
+            options = options.lease(lease_id(put.lease).ok_or(EtcdError::LEASE_NOT_FOUND)?);
+        }
+        if let Some(left) = context.time_left() {
+            options = options.timeout(left);
+        }
+        let store = self.store().await?;
+        let written = store.write_with(&put.key, put.value, options).await;
+        let written = written.map_err(|error| self.failed(error))?;
+        let header = self.header(&written.receipt, written.receipt.revision);
+        Ok(PutResponse { header: Some(header), prev_kv: None })
+    }
+
+    /// Deletes a range of keys, at one revision.
     ///
     /// # Errors
-    /// The request is malformed or too large.
+    /// The request is malformed; the range has more than one transaction may delete. A timeout if
+    /// the outcome is not known.
     pub async fn delete_range(
         &self,
-        _: &Context,
-        request: DeleteRangeRequest,
+        context: &Context,
+        delete: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, EtcdError> {
-        if request.key.is_empty() {
-            return Err(EtcdError::EMPTY_KEY);
-        }
-        check_size(&request)?;
-        let Some(keys) = key_range(&request.key, &request.range_end) else {
-            let header = Some(self.moment().await?);
-            return Ok(DeleteRangeResponse { header, ..DeleteRangeResponse::default() });
-        };
-        let mut transaction = Transaction::new();
-        if request.prev_kv {
-            let list = TransactionOperation::List { keys: keys.clone(), keys_max: u32::MAX };
-            transaction = transaction.then(list);
-        }
-        let done = self.transact(transaction.then(TransactionOperation::DeleteAll(keys))).await?;
-        let (mut deleted, mut prev_kvs) = (0, Vec::new());
-        for result in done.results.into_iter().flatten() {
-            match result {
-                OperationResult::Listed { keys, .. } => {
-                    prev_kvs = keys.into_iter().map(|(key, version)| pair(key, version)).collect();
-                }
-                OperationResult::Deleted(number) => deleted = number as i64,
-                _ => {}
+        check_delete(&delete)?;
+        self.check_leader(context).await?;
+        let operation = delete_operation(&delete);
+        let done = self.execute(context, Transaction::new().then(operation)).await?;
+        let header = self.header(&done.receipt, done.receipt.revision);
+        match done.results.map(|results| results.into_iter().next()) {
+            Some(Some(result)) => {
+                let (answer, _) = delete_response(result).ok_or_else(wrong_result)?;
+                Ok(DeleteRangeResponse { header: Some(header), ..answer })
             }
+            None => Err(EtcdError::TIMEOUT),
+            Some(None) => Err(wrong_result()),
         }
-        let header = Some(self.header(&done.receipt, done.receipt.revision));
-        Ok(DeleteRangeResponse { header, deleted, prev_kvs })
     }
 
-    /// Forgets the history before a revision.
+    /// Forgets the history before a revision. The network frees the room bit by bit, `physical` or
+    /// not, so that nobody waits for it.
     ///
     /// # Errors
-    /// The revision is compacted already or not there yet.
+    /// The history is compacted there already, or the revision is not there yet.
     pub async fn compact(
         &self,
-        _: &Context,
+        context: &Context,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, EtcdError> {
-        let revision = own_revision(request.revision).unwrap_or(Revision(0));
+        self.check_leader(context).await?;
+        if request.revision < 0 {
+            return Err(EtcdError::COMPACTED);
+        }
+        let floor = own_revision(request.revision).unwrap_or_default();
         let store = self.store().await?;
-        store.compact(revision).await.map_err(|error| self.failed(error))?;
-        Ok(CompactionResponse { header: Some(self.moment().await?) })
-    }
-
-    async fn transact(&self, transaction: Transaction) -> Result<Transacted, EtcdError> {
-        let store = self.store().await?;
-        store.transact(transaction).await.map_err(|error| match error {
-            dkv_api::Error::Unfit { why: dkv_api::Unfit::NoLease, .. } => {
-                EtcdError::LEASE_NOT_FOUND
-            }
-            error => self.failed(error),
-        })
+        let done = match store.compact(floor).await {
+            Ok(done) => done,
+            Err(Error::NotYet { .. }) => return Err(EtcdError::FUTURE_REV),
+            Err(error) => return Err(self.failed(error)),
+        };
+        // An empty history can be compacted to its beginning.
+        if done.before >= floor && done.before.0 > 0 {
+            return Err(EtcdError::COMPACTED);
+        }
+        let header = self.header(&done.receipt, done.receipt.revision);
+        Ok(CompactionResponse { header: Some(header) })
     }
 }
 
-fn pair(key: Bytes, version: Version) -> KeyValue {
-    let Version { revision, created, version, value, lease, .. } = version;
-    key_value(key, value.unwrap_or_default(), (created, revision, version), lease)
-}
-
-/// Checks that a request that goes into the log is not too large.
-pub(crate) fn check_size(request: &impl Message) -> Result<(), EtcdError> {
-    if request.encoded_len() > REQUEST_BYTES_MAX {
-        return Err(EtcdError::REQUEST_TOO_LARGE);
-    }
-    Ok(())
+fn wrong_result() -> EtcdError {
+    EtcdError::new(Code::Internal, "etcdserver: a result is of another kind")
 }

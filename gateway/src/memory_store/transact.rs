@@ -101,6 +101,7 @@ fn holds(inner: &Inner, compare: &Compare) -> bool {
         Test::Revision(relation, other) => relates(of(|it| it.revision.0), *relation, other.0),
         Test::Created(relation, other) => relates(of(|it| it.created.0), *relation, other.0),
         Test::Version(relation, other) => relates(of(|it| it.version), *relation, *other),
+        Test::Lease(relation, other) => relates(of(|it| it.lease.0), *relation, *other),
         Test::Value(relation, other) => {
             let value = found.as_ref().and_then(|version| version.value.as_ref());
             value.is_some_and(|value| relates(value, *relation, other))

@@ -1,6 +1,6 @@
 //! The JSON of what a transaction's operations returned.
 
-use dkv_api::{OperationResult, TransactionOperation};
+use dkv_api::{Bytes, OperationResult, TransactionOperation, Version};
 use serde_json::{Map, Value};
 
 use crate::bytes_json::{self, Encoding};
@@ -40,15 +40,36 @@ fn of_operation(
             object.insert("deleted".into(), (*count).into());
         }
         OperationResult::Listed { keys, more } => {
-            let listed = keys.iter().map(|(key, version)| {
-                let mut object = Map::new();
-                bytes_json::put(&mut object, "key", key, encoding);
-                version_json::put(&mut object, version, encoding);
-                Value::from(object)
-            });
-            object.insert("keys".into(), listed.collect::<Vec<_>>().into());
+            object.insert("keys".into(), pairs(keys, encoding));
             object.insert("more".into(), (*more).into());
+        }
+        OperationResult::Replaced { previous } => {
+            if let Some(version) = previous {
+                version_json::put(&mut object, version, encoding);
+            }
+        }
+        OperationResult::Removed { deleted, previous, .. } => {
+            object.insert("deleted".into(), (*deleted).into());
+            object.insert("keys".into(), pairs(previous, encoding));
+        }
+        OperationResult::Ranged { keys, more, count, .. } => {
+            object.insert("keys".into(), pairs(keys, encoding));
+            object.insert("more".into(), (*more).into());
+            object.insert("count".into(), (*count).into());
+        }
+        OperationResult::Nested { succeeded, .. } => {
+            object.insert("succeeded".into(), (*succeeded).into());
         }
     }
     object.into()
+}
+
+fn pairs(keys: &[(Bytes, Version)], encoding: Encoding) -> Value {
+    let listed = keys.iter().map(|(key, version)| {
+        let mut object = Map::new();
+        bytes_json::put(&mut object, "key", key, encoding);
+        version_json::put(&mut object, version, encoding);
+        Value::from(object)
+    });
+    listed.collect()
 }

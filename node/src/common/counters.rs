@@ -32,7 +32,10 @@ pub(crate) fn kind(body: &RequestBody) -> usize {
     match body {
         RequestBody::Read { mode: ReadMode::Eventual(_), .. } | RequestBody::ReadAt { .. } => 1,
         RequestBody::Read { .. } => 0,
-        RequestBody::Scan { .. } | RequestBody::ScanAt { .. } | RequestBody::History { .. } => 2,
+        RequestBody::Scan { .. }
+        | RequestBody::ScanAt { .. }
+        | RequestBody::Range { .. }
+        | RequestBody::History { .. } => 2,
         RequestBody::Leases { .. } | RequestBody::LeaseInfo { .. } => 2,
         RequestBody::KeyTtl { .. } => 0,
         RequestBody::Propose { .. }

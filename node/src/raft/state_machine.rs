@@ -12,6 +12,7 @@ mod apply;
 mod history;
 mod leases;
 mod locks;
+mod range;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -40,8 +41,9 @@ use dkv_state::{
     Row, ShardState, Waiting,
 };
 
-pub(crate) use history::{HistoryQuery, WatchPage};
+pub(crate) use history::{HistoryQuery, RangeQuery, WatchPage};
 pub(crate) use leases::LeaseQuery;
+pub(crate) use range::borrowed;
 
 /// Time between two attempts to write a checkpoint to a full disk.
 const ROOM_RETRY: Duration = Duration::from_millis(500);

@@ -189,6 +189,9 @@ fn is_locked(state_machine: &StateMachineHandle, query: &ReadQuery) -> bool {
         }
         ReadQuery::Page(span, _) => state_machine.is_page_locked(span),
         ReadQuery::Lease(LeaseQuery::Key(key)) => state_machine.write_locked_at(key).is_some(),
+        ReadQuery::History(HistoryQuery::Range(range)) => {
+            state_machine.is_range_locked(&raft::borrowed(&range.keys))
+        }
         ReadQuery::Lease(_) | ReadQuery::History(_) | ReadQuery::Committed => false,
     }
 }

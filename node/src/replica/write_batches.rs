@@ -292,9 +292,12 @@ fn to_answer(
             Err(Refusal::Conflict { receipt: receipt(current.unwrap_or_default()), current })
         }
         // Its results are read separately.
-        CommandResult::Transacted { revision, succeeded, changed } => {
+        CommandResult::Transacted { revision, succeeded, changed, path } => {
             let (receipt, results) = (receipt(revision), None);
-            Ok(Answer::Transacted { receipt, succeeded, changed, results })
+            Ok(Answer::Transacted { receipt, succeeded, changed, results, path })
+        }
+        CommandResult::Compacted { revision, before } => {
+            Ok(Answer::Compacted { receipt: receipt(revision), before })
         }
         CommandResult::Unfit { operation, why } => Err(Refusal::Unfit { operation, why }),
         CommandResult::Cut(cut) => Ok(Answer::Cut(receipt(cut.revision), cut)),
@@ -318,7 +321,7 @@ fn to_answer(
         CommandResult::Decided { revision, changed, commitment } => {
             let Commitment { succeeded, stamp } = commitment;
             let (receipt, results) = (Receipt { stamp, ..receipt(revision) }, None);
-            Ok(Answer::Transacted { receipt, succeeded, changed, results })
+            Ok(Answer::Transacted { receipt, succeeded, changed, results, path: 0 })
         }
         CommandResult::Over => Ok(Answer::Prepared(PrepareAnswer::Over)),
         CommandResult::Resolved(resolution) => Ok(Answer::Resolved(resolution)),

@@ -10,8 +10,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Answer, Command, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span,
-    Transact, TransactOver, Write, WriteAttached,
+    Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody,
+    Span, Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ use super::level_all;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
-use crate::raft::LeaseQuery;
+use crate::raft::{HistoryQuery, LeaseQuery, RangeQuery};
 use crate::replica::Replica;
 use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
@@ -100,6 +100,30 @@ pub(super) fn scan(
         return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
     }
     read_by_mode(context, &replica, ReadQuery::Page(span, Vec::new()), mode, reply);
+}
+
+/// Reads the keys of a range with their versions.
+pub(super) fn range(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    query: RangeQuery,
+    mode: ReadMode,
+    reply: ReplyTo,
+) {
+    let Some(replica) = shard_here(context.node.replicas(), shard) else {
+        return reply.refuse(elsewhere(context.node, shard));
+    };
+    let RangeQuery { keys, after, bytes_max, .. } = &query;
+    let bounds = match keys {
+        KeyRange::Key(key) | KeyRange::Prefix(key) => [key, after, after],
+        KeyRange::Range(from, to) => [from, to, after],
+    };
+    if bounds.iter().any(|bound| bound.len() > limits::KEY_BYTES_MAX) {
+        return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
+    }
+    let query = RangeQuery { bytes_max: (*bytes_max).min(limits::SCAN_BYTES_MAX), ..query };
+    let query = ReadQuery::History(HistoryQuery::Range(query));
+    read_by_mode(context, &replica, query, mode, reply);
 }
 
 /// Cuts the history of a shard that this node leads, for a snapshot.

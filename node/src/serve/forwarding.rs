@@ -27,7 +27,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<GroupId> {
     let (shard, anywhere) = match body {
         RequestBody::Propose { shard, .. } | RequestBody::Cut { shard, .. } => (*shard, false),
-        RequestBody::Read { shard, mode, .. } | RequestBody::Scan { shard, mode, .. } => {
+        RequestBody::Read { shard, mode, .. }
+        | RequestBody::Scan { shard, mode, .. }
+        | RequestBody::Range { shard, mode, .. } => {
             (*shard, matches!(mode, ReadMode::Eventual(_) | ReadMode::Replica | ReadMode::Held))
         }
         RequestBody::ReadAt { shard, .. }

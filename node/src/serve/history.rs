@@ -34,6 +34,7 @@ pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
             | RequestBody::ScanAt { .. }
             | RequestBody::History { .. }
             | RequestBody::LeaseInfo { .. }
+            | RequestBody::Range { .. }
     )
 }
 
@@ -155,8 +156,15 @@ async fn raise_floor(group: &Replica, floor: Revision) -> Result<Answer, Refusal
     if floor > latest {
         return Err(Refusal::NotYet { asked: floor, latest });
     }
-    if floor > present {
-        group.compact(floor).await?;
+    let receipt = group.who().receipt(group.term(), Level::Strong, Some(0));
+    if floor <= present {
+        let receipt = Receipt { revision: latest, ..receipt };
+        return Ok(Answer::Compacted { receipt, before: present });
     }
-    Ok(Answer::Done)
+    match group.compact(floor).await? {
+        Some((revision, before)) => {
+            Ok(Answer::Compacted { receipt: Receipt { revision, ..receipt }, before })
+        }
+        None => Err(Refusal::Unknown("the floor was raised without an answer".into())),
+    }
 }

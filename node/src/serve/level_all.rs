@@ -59,10 +59,10 @@ pub(crate) fn answer(
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
                 Ok(Answer::Page(receipt, page))
             }
-            Ok(Answer::Transacted { receipt, succeeded, changed, results }) => {
+            Ok(Answer::Transacted { receipt, succeeded, changed, results, path }) => {
                 let reach = reach(&asking, until).await;
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
-                Ok(Answer::Transacted { receipt, succeeded, changed, results })
+                Ok(Answer::Transacted { receipt, succeeded, changed, results, path })
             }
             other => other,
         });

@@ -45,6 +45,7 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
+        | RequestBody::Range { .. }
         | RequestBody::History { .. }
         | RequestBody::Leases { .. }
         | RequestBody::LeaseInfo { .. }
@@ -69,7 +70,9 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
         | RequestBody::ScanAt { .. }
+        | RequestBody::Range { .. }
         | RequestBody::History { .. }
+        | RequestBody::Compact { .. }
         | RequestBody::Cut { .. }
         | RequestBody::Leases { .. }
         | RequestBody::LeaseInfo { .. }
@@ -82,6 +85,8 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
                 RequestBody::Propose { .. }
                     | RequestBody::Deposit { .. }
                     | RequestBody::KeepAlive { .. }
+                    // Who may delete what is there may forget what was.
+                    | RequestBody::Compact { .. }
             );
             match role {
                 Role::Client | Role::Admin | Role::Node => return Ok(()),
@@ -101,7 +106,6 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         RequestBody::RemoveNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
-        | RequestBody::Compact { .. }
         | RequestBody::CreateKeyspace { .. }
         | RequestBody::SetKeyspace { .. }
         | RequestBody::DropKeyspace(_)

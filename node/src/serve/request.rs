@@ -25,7 +25,7 @@ use crate::common::counters;
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
-use crate::raft::LeaseQuery;
+use crate::raft::{LeaseQuery, RangeQuery};
 
 /// Answers the requests of one stream until it ends.
 pub(crate) async fn serve(
@@ -118,6 +118,11 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         }
         RequestBody::Read { shard, key, mode } => data::read(context, shard, key, mode, reply),
         RequestBody::Scan { shard, span, mode } => data::scan(context, shard, span, mode, reply),
+        RequestBody::Range { shard, keys, after, options, bytes_max, count, mode } => {
+            let bytes_max = bytes_max as usize;
+            let query = RangeQuery { keys, after, options, bytes_max, count };
+            data::range(context, shard, query, mode, reply);
+        }
         RequestBody::ReadAt { shard, .. }
         | RequestBody::ScanAt { shard, .. }
         | RequestBody::History { shard, .. }

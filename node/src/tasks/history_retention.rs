@@ -106,7 +106,7 @@ async fn limit(group: &Replica, policy: HistoryPolicy, now: Duration) -> bool {
     let Some(floor) = due(group.state_machine(), policy, now) else { return false };
     debug!(group = %group.id(), %floor, "compacting the history");
     match timeout(PATIENCE, group.compact(floor)).await {
-        Ok(Ok(())) => true,
+        Ok(Ok(_)) => true,
         // Without a quorum, or deposed: it has time.
         Ok(Err(_)) | Err(_) => false,
     }

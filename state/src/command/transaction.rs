@@ -1,10 +1,10 @@
 //! Validation of transactions.
 
+use dkv_wire::limits;
 use dkv_wire::message::{
-    Attach, Compare, Decide, Decision, Keys, Prepare, Refusal, TransactOver, Transaction,
+    Attach, Decide, Decision, Keys, Prepare, PutAttach, Refusal, TransactOver, Transaction,
     TransactionOperation,
 };
-use dkv_wire::{codec, limits};
 
 use super::{check_attach, check_key, check_size};
 use crate::locks::PartKeys;
@@ -17,71 +17,47 @@ use crate::locks::PartKeys;
 pub(crate) fn validate(body: &[u8], value_bytes_max: u64) -> Result<Transaction<'_>, Refusal> {
     let whole_max = value_bytes_max.saturating_add(value_bytes_max / 2);
     check_size("transaction", body, whole_max)?;
-    let transaction: Transaction<'_> =
-        codec::decode(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
-    let Transaction { compares, then, otherwise } = &transaction;
-    for (what, count) in
-        [("compares", compares.len()), ("operations", then.len()), ("operations", otherwise.len())]
-    {
-        if count > limits::TRANSACTION_OPERATIONS_MAX {
-            return Err(Refusal::Invalid(format!(
-                "a transaction has at most {} {what}, not {count}",
-                limits::TRANSACTION_OPERATIONS_MAX
-            )));
-        }
-    }
-    for Compare { keys, .. } in compares {
-        check_keys(keys)?;
-    }
-    for operations in [then, otherwise] {
-        check_operations(operations, value_bytes_max)?;
-    }
+    let transaction = Transaction::decode(body)?;
+    transaction.visit(
+        |compare| check_keys(&compare.keys),
+        |operation| check_operation(operation, value_bytes_max),
+    )?;
     Ok(transaction)
 }
 
-fn check_operations(
-    operations: &[TransactionOperation<'_>],
+fn check_operation(
+    operation: &TransactionOperation<'_>,
     value_bytes_max: u64,
 ) -> Result<(), Refusal> {
-    let mut written: Vec<Keys<'_>> = Vec::new();
-    for operation in operations {
-        match operation {
-            TransactionOperation::Get(key) => check_key(key)?,
-            TransactionOperation::List { keys, .. } => check_keys(keys)?,
-            TransactionOperation::Put(key, value) => {
-                check_key(key)?;
-                check_size("value", value, value_bytes_max)?;
-            }
-            TransactionOperation::Delete(key) | TransactionOperation::Increment { key, .. } => {
-                check_key(key)?;
-            }
-            TransactionOperation::Append { key, bytes } => {
-                check_key(key)?;
-                check_size("value", bytes, value_bytes_max)?;
-            }
-            TransactionOperation::PutAttached { key, value, attach } => {
-                check_key(key)?;
-                check_size("value", value, value_bytes_max)?;
-                check_attach(attach)?;
-            }
-            TransactionOperation::DeleteAll(keys) => check_keys(keys)?,
+    match operation {
+        TransactionOperation::Get(key)
+        | TransactionOperation::Delete(key)
+        | TransactionOperation::Increment { key, .. } => check_key(key),
+        TransactionOperation::List { keys, .. }
+        | TransactionOperation::DeleteAll(keys)
+        | TransactionOperation::DeleteWith { keys, .. }
+        | TransactionOperation::Range { keys, .. } => check_keys(keys),
+        TransactionOperation::Put(key, value)
+        | TransactionOperation::Append { key, bytes: value } => {
+            check_key(key)?;
+            check_size("value", value, value_bytes_max)
         }
-        let Some(writes) = operation.written() else { continue };
-        if let Some(twice) = written.iter().find(|other| overlap(other, &writes)) {
-            let both = [*twice, writes].into_iter().find_map(|keys| match keys {
-                Keys::Key(key) => Some(key),
-                Keys::Prefix(_) | Keys::Range(..) => None,
-            });
-            return Err(Refusal::Invalid(match both {
-                Some(key) => {
-                    format!("the transaction writes key \"{}\" twice", String::from_utf8_lossy(key))
-                }
-                None => "the transaction deletes keys twice".to_owned(),
-            }));
+        TransactionOperation::PutAttached { key, value, attach } => {
+            check_key(key)?;
+            check_size("value", value, value_bytes_max)?;
+            check_attach(attach)
         }
-        written.push(writes);
+        TransactionOperation::PutWith { key, value, attach, .. } => {
+            check_key(key)?;
+            check_size("value", value.unwrap_or_default(), value_bytes_max)?;
+            match attach {
+                PutAttach::To(attach) => check_attach(attach),
+                PutAttach::Nothing | PutAttach::AsBefore => Ok(()),
+            }
+        }
+        // Its operations are checked one by one.
+        TransactionOperation::Nested(_) => Ok(()),
     }
-    Ok(())
 }
 
 fn check_keys(keys: &Keys<'_>) -> Result<(), Refusal> {
@@ -97,11 +73,6 @@ fn check_keys(keys: &Keys<'_>) -> Result<(), Refusal> {
             Ok(())
         }
     }
-}
-
-/// Returns whether two ranges may have a key in common: then one of them begins in the other.
-fn overlap(a: &Keys<'_>, b: &Keys<'_>) -> bool {
-    a.contains(b.first()) || b.contains(a.first())
 }
 
 /// Decodes the part of a transaction that one shard executes; `None` if it is none.

@@ -15,7 +15,7 @@ const KEY_OVERHEAD_BYTES: usize = 64;
 
 /// Bytes that a transaction may still take.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: usize,
 }
 
@@ -34,11 +34,16 @@ impl Budget {
         self.take_all(key_and_value.saturating_add(KEY_OVERHEAD_BYTES))
     }
 
+    /// Returns the bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
     /// Takes the bytes of several keys, which include what counts for each beside it.
     ///
     /// # Errors
     /// As for [`take`](Self::take).
-    pub(super) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
+    pub(crate) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
         self.left = self.left.checked_sub(bytes).ok_or(Unfit::TooMuch)?;
         Ok(())
     }

@@ -18,6 +18,7 @@ use dkv_wire::message::{
 };
 
 use super::ShardState;
+use super::budget::Budget;
 use super::transactions::{MissingValue, Needed, Supply};
 use crate::attempt_rows::Record;
 use crate::attempts::Locking;
@@ -76,6 +77,11 @@ impl ShardState {
         let from = if after < prefix { Included(prefix) } else { Excluded(after) };
         let upto = upto.map_or(Unbounded, Included);
         self.attempts.locks().any_write_locked_between((from, upto), prefix)
+    }
+
+    /// Returns whether a prepared transaction may write a key of a range.
+    pub fn is_range_write_locked(&self, keys: &Keys<'_>) -> bool {
+        self.attempts.locks().any_write_locked(keys)
     }
 
     /// Returns the number of locked keys.
@@ -165,14 +171,17 @@ impl ShardState {
         let Ok(transaction) = validate(body, wire_limits::VALUE_BYTES_MAX as u64) else {
             return false;
         };
-        let Transaction { compares, then, otherwise } = &transaction;
-        let meets = |operation: &TransactionOperation<'_>| match operation.written() {
-            Some(keys) => locks.any_locked(&keys),
-            None => locks.any_write_locked(&operation.keys()),
+        let (compares, operations) = transaction.parts();
+        let meets = |operation: &TransactionOperation<'_>| match operation {
+            // Its operations are among these.
+            TransactionOperation::Nested(_) => false,
+            _ => match operation.written() {
+                Some(keys) => locks.any_locked(&keys),
+                None => locks.any_write_locked(&operation.keys()),
+            },
         };
         let is_compared = |keys: &Keys<'_>| locks.any_write_locked(keys);
-        compares.iter().any(|compare| is_compared(&compare.keys))
-            || then.iter().chain(otherwise).any(meets)
+        compares.iter().any(|compare| is_compared(&compare.keys)) || operations.iter().any(meets)
     }
 
     /// Prepares a part.
@@ -222,7 +231,8 @@ impl ShardState {
             }
         }
         let Some(transaction) = validate_part(body) else { return Ok(CommandResult::Invalid) };
-        let judged = self.holds_all(&transaction.compares, supply.needed)?;
+        let judged =
+            self.holds_all(&transaction.compares, supply.needed, &mut Budget::default())?;
         let (holds, too_much) = (judged.unwrap_or_default(), judged.err());
         let then = self.foreseen(&transaction.then, too_much, supply)?;
         let otherwise = self.foreseen(&transaction.otherwise, too_much, supply)?;
@@ -304,7 +314,7 @@ impl ShardState {
                     Record::Committed { id, revision, commitment, changed, parts, finished };
                 let record = Some(record).filter(|_| !planted(Mutant::ForgetDecisions));
                 self.attempts.set_record(name, record, &mut self.digest);
-                let outcome = Outcome::Transacted { revision, succeeded, changed };
+                let outcome = Outcome::Transacted { revision, succeeded, changed, path: 0 };
                 self.record(id.session, id.serial, outcome);
                 return Ok(CommandResult::Decided { revision, changed, commitment });
             }

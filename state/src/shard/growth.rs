@@ -77,13 +77,25 @@ impl ShardState {
 
     fn growth_of_all(&self, operations: &[TransactionOperation<'_>]) -> i64 {
         let of = |operation: &TransactionOperation<'_>| match operation {
-            TransactionOperation::Get(_) | TransactionOperation::List { .. } => 0,
+            TransactionOperation::Get(_)
+            | TransactionOperation::List { .. }
+            | TransactionOperation::Range { .. } => 0,
+            TransactionOperation::PutWith { key, value: Some(value), .. } => {
+                self.growth_of_put(key, value.len())
+            }
+            TransactionOperation::PutWith { value: None, .. } => 0,
+            TransactionOperation::Nested(body) => {
+                let Transaction { then, otherwise, .. } =
+                    Transaction::decode(body).unwrap_or_default();
+                self.growth_of_all(&then).max(self.growth_of_all(&otherwise))
+            }
             TransactionOperation::Put(key, value)
             | TransactionOperation::PutAttached { key, value, .. } => {
                 self.growth_of_put(key, value.len())
             }
             TransactionOperation::Delete(key) => -self.size_of(key),
-            TransactionOperation::DeleteAll(keys) => {
+            TransactionOperation::DeleteAll(keys)
+            | TransactionOperation::DeleteWith { keys, .. } => {
                 let slots = self.slots(keys).take(RANGE_KEYS_MAX);
                 -slots.map(|(key, slot)| size(key, slot)).sum::<i64>()
             }

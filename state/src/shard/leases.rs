@@ -201,7 +201,7 @@ impl ShardState {
         let stamp = self.stamp_after(now, Stamp::default());
         let revision = Revision(self.revision.0 + 1);
         for key in &keys {
-            self.store_at(revision, key, Operation::Delete, stamp, Attaching::Nothing);
+            self.store_at((revision, 0), key, Operation::Delete, stamp, Attaching::Nothing);
         }
         keys.len()
     }

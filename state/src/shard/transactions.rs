@@ -17,11 +17,12 @@ use std::sync::Arc;
 use dkv_base::id::{Revision, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Command, Compare, Decide, Keys, Operation, Prepare, Relation, Test, Transact, Transaction,
+    Command, Compare, Decide, Keys, Operation, Prepare, PutAttach, Test, Transact, Transaction,
     TransactionOperation, Unfit,
 };
 
 use super::budget::{Budget, listed_bytes};
+use super::path::Path;
 use super::{Attaching, ShardState};
 use crate::batch::{Batch, CorruptBatch};
 use crate::command::{self, transaction::validate};
@@ -112,8 +113,8 @@ pub fn has_transactions(entry: &[u8]) -> bool {
     Batch::decode(entry).is_ok_and(|batch| batch.commands().any(command::may_need_values))
 }
 
-/// Writes that a transaction is about to make, by key.
-pub(crate) type Plan = Vec<(Arc<[u8]>, PlannedChange)>;
+/// Writes that a transaction is about to make: the key, the place of the operation, the change.
+pub(crate) type Plan = Vec<(Arc<[u8]>, u16, PlannedChange)>;
 
 /// A write that a transaction is about to make.
 pub(crate) enum PlannedChange {
@@ -156,16 +157,17 @@ impl ShardState {
 
     fn need(&self, body: &[u8], needed: &mut Needed) {
         let Ok(transaction) = validate(body, limits::VALUE_BYTES_MAX as u64) else { return };
-        let compared = transaction.compares.iter().filter(|compare| needs_values(compare));
-        for Compare { keys, .. } in compared {
+        let (compares, operations) = transaction.parts();
+        for Compare { keys, .. } in compares.iter().filter(|compare| needs_values(compare)) {
             let mut slots = self.slots(keys).take(NEEDED_KEYS_MAX);
             if !slots.all(|(key, slot)| needed.note(key, slot)) {
                 return;
             }
         }
-        for operation in transaction.then.iter().chain(&transaction.otherwise) {
+        for operation in &operations {
             if let TransactionOperation::Increment { key, .. }
-            | TransactionOperation::Append { key, .. } = operation
+            | TransactionOperation::Append { key, .. }
+            | TransactionOperation::PutWith { key, value: None, .. } = operation
                 && let Some((key, slot)) = self.keys().get_key_value(*key)
                 && !needed.note(key, slot)
             {
@@ -175,8 +177,17 @@ impl ShardState {
     }
 
     /// Returns the existing keys of a range.
-    pub(super) fn slots(&self, keys: &Keys<'_>) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
-        let rows = self.keys().range::<[u8], _>((Bound::Included(keys.first()), Bound::Unbounded));
+    pub(crate) fn slots(&self, keys: &Keys<'_>) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
+        self.slots_from(keys, Bound::Included(keys.first()))
+    }
+
+    /// Returns those from a bound on, which is not before the first.
+    pub(crate) fn slots_from(
+        &self,
+        keys: &Keys<'_>,
+        from: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&Arc<[u8]>, &Slot)> {
+        let rows = self.keys().range::<[u8], _>((from, Bound::Unbounded));
         rows.take_while(|(key, _)| keys.contains(key))
     }
 
@@ -195,35 +206,26 @@ impl ShardState {
             return Ok(Outcome::Conflict { current: None });
         };
         let Transaction { compares, then, otherwise } = &transaction;
-        let succeeded = match self.holds_all(compares, supply.needed)? {
+        let mut compared = Budget::default();
+        let succeeded = match self.holds_all(compares, supply.needed, &mut compared)? {
             Ok(succeeded) => succeeded,
             Err(why) => return Ok(Outcome::Unfit { operation: 0, why }),
         };
         let operations = if succeeded { then } else { otherwise };
-        Ok(match self.planned(operations, supply)? {
-            Ok(changes) => {
-                let stamp = self.stamp_after(now, transact.after);
-                let (revision, changed) = self.make(changes, stamp);
-                Outcome::Transacted { revision, succeeded, changed }
-            }
-            Err((operation, why)) => Outcome::Unfit { operation, why },
-        })
-    }
-
-    /// Returns whether all compares hold, or why they cannot be judged.
-    pub(super) fn holds_all(
-        &self,
-        compares: &[Compare<'_>],
-        needed: &Needed,
-    ) -> Result<Result<bool, Unfit>, MissingValue> {
-        let mut budget = Budget::default();
-        for compare in compares {
-            match self.compare(compare, needed, &mut budget)? {
-                Ok(true) => {}
-                fails => return Ok(fails),
-            }
+        let path = match self.path(operations, supply.needed, &mut compared)? {
+            Ok(path) => path,
+            Err((operation, why)) => return Ok(Outcome::Unfit { operation, why }),
+        };
+        let (changes, mut reads) = match self.planned_on(&path, supply)? {
+            Ok(Planning { changes, read, .. }) => (changes, read),
+            Err((operation, why)) => return Ok(Outcome::Unfit { operation, why }),
+        };
+        if let Err((operation, why)) = self.check_reads(&path, &changes, &mut reads) {
+            return Ok(Outcome::Unfit { operation, why });
         }
-        Ok(Ok(true))
+        let stamp = self.stamp_after(now, transact.after);
+        let (revision, changed) = self.make(changes, stamp);
+        Ok(Outcome::Transacted { revision, succeeded, changed, path: path.taken })
     }
 
     /// Returns what a list of operations changes, or the first one that cannot be executed.
@@ -232,18 +234,30 @@ impl ShardState {
         operations: &[TransactionOperation<'_>],
         supply: Supply<'_>,
     ) -> Result<Result<Plan, (u32, Unfit)>, MissingValue> {
+        match self.path(operations, supply.needed, &mut Budget::default())? {
+            Ok(path) => Ok(self.planned_on(&path, supply)?.map(|planning| planning.changes)),
+            Err(unfit) => Ok(Err(unfit)),
+        }
+    }
+
+    fn planned_on<'a>(
+        &self,
+        path: &Path<'a>,
+        supply: Supply<'_>,
+    ) -> Result<Result<Planning<'a>, (u32, Unfit)>, MissingValue> {
         let mut planning = Planning::default();
-        for (index, operation) in operations.iter().enumerate() {
+        for (place, operation) in path.operations() {
+            planning.place = place as u16;
             if let Err(why) = self.change(operation, supply, &mut planning)? {
-                return Ok(Err((index as u32, why)));
+                return Ok(Err((path.of[place], why)));
             }
         }
-        Ok(Ok(planning.changes))
+        Ok(Ok(planning))
     }
 
     /// Returns whether changes change anything.
     pub(super) fn is_changed_by(&self, changes: &Plan) -> bool {
-        changes.iter().any(|(key, change)| {
+        changes.iter().any(|(key, _, change)| {
             matches!(change, PlannedChange::Put(..)) || self.keys().contains_key(key)
         })
     }
@@ -251,59 +265,25 @@ impl ShardState {
     /// Makes changes at the next revision, with a stamp later than those of their keys. Returns the
     /// revision, and whether anything changed.
     pub(super) fn make(&mut self, mut changes: Plan, stamp: Stamp) -> (Revision, bool) {
-        // In the order of keys, as they are when the state is loaded.
-        changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // In the order of keys, as they are when the state is loaded. Of several operations that
+        // delete a key, the first does it.
+        changes.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        changes.dedup_by(|(later, ..), (first, ..)| later == first);
         let changed = self.is_changed_by(&changes);
         self.note_stamp(stamp);
         let revision = if changed { Revision(self.revision().0 + 1) } else { self.revision() };
-        for (key, change) in changes {
+        for (key, position, change) in changes {
+            let at = (revision, position);
             match change {
                 PlannedChange::Put(value, attaching) => {
-                    self.store_at(revision, &key, Operation::Put(&value), stamp, attaching);
+                    self.store_at(at, &key, Operation::Put(&value), stamp, attaching);
                 }
                 PlannedChange::Delete => {
-                    let nothing = Attaching::Nothing;
-                    self.store_at(revision, &key, Operation::Delete, stamp, nothing);
+                    self.store_at(at, &key, Operation::Delete, stamp, Attaching::Nothing);
                 }
             }
         }
         (revision, changed)
-    }
-
-    fn compare(
-        &self,
-        compare: &Compare<'_>,
-        needed: &Needed,
-        budget: &mut Budget,
-    ) -> Result<Result<bool, Unfit>, MissingValue> {
-        let Compare { keys, test } = compare;
-        if let Test::Exists(exists) = test {
-            return Ok(Ok(self.slots(keys).next().is_some() == *exists));
-        }
-        if let Keys::Key(key) = keys
-            && !self.keys().contains_key(*key)
-        {
-            let absent =
-                Origin { revision: Revision(0), stamp: Stamp(0), created: Revision(0), version: 0 };
-            return Ok(Ok(number_holds(test, absent).unwrap_or(false)));
-        }
-        for (key, slot) in self.slots(keys) {
-            let value = if needs_values(compare) { value_bytes(slot) } else { 0 };
-            if let Err(why) = budget.take(key.len() + value) {
-                return Ok(Err(why));
-            }
-            let is_so = match (number_holds(test, slot.origin), test) {
-                (Some(is_so), _) => is_so,
-                (None, Test::Value(relation, other)) => {
-                    holds(&value_of(key, slot, needed)?[..], *relation, *other)
-                }
-                (None, _) => false,
-            };
-            if !is_so {
-                return Ok(Ok(false));
-            }
-        }
-        Ok(Ok(true))
     }
 
     /// Adds what an operation changes to the plan.
@@ -332,8 +312,30 @@ impl ShardState {
                 };
                 planning.put(key, Arc::from(value), Attaching::To(attachment))
             }
+            TransactionOperation::PutWith { key, value, attach, .. } => {
+                let keeps = value.is_none() || attach == PutAttach::AsBefore;
+                if keeps && !self.keys().contains_key(key) {
+                    return Ok(Err(Unfit::NoKey));
+                }
+                let attaching = match attach {
+                    PutAttach::Nothing => Attaching::Nothing,
+                    PutAttach::AsBefore => Attaching::AsBefore,
+                    PutAttach::To(attach) => match self.attachment(attach) {
+                        Ok(attachment) => Attaching::To(attachment),
+                        Err(_) => return Ok(Err(Unfit::NoLease)),
+                    },
+                };
+                let value = match value {
+                    Some(value) => Arc::from(value),
+                    None => current(key)?.unwrap_or_default(),
+                };
+                planning.put(key, value, attaching)
+            }
+            // What it reads is checked after all puts.
+            TransactionOperation::Range { .. } | TransactionOperation::Nested(_) => Ok(()),
             TransactionOperation::Delete(key) => planning.delete(Arc::from(key)),
-            TransactionOperation::DeleteAll(keys) => {
+            TransactionOperation::DeleteAll(keys)
+            | TransactionOperation::DeleteWith { keys, .. } => {
                 self.slots(&keys).try_for_each(|(key, _)| planning.delete(Arc::clone(key)))
             }
             TransactionOperation::Increment { key, by } => {
@@ -383,6 +385,8 @@ impl ShardState {
 /// A list of operations on its way to a plan.
 #[derive(Default)]
 struct Planning<'a> {
+    /// The place of the operation that is planned.
+    place: u16,
     changes: Plan,
     /// The keys that get a value, with its length.
     puts: Vec<(&'a [u8], usize)>,
@@ -394,7 +398,7 @@ impl<'a> Planning<'a> {
     fn put(&mut self, key: &'a [u8], value: Arc<[u8]>, attaching: Attaching) -> Result<(), Unfit> {
         self.written.take(key.len() + value.len())?;
         self.puts.push((key, value.len()));
-        self.changes.push((Arc::from(key), PlannedChange::Put(value, attaching)));
+        self.changes.push((Arc::from(key), self.place, PlannedChange::Put(value, attaching)));
         Ok(())
     }
 
@@ -406,7 +410,7 @@ impl<'a> Planning<'a> {
 
     fn delete(&mut self, key: Arc<[u8]>) -> Result<(), Unfit> {
         self.written.take(key.len())?;
-        self.changes.push((key, PlannedChange::Delete));
+        self.changes.push((key, self.place, PlannedChange::Delete));
         Ok(())
     }
 }
@@ -415,27 +419,21 @@ impl<'a> Planning<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MissingValue;
 
-fn value_of(key: &Arc<[u8]>, slot: &Slot, needed: &Needed) -> Result<Arc<[u8]>, MissingValue> {
+pub(super) fn value_of(
+    key: &Arc<[u8]>,
+    slot: &Slot,
+    needed: &Needed,
+) -> Result<Arc<[u8]>, MissingValue> {
     match slot.find() {
         Found::Row(row) => Ok(row.value),
         Found::Stored(_) => needed.row(key, slot.origin).map(|row| row.value).ok_or(MissingValue),
     }
 }
 
-fn value_bytes(slot: &Slot) -> usize {
+pub(super) fn value_bytes(slot: &Slot) -> usize {
     match &slot.value {
         Place::Here { value, .. } => value.len(),
         Place::Stored { bytes, .. } => *bytes as usize,
-    }
-}
-
-/// Returns whether a number of a key passes a test; `None` for a test of something else.
-fn number_holds(test: &Test<'_>, origin: Origin) -> Option<bool> {
-    match *test {
-        Test::Revision(relation, other) => Some(holds(origin.revision, relation, other)),
-        Test::Created(relation, other) => Some(holds(origin.created, relation, other)),
-        Test::Version(relation, other) => Some(holds(origin.version, relation, other)),
-        Test::Exists(_) | Test::Value(..) => None,
     }
 }
 
@@ -449,17 +447,7 @@ fn number(value: &[u8]) -> Option<i64> {
     text.parse().ok()
 }
 
-/// Returns whether a part of a key has this relation to another value.
-fn holds<T: Ord>(part: T, relation: Relation, other: T) -> bool {
-    match relation {
-        Relation::Equal => part == other,
-        Relation::NotEqual => part != other,
-        Relation::Less => part < other,
-        Relation::Greater => part > other,
-    }
-}
-
 /// Returns whether a compare needs the values of its keys.
-fn needs_values(compare: &Compare<'_>) -> bool {
+pub(super) fn needs_values(compare: &Compare<'_>) -> bool {
     matches!(compare.test, Test::Value(..))
 }

@@ -225,7 +225,7 @@ fn what_is_aborted_is_never_committed() {
     };
     assert_eq!(commitment, Commitment { succeeded: true, stamp: Stamp(6) });
     assert_eq!(home.apply(commit(id(5), true)), done, "repeated");
-    let again = CommandResult::Transacted { revision, succeeded: true, changed: true };
+    let again = CommandResult::Transacted { revision, succeeded: true, changed: true, path: 0 };
     assert_eq!(home.apply(prepare(id(6), 1, true, &part)), again, "asked again");
     let committed = CommandResult::Resolved(Resolution::Committed(commitment));
     assert_eq!(home.apply(resolve(id(5), true)), committed);

@@ -366,6 +366,7 @@ fn a_row_that_was_changed_is_found() {
     let count = "group 1: rows are missing or there are too many";
     let key = b"key 3";
     let mut value = [1_u64.to_le_bytes(); 4].concat();
+    value.extend_from_slice(&0_u16.to_le_bytes());
     value.extend_from_slice(format!("1 {}", "value ".repeat(20)).as_bytes());
     // The length stays the same, so only the hash can detect the change.
     assert_eq!(damage(&|store| store.tamper(Table::Keys, key, Some(&value))), hash);

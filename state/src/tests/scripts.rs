@@ -239,6 +239,7 @@ fn show_result(result: &CommandResult) -> String {
         CommandResult::Expired { deleted, more } => {
             format!("expired {deleted}{}", if *more { ", more" } else { "" })
         }
+        CommandResult::Compacted { before, .. } => format!("compacted from {before}"),
         CommandResult::SessionOpened => "opened".into(),
         CommandResult::SessionExpired => "expired".into(),
         CommandResult::Overloaded { retry_after_ms } => format!("overloaded, {retry_after_ms} ms"),

@@ -10,9 +10,9 @@ use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
 use super::read::{Level, Reach};
-use super::scan::Page;
+use super::scan::{Page, RangePage};
 use super::status::NodeStatus;
-use super::transaction::{OperationResult, Unfit};
+use super::transaction::{BadTransaction, OperationResult, Unfit};
 use crate::network::NetworkView;
 
 /// The receipt of a reply: how and where it was served.
@@ -137,6 +137,9 @@ pub enum Answer {
         /// The results of the operations, in order; `None` if it was executed so long ago that the
         /// shard has forgotten them.
         results: Option<Vec<OperationResult>>,
+        /// Which of the transactions within it succeeded, in the order in which they were executed:
+        /// one bit for each, from the lowest on.
+        path: u64,
     },
     /// To [`LeaseAction::Grant`](super::LeaseAction::Grant).
     Granted(Receipt),
@@ -206,6 +209,22 @@ pub enum Answer {
     /// To [`Command::Resolve`](super::Command::Resolve), and to
     /// [`Command::Decide`](super::Command::Decide) if the attempt was aborted.
     Resolved(Resolution),
+    /// To [`RequestBody::Range`](super::RequestBody::Range). The receipt has the latest revision of
+    /// the state that answered, and the stamp of its latest write.
+    Ranged(Receipt, RangePage),
+    /// To [`RequestBody::Compact`](super::RequestBody::Compact).
+    Compacted {
+        /// The receipt, with the shard's latest revision.
+        receipt: Receipt,
+        /// The floor before. If it was not below the one that was asked for, nothing has changed.
+        before: Revision,
+    },
+}
+
+impl From<BadTransaction> for Refusal {
+    fn from(bad: BadTransaction) -> Self {
+        Self::Invalid(bad.to_string())
+    }
 }
 
 /// Why a request was not served, by consequence.

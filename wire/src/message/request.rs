@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::history::Cut;
+use super::keys::KeyRange;
 use super::placement::Measures;
 use super::read::ReadMode;
 use super::scan::Span;
+use super::transaction::RangeOptions;
 use crate::network::{KeyspaceChange, KeyspaceSettings};
 use crate::region::Region;
 
@@ -178,7 +180,7 @@ pub enum RequestBody {
         /// Most versions to return, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
         versions_max: u32,
     },
-    /// From an administrator: forget the history of a shard before this revision.
+    /// Forget the history of a shard before this revision.
     Compact {
         /// The shard.
         shard: GroupId,
@@ -248,6 +250,25 @@ pub enum RequestBody {
     DropKeyspace(KeyspaceId),
     /// The keyspaces and their use.
     Keyspaces,
+    /// The keys of a range with their versions, as of one revision. Eventual writes that wait in an
+    /// outbox do not show.
+    Range {
+        /// The shard.
+        shard: GroupId,
+        /// The range.
+        keys: KeyRange,
+        /// Only keys after this one; empty for all. The count does not depend on it.
+        after: Bytes,
+        /// Which keys to return, and what of them. With a revision, a replica answers as soon as it
+        /// has reached it, and keeps within `mode` beside.
+        options: RangeOptions,
+        /// The answer ends once it has this many bytes, and holds at least one key.
+        bytes_max: u32,
+        /// Whether to count all keys of the range.
+        count: bool,
+        /// The guarantee that the answer must give, and which replica may answer.
+        mode: ReadMode,
+    },
 }
 
 impl RequestBody {
@@ -288,6 +309,7 @@ impl RequestBody {
             | Self::Leases { .. }
             | Self::LeaseInfo { .. }
             | Self::KeyTtl { .. }
+            | Self::Range { .. }
             | Self::Keyspaces => false,
         }
     }

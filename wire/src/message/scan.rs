@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::history::VersionExpiry;
+use super::history::{Version, VersionExpiry};
 
 /// A range of the keys of a shard, in the order of their bytes, and the size of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,4 +70,18 @@ pub struct Page {
     pub pairs: Vec<Pair>,
     /// Whether there are more keys after these.
     pub more: bool,
+}
+
+/// The keys of a range as [`RequestBody::Range`](super::RequestBody::Range) asks for them, or the
+/// first of them, at one revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangePage {
+    /// The keys that pass the filters, in order.
+    pub keys: Vec<(Bytes, Version)>,
+    /// Whether there are more that pass the filters after these.
+    pub more: bool,
+    /// The number of all keys of the range, whatever the filters; zero if it was not asked for.
+    pub count: u64,
+    /// The revision at which the keys were read.
+    pub at: Revision,
 }

@@ -1,8 +1,11 @@
 //! Transactions: compares, and one of two lists of operations, in one shard and one entry of its
 //! log.
 //!
-//! A transaction takes effect as a whole and at one revision. Its compares, and its reads before it
-//! has written the key itself, see the state before it; later reads see what it wrote.
+//! A transaction takes effect as a whole and at one revision. Its compares, those of the
+//! transactions within it included, and its reads before it has written the key itself, see the
+//! state before it; later reads see what it wrote.
+
+mod rules;
 
 use bytes::Bytes;
 use dkv_base::id::{Revision, Serial, SessionId, Stamp};
@@ -11,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::history::Version;
 use super::keys::Keys;
 use super::lease::Attach;
+
+pub use rules::BadTransaction;
 
 /// A transaction on its way into the log, identified by (session, serial) like a write. A shard
 /// executes it at most once.
@@ -43,7 +48,8 @@ pub struct Transaction<'a> {
     pub otherwise: Vec<TransactionOperation<'a>>,
 }
 
-/// A condition on every key of a range that exists, or on one key whether it exists or not.
+/// A condition on every key of a range that exists. If none does, it is a condition on a key that
+/// does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare<'a> {
     /// The keys.
@@ -68,6 +74,8 @@ pub enum Test<'a> {
     Version(Relation, u64),
     /// The value, in the order of bytes.
     Value(Relation, #[serde(borrow, with = "serde_bytes")] &'a [u8]),
+    /// The lease of the key, by its number; zero for a key without one.
+    Lease(Relation, u64),
 }
 
 /// How the key's part relates to the other.
@@ -83,7 +91,60 @@ pub enum Relation {
     Greater,
 }
 
-/// One operation of a transaction. No key may be written twice.
+/// What a put does with the attachment of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PutAttach {
+    /// The key is attached to nothing.
+    Nothing,
+    /// The key is attached to this.
+    To(Attach),
+    /// The key must exist, and stays attached to what it is: [`Unfit::NoKey`].
+    AsBefore,
+}
+
+/// Which keys of a range are read, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeOptions {
+    /// Most keys, after all filters; zero for no limit.
+    pub keys_max: u64,
+    /// What of the keys is wanted.
+    pub part: RangePart,
+    /// The revision at which they are read; `None` for the latest.
+    pub at: Option<Revision>,
+    /// Only keys that were last written at these revisions, both included.
+    pub written: (Revision, Revision),
+    /// Only keys that were created at these revisions, both included.
+    pub created: (Revision, Revision),
+}
+
+/// What of the keys of a range is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangePart {
+    /// Keys and values.
+    Values,
+    /// Keys. Their versions come without values.
+    Keys,
+    /// How many there are.
+    Count,
+}
+
+impl Default for RangeOptions {
+    fn default() -> Self {
+        let any = (Revision(0), Revision(u64::MAX));
+        Self { keys_max: 0, part: RangePart::Values, at: None, written: any, created: any }
+    }
+}
+
+impl RangeOptions {
+    /// Returns whether the filters let a version pass.
+    pub fn pass(&self, revision: Revision, created: Revision) -> bool {
+        let within = |(least, most), at| least <= at && at <= most;
+        within(self.written, revision) && within(self.created, created)
+    }
+}
+
+/// One operation of a transaction. No key that is put may be written twice on one way through the
+/// transaction; several operations may delete a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TransactionOperation<'a> {
     /// Reads a key.
@@ -138,32 +199,73 @@ pub enum TransactionOperation<'a> {
         /// What to attach the key to.
         attach: Attach,
     },
+    /// Stores a value or a new attachment, and can tell what was there. Needs a keyspace with one
+    /// shard.
+    PutWith {
+        /// The key.
+        #[serde(borrow, with = "serde_bytes")]
+        key: &'a [u8],
+        /// The value; `None` keeps that of the key, which must exist: [`Unfit::NoKey`].
+        #[serde(borrow, with = "serde_bytes")]
+        value: Option<&'a [u8]>,
+        /// What becomes of the attachment.
+        attach: PutAttach,
+        /// Whether the result has the version before.
+        previous: bool,
+    },
+    /// Removes all keys of a range, and can tell what they were. Needs a keyspace with one shard.
+    DeleteWith {
+        /// The range.
+        #[serde(borrow)]
+        keys: Keys<'a>,
+        /// Whether the result has the versions before.
+        previous: bool,
+    },
+    /// Reads a range. Needs a keyspace with one shard.
+    Range {
+        /// The range.
+        #[serde(borrow)]
+        keys: Keys<'a>,
+        /// Which keys of it, and what of them.
+        options: RangeOptions,
+    },
+    /// Executes an encoded [`Transaction`] as a part of this one. Needs a keyspace with one shard.
+    #[serde(borrow, with = "serde_bytes")]
+    Nested(&'a [u8]),
 }
 
 impl<'a> TransactionOperation<'a> {
-    /// Returns the keys that the operation reads or writes.
+    /// Returns the keys that the operation reads or writes; all keys for a nested transaction.
     pub fn keys(&self) -> Keys<'a> {
         match *self {
             Self::Get(key)
             | Self::Put(key, _)
             | Self::PutAttached { key, .. }
+            | Self::PutWith { key, .. }
             | Self::Delete(key)
             | Self::Increment { key, .. }
             | Self::Append { key, .. } => Keys::Key(key),
-            Self::List { keys, .. } | Self::DeleteAll(keys) => keys,
+            Self::List { keys, .. }
+            | Self::DeleteAll(keys)
+            | Self::DeleteWith { keys, .. }
+            | Self::Range { keys, .. } => keys,
+            Self::Nested(_) => Keys::Prefix(&[]),
         }
     }
 
-    /// Returns the keys that the operation writes, if it does.
+    /// Returns the keys that the operation writes, if it does; all keys for a nested transaction.
     pub fn written(&self) -> Option<Keys<'a>> {
         match self {
-            Self::Get(_) | Self::List { .. } => None,
+            Self::Get(_) | Self::List { .. } | Self::Range { .. } => None,
             Self::Put(..)
             | Self::PutAttached { .. }
+            | Self::PutWith { .. }
             | Self::Delete(_)
             | Self::DeleteAll(_)
+            | Self::DeleteWith { .. }
             | Self::Increment { .. }
-            | Self::Append { .. } => Some(self.keys()),
+            | Self::Append { .. }
+            | Self::Nested(_) => Some(self.keys()),
         }
     }
 }
@@ -191,6 +293,39 @@ pub enum OperationResult {
     Deleted(u64),
     /// The version that an increment or an append made.
     Changed(Version),
+    /// Of [`TransactionOperation::PutWith`].
+    Replaced {
+        /// The version before, if it was asked for and the key existed.
+        previous: Option<Version>,
+    },
+    /// Of [`TransactionOperation::DeleteWith`].
+    Removed {
+        /// The number of keys that were removed.
+        deleted: u64,
+        /// They as they were, in order, if that was asked for.
+        previous: Vec<(Bytes, Version)>,
+        /// The revision of the state after the operation.
+        revision: Revision,
+    },
+    /// Of [`TransactionOperation::Range`].
+    Ranged {
+        /// The keys, in order.
+        keys: Vec<(Bytes, Version)>,
+        /// Whether there are more that pass the filters.
+        more: bool,
+        /// The number of all keys of the range, whatever the limit and the filters.
+        count: u64,
+        /// The revision of the state that the operation saw; later than that which it read, if it
+        /// names an earlier one.
+        revision: Revision,
+    },
+    /// Of [`TransactionOperation::Nested`]. The results of its operations follow.
+    Nested {
+        /// Whether its compares held.
+        succeeded: bool,
+        /// The number of results that follow and belong to it.
+        results: u32,
+    },
 }
 
 /// Why an operation of a transaction could not be executed. The transaction had no effect.
@@ -208,6 +343,15 @@ pub enum Unfit {
     /// The lease does not exist.
     #[error("the lease does not exist; it may have ended")]
     NoLease,
+    /// The key whose value or attachment is to be kept does not exist.
+    #[error("the key does not exist")]
+    NoKey,
+    /// The shard has forgotten its history at the revision that is to be read.
+    #[error("the history before that revision is compacted")]
+    Compacted,
+    /// The shard has not reached the revision that is to be read.
+    #[error("that revision is not there yet")]
+    NotYet,
     /// The compares, or the operations up to this one, need too much at once.
     #[error("the transaction would compare, read or write more than 32 MiB")]
     TooMuch,

@@ -12,14 +12,14 @@ use dkv_wire::limits::{
     FRAME_BYTES_MAX, SCAN_BYTES_MAX, TRANSACTION_BYTES_MAX, WATCH_BYTES_TARGET,
 };
 use dkv_wire::message::{
-    Answer, Change, Cut, KeyRange, Level, OperationResult, Page, Receipt, Refusal, Span, Version,
-    Versions,
+    Answer, Change, Cut, KeyRange, Level, OperationResult, Page, RangeOptions, Receipt, Refusal,
+    Span, Version, Versions,
 };
 
 use super::{LOOK_UPS_MAX, LookupError, StateMachineHandle};
 use dkv_state::{
-    Changed, ChangedKeys, FoundChange, FoundResult, FoundVersion, Listed, ListingAt, NotKept,
-    ShardState, Sought, VersionValue,
+    Changed, ChangedKeys, FoundChange, FoundRange, FoundResult, FoundVersion, Listed, ListingAt,
+    NotKept, ShardState, Sought, VersionValue,
 };
 
 /// Room in a frame for everything but keys and values, in bytes.
@@ -40,6 +40,20 @@ pub(crate) enum HistoryQuery {
     Page { span: Span, at: Cut },
     /// The versions of a key before a revision, or all of them if it is zero.
     Versions { key: Bytes, before: Revision, versions_max: usize },
+    /// The keys of a range.
+    Range(RangeQuery),
+}
+
+/// A question about the keys of a range.
+#[derive(Clone, Debug)]
+pub(crate) struct RangeQuery {
+    pub(crate) keys: KeyRange,
+    /// Only keys after this one; empty for all.
+    pub(crate) after: Bytes,
+    pub(crate) options: RangeOptions,
+    pub(crate) bytes_max: usize,
+    /// Whether to count all keys of the range.
+    pub(crate) count: bool,
 }
 
 /// Changes for a watcher.
@@ -70,7 +84,7 @@ impl HistoryQuery {
     pub(crate) fn at(&self) -> Option<Revision> {
         match self {
             Self::Key { at, .. } | Self::Page { at, .. } => Some(at.revision),
-            Self::Versions { .. } => None,
+            Self::Versions { .. } | Self::Range(_) => None,
         }
     }
 }
@@ -142,6 +156,7 @@ impl StateMachineHandle {
                 let versions = Versions { versions, more: more || is_cut, floor };
                 Ok(Some(Answer::Versions(receipt, versions)))
             }
+            HistoryQuery::Range(query) => self.range(query, receipt),
         })
     }
 
@@ -211,11 +226,11 @@ impl StateMachineHandle {
         &self,
         body: &[u8],
         revision: Revision,
-        succeeded: bool,
+        way: (bool, u64),
         changed: bool,
     ) -> Result<Option<Vec<OperationResult>>, Refusal> {
         for _ in 0..LOOK_UPS_MAX {
-            let results = self.shard(|shard| shard.results(body, revision, succeeded, changed))?;
+            let results = self.shard(|shard| shard.results(body, revision, way, changed))?;
             let Ok(found) = results else { return Ok(None) };
             let read = self.complete_found(found).await?;
             if read.is_some() {
@@ -251,13 +266,32 @@ impl StateMachineHandle {
                     Some(version) => OperationResult::Got(Some(version)),
                     None => return Ok(None),
                 },
-                FoundResult::Listed { keys, more } => {
-                    let mut listed = Vec::with_capacity(keys.len());
-                    for found in keys {
-                        let Some(version) = self.complete(found)? else { return Ok(None) };
-                        listed.push((Bytes::from_owner(Arc::clone(&found.key)), version));
-                    }
-                    OperationResult::Listed { keys: listed, more: *more }
+                FoundResult::Listed { keys, more } => match self.complete_pairs(keys)? {
+                    Some(keys) => OperationResult::Listed { keys, more: *more },
+                    None => return Ok(None),
+                },
+                FoundResult::Replaced(previous) => {
+                    let previous = match previous {
+                        Some(found) => match self.complete(found)? {
+                            None => return Ok(None),
+                            version => version,
+                        },
+                        None => None,
+                    };
+                    OperationResult::Replaced { previous }
+                }
+                FoundResult::Removed { deleted, previous, revision } => {
+                    let Some(previous) = self.complete_pairs(previous)? else { return Ok(None) };
+                    let (deleted, revision) = (*deleted, *revision);
+                    OperationResult::Removed { deleted, previous, revision }
+                }
+                FoundResult::Ranged { range, revision } => {
+                    let Some(keys) = self.complete_pairs(&range.keys)? else { return Ok(None) };
+                    let FoundRange { more, count, .. } = *range;
+                    OperationResult::Ranged { keys, more, count, revision: *revision }
+                }
+                FoundResult::Nested { succeeded, results } => {
+                    OperationResult::Nested { succeeded: *succeeded, results: *results }
                 }
                 FoundResult::Put(FoundVersion { origin, .. }) => {
                     OperationResult::Put { created: origin.created, version: origin.version }
@@ -282,7 +316,7 @@ impl StateMachineHandle {
         self.with_shard(|shard| shard.changed_keys(after, keys_max))
     }
 
-    fn shard<T>(&self, look: impl FnOnce(&ShardState) -> T) -> Result<T, Refusal> {
+    pub(super) fn shard<T>(&self, look: impl FnOnce(&ShardState) -> T) -> Result<T, Refusal> {
         let no_shard = || Refusal::Unavailable("the group has no keys".into());
         self.with_shard(look).ok_or_else(no_shard)
     }
@@ -322,7 +356,7 @@ impl StateMachineHandle {
         let (mut versions, mut bytes) = (Vec::new(), 0);
         for found in found {
             bytes += match &found.value {
-                VersionValue::Deleted => 0,
+                VersionValue::Deleted | VersionValue::Omitted => 0,
                 VersionValue::Here(value) => value.len(),
                 VersionValue::Stored { bytes, .. } => *bytes as usize,
             };
@@ -333,6 +367,19 @@ impl StateMachineHandle {
             versions.push(version);
         }
         Ok(Some((versions, false)))
+    }
+
+    /// Returns the versions with their keys; `None` if the checkpoint no longer has one.
+    pub(super) fn complete_pairs(
+        &self,
+        found: &[FoundVersion],
+    ) -> Result<Option<Vec<(Bytes, Version)>>, Refusal> {
+        let mut pairs = Vec::with_capacity(found.len());
+        for found in found {
+            let Some(version) = self.complete(found)? else { return Ok(None) };
+            pairs.push((Bytes::from_owner(Arc::clone(&found.key)), version));
+        }
+        Ok(Some(pairs))
     }
 
     fn complete_changes(&self, found: &[FoundChange]) -> Result<Option<Vec<Change>>, Refusal> {
@@ -356,8 +403,14 @@ impl StateMachineHandle {
 fn is_result_stored(result: &FoundResult) -> bool {
     match result {
         FoundResult::Got(Some(found)) | FoundResult::Changed(found) => is_stored(found),
-        FoundResult::Listed { keys, .. } => keys.iter().any(is_stored),
-        FoundResult::Got(None) | FoundResult::Put(_) | FoundResult::Deleted(_) => false,
+        FoundResult::Listed { keys, .. }
+        | FoundResult::Removed { previous: keys, .. }
+        | FoundResult::Ranged { range: FoundRange { keys, .. }, .. } => keys.iter().any(is_stored),
+        FoundResult::Replaced(previous) => previous.as_ref().is_some_and(is_stored),
+        FoundResult::Got(None)
+        | FoundResult::Put(_)
+        | FoundResult::Deleted(_)
+        | FoundResult::Nested { .. } => false,
     }
 }
 
@@ -375,7 +428,7 @@ fn absent(at: Revision, receipt: Receipt) -> Answer {
     Answer::VersionAt(Receipt { revision: at, ..receipt }, None)
 }
 
-fn not_kept(asked: Revision) -> impl Fn(NotKept) -> Refusal {
+pub(super) fn not_kept(asked: Revision) -> impl Fn(NotKept) -> Refusal {
     move |why| match why {
         NotKept::Compacted { floor } => Refusal::Compacted { floor },
         NotKept::NotYet { latest } => Refusal::NotYet { asked, latest },

@@ -20,13 +20,13 @@ pub(in crate::serve) fn with_results(
     let reading = Arc::clone(replica);
     replica.spawn(async move {
         let answer = match decided.await {
-            Ok(Ok(Answer::Transacted { receipt, succeeded, changed, .. })) => {
+            Ok(Ok(Answer::Transacted { receipt, succeeded, changed, path, .. })) => {
                 let state_machine = reading.state_machine();
-                let revision = receipt.revision;
-                let results = state_machine.results(&body, revision, succeeded, changed).await;
+                let (revision, way) = (receipt.revision, (succeeded, path));
+                let results = state_machine.results(&body, revision, way, changed).await;
                 // The outcome stands, whether or not its results can be read.
                 let results = results.unwrap_or_default();
-                Ok(Answer::Transacted { receipt, succeeded, changed, results })
+                Ok(Answer::Transacted { receipt, succeeded, changed, results, path })
             }
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Unknown("the node is stopping".into())),

@@ -142,6 +142,11 @@ fn executed_at(result: &mut OperationResult, at: Revision) {
         }
         OperationResult::Got(None)
         | OperationResult::Listed { .. }
-        | OperationResult::Deleted(_) => {}
+        | OperationResult::Deleted(_)
+        // A part has none of these.
+        | OperationResult::Replaced { .. }
+        | OperationResult::Removed { .. }
+        | OperationResult::Ranged { .. }
+        | OperationResult::Nested { .. } => {}
     }
 }

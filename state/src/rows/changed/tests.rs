@@ -11,7 +11,8 @@ fn name(revision: u64) -> VersionKey {
 
 fn row(revision: u64) -> Option<HistoryRow> {
     let revision = Revision(revision);
-    let origin = Origin { revision, stamp: Stamp(1), created: revision, version: 1 };
+    let (stamp, created) = (Stamp(1), revision);
+    let origin = Origin { revision, stamp, created, version: 1, position: 0 };
     Some(HistoryRow { origin, attachment: None, value: HistoryValue::Deleted })
 }
 

@@ -131,6 +131,15 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         },
         RequestBody::Compact { shard: GroupId(1), floor: Revision(1 << 40) },
         RequestBody::Cut { shard: GroupId(1), moment: Stamp(1 << 60) },
+        RequestBody::Range {
+            shard: GroupId(1),
+            keys: KeyRange::Range(Bytes::from("a"), Bytes::from("b")),
+            after: Bytes::from("aa"),
+            options: history::range_options(),
+            bytes_max: 1 << 20,
+            count: true,
+            mode: ReadMode::Primary,
+        },
     ]
     .into_iter()
     .chain(lease::request_bodies())
@@ -263,7 +272,18 @@ pub(super) fn answers() -> Vec<Answer> {
             succeeded: true,
             changed: true,
             results: Some(operation_results()),
+            path: 5,
         },
+        Answer::Ranged(
+            receipt(Level::Strong, Some(0)),
+            RangePage {
+                keys: vec![(Bytes::from("k"), version(true))],
+                more: true,
+                count: 12,
+                at: Revision(7),
+            },
+        ),
+        Answer::Compacted { receipt: receipt(Level::Strong, Some(0)), before: Revision(5) },
         Answer::Cut(receipt(Level::Strong, Some(0)), cut()),
     ];
     answers.extend(lease::answers());

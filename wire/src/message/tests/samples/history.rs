@@ -13,6 +13,7 @@ pub(in crate::message::tests) fn transactions() -> Vec<Transaction<'static>> {
         Test::Created(Relation::NotEqual, Revision(7)),
         Test::Version(Relation::Less, 3),
         Test::Value(Relation::Greater, b"value"),
+        Test::Lease(Relation::Equal, 1 << 62),
     ];
     let compares = keys.iter().cycle().zip(tests);
     let compares = compares.map(|(keys, test)| Compare { keys: *keys, test }).collect();
@@ -29,6 +30,22 @@ pub(in crate::message::tests) fn transactions() -> Vec<Transaction<'static>> {
             value: b"value",
             attach: Attach::Lease(LeaseId(1 << 62)),
         },
+        TransactionOperation::PutWith {
+            key: b"f",
+            value: Some(b"value"),
+            attach: PutAttach::To(Attach::Lease(LeaseId(1 << 62))),
+            previous: true,
+        },
+        TransactionOperation::PutWith {
+            key: b"g",
+            value: None,
+            attach: PutAttach::AsBefore,
+            previous: false,
+        },
+        TransactionOperation::DeleteWith { keys: Keys::Range(b"h", b""), previous: true },
+        TransactionOperation::Range { keys: Keys::Prefix(b"k"), options: range_options() },
+        // A transaction that does nothing.
+        TransactionOperation::Nested(&[0, 0, 0]),
     ];
     vec![Transaction::default(), Transaction { compares, then, otherwise: Vec::new() }]
 }
@@ -40,7 +57,30 @@ pub(super) fn operation_results() -> Vec<OperationResult> {
         OperationResult::Put { created: Revision(4), version: 2 },
         OperationResult::Deleted(3),
         OperationResult::Changed(version(true)),
+        OperationResult::Replaced { previous: Some(version(true)) },
+        OperationResult::Removed {
+            deleted: 1,
+            previous: vec![(Bytes::from("k"), version(true))],
+            revision: Revision(1000),
+        },
+        OperationResult::Ranged {
+            keys: vec![(Bytes::from("k"), version(true))],
+            more: true,
+            count: 12,
+            revision: Revision(1000),
+        },
+        OperationResult::Nested { succeeded: true, results: 2 },
     ]
+}
+
+pub(super) fn range_options() -> RangeOptions {
+    RangeOptions {
+        keys_max: 100,
+        part: RangePart::Keys,
+        at: Some(Revision(7)),
+        written: (Revision(2), Revision(9)),
+        created: (Revision(0), Revision(u64::MAX)),
+    }
 }
 
 pub(super) fn version(exists: bool) -> Version {
