@@ -140,6 +140,7 @@ impl Wal {
         let oldest = core.segments.written.first_key_value();
         WalStats {
             bytes_on_disk: core.segments.bytes_on_disk(),
+            bytes_held: core.segments.bytes_held(),
             segments: core.segments.count(),
             oldest: oldest.map_or_else(Vec::new, |(first, _)| core.groups.last_indexes_in(*first)),
             cached_bytes: core.groups.cached_bytes(),

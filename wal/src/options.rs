@@ -101,6 +101,8 @@ pub struct LogState {
 pub struct WalStats {
     /// Bytes of all segment files, the spare one included.
     pub bytes_on_disk: u64,
+    /// Bytes of all segments before the one in use: what purging can free.
+    pub bytes_held: u64,
     /// Number of segment files, the spare one included.
     pub segments: usize,
     /// The groups with entries in the oldest segment, each with the last index that it has there: a

@@ -126,7 +126,8 @@ async fn end(group: &Replica, term: Term) -> bool {
 /// Returns whether the node's proposals would do harm now: its data directory may be a copy, or
 /// there is no room for entries.
 fn may_not_propose(node: &Node) -> bool {
+    // As for writes: as long as keys can be written, they end.
     let log_is_full =
-        || node.store().wal().stats().bytes_on_disk >= node.settings().log_bytes_max / 8 * 7;
+        || node.store().wal().stats().bytes_held >= node.settings().log_bytes_max / 8 * 7;
     node.incarnations().held().is_some() || node.store().disk_full() || log_is_full()
 }
