@@ -257,14 +257,14 @@ pub struct Verified {
     pub bytes: u64,
     /// Keys and changes in them.
     pub records: u64,
-    /// What is wrong, a sentence each.
+    /// The faults that were found, a sentence each.
     pub problems: Vec<String>,
 }
 
 /// Reads everything of a backup, and of those that it goes on from, and checks it.
 ///
 /// # Errors
-/// The destination cannot be read. What is damaged is no error: see [`Verified::problems`].
+/// The destination cannot be read. Damage is no error: see [`Verified::problems`].
 pub async fn verify(
     destination: &Destination,
     backup: &str,
@@ -385,8 +385,8 @@ pub struct Pruned {
 }
 
 /// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup, those that others go on from, and what it takes to restore the
-/// moment itself.
+/// the last complete backup, those that others go on from, and everything that leads to the moment
+/// itself.
 ///
 /// # Errors
 /// The destination cannot be read or written.

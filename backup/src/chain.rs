@@ -1,8 +1,8 @@
 //! Chains: what the chunks of a keyspace make together.
 //!
-//! Plain data: headers in, answers out. A chain is a sequence of *runs*. Each begins with a base, or
-//! with the changes after a cut of another backup, and can be restored at each of its cuts once its
-//! pages are complete.
+//! Plain data: headers in, answers out. A chain is a sequence of *runs*. Each begins with a base,
+//! or with the changes after a cut of another backup, and can be restored at each of its cuts once
+//! its pages are complete.
 
 use dkv_api::SnapshotToken;
 

@@ -120,7 +120,7 @@ pub async fn create(
     let (bytes, _) = seal_document(&manifest);
     let stored_bytes = totals[2] + bytes.len() as u64;
     destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
-    // What bases that were given up have left.
+    // Bases that were given up have left chunks.
     for chain in &manifest.chains {
         let old = numbers.get(&chain.keyspace).into_iter().flatten();
         for (number, _) in old.filter(|(number, _)| *number < chain.first) {
@@ -318,7 +318,7 @@ impl Of<'_> {
         let known = writer.chain.clone().unwrap_or_default();
         let mut session = match self.open(client, writer, stage, settings, tell).await {
             Ok(session) => session,
-            // The writer is gone with what it wrote: at most the beginning of a run.
+            // The writer and its list of chunks were dropped with the session.
             Err(stopped) => return Err((stopped, self.reread(known).await)),
         };
         match session.cut(true).await {

@@ -33,16 +33,16 @@ pub enum BackupError {
     Damaged {
         /// The object.
         place: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// There is no such backup, or none of that time.
     #[error("{0}")]
     NotFound(String),
-    /// What is there is in the way, and was not touched.
+    /// Something is in the way, and was not touched.
     #[error("{0}")]
     Refused(String),
-    /// What was restored is not what the backup has.
+    /// The restored keys are not those of the backup.
     #[error("{0}")]
     Different(String),
     /// The network did not serve a request.

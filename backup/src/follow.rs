@@ -308,7 +308,7 @@ impl Following {
                 session.set_cuts(None);
             }
         }
-        // What was acknowledged before the end is to be in the backup.
+        // Writes that were acknowledged before the end are to be in the backup.
         match tokio::time::timeout(LAST_CUT, self.cut(session)).await {
             Ok(done) => done,
             Err(_) => Ok(()),

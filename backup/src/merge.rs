@@ -2,8 +2,8 @@
 //!
 //! Pages are of different moments, and none is later than the cut. Whatever changed after its page
 //! was read is among the changes, so the latest change of a key in the cut is what counts, and the
-//! page only where there is none. Of each changed key the latest change is remembered; its value
-//! goes to a temporary file.
+//! page only where there is none. The latest change of each key is remembered; its value goes to
+//! a temporary file.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -131,7 +131,7 @@ impl Writer {
             bytes += record.bytes() as usize;
             chunk.push(record);
             if bytes >= CHUNK_BYTES {
-                // Whoever goes on after this chunk alone begins before all of them.
+                // A writer that goes on after this chunk alone begins before all of them.
                 let content = Content::Changes { position: before.clone(), cut: None };
                 self.append(content, std::mem::take(&mut chunk)).await?;
                 bytes = 0;

@@ -52,11 +52,29 @@ pub enum Mutant {
     ShortenLeases,
     /// A new primary forgets the leases that it has taken over.
     ForgetLeases,
+    /// A primary ends leases and keys seconds after their time.
+    EndLate,
+    /// A primary keeps a lease alive without confirming its leadership with a quorum.
+    KeepAliveUnconfirmed,
+    /// Compaction removes deletions that are above the floor.
+    DropTombstones,
+    /// A home says that an attempt at a transaction is aborted, and may still commit it.
+    DecideTwice,
+    /// A home forgets that it has committed a transaction before the other shards know.
+    ForgetDecisions,
+    /// A home prepares and commits a transaction over several shards again.
+    RepeatOverShards,
+    /// A strong read does not wait for a transaction that may have written its key.
+    ReadThroughLocks,
+    /// Nobody ends what the driver of a transaction has left behind.
+    KeepLocks,
+    /// A shard shows in a snapshot what it wrote after the moment of the snapshot.
+    CutAfterMoment,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 31] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -79,6 +97,15 @@ impl Mutant {
         Self::ReadBelowFloor,
         Self::ShortenLeases,
         Self::ForgetLeases,
+        Self::EndLate,
+        Self::KeepAliveUnconfirmed,
+        Self::DropTombstones,
+        Self::DecideTwice,
+        Self::ForgetDecisions,
+        Self::RepeatOverShards,
+        Self::ReadThroughLocks,
+        Self::KeepLocks,
+        Self::CutAfterMoment,
     ];
 }
 

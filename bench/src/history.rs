@@ -52,9 +52,16 @@ pub(crate) struct HistoryPlan {
     json: Option<PathBuf>,
 }
 
+impl HistoryPlan {
+    /// Returns a plan for these writers only.
+    pub(crate) fn writers(keys: u64, value_bytes: usize, clients: usize) -> Self {
+        Self { keys, versions: 0, value_bytes, keyspace_shards: 1, clients, json: None }
+    }
+}
+
 /// What writers saw in a second.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Second {
+pub(crate) struct Second {
     writes: u64,
     p50_ms: f64,
     p99_ms: f64,
@@ -128,7 +135,11 @@ async fn keyspace(client: &Client, plan: &HistoryPlan) -> Result<Client, String>
 }
 
 /// Writes each key so many times.
-async fn write_all(client: &Client, plan: &HistoryPlan, times: u64) -> Result<(), String> {
+pub(crate) async fn write_all(
+    client: &Client,
+    plan: &HistoryPlan,
+    times: u64,
+) -> Result<(), String> {
     let mut tasks = JoinSet::new();
     for first in 0..LOADERS as u64 {
         let (client, keys, bytes) = (client.clone(), plan.keys, plan.value_bytes);
@@ -190,11 +201,11 @@ async fn scan(client: &Client) -> Result<(u64, f64), String> {
     Ok((keys, begun.elapsed().as_secs_f64()))
 }
 
-type Beside<T> = ((Vec<Second>, usize, usize), T);
+pub(crate) type Beside<T> = ((Vec<Second>, usize, usize), T);
 
 /// Does something beside writers. Returns their seconds, and how many of them were before and
 /// during it.
-async fn beside_writers<T>(
+pub(crate) async fn beside_writers<T>(
     client: &Client,
     plan: &HistoryPlan,
     work: impl Future<Output = Result<T, String>>,
@@ -252,7 +263,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new(3).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-fn say(what: &str, (seconds, before, during): &(Vec<Second>, usize, usize)) {
+pub(crate) fn say(what: &str, (seconds, before, during): &(Vec<Second>, usize, usize)) {
     dkv_base::say!("{what}: seconds of the writers");
     for (number, second) in seconds.iter().enumerate() {
         let when = match number {

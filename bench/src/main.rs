@@ -8,8 +8,8 @@
 //!
 //! Reading order: [`workload`] has the operations, [`systems`] the systems, [`generator`] the load;
 //! [`compare`] compares systems and [`report`] presents the figures. [`failover`], [`stability`],
-//! [`resources`], [`scale`], [`watches`], [`history`] and [`limit`] each answer a question of their
-//! own.
+//! [`resources`], [`scale`], [`watches`], [`history`], [`backups`] and [`limit`] each answer a
+//! question of their own.
 //!
 //! The product uses nothing of this. Deliberately missing: several machines, and faults other than
 //! the end of a process.
@@ -29,6 +29,7 @@ mod scale;
 mod limit;
 mod watches;
 mod history;
+mod backups;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,8 +75,10 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// What watches cost, and how soon they show a change
     Watch(watches::WatchPlan),
-    /// What history costs dkv: memory of versions, compaction and scans of a snapshot beside writers
+    /// What history costs dkv: memory of versions, compaction, scans of a snapshot
     History(history::HistoryPlan),
+    /// The cost of a backup beside writers, and the time of a restore
+    Backup(backups::BackupPlan),
     /// What the machine allows: QUIC and file syncs alone, and dkv for comparison
     Limit(limit::LimitArgs),
 }
@@ -113,6 +116,7 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Scale(plan) => scale::run(setup, &plan).await,
         Command::Watch(plan) => watches::run(setup, &plan).await,
         Command::History(plan) => history::run(setup, &plan).await,
+        Command::Backup(plan) => backups::run(setup, &plan).await,
         Command::Limit(plan) => limit::run(setup, &plan).await,
     }
 }

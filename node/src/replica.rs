@@ -27,9 +27,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
-use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Refusal};
+use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Level, Refusal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -43,9 +44,9 @@ use crate::common::task_set::TaskSet;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
-    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, MetricsWatch, Network,
-    OperationError, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle, ServerState,
-    StateMachine, StateMachineHandle, TimeScale,
+    self, AppendStreams, Configured, DurabilityCheck, HeartbeatCoalescer, LeaseQuery, MetricsWatch,
+    Network, OperationError, Outcome, ProposeError, QUIESCENT_SLOWDOWN, Raft, ReplicaHandle,
+    ServerState, StateMachine, StateMachineHandle, TimeScale,
 };
 use dkv_state::reconciler::Step;
 use dkv_state::{BatchBuilder, CommandResult, DirectoryEntry, DirectoryResult};
@@ -221,6 +222,13 @@ impl Replica {
 
     /// Hands a strong read to the next quorum round, or refuses it.
     pub(crate) fn read(&self, read: PendingRead) {
+        if planted(Mutant::KeepAliveUnconfirmed)
+            && matches!(read.query, ReadQuery::Lease(LeaseQuery::KeepAlive(_)))
+            && let Some(term) = self.leading_term()
+        {
+            let receipt = self.who().receipt(term, Level::Strong, Some(0));
+            return strong_reads::serve(self.state_machine(), std::iter::once(read), receipt);
+        }
         hand_in(&self.reads, read);
     }
 

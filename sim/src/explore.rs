@@ -21,6 +21,8 @@ pub struct Summary {
     pub operations: (usize, usize, usize),
     /// Transactions, and those with an unknown outcome.
     pub transactions: (usize, usize),
+    /// Snapshots that were taken and read.
+    pub snapshots: u64,
     /// Events of watches.
     pub watch_events: usize,
     /// Reads at revisions, and lists of versions.
@@ -50,6 +52,7 @@ impl Summary {
         self.operations.2 += failed;
         self.transactions.0 += outcome.transactions.0;
         self.transactions.1 += outcome.transactions.1;
+        self.snapshots += outcome.snapshots;
         self.watch_events += outcome.watch_events;
         self.past_reads += outcome.past_reads;
         self.lease_events += outcome.lease_events;

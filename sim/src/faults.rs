@@ -4,6 +4,7 @@
 //! and everything must work again.
 
 mod courses;
+mod drivers;
 mod kinds;
 mod links;
 mod refill;
@@ -24,6 +25,7 @@ use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::Workload;
 use courses::{Going, Plan};
+use drivers::Strike;
 use refill::Refill;
 
 /// Most nodes of a network.
@@ -47,6 +49,8 @@ pub struct Faults {
     going: Option<Going>,
     /// A node that is to lose its replicas and be given them again.
     refill: Option<Refill>,
+    /// A step of a transaction in which a node is to be struck.
+    strike: Option<Strike>,
     /// Whether a node was lost for good; a network must survive one such loss.
     lost: bool,
 }
@@ -82,8 +86,8 @@ impl Faults {
     pub fn new(mut random: Random, from: u64, ticks: u64, course: Option<Course>) -> Self {
         let pause = *random.pick(&[300, 1000, 2500]).unwrap_or(&1000);
         let plan = course.map(|course| Plan::new(course, &mut random, from, ticks));
-        let (ends, counts, going, refill, lost) = Default::default();
-        Self { random, next: from, pause, ends, counts, plan, going, refill, lost }
+        let (ends, counts, going, refill, strike, lost) = Default::default();
+        Self { random, next: from, pause, ends, counts, plan, going, refill, strike, lost }
     }
 
     /// Returns how often each fault has occurred.
@@ -105,6 +109,7 @@ impl Faults {
         let steps = log::steps();
         self.ambush(cluster, observations, &steps);
         self.refill(cluster, observations, &steps);
+        self.strike(cluster, observations, &steps);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -142,6 +147,7 @@ impl Faults {
     }
 
     fn end_all(&mut self, cluster: &mut Cluster, observations: &Observations, workload: &Workload) {
+        self.strike = None;
         // A node that was about to be lost is not lost any more.
         self.lost &= !self.ends.iter().any(|(_, end)| matches!(end, End::Lose(_)));
         self.ends.retain(|(_, end)| {
@@ -288,6 +294,7 @@ impl Faults {
             Fault::HalfChange => self.half_change(victim, cluster, observations),
             Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
+            Fault::Driver => self.await_transaction(until),
         }
     }
 

@@ -31,6 +31,9 @@ const TASKS: [&str; 5] = [
     "dkv_node::tasks::failure_detector",
 ];
 
+/// The target of those who drive transactions over several shards.
+const DRIVER: &str = "dkv_node::serve::transactions::driver";
+
 thread_local! {
     static PLACE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
@@ -47,21 +50,45 @@ pub fn at(now: u64, machine: &str) {
     });
 }
 
-/// A change of a group's members that a leader has begun.
+/// What a leader does next: a change of a group's members, or a step of a transaction over several
+/// shards that it drives.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The leader's machine.
     pub leader: String,
     /// The group, if the leader logs it.
     pub group: Option<GroupId>,
-    /// The change, as the leader logs it.
+    /// The change or step, as the leader logs it.
     pub what: String,
+}
+
+/// The steps of a transaction over several shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionStep {
+    /// It is about to be prepared.
+    Begins,
+    /// It is prepared everywhere.
+    Prepared,
+    /// It is committed at its home.
+    Decided,
+    /// The other shards know, or not all of them could be told.
+    Finished,
+}
+
+impl TransactionStep {
+    /// All steps, in order.
+    pub const ALL: [Self; 4] = [Self::Begins, Self::Prepared, Self::Decided, Self::Finished];
 }
 
 impl Step {
     /// Returns whether it changes the voters.
     pub fn changes_voters(&self) -> bool {
         self.what.starts_with("ChangeVoters")
+    }
+
+    /// Returns whether it is this step of a transaction.
+    pub fn is_of_transaction(&self, step: TransactionStep) -> bool {
+        self.what == format!("\"Transaction{step:?}\"")
     }
 
     /// Returns whether it adds that node as a learner.
@@ -144,7 +171,7 @@ where
 }
 
 fn nodes() -> Targets {
-    Targets::new().with_target("dkv_node", Level::INFO)
+    Targets::new().with_target("dkv_node", Level::INFO).with_target(DRIVER, Level::DEBUG)
 }
 
 fn tasks() -> Targets {
@@ -248,7 +275,7 @@ mod tests {
     #[test]
     fn the_tasks_that_panic_are_modules_of_the_node() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src");
-        for task in TASKS {
+        for task in TASKS.into_iter().chain([DRIVER]) {
             let module = task.strip_prefix("dkv_node::").unwrap().replace("::", "/");
             let found = sources.join(&module).with_extension("rs");
             assert!(found.exists() || sources.join(module).join("mod.rs").exists(), "{task} moved");

@@ -177,10 +177,11 @@ fn conclude(summary: &Summary, seconds: f64) {
         summary.states,
     );
     println!(
-        "{} transactions ({} unknown), {} events of watches, {} reads of the past, {} calls about \
-         leases",
+        "{} transactions ({} unknown), {} snapshots, {} events of watches, {} reads of the past, {} \
+         calls about leases",
         summary.transactions.0,
         summary.transactions.1,
+        summary.snapshots,
         summary.watch_events,
         summary.past_reads,
         summary.lease_events,

@@ -148,6 +148,12 @@ impl Observations {
                 return Some(format!("{name} has {pending} eventual writes in its outbox"));
             }
         }
+        for name in names {
+            let held = state.latest.get(name).map_or(&[][..], |status| &status.groups);
+            if let Some(seen) = held.iter().find(|seen| seen.group > GroupId(groups)) {
+                return Some(format!("{name} holds shard {} of a dropped keyspace", seen.group));
+            }
+        }
         for group in (0..=groups).map(GroupId) {
             let mut position = None;
             let (mut leaders, mut holders) = (0, 0);

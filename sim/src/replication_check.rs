@@ -17,7 +17,7 @@ const LOOKS: u32 = 3;
 /// What the administrator has seen of replicas, look after look.
 #[derive(Default)]
 pub(crate) struct ReplicationCheck {
-    /// Number of shards.
+    /// Number of shards of the first keyspace.
     pub(crate) shards: usize,
     /// Number of voters that a shard should have.
     pub(crate) replication: usize,
@@ -44,7 +44,10 @@ impl ReplicationCheck {
         self.gone = self.removed.iter().filter(|id| !is_named(id)).copied().collect();
         let mut wrong = Vec::new();
         let mut without = BTreeMap::new();
-        for (group, voters) in committed_voters(&answers) {
+        // A shard of another keyspace may be dropped between two of the answers.
+        let shards = self.shards;
+        let stays = |(group, _): &(GroupId, _)| group.0 as usize <= shards;
+        for (group, voters) in committed_voters(&answers).into_iter().filter(stays) {
             wrong.extend(self.too_few(group, &voters));
             for status in answers.iter().filter(|status| voters.contains(&status.id)) {
                 if status.groups.iter().all(|seen| seen.group != group) {

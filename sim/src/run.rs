@@ -19,6 +19,7 @@ use crate::network::Counts;
 use crate::observer::{self, Observations};
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::workload::keyspaces::{self, Administrator};
 use crate::workload::{self, ClientMachine, Load, Phase, Workload};
 
 /// Ticks in which a fresh network must serve.
@@ -88,6 +89,8 @@ pub struct Outcome {
     pub operations: (usize, usize, usize),
     /// Transactions, and those with an unknown outcome.
     pub transactions: (usize, usize),
+    /// Snapshots that were taken and read.
+    pub snapshots: u64,
     /// Events of watches.
     pub watch_events: usize,
     /// Reads at revisions, and lists of versions.
@@ -227,6 +230,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     }
     note_removed(&cluster, &workload);
     let history = workload.history();
+    wrong.extend(workload.late_leases(&history).iter().map(ToString::to_string));
     let report = check(&history, CheckOptions::default());
     if !report.holds() {
         wrong.push(report.to_string());
@@ -238,6 +242,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         simulated_ms: cluster.now,
         operations: (report.operations, report.unknown, report.failed),
         transactions: (report.transactions, report.transactions_unknown),
+        snapshots: workload.snapshots(),
         watch_events: report.watch_events,
         past_reads: report.past_reads,
         lease_events: report.lease_events,
@@ -375,8 +380,16 @@ fn start_clients(
             observations.clone(),
             cluster.trace.clone(),
         );
+        let keyspaces = Administrator {
+            server: cluster.server_address(),
+            token_file: cluster.token_file("admin"),
+            home: cluster.path("keyspaces"),
+            random: random.fork(),
+        };
+        let keyspaces = keyspaces::run(keyspaces, workload.clone());
         cluster.clients[number].start(async move {
             tokio::spawn(administrator);
+            tokio::spawn(keyspaces);
             clients.await;
         });
     }

@@ -6,11 +6,14 @@
 
 mod caller;
 mod eventual;
+pub mod keyspaces;
 mod list_group;
 mod lists;
 mod operations;
 mod past;
 mod scans;
+mod service;
+mod snapshots;
 mod state;
 mod staleness;
 mod tenants;
@@ -101,6 +104,7 @@ pub async fn run(machine: ClientMachine, workload: Workload) {
             calls: 0,
             own: 0,
             seen: None,
+            kept: None,
         };
         tokio::spawn(caller.run());
     }

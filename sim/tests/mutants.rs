@@ -38,6 +38,15 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::ReadBelowFloor => (None, 1),
         Mutant::ShortenLeases => (None, 1),
         Mutant::ForgetLeases => (None, 1),
+        Mutant::EndLate => (None, 1),
+        Mutant::KeepAliveUnconfirmed => (None, 1),
+        Mutant::DropTombstones => (None, 1),
+        Mutant::DecideTwice => (None, 1),
+        Mutant::ForgetDecisions => (None, 1),
+        Mutant::RepeatOverShards => (None, 1),
+        Mutant::ReadThroughLocks => (None, 1),
+        Mutant::KeepLocks => (None, 1),
+        Mutant::CutAfterMoment => (None, 1),
     }
 }
 

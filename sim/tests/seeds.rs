@@ -25,6 +25,7 @@ fn every_promise_holds_under_every_seed() {
     // A network that does nothing keeps every promise.
     assert!(summary.operations.0 > 200 * SEEDS as usize, "{summary:?}");
     assert!(summary.transactions.0 > 20 * SEEDS as usize, "{summary:?}");
+    assert!(summary.snapshots > 3 * SEEDS, "{summary:?}");
     assert!(summary.watch_events > 100 * SEEDS as usize, "{summary:?}");
     assert!(summary.past_reads > 10 * SEEDS as usize, "{summary:?}");
     assert!(summary.lease_events > 10 * SEEDS as usize, "{summary:?}");

@@ -327,9 +327,9 @@ impl History {
                 self.forget(&key, &past, residents, digest);
             }
             // The key did not exist at the floor, nor just before it, and does not now.
-            if next == Revision(0)
-                && let Some(origin) = self.deleted.get(&key).copied()
-                && origin.revision == revision
+            let is_newest = |origin: Origin| next == Revision(0) && origin.revision == revision;
+            if let Some(origin) = self.deleted.get(&key).copied()
+                && (is_newest(origin) || planted(Mutant::DropTombstones))
             {
                 self.deleted.remove(&key);
                 let past = PastVersion::deleted(origin);

@@ -260,7 +260,8 @@ impl ShardState {
     }
 
     pub(super) fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
-        let is_in = |origin: Origin| origin.revision <= at.revision && origin.stamp <= at.moment;
+        let is_late = |stamp: Stamp| stamp > at.moment && !planted(Mutant::CutAfterMoment);
+        let is_in = |origin: Origin| origin.revision <= at.revision && !is_late(origin.stamp);
         let newest = self.newest(key)?;
         if is_in(newest.origin) {
             return Some(newest);

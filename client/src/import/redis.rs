@@ -28,7 +28,7 @@ enum Answer {
     Number(i64),
     Bytes(Vec<u8>),
     Nothing,
-    /// Of no more than two levels.
+    /// A list of no more than two levels.
     List(Vec<Answer>),
 }
 

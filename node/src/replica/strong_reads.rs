@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_base::platform;
 use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
 use futures::future::BoxFuture;
@@ -182,6 +183,7 @@ pub(crate) fn serve(
 /// Returns whether a transaction may write the key of a query.
 fn is_locked(state_machine: &StateMachineHandle, query: &ReadQuery) -> bool {
     match query {
+        ReadQuery::Key(_) if planted(Mutant::ReadThroughLocks) => false,
         ReadQuery::Key(key) | ReadQuery::History(HistoryQuery::Versions { key, .. }) => {
             state_machine.write_locked_at(key).is_some()
         }

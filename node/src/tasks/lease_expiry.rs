@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::Term;
-use tokio::time::{Instant, sleep_until};
+use dkv_base::mutants::{Mutant, planted};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
 use crate::node::Node;
@@ -40,7 +41,7 @@ pub(crate) async fn run(node: Arc<Node>, group: Arc<Replica>) {
         if let Some(term) = group.leading() {
             lead(&node, &group, term).await;
         }
-        tokio::time::sleep(RETRY).await;
+        sleep(RETRY).await;
     }
 }
 
@@ -54,6 +55,9 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
     let mut is_confirmed = false;
     while group.leading() == Some(term) {
         let Some(at) = state_machine.next_end(term) else { return };
+        if planted(Mutant::EndLate) {
+            sleep(Duration::from_secs(4)).await;
+        }
         let (now, stall) = (Instant::now(), STALL.max(group.time_scale().round_trip() * 3));
         if at > now {
             is_confirmed = false;
@@ -66,7 +70,7 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
             continue;
         }
         if may_not_propose(node) {
-            tokio::time::sleep(RETRY).await;
+            sleep(RETRY).await;
             continue;
         }
         if !std::mem::take(&mut is_confirmed) {
@@ -78,7 +82,7 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
                 Err(error) => {
                     debug!(group = %group.id(), %error, "nothing ends without a quorum");
                     is_alone = true;
-                    tokio::time::sleep(RETRY).await;
+                    sleep(RETRY).await;
                     continue;
                 }
             }
@@ -115,7 +119,7 @@ async fn end(group: &Replica, term: Term) -> bool {
             debug!(group = %group.id(), %error, "the end of leases or keys is proposed again");
         }
     }
-    tokio::time::sleep(RETRY).await;
+    sleep(RETRY).await;
     false
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dkv_api::{Client, Condition, Level, ReadOptions};
 use dkv_check::Outcome;
 
+use super::snapshots::KeptSnapshot;
 use super::{Focus, Phase, Workload};
 use crate::random::Random;
 
@@ -34,6 +35,8 @@ pub(super) struct Caller {
     pub(super) own: u64,
     /// The key and revision that were read last.
     pub(super) seen: Option<(u64, u64)>,
+    /// The snapshot that it has taken last and not read again.
+    pub(super) kept: Option<KeptSnapshot>,
 }
 
 impl Caller {
@@ -72,6 +75,9 @@ impl Caller {
             }
         }
         self.read_all_lists(LAST_PATIENCE).await;
+        if self.kept.is_some() {
+            self.use_snapshot(LAST_PATIENCE).await;
+        }
         self.workload.caller_has_probed();
     }
 
@@ -118,7 +124,7 @@ impl Caller {
             return self.scan(level, patience).await;
         }
         let eventual = format!("e{}", self.random.below(EVENTUAL_KEYS));
-        match self.random.below(150) {
+        match self.random.below(156) {
             // The key is written once, so that no later write hides a lost one.
             100..103 if self.own < OWN_KEYS_MAX => {
                 let key = self.own_key(self.own);
@@ -136,6 +142,7 @@ impl Caller {
             135..140 => self.use_list(patience).await,
             140..147 => self.read_the_past(patience).await,
             147..150 => self.list_versions(patience).await,
+            150..156 => self.use_snapshot(patience).await,
             0..25 => drop(self.get(key, Level::Strong.into(), patience).await),
             25..35 => {
                 let nearest = ReadOptions::from(Level::Strong).nearest(true);

@@ -1,7 +1,8 @@
 //! Transactions over lists of elements, each recorded for the checker of transactions.
 //!
-//! Every value is a list: elements, each followed by a comma. All keys of a group are in one shard.
-//! The first key of a group is only appended to together with an increment of the group's counter,
+//! Every value is a list: elements, each followed by a comma. The keys of one group are in one shard,
+//! those of the other in as many as there are. Some callers do not wait for the end of what they
+//! have begun: its outcome is unknown. The first key of a group is only appended to together with an increment of the group's counter,
 //! so a read of both at one moment must show the length of the one in the other.
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use dkv_api::{
     Compare, Error, Level, OperationResult, ReadOptions, Receipt, Relation, Revision, Transacted,
     Transaction, TransactionOperation,
 };
+use dkv_base::id::GroupId;
 use dkv_check as check;
 use dkv_check::{Fate, ListOperation, RevisionChanges};
 
@@ -18,16 +20,27 @@ use super::TICK_NS;
 use super::caller::Caller;
 use super::list_group::ListGroup;
 
+/// How many of a thousand transactions a caller abandons, and after how long at most.
+const ABANDONED_PER_MILLE: u64 = 100;
+const ABANDONED_AFTER_MS_MAX: u64 = 300;
+
 impl Caller {
     /// Executes one transaction, of any kind.
     pub(super) async fn transact(&mut self, patience: Duration) {
         let groups = self.workload.list_groups();
         let Some(group) = self.random.pick(&groups).cloned() else { return };
+        let Some(another) = self.random.pick(&groups).cloned() else { return };
         let element = self.element();
         let [counted, one, other] = &group.lists;
         let get = TransactionOperation::get;
         let append = |key: &String| TransactionOperation::append(key, format!("{element},"));
-        match self.random.below(10) {
+        match self.random.below(12) {
+            // Of both groups, or twice of one.
+            10 => {
+                let operations = vec![append(one), get(&another.lists[2]), get(counted)];
+                self.execute(operations, patience).await;
+            }
+            11 => self.replace(other, &another.lists[1], &element, patience).await,
             0..3 => {
                 let mut operations = vec![append(one), get(other)];
                 if self.random.per_mille(500) {
@@ -120,7 +133,7 @@ impl Caller {
             .otherwise(TransactionOperation::get(key))
             .otherwise(TransactionOperation::get(other));
         let start_ns = self.workload.now() * TICK_NS;
-        let done = self.client.transact(transaction.clone().timeout(patience)).await;
+        let done = self.send(transaction.clone().timeout(patience)).await;
         let append = ListOperation::Append(key.to_owned(), element.to_owned());
         let mut ops = match &done {
             Ok(done) if done.succeeded => {
@@ -143,7 +156,7 @@ impl Caller {
             transaction = transaction.then(operation);
         }
         let start_ns = self.workload.now() * TICK_NS;
-        let done = self.client.transact(transaction.clone()).await;
+        let done = self.send(transaction.clone()).await;
         let ops = match &done {
             Ok(done) => reads(transaction.operations(true), done, &self.workload.list_groups()),
             Err(_) => {
@@ -152,6 +165,17 @@ impl Caller {
             }
         };
         self.conclude(start_ns, &transaction, done, ops);
+    }
+
+    /// Sends a transaction. Sometimes it does not wait for the answer, as if the caller had died.
+    async fn send(&mut self, transaction: Transaction) -> Result<Transacted, Error> {
+        let done = self.client.transact(transaction);
+        if !self.random.per_mille(ABANDONED_PER_MILLE) {
+            return done.await;
+        }
+        let wait = Duration::from_millis(self.random.below(ABANDONED_AFTER_MS_MAX));
+        let abandoned = |_| Err(Error::Unknown("the caller has not waited".into()));
+        tokio::time::timeout(wait, done).await.unwrap_or_else(abandoned)
     }
 
     /// Records a transaction and checks its counter.
@@ -165,14 +189,19 @@ impl Caller {
         let line = |what: &str| format!("{} transaction {ops:?} -> {what}", self.id);
         match done {
             Ok(done) => {
-                let revision = done.receipt.revision;
+                let (shard, revision) = (done.receipt.shard, done.receipt.revision);
                 self.workload.trace().line(line(&format!("done at {revision}")));
                 let operations = transaction.operations(done.succeeded);
                 if let Some(wrong) = miscounted(operations, &done, &self.workload.list_groups()) {
                     self.workload.note_wrong(format!("{} at {revision}: {wrong}", self.id));
                 }
                 self.note_changes(operations, &done);
-                let receipt = done.changed.then_some(done.receipt);
+                let is_here = |operation: &&TransactionOperation| {
+                    !operation.is_read() && self.shard_of(operation) == shard
+                };
+                self.workload.service().wrote(&done.receipt, self.workload.now());
+                let has_changed = done.changed && operations.iter().any(|it| is_here(&it));
+                let receipt = has_changed.then_some(done.receipt);
                 self.record(start_ns, Fate::Ok, ops, receipt);
             }
             Err(error) => {
@@ -188,6 +217,10 @@ impl Caller {
                 self.record(start_ns, fate, ops, None);
             }
         }
+    }
+
+    fn shard_of(&self, operation: &TransactionOperation) -> GroupId {
+        self.workload.shard_of(&String::from_utf8_lossy(operation.first_key()))
     }
 
     fn record(
@@ -214,11 +247,14 @@ impl Caller {
         self.workload.recorder().add_transaction(transaction);
     }
 
-    /// Notes all changes of the revision of a transaction, as far as its results tell.
+    /// Notes all changes of the revision of a transaction, as far as its results tell. Those in other
+    /// shards than that of the receipt have no revision yet.
     fn note_changes(&self, operations: &[TransactionOperation], done: &Transacted) {
+        let (shard, revision) = (done.receipt.shard, done.receipt.revision);
         let (true, Some(results)) = (done.changed, &done.results) else { return };
         let mut keys = BTreeMap::new();
-        for (operation, result) in operations.iter().zip(results) {
+        let all = operations.iter().zip(results);
+        for (operation, result) in all.filter(|(operation, _)| self.shard_of(operation) == shard) {
             let value = match (operation, result) {
                 (TransactionOperation::Put(_, value), _) => value.clone(),
                 (_, OperationResult::Changed(version)) => version.value.clone().unwrap_or_default(),
@@ -227,7 +263,9 @@ impl Caller {
             let key = String::from_utf8_lossy(operation.first_key()).into_owned();
             keys.insert(key, Some(super::name_of(&value)));
         }
-        let (shard, revision) = (done.receipt.shard, done.receipt.revision);
+        if keys.is_empty() {
+            return;
+        }
         self.workload.note_revision(shard, revision);
         let changes = RevisionChanges { shard: shard.0, revision: revision.0, keys };
         self.workload.recorder().note(|history| history.changes.push(changes));
@@ -235,7 +273,7 @@ impl Caller {
 }
 
 /// Returns the elements of a list.
-fn elements(value: &[u8]) -> Vec<String> {
+pub(super) fn elements(value: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(value);
     text.split_terminator(',').map(str::to_owned).collect()
 }

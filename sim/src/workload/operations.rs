@@ -40,7 +40,7 @@ impl Caller {
                 self.workload.taken(stamp, taker);
                 Outcome::Accepted { stamp }
             }
-            Err(error) => failed(error),
+            Err(error) => failed(&self.workload, error),
         };
         let condition = check::Condition::Always;
         let noted = put.then(|| value.clone());
@@ -71,7 +71,7 @@ impl Caller {
                 let name = String::from_utf8_lossy(&value.value[..length]);
                 Outcome::Value { value: name.into(), revision }
             }
-            Err(error) => failed(error),
+            Err(error) => failed(&self.workload, error),
         };
         let level = match options.level {
             Level::Strong | Level::All => check::Level::Strong,
@@ -107,8 +107,11 @@ impl Caller {
         let options = WriteOptions::default().condition(condition).timeout(patience);
         let written = self.client.write_with(&begun.key, bytes, options).await;
         let outcome = match written {
-            Ok(written) => done(written.receipt, written.existed),
-            Err(error) => failed(error),
+            Ok(written) => {
+                self.workload.service().wrote(&written.receipt, self.workload.now());
+                done(written.receipt, written.existed)
+            }
+            Err(error) => failed(&self.workload, error),
         };
         let condition = match condition {
             Condition::Always => check::Condition::Always,
@@ -129,8 +132,11 @@ impl Caller {
         let begun = self.begin_key(key);
         let options = WriteOptions::default().timeout(patience);
         let outcome = match self.client.delete_with(&begun.key, options).await {
-            Ok(written) => done(written.receipt, written.existed),
-            Err(error) => failed(error),
+            Ok(written) => {
+                self.workload.service().wrote(&written.receipt, self.workload.now());
+                done(written.receipt, written.existed)
+            }
+            Err(error) => failed(&self.workload, error),
         };
         self.workload.note_write(key, None, &outcome);
         self.note_age(key, &outcome);
@@ -150,10 +156,20 @@ impl Caller {
     }
 
     pub(super) fn end(&self, begun: Begun, action: Action, outcome: Outcome) -> Outcome {
-        let Begun { key, start_ns } = begun;
-        let shard = self.workload.shard_of(&key).0;
         // The order of events within a tick is not known, so an operation ends when its tick does.
         let end_ns = self.workload.now() * TICK_NS + TICK_NS - 1;
+        self.end_at(begun, action, outcome, end_ns)
+    }
+
+    pub(super) fn end_at(
+        &self,
+        begun: Begun,
+        action: Action,
+        outcome: Outcome,
+        end_ns: u64,
+    ) -> Outcome {
+        let Begun { key, start_ns } = begun;
+        let shard = self.workload.shard_of(&key).0;
         let line = format!("{} {key} {action:?} -> {outcome:?}", self.id);
         self.workload.trace().line(line);
         let operation = Operation {
@@ -176,11 +192,11 @@ pub(super) struct Begun {
     pub(super) start_ns: u64,
 }
 
-fn done(receipt: Receipt, existed: bool) -> Outcome {
+pub(super) fn done(receipt: Receipt, existed: bool) -> Outcome {
     Outcome::Written { revision: Some(receipt.revision.0), existed: Some(existed) }
 }
 
-fn failed(error: Error) -> Outcome {
+pub(super) fn failed(workload: &Workload, error: Error) -> Outcome {
     match error {
         // A delete that is not ordered yet has no revision.
         Error::NotFound { receipt } => Outcome::Absent {
@@ -193,9 +209,10 @@ fn failed(error: Error) -> Outcome {
         }
         Error::Unknown(_) => Outcome::Unknown,
         Error::Incomplete { written, .. } => done(written.receipt, written.existed),
-        Error::Unavailable(_) | Error::Invalid(_) | Error::TooLarge { .. } | Error::Denied(_) => {
+        Error::Unavailable(_) | Error::Denied(_) => Outcome::Failed,
+        other => {
+            workload.note_wrong(format!("an error that nothing calls for: {other}"));
             Outcome::Failed
         }
-        other => unreachable!("an error of a new kind: {other}"),
     }
 }

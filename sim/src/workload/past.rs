@@ -110,7 +110,7 @@ impl Caller {
     }
 
     /// Notes an error that is no answer. All but a network without service are wrong.
-    fn unanswered(&self, what: &str, error: &Error) {
+    pub(super) fn unanswered(&self, what: &str, error: &Error) {
         match error {
             // A restored or lagging replica may be asked; the library has waited for others.
             Error::Unavailable(_) | Error::NotYet { .. } => {

@@ -5,17 +5,22 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_base::id::{GroupId, Revision};
-use dkv_check::{History, Outcome, Recorder};
+use dkv_check::{Finding, History, Kind, LeaseNote, Outcome, Recorder, leases};
 use dkv_wire::network::key_hash;
 
 use super::eventual::EventualWrites;
 use super::list_group::{self, ListGroup};
+use super::service::Service;
 use super::staleness::Staleness;
 use super::{Focus, Load, Phase};
 use crate::trace::Trace;
 
-/// Groups of keys whose values are lists.
+/// Groups of keys whose values are lists: the keys of the first are in one shard.
 const LIST_GROUPS: u64 = 2;
+
+/// How much too late a lease may end as long as its shard has service, in nanoseconds: a second, and
+/// what slow disks and links add to that.
+const LATE_NS_MAX: u64 = 1_500_000_000;
 
 /// The state that all clients share with the run. Clones share it.
 #[derive(Clone)]
@@ -36,6 +41,10 @@ struct State {
     /// The latest known revision of each shard.
     latest: Mutex<BTreeMap<GroupId, Revision>>,
     list_groups: Vec<ListGroup>,
+    snapshots: AtomicU64,
+    service: Mutex<Service>,
+    /// The shard of the key of each lease.
+    lease_shards: Mutex<BTreeMap<u64, GroupId>>,
     wrong: Mutex<Vec<String>>,
     trace: Trace,
     load: Load,
@@ -55,7 +64,12 @@ impl Workload {
             eventual: Mutex::default(),
             staleness: Mutex::default(),
             latest: Mutex::default(),
-            list_groups: (0..LIST_GROUPS).map(|number| list_group::group(number, shard)).collect(),
+            list_groups: (0..LIST_GROUPS)
+                .map(|number| list_group::group(number, (load.shards, number > 0), shard))
+                .collect(),
+            snapshots: AtomicU64::new(0),
+            service: Mutex::default(),
+            lease_shards: Mutex::default(),
             wrong: Mutex::default(),
             trace,
             load,
@@ -140,6 +154,16 @@ impl Workload {
         self.state.list_groups.clone()
     }
 
+    /// Counts a snapshot that was taken and read.
+    pub(super) fn count_snapshot(&self) {
+        self.state.snapshots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many snapshots were taken and read.
+    pub fn snapshots(&self) -> u64 {
+        self.state.snapshots.load(Ordering::Relaxed)
+    }
+
     /// Notes an answer that no network may give.
     pub(super) fn note_wrong(&self, wrong: String) {
         self.state.trace.line(wrong.clone());
@@ -172,6 +196,32 @@ impl Workload {
             }
         }
         history
+    }
+
+    /// Returns the leases that ended much too late, although their shard had service.
+    pub fn late_leases(&self, history: &History) -> Vec<Finding> {
+        let lease_shards = self.state.lease_shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = (1..=self.shards()).map(GroupId);
+        let found = shards.flat_map(|shard| {
+            let is_here = |note: &&LeaseNote| lease_shards.get(&note.lease) == Some(&shard);
+            let history = History {
+                leases: history.leases.iter().filter(is_here).cloned().collect(),
+                disruptions: self.service().disruptions(shard),
+                ..History::default()
+            };
+            leases::check(&history, Some(LATE_NS_MAX))
+        });
+        found.filter(|finding| finding.kind == Kind::LeaseLate).collect()
+    }
+
+    /// Notes in which shard the key of a lease is.
+    pub(super) fn note_lease(&self, lease: u64, shard: GroupId) {
+        let mut shards = self.state.lease_shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.insert(lease, shard);
+    }
+
+    pub(super) fn service(&self) -> MutexGuard<'_, Service> {
+        self.state.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a clock has been wrong. Nodes measure the age of their answers by their own

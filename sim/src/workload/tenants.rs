@@ -65,6 +65,8 @@ impl Tenant {
         while !self.workload.is(Phase::Probe) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // One more ends while nothing goes wrong.
+        self.hold_one().await;
         self.workload.caller_has_probed();
     }
 
@@ -75,6 +77,7 @@ impl Tenant {
         self.leases += 1;
         let number = self.id * 1000 + self.leases;
         let key = format!("t{}-{}", self.id, self.leases);
+        self.workload.note_lease(number, self.workload.shard_of(&key));
         let mut held = Held { number, lease: None, key, ttl_ms };
         if self.random.per_mille(700) {
             let start_ns = self.now_ns();
@@ -118,6 +121,18 @@ impl Tenant {
         }
         while self.look(&held).await && !self.workload.is(Phase::Rest) {
             self.pause().await;
+            self.write_beside(&held).await;
+        }
+    }
+
+    /// Writes another key of the same shard, which shows whether the shard has service.
+    async fn write_beside(&mut self, held: &Held) {
+        let shard = self.workload.shard_of(&held.key);
+        let mut keys = (0_u64..).map(|number| format!("w{}-{number}", self.id));
+        let Some(key) = keys.find(|key| self.workload.shard_of(key) == shard) else { return };
+        let options = WriteOptions::default().timeout(PATIENCE);
+        if let Ok(written) = self.client.write_with(&key, "w ", options).await {
+            self.workload.service().wrote(&written.receipt, self.workload.now());
         }
     }
 

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::limits as wire_limits;
 use dkv_wire::message::{
     AttemptId, Command, Commitment, Decide, Decision, Keys, PartReceipt, Prepare, Resolution,
@@ -195,10 +196,14 @@ impl ShardState {
         let mut fence = None;
         match &prepare.at_home {
             Some(home) => {
-                if let Admission::Answer(answer) = self.admit(session, serial, home.settled) {
+                let admission = self.admit(session, serial, home.settled);
+                let again = planted(Mutant::RepeatOverShards);
+                if let Admission::Answer(answer) = admission
+                    && !again
+                {
                     return Ok(answer);
                 }
-                match self.attempts.record(session, serial) {
+                match self.attempts.record(session, serial).filter(|_| !again) {
                     Some(Record::Fenced { upto }) if id.attempt <= *upto => {
                         return Ok(CommandResult::Over);
                     }
@@ -307,7 +312,8 @@ impl ShardState {
                 let (id, parts) = (*id, parts.clone());
                 let record =
                     Record::Committed { id, revision, commitment, changed, parts, finished };
-                self.attempts.set_record(name, Some(record), &mut self.digest);
+                let record = Some(record).filter(|_| !planted(Mutant::ForgetDecisions));
+                self.attempts.set_record(name, record, &mut self.digest);
                 let outcome = Outcome::Transacted { revision, succeeded, changed, path: 0 };
                 self.record(id.session, id.serial, outcome);
                 return Ok(CommandResult::Decided { revision, changed, commitment });
@@ -376,6 +382,9 @@ impl ShardState {
             Some(Record::Fenced { upto }) if id.attempt <= *upto => return aborted,
             Some(Record::Pending { id: pending, deadline_ms, .. }) if *pending == id => {
                 if !abort && self.clock_ms() < *deadline_ms {
+                    if planted(Mutant::DecideTwice) {
+                        return aborted;
+                    }
                     return CommandResult::Resolved(Resolution::Pending);
                 }
             }

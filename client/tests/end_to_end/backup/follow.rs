@@ -16,8 +16,10 @@ use crate::harness::{Network, for_a_while, process};
 fn follow(network: &Network, dest: &str) -> Child {
     let address = network.address.to_string();
     let arguments = [address.as_str(), "backup", "follow", dest, "--json"];
-    let log = std::fs::OpenOptions::new().create(true).append(true);
-    let log = |name| log.clone().open(network.path(name)).unwrap();
+    let log = |name| {
+        let mut log = std::fs::OpenOptions::new();
+        log.create(true).append(true).open(network.path(name)).unwrap()
+    };
     let mut command = process::command(&arguments, &network.home());
     command.stdin(Stdio::null()).stdout(log("follow.out")).stderr(log("follow.err"));
     command.spawn().unwrap()
@@ -137,12 +139,11 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     for_a_while(1500).await;
     following.kill().unwrap();
     following.wait().unwrap();
-    let shard = client.view().await.unwrap().shards[0].group;
     let mut latest = dkv_api::Revision(0);
     for number in 0..50 {
         latest = client.write("color", number.to_string()).await.unwrap().receipt.revision;
     }
-    admin.compact(shard, latest).await.unwrap();
+    admin.compact(latest).await.unwrap();
     let mut following = follow(&network, &dest);
     caught_up(&network, &dest, 1).await;
     following.kill().unwrap();
@@ -155,7 +156,7 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     let elsewhere = text(&elsewhere);
     run(&network, &["backup", "create", elsewhere], 0).await;
     let latest = client.write("color", "50").await.unwrap().receipt.revision;
-    admin.compact(shard, latest).await.unwrap();
+    admin.compact(latest).await.unwrap();
     let ran = network.dkv(&["backup", "create", elsewhere, "--since", "latest"]).await;
     let said = dkv_test_support::output(&ran.stderr).to_owned();
     assert!(ran.status.success() && said.contains("no longer has the history"), "{said}");

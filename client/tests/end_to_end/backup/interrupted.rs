@@ -68,17 +68,14 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
                 false => 0,
             }
         };
-        eventually(
-            "no chunk is written",
-            async || {
-                if written() > kept { Ok(()) } else { Err("not yet") }
-            },
-        )
+        eventually("no chunk is written", async || {
+            if written() > kept { Ok(()) } else { Err("not yet".to_owned()) }
+        })
         .await;
         killed.kill().unwrap();
         killed.wait().unwrap();
         kept = written();
-        // What was written half, and what has changed since, is written again.
+        // A chunk that is damaged is written again.
         if stage == 1 {
             flip_a_bit(chunks(&destination, &backup().unwrap(), "default").last().unwrap());
         }

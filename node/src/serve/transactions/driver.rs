@@ -25,6 +25,7 @@ use dkv_wire::message::{
 };
 use futures::future::join_all;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::parts::{DividedTransaction, PreparedPart};
 use super::proposals::{propose, propose_here};
@@ -132,6 +133,7 @@ impl Driver {
             return Attempted::Answer(Err(Refusal::NotPrimary { primary }));
         };
         let preparing = self.replica.attempts().begin(term);
+        debug!(group = %self.home(), step = "TransactionBegins");
         let attempt = preparing.attempt;
         let (home, session, serial) = (self.home(), self.session, self.serial);
         let id = AttemptId { home, session, serial, attempt };
@@ -192,6 +194,7 @@ impl Driver {
             self.abort(id, doubtful).await;
             return verdict;
         }
+        debug!(group = %self.home(), step = "TransactionPrepared");
         // Nothing more is to be prepared.
         drop(preparing);
         self.decide(id, prepared).await
@@ -276,6 +279,7 @@ impl Driver {
         let deadline = self.deadline.max(Instant::now() + PREPARE_PATIENCE);
         match propose_here(self.node.id(), &self.replica, command, deadline).await {
             Ok(Answer::Transacted { receipt, succeeded, changed, .. }) => {
+                debug!(group = %self.home(), step = "TransactionDecided");
                 let commitment = Commitment { succeeded, stamp: receipt.stamp };
                 self.finish(id, others, Some(commitment));
                 let at = (id.home, receipt.revision);
@@ -340,6 +344,7 @@ pub(super) async fn finish(
         propose(node, shard, &command, deadline).await.is_ok()
     });
     let all_know = join_all(told).await.into_iter().all(|told| told);
+    debug!(group = %home.id(), all_know, step = "TransactionFinished");
     if all_know && committed.is_some() {
         let command = encode(&Command::Forget(id));
         // Without success the resolver does it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, Term};
+use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::codec::encode;
 use dkv_wire::message::{Answer, AttemptId, Command, Commitment, Resolution};
 use futures::future::join_all;
@@ -37,6 +38,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         match busy {
             true => tokio::time::sleep(TICK).await,
             false => node.ticks().pause(TICK).await,
+        }
+        if planted(Mutant::KeepLocks) {
+            continue;
         }
         if node.incarnations().held().is_some() || node.store().disk_full() {
             continue;
