@@ -103,7 +103,7 @@ async fn a_watch_shows_whole_revisions_in_the_order_of_operations() {
     assert!(refused.created && refused.canceled);
     assert_eq!(refused.watch_id, -1);
     assert!(refused.cancel_reason.contains("duplicate watch ID"));
-    // Progress is told once everything is shown.
+    // The progress comes once everything is shown.
     watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
     let progress = watching.next().await;
     assert_eq!((progress.watch_id, progress.events.len()), (-1, 0));
