@@ -32,6 +32,8 @@ pub struct Backup {
     pub begun_ms: u64,
     /// Whether it can be restored.
     pub complete: bool,
+    /// The damage that keeps it from being read, if there is some.
+    pub fault: Option<String>,
     /// The backup that it goes on from.
     pub parent: Option<String>,
     /// What it has of each keyspace.
@@ -64,7 +66,20 @@ pub struct KeyspaceContents {
 pub async fn list(destination: &Destination) -> Result<Vec<Backup>, BackupError> {
     let mut backups = Vec::new();
     for name in destination.backups().await? {
-        backups.push(show(destination, &name).await?);
+        backups.push(match show(destination, &name).await {
+            Err(error @ BackupError::Damaged { .. }) => Backup {
+                name,
+                kind: Kind::Full,
+                network: Uuid::nil(),
+                begun_ms: 0,
+                complete: false,
+                fault: Some(error.to_string()),
+                parent: None,
+                keyspaces: Vec::new(),
+                stored_bytes: 0,
+            },
+            shown => shown?,
+        });
     }
     Ok(backups)
 }
@@ -77,8 +92,10 @@ pub async fn find(destination: &Destination, name: &str) -> Result<String, Backu
     let all = destination.backups().await?;
     if name == "latest" {
         for backup in all.iter().rev() {
-            if show(destination, backup).await?.complete {
-                return Ok(backup.clone());
+            match show(destination, backup).await {
+                Ok(shown) if shown.complete => return Ok(backup.clone()),
+                Ok(_) | Err(BackupError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         let why = format!("{} has no complete backup", destination.shown());
@@ -139,6 +156,7 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
         network: plan.network,
         begun_ms: plan.begun_ms,
         complete,
+        fault: None,
         parent: plan.parent,
         stored_bytes: keyspaces.iter().map(|it| it.stored_bytes).sum::<u64>() + manifest_bytes,
         keyspaces,
@@ -401,8 +419,12 @@ pub async fn prune(
         through.unwrap_or(backup.begun_ms)
     };
     let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
-    let keep =
-        |backup: &Backup| through(backup) >= before_ms || Some(&backup.name) == last.as_ref();
+    // A damaged one is left to the user, who may want to save parts of it.
+    let keep = |backup: &Backup| {
+        through(backup) >= before_ms
+            || Some(&backup.name) == last.as_ref()
+            || backup.fault.is_some()
+    };
     let mut needed: BTreeSet<String> = BTreeSet::new();
     for backup in all.iter().rev() {
         if (keep(backup) || needed.contains(&backup.name))
@@ -414,7 +436,7 @@ pub async fn prune(
     let mut pruned = Pruned::default();
     for backup in &all {
         if keep(backup) {
-            if backup.kind == Kind::Followed && !needed.contains(&backup.name) {
+            if backup.kind == Kind::Followed && backup.complete && !needed.contains(&backup.name) {
                 shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
             }
             continue;

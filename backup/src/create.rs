@@ -121,6 +121,8 @@ pub async fn create(
     let stored_bytes = totals[2] + bytes.len() as u64;
     destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
     // Bases that were given up have left chunks.
+    let numbers: BTreeMap<String, Vec<(u64, u64)>> =
+        reader::numbers(destination, &plan.backup).await?.into_iter().collect();
     for chain in &manifest.chains {
         let old = numbers.get(&chain.keyspace).into_iter().flatten();
         for (number, _) in old.filter(|(number, _)| *number < chain.first) {
@@ -166,8 +168,14 @@ pub(crate) async fn begin(
     keyspaces: Vec<String>,
     parent: Option<String>,
 ) -> Result<(Plan, super::chunk::Hash), BackupError> {
-    let begun_ms = now_ms();
-    let random = Uuid::new_v4().as_u128() as u16;
+    // A backup is later than those that are there, whatever the clock shows.
+    let mut begun_ms = now_ms();
+    if let Some(last) = destination.backups().await?.last()
+        && let Ok((plan, _)) = reader::plan(destination, last).await
+    {
+        begun_ms = begun_ms.max(plan.begun_ms.saturating_add(1));
+    }
+    let random = Uuid::new_v4().as_u128() as u8;
     let plan = Plan {
         backup: backup_name(begun_ms, random),
         kind,

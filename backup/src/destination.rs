@@ -198,7 +198,15 @@ impl Destination {
             // Folders that still hold something stay.
             let folder = directory.join(folder);
             let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            inner.for_each(|entry| _ = std::fs::remove_dir(entry.path()));
+            for entry in inner {
+                // Files that a killed writer had not finished, named after the chunk and a number.
+                for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                    if file.file_name().to_string_lossy().contains('#') {
+                        let _ = std::fs::remove_file(file.path());
+                    }
+                }
+                let _ = std::fs::remove_dir(entry.path());
+            }
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -216,10 +224,16 @@ fn reason(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     let text = innermost.to_string();
+    // A bucket answers in XML, of which the message is for people.
+    let message = text.split_once("<Message>").and_then(|(_, rest)| rest.split_once("</Message>"));
+    let text = match (text.split_once("<?xml"), message) {
+        (Some((status, _)), Some((message, _))) => format!("{status}{message}"),
+        _ => text,
+    };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns whether a name looks like that of a backup: `20261129T224500Z-1a2b`.
+/// Returns whether a name looks like that of a backup: `20261129T224500Z-1a2bc`.
 fn is_backup_name(name: &str) -> bool {
     let fits = |(at, byte): (usize, &u8)| match at {
         8 => *byte == b'T',
@@ -228,15 +242,16 @@ fn is_backup_name(name: &str) -> bool {
         17.. => byte.is_ascii_hexdigit(),
         _ => byte.is_ascii_digit(),
     };
-    name.len() == 21 && name.as_bytes().iter().enumerate().all(fits)
+    name.len() == 22 && name.as_bytes().iter().enumerate().all(fits)
 }
 
-/// Returns the name of a backup that begins now.
-pub(crate) fn backup_name(now_ms: u64, random: u16) -> String {
+/// Returns the name of a backup that begins now. Names are in the order of their milliseconds.
+pub(crate) fn backup_name(now_ms: u64, random: u8) -> String {
     let (year, month, day) = date(now_ms / 86_400_000);
     let of_day = now_ms / 1000 % 86_400;
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{random:04x}")
+    let ms = now_ms % 1000;
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{ms:03x}{random:02x}")
 }
 
 /// Returns the date of a day since 1970, by the algorithm of Howard Hinnant.
@@ -257,11 +272,11 @@ mod tests {
 
     #[test]
     fn names_are_in_the_order_of_time() {
-        let name = backup_name(1_772_368_496_000, 0x1a2b);
-        assert_eq!(name, "20260301T123456Z-1a2b");
+        let name = backup_name(1_772_368_496_123, 0x2b);
+        assert_eq!(name, "20260301T123456Z-07b2b");
         assert!(is_backup_name(&name));
-        assert!(backup_name(1_772_368_497_000, 0) > name);
-        for other in ["lost+found", "20260301T123456Z_1a2b", "", "data"] {
+        assert!(backup_name(1_772_368_496_124, 0) > name);
+        for other in ["lost+found", "20260301T123456Z_1a2bc", "", "data"] {
             assert!(!is_backup_name(other), "{other}");
         }
     }

@@ -1,6 +1,6 @@
 //! Errors, one sentence each.
 
-use dkv_api::{ConnectError, Error};
+use dkv_api::Error;
 
 /// Why a backup or a restore did not succeed.
 #[non_exhaustive]
@@ -51,11 +51,8 @@ pub enum BackupError {
         /// What failed.
         what: String,
         /// Why.
-        source: Error,
+        source: Box<Error>,
     },
-    /// The network cannot be reached.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
     /// A file for what does not fit into memory cannot be used.
     #[error("cannot use a temporary file: {0}")]
     Spool(std::io::Error),
@@ -64,7 +61,12 @@ pub enum BackupError {
 impl BackupError {
     /// Names what failed in the network.
     pub(crate) fn network(what: &str) -> impl Fn(Error) -> Self + use<'_> {
-        move |source| Self::Network { what: what.to_owned(), source }
+        move |source| Self::Network { what: what.to_owned(), source: Box::new(source) }
+    }
+
+    /// Returns whether the network refuses this client, which no patience changes.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Network { source, .. } if matches!(**source, Error::Denied(_)))
     }
 
     pub(crate) fn damaged(place: &str, why: impl ToString) -> Self {

@@ -24,8 +24,9 @@ use super::writer::Writer;
 
 /// Time between two looks for new keyspaces.
 const KEYSPACES_EVERY: Duration = Duration::from_secs(5);
-/// Time after which a cut is taken although nothing changed: so far behind is what `--at` reaches.
-const IDLE_CUT: Duration = Duration::from_secs(30);
+/// Number of intervals after which a cut is taken although nothing changed: until then a restore
+/// does not know that nothing did.
+const IDLE_CUTS: u32 = 10;
 /// Time for the last cut when following is to end.
 const LAST_CUT: Duration = Duration::from_secs(10);
 /// A network that does not answer is asked again for good.
@@ -172,7 +173,7 @@ impl Following {
         let name = self.used.keyspace.name.clone();
         let mut anew = false;
         loop {
-            match self.attempt(anew).await {
+            match self.attempt(std::mem::take(&mut anew)).await {
                 Ok(()) => return Ok(()),
                 Err(Stopped::Dropped) => {
                     let note = format!("keyspace {name} was dropped; its backup stays");
@@ -188,6 +189,7 @@ impl Following {
                     )))
                     .await;
                 }
+                Err(Stopped::Failed(error)) if error.is_denied() => return Err(error),
                 Err(Stopped::Failed(error @ BackupError::Network { .. })) => {
                     let note = format!("keyspace {name}: {error}; trying again");
                     self.tell(Progress::Note(note)).await;
@@ -285,7 +287,7 @@ impl Following {
         self.cut(session).await?;
         loop {
             let due = Instant::now() + every;
-            let idle = Instant::now() + IDLE_CUT.max(every);
+            let idle = Instant::now() + every * IDLE_CUTS;
             tokio::select! {
                 () = session.change() => {}
                 () = tokio::time::sleep_until(idle) => {}
@@ -305,6 +307,10 @@ impl Following {
                 let tell = |event| _ = self.events.try_send(event);
                 let pages = session.base(from, Bytes::new(), self.used.bytes, &tell);
                 self.unless_stopped(pages).await?;
+                if *stop.borrow() {
+                    // The chunk that was being written may still come into being.
+                    return Ok(());
+                }
                 session.set_cuts(None);
             }
         }

@@ -39,6 +39,8 @@ const IN_FLIGHT: usize = 256;
 const BATCH_KEYS: usize = 8192;
 /// Bytes of them.
 const BATCH_BYTES: usize = 16 << 20;
+/// Keys that are merged at a time; each may have the largest value that there is.
+const ENTRIES_AT_ONCE: usize = 64;
 /// Time for which a network that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -139,8 +141,8 @@ pub async fn restore(
     Ok(restored)
 }
 
-/// Removes what an interrupted restore has left in a keyspace: the keyspace itself if it was created
-/// for that, otherwise its keys.
+/// Removes what an interrupted restore has left in a keyspace: the keyspace itself if it was
+/// created for that, otherwise its keys.
 ///
 /// # Errors
 /// There is no such keyspace, or no restore of it was interrupted.
@@ -235,7 +237,7 @@ async fn one(
             if let Record::Key(put) = record {
                 merge.page(put, &mut entries).map_err(damaged(&base.backup))?;
             }
-            if entries.len() >= 64 {
+            if entries.len() >= ENTRIES_AT_ONCE {
                 copy.take(&mut target, &mut entries).await?;
             }
         }
@@ -244,10 +246,10 @@ async fn one(
     }
     let mut more = true;
     while more {
-        more = merge.rest(BATCH_KEYS, &mut entries).map_err(damaged(&base.backup))?;
+        more = merge.rest(ENTRIES_AT_ONCE, &mut entries).map_err(damaged(&base.backup))?;
         copy.take(&mut target, &mut entries).await?;
-        tell_keys(&copy);
     }
+    tell_keys(&copy);
     copy.write(&mut target).await?;
     let Copy { hash, expiring, keepers, .. } = copy;
     let (expected, expected_expiring) = (hash.finish(), expiring.finish());

@@ -59,12 +59,11 @@ pub(crate) enum Stopped {
 
 impl From<BackupError> for Stopped {
     fn from(error: BackupError) -> Self {
-        match error {
-            BackupError::Network {
-                source: Error::Compacted { .. } | Error::NotYet { .. }, ..
-            } => Self::Compacted,
-            BackupError::Network { source: Error::NoKeyspace { .. }, .. } => Self::Dropped,
-            error => Self::Failed(error),
+        let BackupError::Network { source, .. } = &error else { return Self::Failed(error) };
+        match **source {
+            Error::Compacted { .. } | Error::NotYet { .. } => Self::Compacted,
+            Error::NoKeyspace { .. } => Self::Dropped,
+            _ => Self::Failed(error),
         }
     }
 }

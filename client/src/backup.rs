@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use self::progress::Bar;
-use crate::api_problems::{connect_problem, request_problem};
+use crate::api_problems::request_problem;
 use crate::cli::{BackupAction, RestoreArgs};
 
 /// Carries out a subcommand that needs no network.
@@ -220,7 +220,6 @@ fn problem(error: &BackupError) -> Problem {
         BackupError::Network { what, source } => {
             request_problem(source).prefixed(&format!("{what}: "))
         }
-        BackupError::Connect(error) => connect_problem(error),
         error => Problem::failed(error.to_string()),
     }
 }
@@ -380,6 +379,7 @@ fn object(backup: &Backup) -> Value {
         "network": backup.network.to_string(),
         "begun_at_ms": backup.begun_ms,
         "complete": backup.complete,
+        "fault": backup.fault,
         "parent": backup.parent,
         "keyspaces": keyspaces,
         "stored_bytes": backup.stored_bytes,
@@ -387,9 +387,10 @@ fn object(backup: &Backup) -> Value {
 }
 
 fn state(backup: &Backup) -> &'static str {
-    match (backup.complete, backup.kind) {
-        (true, _) => "complete",
-        (false, _) => "unfinished",
+    match (&backup.fault, backup.complete) {
+        (Some(_), _) => "damaged",
+        (None, true) => "complete",
+        (None, false) => "unfinished",
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) async fn keep_serving(
 async fn serve(listener: Listener, args: &Args, mut stopped: watch::Receiver<bool>) {
     let server = args.node.server.clone();
     let client = tokio::select! {
-        client = join(args, &server) => client,
+        client = join("etcd's interface", args, &server) => client,
         _ = stopped.wait_for(|stopped| *stopped) => return,
     };
     let founder = Client::builder().server(server);

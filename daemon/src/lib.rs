@@ -217,7 +217,7 @@ async fn serve(
 ) -> Result<(), GatewayError> {
     let server = args.node.server.clone();
     let client = tokio::select! {
-        client = join(args, &server) => client,
+        client = join("HTTP", args, &server) => client,
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     };
     let access = dkv_gateway::access(&client, &args.http, listener.address())?;
@@ -235,8 +235,8 @@ async fn serve(
     Ok(())
 }
 
-/// Joins the network as a client; retries until it succeeds.
-async fn join(args: &Args, server: &str) -> Client {
+/// Joins the network as the client of a face; retries until it succeeds.
+async fn join(face: &str, args: &Args, server: &str) -> Client {
     let mut logged = None;
     loop {
         let mut builder = Client::builder().server(server);
@@ -245,13 +245,13 @@ async fn join(args: &Args, server: &str) -> Client {
         }
         match builder.connect().await {
             Ok(client) => {
-                info!("HTTP joined as {}", client.identity());
+                info!("{face} joined as {}", client.identity());
                 return client;
             }
             Err(error) => {
                 let text = explain(&error);
                 if logged.as_ref() != Some(&text) {
-                    warn!("HTTP waits to join: {text}");
+                    warn!("{face} waits to join: {text}");
                     logged = Some(text);
                 }
                 tokio::time::sleep(RETRY_INTERVAL).await;

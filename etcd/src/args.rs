@@ -72,16 +72,4 @@ impl Args {
         let keyspace = self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT).to_owned();
         Options { keyspace, client_urls, founder: Some(founder) }
     }
-
-    /// Returns the name of the first option that configures etcd's interface, if any is given.
-    pub fn option_given(&self) -> Option<&'static str> {
-        let given = [
-            ("--etcd", self.etcd.is_some()),
-            ("--etcd-keyspace", self.etcd_keyspace.is_some()),
-            ("--etcd-url", !self.etcd_url.is_empty()),
-            ("--etcd-tls-cert", self.etcd_tls_cert.is_some()),
-            ("--etcd-without-tls", self.etcd_without_tls),
-        ];
-        given.into_iter().find_map(|(name, given)| given.then_some(name))
-    }
 }

@@ -13,9 +13,9 @@ mod maintenance;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use hyper::body::Incoming;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,7 +24,7 @@ use tower::Service;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
-use crate::http::{Body, Peer, boxed};
+use crate::http::{Body, BodyError, Peer, boxed};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::method::Method;
 use crate::proto::DESCRIPTORS;
@@ -54,10 +54,11 @@ pub(crate) struct Services {
 
 impl Services {
     /// Answers a request.
-    pub(crate) async fn call(
-        &mut self,
-        request: hyper::Request<Incoming>,
-    ) -> hyper::Response<Body> {
+    pub(crate) async fn call<B>(&mut self, request: hyper::Request<B>) -> hyper::Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let Ok(answer) = self.routes.call(request).await;
         answer.map(boxed)
     }

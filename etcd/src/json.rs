@@ -42,7 +42,7 @@ where
     B::Error: Into<BodyError>,
 {
     if request.method() != hyper::Method::POST {
-        return plain(StatusCode::NOT_IMPLEMENTED, "Method Not Allowed");
+        return failure(&EtcdError::new(Code::Unimplemented, "Method Not Allowed"));
     }
     let context = context(request.headers());
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();

@@ -35,9 +35,11 @@ pub(crate) const KEEP_ALIVES_AT_ONCE: usize = 64;
 
 /// Open connections; further ones wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
-/// Requests in progress on one connection, streams included; further ones wait their turn. etcd's
+/// Requests in progress on one connection, streams included; further ones are refused. etcd's
 /// clients do without a limit of streams, so the protocol announces none.
-pub(crate) const CONNECTION_REQUESTS_MAX: usize = 4096;
+pub(crate) const CONNECTION_REQUESTS_MAX: usize = 65_536;
+/// Bytes of requests in progress, of all connections; further ones are refused.
+pub(crate) const REQUESTS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
 /// default of 20 is fewer than a client that cancels a few watches at once needs.
 pub(crate) const PENDING_RESETS_MAX: usize = 4096;
@@ -60,6 +62,6 @@ pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Time in which a pinged HTTP/2 peer must answer.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time that requests in progress have to finish when the face stops.
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);

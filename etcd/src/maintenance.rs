@@ -53,7 +53,8 @@ impl Etcd {
         status.raft_index = replica.last_index;
         status.raft_applied_index = replica.applied_index;
         status.raft_term = header.raft_term;
-        status.db_size = i64::try_from(replica.bytes).unwrap_or(i64::MAX);
+        // etcd's is never empty, and dashboards divide by it.
+        status.db_size = i64::try_from(replica.bytes.max(1)).unwrap_or(i64::MAX);
         status.db_size_in_use = status.db_size;
         status.db_size_quota = leader.quota_bytes.map_or(0, |quota| quota as i64);
         if leader.is_over_quota() {

@@ -18,11 +18,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use self::running::Running;
+use self::running::{RequestBody, Running};
 pub use self::tls::TlsError;
 use crate::args::Args;
 use crate::error::EtcdError;
@@ -32,8 +32,8 @@ use crate::http::{Body, Peer, boxed};
 use crate::json;
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT,
-    HEAD_BYTES_MAX, HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, SEND_BUFFER_BYTES,
-    STOP_TIMEOUT, STREAM_WINDOW_BYTES,
+    HEAD_BYTES_MAX, HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, REQUESTS_BYTES_MAX,
+    SEND_BUFFER_BYTES, STOP_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use crate::monitoring;
 
@@ -118,7 +118,9 @@ impl Listener {
     /// Serves until `stop` completes, then lets the requests in progress finish.
     pub async fn serve(self, etcd: Etcd, stop: impl Future<Output = ()>) {
         let services = grpc::services(&etcd);
-        let serving = Arc::new(Serving { builder: builder(), etcd, services, tls: self.tls });
+        let bytes = Arc::new(Semaphore::new(REQUESTS_BYTES_MAX));
+        let serving = Serving { builder: builder(), etcd, services, bytes, tls: self.tls };
+        let serving = Arc::new(serving);
         let (stopping, _) = watch::channel(());
         let slots = Arc::new(Slots::new(CONNECTIONS_MAX, CONNECTIONS_MAX - CONNECTIONS_MAX / 4));
         let mut stop = std::pin::pin!(stop);
@@ -184,6 +186,8 @@ struct Serving {
     builder: Builder<TokioExecutor>,
     etcd: Etcd,
     services: Services,
+    /// Bytes that requests in progress may have.
+    bytes: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -213,7 +217,7 @@ impl Serving {
         slot: BusyFlag,
         mut stop: watch::Receiver<()>,
     ) {
-        let running = Running::new(CONNECTION_REQUESTS_MAX, slot);
+        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, Arc::clone(&self.bytes));
         let service = service_fn(|mut request: Request<Incoming>| {
             let begun = running.begin();
             let (etcd, services) = (self.etcd.clone(), self.services.clone());
@@ -222,6 +226,7 @@ impl Serving {
                 let Some(begun) = begun else {
                     return Ok::<_, Infallible>(too_many(&request));
                 };
+                let request = request.map(|body| begun.request_body(body));
                 let answer = answer(etcd, services, request).await;
                 Ok(answer.map(|body| boxed(begun.body(body))))
             }
@@ -244,9 +249,17 @@ impl Serving {
 }
 
 /// Answers a request of whichever kind.
-async fn answer(etcd: Etcd, mut services: Services, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    etcd: Etcd,
+    mut services: Services,
+    request: Request<RequestBody<Incoming>>,
+) -> Response<Body> {
     if is_grpc(&request) {
         return services.call(request).await;
+    }
+    // Only browsers send it. A page of any origin could otherwise write to a face on loopback.
+    if request.headers().contains_key(header::ORIGIN) {
+        return json::answer::plain(StatusCode::FORBIDDEN, "pages of browsers may not ask\n");
     }
     let path = request.uri().path();
     if let Some(method) = json::method_at(path) {
@@ -254,6 +267,10 @@ async fn answer(etcd: Etcd, mut services: Services, request: Request<Incoming>) 
     }
     match monitoring::at_path(&etcd, path).await {
         Some(answer) => answer,
+        // As each of etcd's two servers says it.
+        None if path.starts_with("/v3/") => {
+            json::answer::plain(StatusCode::NOT_FOUND, "Not Found\n")
+        }
         None => json::answer::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

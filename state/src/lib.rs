@@ -73,7 +73,9 @@ pub use engine::{
 };
 pub use group::{Applied, CorruptEntry, GroupState};
 pub use range::{Counted, FoundRange};
-pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, VersionValue};
+pub use reads_at::{
+    Changed, ChangedKeys, FoundChange, FoundVersion, ListingAt, NotKept, Sought, VersionValue,
+};
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;

@@ -140,7 +140,7 @@ impl ShardState {
     }
 
     fn exists_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
-        let found = self.find_at(key, Cut::at(at))?;
+        let found = self.version_at(key, Cut::at(at))?;
         (found.value != VersionValue::Deleted).then_some(found)
     }
 }

@@ -78,13 +78,13 @@ impl Seen<'_> {
     /// Returns a key as the operation at a place sees it.
     fn get(&self, key: &[u8], place: usize) -> Option<FoundVersion> {
         let exists = |found: &FoundVersion| found.value != VersionValue::Deleted;
-        let found = self.shard.find_at(key, Cut::at(self.revision));
+        let found = self.shard.version_at(key, Cut::at(self.revision));
         let is_own = |found: &FoundVersion| {
             found.origin.revision == self.revision && self.revision != self.before
         };
         let found = match found {
             Some(found) if is_own(&found) && usize::from(found.origin.position) >= place => {
-                self.shard.find_at(key, Cut::at(self.before))
+                self.shard.version_at(key, Cut::at(self.before))
             }
             found => found,
         };
@@ -104,7 +104,7 @@ impl Seen<'_> {
         for key in self.shard.known_keys(keys) {
             let version = match options.at {
                 None => self.get(&key, place),
-                Some(at) => self.shard.find_at(&key, Cut::at(at)),
+                Some(at) => self.shard.version_at(&key, Cut::at(at)),
             };
             let version = version.filter(|found| found.value != VersionValue::Deleted);
             let Some(version) = version else { continue };

@@ -8,7 +8,7 @@ use crate::record::{Attachment, Place, Put, Records};
 
 pub(crate) fn header(number: u64, before: Hash, content: Content) -> Header {
     Header {
-        backup: "20260301T123456Z-1a2b".into(),
+        backup: "20260301T123456Z-07b2b".into(),
         network: Uuid::from_u128(7),
         keyspace: "orders".into(),
         number,

@@ -8,7 +8,7 @@ use dkv_api::{Attach, Client, Error, LeaseId, LeaseKeeper, WriteOptions};
 use dkv_wire::limits::{KEY_TTL_MIN, LEASE_TTL_MIN, TTL_MAX};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::target::Target;
+use super::target::{Target, put};
 use super::{BATCH_BYTES, BATCH_KEYS, IN_FLIGHT, PATIENCE};
 use crate::chunk::KeysHash;
 use crate::error::BackupError;
@@ -16,22 +16,6 @@ use crate::merge::Entry;
 use crate::pages::wait;
 use crate::record::Attachment;
 use crate::throttle::Throttle;
-
-/// Writes a key, as often as it takes: what is written twice is the same.
-pub(super) async fn put(
-    client: &Client,
-    key: &[u8],
-    value: &Bytes,
-    options: WriteOptions,
-) -> Result<(), BackupError> {
-    let mut trouble = None;
-    loop {
-        match client.write_with(key, value.clone(), options).await {
-            Ok(_) => return Ok(()),
-            Err(error) => wait(&mut trouble, PATIENCE, error, "cannot write a key").await?,
-        }
-    }
-}
 
 /// Grants the leases and keeps them alive until the restore is over.
 pub(super) async fn grant(

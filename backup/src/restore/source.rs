@@ -106,8 +106,8 @@ pub(super) async fn source(
     let through = chain.through_ms().unwrap_or_default();
     if at_ms != u64::MAX && at_ms > through && moment_ms(run.cut) < at_ms {
         let why = format!(
-            "backup {backup} has keyspace {keyspace} only until {through} ms since \
-             1970; leave --at out for the last moment"
+            "keyspace {keyspace} in backup {backup} ends before that moment; backup show says when, \
+             and without --at the last one is restored"
         );
         return Err(BackupError::NotFound(why));
     }

@@ -1,12 +1,14 @@
 //! The keyspace that is restored, and its mark.
 
+use bytes::Bytes;
 use dkv_api::{Client, Condition, Error, KeyspaceSettings, ScanOptions, WriteOptions};
 use dkv_wire::codec;
 
-use super::copy::put;
+use super::PATIENCE;
 use super::source::Source;
 use crate::error::BackupError;
 use crate::marker::{self, Marker};
+use crate::pages::wait;
 
 /// A keyspace that is restored.
 pub(super) struct Target {
@@ -104,6 +106,22 @@ impl Target {
         match self.client.delete(marker::KEY).await {
             Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(BackupError::network("cannot take the mark away")(error)),
+        }
+    }
+}
+
+/// Writes a key, as often as it takes: what is written twice is the same.
+pub(super) async fn put(
+    client: &Client,
+    key: &[u8],
+    value: &Bytes,
+    options: WriteOptions,
+) -> Result<(), BackupError> {
+    let mut trouble = None;
+    loop {
+        match client.write_with(key, value.clone(), options).await {
+            Ok(_) => return Ok(()),
+            Err(error) => wait(&mut trouble, PATIENCE, error, "cannot write a key").await?,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod exchange;
 mod follow;
 mod interrupted;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,20 +1,31 @@
 //! The requests in progress on a connection: their number is bounded, and tells whether it is busy.
+//! Their bytes are bounded over all connections.
+
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use dkv_base::slots::BusyFlag;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::EtcdError;
+use crate::http::BodyError;
+use crate::limits::MESSAGE_BYTES_MAX;
 
 /// The requests in progress on one connection.
 pub(super) struct Running {
-    inner: Arc<Inner>,
+    number: Arc<Number>,
+    bytes: Arc<Semaphore>,
 }
 
-struct Inner {
-    number: AtomicUsize,
+struct Number {
+    now: AtomicUsize,
     max: usize,
     /// Marked busy from the first request in progress to the last: a busy connection keeps its
     /// slot.
@@ -22,26 +33,59 @@ struct Inner {
 }
 
 impl Running {
-    /// Begins to count, up to `max` at a time.
-    pub(super) fn new(max: usize, slot: BusyFlag) -> Self {
-        Self { inner: Arc::new(Inner { number: AtomicUsize::new(0), max, slot }) }
+    /// Begins to count, up to `max` at a time. `bytes` are those that all connections may have.
+    pub(super) fn new(max: usize, slot: BusyFlag, bytes: Arc<Semaphore>) -> Self {
+        Self { number: Arc::new(Number { now: AtomicUsize::new(0), max, slot }), bytes }
     }
 
     /// Counts a request until the returned value is dropped; `None` if there are too many.
     pub(super) fn begin(&self) -> Option<RunningRequest> {
-        let before = self.inner.number.fetch_add(1, Ordering::Relaxed);
-        let request = RunningRequest(Arc::clone(&self.inner));
+        let before = self.number.now.fetch_add(1, Ordering::Relaxed);
+        let number = Arc::clone(&self.number);
+        let held = Held { taken: Mutex::new(None), bytes: Arc::clone(&self.bytes) };
+        let request = RunningRequest { number, held: Arc::new(held) };
         if before == 0 {
-            self.inner.slot.set_busy(true);
+            self.number.slot.set_busy(true);
         }
-        (before < self.inner.max).then_some(request)
+        (before < self.number.max).then_some(request)
+    }
+}
+
+/// The bytes that a request holds.
+struct Held {
+    taken: Mutex<Option<OwnedSemaphorePermit>>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Held {
+    /// Takes bytes for a part of the body. A stream pays for one message: the others are handled as
+    /// they come.
+    fn take(&self, bytes: usize) -> Result<(), EtcdError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.min(MESSAGE_BYTES_MAX.saturating_sub(before));
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(more as u32);
+        let permit = permit.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
+        match &mut *taken {
+            Some(taken) => taken.merge(permit),
+            none => *none = Some(permit),
+        }
+        Ok(())
     }
 }
 
 /// A request in progress.
-pub(super) struct RunningRequest(Arc<Inner>);
+pub(super) struct RunningRequest {
+    number: Arc<Number>,
+    held: Arc<Held>,
+}
 
 impl RunningRequest {
+    /// Wraps the body of the request, whose bytes count.
+    pub(super) fn request_body<B>(&self, body: B) -> RequestBody<B> {
+        RequestBody { body, held: Arc::clone(&self.held) }
+    }
+
     /// Wraps the body of its answer, until whose end it is in progress.
     pub(super) fn body<B>(self, body: B) -> RunningBody<B> {
         RunningBody { body, _request: self }
@@ -50,9 +94,48 @@ impl RunningRequest {
 
 impl Drop for RunningRequest {
     fn drop(&mut self) {
-        if self.0.number.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.slot.set_busy(false);
+        if self.number.now.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.number.slot.set_busy(false);
         }
+    }
+}
+
+/// The body of a request in progress.
+pub(super) struct RequestBody<B> {
+    body: B,
+    held: Arc<Held>,
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
+        let frame = frame.map_err(Into::into)?;
+        if let Some(data) = frame.data_ref()
+            && let Err(error) = self.held.take(data.len())
+        {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,5 +1,8 @@
 //! TLS: the acceptor, from PEM files, and the name in a client's certificate.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{Attaching, ShardState};
 use crate::command::CommandResult;
 use crate::lease::Lease;
-use crate::rows::Attachment;
+use crate::rows::{ATTACHMENT_BYTES_MAX, Attachment};
 use crate::session::Outcome;
 
 /// A lease as a shard has it.
@@ -114,6 +114,13 @@ impl ShardState {
                 Some((Lease { ending: false, .. }, _)) => Ok(Attachment::Lease(id)),
                 _ => Err(id),
             },
+        }
+    }
+
+    /// Attaches a key, or detaches it.
+    pub(super) fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
+        if self.attachments.attach(key, attachment, &mut self.digest) {
+            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
         }
     }
 

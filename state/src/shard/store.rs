@@ -10,7 +10,7 @@ use dkv_wire::message::Operation;
 
 use super::{Attaching, ShardState};
 use crate::history::Replaced;
-use crate::rows::{ATTACHMENT_BYTES_MAX, Attachment, Origin, Row, Tombstone};
+use crate::rows::{Origin, Row, Tombstone};
 use crate::session::Outcome;
 use crate::value_cache::Slot;
 
@@ -96,12 +96,6 @@ impl ShardState {
             }
         }
         Outcome::Written { revision: self.revision, existed }
-    }
-
-    fn attach(&mut self, key: &Arc<[u8]>, attachment: Option<Attachment>) {
-        if self.attachments.attach(key, attachment, &mut self.digest) {
-            self.changed_bytes += key.len() + ATTACHMENT_BYTES_MAX;
-        }
     }
 
     fn note_changed(&mut self, key: &Arc<[u8]>, row: Option<Row>) {

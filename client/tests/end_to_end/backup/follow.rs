@@ -15,7 +15,7 @@ use crate::harness::{Network, for_a_while, process};
 
 fn follow(network: &Network, dest: &str) -> Child {
     let address = network.address.to_string();
-    let arguments = [address.as_str(), "backup", "follow", dest, "--json"];
+    let arguments = [address.as_str(), "backup", "follow", dest, "--json", "--every", "300ms"];
     let log = |name| {
         let mut log = std::fs::OpenOptions::new();
         log.create(true).append(true).open(network.path(name)).unwrap()

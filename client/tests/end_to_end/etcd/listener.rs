@@ -33,6 +33,9 @@ async fn one_port_speaks_to_operators_too() {
             assert!(metrics.contains(line), "{line} is not in {metrics}");
         }
         assert_eq!(get("/v3/nothing").await.status, 404);
+        let page = [("origin", "http://evil.example")];
+        let put = http.send("POST", &face.url("/v3/kv/put"), &page, r#"{"key":"YQ=="}"#).await;
+        assert_eq!(put.status, 403, "pages of browsers may not write");
     }
 }
 

@@ -68,10 +68,11 @@ async fn what_the_network_does_by_itself_is_refused_by_name() {
     assert!(alarms.alarms.is_empty());
     let lower = DowngradeRequest { action: 1, version: "3.5.0".into() };
     assert_eq!(maintenance.downgrade(lower).await.unwrap_err().code(), Code::InvalidArgument);
-    let snapshot = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
-    let (mut snapshot, mut other) = (snapshot, Face::start(&network).await.maintenance());
+    let mut snapshot = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
     assert_eq!(snapshot.message().await.unwrap_err().code(), Code::Unimplemented);
 
+    let second = Face::start(&network).await;
+    let mut other = second.maintenance();
     face.put("k", "v").await;
     let hash = maintenance.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
     let same = other.hash_kv(HashKvRequest { revision: 2 }).await.unwrap().into_inner();
