@@ -14,10 +14,11 @@
 //! Credentials that exist and are unusable are an error, and nothing replaces them: otherwise the
 //! client would silently become another holder. Failed writes are logged.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dkv_base::id::{NetworkId, NodeId};
 use dkv_base::sync::lock;
@@ -111,12 +112,20 @@ impl CredentialStore {
         Ok(None)
     }
 
-    /// Returns all networks with stored credentials.
+    /// Returns the networks with stored credentials, those that were joined last first, as many as
+    /// are tried.
     pub(crate) fn networks(&self) -> Vec<NetworkId> {
         let Some(home) = self.home() else { return Vec::new() };
         let Ok(entries) = std::fs::read_dir(home.join("credentials")) else { return Vec::new() };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| name.parse().ok()).take(NETWORKS_TRIED_MAX).collect()
+        let joined = entries.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let network: NetworkId = entry.file_name().into_string().ok()?.parse().ok()?;
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            Some((modified.unwrap_or(SystemTime::UNIX_EPOCH), network))
+        });
+        let mut joined: Vec<_> = joined.collect();
+        joined.sort_by_key(|(at, network)| (Reverse(*at), network.to_string()));
+        joined.into_iter().map(|(_, network)| network).take(NETWORKS_TRIED_MAX).collect()
     }
 
     /// Stores credentials.
@@ -236,4 +245,26 @@ fn lock_directory(directory: &Path) -> std::io::Result<std::fs::File> {
         }
     }
     durable::lock_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_networks_that_were_joined_last_are_tried() {
+        let home = tempfile::tempdir().unwrap();
+        let networks: Vec<_> =
+            (0..NETWORKS_TRIED_MAX as u64 + 10).map(|_| NetworkId::random()).collect();
+        for (number, network) in networks.iter().enumerate() {
+            let directory = home.path().join("credentials").join(network.to_string());
+            std::fs::create_dir_all(&directory).unwrap();
+            let joined = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + number as u64);
+            std::fs::File::open(&directory).unwrap().set_modified(joined).unwrap();
+        }
+        std::fs::create_dir(home.path().join("credentials").join("no network")).unwrap();
+        let tried = CredentialStore::new(Some(home.path().to_owned())).networks();
+        let expected: Vec<_> = networks.into_iter().rev().take(NETWORKS_TRIED_MAX).collect();
+        assert_eq!(tried, expected);
+    }
 }

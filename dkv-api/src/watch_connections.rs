@@ -30,6 +30,8 @@ type ToNode = tokio::sync::Mutex<Vec<Weak<Shared>>>;
 
 struct Shared {
     connection: quinn::Connection,
+    /// The address as it was given. That of the connection may be in mapped form.
+    address: SocketAddr,
     streams: AtomicUsize,
 }
 
@@ -83,8 +85,7 @@ async fn place(
 ) -> Result<Place, String> {
     known.retain(|shared| shared.strong_count() > 0);
     for shared in known.iter().filter_map(Weak::upgrade) {
-        let is_usable = shared.connection.close_reason().is_none()
-            && shared.connection.remote_address() == address;
+        let is_usable = shared.connection.close_reason().is_none() && shared.address == address;
         if is_usable && shared.streams.load(Ordering::Relaxed) < STREAMS_MAX {
             shared.streams.fetch_add(1, Ordering::Relaxed);
             return Ok(Place(shared));
@@ -92,7 +93,7 @@ async fn place(
     }
     let connection = endpoint.connect_to_watch(address, Expect::Node(node)).await;
     let connection = connection.map_err(|error| error.to_string())?;
-    let shared = Arc::new(Shared { connection, streams: AtomicUsize::new(1) });
+    let shared = Arc::new(Shared { connection, address, streams: AtomicUsize::new(1) });
     known.push(Arc::downgrade(&shared));
     Ok(Place(shared))
 }

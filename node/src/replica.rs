@@ -31,7 +31,7 @@ use dkv_base::mutants::{Mutant, planted};
 use dkv_base::supervise::Failure;
 use dkv_wire::codec::encode;
 use dkv_wire::message::{Answer, Command, Cut, Expire, KeyRange, Level, Refusal};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use self::attempt_registry::AttemptRegistry;
@@ -55,6 +55,9 @@ use dkv_wal::GroupLog;
 /// Time after which a cut is tried again that waits for a transaction.
 const CUT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Most cuts that are made at once: each is an entry of its own.
+const CUTS_MAX: usize = 64;
+
 /// This node's replica of one group.
 pub(crate) struct Replica {
     id: GroupId,
@@ -74,6 +77,7 @@ pub(crate) struct Replica {
     watch_hub: WatchHub,
     quota: ShardQuota,
     attempts: AttemptRegistry,
+    cuts: Arc<Semaphore>,
     tasks: TaskSet,
 }
 
@@ -167,6 +171,7 @@ impl Replica {
             watch_hub,
             quota: ShardQuota::default(),
             attempts: AttemptRegistry::default(),
+            cuts: Arc::new(Semaphore::new(CUTS_MAX)),
             tasks,
         })
     }
@@ -305,6 +310,11 @@ impl Replica {
         batch.push(&encode(&Command::Compact { floor }));
         self.proposer.propose_batch(batch.finish()).await?;
         Ok(())
+    }
+
+    /// Returns the permit to make a cut; `None` if too many are being made.
+    pub(crate) fn may_cut(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.cuts).try_acquire_owned().ok()
     }
 
     /// Proposes to cut the shard's history at a moment, and waits until that is applied and no

@@ -71,7 +71,9 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
-pub use reads_at::{Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, VersionValue};
+pub use reads_at::{
+    Changed, ChangedKeys, FoundChange, FoundVersion, ListingAt, NotKept, Sought, VersionValue,
+};
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;

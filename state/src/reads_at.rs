@@ -19,7 +19,8 @@ use super::scan::{Attached, Listed, ListedKey, ListedValue};
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
-/// Most changes that one call looks at, because the state stays locked meanwhile.
+/// Most changes, keys and versions that one call looks at, because the state stays locked
+/// meanwhile.
 const CHANGES_LOOKED_AT_MAX: usize = 4096;
 
 /// Most changes after its moment that a cut looks back over, because the entry that makes it holds
@@ -38,6 +39,32 @@ pub enum NotKept {
         /// The latest revision.
         latest: Revision,
     },
+}
+
+/// What one step of a search for a version has led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// This is the version; `None` if the key did not exist.
+    Found(Option<FoundVersion>),
+    /// It is older than the version that this write made; the search goes on there.
+    Before(Revision),
+}
+
+/// A page of keys at a cut, on its way.
+#[derive(Debug)]
+pub struct ListingAt {
+    /// The keys so far.
+    pub listed: Listed,
+    bytes: usize,
+    from: Bound<Arc<[u8]>>,
+}
+
+impl ListingAt {
+    /// Begins the page of a span.
+    pub fn new(span: &Span) -> Self {
+        let from = span.range().0.map(Arc::<[u8]>::from);
+        Self { listed: Listed::default(), bytes: 0, from }
+    }
 }
 
 /// A version of a key.
@@ -234,10 +261,28 @@ impl ShardState {
     /// # Errors
     /// [`NotKept`].
     pub fn get_at(&self, key: &[u8], at: impl Into<Cut>) -> Result<Option<FoundVersion>, NotKept> {
-        let at = at.into();
+        let (at, mut from) = (at.into(), None);
+        loop {
+            match self.seek_at(key, at, from)? {
+                Sought::Found(found) => return Ok(found),
+                Sought::Before(revision) => from = Some(revision),
+            }
+        }
+    }
+
+    /// Looks at a bounded number of the versions of a key, from the newest on or from where an
+    /// earlier call has come to.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn seek_at(&self, key: &[u8], at: Cut, from: Option<Revision>) -> Result<Sought, NotKept> {
         self.kept(at)?;
-        let found = self.find_at(key, at);
-        Ok(found.filter(|found| found.value != VersionValue::Deleted))
+        let exists = |found: &FoundVersion| found.value != VersionValue::Deleted;
+        let mut steps = CHANGES_LOOKED_AT_MAX;
+        Ok(match self.find_at(key, at, from, &mut steps) {
+            Sought::Found(found) => Sought::Found(found.filter(exists)),
+            further => further,
+        })
     }
 
     /// Returns the newest version of a key, which may be its deletion.
@@ -248,16 +293,27 @@ impl ShardState {
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    fn find_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
+    /// Looks for a version at a cut; takes one of the `steps` for each that it looks at.
+    fn find_at(&self, key: &[u8], at: Cut, from: Option<Revision>, steps: &mut usize) -> Sought {
         let is_late = |stamp: Stamp| stamp > at.moment && !planted(Mutant::CutAfterMoment);
         let is_in = |origin: Origin| origin.revision <= at.revision && !is_late(origin.stamp);
-        let newest = self.newest(key)?;
+        let Some(newest) = self.newest(key) else { return Sought::Found(None) };
         if is_in(newest.origin) {
-            return Some(newest);
+            return Sought::Found(Some(newest));
         }
-        let mut past = self.history().before(key, newest.origin.revision);
-        let found = past.find(|past| is_in(past.origin))?;
-        Some(FoundVersion::past(&newest.key, found, self.clock_ms()))
+        let mut before = from.unwrap_or(newest.origin.revision);
+        for past in self.history().before(key, before) {
+            if is_in(past.origin) {
+                let found = FoundVersion::past(&newest.key, past, self.clock_ms());
+                return Sought::Found(Some(found));
+            }
+            if *steps == 0 {
+                return Sought::Before(before);
+            }
+            *steps -= 1;
+            before = past.origin.revision;
+        }
+        Sought::Found(None)
     }
 
     /// Returns the version that a change made.
@@ -305,22 +361,45 @@ impl ShardState {
     /// # Errors
     /// [`NotKept`].
     pub fn list_at(&self, span: &Span, at: impl Into<Cut>) -> Result<Listed, NotKept> {
-        let at = at.into();
+        let (at, mut listing) = (at.into(), ListingAt::new(span));
+        while !self.list_more_at(span, at, &mut listing)? {}
+        Ok(listing.listed)
+    }
+
+    /// Adds keys to a page; looks at a bounded number of keys and versions, and at one key at
+    /// least. Returns whether the page is complete.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn list_more_at(
+        &self,
+        span: &Span,
+        at: Cut,
+        listing: &mut ListingAt,
+    ) -> Result<bool, NotKept> {
         self.kept(at)?;
         let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
-        let (mut listed, mut bytes) = (Listed::default(), 0);
-        let mut from = span.range().0.map(Arc::<[u8]>::from);
-        while let Some(key) = self.next_key(&from).filter(|key| key.starts_with(&span.prefix)) {
-            from = Bound::Excluded(Arc::clone(&key));
-            let Some(found) = self.find_at(&key, at) else { continue };
+        let ListingAt { listed, bytes, from } = listing;
+        let mut steps = CHANGES_LOOKED_AT_MAX;
+        while let Some(key) = self.next_key(from).filter(|key| key.starts_with(&span.prefix)) {
+            if steps == 0 {
+                return Ok(false);
+            }
+            steps -= 1;
+            // A long history of one key is looked at in one go.
+            let mut versions = usize::MAX;
+            let found = self.find_at(&key, at, None, &mut versions);
+            steps = steps.saturating_sub(usize::MAX - versions);
+            *from = Bound::Excluded(Arc::clone(&key));
+            let Sought::Found(Some(found)) = found else { continue };
             let value = match &found.value {
                 VersionValue::Deleted => continue,
                 VersionValue::Here(value) => ListedValue::Here(Arc::clone(value)),
                 VersionValue::Stored { hash, .. } => ListedValue::Stored { hash: *hash },
             };
-            bytes += if span.values { found.bytes() } else { key.len() };
-            let is_full = bytes > bytes_max && !listed.keys.is_empty();
+            *bytes += if span.values { found.bytes() } else { key.len() };
+            let is_full = *bytes > bytes_max && !listed.keys.is_empty();
             if listed.keys.len() == keys_max || is_full {
                 listed.more = true;
                 break;
@@ -331,7 +410,7 @@ impl ShardState {
             let listed_key = ListedKey { key, revision, created, version, lease, expiry, value };
             listed.keys.push(listed_key);
         }
-        Ok(listed)
+        Ok(true)
     }
 
     /// Returns the keys of a range that exist or have past versions, in order.

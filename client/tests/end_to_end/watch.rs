@@ -256,3 +256,20 @@ async fn the_command_shows_changes_until_it_is_interrupted() {
         assert!(errors.len() == 1 && errors[0].contains(says), "{line:?}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_holds_a_thousand_watches() {
+    let network = Network::with(json!({ "shards": 1, "replication": 1 }), 1).await;
+    let client = network.client().await;
+    let mut watches = Vec::new();
+    for number in 0..1000 {
+        let prefix = KeyRange::Prefix(format!("w/{}", number % 10).into());
+        watches.push(client.watch(prefix, WatchOptions::default()).await.unwrap());
+    }
+    client.write("w/3", "all of its watches see this").await.unwrap();
+    for watch in watches.iter_mut().skip(3).step_by(10) {
+        Seen::default().read(watch, 1).await;
+    }
+    // They have room beside what else a holder may have.
+    assert_eq!(client.read("w/3").await.unwrap().value, "all of its watches see this");
+}

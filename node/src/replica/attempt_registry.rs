@@ -3,16 +3,18 @@
 //! A transaction that is sent again while it is driven joins its first copy. Attempts get their
 //! numbers here, and the lowest that is under way tells the other shards which of them are over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dkv_base::id::{Serial, SessionId, Term};
+use dkv_base::id::{HolderId, Serial, SessionId, Term};
 use dkv_wire::message::{Answer, Attempt, AttemptId, Refusal};
 
 use crate::net::reply::ReplyTo;
 
 /// Most transactions that are driven at once; more are refused as overload.
 const DRIVEN_MAX: usize = 4096;
+/// Most of them that one holder has.
+const HOLDER_DRIVEN_MAX: usize = DRIVEN_MAX / 2;
 /// Most requests for the same transaction that wait for its outcome.
 const COPIES_MAX: usize = 16;
 /// Time after which a refused request may come again, in milliseconds.
@@ -31,9 +33,18 @@ struct Inner {
     /// Attempts that may still have to be prepared somewhere.
     preparing: BTreeSet<Attempt>,
     /// Who waits for the outcome of a transaction.
-    driven: BTreeMap<(SessionId, Serial), Vec<ReplyTo>>,
+    driven: BTreeMap<(SessionId, Serial), Driven>,
+    /// Number of them by holder.
+    holders: HashMap<HolderId, usize>,
     /// Committed attempts of which the other shards are being told.
     finishing: BTreeSet<AttemptId>,
+}
+
+/// A transaction under way.
+struct Driven {
+    /// Who sent it first.
+    holder: HolderId,
+    waiting: Vec<ReplyTo>,
 }
 
 /// An attempt that is being prepared. It is over, or prepared everywhere, once this is dropped.
@@ -60,13 +71,15 @@ impl AttemptRegistry {
 
     /// Registers a request for a transaction. Returns whether the caller has to drive it, and call
     /// [`end`](Self::end) in any case.
-    pub(crate) fn join(&self, name: (SessionId, Serial), reply: ReplyTo) -> bool {
+    pub(crate) fn join(&self, name: (SessionId, Serial), holder: HolderId, reply: ReplyTo) -> bool {
         let mut inner = self.lock();
         let driven = inner.driven.len();
+        let own = inner.holders.get(&holder).copied().unwrap_or_default();
         match inner.driven.get_mut(&name) {
-            Some(waiting) if waiting.len() < COPIES_MAX => waiting.push(reply),
-            None if driven < DRIVEN_MAX => {
-                inner.driven.insert(name, vec![reply]);
+            Some(driven) if driven.waiting.len() < COPIES_MAX => driven.waiting.push(reply),
+            None if driven < DRIVEN_MAX && own < HOLDER_DRIVEN_MAX => {
+                inner.driven.insert(name, Driven { holder, waiting: vec![reply] });
+                *inner.holders.entry(holder).or_default() += 1;
                 return true;
             }
             _ => {
@@ -79,8 +92,8 @@ impl AttemptRegistry {
 
     /// Answers everybody who waits for a transaction.
     pub(crate) fn end(&self, name: (SessionId, Serial), answer: &Result<Answer, Refusal>) {
-        let waiting = self.lock().driven.remove(&name);
-        for reply in waiting.into_iter().flatten() {
+        let ended = self.lock().remove(name);
+        for reply in ended.into_iter().flat_map(|driven| driven.waiting) {
             reply.send(answer.clone());
         }
     }
@@ -104,6 +117,19 @@ impl AttemptRegistry {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, name: (SessionId, Serial)) -> Option<Driven> {
+        let driven = self.driven.remove(&name)?;
+        if let Some(own) = self.holders.get_mut(&driven.holder) {
+            *own -= 1;
+            if *own == 0 {
+                self.holders.remove(&driven.holder);
+            }
+        }
+        Some(driven)
     }
 }
 
@@ -151,12 +177,28 @@ mod tests {
         let name = (SessionId(uuid::Uuid::from_u128(7)), Serial(1));
         let (first, first_answer) = ReplyTo::here();
         let (second, second_answer) = ReplyTo::here();
-        assert!(registry.join(name, first));
-        assert!(!registry.join(name, second));
+        let holder = HolderId(uuid::Uuid::nil());
+        assert!(registry.join(name, holder, first));
+        assert!(!registry.join(name, holder, second));
         assert!(registry.is_driven(name));
         registry.end(name, &Ok(Answer::Done));
         assert_eq!(first_answer.await.unwrap(), Ok(Answer::Done));
         assert_eq!(second_answer.await.unwrap(), Ok(Answer::Done));
         assert!(!registry.is_driven(name));
+    }
+
+    #[test]
+    fn one_holder_leaves_room_for_others() {
+        let registry = AttemptRegistry::default();
+        let holder = |number| HolderId(uuid::Uuid::from_u128(number));
+        let join = |serial, of| {
+            let name = (SessionId(uuid::Uuid::from_u128(of)), Serial(serial));
+            registry.join(name, holder(of), ReplyTo::here().0)
+        };
+        let joined = (0..DRIVEN_MAX as u64).filter(|serial| join(*serial, 1)).count();
+        assert_eq!(joined, HOLDER_DRIVEN_MAX);
+        assert!(join(1, 2));
+        registry.end((SessionId(uuid::Uuid::from_u128(1)), Serial(1)), &Ok(Answer::Done));
+        assert!(join(DRIVEN_MAX as u64, 1) && !join(1 << 20, 1));
     }
 }

@@ -29,6 +29,9 @@ use crate::replica::backlog::Place;
 use crate::replica::strong_reads::{PendingRead, ReadQuery};
 use crate::replica::write_batches::PendingWrite;
 
+/// Time after which to try again if too many cuts are being made, in milliseconds.
+const CUT_RETRY_MS: u32 = 20;
+
 /// Proposes a command to a shard that this node leads, and with `everywhere` waits until every
 /// replica has it.
 pub(super) fn propose(
@@ -112,9 +115,13 @@ pub(super) fn cut(context: &RequestContext<'_>, shard: GroupId, moment: Stamp, r
     if node.store().disk_full() {
         return reply.refuse(disk_full());
     }
+    let Some(permit) = replica.may_cut() else {
+        return reply.refuse(Refusal::Overloaded { retry_after_ms: CUT_RETRY_MS });
+    };
     let patience = context.patience();
     let cutting = Arc::clone(&replica);
     replica.spawn(async move {
+        let _permit = permit;
         let cut = tokio::time::timeout(patience, cutting.cut(moment)).await;
         reply.send(match cut {
             Ok(Ok(Some((term, cut)))) => {

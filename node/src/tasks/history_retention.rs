@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, Revision, Stamp};
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::common::clock::wall;
@@ -35,6 +35,7 @@ const ROOM: u32 = 16;
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut is_over = false;
+    let mut clock = SteadyClock::new(wall(), Instant::now());
     loop {
         match is_over {
             true => tokio::time::sleep(TICK_WHILE_OVER).await,
@@ -44,11 +45,33 @@ pub(crate) async fn run(node: Arc<Node>) {
             is_over = false;
             continue;
         }
-        let (groups, now) = (node.groups(), wall());
+        let (groups, now) = (node.groups(), clock.read(wall(), Instant::now()));
         let led = groups.iter().filter(|group| group.id().is_shard() && group.leads());
         let limited = led.filter_map(|group| Some((group, policy(&node, group.id())?)));
         let limited = limited.map(|(group, policy)| limit(group, policy, now));
         is_over = join_all(limited).await.contains(&true);
+    }
+}
+
+/// A wall clock that a step does not move far ahead at once. Otherwise a clock that is set ahead, if
+/// only for a moment, would end all history, with the watches and snapshots that depend on it.
+#[derive(Clone, Copy, Debug)]
+struct SteadyClock {
+    shown: Duration,
+    read_at: Instant,
+}
+
+impl SteadyClock {
+    /// Creates a clock that shows a time since 1970.
+    fn new(wall: Duration, now: Instant) -> Self {
+        Self { shown: wall, read_at: now }
+    }
+
+    /// Returns the time since 1970. It follows the wall clock at twice the speed of time at most.
+    fn read(&mut self, wall: Duration, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.read_at);
+        *self = Self::new(wall.min(self.shown + 2 * passed), now);
+        self.shown
     }
 }
 
@@ -181,6 +204,18 @@ mod tests {
             }
             steps
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ahead_ends_no_history() {
+        let (start, now) = (1000 * S, Instant::now());
+        let mut clock = SteadyClock::new(start, now);
+        assert_eq!(clock.read(start + S, now + S), start + S);
+        assert_eq!(clock.read(start + 3600 * S, now + 2 * S), start + 3 * S);
+        assert_eq!(clock.read(start + 3 * S, now + 3 * S), start + 3 * S, "it is set right");
+        assert_eq!(clock.read(start - 100 * S, now + 4 * S), start - 100 * S);
+        // One that was behind is followed in time.
+        assert_eq!(clock.read(start, now + 104 * S), start);
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision, Stamp};
 use dkv_wire::codec;
-use dkv_wire::message::{Command, Condition, KeyRange, Operation, Span};
+use dkv_wire::message::{Command, Condition, Cut, KeyRange, Operation, Span};
 use proptest::prelude::*;
 
 use super::super::rows::Row;
 use super::super::{
-    Changed, Engine, EngineOptions, FoundVersion, GroupState, GroupStore, MemoryStore, NotKept,
-    ShardState, VersionValue,
+    Changed, Engine, EngineOptions, FoundVersion, GroupState, GroupStore, ListingAt, MemoryStore,
+    NotKept, ShardState, Sought, VersionValue,
 };
 use super::{batch_at, open, session, write};
 
@@ -377,4 +377,41 @@ fn what_is_to_go_is_found_by_size_and_by_age() {
     assert_eq!(shard.compactable(48 + 1, Stamp(0)), Some(Revision(2)));
     assert_eq!(shard.compactable(0, Stamp(10 << 20)), Some(Revision(9)));
     assert_eq!(shard.compactable(u64::MAX, Stamp(0)), Some(Revision(50)));
+}
+
+/// No call looks at more than a few thousand keys or versions, however long the history is.
+#[test]
+fn a_read_of_the_past_goes_step_by_step() {
+    let mut pair = Pair::new();
+    for value in 0..10_000_u32 {
+        pair.write(0, Some(value as u8));
+    }
+    let shard = pair.shard();
+    let (mut steps, mut from) = (0, None);
+    let found = loop {
+        steps += 1;
+        match shard.seek_at(KEYS[0], Revision(1).into(), from).expect("kept") {
+            Sought::Found(found) => break found,
+            Sought::Before(revision) => from = Some(revision),
+        }
+    };
+    assert_eq!((found.map(|found| found.origin.revision), steps), (Some(Revision(1)), 3));
+    assert_eq!(shard.get_at(KEYS[0], Revision(1)).unwrap().unwrap().origin.revision, Revision(1));
+
+    let mut shard = ShardState::new();
+    shard.apply(&batch_at(1, Stamp(1), &[open(session('s'))])).expect("a batch");
+    for number in 1..=10_000_u64 {
+        let key = format!("{:05}", 10_000 - number);
+        let (always, put) = (Condition::Always, Operation::Put(b"v"));
+        let command = write(session('s'), number, number, always, key.as_bytes(), put);
+        shard.apply(&batch_at(1, Stamp(1), &[command])).expect("a batch");
+    }
+    // Only the last key in order is that old.
+    let (first, mut steps) = (Cut::at(Revision(1)), 1);
+    let mut listing = ListingAt::new(&span(10));
+    while !shard.list_more_at(&span(10), first, &mut listing).expect("kept") {
+        steps += 1;
+    }
+    assert_eq!((listing.listed.keys.len(), steps), (1, 3));
+    assert_eq!(listing.listed, shard.list_at(&span(10), first).expect("kept"));
 }

@@ -353,6 +353,16 @@ async fn clients_do_not_speak_for_nodes() {
     let over = TransactOver { session, serial, settled, after, shards, body };
     let refused = asker.propose(HOME, encode(&Command::TransactOver(over))).await;
     assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    // Its shards are those of one keyspace, and exist.
+    let then = vec![put("k", "v"), put("l", "v")];
+    let both = Transaction { then, ..Transaction::default() };
+    let began = Instant::now();
+    for other in [SHARDS + 1, 999] {
+        let refused = asker.transact(asker.next(), &[1, other], &both).await;
+        assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "nothing is locked meanwhile");
+    assert_eq!(locked_keys(&node), 0);
     node.stop(PATIENCE).await;
 }
 

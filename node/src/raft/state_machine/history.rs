@@ -18,8 +18,8 @@ use dkv_wire::message::{
 
 use super::{LOOK_UPS_MAX, LookupError, StateMachineHandle};
 use dkv_state::{
-    Changed, ChangedKeys, FoundChange, FoundResult, FoundVersion, Listed, NotKept, ShardState,
-    VersionValue,
+    Changed, ChangedKeys, FoundChange, FoundResult, FoundVersion, Listed, ListingAt, NotKept,
+    ShardState, Sought, VersionValue,
 };
 
 /// Room in a frame for everything but keys and values, in bytes.
@@ -94,14 +94,27 @@ impl StateMachineHandle {
     ) -> Result<Answer, Refusal> {
         self.repeat(|| match query {
             HistoryQuery::Key { key, at } => {
-                let found =
-                    self.shard(|shard| shard.get_at(key, *at))?.map_err(not_kept(at.revision))?;
+                // The state is not locked for longer than one step takes.
+                let mut from = None;
+                let found = loop {
+                    let step = self.shard(|shard| shard.seek_at(key, *at, from))?;
+                    match step.map_err(not_kept(at.revision))? {
+                        Sought::Found(found) => break found,
+                        Sought::Before(revision) => from = Some(revision),
+                    }
+                };
                 let Some(found) = found else { return Ok(Some(absent(at.revision, receipt))) };
                 Ok(self.complete(&found)?.map(|version| present(version, receipt)))
             }
             HistoryQuery::Page { span, at } => {
-                let listed = self.shard(|shard| shard.list_at(span, *at))?;
-                let Listed { keys, more, stamp, .. } = listed.map_err(not_kept(at.revision))?;
+                let mut listing = ListingAt::new(span);
+                loop {
+                    let step = self.shard(|shard| shard.list_more_at(span, *at, &mut listing))?;
+                    if step.map_err(not_kept(at.revision))? {
+                        break;
+                    }
+                }
+                let Listed { keys, more, stamp, .. } = listing.listed;
                 let store = &self.shared.store;
                 let stored = |listed: &_| {
                     let dkv_state::ListedKey { key, revision, .. } = listed;
@@ -140,8 +153,9 @@ impl StateMachineHandle {
         receipt: Receipt,
     ) -> Option<Result<Answer, Refusal>> {
         let HistoryQuery::Key { key, at } = query else { return None };
-        let found = match self.shard(|shard| shard.get_at(key, *at)) {
-            Ok(Ok(found)) => found,
+        let found = match self.shard(|shard| shard.seek_at(key, *at, None)) {
+            Ok(Ok(Sought::Found(found))) => found,
+            Ok(Ok(Sought::Before(_))) => return None,
             Ok(Err(why)) => return Some(Err(not_kept(at.revision)(why))),
             Err(refusal) => return Some(Err(refusal)),
         };

@@ -11,7 +11,7 @@
 //!
 //! Whatever dies here leaves nothing in doubt for long: see [`resolver`](super::resolver).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ const IMPATIENT_ATTEMPTS: u32 = 2;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Longest time for which a transaction is driven; its client may send it again.
+const DRIVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Time in which the other shards learn the outcome; after that, the resolver tells them.
 const FINISH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -78,13 +80,14 @@ pub(in crate::serve) fn drive(
     let Ok(Command::TransactOver(over)) = decode(command) else {
         return reply.refuse(Refusal::Invalid("this is no transaction".into()));
     };
-    let parts = match DividedTransaction::of(&over, replica.id()) {
+    let parts = DividedTransaction::of(&over, replica.id());
+    let parts = match check_keyspace(context.node, replica.id(), &over.shards).and(parts) {
         Ok(parts) => parts,
         Err(refusal) => return reply.refuse(refusal),
     };
     let TransactOver { session, serial, settled, after, .. } = over;
     let name = (session, serial);
-    if !replica.attempts().join(name, reply) {
+    if !replica.attempts().join(name, context.peer.holder, reply) {
         return;
     }
     let driver = Driver {
@@ -95,12 +98,28 @@ pub(in crate::serve) fn drive(
         settled,
         after,
         parts,
-        deadline: Instant::now() + context.working_time(),
+        deadline: Instant::now() + context.working_time().min(DRIVE_PATIENCE),
     };
     replica.spawn(async move {
         let answer = driver.run().await;
         driver.replica.attempts().end(name, &answer);
     });
+}
+
+/// Checks that all shards of a transaction are of its home's keyspace. A shard of another one could
+/// be dropped while the rest depends on it, and nobody would ever end what it has locked.
+fn check_keyspace(node: &Node, home: GroupId, shards: &[GroupId]) -> Result<(), Refusal> {
+    let of_home = node.replicas().with_directory(|directory| {
+        let (keyspace, _) = directory.keyspace_of(home)?;
+        Some(directory.shards_of(keyspace).collect::<BTreeSet<_>>())
+    });
+    let Some(of_home) = of_home.flatten() else { return Err(node.replicas().no_such_shard(home)) };
+    match shards.iter().find(|shard| !of_home.contains(shard)) {
+        None => Ok(()),
+        Some(other) => Err(Refusal::Invalid(format!(
+            "a transaction is of one keyspace, and shards {home} and {other} are not"
+        ))),
+    }
 }
 
 impl Driver {
