@@ -164,7 +164,8 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     let ran = network.dkv(&["backup", "create", elsewhere, "--since", "latest"]).await;
     let said = dkv_test_support::output(&ran.stderr).to_owned();
     assert!(ran.status.success() && said.contains("no longer has the history"), "{said}");
-    run(&network, &["restore", elsewhere, "--as", "copy-2"], 0).await;
+    let line = ["restore", elsewhere, "--keyspace", "default", "--as", "copy-2"];
+    run(&network, &line, 0).await;
     let copied = run(&network, &["get", "color", "--keyspace", "copy-2"], 0).await;
     assert_eq!(copied.trim_end(), "50");
 }
