@@ -407,7 +407,7 @@ impl ShardState {
                 return Ok(false);
             }
             steps -= 1;
-            // A long history of one key is looked at in one go.
+            // One step goes through the whole history of a key, however long.
             let mut versions = usize::MAX;
             let found = self.find_at(&key, at, None, &mut versions);
             steps = steps.saturating_sub(usize::MAX - versions);
@@ -490,7 +490,7 @@ impl ShardState {
     }
 
     /// Returns the changes of a range of keys at some revisions after another one, in order, as
-    /// [`changes`](Self::changes) does. No other change up to the last of them may be of these keys.
+    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys.
     ///
     /// # Errors
     /// As above.

@@ -29,7 +29,7 @@ use crate::raft::StateMachineHandle;
 
 /// Changes that the hub takes from the state at once.
 const CHANGES_TOGETHER: usize = 1024;
-/// Most revisions that a watcher is told of. One that is behind by more looks for itself.
+/// Most revisions that the hub notes for a watcher. One that is behind by more looks for itself.
 const REVISIONS_MAX: usize = 64;
 
 /// The watchers of a shard.
@@ -367,7 +367,7 @@ impl Watcher {
             let before = Revision(revisions.first().map_or(0, |first| first.0.saturating_sub(1)));
             return Some(News::Changed { after: before.max(after) });
         }
-        // What is not after `after` was read already.
+        // It has read those before.
         revisions.retain(|revision| *revision > after);
         if !revisions.is_empty() {
             return Some(News::ChangedAt(revisions));
