@@ -66,7 +66,7 @@ pub enum Mutant {
     RepeatOverShards,
     /// A strong read does not wait for a transaction that may have written its key.
     ReadThroughLocks,
-    /// Nobody ends what the driver of a transaction has left behind.
+    /// No node ends what the driver of a transaction has left behind.
     KeepLocks,
     /// A shard shows in a snapshot what it wrote after the moment of the snapshot.
     CutAfterMoment,

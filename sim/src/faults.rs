@@ -294,7 +294,7 @@ impl Faults {
             Fault::HalfChange => self.half_change(victim, cluster, observations),
             Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
-            Fault::Driver => self.await_transaction(until),
+            Fault::Driver => self.strike_drivers(cluster, workload),
         }
     }
 

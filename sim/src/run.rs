@@ -122,7 +122,12 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     watch_for_panics();
     log::look();
     log::panic_nowhere();
-    let (mut settings, load, nodes) = network(&mut random);
+    let (mut settings, mut load, nodes) = network(&mut random);
+    if options.course == Some(Course::Drivers) {
+        // A transaction needs two shards to have a driver.
+        settings.shards = settings.shards.max(2);
+        load.shards = settings.shards;
+    }
     if seed.is_multiple_of(FAR_APART_EVERY) {
         settings.delays = far_apart(&mut random);
     }

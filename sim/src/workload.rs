@@ -6,6 +6,7 @@
 
 mod caller;
 mod eventual;
+mod kept_snapshot;
 pub mod keyspaces;
 mod list_group;
 mod lists;
@@ -55,6 +56,8 @@ pub enum Focus {
     Write(u64),
     /// They write eventually.
     Deposit,
+    /// They execute transactions.
+    Transact,
 }
 
 /// How heavy the load is.

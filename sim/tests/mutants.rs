@@ -41,11 +41,11 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::EndLate => (None, 1),
         Mutant::KeepAliveUnconfirmed => (None, 1),
         Mutant::DropTombstones => (None, 1),
-        Mutant::DecideTwice => (None, 1),
-        Mutant::ForgetDecisions => (None, 1),
-        Mutant::RepeatOverShards => (None, 1),
+        Mutant::DecideTwice => (Some(Course::Drivers), 1),
+        Mutant::ForgetDecisions => (Some(Course::Drivers), 1),
+        Mutant::RepeatOverShards => (Some(Course::Drivers), 1),
         Mutant::ReadThroughLocks => (None, 1),
-        Mutant::KeepLocks => (None, 1),
+        Mutant::KeepLocks => (Some(Course::Drivers), 1),
         Mutant::CutAfterMoment => (None, 1),
     }
 }

@@ -6,10 +6,10 @@
 //! from there.
 //!
 //! A replica applies an entry some time after the primary stamped it, so its estimate of the clock
-//! lags by the shortest delay it has seen in this term. Each stamp is a lower bound on the time that
-//! the primary has measured; the estimate is the highest such bound, each advanced by the time since
-//! it was observed. It is therefore never ahead of the primary's clock, and never behind the last
-//! stamp of the term.
+//! lags by the shortest delay it has seen in this term. Each stamp is a lower bound on the time
+//! that the primary has measured; the estimate is the highest such bound, each advanced by the time
+//! since it was observed. It is therefore never ahead of the primary's clock, and never behind the
+//! last stamp of the term.
 //!
 //! The clocks of two primaries differ: one that has just started knows no more than what was in the
 //! log. So the first stamp of a term sets every replica's clock, back as well. Otherwise the next

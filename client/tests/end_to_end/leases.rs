@@ -9,8 +9,8 @@ use dkv_api::recipes::{
     Elections, Leadership, Lock, LockOptions, Queue, RateCounter, Registration, instances, leader,
 };
 use dkv_api::{
-    Attach, Client, Error, LeaseId, Lifetime, Transaction, TransactionOperation, Unfit,
-    WriteOptions,
+    Attach, Client, Compare, Error, LeaseId, Lifetime, Relation, Revision, ScanOptions,
+    Transaction, TransactionOperation, Unfit, WriteOptions,
 };
 use dkv_test_support::{output, within};
 use nix::sys::signal::{Signal, kill};
@@ -481,4 +481,57 @@ async fn a_command_runs_while_it_has_the_lock() {
     assert_eq!(ended.status.code(), Some(3), "{}", output(&ended.stderr));
     let free = Lock::try_acquire(&client, "lock/job", LockOptions::default()).await.unwrap();
     free.expect("the lock is free").release().await.unwrap();
+}
+
+/// A process that has a lock stands still for longer than its time, and does not know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_was_paused_is_fenced_off() {
+    let network = Network::alone(json!({ "shards": 2 }), 3).await;
+    let client = network.client().await;
+    let (server, home, held) = (network.address.to_string(), network.home(), network.path("held"));
+    let script = format!("echo $DKV_LOCK_FENCE $DKV_LOCK_LEASE > {}; sleep 60", held.display());
+    let words = [server.as_str(), "lock", "job", "--ttl", "2s", "--", "sh", "-c", &script];
+    let mut command = Command::from(command(&words, &home));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let holder = command.kill_on_drop(true).spawn().unwrap();
+    let (fence, lease) = eventually("the lock is not held", async || {
+        let text = std::fs::read_to_string(&held).unwrap_or_default();
+        let (fence, lease) = text.trim().split_once(' ').ok_or("nothing yet")?;
+        Ok((Revision(fence.parse().unwrap()), lease.to_owned()))
+    })
+    .await;
+    // What the command changes in the network, it changes under this condition.
+    let mut scan = client.scan(ScanOptions::prefix("lock/job/"));
+    let own = scan.next().await.unwrap().unwrap();
+    assert!(output(&own.key).contains(&lease) && own.revision == fence, "{own:?}");
+    let write = async |value: &str| {
+        let write = Transaction::new()
+            .when(Compare::created(&own.key, Relation::Equal, fence))
+            .then(TransactionOperation::put("resource", value.to_owned()));
+        client.transact(write).await.unwrap().succeeded
+    };
+    assert!(write("of the first").await);
+    let process = Pid::from_raw(holder.id().unwrap() as i32);
+    kill(process, Signal::SIGSTOP).unwrap();
+    let paused = Instant::now();
+    let options = LockOptions::default().ttl(10 * SECOND);
+    let next = within(SOON, "the next holder", Lock::acquire(&client, "lock/job", options)).await;
+    let next = next.unwrap();
+    assert!(paused.elapsed() > SECOND, "the lock ended early: {:?}", paused.elapsed());
+    assert!(next.fence() > fence);
+    let taken = Transaction::new()
+        .when(next.condition())
+        .then(TransactionOperation::put("resource", "of the next"));
+    assert!(client.transact(taken).await.unwrap().succeeded);
+    // The command of the first goes on all the while, and changes nothing.
+    assert!(!write("of the first again").await);
+    assert_eq!(client.read("resource").await.unwrap().value, "of the next");
+    kill(process, Signal::SIGCONT).unwrap();
+    let ended =
+        within(SOON, "the holder that was paused", holder.wait_with_output()).await.unwrap();
+    let said = output(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{said}");
+    assert!(said.contains("was lost while the command ran"), "{said}");
+    assert!(!next.is_lost());
+    next.release().await.unwrap();
 }

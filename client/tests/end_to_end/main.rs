@@ -25,6 +25,7 @@ mod prompt;
 
 mod joining;
 
+mod package_index;
 mod placement;
 
 mod intruders;
@@ -52,7 +53,9 @@ mod leases;
 
 mod restarts;
 
+mod bad_input;
 mod bank;
+mod drivers;
 mod catching_up;
 
 mod hostile;

@@ -1,17 +1,23 @@
 //! Watches while nodes fail: every change comes once and in order.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use dkv_api::{
-    Bytes, Client, Error, GroupId, KeyRange, Revision, ScanOptions, Watch, WatchEvent,
+    Bytes, Client, Error, GroupId, KeyRange, Revision, Role, ScanOptions, Watch, WatchEvent,
     WatchOptions, WatchToken,
 };
 use dkv_test_support::{Process, eventually, output, within};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Opening, WatchFrame, WatchRequest};
+use dkv_wire::tls::Expect;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::Network;
+use crate::harness::direct::Direct;
 use crate::harness::process::spawn;
 
 /// Time in which a watch must show what was written, even if its node has just died.
@@ -114,6 +120,117 @@ async fn a_watch_survives_the_death_of_its_nodes() {
     seen_third.read(&mut third, 1).await;
     assert_eq!(seen_third.values.keys().collect::<Vec<_>>(), ["w/very last"]);
     network.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_across_ten_failovers() {
+    let mut network = Network::with(json!({ "shards": 1 }), 3).await;
+    let client = network.client().await;
+    let prefix = KeyRange::Prefix("w/".into());
+    let mut watch = client.watch(prefix, WatchOptions::default()).await.unwrap();
+    let (mut seen, mut changes, mut terms) = (Seen::default(), 0, BTreeSet::new());
+    for round in 0..10 {
+        changes += write(&client, round * 40..round * 40 + 30).await;
+        let view = client.refresh().await.unwrap();
+        let primary = network.index_of(view.shards[0].primary.unwrap());
+        network.kill_node(primary);
+        changes += write(&client, round * 40 + 30..round * 40 + 40).await;
+        terms.insert(client.write("term", "").await.unwrap().receipt.term);
+        // Half of the time it has shown everything before the next failover.
+        if round % 2 == 0 {
+            seen.read(&mut watch, changes).await;
+        }
+        network.start_node(primary).await;
+        network.settled().await;
+    }
+    seen.read(&mut watch, changes).await;
+    seen.check(&client, "w/").await;
+    assert!(terms.len() >= 10, "{terms:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_watchers_of_one_key_see_each_change() {
+    const CLIENTS: usize = 10;
+    const EACH: usize = 100;
+    const CHANGES: usize = 30;
+    let network = Network::with(json!({ "shards": 1 }), 3).await;
+    let mut watching = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let client = network.client().await;
+        for _ in 0..EACH {
+            let options = WatchOptions::default();
+            let mut watch = client.watch(KeyRange::Key("w/hot".into()), options).await.unwrap();
+            watching.spawn(async move {
+                let mut seen = Seen::default();
+                seen.read(&mut watch, CHANGES).await;
+                seen.values.into_values().next()
+            });
+        }
+    }
+    let client = network.client().await;
+    let began = Instant::now();
+    let mut last = None;
+    for number in 0..CHANGES {
+        let value = Bytes::from(number.to_string());
+        let revision = client.write("w/hot", value.clone()).await.unwrap().receipt.revision;
+        last = Some((revision, value));
+    }
+    // The watchers cost the writer next to nothing: nobody waits for them.
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let mut watchers = 0;
+    while let Some(seen) = watching.join_next().await {
+        assert_eq!(seen.unwrap(), last);
+        watchers += 1;
+    }
+    assert_eq!(watchers, CLIENTS * EACH);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_that_do_not_read_hold_no_memory() {
+    const WATCHERS: usize = 48;
+    const MIB: u64 = 1024 * 1024;
+    let mut network = Network::alone(json!({ "shards": 1 }), 3).await;
+    let client = network.client().await;
+    let value = vec![b'v'; MIB as usize];
+    // The history is as long as it will be.
+    let write = async |count: usize| {
+        for number in 0..count {
+            client.write(format!("w/{}", number % 4), value.clone()).await.unwrap();
+        }
+    };
+    write(80).await;
+    let before: Vec<u64> = network.nodes.iter_mut().map(|it| it.running().memory_bytes()).collect();
+    let direct = Direct::join(&network, Role::Client).await;
+    let mut streams = Vec::new();
+    for number in 0..WATCHERS {
+        let node = network.nodes[number % 3].address();
+        let connecting = direct.endpoint.connect_to_watch(node, Expect::AnyNode);
+        let connection = connecting.await.unwrap();
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let mut writer = FrameWriter::new(send);
+        let (keys, shard) = (KeyRange::Prefix("w/".into()), GroupId(1));
+        writer.push(&Opening::Watch);
+        let after = None;
+        writer.send(&WatchRequest { shard, keys, after, previous: true }).await.unwrap();
+        streams.push((writer, receive, connection));
+    }
+    write(80).await;
+    for (index, before) in before.into_iter().enumerate() {
+        let grown = network.nodes[index].running().memory_bytes().saturating_sub(before);
+        // All of them together have 1,280 MiB or more to read at each node.
+        assert!(grown < 400 * MIB, "node {index} has grown by {} MiB", grown / MIB);
+    }
+    // They are there: one that reads finds what it is owed.
+    let (_, receive, _connection) = streams.pop().unwrap();
+    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+    let mut changes = 0;
+    while changes < 80 {
+        let frame = within(SOON, "the next frame", reader.next()).await.unwrap().unwrap();
+        match decode(&frame).unwrap() {
+            WatchFrame::Changes { changes: more, .. } => changes += more.len(),
+            WatchFrame::Ended(refusal) => panic!("{refusal}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use dkv_base::id::GroupId;
 
-use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, links, place, refill};
+use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, drivers, links, place, refill};
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log::{self, Step};
@@ -73,17 +73,20 @@ pub enum Course {
     DeadTask,
     /// All power fails while many writes wait for their sync; see [`Fault::Outage`].
     Outage,
+    /// Nodes are lost in the middle of transactions; see [`Fault::Driver`].
+    Drivers,
 }
 
 impl Course {
     /// All courses with their weights.
-    const ALL: [(Self, u64); 6] = [
+    const ALL: [(Self, u64); 7] = [
         (Self::LateAnswers, 3),
         (Self::HalfChange, 5),
         (Self::Emptied, 5),
         (Self::Refilled, 5),
         (Self::DeadTask, 2),
         (Self::Outage, 3),
+        (Self::Drivers, 5),
     ];
     /// Weight of no course.
     const NONE: u64 = 1;
@@ -109,6 +112,7 @@ impl Course {
             Self::Refilled => Fault::Refill,
             Self::DeadTask => Fault::Panic,
             Self::Outage => Fault::Outage,
+            Self::Drivers => Fault::Driver,
         }
     }
 
@@ -118,6 +122,7 @@ impl Course {
             Self::LateAnswers => LATE.1 + 2000,
             Self::HalfChange | Self::DeadTask | Self::Outage => 5000,
             Self::Emptied => CUT_OFF.1,
+            Self::Drivers => drivers::WITHIN,
             Self::Refilled => refill::WITHIN,
         }
     }

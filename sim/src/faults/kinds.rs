@@ -75,8 +75,9 @@ pub enum Fault {
     Refill,
     /// A task that a node cannot do without panics.
     Panic,
-    /// A node dies, is cut off or stands still in the middle of a transaction over several shards:
-    /// the one that drives it, or the primary of another shard.
+    /// All clients execute transactions, and again and again a node dies, is cut off or stands
+    /// still in the middle of one over several shards: the one that drives it, or the primary of
+    /// another shard.
     Driver,
 }
 
@@ -115,7 +116,7 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::HalfChange, 4),
     (Fault::Refill, 1),
     (Fault::Panic, 3),
-    (Fault::Driver, 8),
+    (Fault::Driver, 4),
 ];
 
 impl Fault {

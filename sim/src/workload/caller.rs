@@ -5,7 +5,7 @@ use std::time::Duration;
 use dkv_api::{Client, Condition, Level, ReadOptions};
 use dkv_check::Outcome;
 
-use super::snapshots::KeptSnapshot;
+use super::kept_snapshot::KeptSnapshot;
 use super::{Focus, Phase, Workload};
 use crate::random::Random;
 
@@ -91,11 +91,12 @@ impl Caller {
         let (low, high) = match focus {
             // A client that is cut off may have to find the node that it still reaches.
             Focus::Deposit => PATIENCE_MS,
-            Focus::Read(_) | Focus::Write(_) => FOCUS_PATIENCE_MS,
+            Focus::Read(_) | Focus::Write(_) | Focus::Transact => FOCUS_PATIENCE_MS,
         };
         let patience = Duration::from_millis(self.random.between(low, high));
         match focus {
             Focus::Read(key) => drop(self.get(key, Level::Strong.into(), patience).await),
+            Focus::Transact => self.transact(patience).await,
             Focus::Write(key) => drop(self.put(key, Condition::Always, patience).await),
             Focus::Deposit if self.own < OWN_KEYS_MAX => {
                 let key = self.own_key(self.own);

@@ -199,9 +199,9 @@ impl User {
                     quota_bytes: Some(self.random.per_mille(500).then_some(1 << 30)),
                     ..KeyspaceChange::default()
                 };
-                match timeout(CHANGE_PATIENCE, self.client.set_keyspace(name, change)).await {
-                    Ok(Err(error)) => self.refused(name, &error),
-                    Ok(Ok(())) | Err(_) => {}
+                let set = self.client.set_keyspace(name, change);
+                if let Ok(Err(error)) = timeout(CHANGE_PATIENCE, set).await {
+                    self.refused(name, &error);
                 }
             }
         }

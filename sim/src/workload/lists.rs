@@ -1,8 +1,10 @@
 //! Transactions over lists of elements, each recorded for the checker of transactions.
 //!
-//! Every value is a list: elements, each followed by a comma. The keys of one group are in one shard,
-//! those of the other in as many as there are. Some callers do not wait for the end of what they
-//! have begun: its outcome is unknown. The first key of a group is only appended to together with an increment of the group's counter,
+//! Every value is a list: elements, each followed by a comma. The keys of one group are in one
+//! shard, those of the other in as many as there are. Some callers do not wait for the end of what
+//! they have begun: its outcome is unknown.
+//!
+//! The first key of a group is only appended to together with an increment of the group's counter,
 //! so a read of both at one moment must show the length of the one in the other.
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ impl Caller {
         let get = TransactionOperation::get;
         let append = |key: &String| TransactionOperation::append(key, format!("{element},"));
         match self.random.below(12) {
-            // Of both groups, or twice of one.
+            // Both groups take part, or one does twice.
             10 => {
                 let operations = vec![append(one), get(&another.lists[2]), get(counted)];
                 self.execute(operations, patience).await;
@@ -247,8 +249,8 @@ impl Caller {
         self.workload.recorder().add_transaction(transaction);
     }
 
-    /// Notes all changes of the revision of a transaction, as far as its results tell. Those in other
-    /// shards than that of the receipt have no revision yet.
+    /// Notes all changes of the revision of a transaction, as far as its results tell. Those in
+    /// other shards than that of the receipt have no revision yet.
     fn note_changes(&self, operations: &[TransactionOperation], done: &Transacted) {
         let (shard, revision) = (done.receipt.shard, done.receipt.revision);
         let (true, Some(results)) = (done.changed, &done.results) else { return };

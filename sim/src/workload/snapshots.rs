@@ -1,35 +1,26 @@
 //! Snapshots of all keys, each read twice.
 //!
 //! For each single key a snapshot is a strong read that took as long as taking the snapshot, and is
-//! judged as one. The lists that it shows are those of one moment, so each list that is counted fits
-//! its counter, and the checker of transactions finds a place for the snapshot among them. Read
-//! again, later and mostly from other replicas, it shows the same.
+//! judged as one. The lists that it shows are those of one moment, so each list that is counted
+//! fits its counter, and the checker of transactions finds a place for the snapshot among them.
+//! Read again, later and mostly from other replicas, it shows the same.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_api::{Error, ScanOptions, Snapshot, SnapshotToken};
+use dkv_api::{Error, ScanOptions, Snapshot};
 use dkv_check as check;
 use dkv_check::{Action, Fate, ListOperation, Outcome};
 use tokio::time::timeout;
 
 use super::caller::Caller;
+use super::kept_snapshot::{Contents, KeptSnapshot};
 use super::lists::elements;
 use super::operations::Begun;
 use super::{TICK_NS, Workload, name_of};
 
 /// Least and most keys that are asked for at once.
 const LIMIT: (u64, u64) = (3, 60);
-
-/// Values and revisions by key.
-type Contents = BTreeMap<Bytes, (Bytes, u64)>;
-
-/// A snapshot that is to be read again.
-pub(super) struct KeptSnapshot {
-    token: SnapshotToken,
-    contents: Contents,
-}
 
 impl Caller {
     /// Takes a snapshot and reads it, or reads the last one again.

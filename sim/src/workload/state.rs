@@ -18,8 +18,8 @@ use crate::trace::Trace;
 /// Groups of keys whose values are lists: the keys of the first are in one shard.
 const LIST_GROUPS: u64 = 2;
 
-/// How much too late a lease may end as long as its shard has service, in nanoseconds: a second, and
-/// what slow disks and links add to that.
+/// How much too late a lease may end as long as its shard has service, in nanoseconds: a second,
+/// and what slow disks and links add to that.
 const LATE_NS_MAX: u64 = 1_500_000_000;
 
 /// The state that all clients share with the run. Clones share it.
