@@ -58,7 +58,8 @@ pub enum Mutant {
     KeepAliveUnconfirmed,
     /// Compaction removes deletions that are above the floor.
     DropTombstones,
-    /// A home says that an attempt at a transaction is aborted, and may still commit it.
+    /// A shard asks early what has become of an attempt at a transaction, and the home says that it
+    /// is aborted, and may still commit it.
     DecideTwice,
     /// A home forgets that it has committed a transaction before the other shards know.
     ForgetDecisions,
@@ -66,7 +67,7 @@ pub enum Mutant {
     RepeatOverShards,
     /// A strong read does not wait for a transaction that may have written its key.
     ReadThroughLocks,
-    /// No node ends what the driver of a transaction has left behind.
+    /// No primary ends what the driver of a transaction has left behind.
     KeepLocks,
     /// A shard shows in a snapshot what it wrote after the moment of the snapshot.
     CutAfterMoment,

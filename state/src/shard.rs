@@ -368,9 +368,7 @@ impl ShardState {
                 // A part that is prepared from now on gets a later stamp: no cut waits for it.
                 self.note_stamp(moment);
                 match self.cut_at(moment) {
-                    _ if self.is_undecided_at(moment) && !planted(Mutant::CutAfterMoment) => {
-                        CommandResult::Locked
-                    }
+                    _ if self.is_undecided_at(moment) => CommandResult::Locked,
                     Some(cut) => CommandResult::Cut(cut),
                     None => CommandResult::Invalid,
                 }

@@ -146,7 +146,7 @@ fn a_new_primary_goes_on_where_the_old_one_was() {
 }
 
 proptest! {
-    /// No other replica is ever ahead of the leader.
+    /// The others are never ahead of the one that leads.
     #[test]
     fn nobody_is_ahead_of_the_primary(
         steps in prop::collection::vec((0..4_usize, 0..500_u64, 0..300_u64), 1..60),

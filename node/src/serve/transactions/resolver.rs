@@ -91,7 +91,8 @@ fn doubts(shard: &ShardState, group: &Replica, term: Term, now_ms: u64) -> Vec<D
             is_left.then_some(Doubt::Unfinished(id, commitment, participants))
         }
     });
-    let is_old = |since_ms: u64| since_ms + DOUBT_MS <= now_ms;
+    let doubt_ms = if planted(Mutant::DecideTwice) { 0 } else { DOUBT_MS };
+    let is_old = |since_ms: u64| since_ms + doubt_ms <= now_ms;
     let elsewhere =
         shard.prepared().filter(|(id, since_ms)| id.home != group.id() && is_old(*since_ms));
     at_home.chain(elsewhere.map(|(id, _)| Doubt::Unknown(id))).collect()
