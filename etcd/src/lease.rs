@@ -33,7 +33,7 @@ impl Etcd {
         };
         let store = self.store().await?;
         let view = store.view().await.map_err(|error| self.failed(error))?;
-        let election = Duration::from_millis(view.settings.election_max_ms.into());
+        let election = Duration::from_millis(view.settings.election_max_ms);
         let seconds = u64::try_from(ttl).unwrap_or_default().max(shortest_ttl(election));
         let ttl = Duration::from_secs(seconds);
         store.grant_lease_as(lease, ttl).await.map_err(|error| self.failed(error))?;

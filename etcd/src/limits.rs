@@ -24,7 +24,7 @@ pub(crate) const TXN_NESTED_MAX: usize = 64;
 pub(crate) const STREAM_WATCHES_MAX: usize = 16_384;
 /// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
 pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
-/// Time without events after which a watch that asks for it is told of progress.
+/// Time without events after which a watch reports progress, if it is asked to.
 pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);

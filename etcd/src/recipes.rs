@@ -160,8 +160,8 @@ impl Etcd {
         }
     }
 
-    /// Returns a guard that deletes a candidate's key unless it is told not to: the caller may go
-    /// away while it waits.
+    /// Returns a guard that deletes a candidate's key when it is dropped: the caller may go away
+    /// while it waits.
     pub(crate) fn withdraws(&self, candidate: &Candidate, created: i64) -> Withdraws {
         Withdraws { etcd: Some(self.clone()), key: candidate.key.clone(), created }
     }

@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::request::Wanted;
-use self::running::{Running, run};
+use self::running::{BegunWatch, run};
 use crate::context::Context;
 use crate::error::EtcdError;
 use crate::etcd::{Answers, Etcd, Requests};
@@ -87,7 +87,7 @@ impl WatchStream {
     async fn serve(mut self, mut requests: Requests<WatchRequest>) {
         let mut leader = interval(LEADER_CHECK_EVERY);
         leader.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What was asked for goes on without further requests.
+        // The watches go on without further requests.
         let mut more = true;
         while more || !self.tasks.is_empty() {
             let handled = tokio::select! {
@@ -192,7 +192,7 @@ impl WatchStream {
     async fn begin(
         &mut self,
         create: &WatchCreateRequest,
-    ) -> Result<(ResponseHeader, Running), String> {
+    ) -> Result<(ResponseHeader, BegunWatch), String> {
         let wanted = Wanted::new(create)?;
         let id = match create.watch_id {
             0 => self.free_id(),
@@ -211,7 +211,7 @@ impl WatchStream {
         let header = self.etcd.header(&receipt, receipt.revision);
         let (after, first) = wanted.position(receipt.revision);
         let etcd = self.etcd.clone();
-        Ok((header, Running { etcd, store, id, wanted, after, first }))
+        Ok((header, BegunWatch { etcd, store, id, wanted, after, first }))
     }
 
     /// Returns the next id that no watch has.

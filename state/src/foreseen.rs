@@ -11,7 +11,8 @@ use super::command::transaction::validate_part;
 use super::reads_at::{FoundVersion, VersionValue};
 use super::rows::Origin;
 use super::scan::Attached;
-use super::shard::transactions::{Needed, PlannedChange, Supply};
+use super::shard::needed::{Needed, Supply};
+use super::shard::transactions::PlannedChange;
 use super::shard::{Attaching, ShardState};
 use super::transaction_results::FoundResult;
 

@@ -11,7 +11,7 @@ use super::directory::{Directory, DirectoryResult};
 use super::engine::{Completed, EngineError, GroupStore, Rows};
 use super::rows::{Changes, Counts, Meta};
 use super::shard::ShardState;
-use super::shard::transactions::Needed;
+use super::shard::needed::Needed;
 
 /// The state of one replica of a group.
 #[derive(Debug)]

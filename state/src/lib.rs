@@ -81,6 +81,7 @@ pub use scan::{Listed, ListedKey, ListedValue, Waiting};
 pub use shard::ShardState;
 pub use shard::commit::HomeRecord;
 pub use shard::leases::{FoundExpiry, FoundLease};
-pub use shard::transactions::{Needed, has_transactions};
+pub use shard::needed::Needed;
+pub use shard::transactions::has_transactions;
 pub use transaction_results::FoundResult;
 pub use value_cache::Found;

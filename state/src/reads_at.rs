@@ -407,7 +407,7 @@ impl ShardState {
                 return Ok(false);
             }
             steps -= 1;
-            // A long history of one key is looked at in one go.
+            // One step goes through the whole history of a key, however long.
             let mut versions = usize::MAX;
             let found = self.find_at(&key, at, None, &mut versions);
             steps = steps.saturating_sub(usize::MAX - versions);
@@ -481,13 +481,50 @@ impl ShardState {
         previous: bool,
         bytes_max: usize,
     ) -> Result<Changed, NotKept> {
+        let changes = self.history().changes_after(after);
+        let mut changed = self.changes_among(changes, keys, after, previous, bytes_max)?;
+        if !changed.more {
+            changed.through = changed.through.max(self.revision());
+        }
+        Ok(changed)
+    }
+
+    /// Returns the changes of a range of keys at some revisions after another one, in order, as
+    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn changes_of(
+        &self,
+        keys: &KeyRange,
+        after: Revision,
+        revisions: &[Revision],
+        previous: bool,
+        bytes_max: usize,
+    ) -> Result<Changed, NotKept> {
+        let changes = revisions.iter().flat_map(|revision| {
+            let before = Revision(revision.0.saturating_sub(1));
+            let changes = self.history().changes_after(before);
+            changes.take_while(|change| change.revision == *revision)
+        });
+        self.changes_among(changes, keys, after, previous, bytes_max)
+    }
+
+    fn changes_among<'a>(
+        &'a self,
+        changes: impl Iterator<Item = &'a Change>,
+        keys: &KeyRange,
+        after: Revision,
+        previous: bool,
+        bytes_max: usize,
+    ) -> Result<Changed, NotKept> {
         // The changes at the floor are there, those below it are not.
         if after.0.saturating_add(1) < self.floor().0 {
             return Err(NotKept::Compacted { floor: self.floor() });
         }
         let mut changed = Changed { through: after, ..Changed::default() };
         let (mut bytes, mut seen) = (0, 0);
-        for change in self.history().changes_after(after) {
+        for change in changes {
             let is_next = change.revision > changed.through;
             if is_next && seen > 0 && (bytes >= bytes_max || seen >= CHANGES_LOOKED_AT_MAX) {
                 changed.more = true;
@@ -511,7 +548,6 @@ impl ShardState {
             changed.changes.push(FoundChange { version, previous });
         }
         changed.order();
-        changed.through = changed.through.max(self.revision());
         Ok(changed)
     }
 

@@ -17,7 +17,7 @@ use crate::range::FoundRange;
 use crate::reads_at::{FoundVersion, NotKept, VersionValue};
 use crate::shard::ShardState;
 use crate::shard::budget::Budget;
-use crate::shard::path::{Path, Step};
+use crate::shard::path::{Path, PathStep};
 use crate::shard::transactions::{Plan, PlannedChange};
 
 /// The result of one operation; values may be in the checkpoint.
@@ -155,10 +155,10 @@ impl ShardState {
         let mut reached = before;
         for (place, step) in path.steps.iter().enumerate() {
             results.push(match step {
-                Step::Nested { succeeded, steps } => {
+                PathStep::Nested { succeeded, steps } => {
                     FoundResult::Nested { succeeded: *succeeded, results: *steps as u32 }
                 }
-                Step::Operation(operation) => seen.result(operation, place, &mut reached)?,
+                PathStep::Operation(operation) => seen.result(operation, place, &mut reached)?,
             });
         }
         Ok(results)

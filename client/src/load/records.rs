@@ -288,7 +288,10 @@ struct Object {
     ttl_ms: Option<u64>,
 }
 
-fn of_json(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Option<u64>), RecordError> {
+/// A key, its value, and the time that it is to live, in milliseconds.
+type Fields = (Vec<u8>, Vec<u8>, Option<u64>);
+
+fn of_json(text: &[u8]) -> Result<Fields, RecordError> {
     let Object { key, key_base64, value, value_base64, ttl_ms } = serde_json::from_slice(text)
         .map_err(|error| RecordError::Json(json_problem(text, &error)))?;
     let take = |name: &'static str, text: Option<String>, base64: Option<String>| {

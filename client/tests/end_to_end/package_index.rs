@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -166,7 +166,7 @@ impl Replay {
     }
 }
 
-fn watcher(network: &Network, file: &PathBuf, from: Option<&str>) -> Process {
+fn watcher(network: &Network, file: &Path, from: Option<&str>) -> Process {
     let address = network.address.to_string();
     let mut arguments = vec![address.as_str(), "watch", "--json", "--keyspace", KEYSPACE];
     if let Some(from) = from {

@@ -48,7 +48,7 @@ impl<W> Router<W> {
             Refusal::SessionExpired if pending.kind.write_id().is_some() => {
                 self.handle_session_expired(now, id);
             }
-            // It was opened by an earlier attempt, and has ended since. The next one has another id.
+            // An earlier attempt opened it, and it has ended since. The next one has another id.
             Refusal::SessionExpired if matches!(pending.kind, RequestKind::Open { .. }) => {
                 if let (RequestKind::Open { session }, Some(group)) = (&pending.kind, pending.group)
                     && let Some(group) = self.groups.get_mut(&group)

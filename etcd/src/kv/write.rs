@@ -27,7 +27,13 @@ impl Etcd {
             return self.put_plainly(context, put).await;
         }
         let operation = put_operation(&put)?;
-        let done = self.execute(context, Transaction::new().then(operation)).await?;
+        let done = match self.execute(context, Transaction::new().then(operation)).await {
+            // etcd looks for the lease of a single put before it looks for the key.
+            Err(error) if error == EtcdError::KEY_NOT_FOUND => {
+                return Err(self.lease_error(&put).await.unwrap_or(error));
+            }
+            done => done?,
+        };
         let header = self.header(&done.receipt, done.receipt.revision);
         match done.results.map(|results| results.into_iter().next()) {
             Some(Some(OperationResult::Replaced { previous })) => {
@@ -36,6 +42,16 @@ impl Etcd {
             // It is stored, and nobody knows any more what was there.
             None => Err(EtcdError::TIMEOUT),
             Some(_) => Err(wrong_result()),
+        }
+    }
+
+    /// Returns the error if the lease of a put does not exist.
+    async fn lease_error(&self, put: &PutRequest) -> Option<EtcdError> {
+        let lease = lease_id(put.lease)?;
+        let store = self.store().await.ok()?;
+        match store.lease(lease).await {
+            Err(Error::NoLease { .. }) => Some(EtcdError::LEASE_NOT_FOUND),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_EVERY};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 
 /// A watch that is about to run.
-pub(super) struct Running {
+pub(super) struct BegunWatch {
     pub(super) etcd: Etcd,
     pub(super) store: Client,
     pub(super) id: i64,
@@ -24,7 +24,7 @@ pub(super) struct Running {
 }
 
 /// Shows events until the watch ends or the caller is gone; returns the id of the watch.
-pub(super) async fn run(running: Running, to: Sender, through: watch::Sender<Revision>) -> i64 {
+pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<Revision>) -> i64 {
     let id = running.id;
     let last = match running.show(&to, &through).await {
         Ok(()) => return id,
@@ -41,7 +41,7 @@ pub(super) async fn run(running: Running, to: Sender, through: watch::Sender<Rev
     id
 }
 
-impl Running {
+impl BegunWatch {
     /// Shows events as long as the caller listens.
     async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
         let options = WatchOptions::default().from(self.after).previous(self.wanted.previous);

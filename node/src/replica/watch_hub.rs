@@ -12,7 +12,7 @@
 //! No wake-up is lost: a watcher registers before it reads, and what it reads goes at least as far
 //! as the hub had come by then.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,8 @@ use crate::raft::StateMachineHandle;
 
 /// Changes that the hub takes from the state at once.
 const CHANGES_TOGETHER: usize = 1024;
+/// Most revisions that the hub notes for a watcher. One that is behind by more looks for itself.
+const REVISIONS_MAX: usize = 64;
 
 /// The watchers of a shard.
 pub(crate) struct WatchHub {
@@ -73,8 +75,10 @@ struct Seat {
 
 #[derive(Default)]
 struct Told {
-    /// The first revision since the watcher last asked at which its keys changed.
-    first: Option<Revision>,
+    /// The first revisions since the watcher last asked at which its keys changed, in order.
+    revisions: Vec<Revision>,
+    /// Whether there were more, or may have been others between them.
+    more: bool,
     /// Whether it is to mark its progress.
     is_due: bool,
 }
@@ -88,13 +92,16 @@ pub(crate) struct Watcher {
 }
 
 /// News for a watcher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     /// Its keys have changed.
     Changed {
         /// They have not up to this revision, which is not before that at which it asked.
         after: Revision,
     },
+    /// Its keys have changed at these revisions, and at no others up to the last of them. There is
+    /// at least one, and all are after that at which it asked.
+    ChangedAt(Vec<Revision>),
     /// Its keys have not changed up to this revision.
     Quiet { through: Revision },
 }
@@ -188,12 +195,8 @@ impl Watchers {
     /// Matches the changes after the present position up to `through`.
     fn advance(&self, changes: &[(Revision, Arc<[u8]>)], through: Revision) {
         let index = self.index();
-        // Only the first change of a key makes a difference to its watchers.
-        let mut seen = HashSet::new();
         for (revision, key) in changes {
-            if seen.insert(key) {
-                index.matched(key, |seat| seat.changed(*revision));
-            }
+            index.matched(key, |seat| seat.changed(*revision));
         }
         // After the seats: a watcher that finds nothing on its seat may trust the position.
         self.position.fetch_max(through.0, Ordering::AcqRel);
@@ -204,7 +207,7 @@ impl Watchers {
         let index = self.index();
         let first = Revision(self.position().0.saturating_add(1));
         for seat in index.all.values() {
-            seat.changed(first);
+            seat.missed(first);
         }
         self.position.fetch_max(to.0, Ordering::AcqRel);
     }
@@ -301,13 +304,32 @@ fn leave(all: &mut HashMap<Bytes, Seats>, of: &Bytes, number: u64) -> bool {
 }
 
 impl Seat {
+    /// Notes a change. Those of one watcher come in the order of revisions.
     fn changed(&self, revision: Revision) {
         let mut told = self.told();
-        if told.first.is_none() {
-            told.first = Some(revision);
+        if told.revisions.last() == Some(&revision) || told.more {
+            return;
+        }
+        if told.revisions.len() >= REVISIONS_MAX {
+            told.more = true;
+            return;
+        }
+        told.revisions.push(revision);
+        if told.revisions.len() == 1 {
             drop(told);
             self.woken.notify_one();
         }
+    }
+
+    /// Notes that there may be changes from a revision on.
+    fn missed(&self, first: Revision) {
+        let mut told = self.told();
+        if told.revisions.is_empty() {
+            told.revisions.push(first);
+        }
+        told.more = true;
+        drop(told);
+        self.woken.notify_one();
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -330,8 +352,8 @@ impl Watcher {
     /// since `after`.
     pub(crate) fn quiet_through(&self, after: Revision) -> Revision {
         let position = self.watchers.position();
-        let changed = self.seat.told().first.is_some();
-        if changed { after } else { position.max(after) }
+        let quiet = self.seat.told().revisions.is_empty();
+        if quiet { position.max(after) } else { after }
     }
 
     fn take(&self, after: Revision) -> Option<News> {
@@ -339,10 +361,16 @@ impl Watcher {
         let position = self.watchers.position();
         let mut told = self.seat.told();
         let is_due = std::mem::take(&mut told.is_due);
-        if let Some(first) = told.first.take() {
+        let mut revisions = std::mem::take(&mut told.revisions);
+        if std::mem::take(&mut told.more) {
             // An earlier change than `after` was read already, and may hide a later one.
-            let before = Revision(first.0.saturating_sub(1));
+            let before = Revision(revisions.first().map_or(0, |first| first.0.saturating_sub(1)));
             return Some(News::Changed { after: before.max(after) });
+        }
+        // It has read those before.
+        revisions.retain(|revision| *revision > after);
+        if !revisions.is_empty() {
+            return Some(News::ChangedAt(revisions));
         }
         (is_due && position > after).then_some(News::Quiet { through: position })
     }

@@ -198,11 +198,17 @@ impl Watch {
             // Before any change: the client can resume from here.
             sent = Some(self.mark(writer, after).await?);
         }
+        // The revisions to read, if they are known.
+        let mut known: Option<Vec<Revision>> = None;
         loop {
             loop {
                 check_held(node)?;
-                let page = group.state_machine().changes(keys, after, *previous).await?;
+                let at = known.as_deref();
+                let page = group.state_machine().changes(keys, after, at, *previous).await?;
                 let (through, more) = (page.through, page.more);
+                if let Some(known) = &mut known {
+                    known.retain(|revision| *revision > through);
+                }
                 let is_due = sent.is_none_or(|sent: Instant| sent.elapsed() >= WATCH_PROGRESS);
                 if !page.changes.is_empty() || is_due {
                     sent = Some(self.send(writer, page).await?);
@@ -224,7 +230,11 @@ impl Watch {
                 let until = node.ticks().at_rest(since + WATCH_KEEP_ALIVE);
                 match timeout_at(until, watcher.news(after)).await {
                     Ok(News::Changed { after: unchanged }) => {
-                        after = unchanged;
+                        (after, known) = (unchanged, None);
+                        break;
+                    }
+                    Ok(News::ChangedAt(revisions)) => {
+                        known = Some(revisions);
                         break;
                     }
                     Ok(News::Quiet { through }) => after = through,

@@ -53,8 +53,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// A wall clock that a step does not move far ahead at once. Otherwise a clock that is set ahead, if
-/// only for a moment, would end all history, with the watches and snapshots that depend on it.
+/// A wall clock that a step does not move far ahead at once. Otherwise a clock that is set ahead,
+/// if only for a moment, would end all history, with the watches and snapshots that depend on it.
 #[derive(Clone, Copy, Debug)]
 struct SteadyClock {
     shown: Duration,

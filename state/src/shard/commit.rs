@@ -19,7 +19,7 @@ use dkv_wire::message::{
 
 use super::ShardState;
 use super::budget::Budget;
-use super::transactions::{MissingValue, Needed, Supply};
+use super::needed::{MissingValue, Needed, Supply};
 use crate::attempt_rows::Record;
 use crate::attempts::Locking;
 use crate::command::transaction::{validate, validate_part};

@@ -9,12 +9,12 @@ use dkv_wire::message::{Compare, Relation, Test, Transaction, TransactionOperati
 
 use super::ShardState;
 use super::budget::Budget;
-use super::transactions::{MissingValue, Needed, needs_values, value_bytes, value_of};
+use super::needed::{MissingValue, Needed, needs_values, value_bytes, value_of};
 use crate::rows::Origin;
 
 /// One step on the way through a transaction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step<'a> {
+pub(crate) enum PathStep<'a> {
     /// An operation, which is not a nested transaction.
     Operation(TransactionOperation<'a>),
     /// A nested transaction, whose steps follow.
@@ -28,7 +28,7 @@ pub(crate) enum Step<'a> {
 /// The operations of a transaction that are executed, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Path<'a> {
-    pub(crate) steps: Vec<Step<'a>>,
+    pub(crate) steps: Vec<PathStep<'a>>,
     /// The operation of the outermost list that each step belongs to.
     pub(crate) of: Vec<u32>,
     /// Which nested transactions succeeded, from the lowest bit on.
@@ -59,7 +59,7 @@ impl<'a> Path<'a> {
     ) -> Result<(), E> {
         self.of.push(of);
         let TransactionOperation::Nested(body) = operation else {
-            self.steps.push(Step::Operation(*operation));
+            self.steps.push(PathStep::Operation(*operation));
             return Ok(());
         };
         let number = self.nested;
@@ -70,20 +70,20 @@ impl<'a> Path<'a> {
         let succeeded = choose(of, number, &compares)?;
         self.taken |= u64::from(succeeded) << number.min(63);
         let place = self.steps.len();
-        self.steps.push(Step::Nested { succeeded, steps: 0 });
+        self.steps.push(PathStep::Nested { succeeded, steps: 0 });
         for operation in if succeeded { &then } else { &otherwise } {
             self.add(operation, of, choose)?;
         }
         let steps = self.steps.len() - place - 1;
-        self.steps[place] = Step::Nested { succeeded, steps };
+        self.steps[place] = PathStep::Nested { succeeded, steps };
         Ok(())
     }
 
     /// Returns the operations with their places.
     pub(crate) fn operations(&self) -> impl Iterator<Item = (usize, &TransactionOperation<'a>)> {
         self.steps.iter().enumerate().filter_map(|(place, step)| match step {
-            Step::Operation(operation) => Some((place, operation)),
-            Step::Nested { .. } => None,
+            PathStep::Operation(operation) => Some((place, operation)),
+            PathStep::Nested { .. } => None,
         })
     }
 }

@@ -293,12 +293,12 @@ pub enum OperationResult {
     Deleted(u64),
     /// The version that an increment or an append made.
     Changed(Version),
-    /// Of [`TransactionOperation::PutWith`].
+    /// The answer to [`TransactionOperation::PutWith`].
     Replaced {
         /// The version before, if it was asked for and the key existed.
         previous: Option<Version>,
     },
-    /// Of [`TransactionOperation::DeleteWith`].
+    /// The answer to [`TransactionOperation::DeleteWith`].
     Removed {
         /// The number of keys that were removed.
         deleted: u64,
@@ -307,7 +307,7 @@ pub enum OperationResult {
         /// The revision of the state after the operation.
         revision: Revision,
     },
-    /// Of [`TransactionOperation::Range`].
+    /// The answer to [`TransactionOperation::Range`].
     Ranged {
         /// The keys, in order.
         keys: Vec<(Bytes, Version)>,
@@ -319,7 +319,7 @@ pub enum OperationResult {
         /// names an earlier one.
         revision: Revision,
     },
-    /// Of [`TransactionOperation::Nested`]. The results of its operations follow.
+    /// The answer to [`TransactionOperation::Nested`]. The results of its operations follow.
     Nested {
         /// Whether its compares held.
         succeeded: bool,

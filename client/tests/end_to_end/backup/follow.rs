@@ -13,7 +13,11 @@ use serde_json::json;
 use super::{contents, json_of, run};
 use crate::harness::{Network, for_a_while, process};
 
+/// The keys of a keyspace, with their values.
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
 fn follow(network: &Network, dest: &str) -> Child {
+    std::fs::create_dir_all(dest).unwrap();
     let address = network.address.to_string();
     let arguments = [address.as_str(), "backup", "follow", dest, "--json", "--every", "300ms"];
     let log = |name| {
@@ -66,7 +70,7 @@ async fn each_second_comes_back_whoever_dies() {
     let mut following = follow(&network, &dest);
     caught_up(&network, &dest, 1).await;
     // What there was at each of some moments, with nothing written around them.
-    let mut moments: Vec<(u64, BTreeMap<Vec<u8>, Vec<u8>>)> = Vec::new();
+    let mut moments: Vec<(u64, Contents)> = Vec::new();
     for round in 0..4_u64 {
         for number in 0..40 {
             let key = format!("key/{:03}", (number * 7 + round * 11) % 300);
@@ -160,7 +164,8 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     let ran = network.dkv(&["backup", "create", elsewhere, "--since", "latest"]).await;
     let said = dkv_test_support::output(&ran.stderr).to_owned();
     assert!(ran.status.success() && said.contains("no longer has the history"), "{said}");
-    run(&network, &["restore", elsewhere, "--as", "copy-2"], 0).await;
+    let line = ["restore", elsewhere, "--keyspace", "default", "--as", "copy-2"];
+    run(&network, &line, 0).await;
     let copied = run(&network, &["get", "color", "--keyspace", "copy-2"], 0).await;
     assert_eq!(copied.trim_end(), "50");
 }

@@ -229,7 +229,7 @@ async fn the_past_is_read_until_it_is_compacted() {
     assert!(matches!(client.compact(3).await, Err(Refusal::Denied(_))));
     assert_eq!(admin.compact(5).await, Err(not_yet));
     for floor in [3, 3, 1] {
-        assert_eq!(admin.compact(floor).await, Ok(Answer::Done));
+        assert!(matches!(admin.compact(floor).await, Ok(Answer::Compacted { .. })));
     }
     let compacted = Refusal::Compacted { floor: Revision(3) };
     assert_eq!(client.value_at("a", 2).await, Err(compacted.clone()));
@@ -281,9 +281,9 @@ async fn a_watch_shows_each_change_once_from_wherever_it_begins() {
 
     // Below the floor there is nothing to resume from; those that are above go on.
     let admin = Asker::connect(&founder, &node, Role::Admin).await;
-    assert_eq!(admin.compact(4).await, Ok(Answer::Done));
+    assert!(matches!(admin.compact(4).await, Ok(Answer::Compacted { .. })));
     let compacted = Refusal::Compacted { floor: Revision(4) };
-    assert_eq!(reader.watch(prefix("a"), Some(3)).await.ended().await, compacted);
+    assert_eq!(reader.watch(prefix("a"), Some(2)).await.ended().await, compacted);
     client.write("b", Some(b"6")).await;
     assert_eq!(resumed.changes(1).await, [(6, "b".to_owned(), bytes("4"), bytes("6"))]);
     node.stop(PATIENCE).await;

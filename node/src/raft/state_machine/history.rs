@@ -181,7 +181,8 @@ impl StateMachineHandle {
         }
     }
 
-    /// Returns the changes of a range of keys after a revision, as many as fit a frame.
+    /// Returns the changes of a range of keys after a revision, as many as fit a frame; those at
+    /// some revisions, if they are known to be all up to the last of these.
     ///
     /// # Errors
     /// [`Refusal::Compacted`], or [`Refusal::Unavailable`] if a value cannot be read.
@@ -189,11 +190,14 @@ impl StateMachineHandle {
         &self,
         keys: &KeyRange,
         after: Revision,
+        at: Option<&[Revision]>,
         previous: bool,
     ) -> Result<WatchPage, Refusal> {
         for _ in 0..LOOK_UPS_MAX {
-            let changed =
-                self.shard(|shard| shard.changes(keys, after, previous, WATCH_BYTES_TARGET))?;
+            let changed = self.shard(|shard| match at {
+                Some(at) => shard.changes_of(keys, after, at, previous, WATCH_BYTES_TARGET),
+                None => shard.changes(keys, after, previous, WATCH_BYTES_TARGET),
+            })?;
             let Changed { changes: found, through, more } = changed.map_err(not_kept(after))?;
             let on_disk = |change: &FoundChange| {
                 is_stored(&change.version) || change.previous.as_ref().is_some_and(is_stored)

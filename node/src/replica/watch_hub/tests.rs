@@ -97,6 +97,12 @@ impl Watching {
                     assert!(after >= self.after);
                     (self.after, self.sleeps) = (after, false);
                 }
+                Some(News::ChangedAt(revisions)) => {
+                    // It reads these alone, and takes it that there is nothing between them.
+                    self.after = *revisions.last().unwrap();
+                    self.seen.extend(revisions);
+                    return true;
+                }
             }
         }
         let page = shard.after(self.after).take(most);
@@ -179,14 +185,19 @@ async fn a_watcher_is_woken_for_its_own_keys_only() {
     let (a, b) = (watch(KeyRange::Key("a".into())), watch(KeyRange::Key("b".into())));
     let change = |revision, key: &[u8]| (Revision(revision), Arc::from(key));
     watchers.advance(&[change(1, b"a"), change(2, b"c"), change(3, b"a")], Revision(3));
-    assert_eq!(a.news(Revision(0)).await, News::Changed { after: Revision(0) });
+    assert_eq!(a.news(Revision(0)).await, News::ChangedAt(vec![Revision(1), Revision(3)]));
     assert_eq!(b.take(Revision(0)), None);
     assert_eq!(b.quiet_through(Revision(0)), Revision(3));
     watchers.remind();
     assert_eq!(b.news(Revision(0)).await, News::Quiet { through: Revision(3) });
     // It need not look at what came before.
     watchers.advance(&[change(4, b"c"), change(9, b"b")], Revision(9));
-    assert_eq!(b.news(Revision(3)).await, News::Changed { after: Revision(8) });
+    assert_eq!(b.news(Revision(3)).await, News::ChangedAt(vec![Revision(9)]));
+    // One that is far behind looks for itself.
+    let many: Vec<_> = (10..100).map(|revision| change(revision, b"b")).collect();
+    watchers.advance(&many, Revision(99));
+    assert_eq!(b.news(Revision(9)).await, News::Changed { after: Revision(9) });
+    assert_eq!(b.take(Revision(99)), None);
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ impl<'a> Transaction<'a> {
                 Ok(())
             },
         );
-        // What was checked before has no more to tell.
+        // The transaction was checked before.
         _ = visited;
         (compares, operations)
     }

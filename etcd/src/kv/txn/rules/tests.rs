@@ -47,7 +47,7 @@ fn sizes_are_bounded_as_etcd_bounds_them() {
     let many = |count| (0..count).map(|_| range()).collect::<Vec<_>>();
     assert_eq!(checked(many(128)), Ok(()));
     assert_eq!(checked(many(129)), Err(EtcdError::TOO_MANY_OPS));
-    // What is within counts against what is left.
+    // A nested list counts against what its parent has left.
     assert_eq!(checked(vec![either(many(127), vec![])]), Ok(()));
     assert_eq!(checked(vec![either(many(128), vec![])]), Err(EtcdError::TOO_MANY_OPS));
     assert_eq!(checked(vec![RequestOp { request: None }]), Err(EtcdError::KEY_NOT_FOUND));

@@ -1,0 +1,127 @@
+//! Watches and transactions of etcd's clients.
+
+use std::time::Duration;
+
+use dkv_etcd::proto::etcdserverpb::request_op::Request;
+use dkv_etcd::proto::etcdserverpb::watch_client::WatchClient;
+use dkv_etcd::proto::etcdserverpb::watch_request::RequestUnion;
+use dkv_etcd::proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest,
+    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+};
+use futures::channel::mpsc;
+use tonic::Streaming;
+
+use super::{Channel, Face};
+use crate::harness::Network;
+
+struct Watching {
+    requests: mpsc::UnboundedSender<WatchRequest>,
+    answers: Streaming<WatchResponse>,
+}
+
+impl Watching {
+    async fn start(face: &Face) -> Self {
+        let (channel, origin) = face.channel();
+        let mut client: WatchClient<Channel> = WatchClient::with_origin(channel, origin);
+        let (requests, sent) = mpsc::unbounded();
+        let answers = client.watch(sent).await.unwrap().into_inner();
+        Self { requests, answers }
+    }
+
+    fn ask(&self, request: RequestUnion) {
+        let request = WatchRequest { request_union: Some(request) };
+        self.requests.unbounded_send(request).unwrap();
+    }
+
+    /// Creates a watch of all keys.
+    fn create(&self, watch_id: i64, start_revision: i64) {
+        self.ask(RequestUnion::CreateRequest(WatchCreateRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            start_revision,
+            watch_id,
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        }));
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.answers.message());
+        next.await.expect("an answer in time").unwrap().expect("an answer")
+    }
+}
+
+fn put(key: &'static str) -> RequestOp {
+    let put = PutRequest { key: key.into(), value: "v".into(), ..PutRequest::default() };
+    RequestOp { request: Some(Request::RequestPut(put)) }
+}
+
+fn delete(key: &'static str) -> RequestOp {
+    let delete = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
+    RequestOp { request: Some(Request::RequestDeleteRange(delete)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_whole_revisions_in_the_order_of_operations() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let first = face.put("b", "1").await.revision;
+    let mut watching = Watching::start(&face).await;
+    watching.create(0, first);
+    let created = watching.next().await;
+    assert!(created.created && !created.canceled);
+    assert_eq!(created.watch_id, 0);
+    let nested = TxnRequest { success: vec![put("a")], ..TxnRequest::default() };
+    let nested = RequestOp { request: Some(Request::RequestTxn(nested)) };
+    let success = vec![put("c"), delete("b"), nested];
+    let transaction = TxnRequest { success, ..TxnRequest::default() };
+    let done = face.kv().txn(transaction).await.unwrap().into_inner();
+    assert!(done.succeeded);
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.extend(watching.next().await.events);
+    }
+    let told: Vec<_> = seen
+        .iter()
+        .map(|event| {
+            let kv = event.kv.as_ref().unwrap();
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            (key, event.r#type, kv.mod_revision - first, event.prev_kv.is_some())
+        })
+        .collect();
+    let expected = [("b", 0, 0, false), ("c", 0, 1, false), ("b", 1, 1, true), ("a", 0, 1, false)];
+    assert_eq!(
+        told,
+        expected.map(|(key, kind, at, previous)| (key.to_owned(), kind, at, previous))
+    );
+    // An id is given once.
+    watching.create(7, 0);
+    assert_eq!(watching.next().await.watch_id, 7);
+    watching.create(7, 0);
+    let refused = watching.next().await;
+    assert!(refused.created && refused.canceled);
+    assert_eq!(refused.watch_id, -1);
+    assert!(refused.cancel_reason.contains("duplicate watch ID"));
+    // The progress comes once everything is shown.
+    watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    let progress = watching.next().await;
+    assert_eq!((progress.watch_id, progress.events.len()), (-1, 0));
+    assert_eq!(progress.header.unwrap().revision, first + 1);
+    watching.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 7 }));
+    let canceled = watching.next().await;
+    assert!(canceled.canceled && canceled.watch_id == 7);
+    // A watch may begin with the revision that was compacted, and not below.
+    let compact = |revision| CompactionRequest { revision, physical: false };
+    face.kv().compact(compact(first + 1)).await.unwrap();
+    let again = face.kv().compact(compact(first + 1)).await.unwrap_err();
+    assert!(again.message().contains("has been compacted"));
+    watching.create(8, first + 1);
+    assert!(watching.next().await.created);
+    assert_eq!(watching.next().await.events.len(), 3);
+    watching.create(9, first);
+    assert!(watching.next().await.created);
+    let compacted = watching.next().await;
+    assert!(compacted.canceled && compacted.watch_id == 9);
+    assert_eq!(compacted.compact_revision, first + 1);
+}
