@@ -39,7 +39,7 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::ShortenLeases => (None, 1),
         Mutant::ForgetLeases => (None, 1),
         Mutant::EndLate => (None, 1),
-        Mutant::KeepAliveUnconfirmed => (Some(Course::LateAnswers), 1),
+        Mutant::KeepAliveUnconfirmed => (Some(Course::LateAnswers), 47),
         Mutant::DropTombstones => (None, 1),
         Mutant::DecideTwice => (Some(Course::Drivers), 1),
         Mutant::ForgetDecisions => (Some(Course::Drivers), 1),
