@@ -1,6 +1,6 @@
 //! The service KV.
 //!
-//! [`plan`] and [`order`] decide and are plain data; [`pages`] asks the network.
+//! `plan` and `order` decide and are plain data; `pages` asks the network.
 
 mod compares;
 pub(crate) mod pages;

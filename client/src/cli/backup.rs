@@ -258,7 +258,7 @@ pub(crate) enum ExportFormat {
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// File of records; - means standard input; redis://[:PASSWORD@]HOST[:PORT][/DB] is a server
+    /// File of records; - means standard input; redis://:PASSWORD@HOST:PORT/DB is a server
     #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
