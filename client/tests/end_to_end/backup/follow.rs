@@ -159,6 +159,8 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     let elsewhere = network.path("increments");
     let elsewhere = text(&elsewhere);
     run(&network, &["backup", "create", elsewhere], 0).await;
+    // The changes at the floor stay, those before it do not.
+    client.write("color", "between").await.unwrap();
     let latest = client.write("color", "50").await.unwrap().receipt.revision;
     admin.compact(latest).await.unwrap();
     let ran = network.dkv(&["backup", "create", elsewhere, "--since", "latest"]).await;
