@@ -183,6 +183,7 @@ async fn a_reader_only_reads() {
     assert_eq!(reader.identity().role, Role::Reader);
     let eventual = dkv_api::Level::Eventual.into();
     assert!(matches!(reader.write_with("k", "w", eventual).await, Err(Error::Denied(_))));
+    assert!(matches!(reader.compact(dkv_api::Revision(1)).await, Err(Error::Denied(_))));
     assert!(matches!(reader.list_holders().await, Err(Error::Denied(_))));
     let holder = reader.identity().holder;
     assert!(matches!(reader.revoke(holder).await, Err(Error::Denied(_))));

@@ -10,7 +10,7 @@ use dkv_api::{
     Transaction, TransactionOperation, Unfit, Version,
 };
 
-pub(super) use self::rules::{check_delete, check_put};
+pub(super) use self::rules::{check_delete, check_put, check_size};
 
 use super::compares::compare;
 use super::order::Sorted;
@@ -41,6 +41,7 @@ impl Etcd {
         request: TxnRequest,
     ) -> Result<TxnResponse, EtcdError> {
         rules::check(&request)?;
+        check_size(&request)?;
         self.check_leader(context).await?;
         let done = self.execute(context, transaction(&request)?).await?;
         let header = self.header(&done.receipt, done.receipt.revision);

@@ -3,7 +3,8 @@
 use dkv_api::{Error, OperationResult, Transaction, WriteOptions};
 
 use super::txn::{
-    check_delete, check_put, delete_operation, delete_response, put_operation, put_response,
+    check_delete, check_put, check_size, delete_operation, delete_response, put_operation,
+    put_response,
 };
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
@@ -22,6 +23,7 @@ impl Etcd {
     /// exist. Nothing was done then. A timeout if the outcome is not known.
     pub async fn put(&self, context: &Context, put: PutRequest) -> Result<PutResponse, EtcdError> {
         check_put(&put)?;
+        check_size(&put)?;
         self.check_leader(context).await?;
         if !put.ignore_value && !put.ignore_lease && !put.prev_kv {
             return self.put_plainly(context, put).await;
@@ -85,6 +87,7 @@ impl Etcd {
         delete: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, EtcdError> {
         check_delete(&delete)?;
+        check_size(&delete)?;
         self.check_leader(context).await?;
         let operation = delete_operation(&delete);
         let done = self.execute(context, Transaction::new().then(operation)).await?;

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use dkv_api::KeyRange;
+use prost::Message;
 
 use crate::error::EtcdError;
 use crate::kv::plan::{RangePlan, key_range};
-use crate::limits::{TXN_NESTED_MAX, TXN_OPS_MAX, TXN_PARTS_MAX};
+use crate::limits::{REQUEST_BYTES_MAX, TXN_NESTED_MAX, TXN_OPS_MAX, TXN_PARTS_MAX};
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 
@@ -126,4 +127,12 @@ fn writes(operations: &[RequestOp]) -> Result<Writes, EtcdError> {
         all.deletes.extend(own.deletes);
     }
     Ok(all)
+}
+
+/// Checks that a request that goes into the log is not too large.
+pub(in crate::kv) fn check_size(request: &impl Message) -> Result<(), EtcdError> {
+    if request.encoded_len() > REQUEST_BYTES_MAX {
+        return Err(EtcdError::REQUEST_TOO_LARGE);
+    }
+    Ok(())
 }
