@@ -37,7 +37,8 @@ struct Taken {
 struct Holding {
     /// Tells the owner that the slot was taken away.
     lost: oneshot::Sender<()>,
-    busy: bool,
+    /// What its owner is busy with, as a number.
+    busy: u32,
 }
 
 /// A slot in use. Dropping it frees the slot.
@@ -72,7 +73,7 @@ impl Slots {
         taken.numbered += 1;
         taken.count += 1;
         let (tell, lost) = oneshot::channel();
-        let holding = Holding { lost: tell, busy: false };
+        let holding = Holding { lost: tell, busy: 0 };
         taken.by_address.entry(address).or_default().insert(number, holding);
         debug_assert!(taken.count <= self.most, "more slots in use than there are");
         Some(Slot { slots: Arc::clone(self), address, number, lost })
@@ -92,7 +93,8 @@ impl Taken {
     /// Takes away the oldest slot of an address whose owner is not busy.
     fn make_room(&mut self, address: IpAddr) -> Option<()> {
         let all = self.by_address.get(&address)?;
-        let oldest = all.iter().find(|(_, holding)| !holding.busy).map(|(number, _)| *number)?;
+        let oldest =
+            all.iter().find(|(_, holding)| holding.busy == 0).map(|(number, _)| *number)?;
         let holding = self.remove(address, oldest)?;
         // The owner may be dropping the slot at this moment.
         let _ = holding.lost.send(());
@@ -110,7 +112,7 @@ impl Taken {
     }
 }
 
-/// Marks the owner of a slot as busy or idle. It may outlive the slot.
+/// Marks the owner of a slot as busy. It may outlive the slot.
 #[derive(Clone, Debug)]
 pub struct BusyFlag {
     slots: Arc<Slots>,
@@ -132,14 +134,31 @@ impl Slot {
     }
 }
 
+/// Something that the owner of a slot is busy with, until this is dropped.
+#[derive(Debug)]
+pub struct Busy(BusyFlag);
+
 impl BusyFlag {
-    /// Sets whether the owner is busy. A busy owner does not lose its slot.
-    pub fn set_busy(&self, busy: bool) {
+    /// Marks the owner as busy until the returned value is dropped. An owner that is busy with
+    /// anything does not lose its slot.
+    #[must_use = "the owner is busy until this is dropped"]
+    pub fn begin(&self) -> Busy {
+        self.change(|busy| *busy += 1);
+        Busy(self.clone())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut u32)) {
         let mut taken = self.slots.lock();
         let all = taken.by_address.get_mut(&self.address);
         if let Some(holding) = all.and_then(|all| all.get_mut(&self.number)) {
-            holding.busy = busy;
+            change(&mut holding.busy);
         }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.change(|busy| *busy -= 1);
     }
 }
 
@@ -206,13 +225,15 @@ mod tests {
     fn a_busy_owner_keeps_its_slot() {
         let slots = Arc::new(Slots::new(8, 2));
         let mut busy = slots.take(address(1)).unwrap();
-        busy.busy_flag().set_busy(true);
+        let first = busy.busy_flag().begin();
+        let second = busy.busy_flag().begin();
+        drop(first);
         let mut idle = slots.take(address(1)).unwrap();
         let third = slots.take(address(1)).unwrap();
         assert!(!is_lost(&mut busy) && is_lost(&mut idle));
-        third.busy_flag().set_busy(true);
+        let _third = third.busy_flag().begin();
         assert!(slots.take(address(1)).is_none());
-        busy.busy_flag().set_busy(false);
+        drop(second);
         assert!(slots.take(address(1)).is_some());
         assert!(is_lost(&mut busy));
     }

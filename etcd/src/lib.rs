@@ -44,4 +44,4 @@ pub use args::{AddressError, Args};
 pub use context::Context;
 pub use error::{Code, EtcdError};
 pub use etcd::{Answers, Etcd, Options, Requests};
-pub use server::{ListenError, Listener, TlsError};
+pub use server::{ListenError, Listener};

@@ -55,8 +55,6 @@ pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time in which the body of a request in JSON must arrive.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest TLS handshake.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which an HTTP/2 peer is pinged.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
 /// Time in which a pinged HTTP/2 peer must answer.

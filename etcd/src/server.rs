@@ -1,16 +1,15 @@
 //! The listener: one port for gRPC, JSON and monitoring, with TLS, bounds and an orderly stop.
 
 mod running;
-mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use dkv_base::slots::{BusyFlag, Slot, Slots};
+use dkv_base::slots::BusyFlag;
+use dkv_listener::tls::{self, FileError};
+use dkv_listener::{Bounds, is_loopback};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
@@ -20,10 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use self::running::{RequestBody, Running};
-pub use self::tls::TlsError;
 use crate::args::Args;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
@@ -31,16 +29,11 @@ use crate::grpc::{self, Services};
 use crate::http::{Body, Peer, boxed};
 use crate::json;
 use crate::limits::{
-    CONNECTION_REQUESTS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT,
-    HEAD_BYTES_MAX, HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, REQUESTS_BYTES_MAX,
+    CONNECTION_REQUESTS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HEAD_BYTES_MAX,
+    HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, REQUESTS_BYTES_MAX,
     SEND_BUFFER_BYTES, STOP_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use crate::monitoring;
-
-/// Time between two attempts to find a slot while all are busy.
-const SLOT_RETRY: Duration = Duration::from_millis(20);
-/// Pause after a failure to accept, which usually means that the process has too many open files.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +54,8 @@ pub enum ListenError {
         source: io::Error,
     },
     /// A file for TLS cannot be used.
-    #[error("cannot use {} for TLS: {source}", .path.display())]
-    Tls {
-        /// Path of the file.
-        path: PathBuf,
-        /// The error in the file.
-        source: TlsError,
-    },
+    #[error(transparent)]
+    Tls(#[from] FileError),
 }
 
 /// A bound address that does not serve yet.
@@ -89,12 +77,11 @@ impl Listener {
             (Some(certificate), Some(key)) => {
                 Some(tls::acceptor(certificate, key, args.etcd_client_ca.as_deref())?)
             }
-            _ if address.ip().to_canonical().is_loopback() || args.etcd_without_tls => None,
+            _ if is_loopback(address) || args.etcd_without_tls => None,
             _ => return Err(ListenError::Plain(address)),
         };
         let fail = |source| ListenError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let address = listener.local_addr().map_err(fail)?;
+        let (listener, address) = dkv_listener::bind(address).await.map_err(fail)?;
         let asks_certificate = args.etcd_client_ca.is_some();
         Ok(Self { listener, address, tls, asks_certificate })
     }
@@ -106,7 +93,7 @@ impl Listener {
 
     /// Returns whether other machines reach it, and no certificate is asked for.
     pub fn is_open(&self) -> bool {
-        !self.asks_certificate && !self.address.ip().to_canonical().is_loopback()
+        !self.asks_certificate && !is_loopback(self.address)
     }
 
     /// Returns the URL of the address.
@@ -121,63 +108,13 @@ impl Listener {
         let bytes = Arc::new(Semaphore::new(REQUESTS_BYTES_MAX));
         let serving = Serving { builder: builder(), etcd, services, bytes, tls: self.tls };
         let serving = Arc::new(serving);
-        let (stopping, _) = watch::channel(());
-        let slots = Arc::new(Slots::new(CONNECTIONS_MAX, CONNECTIONS_MAX - CONNECTIONS_MAX / 4));
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepting = async {
-                let (stream, peer) = self.listener.accept().await?;
-                io::Result::Ok((stream, find_slot(&slots, peer).await))
-            };
-            let accepted = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                accepted = accepting => accepted,
-            };
-            let (stream, mut slot) = match accepted {
-                Ok((stream, Some(slot))) => (stream, slot),
-                Ok((_, None)) => continue,
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            // A failure only makes answers slower.
-            let _ = stream.set_nodelay(true);
-            let (serving, stop) = (serving.clone(), stopping.subscribe());
-            tokio::spawn(async move {
-                let busy_flag = slot.busy_flag();
-                tokio::select! {
-                    biased;
-                    () = serving.serve_stream(stream, busy_flag, stop) => {}
-                    () = slot.lost() => debug!("an idle connection made room for another"),
-                }
-                drop(slot);
-            });
-        }
-        drop(self.listener);
-        info!(connections = stopping.receiver_count(), "etcd's interface stops");
-        stopping.send_replace(());
-        // Each connection holds a receiver until it ends.
-        if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
-            debug!("streams of etcd's interface were still open");
-        }
-    }
-}
-
-/// Finds a slot for a connection. `None` if its address has as many busy connections as it may. If
-/// all slots are busy this waits, and further connections queue in the listener.
-async fn find_slot(slots: &Arc<Slots>, peer: SocketAddr) -> Option<Slot> {
-    loop {
-        if let Some(slot) = slots.take(peer.ip()) {
-            return Some(slot);
-        }
-        if slots.taken() < CONNECTIONS_MAX {
-            debug!(%peer, "too many requests from one address are in progress");
-            return None;
-        }
-        tokio::time::sleep(SLOT_RETRY).await;
+        let bounds = Bounds { connections_max: CONNECTIONS_MAX, stop_timeout: STOP_TIMEOUT };
+        let serve = |stream, slot, stop| {
+            let serving = Arc::clone(&serving);
+            async move { serving.serve_stream(stream, slot, stop).await }
+        };
+        let what = "etcd's interface";
+        dkv_listener::serve(what, self.listener, bounds, stop, || {}, serve).await;
     }
 }
 
@@ -197,13 +134,9 @@ impl Serving {
         let Some(tls) = &self.tls else {
             return self.serve_connection(stream, Peer::default(), slot, stop).await;
         };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                let peer = Peer { certificate_name: tls::common_name(stream.get_ref().1) };
-                self.serve_connection(stream, peer, slot, stop).await
-            }
-            Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
-            Err(_) => debug!("the TLS handshake took too long"),
+        if let Some(stream) = tls::handshake(tls, stream).await {
+            let peer = Peer { certificate_name: tls::common_name(stream.get_ref().1) };
+            self.serve_connection(stream, peer, slot, stop).await;
         }
     }
 
@@ -254,12 +187,12 @@ async fn answer(
     mut services: Services,
     request: Request<RequestBody<Incoming>>,
 ) -> Response<Body> {
-    if is_grpc(&request) {
-        return services.call(request).await;
-    }
     // Only browsers send it. A page of any origin could otherwise write to a face on loopback.
     if request.headers().contains_key(header::ORIGIN) {
         return json::answer::plain(StatusCode::FORBIDDEN, "pages of browsers may not ask\n");
+    }
+    if is_grpc(&request) {
+        return services.call(request).await;
     }
     let path = request.uri().path();
     if let Some(method) = json::method_at(path) {

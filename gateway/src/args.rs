@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dkv_listener::is_loopback;
+
 use crate::host_name::HostName;
 
 /// How to serve HTTP.
@@ -65,9 +67,4 @@ impl Args {
     pub fn needs_token(&self, address: SocketAddr) -> bool {
         self.with_authentication || !self.without_authentication && !is_loopback(address)
     }
-}
-
-/// Whether only this machine can reach an address.
-pub(crate) fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }

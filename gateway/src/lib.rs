@@ -101,6 +101,6 @@ pub use access::{Access, IsDenied, Tokens};
 pub use app::{App, NoAuthority, Options, access, forwarder};
 pub use args::Args;
 pub use host_name::{HostName, HostNameError};
-pub use server::{ListenError, Listener, TlsError};
+pub use server::{ListenError, Listener};
 pub use state::ExtraMetrics;
 pub use store::{Store, WatchFeed};

@@ -4,9 +4,6 @@ use std::time::Duration;
 
 /// Open connections; further ones wait in the listener's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
-/// Open files of the process, if its limit can be raised that far: one for each connection, and the
-/// rest of the process.
-pub(crate) const FILES_MAX: u64 = 65_536;
 /// Concurrent requests on one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 256;
 /// Longest head of a request (request line and header fields), in bytes.
@@ -16,8 +13,6 @@ pub(crate) const HEADERS_MAX: usize = 100;
 /// Time in which the head of an HTTP/1 request must arrive, or the connection is closed. A
 /// connection without another request is closed after the same time.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest TLS handshake.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Valid bearer tokens in the cache.
 pub(crate) const TOKENS_KNOWN_MAX: usize = 1024;
 /// Time after which a connection is closed if no request begins and no part of a body moves.
@@ -139,7 +134,8 @@ const _: () = {
     // Otherwise the connection would end before the client learns why.
     assert!(HEAD_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
     assert!(BODY_TIMEOUT.as_secs() < IDLE_TIMEOUT.as_secs());
-    assert!(CONNECTIONS_MAX as u64 * 2 < FILES_MAX);
+    // One file for each connection, and the rest of the process.
+    assert!(CONNECTIONS_MAX as u64 * 2 < dkv_listener::FILES_MAX);
     assert!(FORWARD_IDLE_TIMEOUT.as_secs() < HEAD_TIMEOUT.as_secs());
     // Otherwise a silent watch would end.
     assert!(WATCH_HEARTBEAT.as_secs() * 2 < IDLE_TIMEOUT.as_secs());

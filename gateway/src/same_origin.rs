@@ -36,7 +36,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCod
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 
-use crate::args::{Args, is_loopback};
+use dkv_listener::is_loopback;
+
+use crate::args::Args;
 use crate::host_name::HostName;
 use crate::metrics::Metrics;
 use crate::problem::Problem;

@@ -2,50 +2,41 @@
 
 mod activity;
 mod byte_counter;
-mod tls;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::Request;
 use axum::middleware::from_fn_with_state;
-use dkv_base::slots::{BusyFlag, Slot, Slots};
+use dkv_base::slots::BusyFlag;
 use dkv_base::supervise::again;
+use dkv_listener::tls::{self, FileError};
+use dkv_listener::{Bounds, is_loopback};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use self::activity::Activity;
 use self::byte_counter::CountedStream;
-pub use self::tls::TlsError;
-use self::tls::acceptor;
 use crate::app::App;
-use crate::args::{Args, is_loopback};
+use crate::args::Args;
 use crate::limits::{
-    ANSWER_PIECE_BYTES, CONNECTIONS_MAX, FILES_MAX, HANDSHAKE_TIMEOUT, HEAD_BYTES_MAX,
-    HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
+    ANSWER_PIECE_BYTES, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT,
+    PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::same_origin::{self, AcceptedNames, OriginGuard};
-
-/// Time between two attempts to find a slot while all are busy.
-const SLOT_RETRY: Duration = Duration::from_millis(20);
-/// Pause after a failure to accept, which usually means that the process has too many open files.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +58,8 @@ pub enum ListenError {
         source: io::Error,
     },
     /// A file for TLS cannot be used.
-    #[error("cannot use {} for TLS: {source}", .path.display())]
-    Tls {
-        /// Path of the file.
-        path: PathBuf,
-        /// The error in the file.
-        source: TlsError,
-    },
+    #[error(transparent)]
+    Tls(#[from] FileError),
 }
 
 /// A bound address that does not serve yet.
@@ -92,15 +78,13 @@ impl Listener {
     /// See [`ListenError`].
     pub async fn bind(address: SocketAddr, args: &Args) -> Result<Self, ListenError> {
         let tls = match (&args.tls_cert, &args.tls_key) {
-            (Some(certificate), Some(key)) => Some(acceptor(certificate, key)?),
+            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key, None)?),
             // Without authentication there is no secret to overhear.
             _ if is_loopback(address) || args.without_tls || args.without_authentication => None,
             _ => return Err(ListenError::Plain(address)),
         };
-        raise_file_limit();
         let fail = |source| ListenError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let address = listener.local_addr().map_err(fail)?;
+        let (listener, address) = dkv_listener::bind(address).await.map_err(fail)?;
         let names = Arc::new(AcceptedNames::new(address, args));
         Ok(Self { listener, address, tls, names, connections_max: CONNECTIONS_MAX })
     }
@@ -126,70 +110,23 @@ impl Listener {
                 .spawn(async move { again("the task that samples the network", || start()).await });
         }
         let serving = Arc::new(Serving { builder: builder(), app, tls: self.tls });
-        let (stopping, _) = watch::channel(());
-        let max = self.connections_max;
-        let slots = Arc::new(Slots::new(max, max - max / 4));
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let accepting = async {
-                let (stream, peer) = self.listener.accept().await?;
-                io::Result::Ok((stream, find_slot(&slots, max, peer).await))
-            };
-            let accepted = tokio::select! {
-                biased;
-                () = &mut stop => break,
-                accepted = accepting => accepted,
-            };
-            let (stream, mut slot) = match accepted {
-                Ok((stream, Some(slot))) => (stream, slot),
-                Ok((_, None)) => continue,
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            // A failure only makes answers slower.
-            let _ = stream.set_nodelay(true);
-            let (serving, stop) = (serving.clone(), stopping.subscribe());
-            tokio::spawn(async move {
+        let bounds = Bounds { connections_max: self.connections_max, stop_timeout: STOP_TIMEOUT };
+        let stopping = || {
+            drop(sampling);
+            if let Some((broadcaster, _)) = page {
+                broadcaster.end();
+            }
+            streams.send_replace(true);
+        };
+        let serve = |stream, slot, stop| {
+            let serving = Arc::clone(&serving);
+            async move {
                 let counted = CountedConnection::new(&serving.app.metrics);
-                let busy_flag = slot.busy_flag();
-                tokio::select! {
-                    biased;
-                    () = serving.serve_stream(stream, busy_flag, stop) => {}
-                    () = slot.lost() => debug!("an idle connection made room for another"),
-                }
-                drop((counted, slot));
-            });
-        }
-        drop(self.listener);
-        info!(connections = stopping.receiver_count(), "stopping");
-        drop(sampling);
-        if let Some((broadcaster, _)) = page {
-            broadcaster.end();
-        }
-        streams.send_replace(true);
-        stopping.send_replace(());
-        // Each connection holds a receiver until it ends.
-        if tokio::time::timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
-            warn!("requests were still in progress");
-        }
-    }
-}
-
-/// Finds a slot for a connection. `None` if its address has as many busy connections as it may. If
-/// all slots are busy this waits, and further connections queue in the listener.
-async fn find_slot(slots: &Arc<Slots>, max: usize, peer: SocketAddr) -> Option<Slot> {
-    loop {
-        if let Some(slot) = slots.take(peer.ip()) {
-            return Some(slot);
-        }
-        if slots.taken() < max {
-            debug!(%peer, "too many requests from one address are in progress");
-            return None;
-        }
-        tokio::time::sleep(SLOT_RETRY).await;
+                serving.serve_stream(stream, slot, stop).await;
+                drop(counted);
+            }
+        };
+        dkv_listener::serve("the gateway", self.listener, bounds, stop, stopping, serve).await;
     }
 }
 
@@ -207,10 +144,8 @@ impl Serving {
         let Some(tls) = &self.tls else {
             return self.serve_connection(stream, Some(slot), stop).await;
         };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_connection(stream, Some(slot), stop).await,
-            Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
-            Err(_) => debug!("the TLS handshake took too long"),
+        if let Some(stream) = tls::handshake(tls, stream).await {
+            self.serve_connection(stream, Some(slot), stop).await;
         }
     }
 
@@ -264,19 +199,6 @@ impl<'a> CountedConnection<'a> {
 impl Drop for CountedConnection<'_> {
     fn drop(&mut self) {
         self.0.ended();
-    }
-}
-
-/// Raises the limit of open files. The usual one, 1024, protects programs that call `select`, and
-/// would stop accepting long before our own bound does.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(FILES_MAX, |max| max.min(FILES_MAX));
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), ..limit };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            debug!(%error, "cannot raise the limit of open files");
-        }
     }
 }
 

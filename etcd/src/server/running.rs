@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use dkv_base::slots::BusyFlag;
+use dkv_base::slots::{Busy, BusyFlag};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,8 +27,7 @@ pub(super) struct Running {
 struct Number {
     now: AtomicUsize,
     max: usize,
-    /// Marked busy from the first request in progress to the last: a busy connection keeps its
-    /// slot.
+    /// Marked busy by each request in progress: a busy connection keeps its slot.
     slot: BusyFlag,
 }
 
@@ -43,10 +42,8 @@ impl Running {
         let before = self.number.now.fetch_add(1, Ordering::Relaxed);
         let number = Arc::clone(&self.number);
         let held = Held { taken: Mutex::new(None), bytes: Arc::clone(&self.bytes) };
-        let request = RunningRequest { number, held: Arc::new(held) };
-        if before == 0 {
-            self.number.slot.set_busy(true);
-        }
+        let _busy = self.number.slot.begin();
+        let request = RunningRequest { number, held: Arc::new(held), _busy };
         (before < self.number.max).then_some(request)
     }
 }
@@ -78,6 +75,8 @@ impl Held {
 pub(super) struct RunningRequest {
     number: Arc<Number>,
     held: Arc<Held>,
+    /// Keeps the connection's slot.
+    _busy: Busy,
 }
 
 impl RunningRequest {
@@ -94,9 +93,7 @@ impl RunningRequest {
 
 impl Drop for RunningRequest {
     fn drop(&mut self) {
-        if self.number.now.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.number.slot.set_busy(false);
-        }
+        self.number.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

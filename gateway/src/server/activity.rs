@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dkv_base::slots::BusyFlag;
+use dkv_base::slots::{Busy, BusyFlag};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -23,8 +23,7 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// Requests without an answer yet.
     running: AtomicU64,
-    /// Marked busy from the first request in progress to the last: a busy connection keeps its
-    /// slot.
+    /// Marked busy by each request in progress: a busy connection keeps its slot.
     slot: Option<BusyFlag>,
 }
 
@@ -37,13 +36,12 @@ impl Activity {
 
     /// Records a new request, which is answered once the returned value is dropped.
     pub(crate) fn begin_request(self: &Arc<Self>) -> RunningRequest {
-        if self.running.fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(slot) = &self.slot
-        {
-            slot.set_busy(true);
-        }
+        self.running.fetch_add(1, Ordering::Relaxed);
         self.touch();
-        RunningRequest(Arc::clone(self))
+        RunningRequest {
+            activity: Arc::clone(self),
+            _busy: self.slot.as_ref().map(BusyFlag::begin),
+        }
     }
 
     fn touch(&self) {
@@ -66,23 +64,23 @@ impl Activity {
 }
 
 /// A request in progress.
-pub(crate) struct RunningRequest(Arc<Activity>);
+pub(crate) struct RunningRequest {
+    activity: Arc<Activity>,
+    /// Keeps the connection's slot.
+    _busy: Option<Busy>,
+}
 
 impl RunningRequest {
     /// Wraps the body of this request or of its answer.
     pub(crate) fn body<B>(&self, body: B) -> TrackedBody<B> {
-        TrackedBody { body, activity: Arc::clone(&self.0) }
+        TrackedBody { body, activity: Arc::clone(&self.activity) }
     }
 }
 
 impl Drop for RunningRequest {
     fn drop(&mut self) {
-        self.0.touch();
-        if self.0.running.fetch_sub(1, Ordering::Relaxed) == 1
-            && let Some(slot) = &self.0.slot
-        {
-            slot.set_busy(false);
-        }
+        self.activity.touch();
+        self.activity.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Connections and their bounds, some with a paused clock.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;

@@ -24,6 +24,7 @@ pub const CRATES: &[Layer] = &[
     ("client library", &["dkv-api"]),
     ("storage", &["dkv-wal", "dkv-state"]),
     ("messages", &["dkv-wire"]),
+    ("listeners", &["dkv-listener"]),
     ("terminal", &["dkv-console"]),
     ("foundation", &["dkv-base", "dkv-check"]),
 ];

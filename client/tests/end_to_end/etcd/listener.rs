@@ -36,6 +36,9 @@ async fn one_port_speaks_to_operators_too() {
         let page = [("origin", "http://evil.example")];
         let put = http.send("POST", &face.url("/v3/kv/put"), &page, r#"{"key":"YQ=="}"#).await;
         assert_eq!(put.status, 403, "pages of browsers may not write");
+        let page = [("origin", "http://evil.example"), ("content-type", "application/grpc")];
+        let put = http.send("POST", &face.url("/etcdserverpb.KV/Put"), &page, "").await;
+        assert_eq!(put.status, 403, "nor call themselves a client of gRPC");
     }
 }
 

@@ -102,7 +102,7 @@ fn a_wrong_file_is_named() {
     let files = Files::new();
     let (certificate, key) = (files.path("server.pem"), files.path("server-key.pem"));
     let missing = files.path("missing.pem");
-    let says = |error: Result<_, super::ListenError>| match error {
+    let says = |error: Result<_, super::FileError>| match error {
         Err(error) => error.to_string(),
         Ok(_) => String::new(),
     };

@@ -3,19 +3,34 @@
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::ListenError;
+/// Longest handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a file cannot be used for TLS.
+/// A file that cannot be used for TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {} for TLS: {source}", .path.display())]
+pub struct FileError {
+    /// Its path.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub source: TlsError,
+}
+
+/// What is wrong with a file for TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read, or is not PEM.
@@ -34,14 +49,17 @@ pub enum TlsError {
 
 /// Creates an acceptor of TLS 1.2 and 1.3 for HTTP/2 and HTTP/1.1. With `authorities`, clients need
 /// a certificate of one of them.
-pub(super) fn acceptor(
+///
+/// # Errors
+/// The first file that cannot be used.
+pub fn acceptor(
     certificate: &Path,
     key: &Path,
     authorities: Option<&Path>,
-) -> Result<TlsAcceptor, ListenError> {
+) -> Result<TlsAcceptor, FileError> {
     let wrong = |path: &Path| {
         let path = path.to_owned();
-        move |source| ListenError::Tls { path, source }
+        move |source| FileError { path, source }
     };
     let chain = certificates(certificate).map_err(wrong(certificate))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key)(error.into()))?;
@@ -72,8 +90,21 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
 }
 
+/// Makes a connection one of TLS; `None` if the peer does not, or takes too long.
+pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &TlsAcceptor,
+    stream: S,
+) -> Option<TlsStream<S>> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => debug!(%error, "the TLS handshake failed"),
+        Err(_) => debug!("the TLS handshake took too long"),
+    }
+    None
+}
+
 /// Returns the common name of the verified certificate of a client.
-pub(super) fn common_name(connection: &rustls::ServerConnection) -> Option<String> {
+pub fn common_name(connection: &rustls::ServerConnection) -> Option<String> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().next()?;
