@@ -2,9 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dkv_api::ClientBuilder;
 
+use crate::auth::TokenKind;
 use crate::etcd::Options;
 
 /// How to serve etcd's interface.
@@ -45,6 +47,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "etcd_tls_cert", env = "DKV_ETCD_CLIENT_CA")]
     pub etcd_client_ca: Option<PathBuf>,
 
+    /// How etcd's users get tokens: `simple`, or as for etcd
+    /// `jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=10m` [default: simple]
+    #[arg(long, value_name = "KIND", env = "DKV_ETCD_AUTH_TOKEN", requires = "etcd")]
+    pub etcd_auth_token: Option<TokenKind>,
+
+    /// Seconds for which a simple token is valid after its last use [default: 300]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "DKV_ETCD_AUTH_TOKEN_TTL",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        requires = "etcd"
+    )]
+    pub etcd_auth_token_ttl: Option<u64>,
+
     /// Serve etcd's interface on a non-loopback address without TLS
     #[arg(long, requires = "etcd", conflicts_with = "etcd_tls_cert")]
     pub etcd_without_tls: bool,
@@ -70,6 +87,15 @@ impl Args {
         let urls = &self.etcd_url;
         let client_urls = if urls.is_empty() { vec![url] } else { urls.clone() };
         let keyspace = self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT).to_owned();
-        Options { keyspace, client_urls, founder: Some(founder) }
+        Options { keyspace, client_urls, founder: Some(founder), tokens: self.tokens() }
+    }
+
+    fn tokens(&self) -> TokenKind {
+        match (self.etcd_auth_token.clone().unwrap_or_default(), self.etcd_auth_token_ttl) {
+            (TokenKind::Simple { .. }, Some(ttl)) => {
+                TokenKind::Simple { ttl: Duration::from_secs(ttl) }
+            }
+            (kind, _) => kind,
+        }
     }
 }

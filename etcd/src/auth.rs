@@ -1,9 +1,37 @@
 //! The service Auth: users, roles and what they may do.
+//!
+//! [`state`] and [`permissions`] decide, [`needs`] is the table of what a request needs, and
+//! [`tokens`] says who asks; all of them are plain data. [`store`] keeps the users and roles in the
+//! network, and [`guard`] checks each request.
 
+mod guard;
+mod needs;
+mod permissions;
+mod state;
+mod store;
+mod tokens;
+
+use data_encoding::BASE64;
+use tracing::info;
+
+pub(crate) use self::needs::Guarded;
+use self::permissions::Permission;
+use self::state::{AuthState, Change, ROOT};
+pub(crate) use self::store::AuthStore;
+pub use self::tokens::{JwtKeys, TokenKind, TokenKindError};
 use crate::context::Context;
-use crate::error::EtcdError;
+use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
+use crate::proto::authpb;
+use crate::proto::authpb::permission::Type;
 use crate::proto::etcdserverpb::*;
+
+/// Work of hashing a password: 2 to this power, as etcd's.
+const BCRYPT_COST: u32 = 10;
+/// Longest password in bytes; bcrypt looks at no more.
+const PASSWORD_BYTES_MAX: usize = 72;
+/// The hash of no password.
+const NO_HASH: &str = "";
 
 #[allow(missing_docs, reason = "as in the proto file")]
 impl Etcd {
@@ -12,7 +40,8 @@ impl Etcd {
         _: &Context,
         _: AuthEnableRequest,
     ) -> Result<AuthEnableResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        self.change("authentication is on", |state| state.enable(secret())).await?;
+        Ok(AuthEnableResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn auth_disable(
@@ -20,7 +49,8 @@ impl Etcd {
         _: &Context,
         _: AuthDisableRequest,
     ) -> Result<AuthDisableResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        self.change("authentication is off", AuthState::disable).await?;
+        Ok(AuthDisableResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn auth_status(
@@ -28,31 +58,68 @@ impl Etcd {
         _: &Context,
         _: AuthStatusRequest,
     ) -> Result<AuthStatusResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let rules = self.latest_rules().await?;
+        Ok(AuthStatusResponse {
+            header: self.known_header().await.ok(),
+            enabled: rules.state.enabled,
+            auth_revision: rules.state.revision,
+        })
     }
 
+    /// Returns a token for a password.
+    ///
+    /// # Errors
+    /// Authentication is off; there is no such user, or the password is another one.
     pub async fn authenticate(
         &self,
         _: &Context,
-        _: AuthenticateRequest,
+        request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthenticateRequest { name, password } = request;
+        let rules = self.latest_rules().await?;
+        if !rules.state.enabled {
+            return Err(EtcdError::AUTH_NOT_ENABLED);
+        }
+        let hash = match rules.state.password(&name) {
+            Some(None) => {
+                let why = "auth: authentication failed, password was given for no password user";
+                return Err(EtcdError::new(Code::Unknown, why));
+            }
+            Some(Some(hash)) => hash.to_owned(),
+            None => NO_HASH.to_owned(),
+        };
+        let matches = self.auth_store().compute(move || matches(&password, &hash)).await?;
+        if !matches {
+            info!(user = name, "a wrong password, or no such user");
+            return Err(EtcdError::AUTH_FAILED);
+        }
+        // The token counts for the password that was checked: a change meanwhile makes it invalid.
+        let token = self.auth_store().tokens.make(&rules.state, &name)?;
+        Ok(AuthenticateResponse { header: self.known_header().await.ok(), token })
     }
 
     pub async fn user_add(
         &self,
         _: &Context,
-        _: AuthUserAddRequest,
+        request: AuthUserAddRequest,
     ) -> Result<AuthUserAddResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserAddRequest { name, password, options, hashed_password } = request;
+        let hash = match options.is_some_and(|options| options.no_password) {
+            true => None,
+            false => Some(self.password_hash(password, &hashed_password).await?),
+        };
+        let text = format!("added the user {name}");
+        self.change(&text, |state| state.add_user(&name, hash.clone())).await?;
+        Ok(AuthUserAddResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_get(
         &self,
         _: &Context,
-        _: AuthUserGetRequest,
+        request: AuthUserGetRequest,
     ) -> Result<AuthUserGetResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let roles = self.latest_rules().await?.state.roles_of(&request.name)?;
+        Ok(AuthUserGetResponse { header: self.known_header().await.ok(), roles })
     }
 
     pub async fn user_list(
@@ -60,55 +127,81 @@ impl Etcd {
         _: &Context,
         _: AuthUserListRequest,
     ) -> Result<AuthUserListResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let users = self.latest_rules().await?.state.users();
+        Ok(AuthUserListResponse { header: self.known_header().await.ok(), users })
     }
 
     pub async fn user_delete(
         &self,
         _: &Context,
-        _: AuthUserDeleteRequest,
+        request: AuthUserDeleteRequest,
     ) -> Result<AuthUserDeleteResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let name = request.name;
+        let text = format!("deleted the user {name}");
+        self.change(&text, |state| state.delete_user(&name)).await?;
+        Ok(AuthUserDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_change_password(
         &self,
         _: &Context,
-        _: AuthUserChangePasswordRequest,
+        request: AuthUserChangePasswordRequest,
     ) -> Result<AuthUserChangePasswordResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserChangePasswordRequest { name, password, hashed_password } = request;
+        let hash = self.password_hash(password, &hashed_password).await?;
+        let text = format!("changed the password of the user {name}");
+        self.change(&text, |state| state.change_password(&name, hash.clone())).await?;
+        Ok(AuthUserChangePasswordResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_grant_role(
         &self,
         _: &Context,
-        _: AuthUserGrantRoleRequest,
+        request: AuthUserGrantRoleRequest,
     ) -> Result<AuthUserGrantRoleResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserGrantRoleRequest { user, role } = request;
+        let text = format!("granted the role {role} to the user {user}");
+        self.change(&text, |state| state.grant_role(&user, &role)).await?;
+        Ok(AuthUserGrantRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_revoke_role(
         &self,
         _: &Context,
-        _: AuthUserRevokeRoleRequest,
+        request: AuthUserRevokeRoleRequest,
     ) -> Result<AuthUserRevokeRoleResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserRevokeRoleRequest { name, role } = request;
+        let text = format!("revoked the role {role} from the user {name}");
+        self.change(&text, |state| state.revoke_role(&name, &role)).await?;
+        Ok(AuthUserRevokeRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_add(
         &self,
         _: &Context,
-        _: AuthRoleAddRequest,
+        request: AuthRoleAddRequest,
     ) -> Result<AuthRoleAddResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let name = request.name;
+        self.change(&format!("added the role {name}"), |state| state.add_role(&name)).await?;
+        Ok(AuthRoleAddResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_get(
         &self,
         _: &Context,
-        _: AuthRoleGetRequest,
+        request: AuthRoleGetRequest,
     ) -> Result<AuthRoleGetResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let rules = self.latest_rules().await?;
+        let permissions = rules.state.permissions_of(&request.role)?;
+        let perm = match request.role == ROOT {
+            true => vec![authpb::Permission {
+                perm_type: Type::Readwrite.into(),
+                key: bytes::Bytes::new(),
+                range_end: bytes::Bytes::from_static(&[0]),
+            }],
+            false => permissions.iter().map(Permission::message).collect(),
+        };
+        Ok(AuthRoleGetResponse { header: self.known_header().await.ok(), perm })
     }
 
     pub async fn role_list(
@@ -116,30 +209,95 @@ impl Etcd {
         _: &Context,
         _: AuthRoleListRequest,
     ) -> Result<AuthRoleListResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let roles = self.latest_rules().await?.state.roles();
+        Ok(AuthRoleListResponse { header: self.known_header().await.ok(), roles })
     }
 
     pub async fn role_delete(
         &self,
         _: &Context,
-        _: AuthRoleDeleteRequest,
+        request: AuthRoleDeleteRequest,
     ) -> Result<AuthRoleDeleteResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let role = request.role;
+        self.change(&format!("deleted the role {role}"), |state| state.delete_role(&role)).await?;
+        Ok(AuthRoleDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_grant_permission(
         &self,
         _: &Context,
-        _: AuthRoleGrantPermissionRequest,
+        request: AuthRoleGrantPermissionRequest,
     ) -> Result<AuthRoleGrantPermissionResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthRoleGrantPermissionRequest { name, perm } = request;
+        let perm = perm.ok_or(EtcdError::PERMISSION_NOT_GIVEN)?;
+        let permission = Permission::new(&perm).ok_or(EtcdError::INVALID_AUTH_MGMT)?;
+        let text = format!("granted a permission to the role {name}");
+        self.change(&text, |state| state.grant_permission(&name, permission.clone())).await?;
+        Ok(AuthRoleGrantPermissionResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_revoke_permission(
         &self,
         _: &Context,
-        _: AuthRoleRevokePermissionRequest,
+        request: AuthRoleRevokePermissionRequest,
     ) -> Result<AuthRoleRevokePermissionResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthRoleRevokePermissionRequest { role, key, range_end } = request;
+        let text = format!("revoked a permission from the role {role}");
+        self.change(&text, |state| state.revoke_permission(&role, &key, &range_end)).await?;
+        Ok(AuthRoleRevokePermissionResponse { header: self.known_header().await.ok() })
+    }
+
+    /// Changes the users and roles, and logs what was done.
+    async fn change(
+        &self,
+        what: &str,
+        change: impl FnMut(&mut AuthState) -> Change,
+    ) -> Result<(), EtcdError> {
+        self.change_auth(change).await?;
+        info!("{what}");
+        Ok(())
+    }
+
+    /// Returns the hash of a password, or the one that the caller has made. An empty password has
+    /// one that no password matches.
+    async fn password_hash(&self, password: String, hashed: &str) -> Result<String, EtcdError> {
+        if password.is_empty() {
+            let hash = BASE64.decode(hashed.as_bytes()).ok();
+            let hash = hash.and_then(|hash| String::from_utf8(hash).ok());
+            let hash =
+                hash.filter(|hash| hash.is_empty() || hash.parse::<bcrypt::HashParts>().is_ok());
+            let why = "etcdserver: the hash is not one of bcrypt, in base64";
+            return hash.ok_or_else(|| EtcdError::new(Code::InvalidArgument, why));
+        }
+        if password.len() > PASSWORD_BYTES_MAX {
+            let why = "bcrypt: password length exceeds 72 bytes";
+            return Err(EtcdError::new(Code::Unknown, why));
+        }
+        let hashing = move || bcrypt::hash(password, BCRYPT_COST);
+        let hash = self.auth_store().compute(hashing).await?;
+        hash.map_err(|error| EtcdError::new(Code::Internal, format!("bcrypt: {error}")))
     }
 }
+
+/// Returns whether a password has a hash. It takes as long without a hash, so that nobody learns
+/// which users there are.
+fn matches(password: &str, hash: &str) -> bool {
+    if password.len() > PASSWORD_BYTES_MAX {
+        return false;
+    }
+    match hash {
+        NO_HASH => {
+            _ = bcrypt::hash(password, BCRYPT_COST);
+            false
+        }
+        hash => bcrypt::verify(password, hash).unwrap_or(false),
+    }
+}
+
+/// Returns a new secret to sign tokens with.
+fn secret() -> String {
+    data_encoding::HEXLOWER.encode(&rand::random::<[u8; 32]>())
+}
+
+#[cfg(test)]
+mod tests;

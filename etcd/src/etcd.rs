@@ -9,6 +9,7 @@ use dkv_api::{
 use futures::stream::BoxStream;
 use tracing::{debug, info};
 
+use crate::auth::{AuthStore, TokenKind};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
@@ -29,6 +30,8 @@ pub struct Options {
     pub client_urls: Vec<String>,
     /// How to connect as an administrator, who creates the keyspace if the client may not.
     pub founder: Option<ClientBuilder>,
+    /// How users' tokens are made.
+    pub tokens: TokenKind,
 }
 
 /// etcd's interface over a network. Cloning is cheap; clones share everything.
@@ -52,6 +55,7 @@ struct Inner {
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
+    auth: AuthStore,
 }
 
 /// A moment of the keyspace.
@@ -65,6 +69,7 @@ struct Seen {
 impl Etcd {
     /// Creates the face of a client's network.
     pub fn new(client: Client, options: Options) -> Self {
+        let auth = AuthStore::new(options.tokens.clone());
         let inner = Inner {
             client,
             options,
@@ -74,6 +79,7 @@ impl Etcd {
             term: AtomicU64::new(0),
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
+            auth,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -117,7 +123,7 @@ impl Etcd {
     }
 
     /// Creates the keyspace, by this client or by one with more rights.
-    async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
+    pub(crate) async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
         let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
         let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
             Err(Error::Denied(why)) => match &self.inner.options.founder {
@@ -258,6 +264,11 @@ impl Etcd {
     /// Returns the options.
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
+    }
+
+    /// Returns the users and roles, as this face has them.
+    pub(crate) fn auth_store(&self) -> &AuthStore {
+        &self.inner.auth
     }
 
     /// Returns the counters.

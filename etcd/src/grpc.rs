@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use crate::auth::Guarded;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -105,7 +106,7 @@ pub(crate) fn services(etcd: &Etcd) -> Services {
 
 impl Shell {
     /// Answers one message with one.
-    async fn unary<Q, A, F>(
+    async fn unary<Q: Guarded + Sync, A, F>(
         &self,
         method: Method,
         request: Request<Q>,
@@ -119,7 +120,11 @@ impl Shell {
         metrics.received(method);
         let context = context(&request);
         let left = context.time_left();
-        let answer = call(self.etcd.clone(), context, request.into_inner());
+        let (etcd, message) = (self.etcd.clone(), request.into_inner());
+        let answer = async move {
+            etcd.permit(&context, &message).await?;
+            call(etcd, context, message).await
+        };
         let answered = match left {
             Some(left) => {
                 let answered = tokio::time::timeout(left, answer).await;
@@ -141,20 +146,21 @@ impl Shell {
     }
 
     /// Answers one message with a stream.
-    fn server_stream<Q, A: Send + 'static>(
+    fn server_stream<Q: Guarded + Send + Sync + 'static, A: Send + 'static>(
         &self,
         method: Method,
         request: Request<Q>,
-        call: impl FnOnce(Etcd, Context, Q) -> Answers<A>,
+        call: impl FnOnce(Etcd, Context, Q) -> Answers<A> + Send + 'static,
     ) -> Result<Response<Stream<A>>, Status> {
         self.etcd.metrics().started(method);
         self.etcd.metrics().received(method);
         let context = context(&request);
-        let answers = call(self.etcd.clone(), context, request.into_inner());
+        let answers = self.etcd.permitted(context, request.into_inner(), call);
         Ok(Response::new(self.answers(method, answers)))
     }
 
-    /// Answers a stream with a stream.
+    /// Answers a stream with a stream. Each message of it says what the caller wants, so the method
+    /// checks whether that is permitted.
     fn bidi_stream<Q: Send + 'static, A: Send + 'static>(
         &self,
         method: Method,

@@ -69,7 +69,10 @@ async fn dispatch(
     macro_rules! unary {
         ($call:ident) => {
             match parse(body) {
-                Ok(request) => answered(etcd.$call(&context, request).await),
+                Ok(request) => answered(match etcd.permit(&context, &request).await {
+                    Ok(()) => etcd.$call(&context, request).await,
+                    Err(error) => Err(error),
+                }),
                 Err(error) => (error.code(), failure(&error)),
             }
         };
@@ -77,7 +80,11 @@ async fn dispatch(
     macro_rules! server_stream {
         ($call:ident) => {
             match parse(body) {
-                Ok(request) => streamed(etcd.$call(context, request)),
+                Ok(request) => {
+                    streamed(etcd.permitted(context, request, |etcd, context, request| {
+                        etcd.$call(context, request)
+                    }))
+                }
                 Err(error) => (error.code(), failure(&error)),
             }
         };

@@ -62,9 +62,10 @@ impl Etcd {
     /// time left if the lease has ended. Answers come in the order of the messages.
     pub fn lease_keep_alive(
         &self,
-        _: Context,
+        context: Context,
         requests: Requests<LeaseKeepAliveRequest>,
     ) -> Answers<LeaseKeepAliveResponse> {
+        let requests = self.permitted_requests(&context, requests);
         let etcd = self.clone();
         let answers = requests.map(move |request| {
             let etcd = etcd.clone();

@@ -41,6 +41,7 @@ mod args;
 mod server;
 
 pub use args::{AddressError, Args};
+pub use auth::{JwtKeys, TokenKind, TokenKindError};
 pub use context::Context;
 pub use error::{Code, EtcdError};
 pub use etcd::{Answers, Etcd, Options, Requests};

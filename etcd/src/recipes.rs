@@ -51,6 +51,13 @@ pub(crate) fn prefix(name: &[u8]) -> Bytes {
     [name, b"/"].concat().into()
 }
 
+/// Returns the range of the keys of all candidates: its first key and its end.
+pub(crate) fn candidates(name: &[u8]) -> (Bytes, Bytes) {
+    let prefix = prefix(name);
+    let end = after_prefix(&prefix);
+    (prefix, end)
+}
+
 pub(crate) fn operation(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }

@@ -194,6 +194,9 @@ impl WatchStream {
         create: &WatchCreateRequest,
     ) -> Result<(ResponseHeader, BegunWatch), String> {
         let wanted = Wanted::new(create)?;
+        // As etcd's server writes the error of its own call into the reason.
+        let denied = |why: EtcdError| format!("rpc error: code = {:?} desc = {why}", why.code());
+        self.etcd.permit(&self.context, create).await.map_err(denied)?;
         let id = match create.watch_id {
             0 => self.free_id(),
             id if self.watches.contains_key(&id) => {
