@@ -1,23 +1,25 @@
 //! The service Auth: users, roles and what they may do.
 //!
 //! [`state`] and [`permissions`] decide, [`needs`] is the table of what a request needs, and
-//! [`tokens`] says who asks; all of them are plain data. [`store`] keeps the users and roles in the
-//! network, and [`guard`] checks each request.
+//! [`tokens`] says who asks; all of them are plain data. [`guard`] checks each request. The users and
+//! roles are part of what the faces [share](crate::shared).
 
 mod guard;
 mod needs;
+mod passwords;
 mod permissions;
 mod state;
-mod store;
 mod tokens;
 
 use data_encoding::BASE64;
 use tracing::info;
 
 pub(crate) use self::needs::Guarded;
+use self::passwords::{Hashing, NO_HASH};
 use self::permissions::Permission;
-use self::state::{AuthState, Change, ROOT};
-pub(crate) use self::store::AuthStore;
+use self::state::ROOT;
+pub(crate) use self::state::{AuthState, Grants};
+use self::tokens::Tokens;
 pub use self::tokens::{JwtKeys, TokenKind, TokenKindError};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
@@ -25,13 +27,19 @@ use crate::etcd::Etcd;
 use crate::proto::authpb;
 use crate::proto::authpb::permission::Type;
 use crate::proto::etcdserverpb::*;
+use crate::shared::Change;
 
-/// Work of hashing a password: 2 to this power, as etcd's.
-const BCRYPT_COST: u32 = 10;
-/// Longest password in bytes; bcrypt looks at no more.
-const PASSWORD_BYTES_MAX: usize = 72;
-/// The hash of no password.
-const NO_HASH: &str = "";
+/// What a face needs to check users.
+pub(crate) struct Auth {
+    tokens: Tokens,
+    hashing: Hashing,
+}
+
+impl Auth {
+    pub(crate) fn new(tokens: TokenKind) -> Self {
+        Self { tokens: Tokens::new(tokens), hashing: Hashing::default() }
+    }
+}
 
 #[allow(missing_docs, reason = "as in the proto file")]
 impl Etcd {
@@ -61,8 +69,8 @@ impl Etcd {
         let rules = self.latest_rules().await?;
         Ok(AuthStatusResponse {
             header: self.known_header().await.ok(),
-            enabled: rules.state.enabled,
-            auth_revision: rules.state.revision,
+            enabled: rules.state.auth.enabled,
+            auth_revision: rules.state.auth.revision,
         })
     }
 
@@ -77,10 +85,10 @@ impl Etcd {
     ) -> Result<AuthenticateResponse, EtcdError> {
         let AuthenticateRequest { name, password } = request;
         let rules = self.latest_rules().await?;
-        if !rules.state.enabled {
+        if !rules.state.auth.enabled {
             return Err(EtcdError::AUTH_NOT_ENABLED);
         }
-        let hash = match rules.state.password(&name) {
+        let hash = match rules.state.auth.password(&name) {
             Some(None) => {
                 let why = "auth: authentication failed, password was given for no password user";
                 return Err(EtcdError::new(Code::Unknown, why));
@@ -88,13 +96,12 @@ impl Etcd {
             Some(Some(hash)) => hash.to_owned(),
             None => NO_HASH.to_owned(),
         };
-        let matches = self.auth_store().compute(move || matches(&password, &hash)).await?;
-        if !matches {
+        if !self.auth().hashing.matches(password, hash).await? {
             info!(user = name, "a wrong password, or no such user");
             return Err(EtcdError::AUTH_FAILED);
         }
         // The token counts for the password that was checked: a change meanwhile makes it invalid.
-        let token = self.auth_store().tokens.make(&rules.state, &name)?;
+        let token = self.auth().tokens.make(&rules.state.auth, &name)?;
         Ok(AuthenticateResponse { header: self.known_header().await.ok(), token })
     }
 
@@ -118,7 +125,7 @@ impl Etcd {
         _: &Context,
         request: AuthUserGetRequest,
     ) -> Result<AuthUserGetResponse, EtcdError> {
-        let roles = self.latest_rules().await?.state.roles_of(&request.name)?;
+        let roles = self.latest_rules().await?.state.auth.roles_of(&request.name)?;
         Ok(AuthUserGetResponse { header: self.known_header().await.ok(), roles })
     }
 
@@ -127,7 +134,7 @@ impl Etcd {
         _: &Context,
         _: AuthUserListRequest,
     ) -> Result<AuthUserListResponse, EtcdError> {
-        let users = self.latest_rules().await?.state.users();
+        let users = self.latest_rules().await?.state.auth.users();
         Ok(AuthUserListResponse { header: self.known_header().await.ok(), users })
     }
 
@@ -192,7 +199,7 @@ impl Etcd {
         request: AuthRoleGetRequest,
     ) -> Result<AuthRoleGetResponse, EtcdError> {
         let rules = self.latest_rules().await?;
-        let permissions = rules.state.permissions_of(&request.role)?;
+        let permissions = rules.state.auth.permissions_of(&request.role)?;
         let perm = match request.role == ROOT {
             true => vec![authpb::Permission {
                 perm_type: Type::Readwrite.into(),
@@ -209,7 +216,7 @@ impl Etcd {
         _: &Context,
         _: AuthRoleListRequest,
     ) -> Result<AuthRoleListResponse, EtcdError> {
-        let roles = self.latest_rules().await?.state.roles();
+        let roles = self.latest_rules().await?.state.auth.roles();
         Ok(AuthRoleListResponse { header: self.known_header().await.ok(), roles })
     }
 
@@ -251,9 +258,9 @@ impl Etcd {
     async fn change(
         &self,
         what: &str,
-        change: impl FnMut(&mut AuthState) -> Change,
+        mut change: impl FnMut(&mut AuthState) -> Change,
     ) -> Result<(), EtcdError> {
-        self.change_auth(change).await?;
+        self.change_shared(|shared| change(&mut shared.auth)).await?;
         info!("{what}");
         Ok(())
     }
@@ -269,28 +276,7 @@ impl Etcd {
             let why = "etcdserver: the hash is not one of bcrypt, in base64";
             return hash.ok_or_else(|| EtcdError::new(Code::InvalidArgument, why));
         }
-        if password.len() > PASSWORD_BYTES_MAX {
-            let why = "bcrypt: password length exceeds 72 bytes";
-            return Err(EtcdError::new(Code::Unknown, why));
-        }
-        let hashing = move || bcrypt::hash(password, BCRYPT_COST);
-        let hash = self.auth_store().compute(hashing).await?;
-        hash.map_err(|error| EtcdError::new(Code::Internal, format!("bcrypt: {error}")))
-    }
-}
-
-/// Returns whether a password has a hash. It takes as long without a hash, so that nobody learns
-/// which users there are.
-fn matches(password: &str, hash: &str) -> bool {
-    if password.len() > PASSWORD_BYTES_MAX {
-        return false;
-    }
-    match hash {
-        NO_HASH => {
-            _ = bcrypt::hash(password, BCRYPT_COST);
-            false
-        }
-        hash => bcrypt::verify(password, hash).unwrap_or(false),
+        self.auth().hashing.hash(password).await
     }
 }
 

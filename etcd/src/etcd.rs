@@ -9,12 +9,13 @@ use dkv_api::{
 use futures::stream::BoxStream;
 use tracing::{debug, info};
 
-use crate::auth::{AuthStore, TokenKind};
+use crate::auth::{Auth, TokenKind};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
+use crate::shared::Shared;
 
 /// The messages of a caller's stream.
 pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;
@@ -55,7 +56,8 @@ struct Inner {
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
-    auth: AuthStore,
+    auth: Auth,
+    shared: Shared,
 }
 
 /// A moment of the keyspace.
@@ -69,7 +71,7 @@ struct Seen {
 impl Etcd {
     /// Creates the face of a client's network.
     pub fn new(client: Client, options: Options) -> Self {
-        let auth = AuthStore::new(options.tokens.clone());
+        let auth = Auth::new(options.tokens.clone());
         let inner = Inner {
             client,
             options,
@@ -80,6 +82,7 @@ impl Etcd {
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
             auth,
+            shared: Shared::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -266,9 +269,14 @@ impl Etcd {
         &self.inner.options
     }
 
-    /// Returns the users and roles, as this face has them.
-    pub(crate) fn auth_store(&self) -> &AuthStore {
+    /// Returns what it needs to check users.
+    pub(crate) fn auth(&self) -> &Auth {
         &self.inner.auth
+    }
+
+    /// Returns what the faces share, as this one has it.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     /// Returns the counters.

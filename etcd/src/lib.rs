@@ -27,6 +27,8 @@ pub mod kv;
 mod lease;
 mod watch;
 mod auth;
+mod alarms;
+mod shared;
 mod recipes;
 mod lock;
 mod election;

@@ -64,15 +64,14 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Age of what a face knows of the users and roles, beyond which it looks again before it answers.
-pub(crate) const AUTH_FRESH: Duration = Duration::from_secs(1);
-/// Time to wait for them. Beyond, what was known before counts, if it may.
-pub(crate) const AUTH_LOAD_TIMEOUT: Duration = Duration::from_millis(500);
-/// Age of what a face knows of the users and roles while authentication is on, beyond which it
-/// refuses requests.
-pub(crate) const AUTH_GRACE: Duration = Duration::from_secs(5);
-/// Size of all users and roles in bytes.
-pub(crate) const AUTH_BYTES_MAX: usize = 1024 * 1024;
+/// Age of what a face knows of what all faces share, beyond which it looks again before it answers.
+pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);
+/// Time to wait for that. Beyond, what was known before counts, if it may.
+pub(crate) const SHARED_LOAD_TIMEOUT: Duration = Duration::from_millis(500);
+/// Age of what a face knows of it while authentication is on, beyond which it refuses requests.
+pub(crate) const SHARED_GRACE: Duration = Duration::from_secs(5);
+/// Size of what the faces share in bytes.
+pub(crate) const SHARED_BYTES_MAX: usize = 1024 * 1024;
 /// Passwords that are hashed at the same time.
 pub(crate) const HASHES_AT_ONCE: usize = 2;
 /// Passwords that wait for that; further ones are refused.

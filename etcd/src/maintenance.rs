@@ -5,6 +5,7 @@ use dkv_api::{GroupId, GroupStatus, NodeId, NodeStatus};
 use futures::StreamExt;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::alarms::Alarm;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, etcd_revision};
@@ -61,35 +62,65 @@ impl Etcd {
             let id = member_id(leader.node);
             status.errors.push(format!("memberID:{id} alarm:NOSPACE "));
         }
+        let raised = self.rules().await.map(|rules| rules.state.alarms.of(None));
+        for (member, alarm) in raised.unwrap_or_default() {
+            let alarm = if alarm == Alarm::NoSpace { "NOSPACE" } else { "CORRUPT" };
+            status.errors.push(format!("memberID:{member} alarm:{alarm} "));
+        }
         status.header = Some(header);
         Ok(status)
     }
 
-    /// Lists the alarms. The only one is that of a quota that is reached, which ends by itself once
-    /// there is room.
+    /// Lists, raises and disarms alarms. The one that the network raises by itself is that of a
+    /// quota that is reached; it ends by itself once there is room.
     ///
     /// # Errors
-    /// The caller wants to raise one.
+    /// There is no leader, or too many alarms stand.
     pub async fn alarm(
         &self,
         _: &Context,
         request: AlarmRequest,
     ) -> Result<AlarmResponse, EtcdError> {
-        if request.action() == AlarmAction::Activate {
-            let why = "etcdserver: alarms are raised by the network alone";
-            return Err(EtcdError::new(Code::FailedPrecondition, why));
-        }
-        let leader = self.primary().await?;
-        let wanted = matches!(request.alarm(), AlarmType::None | AlarmType::Nospace);
-        let raised = leader.filter(|leader| wanted && leader.is_over_quota());
-        // One that stands cannot be disarmed, so disarming it is answered with none.
-        let shown = raised.filter(|_| request.action() == AlarmAction::Get);
-        let alarms = shown.map(|leader| AlarmMember {
-            member_id: member_id(leader.node),
-            alarm: AlarmType::Nospace as i32,
-        });
-        let alarms = alarms.into_iter().collect();
-        Ok(AlarmResponse { header: Some(self.known_header().await?), alarms })
+        let (member, kind) = (request.member_id, request.alarm());
+        let alarm = match kind {
+            AlarmType::None => None,
+            AlarmType::Nospace => Some(Alarm::NoSpace),
+            AlarmType::Corrupt => Some(Alarm::Corrupt),
+        };
+        let shown = match (request.action(), alarm) {
+            (AlarmAction::Get, _) => {
+                let mut shown = self.latest_rules().await?.state.alarms.of(alarm);
+                if alarm != Some(Alarm::Corrupt) {
+                    let leader = self.primary().await?.filter(|leader| leader.is_over_quota());
+                    shown.extend(leader.map(|it| (member_id(it.node), Alarm::NoSpace)));
+                }
+                shown
+            }
+            // As etcd: nothing is raised or disarmed, and that is no error.
+            (_, None) => Vec::new(),
+            (AlarmAction::Activate, Some(alarm)) => {
+                self.change_shared(|shared| shared.alarms.raise(member, alarm)).await?;
+                vec![(member, alarm)]
+            }
+            (AlarmAction::Deactivate, Some(alarm)) => {
+                let mut stood = false;
+                self.change_shared(|shared| {
+                    stood = shared.alarms.disarm(member, alarm);
+                    Ok(stood)
+                })
+                .await?;
+                if stood { vec![(member, alarm)] } else { Vec::new() }
+            }
+        };
+        let message = |(member_id, alarm)| AlarmMember {
+            member_id,
+            alarm: match alarm {
+                Alarm::NoSpace => AlarmType::Nospace.into(),
+                Alarm::Corrupt => AlarmType::Corrupt.into(),
+            },
+        };
+        let alarms = shown.into_iter().map(message).collect();
+        Ok(AlarmResponse { header: self.known_header().await.ok(), alarms })
     }
 
     /// Does nothing: there is nothing to defragment.

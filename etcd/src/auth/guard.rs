@@ -7,11 +7,11 @@ use futures::stream;
 
 use super::needs::{Caller, Guarded, Needs};
 use super::permissions::Access;
-use super::state::Rules;
 use crate::context::Context;
 use crate::error::EtcdError;
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::lease::lease_id;
+use crate::shared::Rules;
 
 impl Etcd {
     /// Checks that the caller may make a request.
@@ -24,17 +24,13 @@ impl Etcd {
         request: &(impl Guarded + Sync),
     ) -> Result<(), EtcdError> {
         let rules = self.rules().await?;
-        if !rules.state.enabled {
+        if !rules.state.auth.enabled && rules.state.alarms.is_empty() {
             return Ok(());
         }
-        let needs = request.needs();
-        let Err(_) = self.check(&rules, context, &needs).await else { return Ok(()) };
+        let Err(_) = self.check(&rules, context, request).await else { return Ok(()) };
         // It may have been granted meanwhile, at another face.
         let rules = self.latest_rules().await?;
-        match rules.state.enabled {
-            true => self.check(&rules, context, &needs).await,
-            false => Ok(()),
-        }
+        self.check(&rules, context, request).await
     }
 
     /// Returns a stream of answers, if the caller may make the request.
@@ -76,6 +72,18 @@ impl Etcd {
         &self,
         rules: &Rules,
         context: &Context,
+        request: &(impl Guarded + Sync),
+    ) -> Result<(), EtcdError> {
+        if rules.state.auth.enabled {
+            self.check_caller(rules, context, &request.needs()).await?;
+        }
+        rules.state.alarms.check(request.effect())
+    }
+
+    async fn check_caller(
+        &self,
+        rules: &Rules,
+        context: &Context,
         needs: &Needs,
     ) -> Result<(), EtcdError> {
         // A token that is no good is an error of its own, also where none is needed.
@@ -83,9 +91,9 @@ impl Etcd {
         let (state, user) = match (&needs.caller, &user) {
             (Caller::Anyone, _) => return Ok(()),
             (_, None) => return Err(EtcdError::USER_EMPTY),
-            (_, Some(user)) => (&rules.state, user),
+            (_, Some(user)) => (&rules.state.auth, user),
         };
-        if rules.is_root(user) {
+        if state.is_root(user) {
             return Ok(());
         }
         let enough = match &needs.caller {
@@ -95,7 +103,8 @@ impl Etcd {
             Caller::RootOr(other) => other == user,
             Caller::RootOrRole(role) => state.has_role(user, role),
         };
-        let may = |access: Access, key: &[u8], end: &[u8]| rules.allow(user, access, key, end);
+        let may =
+            |access: Access, key: &[u8], end: &[u8]| rules.grants.allow(user, access, key, end);
         if !enough || !needs.keys.iter().all(|(access, key, end)| may(*access, key, end)) {
             return Err(EtcdError::PERMISSION_DENIED);
         }
@@ -113,7 +122,7 @@ impl Etcd {
         match &context.token {
             Some(token) => {
                 let token = token.strip_prefix("Bearer ").unwrap_or(token);
-                self.auth_store().tokens.user(&rules.state, token).map(Some)
+                self.auth().tokens.user(&rules.state.auth, token).map(Some)
             }
             None => Ok(context.certificate_name.clone()),
         }

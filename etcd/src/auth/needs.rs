@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::permissions::Access;
+use crate::alarms::Effect;
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::*;
 use crate::proto::{v3electionpb, v3lockpb};
@@ -105,6 +106,11 @@ impl Needs {
 pub(crate) trait Guarded {
     /// Returns what the caller needs.
     fn needs(&self) -> Needs;
+
+    /// Returns what it does to the keys, as far as alarms matter.
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
 }
 
 macro_rules! guarded {
@@ -118,8 +124,6 @@ macro_rules! guarded {
 }
 
 guarded! {
-    CompactionRequest: Caller::Root;
-    LeaseGrantRequest: Caller::User;
     MemberListRequest: Caller::Anyone;
     MemberAddRequest: Caller::Root;
     MemberRemoveRequest: Caller::Root;
@@ -168,9 +172,33 @@ impl Guarded for AlarmRequest {
     }
 }
 
+impl Guarded for CompactionRequest {
+    fn needs(&self) -> Needs {
+        Needs::only(Caller::Root)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
+    }
+}
+
+impl Guarded for LeaseGrantRequest {
+    fn needs(&self) -> Needs {
+        Needs::only(Caller::User)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::TakesSpace
+    }
+}
+
 impl Guarded for RangeRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).key(Access::Read, &self.key, &self.range_end)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
     }
 }
 
@@ -178,17 +206,44 @@ impl Guarded for PutRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).put(self)
     }
+
+    fn effect(&self) -> Effect {
+        Effect::TakesSpace
+    }
 }
 
 impl Guarded for DeleteRangeRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).delete(self)
     }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
+    }
+}
+
+/// Returns whether a transaction, or one within it, has a put.
+fn puts(txn: &TxnRequest) -> bool {
+    let mut waiting = vec![txn];
+    while let Some(txn) = waiting.pop() {
+        for operation in txn.success.iter().chain(&txn.failure) {
+            match &operation.request {
+                Some(Request::RequestPut(_)) => return true,
+                Some(Request::RequestTxn(txn)) => waiting.push(txn),
+                _ => {}
+            }
+        }
+    }
+    false
 }
 
 impl Guarded for TxnRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).txn(self)
+    }
+
+    fn effect(&self) -> Effect {
+        if puts(self) { Effect::TakesSpace } else { Effect::UsesKeys }
     }
 }
 
@@ -201,6 +256,10 @@ impl Guarded for WatchCreateRequest {
 impl Guarded for LeaseRevokeRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).lease(Access::Write, self.id)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
     }
 }
 
@@ -231,6 +290,10 @@ impl Guarded for v3lockpb::LockRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).lease_of(self.lease).candidate(&self.name)
     }
+
+    fn effect(&self) -> Effect {
+        Effect::TakesSpace
+    }
 }
 
 impl Guarded for v3lockpb::UnlockRequest {
@@ -242,6 +305,10 @@ impl Guarded for v3lockpb::UnlockRequest {
 impl Guarded for v3electionpb::CampaignRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).lease_of(self.lease).candidate(&self.name)
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::TakesSpace
     }
 }
 
@@ -255,6 +322,10 @@ impl Guarded for v3electionpb::LeaderRequest {
 impl Guarded for v3electionpb::ProclaimRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).leader(self.leader.as_ref())
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::TakesSpace
     }
 }
 

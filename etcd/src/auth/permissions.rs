@@ -137,12 +137,12 @@ impl Ranges {
 
 /// All keys that a user may access, by all of the user's roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Grants {
+pub(super) struct Granted {
     read: Ranges,
     write: Ranges,
 }
 
-impl Grants {
+impl Granted {
     pub(super) fn new(permissions: &[&Permission]) -> Self {
         Self {
             read: Ranges::new(permissions, Access::Read),
@@ -178,8 +178,8 @@ mod tests {
         Permission { allowed, key: key.into(), range_end: end.into() }
     }
 
-    fn grants(permissions: &[Permission]) -> Grants {
-        Grants::new(&permissions.iter().collect::<Vec<_>>())
+    fn grants(permissions: &[Permission]) -> Granted {
+        Granted::new(&permissions.iter().collect::<Vec<_>>())
     }
 
     #[test]

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::permissions::{Access, Grants, Permission};
+use super::permissions::{Access, Granted, Permission};
 use crate::error::EtcdError;
+use crate::shared::Change;
 
 /// The user, and the role, that may do everything.
 pub(super) const ROOT: &str = "root";
 
 /// All users and roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct AuthState {
+pub(crate) struct AuthState {
     /// Whether requests are checked at all.
-    pub(super) enabled: bool,
+    pub(crate) enabled: bool,
     /// Rises with each change of a user or a role. etcd begins at 1.
     pub(super) revision: u64,
     /// Signs the tokens of all faces; a new one makes all tokens invalid.
@@ -49,9 +50,6 @@ impl Default for AuthState {
         }
     }
 }
-
-/// Whether a change has changed anything.
-pub(super) type Change = Result<bool, EtcdError>;
 
 impl AuthState {
     /// Returns the secret that signs tokens.
@@ -98,20 +96,14 @@ impl AuthState {
         Ok(&self.role(role)?.permissions)
     }
 
+    /// Returns whether a user may do everything.
+    pub(super) fn is_root(&self, user: &str) -> bool {
+        self.has_role(user, ROOT)
+    }
+
     /// Returns whether a user has a role.
     pub(super) fn has_role(&self, user: &str, role: &str) -> bool {
         self.users.get(user).is_some_and(|user| user.roles.contains(role))
-    }
-
-    /// Returns what each user may do, but for those with the role `root`, who may do everything.
-    pub(super) fn grants(&self) -> BTreeMap<String, Grants> {
-        let grants_of = |user: &User| {
-            let roles = user.roles.iter().filter_map(|role| self.roles.get(role));
-            let permissions = roles.flat_map(|role| &role.permissions).collect::<Vec<_>>();
-            Grants::new(&permissions)
-        };
-        let users = self.users.iter().filter(|(_, user)| !user.roles.contains(ROOT));
-        users.map(|(name, user)| (name.clone(), grants_of(user))).collect()
     }
 
     /// Turns authentication on. `secret` signs tokens from now on.
@@ -249,29 +241,27 @@ impl AuthState {
     }
 }
 
-/// What the users may do, ready to be asked.
+/// What each user may do, but for those with the role `root`, who may do everything.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
-    pub(super) state: AuthState,
-    grants: BTreeMap<String, Grants>,
+pub(crate) struct Grants {
+    users: BTreeMap<String, Granted>,
 }
 
-impl Rules {
-    pub(super) fn new(state: AuthState) -> Self {
-        let grants = state.grants();
-        Self { state, grants }
+impl Grants {
+    /// Puts the permissions of each user's roles together.
+    pub(crate) fn new(state: &AuthState) -> Self {
+        let granted = |user: &User| {
+            let roles = user.roles.iter().filter_map(|role| state.roles.get(role));
+            Granted::new(&roles.flat_map(|role| &role.permissions).collect::<Vec<_>>())
+        };
+        let users = state.users.iter().filter(|(_, user)| !user.roles.contains(ROOT));
+        Self { users: users.map(|(name, user)| (name.clone(), granted(user))).collect() }
     }
 
-    /// Returns whether a user may access a range.
+    /// Returns whether they let a user access a range.
     pub(super) fn allow(&self, user: &str, access: Access, key: &[u8], range_end: &[u8]) -> bool {
         // As in a request: the first of all keys stands for one that is missing.
         let key = if key.is_empty() { &[0] } else { key };
-        self.is_root(user)
-            || self.grants.get(user).is_some_and(|grants| grants.allow(access, key, range_end))
-    }
-
-    /// Returns whether a user may do everything.
-    pub(super) fn is_root(&self, user: &str) -> bool {
-        self.state.has_role(user, ROOT)
+        self.users.get(user).is_some_and(|granted| granted.allow(access, key, range_end))
     }
 }

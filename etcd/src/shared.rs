@@ -1,40 +1,59 @@
-//! Where the users and roles are kept: one value in a keyspace of its own, which all faces of a
-//! network read and replace under the condition that nobody else has.
+//! What the faces of a network share beside the keys: users, roles and alarms.
 //!
-//! A face looks at it again within [`AUTH_FRESH`] while it is asked, and before it refuses
-//! anybody. So what is granted is granted at every face at once, and what is taken away is gone at
-//! the face that took it at once, and at the others after that time.
+//! It is one value in a keyspace of its own, which every face reads, and replaces under the
+//! condition that nobody else has. A face looks at it again within [`SHARED_FRESH`] while it is
+//! asked, and before it refuses anybody. So what is granted is granted at every face at once, and
+//! what is taken away is gone at the face that took it at once, and at the others after that time.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use dkv_api::{Client, Condition, Error, Revision};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::{debug, warn};
 
-use super::state::{AuthState, Change, Rules};
-use super::tokens::{TokenKind, Tokens};
+use crate::alarms::Alarms;
+use crate::auth::{AuthState, Grants};
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
-use crate::limits::{
-    AUTH_BYTES_MAX, AUTH_FRESH, AUTH_GRACE, AUTH_LOAD_TIMEOUT, HASHES_AT_ONCE, HASHES_WAITING_MAX,
-};
+use crate::limits::{SHARED_BYTES_MAX, SHARED_FRESH, SHARED_GRACE, SHARED_LOAD_TIMEOUT};
 
 /// The key of the value.
-const KEY: &str = "users-and-roles";
+const KEY: &str = "settings";
 
-/// The users and roles, as a face has them.
-pub(crate) struct AuthStore {
+/// What the faces share: plain data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedState {
+    pub(crate) auth: AuthState,
+    pub(crate) alarms: Alarms,
+}
+
+/// Whether a change has changed anything.
+pub(crate) type Change = Result<bool, EtcdError>;
+
+/// It, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) state: SharedState,
+    pub(crate) grants: Grants,
+}
+
+impl Rules {
+    fn new(state: SharedState) -> Self {
+        let grants = Grants::new(&state.auth);
+        Self { state, grants }
+    }
+}
+
+/// What the faces share, as one of them has it.
+#[derive(Default)]
+pub(crate) struct Shared {
     known: RwLock<Option<Known>>,
     /// The client of the keyspace, once it is known to exist.
     keyspace: Mutex<Option<Client>>,
     /// Held while the value is read or replaced.
     loading: AsyncMutex<()>,
-    pub(super) tokens: Tokens,
-    /// Passwords that are hashed at the same time, because each takes a core for long.
-    hashing: Semaphore,
-    /// Passwords that are hashed or wait for that.
-    hashes: Semaphore,
 }
 
 /// What a face knows, and since when.
@@ -47,45 +66,20 @@ struct Known {
     fresh: Instant,
 }
 
-impl AuthStore {
-    pub(crate) fn new(tokens: TokenKind) -> Self {
-        Self {
-            known: RwLock::default(),
-            keyspace: Mutex::default(),
-            loading: AsyncMutex::default(),
-            tokens: Tokens::new(tokens),
-            hashing: Semaphore::new(HASHES_AT_ONCE),
-            hashes: Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING_MAX),
-        }
-    }
-
+impl Shared {
     fn known(&self) -> Option<Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, state: AuthState, asked: Instant) -> Arc<Rules> {
+    fn note(&self, state: SharedState, asked: Instant) -> Arc<Rules> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let rules = match &*known {
             Some(before) if before.rules.state == state => Arc::clone(&before.rules),
             _ => Arc::new(Rules::new(state)),
         };
-        let fresh = asked + AUTH_FRESH;
+        let fresh = asked + SHARED_FRESH;
         *known = Some(Known { rules: Arc::clone(&rules), asked, fresh });
         rules
-    }
-
-    /// Runs a function that takes a core for long.
-    ///
-    /// # Errors
-    /// Too many wait for that.
-    pub(super) async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, EtcdError> {
-        let waiting = self.hashes.try_acquire();
-        let _waiting = waiting.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
-        let _hashing = self.hashing.acquire().await.map_err(|_| EtcdError::STOPPED)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| EtcdError::STOPPED)
     }
 }
 
@@ -94,11 +88,11 @@ impl Etcd {
     ///
     /// # Errors
     /// They cannot be read, and it is not known that authentication is off.
-    pub(super) async fn rules(&self) -> Result<Arc<Rules>, EtcdError> {
+    pub(crate) async fn rules(&self) -> Result<Arc<Rules>, EtcdError> {
         let now = Instant::now();
-        let known = self.auth_store().known();
+        let known = self.shared().known();
         if let Some(known) = known.filter(|known| now < known.fresh) {
-            if known.fresh - now < AUTH_FRESH / 2 && self.auth_store().loading.try_lock().is_ok() {
+            if known.fresh - now < SHARED_FRESH / 2 && self.shared().loading.try_lock().is_ok() {
                 let etcd = self.clone();
                 tokio::spawn(async move { etcd.load(now).await });
             }
@@ -111,13 +105,13 @@ impl Etcd {
     ///
     /// # Errors
     /// As for [`rules`](Self::rules).
-    pub(super) async fn latest_rules(&self) -> Result<Arc<Rules>, EtcdError> {
+    pub(crate) async fn latest_rules(&self) -> Result<Arc<Rules>, EtcdError> {
         self.load(Instant::now()).await
     }
 
     /// Reads the value, unless somebody has begun to since `since`.
     async fn load(&self, since: Instant) -> Result<Arc<Rules>, EtcdError> {
-        let (store, begun) = (self.auth_store(), Instant::now());
+        let (store, begun) = (self.shared(), Instant::now());
         let reading = async {
             let _loading = store.loading.lock().await;
             if let Some(known) = store.known().filter(|known| known.asked >= since) {
@@ -127,7 +121,7 @@ impl Etcd {
             let state = self.read_value().await?;
             Ok(store.note(state, asked))
         };
-        let why = match tokio::time::timeout(AUTH_LOAD_TIMEOUT, reading).await {
+        let why = match tokio::time::timeout(SHARED_LOAD_TIMEOUT, reading).await {
             Ok(Ok(rules)) => return Ok(rules),
             Ok(Err(why)) => why,
             Err(_) => EtcdError::TIMEOUT,
@@ -136,7 +130,7 @@ impl Etcd {
         // others than their own shard are out of reach. Where it is on, they go on for a while.
         let known = store.known();
         let known = known.filter(|known| {
-            !known.rules.state.enabled || begun.duration_since(known.asked) < AUTH_GRACE
+            !known.rules.state.auth.enabled || begun.duration_since(known.asked) < SHARED_GRACE
         });
         let Some(known) = known else {
             warn!(error = %why, "the users and roles cannot be read");
@@ -146,16 +140,16 @@ impl Etcd {
         debug!(error = %why, "the users and roles cannot be read; those of before count");
         let mut slot = store.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slot.as_mut().filter(|slot| slot.asked == known.asked) {
-            slot.fresh = Instant::now() + AUTH_FRESH;
+            slot.fresh = Instant::now() + SHARED_FRESH;
         }
         Ok(known.rules)
     }
 
     /// Reads the value from its keyspace. Where there is none, nobody has added a user.
-    async fn read_value(&self) -> Result<AuthState, EtcdError> {
-        match self.auth_keyspace().await? {
+    async fn read_value(&self) -> Result<SharedState, EtcdError> {
+        match self.shared_keyspace().await? {
             Some(keyspace) => Ok(self.read_value_in(&keyspace).await?.0),
-            None => Ok(AuthState::default()),
+            None => Ok(SharedState::default()),
         }
     }
 
@@ -163,27 +157,27 @@ impl Etcd {
     async fn read_value_in(
         &self,
         keyspace: &Client,
-    ) -> Result<(AuthState, Option<Revision>), EtcdError> {
+    ) -> Result<(SharedState, Option<Revision>), EtcdError> {
         match keyspace.read(KEY).await {
             Ok(read) => Ok((decode(&read.value)?, Some(read.receipt.revision))),
-            Err(Error::NotFound { .. }) => Ok((AuthState::default(), None)),
+            Err(Error::NotFound { .. }) => Ok((SharedState::default(), None)),
             Err(error) => {
                 if matches!(error, Error::NoKeyspace { .. }) {
-                    *self.auth_store().keyspace() = None;
+                    *self.shared().keyspace() = None;
                 }
                 Err(error.into())
             }
         }
     }
 
-    async fn auth_keyspace(&self) -> Result<Option<Client>, EtcdError> {
-        let known = self.auth_store().keyspace().clone();
+    async fn shared_keyspace(&self) -> Result<Option<Client>, EtcdError> {
+        let known = self.shared().keyspace().clone();
         if known.is_some() {
             return Ok(known);
         }
-        match self.client().keyspace(&self.auth_keyspace_name()).await {
+        match self.client().keyspace(&self.shared_keyspace_name()).await {
             Ok(found) => {
-                *self.auth_store().keyspace() = Some(found.clone());
+                *self.shared().keyspace() = Some(found.clone());
                 Ok(Some(found))
             }
             Err(Error::NoKeyspace { .. }) => Ok(None),
@@ -191,28 +185,28 @@ impl Etcd {
         }
     }
 
-    fn auth_keyspace_name(&self) -> String {
-        format!("{}-auth", self.options().keyspace)
+    fn shared_keyspace_name(&self) -> String {
+        format!("{}-settings", self.options().keyspace)
     }
 
     /// Changes the users and roles; `change` may run several times, each on what is there then.
     ///
     /// # Errors
     /// Those of `change`; a timeout if it may have been done.
-    pub(super) async fn change_auth(
+    pub(crate) async fn change_shared(
         &self,
-        mut change: impl FnMut(&mut AuthState) -> Change,
+        mut change: impl FnMut(&mut SharedState) -> Change,
     ) -> Result<(), EtcdError> {
-        let keyspace = match self.auth_keyspace().await? {
+        let keyspace = match self.shared_keyspace().await? {
             Some(keyspace) => keyspace,
             None => {
                 // Not for a change that is refused.
-                change(&mut AuthState::default())?;
-                self.create_keyspace(&self.auth_keyspace_name()).await?;
-                self.auth_keyspace().await?.ok_or(EtcdError::TIMEOUT)?
+                change(&mut SharedState::default())?;
+                self.create_keyspace(&self.shared_keyspace_name()).await?;
+                self.shared_keyspace().await?.ok_or(EtcdError::TIMEOUT)?
             }
         };
-        let store = self.auth_store();
+        let store = self.shared();
         let _loading = store.loading.lock().await;
         loop {
             let asked = Instant::now();
@@ -223,7 +217,7 @@ impl Etcd {
             }
             let value = serde_json::to_vec(&state)
                 .map_err(|error| EtcdError::new(Code::Internal, error.to_string()))?;
-            if value.len() > AUTH_BYTES_MAX {
+            if value.len() > SHARED_BYTES_MAX {
                 let why = "etcdserver: the users and roles take more than 1 MiB";
                 return Err(EtcdError::new(Code::ResourceExhausted, why));
             }
@@ -241,13 +235,13 @@ impl Etcd {
     }
 }
 
-impl AuthStore {
+impl Shared {
     fn keyspace(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
         self.keyspace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn decode(value: &[u8]) -> Result<AuthState, EtcdError> {
+fn decode(value: &[u8]) -> Result<SharedState, EtcdError> {
     serde_json::from_slice(value).map_err(|error| {
         EtcdError::new(
             Code::Internal,
