@@ -490,7 +490,8 @@ impl ShardState {
     }
 
     /// Returns the changes of a range of keys at some revisions after another one, in order, as
-    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys.
+    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys, so
+    /// it does not matter whether those before the first are kept.
     ///
     /// # Errors
     /// As above.
@@ -502,6 +503,8 @@ impl ShardState {
         previous: bool,
         bytes_max: usize,
     ) -> Result<Changed, NotKept> {
+        let before_first = |first: &Revision| Revision(first.0.saturating_sub(1));
+        let after = revisions.first().map_or(after, |first| after.max(before_first(first)));
         let changes = revisions.iter().flat_map(|revision| {
             let before = Revision(revision.0.saturating_sub(1));
             let changes = self.history().changes_after(before);
