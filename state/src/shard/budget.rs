@@ -35,7 +35,7 @@ impl Budget {
     }
 
     /// Returns the bytes that are left.
-    pub(crate) fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.left
     }
 
@@ -43,13 +43,8 @@ impl Budget {
     ///
     /// # Errors
     /// As for [`take`](Self::take).
-    pub(crate) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
+    pub(super) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
         self.left = self.left.checked_sub(bytes).ok_or(Unfit::TooMuch)?;
         Ok(())
     }
-}
-
-/// Returns the bytes that count for one key of a list.
-pub(super) fn listed_bytes(key_bytes: usize, value_bytes: usize) -> usize {
-    key_bytes + value_bytes + KEY_OVERHEAD_BYTES
 }

@@ -19,7 +19,7 @@ use dkv_wire::message::{
 use super::{LOOK_UPS_MAX, LookupError, StateMachineHandle};
 use dkv_state::{
     Changed, ChangedKeys, FoundChange, FoundRange, FoundResult, FoundVersion, Listed, ListingAt,
-    NotKept, ShardState, Sought, VersionValue,
+    NotKept, ResultsAt, ShardState, Sought, VersionValue,
 };
 
 /// Room in a frame for everything but keys and values, in bytes.
@@ -234,9 +234,15 @@ impl StateMachineHandle {
         changed: bool,
     ) -> Result<Option<Vec<OperationResult>>, Refusal> {
         for _ in 0..LOOK_UPS_MAX {
-            let results = self.shard(|shard| shard.results(body, revision, way, changed))?;
-            let Ok(found) = results else { return Ok(None) };
-            let read = self.complete_found(found).await?;
+            let mut results = ResultsAt::new(body, revision, way, changed);
+            loop {
+                match self.shard(|shard| shard.results_more(&mut results))? {
+                    Ok(true) => break,
+                    Ok(false) => tokio::task::yield_now().await,
+                    Err(_) => return Ok(None),
+                }
+            }
+            let read = self.complete_found(results.found).await?;
             if read.is_some() {
                 return Ok(read);
             }
