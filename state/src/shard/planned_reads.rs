@@ -38,6 +38,7 @@ impl<'a> RangeRead<'a> {
             | TransactionOperation::DeleteWith { previous: true, .. } => {
                 Self { keys, options: all, place: 0, is_page: false }
             }
+            TransactionOperation::List { keys: Keys::Key(_), .. } => return None,
             TransactionOperation::List { keys_max, .. } => {
                 let options = RangeOptions { keys_max: list_keys_max(*keys_max), ..all };
                 Self { keys, options, place, is_page: true }

@@ -222,7 +222,10 @@ impl ShardState {
             None => Ok(None),
         };
         Ok(match *operation {
-            TransactionOperation::Get(key) => planning.read.take(self.bytes_seen(key, planning)),
+            TransactionOperation::Get(key)
+            | TransactionOperation::List { keys: Keys::Key(key), .. } => {
+                planning.read.take(self.bytes_seen(key, planning))
+            }
             TransactionOperation::Put(key, value) => {
                 planning.put(key, Arc::from(value), Attaching::Nothing)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_wire::limits::SCAN_BYTES_MAX;
-use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal};
+use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal, Version};
 
 use crate::net::reply::ReplyTo;
 use crate::replica::Replica;
@@ -75,10 +75,10 @@ pub(in crate::serve) fn with_foreseen(
 
 /// Returns the results, unless they are longer than a page: those of all shards go into one answer.
 fn fitting(results: Vec<OperationResult>) -> Option<Vec<OperationResult>> {
+    let of = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
     let bytes = |result: &OperationResult| match result {
-        OperationResult::Got(Some(version)) | OperationResult::Changed(version) => {
-            version.value.as_ref().map_or(0, Bytes::len)
-        }
+        OperationResult::Got(Some(version)) | OperationResult::Changed(version) => of(version),
+        OperationResult::Listed { keys, .. } => keys.iter().map(|(_, version)| of(version)).sum(),
         _ => 0,
     };
     // One long value passes.

@@ -142,8 +142,13 @@ fn executed_at(result: &mut OperationResult, at: Revision) {
             complete(&mut version.created);
             complete(&mut version.revision);
         }
+        OperationResult::Listed { keys, .. } => {
+            for (_, version) in keys {
+                complete(&mut version.created);
+                complete(&mut version.revision);
+            }
+        }
         OperationResult::Got(None)
-        | OperationResult::Listed { .. }
         | OperationResult::Deleted(_)
         // A part has none of these.
         | OperationResult::Replaced { .. }
