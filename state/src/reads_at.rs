@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::limits::SCAN_KEYS_MAX;
+use dkv_wire::limits::{SCAN_KEYS_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::{Cut, KeyRange, Version, VersionExpiry};
 
 use super::digest::key_hash;
@@ -174,13 +174,21 @@ impl FoundVersion {
     }
 
     /// Returns the bytes of key and value.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let value = match &self.value {
             VersionValue::Here(value) => value.len(),
             VersionValue::Stored { bytes, .. } => *bytes as usize,
             VersionValue::Deleted | VersionValue::Omitted => 0,
         };
         self.key.len() + value
+    }
+}
+
+impl FoundChange {
+    /// Returns the bytes of its keys and values, with what counts for each version beside.
+    pub fn bytes(&self) -> usize {
+        let bytes = |found: &FoundVersion| found.bytes() + VERSION_OVERHEAD_BYTES;
+        bytes(&self.version) + self.previous.as_ref().map_or(0, bytes)
     }
 }
 
@@ -436,8 +444,9 @@ impl ShardState {
             let previous =
                 previous.map(|past| FoundVersion::past(&change.key, past, self.clock_ms()));
             let previous = previous.filter(|found| found.value != VersionValue::Deleted);
-            bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
-            changed.changes.push(FoundChange { version, previous });
+            let change = FoundChange { version, previous };
+            bytes += change.bytes();
+            changed.changes.push(change);
         }
         changed.order();
         Ok(changed)

@@ -44,11 +44,12 @@ pub const TRANSACTION_PARTS_MAX: usize = 2048;
 pub const TRANSACTION_NESTED_MAX: usize = 64;
 /// How deep transactions may be within each other.
 pub const TRANSACTION_DEPTH_MAX: usize = 64;
-/// What a version counts for beside its key and its value, in bytes.
-pub const VERSION_OVERHEAD_BYTES: usize = 64;
+/// What a version counts for beside its key and its value, in bytes: for its numbers, and for the
+/// work.
+pub const VERSION_OVERHEAD_BYTES: usize = 80;
 /// Most bytes of keys and values that a transaction compares, that each list of its operations
-/// reads, and that each list writes, with 64 bytes for each key: its results fit an answer, and its
-/// changes a frame of a watch.
+/// reads, and that each list writes, with [`VERSION_OVERHEAD_BYTES`] for each key: its results fit
+/// an answer, and its changes a frame of a watch.
 pub const TRANSACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - MIB;
 /// Most shards of a transaction: its compares and operations may each be in another one.
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;

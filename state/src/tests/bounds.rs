@@ -254,7 +254,7 @@ fn what_is_replaced_and_what_nested_transactions_compare_counts() {
 #[test]
 fn a_delete_of_too_many_keys_has_no_effect() {
     let mut shard = Shard::new();
-    let most = TRANSACTION_BYTES_MAX / (KEY_BYTES_MAX + 64);
+    let most = TRANSACTION_BYTES_MAX / (KEY_BYTES_MAX + VERSION_OVERHEAD_BYTES);
     let key = |number: usize| {
         let mut key = vec![b'k'; KEY_BYTES_MAX];
         key[1..9].copy_from_slice(&(number as u64).to_be_bytes());
