@@ -62,6 +62,23 @@ pub enum FoundResult {
     },
 }
 
+impl FoundResult {
+    /// Returns the bytes of its keys and values, with what counts for each version beside.
+    pub fn bytes(&self) -> usize {
+        let bytes = |found: &FoundVersion| found.bytes() + limits::VERSION_OVERHEAD_BYTES;
+        match self {
+            Self::Got(Some(found)) | Self::Changed(found) | Self::Replaced(Some(found)) => {
+                bytes(found)
+            }
+            Self::Listed { keys, .. }
+            | Self::Removed { previous: keys, .. }
+            | Self::Ranged { range: FoundRange { keys, .. }, .. } => keys.iter().map(bytes).sum(),
+            Self::Got(None) | Self::Replaced(None) => 0,
+            Self::Put(_) | Self::Deleted(_) | Self::Nested { .. } => 0,
+        }
+    }
+}
+
 /// The results of a transaction, on their way. Those of a nested transaction follow its own.
 #[derive(Debug)]
 pub struct ResultsAt<'b> {

@@ -102,6 +102,8 @@ pub const WATCH_REQUEST_BYTES_MAX: usize = 64 * KIB;
 pub const WATCH_BYTES_TARGET: usize = 64 * KIB;
 /// Frames of one holder's watches that a node has in memory at once, in bytes.
 pub const HOLDER_WATCH_BYTES_MAX: usize = 128 * MIB;
+/// Results in the answers to one holder's transactions that a node has in memory at once, in bytes.
+pub const HOLDER_RESULT_BYTES_MAX: usize = 128 * MIB;
 /// Streams that an unauthenticated peer may have open at once.
 pub const JOIN_STREAMS_MAX: u32 = 1;
 /// Connections that one process accepts at once.
@@ -204,6 +206,7 @@ const _: () = {
     assert!(WATCH_BYTES_TARGET + KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
     assert!(WATCH_REQUEST_BYTES_MAX > 2 * KEY_BYTES_MAX + KIB);
     assert!(FRAME_BYTES_MAX < HOLDER_WATCH_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX < HOLDER_RESULT_BYTES_MAX);
     assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());

@@ -44,21 +44,27 @@ pub(super) fn propose(
     let Some(replica) = shard_here(context.node.replicas(), shard) else {
         return reply.refuse(elsewhere(context.node, shard));
     };
-    let reply = if everywhere { at_all(&replica, context.deadline_ms, reply) } else { reply };
+    let at_level = |reply| match everywhere {
+        true => at_all(&replica, context.deadline_ms, reply),
+        false => reply,
+    };
     let reply = match decode(&command) {
+        // The results are read last: there must be room for them until they are written.
         Ok(Command::Transact(transact)) => {
-            transactions::with_results(&replica, command.slice_ref(transact.body), reply)
+            let body = command.slice_ref(transact.body);
+            at_level(transactions::with_results(&replica, body, reply))
         }
         Ok(Command::Prepare(prepare)) => {
+            let reply = at_level(reply);
             transactions::with_foreseen(&replica, command.slice_ref(prepare.body), reply)
         }
         Ok(Command::TransactOver(_)) => {
             return match may_write(context, &replica, &command) {
-                Ok(()) => transactions::drive(context, &replica, &command, reply),
+                Ok(()) => transactions::drive(context, &replica, &command, at_level(reply)),
                 Err(refusal) => reply.refuse(refusal),
             };
         }
-        _ => reply,
+        _ => at_level(reply),
     };
     write(context, &replica, command, reply);
 }
@@ -127,7 +133,8 @@ pub(super) fn range(
     read_by_mode(context, &replica, query, mode, reply);
 }
 
-/// Returns the mode of a read at a revision: an eventual one waits until the replica has reached it.
+/// Returns the mode of a read at a revision: an eventual one waits until the replica has reached
+/// it.
 fn reaching(mode: ReadMode, at: Option<Revision>) -> ReadMode {
     match (mode, at) {
         (ReadMode::Eventual(bounds), Some(at)) => {

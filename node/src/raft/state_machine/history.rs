@@ -26,7 +26,8 @@ use dkv_state::{
 /// Room in a frame for everything but keys and values, in bytes.
 const FRAME_MARGIN_BYTES: usize = 512 * 1024;
 
-// A page ends with a whole revision. Its changes fit a frame, if need be without the versions before.
+// A page ends with a whole revision. Its changes fit a frame, if need be without the versions before
+// them.
 const _: () =
     assert!(WATCH_BYTES_TARGET + TRANSACTION_BYTES_MAX + FRAME_MARGIN_BYTES <= FRAME_BYTES_MAX);
 
@@ -216,38 +217,28 @@ impl StateMachineHandle {
         Err(too_fast())
     }
 
-    /// Returns the results of a transaction that was executed at a revision; `None` if the shard
-    /// has forgotten them.
-    ///
-    /// # Errors
-    /// [`Refusal::Unavailable`] if a value cannot be read.
-    pub(crate) async fn results(
+    /// Returns the results of a transaction that was executed at a revision, some values of which
+    /// may be on the disk; `None` if the shard has forgotten them.
+    pub(crate) async fn found_results(
         &self,
         body: &[u8],
         revision: Revision,
         way: (bool, u64),
         changed: bool,
-    ) -> Result<Option<Vec<OperationResult>>, Refusal> {
-        for _ in 0..LOOK_UPS_MAX {
-            let mut results = ResultsAt::new(body, revision, way, changed);
-            loop {
-                match self.shard(|shard| shard.results_more(&mut results))? {
-                    Ok(true) => break,
-                    Ok(false) => tokio::task::yield_now().await,
-                    Err(_) => return Ok(None),
-                }
-            }
-            let read = self.complete_found(results.found).await?;
-            if read.is_some() {
-                return Ok(read);
-            }
+    ) -> Option<Vec<FoundResult>> {
+        let mut results = ResultsAt::new(body, revision, way, changed);
+        while !self.with_shard(|shard| shard.results_more(&mut results))?.ok()? {
+            tokio::task::yield_now().await;
         }
-        Err(too_fast())
+        Some(results.found)
     }
 
     /// Returns the results with all values; `None` if the checkpoint no longer has one. Waits for
     /// the disk elsewhere, if it has to.
-    pub(super) async fn complete_found(
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] if a value cannot be read.
+    pub(crate) async fn complete_found(
         &self,
         found: Vec<FoundResult>,
     ) -> Result<Option<Vec<OperationResult>>, Refusal> {
