@@ -62,7 +62,7 @@ impl ShardState {
                 | TransactionOperation::DeleteAll(Keys::Key(key)) => {
                     FoundResult::Deleted(u64::from(seen(key).is_some()))
                 }
-                // A part has none of these.
+                // A part has none of these: they need a keyspace with one shard.
                 TransactionOperation::List { .. }
                 | TransactionOperation::DeleteAll(_)
                 | TransactionOperation::PutWith { .. }

@@ -18,8 +18,8 @@ use super::scan::Attached;
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
-/// Most changes, keys and versions that one call looks at, because the state stays locked
-/// meanwhile.
+/// Most changes, keys and versions that one call looks at, but for what belongs to one revision:
+/// the state stays locked meanwhile.
 pub(super) const CHANGES_LOOKED_AT_MAX: usize = 4096;
 
 /// Most changes after its moment that a cut looks back over, because the entry that makes it holds

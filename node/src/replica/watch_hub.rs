@@ -6,8 +6,9 @@
 //! It runs beside the apply path, which pays for one waiting task, however many watchers there are.
 //!
 //! A watcher learns which revisions have something for it to read; everything between them cannot
-//! concern it. If there are many, it learns the first of them only. The others learn about once a second how far the hub has come, so that a watcher of
-//! quiet keys does not fall behind the floor of the history.
+//! concern it. If there are many, it learns only from which one on. The others learn about once a
+//! second how far the hub has come, so that a watcher of quiet keys does not fall behind the floor
+//! of the history.
 //!
 //! No wake-up is lost: a watcher registers before it reads, and what it reads goes at least as far
 //! as the hub had come by then.

@@ -131,9 +131,9 @@ impl RequestedPurges {
     }
 }
 
-/// Returns the bytes of changed rows after which a checkpoint is taken. Writes wait once they are as
-/// many as the log may have, and the log need not be long then: no command is as long as the value
-/// that it makes, if it appends.
+/// Returns the bytes of changed rows after which a checkpoint is taken. Writes wait once they are
+/// as many as the log may have, and the log need not be long then: a command that appends is
+/// shorter than the value that it makes.
 fn changed_bytes_max(log_bytes_max: u64) -> usize {
     CHANGED_BYTES_MAX.min(usize::try_from(log_bytes_max / 2).unwrap_or(usize::MAX))
 }

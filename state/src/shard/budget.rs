@@ -1,10 +1,10 @@
 //! A bound on what one transaction looks at, reads and writes.
 //!
 //! A short command can stand for much: a compare or a read of a range looks at every key in it, a
-//! delete of a range writes a change for each, and an append writes the whole value again. What a transaction
-//! does is one step of every replica, its results are one answer, and its changes are one frame of
-//! a watch. So all of these are bounded, by numbers that follow from the state alone: a transaction
-//! that needs more has no effect.
+//! delete of a range writes a change for each, and an append writes the whole value again. What a
+//! transaction does is one step of every replica, its results are one answer, and its changes are
+//! one frame of a watch. So all of these are bounded, by numbers that follow from the state alone: a
+//! transaction that needs more has no effect.
 
 use dkv_wire::limits::{TRANSACTION_BYTES_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::Unfit;
