@@ -43,6 +43,7 @@ mod value_cache;
 mod scan;
 mod walk;
 mod range;
+mod planned_reads;
 mod reads_at;
 mod ended_sessions;
 mod session;

@@ -28,7 +28,6 @@ mod store;
 pub(super) mod leases;
 pub(super) mod needed;
 pub(super) mod path;
-mod planned_reads;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};

@@ -278,8 +278,8 @@ impl Index {
         }
     }
 
-    /// Returns the watchers that changes concern, with the revisions of these, one more than a seat
-    /// has room for at most: the watchers of one range together, so that each is told once.
+    /// Returns the watchers that changes concern, those of one range together, with the revisions
+    /// of these changes: one more than a seat has room for at most.
     fn told_of<'a>(
         &'a self,
         changes: &'a [(Revision, Arc<[u8]>)],

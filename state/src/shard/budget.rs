@@ -3,8 +3,8 @@
 //! A short command can stand for much: a compare or a read of a range looks at every key in it, a
 //! delete of a range writes a change for each, and an append writes the whole value again. What a
 //! transaction does is one step of every replica, its results are one answer, and its changes are
-//! one frame of a watch. So all of these are bounded, by numbers that follow from the state alone: a
-//! transaction that needs more has no effect.
+//! one frame of a watch. So all of these are bounded, by numbers that follow from the state alone:
+//! a transaction that needs more has no effect.
 
 use dkv_wire::limits::{TRANSACTION_BYTES_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::Unfit;
@@ -31,7 +31,7 @@ impl Budget {
     }
 
     /// Returns the bytes that are left.
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.left
     }
 
@@ -39,7 +39,7 @@ impl Budget {
     ///
     /// # Errors
     /// As for [`take`](Self::take).
-    pub(super) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
+    pub(crate) fn take_all(&mut self, bytes: usize) -> Result<(), Unfit> {
         self.left = self.left.checked_sub(bytes).ok_or(Unfit::TooMuch)?;
         Ok(())
     }

@@ -26,8 +26,8 @@ use dkv_state::{
 /// Room in a frame for everything but keys and values, in bytes.
 const FRAME_MARGIN_BYTES: usize = 512 * 1024;
 
-// A page ends with a whole revision. Its changes fit a frame, if need be without the versions before
-// them.
+// A page ends with a whole revision. Its changes fit a frame, if need be without the versions that
+// they replaced.
 const _: () =
     assert!(WATCH_BYTES_TARGET + TRANSACTION_BYTES_MAX + FRAME_MARGIN_BYTES <= FRAME_BYTES_MAX);
 

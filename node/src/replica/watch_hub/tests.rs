@@ -217,13 +217,13 @@ async fn the_task_is_needed_while_somebody_watches() {
 }
 
 #[test]
-fn the_watchers_of_a_hot_key_are_told_once() {
+fn the_watchers_of_a_hot_key_come_once() {
     let watchers = Arc::new(Watchers::default());
     let watch = |keys: KeyRange| watchers.register(keys, Revision(0)).0;
     let hot = || KeyRange::Key("hot".into());
     let (first, _second) = (watch(hot()), watch(hot()));
     let all = watch(KeyRange::Prefix(Bytes::new()));
-    let key = |number: u64| if number % 2 == 0 { &b"hot"[..] } else { b"cold" };
+    let key = |number: u64| if number.is_multiple_of(2) { &b"hot"[..] } else { b"cold" };
     let change = |number| (Revision(number), Arc::from(key(number)));
     let changes: Vec<_> = (1..=1024).map(change).collect();
     let index = watchers.index();

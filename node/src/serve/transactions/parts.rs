@@ -86,8 +86,8 @@ impl DividedTransaction {
         let list = usize::from(!succeeded);
         let of_part = |(shard, part): (&GroupId, &Part)| {
             let (operation, why) = prepared.get(shard)?.prospects.get(list)?.unfit?;
-            // Compares that need too much are told of operation 0, though a part with compares may
-            // have no operations.
+            // For compares that need too much, the shard names operation 0, though a part with
+            // compares may have no operations.
             let place = part.places.get(list)?.get(operation as usize).copied().unwrap_or(0);
             Some((u32::try_from(place).ok()?, why))
         };

@@ -11,13 +11,13 @@ use dkv_base::id::Revision;
 use dkv_wire::limits::{SCAN_BYTES_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::{Cut, Keys, RangeOptions, RangePart, TransactionOperation, Unfit};
 
-use super::ShardState;
-use super::budget::Budget;
-use super::path::Path;
-use super::transactions::{Plan, PlannedChange};
-use crate::range::{FoundRange, RangingAt};
-use crate::reads_at::NotKept;
-use crate::transaction_results::list_keys_max;
+use super::range::{FoundRange, RangingAt};
+use super::reads_at::NotKept;
+use super::shard::ShardState;
+use super::shard::budget::Budget;
+use super::shard::path::Path;
+use super::shard::transactions::{Plan, PlannedChange};
+use super::transaction_results::list_keys_max;
 
 /// A read of a range.
 struct RangeRead<'a> {
@@ -92,7 +92,7 @@ impl<'p> OwnWrites<'p> {
 impl ShardState {
     /// Checks that the reads of a transaction that is about to make these changes are possible, and
     /// takes what they cost.
-    pub(super) fn check_reads(
+    pub(crate) fn check_reads(
         &self,
         path: &Path<'_>,
         changes: &Plan,
