@@ -176,7 +176,8 @@ async fn users_may_what_their_roles_say_at_every_face() {
     };
     auth.role_revoke_permission(by(&root, revoke)).await.unwrap();
     refused(here.put_as(&mars, "w").await, DENIED);
-    eventually("the other face knows that", async || is_refused(there.put_as(&mars, "w").await)).await;
+    eventually("the other face knows that", async || is_refused(there.put_as(&mars, "w").await))
+        .await;
 
     // Another password makes the tokens of the old one invalid.
     let change = AuthUserChangePasswordRequest {
