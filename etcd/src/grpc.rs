@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -164,7 +165,8 @@ impl Shell {
         self.etcd.metrics().started(method);
         let context = context(&request);
         let etcd = self.etcd.clone();
-        let requests = request.into_inner().map(move |message| {
+        let bytes = request.extensions().get::<RequestBytes>().cloned();
+        let requests = freed_when_handled(request.into_inner(), bytes).map(move |message| {
             etcd.metrics().received(method);
             message.map_err(EtcdError::from)
         });

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::answer::{failure, lines, message, plain};
+use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -45,6 +46,7 @@ where
         return failure(&EtcdError::new(Code::Unimplemented, "Method Not Allowed"));
     }
     let context = context(request.headers());
+    let bytes = request.extensions().get::<RequestBytes>().cloned();
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -54,7 +56,7 @@ where
     let metrics = etcd.clone();
     metrics.metrics().started(method);
     metrics.metrics().received(method);
-    let (code, answer) = dispatch(etcd, method, context, &body).await;
+    let (code, answer) = dispatch(etcd, method, context, &body, bytes).await;
     metrics.metrics().handled(method, code);
     answer
 }
@@ -65,6 +67,7 @@ async fn dispatch(
     method: Method,
     context: Context,
     body: &[u8],
+    bytes: Option<RequestBytes>,
 ) -> (Code, Response<Body>) {
     macro_rules! unary {
         ($call:ident) => {
@@ -85,7 +88,10 @@ async fn dispatch(
     macro_rules! bidi_stream {
         ($call:ident) => {
             match parse_all(body) {
-                Ok(requests) => streamed(etcd.$call(context, requests)),
+                Ok(requests) => {
+                    let requests = freed_when_handled(requests, bytes).boxed();
+                    streamed(etcd.$call(context, requests))
+                }
                 Err(error) => (error.code(), failure(&error)),
             }
         };

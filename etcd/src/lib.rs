@@ -20,6 +20,7 @@ pub mod method;
 mod limits;
 mod context;
 mod identity;
+mod budget;
 mod http;
 mod etcd;
 

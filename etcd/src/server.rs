@@ -159,6 +159,7 @@ impl Serving {
                 let Some(begun) = begun else {
                     return Ok::<_, Infallible>(too_many(&request));
                 };
+                request.extensions_mut().insert(begun.bytes());
                 let request = request.map(|body| begun.request_body(body));
                 let answer = answer(etcd, services, request).await;
                 Ok(answer.map(|body| boxed(begun.body(body))))

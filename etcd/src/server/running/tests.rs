@@ -45,7 +45,7 @@ async fn bytes_count_until_the_answer_has_been_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_pays_for_one_message() {
+async fn a_request_pays_for_one_message() {
     let (running, budget, _slot) = running(10, 2 * MESSAGE_BYTES_MAX);
     let request = running.begin().expect("a request");
     for _ in 0..4 {
