@@ -1,14 +1,10 @@
 //! The service Election: the first candidate leads, and its value is what it proclaims.
 
 use dkv_api::{KeyRange, WatchOptions};
-use futures::StreamExt;
-use futures::stream;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{Answers, Etcd, etcd_revision, own_revision};
+use crate::etcd::{AnswerSender, Answers, Etcd, answers_of, etcd_revision, own_revision};
 use crate::kv::pages::key_value;
 use crate::limits::WATCH_ANSWERS_WAITING;
 use crate::proto::etcdserverpb::TxnRequest;
@@ -111,25 +107,19 @@ impl Etcd {
 
     /// Shows each leader, and what it proclaims.
     pub fn observe(&self, context: Context, request: LeaderRequest) -> Answers<LeaderResponse> {
-        let (answers, receiver) = mpsc::channel(WATCH_ANSWERS_WAITING);
-        let (etcd, mut tasks) = (self.clone(), JoinSet::new());
-        tasks.spawn(async move {
+        let etcd = self.clone();
+        answers_of(WATCH_ANSWERS_WAITING, |answers| async move {
             if let Err(error) = etcd.show_leaders(&context, &request.name, &answers).await {
                 _ = answers.send(Err(error)).await;
             }
-        });
-        stream::unfold((receiver, tasks), |(mut receiver, tasks)| async move {
-            let answer = receiver.recv().await?;
-            Some((answer, (receiver, tasks)))
         })
-        .boxed()
     }
 
     async fn show_leaders(
         &self,
         context: &Context,
         name: &[u8],
-        to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
+        to: &AnswerSender<LeaderResponse>,
     ) -> Result<(), EtcdError> {
         let prefix = prefix(name);
         let store = self.store().await?;
@@ -175,11 +165,7 @@ impl Etcd {
 }
 
 /// Returns whether the caller still listens.
-async fn show(
-    to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
-    header: ResponseHeader,
-    kv: KeyValue,
-) -> bool {
+async fn show(to: &AnswerSender<LeaderResponse>, header: ResponseHeader, kv: KeyValue) -> bool {
     to.send(Ok(LeaderResponse { header: Some(header), kv: Some(kv) })).await.is_ok()
 }
 

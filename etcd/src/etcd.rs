@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use dkv_api::{
     Client, ClientBuilder, Error, KeyspaceSettings, NodeId, Receipt, Revision, Role, Term,
 };
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
 
 use crate::context::Context;
@@ -19,6 +22,43 @@ use crate::proto::etcdserverpb::ResponseHeader;
 pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;
 /// The messages of an answer that is a stream. It ends after an error.
 pub type Answers<T> = BoxStream<'static, Result<T, EtcdError>>;
+
+/// Sends the messages of an answer.
+pub(crate) type AnswerSender<T> = mpsc::Sender<Result<T, EtcdError>>;
+
+/// Returns what a task sends. The task ends when the answers are dropped. Up to `waiting` answers
+/// wait for their reader.
+pub(crate) fn answers_of<T, F>(
+    waiting: usize,
+    task: impl FnOnce(AnswerSender<T>) -> F,
+) -> Answers<T>
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(waiting);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task(sender));
+    stream::unfold((receiver, tasks), |(mut receiver, mut tasks)| async move {
+        let answer = match receiver.recv().await {
+            Some(answer) => answer,
+            None => Err(panicked(&tasks.join_next().await?.err()?)?),
+        };
+        Some((answer, (receiver, tasks)))
+    })
+    .boxed()
+}
+
+/// Returns the error that ends a stream whose task has panicked; `None` if it was aborted. A stream
+/// that stood still instead would look like one without news.
+pub(crate) fn panicked(error: &JoinError) -> Option<EtcdError> {
+    if !error.is_panic() {
+        return None;
+    }
+    let why = "the task of a stream panicked; this is a bug in dkv";
+    tracing::error!("{why}");
+    Some(EtcdError::new(Code::Internal, format!("etcdserver: {why}")))
+}
 
 /// The options of a face, beside its client.
 #[derive(Clone)]
@@ -274,4 +314,24 @@ pub(crate) fn etcd_revision(revision: Revision) -> i64 {
 /// Returns a revision of the shard; `None` for one that etcd never gives.
 pub(crate) fn own_revision(revision: i64) -> Option<Revision> {
     u64::try_from(revision).ok()?.checked_sub(1).map(Revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::answers_of;
+    use crate::error::Code;
+
+    #[tokio::test]
+    async fn a_stream_whose_task_panics_ends_with_an_error() {
+        let mut answers = answers_of(4, |sender| async move {
+            sender.send(Ok(1)).await.expect("a reader");
+            panic!("as the test says");
+        });
+        assert_eq!(answers.next().await, Some(Ok(1)));
+        let error = answers.next().await.expect("an error").expect_err("no answer");
+        assert_eq!(error.code(), Code::Internal);
+        assert_eq!(answers.next().await, None);
+    }
 }
