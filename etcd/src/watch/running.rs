@@ -21,6 +21,8 @@ pub(super) struct BegunWatch {
     pub(super) after: Revision,
     /// The first revision to show.
     pub(super) first: Revision,
+    /// The least revision at which it has progress to tell of.
+    pub(super) progress_from: Revision,
 }
 
 /// Shows events until the watch ends or the caller is gone; returns the id of the watch.
@@ -53,6 +55,9 @@ impl BegunWatch {
                 () = sleep_until(progress_at), if self.wanted.progress => {
                     progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
                     let shown = *through.borrow();
+                    if shown < self.progress_from {
+                        continue;
+                    }
                     if to.send(Ok(self.answer(shown).await)).await.is_err() {
                         return Ok(());
                     }
