@@ -9,6 +9,7 @@ use dkv_etcd::proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest,
     WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
+use futures::StreamExt;
 use futures::channel::mpsc;
 use tonic::Streaming;
 
@@ -124,4 +125,63 @@ async fn a_watch_shows_whole_revisions_in_the_order_of_operations() {
     let compacted = watching.next().await;
     assert!(compacted.canceled && compacted.watch_id == 9);
     assert_eq!(compacted.compact_revision, first + 1);
+}
+
+/// Puts some keys, many enough that a watch needs several answers for them; returns the first and
+/// the last revision.
+async fn backlog(face: &Face) -> (i64, i64) {
+    let value = "v".repeat(1000);
+    let first = face.put("k", &value).await.revision;
+    let puts = (0..400).map(|number| face.put(["a", "b", "c"][number % 3], &value));
+    let headers = futures::stream::iter(puts).buffer_unordered(50).collect::<Vec<_>>().await;
+    (first, headers.iter().map(|header| header.revision).max().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_comes_after_the_backlog_of_all_watches() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let (first, last) = backlog(&face).await;
+    for _ in 0..5 {
+        let mut watching = Watching::start(&face).await;
+        let ask = || watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+        // Of a stream without watches there is none.
+        ask();
+        watching.create(1, first);
+        ask();
+        // It begins after the wait for the first one has begun.
+        watching.create(2, first);
+        let mut seen = [None; 3];
+        let told = loop {
+            let answer = watching.next().await;
+            if answer.watch_id == -1 {
+                break answer;
+            }
+            let shown = answer.events.last().map_or(0, |it| it.kv.as_ref().unwrap().mod_revision);
+            seen[answer.watch_id as usize] = Some(shown);
+        };
+        assert_eq!(told.header.unwrap().revision, last);
+        assert_eq!(seen, [None, Some(last), Some(last)]);
+        drop(watching);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_watch_comes_after_its_end() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let (first, _) = backlog(&face).await;
+    let mut watching = Watching::start(&face).await;
+    for id in 1..=50 {
+        watching.create(id, first);
+        assert!(watching.next().await.created);
+        watching.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }));
+        loop {
+            let answer = watching.next().await;
+            assert_eq!(answer.watch_id, id, "nothing of the watch before");
+            if answer.canceled {
+                break;
+            }
+        }
+    }
 }
