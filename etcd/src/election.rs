@@ -1,10 +1,12 @@
 //! The service Election: the first candidate leads, and its value is what it proclaims.
 
-use dkv_api::{KeyRange, WatchOptions};
+use dkv_api::KeyRange;
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{AnswerSender, Answers, Etcd, answers_of, etcd_revision, own_revision};
+use crate::etcd::{
+    AnswerSender, Answers, Etcd, answers_of, etcd_revision, own_revision, watch_options,
+};
 use crate::kv::pages::key_value;
 use crate::limits::WATCH_ANSWERS_WAITING;
 use crate::proto::etcdserverpb::TxnRequest;
@@ -122,12 +124,12 @@ impl Etcd {
         to: &AnswerSender<LeaderResponse>,
     ) -> Result<(), EtcdError> {
         let prefix = prefix(name);
-        let store = self.store().await?;
+        let (store, _place) = (self.store().await?, self.take_watch()?);
         loop {
             let found = self.range(context, first(&prefix)).await?;
             let header = found.header.unwrap_or_default();
             let after = own_revision(header.revision).unwrap_or_default();
-            let options = WatchOptions::default().from(after);
+            let options = watch_options(after);
             let Some(leader) = found.kvs.into_iter().next() else {
                 // The next candidate is not known, so anything may name it.
                 let keys = KeyRange::Prefix(prefix.clone());

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dkv_api::{
     Client, ClientBuilder, Error, KeyspaceSettings, NodeId, Receipt, Revision, Role, Term,
+    WatchOptions,
 };
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
+use crate::limits::{WATCH_ROOM_BYTES, WATCHES_MAX};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
 
@@ -92,6 +94,8 @@ struct Inner {
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
+    /// Places for watches.
+    watches: Arc<Semaphore>,
 }
 
 /// A moment of the keyspace.
@@ -114,6 +118,7 @@ impl Etcd {
             term: AtomicU64::new(0),
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -280,6 +285,15 @@ impl Etcd {
         if led { Ok(()) } else { Err(EtcdError::NO_LEADER) }
     }
 
+    /// Takes the place of a watch, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The face has as many as it may.
+    pub(crate) fn take_watch(&self) -> Result<OwnedSemaphorePermit, EtcdError> {
+        let place = Arc::clone(&self.inner.watches).try_acquire_owned();
+        place.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)
+    }
+
     /// Returns the number of changes of the shard's leader that this face has seen.
     pub(crate) fn leader_changes(&self) -> u64 {
         self.inner.leader_changes.load(Ordering::Relaxed)
@@ -304,6 +318,11 @@ impl Etcd {
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
+}
+
+/// Returns the options of a watch after a revision. There may be many of them.
+pub(crate) fn watch_options(after: Revision) -> WatchOptions {
+    WatchOptions::default().from(after).room_bytes(WATCH_ROOM_BYTES)
 }
 
 /// Returns a revision in etcd's terms: an empty store is at 1.

@@ -20,8 +20,14 @@ pub(crate) const TXN_OPS_MAX: usize = 128;
 pub(crate) const TXN_PARTS_MAX: usize = 2048;
 /// Most transactions within a transaction: as many as the network takes.
 pub(crate) const TXN_NESTED_MAX: usize = 64;
+/// Watches of the face, those of locks and elections included; further ones are refused. A node
+/// serves twice as many of one holder, so two faces may share their credentials.
+pub(crate) const WATCHES_MAX: usize = 8192;
 /// Watches of one stream.
-pub(crate) const STREAM_WATCHES_MAX: usize = 16_384;
+pub(crate) const STREAM_WATCHES_MAX: usize = WATCHES_MAX / 2;
+/// Memory of a watch for events that its reader has not taken, in bytes. A single change may take
+/// more.
+pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
 /// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
 pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
 /// Time without events after which a watch reports progress, if it is asked to.

@@ -2,11 +2,11 @@
 //! key `name/lease` of a lease, and the one that was created first has it.
 
 use bytes::Bytes;
-use dkv_api::{KeyRange, LeaseId, Revision, WatchOptions};
+use dkv_api::{KeyRange, LeaseId, Revision};
 
 use crate::context::Context;
 use crate::error::EtcdError;
-use crate::etcd::{Etcd, own_revision};
+use crate::etcd::{Etcd, own_revision, watch_options};
 use crate::limits::SESSION_TTL;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -148,9 +148,8 @@ impl Etcd {
 
     /// Waits until a key is deleted after a revision.
     async fn wait_for_deletion(&self, key: Bytes, after: Revision) -> Result<(), EtcdError> {
-        let store = self.store().await?;
-        let options = WatchOptions::default().from(after);
-        let watch = store.watch(KeyRange::Key(key), options).await;
+        let (store, _place) = (self.store().await?, self.take_watch()?);
+        let watch = store.watch(KeyRange::Key(key), watch_options(after)).await;
         let mut watch = watch.map_err(|error| self.failed(error))?;
         loop {
             let page = watch.next_page().await.map_err(|error| self.failed(error))?;

@@ -204,6 +204,7 @@ impl WatchStream {
             return Err(format!("etcdserver: a stream has at most {STREAM_WATCHES_MAX} watches"));
         }
         let text = |error: EtcdError| error.to_string();
+        let place = self.etcd.take_watch().map_err(text)?;
         let store = self.etcd.store().await.map_err(text)?;
         let receipt = store.latest().await;
         let receipt = receipt.map_err(|error| text(self.etcd.failed(error)))?;
@@ -211,7 +212,10 @@ impl WatchStream {
         let (after, first) = wanted.position(receipt.revision);
         let progress_from = wanted.progress_from(receipt.revision);
         let etcd = self.etcd.clone();
-        Ok((header, BegunWatch { etcd, store, id, wanted, after, first, progress_from }))
+        Ok((
+            header,
+            BegunWatch { etcd, store, id, wanted, after, first, progress_from, _place: place },
+        ))
     }
 
     /// Returns the next id that no watch has.

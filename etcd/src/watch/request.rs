@@ -30,9 +30,11 @@ impl Wanted {
     /// # Errors
     /// The text says why there is no such watch.
     pub(super) fn new(create: &WatchCreateRequest) -> Result<Self, String> {
+        // The watch outlives its request, and copies would keep the whole message in memory.
+        let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
         // etcd takes the first of all keys for one that is missing.
-        let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key.clone() };
-        let end = &create.range_end;
+        let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { own(&create.key) };
+        let end = &own(&create.range_end);
         let keys = match (&end[..], key.cmp(end)) {
             ([], _) => KeyRange::Key(key),
             ([0], _) => KeyRange::Range(key, Bytes::new()),

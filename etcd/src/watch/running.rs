@@ -1,13 +1,13 @@
 //! The task of one watch.
 
-use dkv_api::{Client, Error, Revision, WatchOptions, WatchPage};
-use tokio::sync::watch;
+use dkv_api::{Client, Error, Revision, WatchPage};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Sender;
 use super::answer::{answers, events};
 use super::request::Wanted;
-use crate::etcd::{Etcd, etcd_revision};
+use crate::etcd::{Etcd, etcd_revision, watch_options};
 use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_EVERY};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 
@@ -23,6 +23,7 @@ pub(super) struct BegunWatch {
     pub(super) first: Revision,
     /// The least revision at which it has progress to tell of.
     pub(super) progress_from: Revision,
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 /// Shows events until the watch ends or the caller is gone; returns the id of the watch.
@@ -46,7 +47,7 @@ pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<
 impl BegunWatch {
     /// Shows events as long as the caller listens.
     async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
-        let options = WatchOptions::default().from(self.after).previous(self.wanted.previous);
+        let options = watch_options(self.after).previous(self.wanted.previous);
         let mut watch = self.store.watch(self.wanted.keys.clone(), options).await?;
         let mut progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
         loop {

@@ -185,3 +185,38 @@ async fn nothing_of_a_watch_comes_after_its_end() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_beyond_the_limit_are_refused_with_an_error() {
+    const STREAM_MAX: i64 = 4096;
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.put("k", "v").await;
+    let (mut one, mut other) = (Watching::start(&face).await, Watching::start(&face).await);
+    let create = async |watching: &mut Watching, count: i64| {
+        (0..count).for_each(|_| watching.create(0, 0));
+        for _ in 0..count {
+            let created = watching.next().await;
+            assert!(created.created && !created.canceled, "{created:?}");
+        }
+    };
+    tokio::join!(create(&mut one, STREAM_MAX), create(&mut other, STREAM_MAX));
+    let mut refused = async |watching: &mut Watching| {
+        watching.create(0, 0);
+        let refused = watching.next().await;
+        assert!(refused.created && refused.canceled, "{refused:?}");
+        refused.cancel_reason
+    };
+    assert_eq!(refused(&mut one).await, "etcdserver: a stream has at most 4096 watches");
+    let mut third = Watching::start(&face).await;
+    assert_eq!(refused(&mut third).await, "etcdserver: too many requests");
+    // All watches work, and one that ends makes room.
+    other.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 0 }));
+    assert!(other.next().await.canceled);
+    face.put("k", "w").await;
+    let mut seen = 0;
+    while seen < STREAM_MAX - 1 {
+        seen += other.next().await.events.len() as i64;
+    }
+    create(&mut third, 1).await;
+}
