@@ -1,33 +1,69 @@
-//! The bytes of requests in progress, which are bounded over all connections.
+//! The bytes of requests in progress and of their answers, which are bounded over all connections.
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::EtcdError;
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::limits::{ANSWERS_BYTES_MAX, MESSAGE_BYTES_MAX, REQUESTS_BYTES_MAX};
 
-/// The bytes that a request holds, until it is dropped or [`free`](Self::free)s them. Clones are
-/// the same request.
+/// Bytes of answers that one permit stands for.
+const PERMIT_BYTES: usize = 1024;
+
+/// The bytes that all requests may have.
+#[derive(Clone)]
+pub(crate) struct Budget {
+    messages: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(REQUESTS_BYTES_MAX, ANSWERS_BYTES_MAX)
+    }
+}
+
+impl Budget {
+    /// Creates a budget for the messages of requests, and one for their answers.
+    pub(crate) fn new(messages: usize, answers: usize) -> Self {
+        let answers = Arc::new(Semaphore::new(answers / PERMIT_BYTES));
+        Self { messages: Arc::new(Semaphore::new(messages)), answers }
+    }
+
+    /// Returns the bytes that are left for messages.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.messages.available_permits()
+    }
+}
+
+/// The bytes that a request holds until it is dropped. Clones are the same request.
 #[derive(Clone)]
 pub(crate) struct RequestBytes {
     held: Arc<Held>,
 }
 
 struct Held {
-    taken: Mutex<Option<OwnedSemaphorePermit>>,
-    /// The bytes that all requests may have.
-    all: Arc<Semaphore>,
+    message: Mutex<Option<OwnedSemaphorePermit>>,
+    answer: Mutex<Option<OwnedSemaphorePermit>>,
+    budget: Budget,
+}
+
+impl std::fmt::Debug for RequestBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestBytes").finish_non_exhaustive()
+    }
 }
 
 impl RequestBytes {
-    /// Begins without bytes, of those that all requests may have.
-    pub(crate) fn new(all: Arc<Semaphore>) -> Self {
-        Self { held: Arc::new(Held { taken: Mutex::new(None), all }) }
+    /// Begins without bytes.
+    pub(crate) fn new(budget: Budget) -> Self {
+        let (message, answer) = Default::default();
+        Self { held: Arc::new(Held { message, answer, budget }) }
     }
 
     /// Takes bytes for a part of the body. A request pays for one message at most: those of a
@@ -36,26 +72,45 @@ impl RequestBytes {
     /// # Errors
     /// All requests together have too many.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), EtcdError> {
-        let mut taken = self.taken();
-        let before = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.min(MESSAGE_BYTES_MAX.saturating_sub(before));
-        let permit = Arc::clone(&self.held.all).try_acquire_many_owned(more as u32);
-        let permit = permit.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
-        match &mut *taken {
-            Some(taken) => taken.merge(permit),
-            none => *none = Some(permit),
-        }
-        Ok(())
+        let Held { message, budget, .. } = &*self.held;
+        take(message, &budget.messages, bytes, MESSAGE_BYTES_MAX)
     }
 
-    /// Gives all bytes back.
+    /// Takes bytes so that an answer may have this many.
+    ///
+    /// # Errors
+    /// All answers together have too many.
+    pub(crate) fn take_answer(&self, bytes: usize) -> Result<(), EtcdError> {
+        let Held { answer, budget, .. } = &*self.held;
+        let permits = bytes.div_ceil(PERMIT_BYTES);
+        let before = lock(answer).as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        take(answer, &budget.answers, permits.saturating_sub(before), usize::MAX)
+    }
+
+    /// Gives the bytes of the messages back.
     fn free(&self) {
-        *self.taken() = None;
+        *lock(&self.held.message) = None;
     }
+}
 
-    fn taken(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.held.taken.lock().unwrap_or_else(PoisonError::into_inner)
+type Taken = Mutex<Option<OwnedSemaphorePermit>>;
+
+fn lock(taken: &Taken) -> std::sync::MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes permits, so that no more than `most` are taken.
+fn take(taken: &Taken, all: &Arc<Semaphore>, more: usize, most: usize) -> Result<(), EtcdError> {
+    let mut taken = lock(taken);
+    let before = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let more = u32::try_from(more.min(most.saturating_sub(before))).unwrap_or(u32::MAX);
+    let permit = Arc::clone(all).try_acquire_many_owned(more);
+    let permit = permit.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
+    match &mut *taken {
+        Some(taken) => taken.merge(permit),
+        none => *none = Some(permit),
     }
+    Ok(())
 }
 
 /// Frees the bytes of each message of a stream once the next one is asked for. A stream may stay

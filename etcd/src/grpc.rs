@@ -165,7 +165,7 @@ impl Shell {
         self.etcd.metrics().started(method);
         let context = context(&request);
         let etcd = self.etcd.clone();
-        let bytes = request.extensions().get::<RequestBytes>().cloned();
+        let bytes = context.bytes.clone();
         let requests = freed_when_handled(request.into_inner(), bytes).map(move |message| {
             etcd.metrics().received(method);
             message.map_err(EtcdError::from)
@@ -215,6 +215,7 @@ fn context<T>(request: &Request<T>) -> Context {
         certificate_name: peer.and_then(|peer| peer.certificate_name.clone()),
         requires_leader: text("hasleader") == Some("true"),
         deadline: timeout(metadata).and_then(|timeout| Instant::now().checked_add(timeout)),
+        bytes: request.extensions().get::<RequestBytes>().cloned(),
     }
 }
 

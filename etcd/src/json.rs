@@ -45,8 +45,8 @@ where
     if request.method() != hyper::Method::POST {
         return failure(&EtcdError::new(Code::Unimplemented, "Method Not Allowed"));
     }
-    let context = context(request.headers());
     let bytes = request.extensions().get::<RequestBytes>().cloned();
+    let context = context(request.headers(), bytes);
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -56,7 +56,7 @@ where
     let metrics = etcd.clone();
     metrics.metrics().started(method);
     metrics.metrics().received(method);
-    let (code, answer) = dispatch(etcd, method, context, &body, bytes).await;
+    let (code, answer) = dispatch(etcd, method, context, &body).await;
     metrics.metrics().handled(method, code);
     answer
 }
@@ -67,7 +67,6 @@ async fn dispatch(
     method: Method,
     context: Context,
     body: &[u8],
-    bytes: Option<RequestBytes>,
 ) -> (Code, Response<Body>) {
     macro_rules! unary {
         ($call:ident) => {
@@ -89,7 +88,7 @@ async fn dispatch(
         ($call:ident) => {
             match parse_all(body) {
                 Ok(requests) => {
-                    let requests = freed_when_handled(requests, bytes).boxed();
+                    let requests = freed_when_handled(requests, context.bytes.clone()).boxed();
                     streamed(etcd.$call(context, requests))
                 }
                 Err(error) => (error.code(), failure(&error)),
@@ -178,7 +177,7 @@ fn malformed(error: serde_json::Error) -> EtcdError {
     EtcdError::new(Code::InvalidArgument, error.to_string())
 }
 
-fn context(headers: &HeaderMap) -> Context {
+fn context(headers: &HeaderMap, bytes: Option<RequestBytes>) -> Context {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let token = text(header::AUTHORIZATION)
         .or_else(|| text(header::HeaderName::from_static("grpc-metadata-token")))
@@ -189,5 +188,6 @@ fn context(headers: &HeaderMap) -> Context {
         certificate_name: None,
         requires_leader: hasleader == Some("true"),
         deadline: None,
+        bytes,
     }
 }

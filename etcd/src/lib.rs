@@ -18,9 +18,9 @@ pub mod proto;
 pub mod error;
 pub mod method;
 mod limits;
+mod budget;
 mod context;
 mod identity;
-mod budget;
 mod http;
 mod etcd;
 

@@ -10,7 +10,11 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 /// Longest body of a request in JSON, in bytes: base64 makes it a third longer, names add some.
 pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Longest answer to a range in one message, in bytes: about what a client can hold.
-pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of answers to ranges that are read or sent, of all connections; further ones are refused.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
+/// Memory of keys that an order holds beyond those that its limit asks for, in bytes.
+pub(crate) const SORT_SLACK_BYTES: usize = 16 * 1024 * 1024;
 /// Memory that a key of an answer takes beside its bytes.
 pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
 /// Most operations of each list of a transaction; a transaction within it counts against what its
@@ -34,6 +38,10 @@ pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
 pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
+/// Time in which a leader must answer a caller that needs one.
+pub(crate) const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for which a leader that has answered need not be asked again.
+pub(crate) const LEADER_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// Time to live of the lease of a lock or a candidate that names none.
 pub(crate) const SESSION_TTL: Duration = Duration::from_secs(60);
 /// Messages of one stream of keep-alives that are answered at the same time.

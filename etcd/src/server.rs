@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use self::running::{RequestBody, Running};
 use crate::args::Args;
+use crate::budget::Budget;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
 use crate::grpc::{self, Services};
@@ -30,8 +31,8 @@ use crate::http::{Body, Peer, boxed};
 use crate::json;
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HEAD_BYTES_MAX,
-    HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, REQUESTS_BYTES_MAX,
-    SEND_BUFFER_BYTES, STOP_TIMEOUT, STREAM_WINDOW_BYTES,
+    HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, SEND_BUFFER_BYTES, STOP_TIMEOUT,
+    STREAM_WINDOW_BYTES,
 };
 use crate::monitoring;
 
@@ -105,8 +106,8 @@ impl Listener {
     /// Serves until `stop` completes, then lets the requests in progress finish.
     pub async fn serve(self, etcd: Etcd, stop: impl Future<Output = ()>) {
         let services = grpc::services(&etcd);
-        let bytes = Arc::new(Semaphore::new(REQUESTS_BYTES_MAX));
-        let serving = Serving { builder: builder(), etcd, services, bytes, tls: self.tls };
+        let budget = Budget::default();
+        let serving = Serving { builder: builder(), etcd, services, budget, tls: self.tls };
         let serving = Arc::new(serving);
         let bounds = Bounds { connections_max: CONNECTIONS_MAX, stop_timeout: STOP_TIMEOUT };
         let serve = |stream, slot, stop| {
@@ -124,7 +125,7 @@ struct Serving {
     etcd: Etcd,
     services: Services,
     /// Bytes that requests in progress may have.
-    bytes: Arc<Semaphore>,
+    budget: Budget,
     tls: Option<TlsAcceptor>,
 }
 
@@ -150,7 +151,7 @@ impl Serving {
         slot: BusyFlag,
         mut stop: watch::Receiver<()>,
     ) {
-        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, Arc::clone(&self.bytes));
+        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, self.budget.clone());
         let service = service_fn(|mut request: Request<Incoming>| {
             let begun = running.begin();
             let (etcd, services) = (self.etcd.clone(), self.services.clone());

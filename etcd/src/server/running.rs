@@ -9,18 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
+use crate::budget::{Budget, RequestBytes};
+use crate::http::BodyError;
 use bytes::Bytes;
 use dkv_base::slots::{Busy, BusyFlag};
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::Semaphore;
-
-use crate::budget::RequestBytes;
-use crate::http::BodyError;
 
 /// The requests in progress on one connection.
 pub(super) struct Running {
     number: Arc<Number>,
-    bytes: Arc<Semaphore>,
+    budget: Budget,
 }
 
 struct Number {
@@ -31,16 +29,17 @@ struct Number {
 }
 
 impl Running {
-    /// Begins to count, up to `max` at a time. `bytes` are those that all connections may have.
-    pub(super) fn new(max: usize, slot: BusyFlag, bytes: Arc<Semaphore>) -> Self {
-        Self { number: Arc::new(Number { now: AtomicUsize::new(0), max, slot }), bytes }
+    /// Begins to count, up to `max` at a time. `budget` is that of all
+    /// connections.
+    pub(super) fn new(max: usize, slot: BusyFlag, budget: Budget) -> Self {
+        Self { number: Arc::new(Number { now: AtomicUsize::new(0), max, slot }), budget }
     }
 
     /// Counts a request until the returned value is dropped; `None` if there are too many.
     pub(super) fn begin(&self) -> Option<RunningRequest> {
         let before = self.number.now.fetch_add(1, Ordering::Relaxed);
         let number = Arc::clone(&self.number);
-        let bytes = RequestBytes::new(Arc::clone(&self.bytes));
+        let bytes = RequestBytes::new(self.budget.clone());
         let _busy = self.number.slot.begin();
         let request = RunningRequest { number, bytes, _busy };
         (before < self.number.max).then_some(request)
