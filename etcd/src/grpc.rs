@@ -9,6 +9,8 @@ mod auth;
 mod recipes;
 mod cluster;
 mod maintenance;
+#[cfg(test)]
+mod tests;
 
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use http_body_util::BodyExt;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -60,8 +63,18 @@ impl Services {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
+        let request = request.map(|body| body.map_err(|error| body_status(error.into())));
         let Ok(answer) = self.routes.call(request).await;
         answer.map(boxed)
+    }
+}
+
+/// Returns the status of a request whose body breaks off. tonic keeps the code of a status, and
+/// calls any other error unknown.
+fn body_status(error: BodyError) -> BodyError {
+    match error.downcast::<EtcdError>() {
+        Ok(error) => Box::new(Status::from(*error)),
+        Err(error) => error,
     }
 }
 

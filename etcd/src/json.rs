@@ -10,7 +10,7 @@ mod tests;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,7 @@ where
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return failure(&EtcdError::REQUEST_TOO_LARGE),
+        Ok(Err(error)) => return failure(&body_error(error)),
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     };
     let metrics = etcd.clone();
@@ -171,6 +171,15 @@ fn parse_all<Q: DeserializeOwned + Send + 'static>(body: &[u8]) -> Result<Reques
     let all = serde_json::Deserializer::from_slice(body).into_iter::<Q>();
     let all = all.map(|request| request.map_err(malformed)).collect::<Result<Vec<_>, _>>()?;
     Ok(futures::stream::iter(all.into_iter().map(Ok)).boxed())
+}
+
+/// Returns the error of a request whose body breaks off.
+fn body_error(error: BodyError) -> EtcdError {
+    match error.downcast::<EtcdError>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<LengthLimitError>() => EtcdError::REQUEST_TOO_LARGE,
+        Err(error) => EtcdError::new(Code::InvalidArgument, error.to_string()),
+    }
 }
 
 fn malformed(error: serde_json::Error) -> EtcdError {
