@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use dkv_api::{
-    Client, ClientBuilder, Error, KeyspaceSettings, NodeId, Receipt, Revision, Role, Term,
+    Client, ClientBuilder, Error, KeyspaceSettings, Level, NodeId, Receipt, Revision, Role, Term,
     WatchOptions,
 };
 use futures::StreamExt;
@@ -16,7 +17,7 @@ use tracing::{debug, info};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
-use crate::limits::{WATCH_ROOM_BYTES, WATCHES_MAX};
+use crate::limits::{LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES, WATCHES_MAX};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
 
@@ -91,6 +92,8 @@ struct Inner {
     seen: Mutex<Option<Seen>>,
     /// The latest term of the shard that this face has seen.
     term: AtomicU64,
+    /// When a leader last answered.
+    led: Mutex<Option<Instant>>,
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
@@ -116,6 +119,7 @@ impl Etcd {
             opening: tokio::sync::Mutex::default(),
             seen: Mutex::new(None),
             term: AtomicU64::new(0),
+            led: Mutex::new(None),
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
@@ -216,10 +220,9 @@ impl Etcd {
 
     /// Returns the header of an answer that shows the keyspace at a revision.
     pub(crate) fn header(&self, receipt: &Receipt, revision: Revision) -> ResponseHeader {
-        // A replica may lag behind what this face has told already.
-        let seen = self.inner.term.fetch_max(receipt.term.0, Ordering::Relaxed);
-        if seen != 0 && seen < receipt.term.0 {
-            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+        let raft_term = self.note_term(receipt.term);
+        if receipt.level == Level::Strong {
+            *self.inner.led.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         let mut last = self.seen();
         let latest = last.map_or(revision, |last| last.revision.max(revision));
@@ -228,8 +231,18 @@ impl Etcd {
             cluster_id: self.cluster_id(),
             member_id: member_id(receipt.node),
             revision: etcd_revision(revision),
-            raft_term: seen.max(receipt.term.0),
+            raft_term,
         }
+    }
+
+    /// Notes a term of the shard; returns the latest that this face knows. A replica may lag behind
+    /// what it has told already.
+    fn note_term(&self, term: Term) -> u64 {
+        let seen = self.inner.term.fetch_max(term.0, Ordering::Relaxed);
+        if seen != 0 && seen < term.0 {
+            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        seen.max(term.0)
     }
 
     /// Returns the header of a status that a node has reported.
@@ -239,13 +252,13 @@ impl Etcd {
         term: Term,
         revision: Revision,
     ) -> ResponseHeader {
-        let seen = self.inner.term.fetch_max(term.0, Ordering::Relaxed);
+        let raft_term = self.note_term(term);
         let revision = self.seen().map_or(revision, |seen| seen.revision.max(revision));
         ResponseHeader {
             cluster_id: self.cluster_id(),
             member_id: member_id(node),
             revision: etcd_revision(revision),
-            raft_term: seen.max(term.0),
+            raft_term,
         }
     }
 
@@ -271,18 +284,24 @@ impl Etcd {
         self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks that the keyspace has a leader, if the caller asks for that.
+    /// Checks that the keyspace has a leader, if the caller asks for that. What this face believes
+    /// does not count: it may be cut off from the network. A leader has answered it lately, or does
+    /// so now.
     ///
     /// # Errors
-    /// There is none, as far as this face knows.
+    /// None answers in time.
     pub(crate) async fn check_leader(&self, context: &Context) -> Result<(), EtcdError> {
         if !context.requires_leader {
             return Ok(());
         }
-        let store = self.store().await?;
-        let view = store.view().await.map_err(|error| self.failed(error))?;
-        let led = view.shards_of(store.keyspace_id()).iter().all(|it| it.primary.is_some());
-        if led { Ok(()) } else { Err(EtcdError::NO_LEADER) }
+        let led = *self.inner.led.lock().unwrap_or_else(PoisonError::into_inner);
+        if led.is_some_and(|led| led.elapsed() < LEADER_KNOWN_FOR) {
+            return Ok(());
+        }
+        match tokio::time::timeout(LEADER_TIMEOUT, self.moment()).await {
+            Ok(moment) => moment.map(drop),
+            Err(_) => Err(EtcdError::NO_LEADER),
+        }
     }
 
     /// Takes the place of a watch, until the returned value is dropped.
