@@ -23,7 +23,7 @@ impl Etcd {
     /// Waits until a candidate leads.
     ///
     /// # Errors
-    /// The lease does not exist.
+    /// The lease does not exist, or has ended meanwhile.
     pub async fn campaign(
         &self,
         context: &Context,
@@ -49,6 +49,7 @@ impl Etcd {
             self.proclaim(context, ProclaimRequest { leader, value }).await?;
         }
         self.wait_for_earlier(context, &candidate.prefix, rev - 1).await?;
+        self.check_candidate(context, &candidate, rev, "election: session is expired").await?;
         waits.keep();
         Ok(CampaignResponse { header: entered.header, leader: Some(leader) })
     }
@@ -125,6 +126,7 @@ impl Etcd {
     ) -> Result<(), EtcdError> {
         let prefix = prefix(name);
         let (store, _place) = (self.store().await?, self.take_watch()?);
+        let mut shown = 0;
         loop {
             let found = self.range(context, first(&prefix)).await?;
             let header = found.header.unwrap_or_default();
@@ -135,28 +137,30 @@ impl Etcd {
                 let keys = KeyRange::Prefix(prefix.clone());
                 let watch = store.watch(keys, options).await;
                 let mut watch = watch.map_err(|error| self.failed(error))?;
-                loop {
-                    let page = watch.next_page().await.map_err(|error| self.failed(error))?;
-                    if page.changes.iter().any(|change| change.value.is_some()) {
+                while let Some(changes) = self.next_changes(&mut watch).await? {
+                    if changes.iter().any(|change| change.value.is_some()) {
                         break;
                     }
                 }
                 continue;
             };
             let key = leader.key.clone();
-            if !show(to, header, leader).await {
+            // A look after a compaction may find what was shown before it.
+            if leader.mod_revision > std::mem::replace(&mut shown, leader.mod_revision)
+                && !show(to, header, leader).await
+            {
                 return Ok(());
             }
             let watch = store.watch(KeyRange::Key(key), options).await;
             let mut watch = watch.map_err(|error| self.failed(error))?;
-            'leads: loop {
-                let page = watch.next_page().await.map_err(|error| self.failed(error))?;
-                for change in page.changes {
+            'leads: while let Some(changes) = self.next_changes(&mut watch).await? {
+                for change in changes {
                     let Some(value) = change.value else { break 'leads };
                     let numbers = (change.created, change.revision, change.version);
                     let revision = etcd_revision(change.revision);
                     let header = ResponseHeader { revision, ..header };
                     let kv = key_value(change.key, value, numbers, change.lease);
+                    shown = revision;
                     if !show(to, header, kv).await {
                         return Ok(());
                     }
