@@ -11,7 +11,8 @@ use dkv_etcd::proto::etcdserverpb::{
 };
 use futures::StreamExt;
 use futures::channel::mpsc;
-use tonic::Streaming;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Extensions, Streaming};
 
 use super::{Channel, Face};
 use crate::harness::Network;
@@ -23,10 +24,15 @@ struct Watching {
 
 impl Watching {
     async fn start(face: &Face) -> Self {
+        Self::start_with(face, MetadataMap::new()).await
+    }
+
+    async fn start_with(face: &Face, metadata: MetadataMap) -> Self {
         let (channel, origin) = face.channel();
         let mut client: WatchClient<Channel> = WatchClient::with_origin(channel, origin);
         let (requests, sent) = mpsc::unbounded();
-        let answers = client.watch(sent).await.unwrap().into_inner();
+        let request = tonic::Request::from_parts(metadata, Extensions::default(), sent);
+        let answers = client.watch(request).await.unwrap().into_inner();
         Self { requests, answers }
     }
 
@@ -201,7 +207,7 @@ async fn watches_beyond_the_limit_are_refused_with_an_error() {
         }
     };
     tokio::join!(create(&mut one, STREAM_MAX), create(&mut other, STREAM_MAX));
-    let mut refused = async |watching: &mut Watching| {
+    let refused = async |watching: &mut Watching| {
         watching.create(0, 0);
         let refused = watching.next().await;
         assert!(refused.created && refused.canceled, "{refused:?}");
@@ -219,4 +225,28 @@ async fn watches_beyond_the_limit_are_refused_with_an_error() {
         seen += other.next().await.events.len() as i64;
     }
     create(&mut third, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_a_leader_hears_that_there_is_none() {
+    let mut network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.put("k", "v").await;
+    let mut needs = MetadataMap::new();
+    needs.insert("hasleader", "true".parse().unwrap());
+    let mut watching = Watching::start_with(&face, needs).await;
+    let mut patient = Watching::start(&face).await;
+    for watching in [&mut watching, &mut patient] {
+        watching.create(0, 0);
+        assert!(watching.next().await.created);
+    }
+    // Long enough for some looks at the leader that there is.
+    let more = tokio::time::timeout(Duration::from_secs(5), watching.answers.message());
+    assert!(more.await.is_err(), "nothing is said as long as there is one");
+    network.kill_node(0);
+    let ended = tokio::time::timeout(Duration::from_secs(15), watching.answers.message());
+    let ended = ended.await.expect("an answer in time").unwrap_err();
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
+    let more = tokio::time::timeout(Duration::from_secs(1), patient.answers.message());
+    assert!(more.await.is_err(), "the other waits until there is one again");
 }
