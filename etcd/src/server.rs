@@ -1,6 +1,8 @@
 //! The listener: one port for gRPC, JSON and monitoring, with TLS, bounds and an orderly stop.
 
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::io;
