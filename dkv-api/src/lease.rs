@@ -141,7 +141,7 @@ impl Client {
                     receipts.push(receipt);
                     granted.push(shard);
                 }
-                // Whoever revoked it now could revoke what the caller grants under this id next.
+                // A revocation now could end what the caller grants under this id next.
                 Err(error) if error.may_have_had_effect() => return Err(error),
                 Err(error) => failure = failure.or(Some(error)),
             }

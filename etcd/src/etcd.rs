@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dkv_api::{
     Client, ClientBuilder, Error, KeyspaceSettings, Level, NodeId, Receipt, Revision, Role, Term,
@@ -17,7 +17,9 @@ use tracing::{debug, info};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
-use crate::limits::{LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES, WATCHES_MAX};
+use crate::limits::{
+    HISTORY_AGE, HISTORY_BYTES, LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES, WATCHES_MAX,
+};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
 
@@ -70,6 +72,8 @@ pub struct Options {
     pub keyspace: String,
     /// URLs at which clients reach the faces of this network, which the list of members shows.
     pub client_urls: Vec<String>,
+    /// Time without events after which a watch that asks for progress gets it.
+    pub progress_every: Duration,
     /// How to connect as an administrator, who creates the keyspace if the client may not.
     pub founder: Option<ClientBuilder>,
 }
@@ -167,7 +171,12 @@ impl Etcd {
 
     /// Creates the keyspace, by this client or by one with more rights.
     async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
-        let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
+        let settings = KeyspaceSettings {
+            shards: 1,
+            history_age_ms: HISTORY_AGE.as_millis() as u64,
+            history_bytes: HISTORY_BYTES,
+            ..KeyspaceSettings::default()
+        };
         let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
             Err(Error::Denied(why)) => match &self.inner.options.founder {
                 Some(founder) => match founder.clone().role(Role::Admin).connect().await {
@@ -192,7 +201,8 @@ impl Etcd {
         }
         let why = format!(
             "etcdserver: the keyspace {name} does not exist, and this gateway could not create it \
-             ({why}); an administrator can: dkv SERVER keyspace create {name} --shards 1"
+             ({why}); an administrator can: dkv SERVER keyspace create {name} --shards 1 \
+             --history 24h,256MiB"
         );
         Err(EtcdError::new(Code::FailedPrecondition, why))
     }

@@ -41,7 +41,7 @@ mod monitoring;
 mod args;
 mod server;
 
-pub use args::{AddressError, Args};
+pub use args::{AddressError, Args, ProgressError};
 pub use context::Context;
 pub use error::{Code, EtcdError};
 pub use etcd::{Answers, Etcd, Options, Requests};

@@ -34,8 +34,16 @@ pub(crate) const STREAM_WATCHES_MAX: usize = WATCHES_MAX / 2;
 pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
 /// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
 pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
-/// Time without events after which a watch reports progress, if it is asked to.
+/// Time without events after which a watch reports progress, if it is asked to and no option says
+/// otherwise.
 pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// Shortest such time.
+pub(crate) const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// Age to which the history of the keyspace reaches, if the face creates it. Clients of etcd expect
+/// that it goes back to the last compaction.
+pub(crate) const HISTORY_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Size to which that history grows, in bytes. Each replica has it in memory.
+pub(crate) const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
 /// Time in which a leader must answer a caller that needs one.

@@ -8,7 +8,7 @@ use super::Sender;
 use super::answer::{answers, events};
 use super::request::Wanted;
 use crate::etcd::{Etcd, etcd_revision, watch_options};
-use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_EVERY};
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 
 /// A watch that is about to run.
@@ -49,12 +49,13 @@ impl BegunWatch {
     async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
         let options = watch_options(self.after).previous(self.wanted.previous);
         let mut watch = self.store.watch(self.wanted.keys.clone(), options).await?;
-        let mut progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+        let progress_every = self.etcd.options().progress_every;
+        let mut progress_at = Instant::now() + progress_every;
         loop {
             let page = tokio::select! {
                 page = watch.next_page() => page?,
                 () = sleep_until(progress_at), if self.wanted.progress => {
-                    progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+                    progress_at = Instant::now() + progress_every;
                     let shown = *through.borrow();
                     if shown < self.progress_from {
                         continue;
@@ -68,7 +69,7 @@ impl BegunWatch {
             let WatchPage { changes, through: shown, .. } = page;
             let events = events(changes, &self.wanted, self.first);
             if !events.is_empty() {
-                progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+                progress_at = Instant::now() + progress_every;
                 let header = self.header(shown).await;
                 let fragments = self.wanted.fragments;
                 for answer in answers(header, self.id, events, fragments, MESSAGE_BYTES_MAX) {

@@ -32,7 +32,7 @@ fn a_watch_that_begins_meanwhile_makes_the_wait_begin_anew() {
     let end = begin(&mut progress);
     end.send(9).expect("a wait");
     assert_eq!(progress.told().now_or_never(), Some(Told { header: header(9), again: false }));
-    assert!(progress.told().now_or_never().is_none(), "it is told once");
+    assert!(progress.told().now_or_never().is_none(), "it comes once");
 }
 
 #[test]
