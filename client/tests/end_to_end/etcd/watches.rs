@@ -151,7 +151,7 @@ async fn progress_comes_after_the_backlog_of_all_watches() {
     for _ in 0..5 {
         let mut watching = Watching::start(&face).await;
         let ask = || watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
-        // Of a stream without watches there is none.
+        // A stream without watches has none.
         ask();
         watching.create(1, first);
         ask();
@@ -249,4 +249,29 @@ async fn who_needs_a_leader_hears_that_there_is_none() {
     assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
     let more = tokio::time::timeout(Duration::from_secs(1), patient.answers.message());
     assert!(more.await.is_err(), "the other waits until there is one again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_comes_as_often_as_the_option_says() {
+    let network = Network::start(1).await;
+    let face = Face::start_with(&network, &["--etcd-progress", "200ms"]).await;
+    let revision = face.put("k", "v").await.revision;
+    let mut watching = Watching::start(&face).await;
+    watching.ask(RequestUnion::CreateRequest(WatchCreateRequest {
+        key: "k".into(),
+        progress_notify: true,
+        watch_id: 5,
+        ..WatchCreateRequest::default()
+    }));
+    assert!(watching.next().await.created);
+    for _ in 0..3 {
+        let progress = watching.next().await;
+        assert_eq!((progress.watch_id, progress.events.len()), (5, 0));
+        assert_eq!(progress.header.unwrap().revision, revision);
+    }
+    // The face has created the keyspace, with a history as clients of etcd expect it.
+    let view = network.client().await.view().await.unwrap();
+    let etcd = view.keyspaces.iter().find(|keyspace| keyspace.name == "etcd").unwrap();
+    assert_eq!(etcd.settings.history_age_ms, 24 * 3600 * 1000);
+    assert_eq!(etcd.settings.history_bytes, 256 * 1024 * 1024);
 }
