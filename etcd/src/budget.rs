@@ -41,7 +41,8 @@ impl Budget {
     }
 }
 
-/// The bytes that a request holds until it is dropped. Clones are the same request.
+/// The bytes that a request holds: those of its message until it is handled, and those of its
+/// answer until it has been sent. Clones are the same request.
 #[derive(Clone)]
 pub(crate) struct RequestBytes {
     held: Arc<Held>,
@@ -87,8 +88,8 @@ impl RequestBytes {
         take(answer, &budget.answers, permits.saturating_sub(before), usize::MAX)
     }
 
-    /// Gives the bytes of the messages back.
-    fn free(&self) {
+    /// Gives the bytes of the message back: it is handled, or will wait for long.
+    pub(crate) fn free(&self) {
         *lock(&self.held.message) = None;
     }
 }

@@ -26,6 +26,13 @@ impl Context {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
+    /// Notes that the request will wait for long, and needs its message no more.
+    pub(crate) fn begin_to_wait(&self) {
+        if let Some(held) = &self.bytes {
+            held.free();
+        }
+    }
+
     /// Takes memory so that the answer may have this many bytes, until it has been sent.
     ///
     /// # Errors

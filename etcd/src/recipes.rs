@@ -2,7 +2,7 @@
 //! key `name/lease` of a lease, and the one that was created first has it.
 
 use bytes::Bytes;
-use dkv_api::{Error, KeyChange, KeyRange, LeaseId, Revision, Watch};
+use dkv_api::{Error, KeyChange, KeyRange, Revision, Watch};
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
@@ -128,8 +128,8 @@ impl Etcd {
         if lease != 0 {
             return Ok(lease);
         }
-        let (store, lease) = (self.store().await?, LeaseId::random());
-        store.grant_lease_as(lease, SESSION_TTL).await.map_err(|error| self.failed(error))?;
+        let granted = self.store().await?.grant_lease(SESSION_TTL).await;
+        let lease = granted.map_err(|error| self.failed(error))?;
         Ok(lease.0 as i64)
     }
 
@@ -140,6 +140,7 @@ impl Etcd {
         prefix: &Bytes,
         revision: i64,
     ) -> Result<(), EtcdError> {
+        context.begin_to_wait();
         loop {
             let earlier = self.range(context, last_before(prefix, revision)).await?;
             let at = earlier.header.as_ref().map_or(0, |header| header.revision);

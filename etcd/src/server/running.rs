@@ -65,8 +65,10 @@ impl RunningRequest {
         self.bytes.clone()
     }
 
-    /// Wraps the body of its answer, until whose end it is in progress.
+    /// Wraps the body of its answer, until whose end it is in progress. The message has been
+    /// handled, or is one of a stream.
     pub(super) fn body<B>(self, body: B) -> RunningBody<B> {
+        self.bytes.free();
         RunningBody { body, _request: self }
     }
 }
