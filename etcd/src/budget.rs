@@ -3,8 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use dkv_base::sync::lock;
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -95,10 +96,6 @@ impl RequestBytes {
 }
 
 type Taken = Mutex<Option<OwnedSemaphorePermit>>;
-
-fn lock(taken: &Taken) -> std::sync::MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Takes permits, so that no more than `most` are taken.
 fn take(taken: &Taken, all: &Arc<Semaphore>, more: usize, most: usize) -> Result<(), EtcdError> {

@@ -8,6 +8,7 @@ use dkv_api::{
     Client, ClientBuilder, Error, KeyspaceSettings, Level, NodeId, Receipt, Revision, Role, Term,
     WatchOptions,
 };
+use dkv_base::sync::lock;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -232,7 +233,7 @@ impl Etcd {
     pub(crate) fn header(&self, receipt: &Receipt, revision: Revision) -> ResponseHeader {
         let raft_term = self.note_term(receipt.term);
         if receipt.level == Level::Strong {
-            *self.inner.led.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *lock(&self.inner.led) = Some(Instant::now());
         }
         let mut last = self.seen();
         let latest = last.map_or(revision, |last| last.revision.max(revision));
@@ -291,7 +292,7 @@ impl Etcd {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
-        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.seen)
     }
 
     /// Checks that the keyspace has a leader, if the caller asks for that. What this face believes
@@ -304,7 +305,7 @@ impl Etcd {
         if !context.requires_leader {
             return Ok(());
         }
-        let led = *self.inner.led.lock().unwrap_or_else(PoisonError::into_inner);
+        let led = *lock(&self.inner.led);
         if led.is_some_and(|led| led.elapsed() < LEADER_KNOWN_FOR) {
             return Ok(());
         }

@@ -80,11 +80,6 @@ pub(crate) fn bytes_of(key: &KeyValue) -> usize {
 }
 
 impl Order {
-    /// Returns whether values are compared.
-    pub(crate) fn needs_values(self) -> bool {
-        self.target == SortTarget::Value
-    }
-
     /// Compares two keys of an answer.
     fn compare(self, one: &KeyValue, other: &KeyValue) -> Ordering {
         let ascending = match self.target {
