@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dkv_api::ClientBuilder;
+use dkv_console::units::{DurationError, parse_duration};
 
 use crate::auth::TokenKind;
 use crate::etcd::Options;
+use crate::limits::{WATCH_PROGRESS_EVERY, WATCH_PROGRESS_MIN};
 
 /// How to serve etcd's interface.
 ///
@@ -34,6 +36,16 @@ pub struct Args {
         requires = "etcd"
     )]
     pub etcd_url: Vec<String>,
+
+    /// Time without events after which a watch that asks for progress gets it [default: 10m]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "DKV_ETCD_PROGRESS",
+        value_parser = progress,
+        requires = "etcd"
+    )]
+    pub etcd_progress: Option<Duration>,
 
     /// PEM file with the TLS certificate of etcd's interface and its chain
     #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_tls_key"], env = "DKV_ETCD_TLS_CERT")]
@@ -78,6 +90,22 @@ fn address(text: &str) -> Result<SocketAddr, AddressError> {
     text.parse().or_else(|_| text.parse().map(port)).map_err(|_| AddressError)
 }
 
+/// A text is no time after which a watch could get progress.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum ProgressError {
+    /// It is no time.
+    #[error(transparent)]
+    Time(#[from] DurationError),
+    /// It is too short.
+    #[error("the time must be at least {} ms", WATCH_PROGRESS_MIN.as_millis())]
+    Short,
+}
+
+fn progress(text: &str) -> Result<Duration, ProgressError> {
+    let time = parse_duration(text)?;
+    if time < WATCH_PROGRESS_MIN { Err(ProgressError::Short) } else { Ok(time) }
+}
+
 /// The keyspace, unless one is named.
 const KEYSPACE_DEFAULT: &str = "etcd";
 
@@ -87,7 +115,9 @@ impl Args {
         let urls = &self.etcd_url;
         let client_urls = if urls.is_empty() { vec![url] } else { urls.clone() };
         let keyspace = self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT).to_owned();
-        Options { keyspace, client_urls, founder: Some(founder), tokens: self.tokens() }
+        let progress_every = self.etcd_progress.unwrap_or(WATCH_PROGRESS_EVERY);
+        let tokens = self.tokens();
+        Options { keyspace, client_urls, progress_every, founder: Some(founder), tokens }
     }
 
     fn tokens(&self) -> TokenKind {
@@ -97,5 +127,21 @@ impl Args {
             }
             (kind, _) => kind,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::progress;
+
+    #[test]
+    fn progress_is_not_told_all_the_time() {
+        assert_eq!(progress("5s").unwrap(), Duration::from_secs(5));
+        assert_eq!(progress("100ms").unwrap(), Duration::from_millis(100));
+        let said = |text| progress(text).unwrap_err().to_string();
+        assert_eq!(said("99ms"), "the time must be at least 100 ms");
+        assert!(said("soon").starts_with("write a whole number and a unit"));
     }
 }

@@ -9,6 +9,8 @@ mod auth;
 mod recipes;
 mod cluster;
 mod maintenance;
+#[cfg(test)]
+mod tests;
 
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -16,12 +18,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use http_body_util::BodyExt;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
 use crate::auth::Guarded;
+use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -60,8 +64,18 @@ impl Services {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
+        let request = request.map(|body| body.map_err(|error| body_status(error.into())));
         let Ok(answer) = self.routes.call(request).await;
         answer.map(boxed)
+    }
+}
+
+/// Returns the status of a request whose body breaks off. tonic keeps the code of a status, and
+/// calls any other error unknown.
+fn body_status(error: BodyError) -> BodyError {
+    match error.downcast::<EtcdError>() {
+        Ok(error) => Box::new(Status::from(*error)),
+        Err(error) => error,
     }
 }
 
@@ -170,7 +184,8 @@ impl Shell {
         self.etcd.metrics().started(method);
         let context = context(&request);
         let etcd = self.etcd.clone();
-        let requests = request.into_inner().map(move |message| {
+        let bytes = context.bytes.clone();
+        let requests = freed_when_handled(request.into_inner(), bytes).map(move |message| {
             etcd.metrics().received(method);
             message.map_err(EtcdError::from)
         });
@@ -219,6 +234,7 @@ fn context<T>(request: &Request<T>) -> Context {
         certificate_name: peer.and_then(|peer| peer.certificate_name.clone()),
         requires_leader: text("hasleader") == Some("true"),
         deadline: timeout(metadata).and_then(|timeout| Instant::now().checked_add(timeout)),
+        bytes: request.extensions().get::<RequestBytes>().cloned(),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod proto;
 pub mod error;
 pub mod method;
 mod limits;
+mod budget;
 mod context;
 mod identity;
 mod http;
@@ -42,7 +43,7 @@ mod monitoring;
 mod args;
 mod server;
 
-pub use args::{AddressError, Args};
+pub use args::{AddressError, Args, ProgressError};
 pub use auth::{JwtKeys, TokenKind, TokenKindError};
 pub use context::Context;
 pub use error::{Code, EtcdError};

@@ -230,6 +230,7 @@ impl Etcd {
     ) -> Result<DowngradeResponse, EtcdError> {
         match request.action() {
             DowngradeAction::Cancel => Err(EtcdError::NO_INFLIGHT_DOWNGRADE),
+            _ if !is_version(&request.version) => Err(EtcdError::WRONG_DOWNGRADE_VERSION_FORMAT),
             _ => Err(EtcdError::INVALID_DOWNGRADE_TARGET_VERSION),
         }
     }
@@ -276,7 +277,24 @@ impl Leader {
     }
 }
 
+/// Returns whether a text is a version, such as `3.5` or `3.5.0`.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
+    matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number)
+}
+
 /// etcd's hashes have 32 bits.
 fn short_hash(hash: u64) -> u32 {
     (hash ^ (hash >> 32)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_version;
+
+    #[test]
+    fn versions_have_two_or_three_numbers() {
+        assert!(["3.5", "3.5.0", "10.20.30"].into_iter().all(is_version));
+        assert!(!["", "3", "3.", "3.5.0.1", "v3.5", "3.x"].into_iter().any(is_version));
+    }
 }

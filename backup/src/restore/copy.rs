@@ -36,7 +36,7 @@ pub(super) async fn granted(
     loop {
         match client.grant_lease_as(LeaseId(id), ttl).await {
             // An interrupted restore has granted it.
-            Ok(()) | Err(Error::LeaseExists { .. }) => break,
+            Ok(_) | Err(Error::LeaseExists { .. }) => break,
             Err(error) => wait(&mut trouble, PATIENCE, error, "cannot grant a lease").await?,
         }
     }

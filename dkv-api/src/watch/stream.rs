@@ -11,7 +11,7 @@ use dkv_base::id::{NodeId, Revision};
 use dkv_base::sync::lock;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::limits::{FRAME_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{Answer, Opening, WatchFrame};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -31,13 +31,17 @@ const LOCATE_TIMEOUT: Duration = Duration::from_secs(3);
 const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
 /// Bytes that one permit stands for.
 const PERMIT_BYTES: usize = 1024;
-/// Permits of a watch: memory for frames that its consumer has not read, 16 MiB.
-const PERMITS: usize = 16 * 1024;
+/// Most permits of a watch: memory for frames that its consumer has not read, 16 MiB.
+const PERMITS_MAX: usize = 16 * 1024;
+/// Least permits of a watch: two frames of the usual length.
+const PERMITS_MIN: usize = 2 * WATCH_BYTES_TARGET / PERMIT_BYTES;
 
 /// What the tasks of a watch share.
 pub(super) struct Shared {
     client: Client,
     room: Arc<Semaphore>,
+    /// All permits of the room.
+    permits: usize,
     shown: mpsc::UnboundedSender<Result<Shown<OwnedSemaphorePermit>, Error>>,
     /// Why a replica was last left.
     last_failure: Mutex<Option<String>>,
@@ -47,11 +51,12 @@ pub(super) struct Shared {
 pub(super) type Receiver = mpsc::UnboundedReceiver<Result<Shown<OwnedSemaphorePermit>, Error>>;
 
 impl Shared {
-    pub(super) fn new(client: Client) -> (Arc<Self>, Receiver) {
+    pub(super) fn new(client: Client, room_bytes: Option<usize>) -> (Arc<Self>, Receiver) {
         let (shown, receiver) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(PERMITS));
+        let permits = permits(room_bytes);
+        let room = Arc::new(Semaphore::new(permits));
         let last_failure = Mutex::new(None);
-        (Arc::new(Self { client, room, shown, last_failure }), receiver)
+        (Arc::new(Self { client, room, permits, shown, last_failure }), receiver)
     }
 
     /// Ends the watch.
@@ -93,8 +98,7 @@ pub(super) async fn run(
                 return;
             }
             StreamEnd::NoRoom => {
-                // Half of the memory, so that the next stream is worth opening.
-                if shared.room.acquire_many(PERMITS as u32 / 2).await.is_err() {
+                if shared.room.acquire_many(worth_opening(shared.permits)).await.is_err() {
                     return;
                 }
             }
@@ -169,7 +173,7 @@ async fn follow(
     loop {
         let no_room = Notify::new();
         let room = |bytes: usize| {
-            let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, PERMITS) as u32;
+            let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, shared.permits) as u32;
             let room = Arc::clone(&shared.room);
             let no_room = &no_room;
             async move {
@@ -216,5 +220,36 @@ async fn follow(
             Received::Elsewhere(why) => return StreamEnd::Failed(why),
             Received::End(error) => return StreamEnd::Over(error),
         }
+    }
+}
+
+/// Returns the permits of a watch with this much memory.
+fn permits(room_bytes: Option<usize>) -> usize {
+    room_bytes.map_or(PERMITS_MAX, |bytes| (bytes / PERMIT_BYTES).clamp(PERMITS_MIN, PERMITS_MAX))
+}
+
+/// Returns how many of a watch's permits make another stream worth opening: half of them, or all if
+/// a frame may need them.
+fn worth_opening(permits: usize) -> u32 {
+    let half = permits / 2;
+    if half * PERMIT_BYTES >= FRAME_BYTES_MAX { half as u32 } else { permits as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PERMIT_BYTES, PERMITS_MAX, PERMITS_MIN, permits, worth_opening};
+
+    #[test]
+    fn the_memory_of_a_watch_is_bounded_on_both_sides() {
+        assert_eq!(permits(None), PERMITS_MAX);
+        assert_eq!(permits(Some(0)), PERMITS_MIN);
+        assert_eq!(permits(Some(1024 * PERMIT_BYTES)), 1024);
+        assert_eq!(permits(Some(usize::MAX)), PERMITS_MAX);
+    }
+
+    #[test]
+    fn a_stream_is_opened_again_once_a_frame_of_any_length_has_room() {
+        assert_eq!(worth_opening(PERMITS_MAX), PERMITS_MAX as u32 / 2);
+        assert_eq!(worth_opening(PERMITS_MIN), PERMITS_MIN as u32);
     }
 }

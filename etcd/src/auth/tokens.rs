@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use dkv_console::units::{DurationError, parse_duration};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -68,8 +69,8 @@ pub enum TokenKindError {
     )]
     Algorithm,
     /// The time is not one.
-    #[error("ttl is a time such as 10m or 1h30m")]
-    Ttl,
+    #[error("ttl: {0}")]
+    Ttl(DurationError),
     /// A file cannot be read.
     #[error("cannot read {file}: {why}")]
     File {
@@ -123,7 +124,7 @@ impl FromStr for TokenKind {
                 "sign-method" => method = Some(value),
                 "pub-key" => public = Some(value),
                 "priv-key" => private = Some(value),
-                "ttl" => ttl = humantime::parse_duration(value).map_err(|_| TokenKindError::Ttl)?,
+                "ttl" => ttl = parse_duration(value).map_err(TokenKindError::Ttl)?,
                 _ => return Err(TokenKindError::Syntax),
             }
         }
