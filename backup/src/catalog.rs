@@ -1,22 +1,21 @@
 //! What a destination has: lists, shows, checks and prunes backups.
 
+mod prune;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::stream::{self, StreamExt};
 use uuid::Uuid;
 
+pub use self::prune::{Pruned, prune};
 use super::Progress;
-use super::chain::{Begin, Chain, moment_ms};
+use super::chain::Chain;
 use super::chunk::{Content, hex};
-use super::destination::{Destination, MANIFEST, PLAN};
+use super::destination::{Destination, MANIFEST};
 use super::error::BackupError;
 use super::plan::{ChainSummary, Kind, Plan};
 use super::reader;
 use super::session::Tell;
 use super::writer::chunk_name;
-
-/// Objects that are deleted at the same time.
-const DELETES_AT_ONCE: usize = 16;
 
 /// A backup in a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,19 +211,11 @@ async fn first_cut(
     keyspace: &str,
     numbers: &[(u64, u64)],
 ) -> Result<Option<u64>, BackupError> {
-    let all = numbers.iter().map(|(number, _)| *number);
-    let mut chain = Chain::default();
-    let mut opened = std::pin::pin!(reader::open_all(destination, backup, keyspace, all));
-    while let Some(opened) = opened.next().await {
-        let Ok((link, _)) = opened else { return Ok(None) };
-        if chain.push(link).is_err() {
-            return Ok(None);
-        }
-        if let Some(run) = chain.runs().last() {
-            return Ok(Some(run.cut.taken_ms));
-        }
+    let has_run = |chain: &Chain| chain.runs().next().is_some();
+    match reader::chain_until(destination, backup, keyspace, numbers, has_run).await {
+        Ok(chain) => Ok(chain.runs().last().map(|run| run.cut.taken_ms)),
+        Err(_) => Ok(None),
     }
-    Ok(None)
 }
 
 /// Returns the backup that an increment goes on from.
@@ -253,10 +244,7 @@ pub(crate) async fn cut_of(
     backup: &str,
     keyspace: &str,
 ) -> Result<Option<String>, BackupError> {
-    let numbers = reader::numbers(destination, backup).await?;
-    let Some((_, numbers)) = numbers.into_iter().find(|(name, _)| name == keyspace) else {
-        return Ok(None);
-    };
+    let numbers = reader::numbers_of(destination, backup, keyspace).await?;
     let tail = tail(destination, backup, keyspace, &numbers).await?;
     let cut = tail.links().iter().rev().find_map(|link| match &link.header.content {
         Content::Changes { cut: Some(cut), .. } => Some(cut.token.clone()),
@@ -388,121 +376,5 @@ fn check(
     Ok(())
 }
 
-/// What pruning removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pruned {
-    /// Backups that were removed, or would be.
-    pub backups: Vec<String>,
-    /// Chunks of followed backups that were removed, or would be.
-    pub chunks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Backups that stay because others go on from them.
-    pub needed: Vec<String>,
-}
-
-/// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup, those that others go on from, and everything that leads to the moment
-/// itself.
-///
-/// # Errors
-/// The destination cannot be read or written.
-pub async fn prune(
-    destination: &Destination,
-    before_ms: u64,
-    dry_run: bool,
-) -> Result<Pruned, BackupError> {
-    let all = list(destination).await?;
-    let through = |backup: &Backup| {
-        let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
-        through.unwrap_or(backup.begun_ms)
-    };
-    let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
-    // A damaged one is left to the user, who may want to save parts of it.
-    let keep = |backup: &Backup| {
-        through(backup) >= before_ms
-            || Some(&backup.name) == last.as_ref()
-            || backup.fault.is_some()
-    };
-    let mut needed: BTreeSet<String> = BTreeSet::new();
-    for backup in all.iter().rev() {
-        if (keep(backup) || needed.contains(&backup.name))
-            && let Some(parent) = &backup.parent
-        {
-            needed.insert(parent.clone());
-        }
-    }
-    let mut pruned = Pruned::default();
-    for backup in &all {
-        if keep(backup) {
-            if backup.kind == Kind::Followed && backup.complete && !needed.contains(&backup.name) {
-                shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
-            }
-            continue;
-        }
-        if needed.contains(&backup.name) {
-            pruned.needed.push(backup.name.clone());
-            continue;
-        }
-        pruned.bytes += backup.stored_bytes;
-        pruned.backups.push(backup.name.clone());
-        if !dry_run {
-            remove(destination, &backup.name).await?;
-        }
-    }
-    Ok(pruned)
-}
-
-/// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is
-/// no complete backup, and is removed by the next one.
-async fn remove(destination: &Destination, backup: &str) -> Result<(), BackupError> {
-    destination.delete(&format!("{backup}/{MANIFEST}")).await?;
-    let names = destination.objects(backup).await?.into_iter().map(|(name, _)| name);
-    delete(destination, backup, names.filter(|name| name != PLAN).collect()).await?;
-    destination.delete(&format!("{backup}/{PLAN}")).await?;
-    destination.remove_folders(backup);
-    Ok(())
-}
-
-async fn delete(
-    destination: &Destination,
-    backup: &str,
-    names: Vec<String>,
-) -> Result<(), BackupError> {
-    let deleting =
-        |name: String| async move { destination.delete(&format!("{backup}/{name}")).await };
-    let mut deleted = stream::iter(names).map(deleting).buffer_unordered(DELETES_AT_ONCE);
-    while let Some(deleted) = deleted.next().await {
-        deleted?;
-    }
-    Ok(())
-}
-
-/// Removes the runs of a followed backup that nothing after a time stands on.
-async fn shorten(
-    destination: &Destination,
-    backup: &str,
-    before_ms: u64,
-    dry_run: bool,
-    pruned: &mut Pruned,
-) -> Result<(), BackupError> {
-    for (keyspace, numbers) in reader::numbers(destination, backup).await? {
-        let chain = reader::chain(destination, backup, &keyspace, &numbers, |_| {}).await?;
-        // The run of the last cut before the time has to stay.
-        let at = chain.runs().take_while(|run| moment_ms(run.cut) <= before_ms).last();
-        let Some(at) = at.filter(|run| run.begin == Begin::Base) else { continue };
-        let first = at.links.first().map_or(0, |first| first.header.number);
-        let old: Vec<&(u64, u64)> = numbers.iter().filter(|(number, _)| *number < first).collect();
-        pruned.chunks += old.len() as u64;
-        pruned.bytes += old.iter().map(|(_, size)| size).sum::<u64>();
-        if !dry_run {
-            let name = |number: &u64| format!("{keyspace}/{number:010}");
-            // The first chunks last, so that what is left after an interruption has no gap.
-            for (number, _) in old.iter().rev() {
-                delete(destination, backup, vec![name(number)]).await?;
-            }
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

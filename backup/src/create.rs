@@ -338,9 +338,8 @@ impl Of<'_> {
     /// Returns a chain as it is in the destination.
     async fn reread(&self, known: Chain) -> Chain {
         let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
-        let Ok(numbers) = reader::numbers(self.destination, backup).await else { return known };
-        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
-        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let numbers = reader::numbers_of(self.destination, backup, name).await;
+        let Ok(numbers) = numbers else { return known };
         let read = recovered(self.destination, backup, name, &numbers, &|_| {}).await;
         read.unwrap_or(known)
     }

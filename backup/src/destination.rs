@@ -83,6 +83,16 @@ impl Destination {
         Ok(Self { store: Arc::new(store), prefix, shown, directory: None })
     }
 
+    /// Opens a destination in memory, with a pause before each deletion.
+    #[cfg(test)]
+    pub(crate) fn in_memory(pause: std::time::Duration) -> Self {
+        use object_store::throttle::{ThrottleConfig, ThrottledStore};
+        let config = ThrottleConfig { wait_delete_per_call: pause, ..ThrottleConfig::default() };
+        let store = ThrottledStore::new(object_store::memory::InMemory::new(), config);
+        let (prefix, shown) = (Path::default(), "memory".to_owned());
+        Self { store: Arc::new(store), prefix, shown, directory: None }
+    }
+
     /// Returns the destination as the user named it.
     pub fn shown(&self) -> &str {
         &self.shown

@@ -206,9 +206,7 @@ impl Following {
     /// Returns a writer after the last chunk that is whole, and how far the chain is.
     async fn writer(&self) -> Result<(Writer, Stage, u64), BackupError> {
         let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
-        let numbers = reader::numbers(&self.destination, backup).await?;
-        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
-        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let numbers = reader::numbers_of(&self.destination, backup, name).await?;
         let tail = catalog::tail(&self.destination, backup, name, &numbers).await?;
         let last = tail.last().map_or(0, |last| last.header.number);
         for (number, _) in numbers.iter().filter(|(number, _)| *number > last) {

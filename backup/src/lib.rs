@@ -34,6 +34,8 @@ mod plan;
 mod reader;
 mod record;
 mod restore;
+#[cfg(test)]
+mod sample;
 mod session;
 mod throttle;
 mod writer;

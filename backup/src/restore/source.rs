@@ -141,9 +141,7 @@ pub(super) async fn source(
             if segments.len() > PARENTS_MAX {
                 return Err(BackupError::damaged(&place, "it goes on from too many others"));
             }
-            let numbers = reader::numbers(destination, parent).await?;
-            let numbers = numbers.into_iter().find(|(name, _)| name == keyspace);
-            let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+            let numbers = reader::numbers_of(destination, parent, keyspace).await?;
             let first = first_of(destination, parent, keyspace).await?;
             let numbers: Vec<_> =
                 numbers.into_iter().filter(|(number, _)| *number >= first).collect();

@@ -1,0 +1,135 @@
+//! Removes what is old.
+
+use std::collections::BTreeSet;
+
+use futures::stream::{self, StreamExt};
+
+use super::{Backup, list};
+use crate::chain::{Begin, moment_ms};
+use crate::destination::{Destination, MANIFEST, PLAN};
+use crate::error::BackupError;
+use crate::plan::Kind;
+use crate::reader;
+use crate::writer::chunk_name;
+
+/// Objects that are deleted at the same time.
+const DELETES_AT_ONCE: usize = 16;
+
+/// What pruning removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Backups that were removed, or would be.
+    pub backups: Vec<String>,
+    /// Chunks of followed backups that were removed, or would be.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Backups that stay because others go on from them.
+    pub needed: Vec<String>,
+}
+
+/// Removes backups that ended before a time, and what followed backups have from before it. Keeps
+/// the last complete backup, those that others go on from, and everything that leads to the moment
+/// itself.
+///
+/// # Errors
+/// The destination cannot be read or written.
+pub async fn prune(
+    destination: &Destination,
+    before_ms: u64,
+    dry_run: bool,
+) -> Result<Pruned, BackupError> {
+    let all = list(destination).await?;
+    let through = |backup: &Backup| {
+        let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
+        through.unwrap_or(backup.begun_ms)
+    };
+    let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
+    // A damaged one is left to the user, who may want to save parts of it.
+    let keep = |backup: &Backup| {
+        through(backup) >= before_ms
+            || Some(&backup.name) == last.as_ref()
+            || backup.fault.is_some()
+    };
+    let mut needed: BTreeSet<String> = BTreeSet::new();
+    for backup in all.iter().rev() {
+        if (keep(backup) || needed.contains(&backup.name))
+            && let Some(parent) = &backup.parent
+        {
+            needed.insert(parent.clone());
+        }
+    }
+    let mut pruned = Pruned::default();
+    for backup in &all {
+        if keep(backup) {
+            if backup.kind == Kind::Followed && backup.complete && !needed.contains(&backup.name) {
+                shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
+            }
+            continue;
+        }
+        if needed.contains(&backup.name) {
+            pruned.needed.push(backup.name.clone());
+            continue;
+        }
+        pruned.bytes += backup.stored_bytes;
+        pruned.backups.push(backup.name.clone());
+        if !dry_run {
+            remove(destination, &backup.name).await?;
+        }
+    }
+    Ok(pruned)
+}
+
+/// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is
+/// no complete backup, and is removed by the next one.
+async fn remove(destination: &Destination, backup: &str) -> Result<(), BackupError> {
+    destination.delete(&format!("{backup}/{MANIFEST}")).await?;
+    let names = destination.objects(backup).await?.into_iter().map(|(name, _)| name);
+    delete(destination, backup, names.filter(|name| name != PLAN).collect()).await?;
+    destination.delete(&format!("{backup}/{PLAN}")).await?;
+    destination.remove_folders(backup);
+    Ok(())
+}
+
+async fn delete(
+    destination: &Destination,
+    backup: &str,
+    names: Vec<String>,
+) -> Result<(), BackupError> {
+    let deleting =
+        |name: String| async move { destination.delete(&format!("{backup}/{name}")).await };
+    let mut deleted = stream::iter(names).map(deleting).buffer_unordered(DELETES_AT_ONCE);
+    while let Some(deleted) = deleted.next().await {
+        deleted?;
+    }
+    Ok(())
+}
+
+/// Removes the runs of a followed backup that nothing after a time stands on.
+async fn shorten(
+    destination: &Destination,
+    backup: &str,
+    before_ms: u64,
+    dry_run: bool,
+    pruned: &mut Pruned,
+) -> Result<(), BackupError> {
+    for (keyspace, numbers) in reader::numbers(destination, backup).await? {
+        let chain = reader::chain(destination, backup, &keyspace, &numbers, |_| {}).await?;
+        // The run of the last cut before the time has to stay.
+        let at = chain.runs().take_while(|run| moment_ms(run.cut) <= before_ms).last();
+        let Some(at) = at.filter(|run| run.begin == Begin::Base) else { continue };
+        let first = at.links.first().map_or(0, |first| first.header.number);
+        let old: Vec<&(u64, u64)> = numbers.iter().filter(|(number, _)| *number < first).collect();
+        pruned.chunks += old.len() as u64;
+        pruned.bytes += old.iter().map(|(_, size)| size).sum::<u64>();
+        if !dry_run {
+            // One after the other, the first ones first: what is left after an interruption has
+            // lost its beginning, but has no gap.
+            for (number, _) in old {
+                destination.delete(&chunk_name(backup, &keyspace, *number)).await?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! What is listed, found and pruned of backups written by hand.
+
+use std::time::Duration;
+
+use super::*;
+use crate::sample::{Sample, base, changes, cut, pages};
+
+/// A followed backup of one keyspace with cuts at 5, 6, 15 and 16, the last two of a second base.
+async fn followed(sample: &Sample) -> Plan {
+    let (plan, _) = sample.begin(1, Kind::Followed, &[]).await;
+    let old = [base(false), pages(true), changes(), cut(5), changes(), cut(6)];
+    let new = [base(true), pages(true), cut(15), cut(16)];
+    sample.chunks(&plan, "k", old.into_iter().chain(new).collect()).await;
+    plan
+}
+
+#[tokio::test]
+async fn a_prune_that_is_interrupted_leaves_what_can_be_read() {
+    let sample = Sample::in_memory(Duration::from_millis(30));
+    let plan = followed(&sample).await;
+    let destination = &sample.destination;
+    let halfway = async {
+        while sample.left(&plan, "k").await.len() > 8 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        pruned = prune(destination, 20_000, false) => panic!("it was not interrupted: {pruned:?}"),
+        () = halfway => {}
+    }
+    let left = sample.left(&plan, "k").await;
+    assert!(left.len() < 10 && left.len() > 4, "{left:?}");
+
+    let shown = show(destination, &plan.backup).await.unwrap();
+    assert_eq!(shown.keyspaces[0].from_ms, Some(15_000), "{shown:?}");
+    assert_eq!(shown.keyspaces[0].through_ms, Some(16_000), "{shown:?}");
+    let verified = verify(destination, &plan.backup, &|_| {}).await.unwrap();
+    assert_eq!(verified.problems, [] as [&str; 0]);
+    let pruned = prune(destination, 20_000, false).await.unwrap();
+    assert_eq!(pruned.chunks, left.len() as u64 - 4);
+    assert_eq!(sample.left(&plan, "k").await, [7, 8, 9, 10]);
+    let shown = show(destination, &plan.backup).await.unwrap();
+    assert_eq!(shown.keyspaces[0].from_ms, Some(15_000), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_chain_can_be_read_while_its_beginning_is_pruned() {
+    let sample = Sample::new();
+    let plan = followed(&sample).await;
+    let numbers = reader::numbers_of(&sample.destination, &plan.backup, "k").await.unwrap();
+    for number in 1..4 {
+        std::fs::remove_file(sample.file(&plan, "k", number)).unwrap();
+    }
+    let read = reader::chain(&sample.destination, &plan.backup, "k", &numbers, |_| {}).await;
+    assert_eq!(read.unwrap().runs().count(), 2);
+    // A gap in the middle is no prune.
+    std::fs::remove_file(sample.file(&plan, "k", 9)).unwrap();
+    let read = reader::chain(&sample.destination, &plan.backup, "k", &numbers, |_| {}).await;
+    assert!(read.unwrap_err().to_string().contains("0000000009 is damaged: it is missing"));
+}
+
+#[tokio::test]
+async fn backups_are_found_by_the_beginning_of_their_names() {
+    let sample = Sample::new();
+    let full = sample.full(10, &["k"]).await;
+    sample.begin(20, Kind::Full, &["k"]).await;
+    let find = async |name: &'static str| find(&sample.destination, name).await;
+    assert_eq!(find("latest").await.unwrap(), full.backup);
+    assert_eq!(find("19700101T000010Z").await.unwrap(), full.backup);
+    let several = find("1970").await.unwrap_err().to_string();
+    assert!(several.contains("2 backups begin with 1970"), "{several}");
+    assert!(find("").await.is_err() && find("2026").await.is_err());
+}
