@@ -119,12 +119,14 @@ pub async fn find(destination: &Destination, name: &str) -> Result<String, Backu
 /// Returns the summary of a backup.
 ///
 /// # Errors
-/// It cannot be read, or is damaged.
+/// It cannot be read, or its plan or its manifest is damaged. Other damage is no error: see
+/// [`Backup::fault`].
 pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, BackupError> {
     let (plan, _) = reader::plan(destination, backup).await?;
     let numbers = reader::numbers(destination, backup).await?;
     let manifest = reader::manifest(destination, backup).await?;
     let mut keyspaces = Vec::new();
+    let mut fault = None;
     for (name, numbers) in &numbers {
         let mut contents = KeyspaceContents {
             name: name.clone(),
@@ -133,20 +135,22 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
             stored_bytes: numbers.iter().map(|(_, size)| size).sum(),
             chunks: numbers.len() as u64,
         };
-        if plan.kind == Kind::Followed {
-            contents.from_ms = first_cut(destination, backup, name, numbers).await?;
-            let tail = tail(destination, backup, name, numbers).await?;
-            contents.through_ms = last_cut(&tail).filter(|_| contents.from_ms.is_some());
-        } else if manifest.is_some() {
-            let tail = tail(destination, backup, name, numbers).await?;
-            contents.through_ms = last_cut(&tail);
-            contents.from_ms = contents.through_ms;
+        if plan.kind == Kind::Followed || manifest.is_some() {
+            match reach(destination, &plan, name, numbers).await {
+                Ok((from_ms, through_ms)) => {
+                    (contents.from_ms, contents.through_ms) = (from_ms, through_ms);
+                }
+                Err(error @ BackupError::Damaged { .. }) => {
+                    fault.get_or_insert_with(|| error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
         }
         keyspaces.push(contents);
     }
     let complete = match plan.kind {
         Kind::Followed => keyspaces.iter().any(|it| it.from_ms.is_some()),
-        Kind::Full | Kind::Increment => manifest.is_some(),
+        Kind::Full | Kind::Increment => manifest.is_some() && fault.is_none(),
     };
     let manifest_bytes = manifest.map_or(0, |(_, bytes)| bytes);
     Ok(Backup {
@@ -155,11 +159,29 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
         network: plan.network,
         begun_ms: plan.begun_ms,
         complete,
-        fault: None,
+        fault,
         parent: plan.parent,
         stored_bytes: keyspaces.iter().map(|it| it.stored_bytes).sum::<u64>() + manifest_bytes,
         keyspaces,
     })
+}
+
+/// Returns the first and the last moment at which a keyspace can be restored.
+async fn reach(
+    destination: &Destination,
+    plan: &Plan,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<(Option<u64>, Option<u64>), BackupError> {
+    let tail = tail(destination, &plan.backup, keyspace, numbers).await?;
+    let through_ms = last_cut(&tail);
+    if plan.kind != Kind::Followed {
+        return Ok((through_ms, through_ms));
+    }
+    let has_run = |chain: &Chain| chain.runs().next().is_some();
+    let chain = reader::chain_until(destination, &plan.backup, keyspace, numbers, has_run).await?;
+    let from_ms = chain.runs().last().map(|run| run.cut.taken_ms);
+    Ok((from_ms, through_ms.filter(|_| from_ms.is_some())))
 }
 
 /// Returns when the last cut of a tail was taken.
@@ -202,20 +224,6 @@ pub(crate) async fn tail(
         chain.push(link).map_err(|error| BackupError::damaged(&place, error))?;
     }
     Ok(chain)
-}
-
-/// Returns when the first cut of a chain was taken.
-async fn first_cut(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    numbers: &[(u64, u64)],
-) -> Result<Option<u64>, BackupError> {
-    let has_run = |chain: &Chain| chain.runs().next().is_some();
-    match reader::chain_until(destination, backup, keyspace, numbers, has_run).await {
-        Ok(chain) => Ok(chain.runs().last().map(|run| run.cut.taken_ms)),
-        Err(_) => Ok(None),
-    }
 }
 
 /// Returns the backup that an increment goes on from.

@@ -24,6 +24,9 @@ pub struct Destination {
     prefix: Path,
     shown: String,
     directory: Option<PathBuf>,
+    /// The object whose reading fails.
+    #[cfg(test)]
+    pub(crate) broken: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl Destination {
@@ -61,6 +64,8 @@ impl Destination {
             prefix: Path::default(),
             shown: text.trim_end_matches('/').to_owned(),
             directory: Some(path),
+            #[cfg(test)]
+            broken: Arc::default(),
         })
     }
 
@@ -80,7 +85,14 @@ impl Destination {
             .map_err(|error| failed(&error))?;
         let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| failed(&error))?;
         let shown = text.trim_end_matches('/').to_owned();
-        Ok(Self { store: Arc::new(store), prefix, shown, directory: None })
+        Ok(Self {
+            store: Arc::new(store),
+            prefix,
+            shown,
+            directory: None,
+            #[cfg(test)]
+            broken: Arc::default(),
+        })
     }
 
     /// Opens a destination in memory, with a pause before each deletion.
@@ -90,7 +102,7 @@ impl Destination {
         let config = ThrottleConfig { wait_delete_per_call: pause, ..ThrottleConfig::default() };
         let store = ThrottledStore::new(object_store::memory::InMemory::new(), config);
         let (prefix, shown) = (Path::default(), "memory".to_owned());
-        Self { store: Arc::new(store), prefix, shown, directory: None }
+        Self { store: Arc::new(store), prefix, shown, directory: None, broken: Arc::default() }
     }
 
     /// Returns the destination as the user named it.
@@ -148,6 +160,10 @@ impl Destination {
 
     /// Returns an object; `None` if there is none.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Bytes>, BackupError> {
+        #[cfg(test)]
+        if self.broken.lock().unwrap().as_deref() == Some(name) {
+            return Err(self.unreadable(name, std::io::Error::other("it is broken")));
+        }
         let read = async { self.store.get(&self.path(name)).await?.bytes().await };
         match read.await {
             Ok(bytes) => Ok(Some(bytes)),

@@ -63,7 +63,8 @@ pub async fn prune(
     let mut pruned = Pruned::default();
     for backup in &all {
         if keep(backup) {
-            if backup.kind == Kind::Followed && backup.complete && !needed.contains(&backup.name) {
+            let is_whole = backup.complete && backup.fault.is_none();
+            if backup.kind == Kind::Followed && is_whole && !needed.contains(&backup.name) {
                 shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
             }
             continue;

@@ -71,3 +71,29 @@ async fn backups_are_found_by_the_beginning_of_their_names() {
     assert!(several.contains("2 backups begin with 1970"), "{several}");
     assert!(find("").await.is_err() && find("2026").await.is_err());
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_at_the_moment_is_never_pruned() {
+    let sample = Sample::new();
+    let destination = &sample.destination;
+    let plan = followed(&sample).await;
+    sample.full(30, &["k"]).await;
+    for number in [2, 10] {
+        let chunk = chunk_name(&plan.backup, "k", number);
+        *destination.broken.lock().unwrap() = Some(chunk.clone());
+        let error = prune(destination, 10_000, false).await.unwrap_err().to_string();
+        assert!(error.contains(&chunk) && error.contains("it is broken"), "{error}");
+        assert_eq!(sample.left(&plan, "k").await.len(), 10);
+    }
+    *destination.broken.lock().unwrap() = None;
+    prune(destination, 10_000, false).await.unwrap();
+    assert_eq!(sample.left(&plan, "k").await.len(), 10, "the second base is complete at 15 only");
+
+    // Damage is shown, and left to the user.
+    std::fs::write(sample.file(&plan, "k", 2), "damage").unwrap();
+    prune(destination, 50_000, false).await.unwrap();
+    assert_eq!(sample.left(&plan, "k").await.len(), 10);
+    let shown = show(destination, &plan.backup).await.unwrap();
+    assert!(shown.fault.as_ref().unwrap().contains("k/0000000002 is damaged"), "{shown:?}");
+    assert_eq!((shown.complete, shown.keyspaces[0].through_ms), (false, None));
+}
