@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub use self::prune::{Pruned, prune};
 use super::Progress;
 use super::chain::Chain;
-use super::chunk::{Content, hex};
+use super::chunk::{Content, CutMark, hex};
 use super::destination::{Destination, MANIFEST};
 use super::error::BackupError;
 use super::plan::{ChainSummary, Kind, Plan};
@@ -173,8 +173,8 @@ async fn reach(
     keyspace: &str,
     numbers: &[(u64, u64)],
 ) -> Result<(Option<u64>, Option<u64>), BackupError> {
-    let tail = tail(destination, &plan.backup, keyspace, numbers).await?;
-    let through_ms = last_cut(&tail);
+    let last = last_cut(destination, &plan.backup, keyspace, numbers).await?;
+    let through_ms = last.map(|(cut, _)| cut.taken_ms);
     if plan.kind != Kind::Followed {
         return Ok((through_ms, through_ms));
     }
@@ -184,12 +184,29 @@ async fn reach(
     Ok((from_ms, through_ms.filter(|_| from_ms.is_some())))
 }
 
-/// Returns when the last cut of a tail was taken.
-fn last_cut(tail: &Chain) -> Option<u64> {
-    tail.links().iter().rev().find_map(|link| match &link.header.content {
-        Content::Changes { cut: Some(cut), .. } => Some(cut.taken_ms),
-        _ => None,
-    })
+/// Returns the last cut of a keyspace, and whether the keyspace was dropped after it. A base that
+/// has begun after the cut changes nothing until it is complete.
+async fn last_cut(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<Option<(CutMark, bool)>, BackupError> {
+    let (mut is_end, mut is_dropped) = (true, false);
+    for (number, _) in numbers.iter().rev() {
+        let (link, _) = match reader::open(destination, backup, keyspace, *number).await {
+            // The last chunk may have been written half when its writer was killed.
+            Err(BackupError::Damaged { .. }) if is_end => continue,
+            opened => opened?,
+        };
+        is_end = false;
+        match link.header.content {
+            Content::Changes { cut: Some(cut), .. } => return Ok(Some((cut, is_dropped))),
+            Content::Dropped { .. } => is_dropped = true,
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the chunks from the last one back to one from which it is known how far the chain is.
@@ -246,19 +263,16 @@ pub(crate) async fn parent(
     Ok(name)
 }
 
-/// Returns the token of the last cut of a keyspace in a backup; `None` if there is none.
+/// Returns the token of the last cut of a keyspace in a backup; `None` if there is none, or the
+/// keyspace was dropped after it.
 pub(crate) async fn cut_of(
     destination: &Destination,
     backup: &str,
     keyspace: &str,
 ) -> Result<Option<String>, BackupError> {
     let numbers = reader::numbers_of(destination, backup, keyspace).await?;
-    let tail = tail(destination, backup, keyspace, &numbers).await?;
-    let cut = tail.links().iter().rev().find_map(|link| match &link.header.content {
-        Content::Changes { cut: Some(cut), .. } => Some(cut.token.clone()),
-        _ => None,
-    });
-    Ok(cut)
+    let last = last_cut(destination, backup, keyspace, &numbers).await?;
+    Ok(last.filter(|(_, is_dropped)| !is_dropped).map(|(cut, _)| cut.token))
 }
 
 /// The result of a check.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sample::{Sample, base, changes, cut, pages};
+use crate::sample::{Sample, base, changes, cut, dropped, pages};
 
 /// A followed backup of one keyspace with cuts at 5, 6, 15 and 16, the last two of a second base.
 async fn followed(sample: &Sample) -> Plan {
@@ -96,4 +96,21 @@ async fn what_cannot_be_read_at_the_moment_is_never_pruned() {
     let shown = show(destination, &plan.backup).await.unwrap();
     assert!(shown.fault.as_ref().unwrap().contains("k/0000000002 is damaged"), "{shown:?}");
     assert_eq!((shown.complete, shown.keyspaces[0].through_ms), (false, None));
+}
+
+#[tokio::test]
+async fn a_backup_reaches_as_far_while_a_base_begins_and_after_a_drop() {
+    let sample = Sample::new();
+    let destination = &sample.destination;
+    let plan = followed(&sample).await;
+    sample.full(30, &["k"]).await;
+    for more in [vec![base(true), pages(false)], vec![base(false)], vec![dropped(18)]] {
+        assert!(cut_of(destination, &plan.backup, "k").await.unwrap().is_some());
+        sample.chunks(&plan, "k", more).await;
+        let shown = show(destination, &plan.backup).await.unwrap();
+        assert_eq!(shown.keyspaces[0].through_ms, Some(16_000), "{shown:?}");
+        let pruned = prune(destination, 10_000, true).await.unwrap();
+        assert_eq!(pruned, Pruned::default());
+    }
+    assert_eq!(cut_of(destination, &plan.backup, "k").await.unwrap(), None);
 }
