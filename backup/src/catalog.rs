@@ -2,17 +2,18 @@
 
 mod prune;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
 pub use self::prune::{Pruned, prune};
 use super::Progress;
 use super::chain::Chain;
-use super::chunk::{Content, CutMark, hex};
-use super::destination::{Destination, MANIFEST};
+use super::chunk::{Content, CutMark};
+use super::contents::Contents;
+use super::destination::Destination;
 use super::error::BackupError;
-use super::plan::{ChainSummary, Kind, Plan};
+use super::plan::{Kind, Plan};
 use super::reader;
 use super::session::Tell;
 use super::writer::chunk_name;
@@ -321,81 +322,33 @@ async fn one(
     verified: &mut Verified,
     tell: Tell<'_>,
 ) -> Result<Plan, BackupError> {
-    let (plan, plan_hash) = reader::plan(destination, backup).await?;
-    let numbers = reader::numbers(destination, backup).await?;
-    let manifest = reader::manifest(destination, backup).await?.map(|(manifest, _)| manifest);
-    if plan.kind != Kind::Followed && manifest.is_none() {
+    let contents = Contents::read(destination, backup).await?;
+    if !contents.is_complete() {
         let why = "it is not complete: its manifest is missing";
         return Err(BackupError::damaged(&destination.place(backup), why));
     }
-    if manifest.as_ref().is_some_and(|manifest| manifest.plan != plan_hash) {
-        let why = "it belongs to another plan than the one that is there";
-        return Err(BackupError::damaged(&destination.place(&format!("{backup}/{MANIFEST}")), why));
-    }
-    let bytes_of = numbers.iter().flat_map(|(_, numbers)| numbers).map(|(_, size)| size).sum();
-    let mut by_name: BTreeMap<String, Vec<(u64, u64)>> = numbers.into_iter().collect();
-    let summaries = manifest.map(|manifest| manifest.chains).unwrap_or_default();
-    for summary in &summaries {
-        by_name.entry(summary.keyspace.clone()).or_default();
-    }
-    for (keyspace, numbers) in by_name {
-        let summary = summaries.iter().find(|summary| summary.keyspace == keyspace);
-        let first = summary.map_or(0, |summary| summary.first);
-        let numbers: Vec<(u64, u64)> =
-            numbers.into_iter().filter(|(number, _)| *number >= first).collect();
+    let bytes_of = contents.bytes();
+    for keyspace in contents.keyspaces() {
         let (mut chunks, mut bytes, mut records) = (0, verified.bytes, 0);
-        let read = reader::chain(destination, backup, &keyspace, &numbers, |link| {
+        let read = contents.chain(keyspace, |link| {
             chunks += 1;
             bytes += link.stored_bytes;
             records += link.header.records;
             let keyspace = keyspace.clone();
             tell(Progress::Keys { keyspace, keys: records, bytes, bytes_of });
-        })
-        .await;
+        });
+        let read = read.await;
         verified.chunks += chunks;
         verified.bytes = bytes;
         verified.records += records;
-        let checked = read.and_then(|chain| check(destination, backup, &keyspace, &chain, summary));
-        match checked {
+        match read {
             Err(error @ BackupError::Damaged { .. }) => {
                 verified.problems.push(error.to_string());
             }
-            checked => checked?,
+            read => _ = read?,
         }
     }
-    Ok(plan)
-}
-
-/// Compares a chain with what the manifest says of it.
-fn check(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    chain: &Chain,
-    summary: Option<&ChainSummary>,
-) -> Result<(), BackupError> {
-    let place = destination.place(&format!("{backup}/{keyspace}"));
-    let Some(summary) = summary else { return Ok(()) };
-    for (index, hash) in summary.hashes.iter().enumerate() {
-        let number = summary.first + index as u64;
-        match chain.links().get(index) {
-            Some(link) if link.hash == *hash => {}
-            Some(link) => {
-                let (is, was) = (hex(&link.hash), hex(hash));
-                let why = format!("its hash is {is}, and that in the manifest {was}");
-                let place = destination.place(&chunk_name(backup, keyspace, number));
-                return Err(BackupError::damaged(&place, why));
-            }
-            None => {
-                let place = destination.place(&chunk_name(backup, keyspace, number));
-                return Err(BackupError::damaged(&place, "it is missing"));
-            }
-        }
-    }
-    if chain.links().len() > summary.hashes.len() {
-        return Err(BackupError::damaged(&place, "it has more chunks than its manifest says"));
-    }
-    Ok(())
+    Ok(contents.plan)
 }
 
 #[cfg(test)]

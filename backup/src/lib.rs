@@ -12,7 +12,7 @@
 //!   backup is of, and what it turned out to hold), `chain` (what chunks make together) and `merge`
 //!   (the keys at a cut).
 //! - The shell: `destination` (a directory or a bucket), `changes` (the watch), `writer` (a chain
-//!   that grows), `create` and `follow`; `catalog`, `reader` and `restore`.
+//!   that grows), `create` and `follow`; `reader`, `contents`, `catalog` and `restore`.
 //!
 //! Deliberately missing: encryption, and a lock of the destination. Each chunk is created under a
 //! name that must not exist, so of two processes that write one backup, one ends.
@@ -23,6 +23,7 @@ mod catalog;
 mod chain;
 mod changes;
 mod chunk;
+mod contents;
 mod create;
 mod destination;
 mod error;

@@ -19,7 +19,7 @@ use dkv_api::{
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use self::copy::{Copy, grant};
-use self::source::{Segment, Source, choose, first_of, readable, source};
+use self::source::{Segment, Source, sources};
 use self::target::{Target, marked};
 use super::Progress;
 use super::chunk::{Content, Hash, KeysHash, hex};
@@ -95,35 +95,11 @@ pub async fn restore(
     options: &RestoreOptions,
     tell: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Vec<Restored>, BackupError> {
-    let backup = choose(destination, options).await?;
-    let at_ms = options.at_ms.unwrap_or(u64::MAX);
-    let mut sources = Vec::new();
-    for (keyspace, numbers) in reader::numbers(destination, &backup).await? {
-        if !options.keyspaces.is_empty() && !options.keyspaces.contains(&keyspace) {
-            continue;
-        }
-        let first = first_of(destination, &backup, &keyspace).await?;
-        let numbers: Vec<_> = numbers.into_iter().filter(|(number, _)| *number >= first).collect();
-        let chain = readable(destination, &backup, &keyspace, &numbers).await?;
-        if let Some(source) = source(destination, &backup, &keyspace, &chain, at_ms).await? {
-            sources.push(source);
-        }
-    }
-    if let Some(missing) =
-        options.keyspaces.iter().find(|name| sources.iter().all(|it| it.keyspace != **name))
-    {
-        let why = format!("backup {backup} has no keyspace {missing} at that time");
-        return Err(BackupError::NotFound(why));
-    }
-    if sources.is_empty() {
-        let why = format!("backup {backup} has nothing that can be restored at that time");
-        return Err(BackupError::NotFound(why));
-    }
+    let sources = sources(destination, options, tell).await?;
     if options.rename.is_some() && sources.len() > 1 {
         let names: Vec<&str> = sources.iter().map(|it| it.keyspace.as_str()).collect();
         let why = format!(
-            "backup {backup} has several keyspaces ({}); say which one is to be \
-             restored under another name",
+            "there are several keyspaces ({}); say which one is to be restored under another name",
             names.join(", ")
         );
         return Err(BackupError::Refused(why));

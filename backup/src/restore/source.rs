@@ -3,18 +3,21 @@
 use dkv_api::KeyspaceSettings;
 
 use super::RestoreOptions;
+use crate::Progress;
 use crate::catalog;
-use crate::chain::{Begin, Chain, moment_ms};
+use crate::chain::{Begin, moment_ms};
 use crate::chunk::Content;
+use crate::contents::Contents;
 use crate::destination::Destination;
 use crate::error::BackupError;
-use crate::reader;
+use crate::plan::{Kind, Plan};
+use crate::session::Tell;
 
 /// Backups that lead to one at most.
 const PARENTS_MAX: usize = 10_000;
 
 /// Returns the backup to restore.
-pub(super) async fn choose(
+async fn choose(
     destination: &Destination,
     options: &RestoreOptions,
 ) -> Result<String, BackupError> {
@@ -50,28 +53,6 @@ pub(super) async fn choose(
     }
 }
 
-/// Returns the number of the first chunk that counts.
-pub(super) async fn first_of(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-) -> Result<u64, BackupError> {
-    let manifest = reader::manifest(destination, backup).await?;
-    let chains = manifest.map(|(manifest, _)| manifest.chains).unwrap_or_default();
-    let chain = chains.iter().find(|chain| chain.keyspace == keyspace);
-    Ok(chain.map_or(0, |chain| chain.first))
-}
-
-/// Reads the headers of a chain. What a writer that was killed has left at its end does not count.
-pub(super) async fn readable(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    numbers: &[(u64, u64)],
-) -> Result<Chain, BackupError> {
-    reader::chain(destination, backup, keyspace, numbers, |_| {}).await
-}
-
 /// Chunks of one backup.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -94,17 +75,77 @@ pub(super) struct Source {
     pub(super) bytes: u64,
 }
 
-/// Finds the run that leads to a moment, with those of the backups before it.
-pub(super) async fn source(
+/// Finds what to restore, and checks all of it.
+///
+/// # Errors
+/// Something of it is damaged or missing, or cannot be restored at that moment.
+pub(super) async fn sources(
     destination: &Destination,
-    backup: &str,
+    options: &RestoreOptions,
+    tell: Tell<'_>,
+) -> Result<Vec<Source>, BackupError> {
+    let backup = choose(destination, options).await?;
+    let contents = Contents::read(destination, &backup).await?;
+    if !contents.is_complete() {
+        return Err(BackupError::Refused(format!(
+            "backup {backup} is not complete, so it cannot be restored; backup list {} shows those \
+             that are",
+            destination.shown()
+        )));
+    }
+    let mut sources = Vec::new();
+    for keyspace in contents.keyspaces() {
+        if !options.keyspaces.is_empty() && !options.keyspaces.contains(keyspace) {
+            continue;
+        }
+        match source(destination, &contents, keyspace, options.at_ms).await? {
+            Some(source) => sources.push(source),
+            None if options.keyspaces.is_empty() => tell(Progress::Note(format!(
+                "keyspace {keyspace} is left out: backup {backup} has no moment of it that can be \
+                 restored{}",
+                options.at_ms.map_or("", |_| ", or only later ones")
+            ))),
+            None => {}
+        }
+    }
+    if let Some(missing) =
+        options.keyspaces.iter().find(|name| sources.iter().all(|it| it.keyspace != **name))
+    {
+        let why = format!("backup {backup} has no keyspace {missing} at that time");
+        return Err(BackupError::NotFound(why));
+    }
+    if sources.is_empty() {
+        let why = format!("backup {backup} has nothing that can be restored at that time");
+        return Err(BackupError::NotFound(why));
+    }
+    Ok(sources)
+}
+
+/// Finds the run that leads to a moment, with those of the backups before it. Returns `None` if a
+/// followed backup has no moment of the keyspace until then.
+async fn source(
+    destination: &Destination,
+    contents: &Contents<'_>,
     keyspace: &str,
-    chain: &Chain,
-    at_ms: u64,
+    at_ms: Option<u64>,
 ) -> Result<Option<Source>, BackupError> {
-    let Some(run) = chain.run_at(at_ms) else { return Ok(None) };
+    let Plan { backup, kind, .. } = &contents.plan;
+    let chain = contents.chain(keyspace, |_| {}).await?;
+    let Some(run) = chain.run_at(at_ms.unwrap_or(u64::MAX)) else {
+        return match (kind, at_ms) {
+            (Kind::Followed, _) => Ok(None),
+            (_, Some(_)) => Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} is of a later moment; backup show says of \
+                 which, and without --at it is restored"
+            ))),
+            (_, None) => {
+                let place = destination.place(&format!("{backup}/{keyspace}"));
+                Err(BackupError::damaged(&place, "it has no moment that can be restored"))
+            }
+        };
+    };
     let through = chain.through_ms().unwrap_or_default();
-    if at_ms != u64::MAX && at_ms > through && moment_ms(run.cut) < at_ms {
+    if at_ms.is_some_and(|at_ms| at_ms > through && moment_ms(run.cut) < at_ms) {
         let why = format!(
             "keyspace {keyspace} in backup {backup} ends before that moment; backup show says when, \
              and without --at the last one is restored"
@@ -115,7 +156,7 @@ pub(super) async fn source(
     let mut settings = None;
     let mut segments = Vec::new();
     let mut bytes = 0;
-    let mut next = Some((backup.to_owned(), chain.clone(), cut.clone()));
+    let mut next = Some((backup.clone(), chain.clone(), cut.clone()));
     while let Some((name, chain, token)) = next.take() {
         let place = destination.place(&name);
         let missing = || BackupError::damaged(&place, "it lacks the cut that another goes on from");
@@ -141,16 +182,17 @@ pub(super) async fn source(
             if segments.len() > PARENTS_MAX {
                 return Err(BackupError::damaged(&place, "it goes on from too many others"));
             }
-            let numbers = reader::numbers_of(destination, parent, keyspace).await?;
-            let first = first_of(destination, parent, keyspace).await?;
-            let numbers: Vec<_> =
-                numbers.into_iter().filter(|(number, _)| *number >= first).collect();
-            let chain = readable(destination, parent, keyspace, &numbers).await?;
+            let before = Contents::read(destination, parent).await?;
+            if !before.is_complete() {
+                let place = destination.place(parent);
+                return Err(BackupError::damaged(&place, "its manifest is missing"));
+            }
+            let chain = before.chain(keyspace, |_| {}).await?;
             next = Some((parent.to_owned(), chain, cut.to_owned()));
         }
     }
     Ok(Some(Source {
-        backup: backup.to_owned(),
+        backup: backup.clone(),
         keyspace: keyspace.to_owned(),
         settings: settings.unwrap_or_default(),
         cut,
@@ -159,3 +201,6 @@ pub(super) async fn source(
         bytes,
     }))
 }
+
+#[cfg(test)]
+mod tests;

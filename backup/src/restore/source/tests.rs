@@ -1,0 +1,71 @@
+//! What is restored of backups written by hand.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::sample::{Sample, base, cut, pages};
+
+/// Returns what would be restored: each keyspace with the second of its moment, and the notes.
+async fn restored(
+    sample: &Sample,
+    options: &RestoreOptions,
+) -> Result<(Vec<(String, u64)>, Vec<String>), String> {
+    let notes = Mutex::new(Vec::new());
+    let tell = |event| {
+        if let Progress::Note(note) = event {
+            notes.lock().unwrap().push(note);
+        }
+    };
+    let found = sources(&sample.destination, options, &tell).await;
+    let found = found.map_err(|error| error.to_string())?;
+    let of = |source: Source| (source.keyspace, source.at_ms / 1000);
+    Ok((found.into_iter().map(of).collect(), notes.into_inner().unwrap()))
+}
+
+/// The options that name a backup.
+fn of(plan: &Plan) -> RestoreOptions {
+    RestoreOptions { backup: Some(plan.backup.clone()), ..RestoreOptions::default() }
+}
+
+fn expected(keyspaces: &[(&str, u64)]) -> Vec<(String, u64)> {
+    keyspaces.iter().map(|(name, second)| ((*name).to_owned(), *second)).collect()
+}
+
+#[tokio::test]
+async fn nothing_that_is_lost_is_left_out() {
+    let sample = Sample::new();
+    let full = sample.full(10, &["a", "b"]).await;
+    let (found, notes) = restored(&sample, &of(&full)).await.unwrap();
+    assert_eq!((found, notes.len()), (expected(&[("a", 10), ("b", 10)]), 0));
+
+    let chunk = sample.file(&full, "b", 3);
+    let bytes = std::fs::read(&chunk).unwrap();
+    std::fs::remove_file(&chunk).unwrap();
+    let lost = restored(&sample, &of(&full)).await.unwrap_err();
+    assert!(lost.ends_with("b/0000000003 is damaged: it is missing"), "{lost}");
+    let folder = chunk.parent().unwrap();
+    let aside = folder.with_file_name("aside");
+    std::fs::rename(folder, &aside).unwrap();
+    let lost = restored(&sample, &of(&full)).await.unwrap_err();
+    assert!(lost.ends_with("b/0000000001 is damaged: it is missing"), "{lost}");
+    std::fs::rename(&aside, folder).unwrap();
+    std::fs::write(&chunk, bytes).unwrap();
+    assert!(restored(&sample, &of(&full)).await.is_ok());
+
+    let (begun, _) = sample.begin(20, Kind::Full, &["a"]).await;
+    sample.chunks(&begun, "a", vec![base(false), pages(true), cut(20)]).await;
+    let unfinished = restored(&sample, &of(&begun)).await.unwrap_err();
+    assert!(unfinished.contains("is not complete"), "{unfinished}");
+}
+
+#[tokio::test]
+async fn a_plan_and_a_manifest_belong_together() {
+    let sample = Sample::new();
+    let full = sample.full(10, &["a"]).await;
+    let other = sample.begin(20, Kind::Full, &["a"]).await;
+    sample.chunks(&other.0, "a", vec![base(false), pages(true), cut(20)]).await;
+    sample.complete(&(other.0.clone(), [7; 32])).await;
+    let wrong = restored(&sample, &of(&other.0)).await.unwrap_err();
+    assert!(wrong.contains("belongs to another plan"), "{wrong}");
+    assert!(restored(&sample, &of(&full)).await.is_ok());
+}
