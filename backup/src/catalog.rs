@@ -36,10 +36,23 @@ pub struct Backup {
     pub fault: Option<String>,
     /// The backup that it goes on from.
     pub parent: Option<String>,
+    /// Whether it is of all keyspaces that there were, and not of one that was named.
+    pub all: bool,
     /// What it has of each keyspace.
     pub keyspaces: Vec<KeyspaceContents>,
     /// Bytes in the destination.
     pub stored_bytes: u64,
+}
+
+impl Backup {
+    /// Returns the keyspaces that can be restored at a moment, in milliseconds since 1970, each
+    /// with the moment that comes closest.
+    pub(crate) fn reaches(&self, at_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.keyspaces.iter().filter_map(move |contents| {
+            let (from_ms, through_ms) = (contents.from_ms?, contents.through_ms?);
+            (from_ms <= at_ms).then(|| (contents.name.as_str(), through_ms.min(at_ms)))
+        })
+    }
 }
 
 /// A keyspace in a backup.
@@ -75,6 +88,7 @@ pub async fn list(destination: &Destination) -> Result<Vec<Backup>, BackupError>
                 complete: false,
                 fault: Some(error.to_string()),
                 parent: None,
+                all: false,
                 keyspaces: Vec::new(),
                 stored_bytes: 0,
             },
@@ -162,6 +176,7 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
         complete,
         fault,
         parent: plan.parent,
+        all: plan.all,
         stored_bytes: keyspaces.iter().map(|it| it.stored_bytes).sum::<u64>() + manifest_bytes,
         keyspaces,
     })

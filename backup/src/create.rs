@@ -76,7 +76,8 @@ pub async fn create(
         None => None,
     };
     let kind = if parent.is_some() { Kind::Increment } else { Kind::Full };
-    let found = unfinished(destination, client, kind, &names, parent.as_deref()).await?;
+    let all = options.keyspaces.is_empty();
+    let found = unfinished(destination, client, kind, (all, &names), parent.as_deref()).await?;
     let resumed = found.is_some();
     let (plan, plan_hash) = match found {
         Some(found) => {
@@ -86,7 +87,7 @@ pub async fn create(
             )));
             found
         }
-        None => begin(client, destination, kind, names, parent).await?,
+        None => begin(client, destination, kind, (all, names), parent).await?,
     };
     let pace = Pace { rate: options.rate, patience: PATIENCE, cuts_every: None };
     let mut chains = Vec::new();
@@ -165,7 +166,7 @@ pub(crate) async fn begin(
     client: &Client,
     destination: &Destination,
     kind: Kind,
-    keyspaces: Vec<String>,
+    (all, keyspaces): (bool, Vec<String>),
     parent: Option<String>,
 ) -> Result<(Plan, super::chunk::Hash), BackupError> {
     // A backup is later than those that are there, whatever the clock shows.
@@ -181,6 +182,7 @@ pub(crate) async fn begin(
         kind,
         network: client.identity().network.0,
         begun_ms,
+        all,
         keyspaces,
         parent,
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -195,14 +197,14 @@ async fn unfinished(
     destination: &Destination,
     client: &Client,
     kind: Kind,
-    keyspaces: &[String],
+    (all, keyspaces): (bool, &[String]),
     parent: Option<&str>,
 ) -> Result<Option<(Plan, super::chunk::Hash)>, BackupError> {
     for backup in destination.backups().await?.into_iter().rev() {
         let Ok((plan, hash)) = reader::plan(destination, &backup).await else { continue };
         let is_it = plan.kind == kind
             && plan.network == client.identity().network.0
-            && plan.keyspaces == keyspaces
+            && (plan.all, plan.keyspaces.as_slice()) == (all, keyspaces)
             && plan.parent.as_deref() == parent;
         if !is_it {
             continue;

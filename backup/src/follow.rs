@@ -66,7 +66,7 @@ pub async fn follow(
             plan
         }
         None => {
-            let names = options.keyspaces.clone();
+            let names = (options.keyspaces.is_empty(), options.keyspaces.clone());
             let (plan, _) = begin(client, destination, Kind::Followed, names, None).await?;
             tell(Progress::Note(format!("following as {}", plan.backup)));
             plan

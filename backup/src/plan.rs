@@ -35,7 +35,9 @@ pub(crate) struct Plan {
     pub(crate) network: Uuid,
     /// When it began, in milliseconds since 1970.
     pub(crate) begun_ms: u64,
-    /// The keyspaces; of a followed backup the only one, or none for all.
+    /// Whether it is of all keyspaces that there were.
+    pub(crate) all: bool,
+    /// The keyspaces; of a followed backup of all none.
     pub(crate) keyspaces: Vec<String>,
     /// The backup that an increment goes on from.
     pub(crate) parent: Option<String>,

@@ -5,6 +5,7 @@
 //! goes on after the last key that the mark names; any other is refused. Keys are written once
 //! each, in order, so to go on is to write some of them again.
 
+mod choose;
 mod copy;
 mod source;
 mod target;

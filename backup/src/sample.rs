@@ -63,17 +63,30 @@ impl Sample {
         Self { destination: Destination::in_memory(pause), ..Self::new() }
     }
 
-    /// Begins a backup of some keyspaces at a second, the only one of that second.
+    /// Begins a backup of all keyspaces at a second, the only one of that second.
     pub(crate) async fn begin(&self, second: u64, kind: Kind, keyspaces: &[&str]) -> (Plan, Hash) {
-        let plan = Plan {
+        self.begin_as(second, kind, keyspaces, |_| {}).await
+    }
+
+    /// Begins a backup with a plan that is changed first.
+    pub(crate) async fn begin_as(
+        &self,
+        second: u64,
+        kind: Kind,
+        keyspaces: &[&str],
+        change: impl FnOnce(&mut Plan),
+    ) -> (Plan, Hash) {
+        let mut plan = Plan {
             backup: backup_name(second * 1000, 0),
             kind,
             network: Uuid::from_u128(7),
             begun_ms: second * 1000,
+            all: true,
             keyspaces: keyspaces.iter().map(|&name| name.to_owned()).collect(),
             parent: None,
             made_by: "0".into(),
         };
+        change(&mut plan);
         let (bytes, hash) = seal_document(&plan);
         self.destination.write(&format!("{}/{PLAN}", plan.backup), bytes).await.unwrap();
         (plan, hash)
@@ -107,9 +120,15 @@ impl Sample {
         self.destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await.unwrap();
     }
 
-    /// Writes a complete backup, in which each keyspace has one cut.
+    /// Writes a complete backup of all keyspaces, in which each has one cut.
     pub(crate) async fn full(&self, second: u64, keyspaces: &[&str]) -> Plan {
-        let begun = self.begin(second, Kind::Full, keyspaces).await;
+        self.full_as(second, keyspaces, true).await
+    }
+
+    /// Writes a complete backup of all keyspaces, or of some of them.
+    pub(crate) async fn full_as(&self, second: u64, keyspaces: &[&str], all: bool) -> Plan {
+        let change = |plan: &mut Plan| plan.all = all;
+        let begun = self.begin_as(second, Kind::Full, keyspaces, change).await;
         for keyspace in keyspaces {
             let contents = vec![base(false), pages(true), cut(second)];
             self.chunks(&begun.0, keyspace, contents).await;

@@ -381,6 +381,7 @@ fn object(backup: &Backup) -> Value {
         "complete": backup.complete,
         "fault": backup.fault,
         "parent": backup.parent,
+        "all_keyspaces": backup.all,
         "keyspaces": keyspaces,
         "stored_bytes": backup.stored_bytes,
     })

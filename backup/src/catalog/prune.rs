@@ -1,6 +1,6 @@
 //! Removes what is old.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt};
 
@@ -30,7 +30,7 @@ pub struct Pruned {
 }
 
 /// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup, those that others go on from, and everything that leads to the moment
+/// the last complete backup of all keyspaces and of each one, those that others go on from, and everything that leads to the moment
 /// itself.
 ///
 /// # Errors
@@ -45,11 +45,11 @@ pub async fn prune(
         let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
         through.unwrap_or(backup.begun_ms)
     };
-    let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
+    let last = last_ones(&all);
     // A damaged one is left to the user, who may want to save parts of it.
     let keep = |backup: &Backup| {
         through(backup) >= before_ms
-            || Some(&backup.name) == last.as_ref()
+            || last.contains(backup.name.as_str())
             || backup.fault.is_some()
     };
     let mut needed: BTreeSet<String> = BTreeSet::new();
@@ -80,6 +80,20 @@ pub async fn prune(
         }
     }
     Ok(pruned)
+}
+
+/// Returns the last backup of all keyspaces, and the last one of each keyspace that is in a later
+/// one. A keyspace that is not in the last one of all had been dropped by then.
+fn last_ones(all: &[Backup]) -> BTreeSet<&str> {
+    let is_whole = |backup: &Backup| {
+        backup.all && backup.complete && backup.keyspaces.iter().all(|it| it.from_ms.is_some())
+    };
+    let of_all = all.iter().rposition(is_whole);
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for backup in &all[of_all.unwrap_or(0)..] {
+        last.extend(backup.reaches(u64::MAX).map(|(name, _)| (name, backup.name.as_str())));
+    }
+    last.into_values().chain(of_all.map(|at| all[at].name.as_str())).collect()
 }
 
 /// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is

@@ -114,3 +114,28 @@ async fn a_backup_reaches_as_far_while_a_base_begins_and_after_a_drop() {
     }
     assert_eq!(cut_of(destination, &plan.backup, "k").await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn the_last_backup_of_each_keyspace_stays() {
+    let sample = Sample::new();
+    let full = async |second, keyspaces: &'static [&'static str], all| {
+        sample.full_as(second, keyspaces, all).await.backup
+    };
+    let old = full(10, &["a"], false).await;
+    let dropped = full(20, &["a", "b", "dropped"], true).await;
+    let of_all = full(30, &["a", "b"], true).await;
+    let older = full(40, &["a"], false).await;
+    full(50, &["a"], false).await;
+    let pruned = prune(&sample.destination, 100_000, false).await.unwrap();
+    assert_eq!(pruned.backups, [old, dropped, older]);
+    let left = list(&sample.destination).await.unwrap();
+    assert_eq!((left.len(), &left[0].name), (2, &of_all));
+
+    // Without one of all, what each keyspace has.
+    let sample = Sample::new();
+    for (second, keyspace) in [(10, "a"), (20, "b"), (30, "a")] {
+        sample.full_as(second, &[keyspace], false).await;
+    }
+    let pruned = prune(&sample.destination, 100_000, true).await.unwrap();
+    assert_eq!(pruned.backups, ["19700101T000010Z-00000"]);
+}

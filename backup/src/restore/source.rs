@@ -3,8 +3,8 @@
 use dkv_api::KeyspaceSettings;
 
 use super::RestoreOptions;
+use super::choose::choose;
 use crate::Progress;
-use crate::catalog;
 use crate::chain::{Begin, moment_ms};
 use crate::chunk::Content;
 use crate::contents::Contents;
@@ -15,43 +15,6 @@ use crate::session::Tell;
 
 /// Backups that lead to one at most.
 const PARENTS_MAX: usize = 10_000;
-
-/// Returns the backup to restore.
-async fn choose(
-    destination: &Destination,
-    options: &RestoreOptions,
-) -> Result<String, BackupError> {
-    if let Some(name) = &options.backup {
-        return catalog::find(destination, name).await;
-    }
-    let all = catalog::list(destination).await?;
-    let at_ms = options.at_ms.unwrap_or(u64::MAX);
-    let mut best: Option<(u64, String)> = None;
-    let mut reach = None;
-    for backup in all.into_iter().filter(|backup| backup.complete) {
-        let of = |name: &String| options.keyspaces.is_empty() || options.keyspaces.contains(name);
-        for contents in backup.keyspaces.iter().filter(|contents| of(&contents.name)) {
-            let (Some(from), Some(through)) = (contents.from_ms, contents.through_ms) else {
-                continue;
-            };
-            reach = reach.max(Some(through));
-            let closest = through.min(at_ms);
-            if from <= at_ms && best.as_ref().is_none_or(|(time, _)| *time <= closest) {
-                best = Some((closest, backup.name.clone()));
-            }
-        }
-    }
-    match (best, options.at_ms) {
-        (Some((_, backup)), _) => Ok(backup),
-        (None, Some(_)) if reach.is_some() => Err(BackupError::NotFound(format!(
-            "no backup in {} has that moment; backup list shows which there are",
-            destination.shown()
-        ))),
-        (None, _) => {
-            Err(BackupError::NotFound(format!("{} has no complete backup", destination.shown())))
-        }
-    }
-}
 
 /// Chunks of one backup.
 #[derive(Clone, Debug)]
@@ -84,7 +47,7 @@ pub(super) async fn sources(
     options: &RestoreOptions,
     tell: Tell<'_>,
 ) -> Result<Vec<Source>, BackupError> {
-    let backup = choose(destination, options).await?;
+    let backup = choose(destination, options, tell).await?;
     let contents = Contents::read(destination, &backup).await?;
     if !contents.is_complete() {
         return Err(BackupError::Refused(format!(

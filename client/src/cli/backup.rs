@@ -150,7 +150,8 @@ pub(crate) enum BackupAction {
     /// Remove backups, and parts of followed ones, that are older than a time
     #[command(
         override_usage = "dkv backup prune <DEST> --keep <TIME> [OPTIONS]",
-        after_help = "The last complete backup stays, and so does what others go on from.\n\n\
+        after_help = "The last complete backup of all keyspaces stays, and so do later ones of single \
+            keyspaces and what others go on from.\n\n\
             Example:\n  \
             dkv backup prune /mnt/backup --keep 30d --dry-run"
     )]

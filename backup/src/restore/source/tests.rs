@@ -69,3 +69,33 @@ async fn a_plan_and_a_manifest_belong_together() {
     assert!(wrong.contains("belongs to another plan"), "{wrong}");
     assert!(restored(&sample, &of(&full)).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_later_backup_of_one_keyspace_hides_nothing() {
+    let sample = Sample::new();
+    let all = RestoreOptions::default();
+    sample.full_as(5, &["b"], false).await;
+    sample.full_as(6, &["a"], false).await;
+    let refused = restored(&sample, &all).await.unwrap_err();
+    assert!(refused.contains("the last one lacks b; name a keyspace"), "{refused}");
+    sample.full(10, &["a", "b", "dropped"]).await;
+    sample.full(20, &["a", "b"]).await;
+    let later = sample.full_as(30, &["a"], false).await;
+    let (found, notes) = restored(&sample, &all).await.unwrap();
+    assert_eq!(found, expected(&[("a", 20), ("b", 20)]));
+    assert!(notes[0].ends_with(&format!("some of them: {}", later.backup)), "{notes:?}");
+    let named = RestoreOptions { keyspaces: vec!["a".into()], ..RestoreOptions::default() };
+    assert_eq!(restored(&sample, &named).await.unwrap().0, expected(&[("a", 30)]));
+
+    // Nor does one that is followed and has only begun with some.
+    let (followed, _) = sample.begin(40, Kind::Followed, &[]).await;
+    sample.chunks(&followed, "a", vec![base(false), pages(true), cut(41)]).await;
+    sample.chunks(&followed, "b", vec![base(false), pages(false)]).await;
+    sample.chunks(&followed, "new", vec![base(false), pages(false)]).await;
+    let (found, _) = restored(&sample, &all).await.unwrap();
+    assert_eq!(found, expected(&[("a", 20), ("b", 20)]));
+    sample.chunks(&followed, "b", vec![pages(true), cut(42)]).await;
+    let (found, notes) = restored(&sample, &all).await.unwrap();
+    assert_eq!(found, expected(&[("a", 41), ("b", 42)]));
+    assert!(notes[0].contains("keyspace new is left out"), "{notes:?}");
+}
