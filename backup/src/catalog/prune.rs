@@ -30,8 +30,8 @@ pub struct Pruned {
 }
 
 /// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup of all keyspaces and of each one, those that others go on from, and everything that leads to the moment
-/// itself.
+/// the last complete backup of all keyspaces and of each one, those that others go on from, and
+/// everything that leads to the moment itself.
 ///
 /// # Errors
 /// The destination cannot be read or written.

@@ -1,4 +1,4 @@
-//! What is listed, found and pruned of backups written by hand.
+//! Lists, finds and prunes backups that are written by hand.
 
 use std::time::Duration;
 

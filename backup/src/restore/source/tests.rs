@@ -1,4 +1,4 @@
-//! What is restored of backups written by hand.
+//! Finds out what is restored of backups that are written by hand.
 
 use std::sync::Mutex;
 
