@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::clock::compact;
 use super::error::BackupError;
 
 /// The object that says what a backup is of.
@@ -273,23 +274,7 @@ fn is_backup_name(name: &str) -> bool {
 
 /// Returns the name of a backup that begins now. Names are in the order of their milliseconds.
 pub(crate) fn backup_name(now_ms: u64, random: u8) -> String {
-    let (year, month, day) = date(now_ms / 86_400_000);
-    let of_day = now_ms / 1000 % 86_400;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let ms = now_ms % 1000;
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{ms:03x}{random:02x}")
-}
-
-/// Returns the date of a day since 1970, by the algorithm of Howard Hinnant.
-fn date(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let of_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * of_year + of_year / 4 - of_year / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (of_year + era * 400 + u64::from(month <= 2), month, day)
+    format!("{}-{:03x}{random:02x}", compact(now_ms), now_ms % 1000)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod catalog;
 mod chain;
 mod changes;
 mod chunk;
+mod clock;
 mod contents;
 mod create;
 mod destination;

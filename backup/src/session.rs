@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Progress;
-use super::changes::{Changes, now_ms};
+use super::changes::Changes;
 use super::chunk::{Content, CutMark};
+use super::clock::now_ms;
 use super::error::BackupError;
 use super::pages::{self, take_snapshot, wait};
 use super::record::Record;

@@ -5,8 +5,9 @@ use dkv_api::KeyspaceSettings;
 use super::RestoreOptions;
 use super::choose::choose;
 use crate::Progress;
-use crate::chain::{Begin, moment_ms};
+use crate::chain::{After, Begin};
 use crate::chunk::Content;
+use crate::clock::shown;
 use crate::contents::Contents;
 use crate::destination::Destination;
 use crate::error::BackupError;
@@ -61,14 +62,13 @@ pub(super) async fn sources(
         if !options.keyspaces.is_empty() && !options.keyspaces.contains(keyspace) {
             continue;
         }
-        match source(destination, &contents, keyspace, options.at_ms).await? {
-            Some(source) => sources.push(source),
-            None if options.keyspaces.is_empty() => tell(Progress::Note(format!(
-                "keyspace {keyspace} is left out: backup {backup} has no moment of it that can be \
-                 restored{}",
-                options.at_ms.map_or("", |_| ", or only later ones")
-            ))),
-            None => {}
+        let is_named = !options.keyspaces.is_empty();
+        match source(destination, &contents, keyspace, options.at_ms, is_named).await? {
+            Found::Source(source) => sources.push(source),
+            Found::Nothing(why) if !is_named => {
+                tell(Progress::Note(format!("keyspace {keyspace} is left out: {why}")));
+            }
+            Found::Nothing(_) => {}
         }
     }
     if let Some(missing) =
@@ -84,19 +84,33 @@ pub(super) async fn sources(
     Ok(sources)
 }
 
-/// Finds the run that leads to a moment, with those of the backups before it. Returns `None` if a
-/// followed backup has no moment of the keyspace until then.
+/// What was found of a keyspace.
+enum Found {
+    /// Something to restore.
+    Source(Source),
+    /// Nothing, for a reason.
+    Nothing(String),
+}
+
+/// Finds the run that leads to a moment, with those of the backups before it. A keyspace that was
+/// dropped by then is found if it is named.
 async fn source(
     destination: &Destination,
     contents: &Contents<'_>,
     keyspace: &str,
     at_ms: Option<u64>,
-) -> Result<Option<Source>, BackupError> {
+    is_named: bool,
+) -> Result<Found, BackupError> {
     let Plan { backup, kind, .. } = &contents.plan;
     let chain = contents.chain(keyspace, |_| {}).await?;
     let Some(run) = chain.run_at(at_ms.unwrap_or(u64::MAX)) else {
         return match (kind, at_ms) {
-            (Kind::Followed, _) => Ok(None),
+            (Kind::Followed, None) => {
+                Ok(Found::Nothing(format!("backup {backup} does not have all of its keys yet")))
+            }
+            (Kind::Followed, Some(_)) => {
+                Ok(Found::Nothing(format!("backup {backup} has no moment of it until then")))
+            }
             (_, Some(_)) => Err(BackupError::NotFound(format!(
                 "keyspace {keyspace} in backup {backup} is of a later moment; backup show says of \
                  which, and without --at it is restored"
@@ -107,13 +121,31 @@ async fn source(
             }
         };
     };
-    let through = chain.through_ms().unwrap_or_default();
-    if at_ms.is_some_and(|at_ms| at_ms > through && moment_ms(run.cut) < at_ms) {
-        let why = format!(
-            "keyspace {keyspace} in backup {backup} ends before that moment; backup show says when, \
-             and without --at the last one is restored"
-        );
-        return Err(BackupError::NotFound(why));
+    let cut_ms = run.cut.taken_ms;
+    // People name seconds, and copy that of the last cut from what backup show prints.
+    let is_past = at_ms.is_some_and(|at_ms| at_ms / 1000 > cut_ms / 1000);
+    match chain.after(&run) {
+        After::Dropped { at_ms: dropped_ms } if at_ms.is_none_or(|at_ms| dropped_ms <= at_ms) => {
+            if !is_named {
+                return Ok(Found::Nothing(format!("it was dropped at {}", shown(dropped_ms))));
+            }
+        }
+        After::Cut => {}
+        After::Gap if is_past => {
+            return Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} lacks what changed after {}: the network \
+                 had forgotten it when the backup went on; name that moment, or a later one",
+                shown(cut_ms)
+            )));
+        }
+        After::End | After::Dropped { .. } if is_past => {
+            return Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} ends before that moment, at {}; without \
+                 --at the last one is restored",
+                shown(cut_ms)
+            )));
+        }
+        After::End | After::Gap | After::Dropped { .. } => {}
     }
     let (cut, taken_ms) = (run.cut.token.clone(), run.cut.taken_ms);
     let mut settings = None;
@@ -154,7 +186,7 @@ async fn source(
             next = Some((parent.to_owned(), chain, cut.to_owned()));
         }
     }
-    Ok(Some(Source {
+    Ok(Found::Source(Source {
         backup: backup.clone(),
         keyspace: keyspace.to_owned(),
         settings: settings.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::sample::{Sample, base, cut, pages};
+use crate::sample::{Sample, base, cut, dropped, pages};
 
 /// Returns what would be restored: each keyspace with the second of its moment, and the notes.
 async fn restored(
@@ -98,4 +98,55 @@ async fn a_later_backup_of_one_keyspace_hides_nothing() {
     let (found, notes) = restored(&sample, &all).await.unwrap();
     assert_eq!(found, expected(&[("a", 41), ("b", 42)]));
     assert!(notes[0].contains("keyspace new is left out"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_keyspace_stays_away_unless_it_is_named() {
+    let sample = Sample::new();
+    let (plan, _) = sample.begin(1, Kind::Followed, &[]).await;
+    let cuts = |seconds: &[u64]| {
+        let begin = [base(false), pages(true)].into_iter();
+        begin.chain(seconds.iter().map(|second| cut(*second))).collect::<Vec<_>>()
+    };
+    sample.chunks(&plan, "gone", [cuts(&[2, 3]), vec![dropped(5)]].concat()).await;
+    sample.chunks(&plan, "kept", cuts(&[2, 3, 6, 9])).await;
+    sample.chunks(&plan, "twice", [cuts(&[2]), vec![dropped(4)], cuts(&[7, 9])].concat()).await;
+    let at = |second: Option<u64>, keyspaces: &[&str]| RestoreOptions {
+        at_ms: second.map(|second| second * 1000),
+        keyspaces: keyspaces.iter().map(|&name| name.to_owned()).collect(),
+        ..RestoreOptions::default()
+    };
+    let (found, notes) = restored(&sample, &at(None, &[])).await.unwrap();
+    assert_eq!(found, expected(&[("kept", 9), ("twice", 9)]));
+    assert_eq!(notes, ["keyspace gone is left out: it was dropped at 1970-01-01T00:00:05Z"]);
+    let (found, notes) = restored(&sample, &at(Some(6), &[])).await.unwrap();
+    assert_eq!((found, notes.len()), (expected(&[("kept", 6)]), 2));
+    let (found, _) = restored(&sample, &at(Some(2), &[])).await.unwrap();
+    assert_eq!(found, expected(&[("gone", 2), ("kept", 2), ("twice", 2)]));
+    for second in [None, Some(6)] {
+        let (found, _) = restored(&sample, &at(second, &["gone"])).await.unwrap();
+        assert_eq!(found, expected(&[("gone", 3)]));
+    }
+    // It may have changed until it was dropped.
+    let unknown = restored(&sample, &at(Some(4), &["gone"])).await.unwrap_err();
+    assert!(unknown.contains("ends before that moment, at 1970-01-01T00:00:03Z"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_moment_in_a_gap_is_refused() {
+    let sample = Sample::new();
+    let (plan, _) = sample.begin(1, Kind::Followed, &[]).await;
+    let before = [base(false), pages(true), cut(2), cut(3), base(false), pages(false)];
+    sample.chunks(&plan, "k", before.to_vec()).await;
+    let at = |ms| RestoreOptions { at_ms: Some(ms), ..of(&plan) };
+    let refused = restored(&sample, &at(5000)).await.unwrap_err();
+    assert!(refused.contains("lacks what changed after 1970-01-01T00:00:03Z"), "{refused}");
+    sample.chunks(&plan, "k", vec![pages(true), cut(9)]).await;
+    assert!(restored(&sample, &at(8999)).await.is_err());
+    // The second of the last cut is there.
+    for (ms, second) in [(2999, 2), (3999, 3), (9000, 9), (9999, 9)] {
+        assert_eq!(restored(&sample, &at(ms)).await.unwrap().0, expected(&[("k", second)]));
+    }
+    let end = restored(&sample, &at(10_000)).await.unwrap_err();
+    assert!(end.contains("ends before that moment"), "{end}");
 }
