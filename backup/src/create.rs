@@ -13,7 +13,7 @@ use super::catalog;
 use super::chain::{Chain, Stage};
 use super::chunk::{Content, seal_document};
 use super::clock::now_ms;
-use super::destination::{Destination, MANIFEST, PLAN, backup_name};
+use super::destination::{Destination, MANIFEST, PLAN, REMOVED, backup_name};
 use super::error::BackupError;
 use super::plan::{ChainSummary, Kind, Manifest, Plan};
 use super::reader;
@@ -118,6 +118,7 @@ pub async fn create(
         chains.push(summary);
     }
     let manifest = Manifest { plan: plan_hash, finished_ms: now_ms(), chains };
+    check(destination, &plan, &manifest).await?;
     let (bytes, _) = seal_document(&manifest);
     let stored_bytes = totals[2] + bytes.len() as u64;
     destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
@@ -140,6 +141,31 @@ pub async fn create(
         data_bytes: totals[1],
         stored_bytes,
     })
+}
+
+/// Checks that nobody has removed what a manifest is about to vouch for.
+async fn check(
+    destination: &Destination,
+    plan: &Plan,
+    manifest: &Manifest,
+) -> Result<(), BackupError> {
+    let backup = &plan.backup;
+    let has_plan = destination.exists(&format!("{backup}/{PLAN}")).await?
+        && !destination.exists(&format!("{backup}/{REMOVED}")).await?
+        && reader::plan(destination, backup).await?.1 == manifest.plan;
+    let numbers: BTreeMap<String, Vec<(u64, u64)>> =
+        reader::numbers(destination, backup).await?.into_iter().collect();
+    let is_there = |chain: &ChainSummary| {
+        let found = numbers.get(&chain.keyspace).into_iter().flatten().map(|(number, _)| *number);
+        found.filter(|number| *number >= chain.first).eq((chain.first..).take(chain.hashes.len()))
+    };
+    if has_plan && manifest.chains.iter().all(is_there) {
+        return Ok(());
+    }
+    Err(BackupError::Refused(format!(
+        "parts of backup {backup} were removed while it was made, as by backup prune; run the same \
+         command again"
+    )))
 }
 
 /// Returns the keyspaces of these names; of all if there are none.
@@ -402,3 +428,6 @@ pub(crate) fn parsed(
     let position = position.parse().map_err(|_| Stopped::Compacted)?;
     Ok((of, position))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use super::error::BackupError;
 pub(crate) const PLAN: &str = "plan";
 /// The object that makes a backup complete.
 pub(crate) const MANIFEST: &str = "manifest";
+/// The object that says that a backup is being removed.
+pub(crate) const REMOVED: &str = ".removed";
 
 /// Where backups are kept.
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ impl Destination {
         let mut entries =
             std::fs::read_dir(directory).map_err(|error| self.unreadable("", error))?;
         let is_empty = entries.next().is_none();
-        if is_empty || !self.backups().await?.is_empty() {
+        if is_empty || !self.with_plan().await?.is_empty() {
             return Ok(());
         }
         Err(BackupError::Destination(format!(
@@ -135,8 +137,27 @@ impl Destination {
         )))
     }
 
-    /// Returns the names of the backups, the oldest first.
+    /// Returns the names of the backups, the oldest first, without those that are being removed.
     pub(crate) async fn backups(&self) -> Result<Vec<String>, BackupError> {
+        let mut names = self.with_plan().await?;
+        for removed in self.removed().await? {
+            names.retain(|name| *name != removed);
+        }
+        Ok(names)
+    }
+
+    /// Returns the names of the backups whose removal was begun.
+    pub(crate) async fn removed(&self) -> Result<Vec<String>, BackupError> {
+        let mut removed = Vec::new();
+        for name in self.with_plan().await? {
+            if self.exists(&format!("{name}/{REMOVED}")).await? {
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn with_plan(&self) -> Result<Vec<String>, BackupError> {
         let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         let found = self.store.list_with_delimiter(prefix).await;
         let found = found.map_err(|error| self.unreadable("", error))?;
@@ -151,7 +172,18 @@ impl Destination {
         Ok(names)
     }
 
-    async fn exists(&self, name: &str) -> Result<bool, BackupError> {
+    /// Returns when something of a backup was written last, in milliseconds since 1970.
+    pub(crate) async fn written_ms(&self, backup: &str) -> Result<u64, BackupError> {
+        let listed = self.store.list(Some(&self.path(backup)));
+        let last = listed.try_fold(0, |last, object| async move {
+            Ok(last.max(object.last_modified.timestamp_millis()))
+        });
+        let last = last.await.map_err(|error| self.unreadable(backup, error))?;
+        Ok(u64::try_from(last).unwrap_or(0))
+    }
+
+    /// Returns whether there is an object.
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool, BackupError> {
         match self.store.head(&self.path(name)).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { .. }) => Ok(false),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
 use super::{Backup, list};
 use crate::chain::{Begin, moment_ms};
-use crate::destination::{Destination, MANIFEST, PLAN};
+use crate::destination::{Destination, PLAN, REMOVED};
 use crate::error::BackupError;
 use crate::plan::Kind;
 use crate::reader;
@@ -31,7 +32,8 @@ pub struct Pruned {
 
 /// Removes backups that ended before a time, and what followed backups have from before it. Keeps
 /// the last complete backup of all keyspaces and of each one, those that others go on from, and
-/// everything that leads to the moment itself.
+/// everything that leads to the moment itself. Keeps a backup that is not complete if it was written
+/// since then, or if no later one is complete.
 ///
 /// # Errors
 /// The destination cannot be read or written.
@@ -46,30 +48,47 @@ pub async fn prune(
         through.unwrap_or(backup.begun_ms)
     };
     let last = last_ones(&all);
-    // A damaged one is left to the user, who may want to save parts of it.
-    let keep = |backup: &Backup| {
-        through(backup) >= before_ms
+    let last_complete = all.iter().rposition(|backup| backup.complete);
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
+    for (index, backup) in all.iter().enumerate() {
+        // One that is not complete may still be written, however long ago it began.
+        let is_growing = backup.fault.is_none()
+            && !backup.complete
+            && (last_complete.is_none_or(|last| last < index)
+                || destination.written_ms(&backup.name).await? >= before_ms);
+        // A damaged one is left to the user, who may want to save parts of it.
+        let stays = through(backup) >= before_ms
+            || is_growing
             || last.contains(backup.name.as_str())
-            || backup.fault.is_some()
-    };
-    let mut needed: BTreeSet<String> = BTreeSet::new();
+            || backup.fault.is_some();
+        if stays {
+            kept.insert(&backup.name);
+        }
+    }
+    let mut needed: BTreeSet<&str> = BTreeSet::new();
     for backup in all.iter().rev() {
-        if (keep(backup) || needed.contains(&backup.name))
+        if (kept.contains(backup.name.as_str()) || needed.contains(backup.name.as_str()))
             && let Some(parent) = &backup.parent
         {
-            needed.insert(parent.clone());
+            needed.insert(parent);
         }
     }
     let mut pruned = Pruned::default();
+    if !dry_run {
+        for interrupted in destination.removed().await? {
+            remove(destination, &interrupted).await?;
+        }
+    }
     for backup in &all {
-        if keep(backup) {
+        let is_needed = needed.contains(backup.name.as_str());
+        if kept.contains(backup.name.as_str()) {
             let is_whole = backup.complete && backup.fault.is_none();
-            if backup.kind == Kind::Followed && is_whole && !needed.contains(&backup.name) {
+            if backup.kind == Kind::Followed && is_whole && !is_needed {
                 shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
             }
             continue;
         }
-        if needed.contains(&backup.name) {
+        if is_needed {
             pruned.needed.push(backup.name.clone());
             continue;
         }
@@ -96,12 +115,17 @@ fn last_ones(all: &[Backup]) -> BTreeSet<&str> {
     last.into_values().chain(of_all.map(|at| all[at].name.as_str())).collect()
 }
 
-/// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is
-/// no complete backup, and is removed by the next one.
+/// Removes a backup. The plan goes last, so that an interrupted removal is known as one, and is
+/// completed by the next prune.
 async fn remove(destination: &Destination, backup: &str) -> Result<(), BackupError> {
-    destination.delete(&format!("{backup}/{MANIFEST}")).await?;
+    let mark = format!("{backup}/{REMOVED}");
+    if !destination.exists(&mark).await? {
+        destination.write(&mark, Bytes::new()).await?;
+    }
     let names = destination.objects(backup).await?.into_iter().map(|(name, _)| name);
-    delete(destination, backup, names.filter(|name| name != PLAN).collect()).await?;
+    let names = names.filter(|name| name != PLAN && name != REMOVED).collect();
+    delete(destination, backup, names).await?;
+    destination.delete(&mark).await?;
     destination.delete(&format!("{backup}/{PLAN}")).await?;
     destination.remove_folders(backup);
     Ok(())

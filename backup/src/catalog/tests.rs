@@ -139,3 +139,50 @@ async fn the_last_backup_of_each_keyspace_stays() {
     let pruned = prune(&sample.destination, 100_000, true).await.unwrap();
     assert_eq!(pruned.backups, ["19700101T000010Z-00000"]);
 }
+
+#[tokio::test]
+async fn a_backup_that_grows_is_never_pruned() {
+    let sample = Sample::new();
+    let destination = &sample.destination;
+    let begin = async |second, kind| {
+        let (plan, _) = sample.begin(second, kind, &["k"]).await;
+        sample.chunks(&plan, "k", vec![base(false), pages(false)]).await;
+        plan
+    };
+    let old = begin(10, Kind::Full).await;
+    let old_followed = begin(15, Kind::Followed).await;
+    let full = sample.full(20, &["k"]).await;
+    let last = begin(30, Kind::Full).await;
+    // They began long ago, and were written just now.
+    let pruned = prune(destination, 100_000, false).await.unwrap();
+    assert_eq!(pruned.backups, [] as [&str; 0]);
+    let pruned = prune(destination, u64::MAX, false).await.unwrap();
+    assert_eq!(pruned.backups, [old.backup, old_followed.backup]);
+    let left = destination.backups().await.unwrap();
+    assert_eq!(left, [full.backup, last.backup]);
+}
+
+#[tokio::test]
+async fn a_removal_that_was_interrupted_is_completed() {
+    let sample = Sample::in_memory(Duration::from_millis(30));
+    let destination = &sample.destination;
+    let plan = followed(&sample).await;
+    let full = sample.full(30, &["k"]).await;
+    let halfway = async {
+        while sample.left(&plan, "k").await.len() == 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        pruned = prune(destination, 25_000, false) => panic!("it was not interrupted: {pruned:?}"),
+        () = halfway => {}
+    }
+    assert_eq!(destination.removed().await.unwrap(), [plan.backup.as_str()]);
+    let names = async || -> Vec<String> {
+        list(destination).await.unwrap().into_iter().map(|backup| backup.name).collect()
+    };
+    assert_eq!(names().await, [full.backup.as_str()]);
+    prune(destination, 25_000, false).await.unwrap();
+    assert_eq!(destination.objects(&plan.backup).await.unwrap(), []);
+    assert_eq!(names().await, [full.backup.as_str()]);
+}
