@@ -13,10 +13,11 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutP
 use super::clock::compact;
 use super::error::BackupError;
 
-/// The object that says what a backup is of.
-pub(crate) const PLAN: &str = "plan";
+/// The object that says what a backup is of. The names of keyspaces, which are folders beside it, do
+/// not begin with a dot.
+pub(crate) const PLAN: &str = ".plan";
 /// The object that makes a backup complete.
-pub(crate) const MANIFEST: &str = "manifest";
+pub(crate) const MANIFEST: &str = ".manifest";
 /// The object that says that a backup is being removed.
 pub(crate) const REMOVED: &str = ".removed";
 

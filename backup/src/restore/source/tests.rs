@@ -150,3 +150,11 @@ async fn a_moment_in_a_gap_is_refused() {
     let end = restored(&sample, &at(10_000)).await.unwrap_err();
     assert!(end.contains("ends before that moment"), "{end}");
 }
+
+#[tokio::test]
+async fn keyspaces_may_have_any_name() {
+    let sample = Sample::new();
+    let full = sample.full(10, &["manifest", "plan", "removed"]).await;
+    let (found, _) = restored(&sample, &of(&full)).await.unwrap();
+    assert_eq!(found, expected(&[("manifest", 10), ("plan", 10), ("removed", 10)]));
+}
