@@ -19,7 +19,7 @@ use dkv_api::{
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use self::copy::{Copy, grant};
+use self::copy::{Copy, Leases};
 use self::source::{Segment, Source, sources};
 use self::target::{Target, marked};
 use super::Progress;
@@ -174,10 +174,8 @@ async fn one(
         )));
     }
     let (changed, leases) = changes(destination, &source).await?;
-    let keepers = grant(&target.client, &leases).await?;
     let mut copy = Copy {
-        leases: leases.keys().copied().collect(),
-        keepers,
+        leases: Leases::grant(&target.client, &leases).await?,
         at_ms: source.at_ms,
         skip: Bytes::from(target.marker.through.clone()),
         hash: KeysHash::new(),
@@ -228,11 +226,11 @@ async fn one(
     }
     tell_keys(&copy);
     copy.write(&mut target).await?;
-    let Copy { hash, expiring, keepers, .. } = copy;
+    let Copy { hash, expiring, leases: granted, .. } = copy;
     let (expected, expected_expiring) = (hash.finish(), expiring.finish());
     let found = compare(&target.client, &name, expected, expected_expiring).await?;
     // Their full time again, from now on.
-    for keeper in &keepers {
+    for keeper in &granted.keepers {
         let refreshed = target.client.refresh_lease(keeper.id()).await;
         refreshed.map_err(BackupError::network("cannot keep a lease alive"))?;
     }

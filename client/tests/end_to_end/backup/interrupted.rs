@@ -8,10 +8,12 @@ use dkv_test_support::{eventually, text};
 use serde_json::json;
 
 use super::{chunks, contents, flip_a_bit, json_of, run};
-use crate::harness::{Network, process};
+use crate::harness::{Network, for_a_while, process};
 
 const KEYS: usize = 6000;
 const VALUE_BYTES: usize = 4096;
+/// The time of a lease that ends soon.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// Bytes of a value that cannot be compressed.
 fn value(number: usize) -> Vec<u8> {
@@ -51,6 +53,10 @@ async fn filled() -> Network {
 async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     let network = filled().await;
     let client = network.client().await;
+    // Its keys end while the restore is away, and come before all others.
+    let short = client.hold_lease(SHORT).await.unwrap();
+    let options = WriteOptions::default().lease(short.id());
+    client.write_with("a/short", "s", options).await.unwrap();
     let destination = network.path("backups");
     let dest = text(&destination).to_owned();
     let create = ["backup", "create", &dest, "--rate", "8MiB"];
@@ -89,7 +95,7 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     assert_eq!(created["backup"].as_str(), backup().as_deref());
     run(&network, &["backup", "verify", &dest], 0).await;
     let expected = contents(&client).await;
-    assert_eq!(expected.len(), KEYS + 1);
+    assert_eq!(expected.len(), KEYS + 2);
 
     // Into a new network.
     let mut other = Network::beside(&network).await;
@@ -99,16 +105,20 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     other.settled().await;
     let restore = ["restore", &dest, "--rate", "8MiB"];
     let client = other.client().await;
-    for least in [1, 3000] {
+    for least in [1, 4000] {
         let mut killed = start(&other, &restore);
         eventually("nothing is restored", async || match contents(&client).await.len() {
             found if found >= least => Ok(()),
             found => Err(format!("{found} keys")),
         })
         .await;
+        // The mark is moved after the first 16 MiB, and the next keys wait for their rate.
+        for_a_while(300).await;
         killed.kill().unwrap();
         killed.wait().unwrap();
     }
+    for_a_while(SHORT.as_millis() as u64 + 1000).await;
+    assert!(client.read("a/short").await.is_err(), "it has not ended");
     let second = &json_of(&network, &["backup", "create", &dest]).await[0];
     let refused = run(&other, &["restore", &dest], 4).await;
     assert!(refused.contains("another restore of keyspace default was interrupted"), "{refused}");
@@ -116,7 +126,7 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     let name = created["backup"].as_str().unwrap();
     let restored = &json_of(&other, &["restore", &dest, "--backup", name]).await[0];
     assert_eq!(restored["resumed"], true, "{restored}");
-    assert_eq!(restored["leases"], 1, "{restored}");
+    assert_eq!(restored["leases"], 2, "{restored}");
     assert_eq!(contents(&other.client().await).await, expected);
     let refused = run(&other, &["restore", &dest, "--backup", name], 4).await;
     assert!(refused.contains("keyspace default has keys"), "{refused}");
