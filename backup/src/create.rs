@@ -214,6 +214,7 @@ pub(crate) async fn begin(
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (bytes, hash) = seal_document(&plan);
+    destination.create_folder(&plan.backup)?;
     destination.write(&format!("{}/{PLAN}", plan.backup), bytes).await?;
     Ok((plan, hash))
 }

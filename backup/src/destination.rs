@@ -1,5 +1,7 @@
 //! Destinations: a directory, or a bucket that speaks S3.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -56,7 +58,7 @@ impl Destination {
         };
         let path = FilePath::new(text);
         if create {
-            std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+            create_private(path).map_err(|error| failed(&error))?;
         }
         let path = path.canonicalize().map_err(|error| failed(&error))?;
         if !path.is_dir() {
@@ -183,6 +185,15 @@ impl Destination {
         Ok(u64::try_from(last).unwrap_or(0))
     }
 
+    /// Creates the folder of a backup, which only its owner may read.
+    pub(crate) fn create_folder(&self, backup: &str) -> Result<(), BackupError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        create_private(&directory.join(backup)).map_err(|error| BackupError::Write {
+            place: self.place(backup),
+            why: error.to_string(),
+        })
+    }
+
     /// Returns whether there is an object.
     pub(crate) async fn exists(&self, name: &str) -> Result<bool, BackupError> {
         match self.store.head(&self.path(name)).await {
@@ -281,6 +292,11 @@ impl Destination {
     }
 }
 
+/// Creates a directory, and those above it, for their owner only: they hold what the network holds.
+fn create_private(path: &FilePath) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Returns the innermost reason of an error in one line: the outer ones repeat the place.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
@@ -338,6 +354,19 @@ mod tests {
         let other = destination.write("b/k/1", Bytes::from_static(b"two")).await;
         assert!(matches!(other, Err(BackupError::Taken(_))));
         assert_eq!(destination.read("b/k/1").await.unwrap(), &b"one"[..]);
+    }
+
+    #[test]
+    fn others_cannot_read_what_is_written() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("some/backups");
+        let destination = Destination::open(path.to_str().unwrap(), true).unwrap();
+        destination.create_folder("b").unwrap();
+        for created in [&path, &path.join("b"), &directory.path().join("some")] {
+            let mode = std::fs::metadata(created).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", created.display());
+        }
     }
 
     #[test]
