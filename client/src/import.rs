@@ -25,6 +25,9 @@ use crate::input::is_stdin;
 use crate::load::{self, Task};
 use crate::store::Store;
 
+/// The variable with the password of a server, as for Redis' own client.
+const PASSWORD: &str = "REDISCLI_AUTH";
+
 /// A key that was found elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
@@ -95,7 +98,7 @@ pub(crate) async fn run(
         Problem::failed(format!("cannot import {name}: {error}; nothing was stored"))
     };
     let converted = match format {
-        _ if is_redis => redis::scan(&shown).await,
+        _ if is_redis => redis::scan(&shown, std::env::var(PASSWORD).ok()).await,
         Some(format @ (ImportFormat::Rdb | ImportFormat::Consul)) => {
             let file = args.file.clone();
             let converting = tokio::task::spawn_blocking(move || convert(&file, format));

@@ -30,13 +30,14 @@ Examples:
 /// The end of the help of `import`.
 pub(super) const IMPORT_HELP: &str = "\
 Of Redis, keys that hold a string are taken, with their expiry; others are counted and left out. \
-Nothing is stored if the file is malformed. Running it again stores the same once more.
+The password of a server comes from REDISCLI_AUTH, which, unlike a command line, is not seen by \
+others. Nothing is stored if the file is malformed. Running it again stores the same once more.
 
 Examples:
   dkv import FILE.jsonl                         what export printed
   consul kv export | dkv import - --format consul
   dkv import dump.rdb
-  dkv import redis://:password@10.0.0.9:6379/0  from a server, while it runs";
+  dkv import redis://10.0.0.9:6379/0            from a server, while it runs";
 
 /// Arguments of `backup`.
 #[derive(Args, Debug)]
@@ -259,7 +260,7 @@ pub(crate) enum ExportFormat {
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// File of records; - means standard input; redis://:PASSWORD@HOST:PORT/DB is a server
+    /// File of records; - means standard input; redis://HOST:PORT/DB is a server
     #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
