@@ -119,6 +119,7 @@ pub async fn follow(
                         continue;
                     }
                     running.insert(id, used.keyspace.name.clone());
+                    tell(Progress::FollowBegan { keyspace: used.keyspace.name.clone() });
                     let following = Following {
                         client: client.clone(),
                         destination: destination.clone(),
@@ -254,6 +255,7 @@ impl Following {
         writer.append(Content::Dropped { at_ms: now_ms() }, Vec::new()).await?;
         let name = &self.used.keyspace.name;
         self.tell(Progress::Note(format!("keyspace {name} was dropped; its backup stays"))).await;
+        self.tell(Progress::FollowEnded { keyspace: name.clone() }).await;
         Ok(())
     }
 
@@ -388,7 +390,8 @@ impl Following {
         let through_ms = session.cut(false).await?;
         let changes = session.writer.written.records - before.records;
         let bytes = session.writer.written.stored_bytes - before.stored_bytes;
-        self.tell(Progress::Followed { through_ms, changes, bytes }).await;
+        let keyspace = self.used.keyspace.name.clone();
+        self.tell(Progress::Followed { keyspace, through_ms, changes, bytes }).await;
         Ok(())
     }
 }

@@ -67,8 +67,20 @@ pub enum Progress {
         /// Bytes that there are, about; zero if unknown.
         bytes_of: u64,
     },
-    /// A followed backup has everything up to a moment.
+    /// A keyspace is being followed.
+    FollowBegan {
+        /// The keyspace.
+        keyspace: String,
+    },
+    /// A keyspace is no longer followed, because it was dropped.
+    FollowEnded {
+        /// The keyspace.
+        keyspace: String,
+    },
+    /// A followed backup has everything of a keyspace up to a moment.
     Followed {
+        /// The keyspace.
+        keyspace: String,
         /// The moment, in milliseconds since 1970.
         through_ms: u64,
         /// Changes since the last such event.

@@ -144,9 +144,10 @@ async fn follow(
         tokio::select! {
             done = &mut work => break done,
             Some(event) = events.recv() => match event {
-                Progress::Followed { through_ms, changes, bytes } if console.json => {
+                Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {
                     console.document(&json!({
                         "command": "backup follow",
+                        "keyspace": keyspace,
                         "through_at_ms": through_ms,
                         "behind_ms": now_ms().saturating_sub(through_ms),
                         "changes": changes,
@@ -168,12 +169,18 @@ async fn follow(
     while let Ok(event) = events.try_recv() {
         bar.show(event, console);
     }
-    let through = bar.through();
+    let (through, without) = bar.reach().through();
+    let through = through.map_or_else(String::new, |ms| format!(" through {}", timestamp(ms)));
+    let without = match without.as_slice() {
+        [] => String::new(),
+        names => format!(", but of {} only what it had before", names.join(", ")),
+    };
     bar.finish();
     let backup = backup.map_err(|error| problem(&error))?;
     if !console.json {
-        let through = through.map_or_else(String::new, |ms| format!(" through {}", timestamp(ms)));
-        console.note(&format!("{backup} has everything{through}; run the same command to go on"));
+        console.note(&format!(
+            "{backup} has everything{through}{without}; run the same command to go on"
+        ));
     }
     Ok(())
 }
