@@ -108,16 +108,15 @@ pub async fn create(
             keyspace: name,
             first: run.links.first().map_or(1, |first| first.header.number),
             hashes: run.links.iter().map(|link| link.hash).collect(),
-            records: run.links.iter().map(|link| link.header.records).sum(),
-            data_bytes: run.links.iter().map(|link| link.header.data_bytes).sum(),
-            stored_bytes: run.links.iter().map(|link| link.stored_bytes).sum(),
         };
-        totals[0] += summary.records;
-        totals[1] += summary.data_bytes;
-        totals[2] += summary.stored_bytes;
+        for link in run.links {
+            totals[0] += link.header.records;
+            totals[1] += link.header.data_bytes;
+            totals[2] += link.stored_bytes;
+        }
         chains.push(summary);
     }
-    let manifest = Manifest { plan: plan_hash, finished_ms: now_ms(), chains };
+    let manifest = Manifest { plan: plan_hash, chains };
     check(destination, &plan, &manifest).await?;
     let (bytes, _) = seal_document(&manifest);
     let stored_bytes = totals[2] + bytes.len() as u64;
@@ -211,7 +210,6 @@ pub(crate) async fn begin(
         all,
         keyspaces,
         parent,
-        made_by: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (bytes, hash) = seal_document(&plan);
     destination.create_folder(&plan.backup)?;

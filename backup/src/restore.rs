@@ -287,7 +287,7 @@ async fn changes(
             let (link, records) = opened?;
             for record in records {
                 let record = record.map_err(|error| damaged(backup, &error))?;
-                if let Record::Lease { id, ttl_ms, .. } = record {
+                if let Record::Lease { id, ttl_ms } = record {
                     coming.insert(id, ttl_ms);
                 } else {
                     overlay.add(record).map_err(BackupError::Spool)?;

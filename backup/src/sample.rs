@@ -84,7 +84,6 @@ impl Sample {
             all: true,
             keyspaces: keyspaces.iter().map(|&name| name.to_owned()).collect(),
             parent: None,
-            made_by: "0".into(),
         };
         change(&mut plan);
         let (bytes, hash) = seal_document(&plan);
@@ -111,12 +110,9 @@ impl Sample {
                 keyspace,
                 first: 1,
                 hashes: chain.links().iter().map(|link| link.hash).collect(),
-                records: 0,
-                data_bytes: 0,
-                stored_bytes: 0,
             });
         }
-        let (bytes, _) = seal_document(&Manifest { plan: *hash, finished_ms: 0, chains });
+        let (bytes, _) = seal_document(&Manifest { plan: *hash, chains });
         self.destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await.unwrap();
     }
 

@@ -239,7 +239,6 @@ impl Session {
                     let record = |lease: dkv_api::LeaseInfo| Record::Lease {
                         id: lease.id.0,
                         ttl_ms: ms(lease.ttl),
-                        remaining_ms: ms(lease.remaining),
                     };
                     return Ok(living.map(record).collect());
                 }

@@ -167,7 +167,7 @@ impl Copy {
             options.attach = match entry.attachment {
                 None => None,
                 Some(Attachment::Lease(id)) => Some(Attach::Lease(LeaseId(id))),
-                Some(Attachment::Expiry { deadline_ms, .. }) => {
+                Some(Attachment::Expiry { deadline_ms }) => {
                     let left = Duration::from_millis(deadline_ms.saturating_sub(at_ms));
                     Some(Attach::Ttl(left.clamp(KEY_TTL_MIN, TTL_MAX)))
                 }
