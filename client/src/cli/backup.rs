@@ -52,7 +52,7 @@ pub(crate) struct BackupArgs {
 /// What to do with backups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupAction {
-    /// Back up all keyspaces, or one, as of one moment, while the network is in use
+    /// Back up all keyspaces, or one, each as of one moment, while the network is in use
     #[command(
         override_usage = "dkv [ADDRESS] backup create <DEST> [OPTIONS]",
         after_help = "DEST is a directory or s3://BUCKET/PATH; the latter reads AWS_ACCESS_KEY_ID, \
