@@ -11,6 +11,7 @@ use dkv_backup::{
 };
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::table::aligned;
 use dkv_console::units::{bytes, duration, number, plural, timestamp};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -421,16 +422,6 @@ fn table(all: &[Backup], destination: &Destination) -> String {
     aligned(&rows)
 }
 
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> =
-        (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 fn description(backup: &Backup) -> String {
     let mut rows = vec![["KEYSPACE", "FROM", "THROUGH", "CHUNKS", "SIZE"].map(str::to_owned)];
     let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), timestamp);
@@ -458,7 +449,8 @@ fn description(backup: &Backup) -> String {
     )
 }
 
-fn now_ms() -> u64 {
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

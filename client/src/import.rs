@@ -20,6 +20,7 @@ use dkv_gateway::bytes_json::{self, Encoding};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
+use crate::backup::now_ms;
 use crate::cli::{ImportArgs, ImportFormat, TransferArgs};
 use crate::input::is_stdin;
 use crate::load::{self, Task};
@@ -172,9 +173,4 @@ fn convert(file: &Path, format: ImportFormat) -> Result<(Lines, LeftOut), Import
         _ => rdb::read(input, now_ms(), &mut left_out, |found| lines.add(&found))?,
     }
     Ok((lines, left_out))
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
