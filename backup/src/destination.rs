@@ -15,7 +15,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutP
 use super::clock::compact;
 use super::error::BackupError;
 
-/// The object that says what a backup is of. The names of keyspaces, which are folders beside it, do
+/// The object that says what a backup is of. Keyspaces are folders beside it, and their names do
 /// not begin with a dot.
 pub(crate) const PLAN: &str = ".plan";
 /// The object that makes a backup complete.

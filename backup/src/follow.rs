@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after several failures, each twice as long as the one before.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Time after which the same failure is told again.
+/// Time after which the user hears of the same failure again.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// How to follow.

@@ -2,8 +2,8 @@
 //! times, sizes and tables are written, how bytes are quoted, and which signals end a command.
 //!
 //! Reading order: [`problem`] (kinds of failure, their exit statuses), [`Console`] (stdout and
-//! stderr), [`quote`], [`units`] and [`table`] (text for people), [`closed_streams`] and [`signals`] (the
-//! process itself).
+//! stderr), [`quote`], [`units`] and [`table`] (text for people), [`closed_streams`] and
+//! [`signals`] (the process itself).
 //!
 //! Deliberately missing: the network. Nothing here knows a client, a node or a command.
 #![forbid(unsafe_code)]

@@ -32,8 +32,8 @@ pub struct Pruned {
 
 /// Removes backups that ended before a time, and what followed backups have from before it. Keeps
 /// the last complete backup of all keyspaces and of each one, those that others go on from, and
-/// everything that leads to the moment itself. Keeps a backup that is not complete if it was written
-/// since then, or if no later one is complete.
+/// everything that leads to the moment itself. Keeps a backup that is not complete if something of
+/// it was written since then, or if no later one is complete.
 ///
 /// # Errors
 /// The destination cannot be read or written.

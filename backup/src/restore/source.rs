@@ -84,7 +84,7 @@ pub(super) async fn sources(
     Ok(sources)
 }
 
-/// What was found of a keyspace.
+/// The outcome of the search for a keyspace.
 enum Found {
     /// Something to restore.
     Source(Source),
