@@ -115,7 +115,7 @@ pub(crate) async fn run(
     let file = lines.finish().map_err(|error| failed(&error.into()))?;
     let LeftOut { other_types, expired } = left_out;
     if other_types > 0 {
-        console.note(&format!(
+        console.remark(&format!(
             "left out {} {} whose value is no string",
             number(other_types),
             plural(other_types, "key", "keys")
@@ -123,7 +123,7 @@ pub(crate) async fn run(
     }
     if expired > 0 {
         let keys = plural(expired, "key", "keys");
-        console.note(&format!("left out {} {keys} that expired", number(expired)));
+        console.remark(&format!("left out {} {keys} that expired", number(expired)));
     }
     if count == 0 {
         return Err(failed(&ImportError::Malformed("it has no keys to import".into())).into());

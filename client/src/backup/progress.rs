@@ -38,8 +38,8 @@ impl Bar {
         self.reach.take(&event);
         match event {
             Progress::Note(note) => match &self.bar {
-                Some(bar) => bar.suspend(|| console.note(&note)),
-                None => console.note(&note),
+                Some(bar) => bar.suspend(|| console.remark(&note)),
+                None => console.remark(&note),
             },
             Progress::Keys { keyspace, keys, bytes: done, bytes_of } => {
                 let Some(bar) = &self.bar else { return };
