@@ -7,6 +7,7 @@ use dkv_api::WriteOptions;
 use dkv_test_support::{eventually, text};
 use serde_json::json;
 
+use super::follow::{caught_up, follow};
 use super::{chunks, contents, flip_a_bit, json_of, run};
 use crate::harness::{Network, for_a_while, process};
 
@@ -149,6 +150,15 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     assert!(admin.keyspace("half").await.is_err());
 }
 
+/// Unmounts a disk, also after a failure.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-l", text(&self.0)]).status();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_keeps_what_was_written() {
     let network = filled().await;
@@ -161,17 +171,39 @@ async fn a_full_disk_keeps_what_was_written() {
         println!("SKIPPED: it takes root and mount");
         return;
     }
+    let _mounted = Mounted(disk.clone());
+    let resize = |size: &str| {
+        let options = format!("remount,size={size}");
+        let mut resized = std::process::Command::new("mount");
+        resized.args(["-o", &options, text(&disk)]);
+        assert!(resized.status().unwrap().success());
+    };
     let destination = disk.join("backups");
     let dest = text(&destination);
     let full = run(&network, &["backup", "create", dest], 1).await;
-    let resized =
-        std::process::Command::new("mount").args(["-o", "remount,size=100m", text(&disk)]).status();
-    let created = run(&network, &["backup", "create", dest], 0).await;
-    let verified = run(&network, &["backup", "verify", dest], 0).await;
-    let unmounted = std::process::Command::new("umount").args(["-l", text(&disk)]).status();
     assert!(full.contains("No space left on device"), "{full}");
     assert!(full.contains("run the same command again"), "{full}");
-    assert!(resized.unwrap().success() && unmounted.unwrap().success());
+    resize("40m");
+    let created = run(&network, &["backup", "create", dest], 0).await;
     assert!(created.contains("is complete (full)"), "{created}");
+    let verified = run(&network, &["backup", "verify", dest], 0).await;
+    assert!(verified.contains("nothing is wrong"), "{verified}");
+
+    // Whoever follows waits for space, and says so once.
+    let mut following = follow(&network, dest, &[]);
+    let said = || std::fs::read_to_string(network.path("follow.err")).unwrap_or_default();
+    eventually("it says nothing of the disk", async || match said() {
+        said if said.contains("No space left on device (os error 28); trying again") => Ok(()),
+        said => Err(said),
+    })
+    .await;
+    for_a_while(3000).await;
+    assert_eq!(said().matches("No space left on device").count(), 1, "{}", said());
+    assert!(following.try_wait().unwrap().is_none(), "{}", said());
+    resize("100m");
+    caught_up(&network, dest, 1).await;
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let verified = run(&network, &["backup", "verify", dest], 0).await;
     assert!(verified.contains("nothing is wrong"), "{verified}");
 }
