@@ -6,7 +6,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::TryStreamExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -22,6 +22,9 @@ pub(crate) const PLAN: &str = ".plan";
 pub(crate) const MANIFEST: &str = ".manifest";
 /// The object that says that a backup is being removed.
 pub(crate) const REMOVED: &str = ".removed";
+
+/// Folders that are looked into at the same time.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// Where backups are kept.
 #[derive(Clone, Debug)]
@@ -142,37 +145,35 @@ impl Destination {
 
     /// Returns the names of the backups, the oldest first, without those that are being removed.
     pub(crate) async fn backups(&self) -> Result<Vec<String>, BackupError> {
-        let mut names = self.with_plan().await?;
-        for removed in self.removed().await? {
-            names.retain(|name| *name != removed);
-        }
-        Ok(names)
+        let all = self.with_plan().await?;
+        Ok(all.into_iter().filter(|(_, is_removed)| !is_removed).map(|(name, _)| name).collect())
     }
 
     /// Returns the names of the backups whose removal was begun.
     pub(crate) async fn removed(&self) -> Result<Vec<String>, BackupError> {
-        let mut removed = Vec::new();
-        for name in self.with_plan().await? {
-            if self.exists(&format!("{name}/{REMOVED}")).await? {
-                removed.push(name);
-            }
-        }
-        Ok(removed)
+        let all = self.with_plan().await?;
+        Ok(all.into_iter().filter(|(_, is_removed)| *is_removed).map(|(name, _)| name).collect())
     }
 
-    async fn with_plan(&self) -> Result<Vec<String>, BackupError> {
+    /// Returns the names of the folders with a plan, in order, each with whether it is being removed.
+    async fn with_plan(&self) -> Result<Vec<(String, bool)>, BackupError> {
         let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         let found = self.store.list_with_delimiter(prefix).await;
         let found = found.map_err(|error| self.unreadable("", error))?;
-        let mut names = Vec::new();
-        for folder in found.common_prefixes {
-            let Some(name) = folder.filename() else { continue };
-            if is_backup_name(name) && self.exists(&format!("{name}/{PLAN}")).await? {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort();
-        Ok(names)
+        let names = found.common_prefixes.iter().filter_map(|folder| folder.filename());
+        let names = names.filter(|name| is_backup_name(name)).map(str::to_owned);
+        let looked = names.map(|name| async move {
+            let has_plan = self.exists(&format!("{name}/{PLAN}")).await?;
+            let is_removed = has_plan && self.exists(&format!("{name}/{REMOVED}")).await?;
+            Ok::<_, BackupError>(has_plan.then_some((name, is_removed)))
+        });
+        let mut all: Vec<(String, bool)> = stream::iter(looked)
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .try_filter_map(|found| std::future::ready(Ok(found)))
+            .try_collect()
+            .await?;
+        all.sort();
+        Ok(all)
     }
 
     /// Returns when something of a backup was written last, in milliseconds since 1970.

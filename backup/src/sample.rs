@@ -25,10 +25,21 @@ pub(crate) fn pages(last: bool) -> Content {
     Content::Pages { of: "7040:1=500".into(), last }
 }
 
+/// The token of the cut at a second.
+fn token(second: u64) -> String {
+    let moment = dkv_base::id::Stamp::at(Duration::from_secs(second)).0;
+    format!("{moment}:1={}", 500 + second)
+}
+
+/// The content of the first chunk of an increment after the cut at a second.
+pub(crate) fn after(parent: &Plan, second: u64) -> Content {
+    let (settings, cut) = (KeyspaceSettings::default(), token(second));
+    Content::After { settings, parent: parent.backup.clone(), cut }
+}
+
 /// The content of a chunk that completes the cut at a second.
 pub(crate) fn cut(second: u64) -> Content {
-    let moment = dkv_base::id::Stamp::at(Duration::from_secs(second)).0;
-    let token = format!("{moment}:1={}", 500 + second);
+    let token = token(second);
     let taken_ms = second * 1000;
     let cut = Some(CutMark { token, taken_ms, leases: true, base_ms: 0 });
     Content::Changes { position: format!("1:{}", 500 + second), cut }

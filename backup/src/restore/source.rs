@@ -1,5 +1,7 @@
 //! Finds the chunks that lead to a moment, in a backup and in those that it goes on from.
 
+use std::collections::BTreeMap;
+
 use dkv_api::KeyspaceSettings;
 
 use super::RestoreOptions;
@@ -57,13 +59,14 @@ pub(super) async fn sources(
             destination.shown()
         )));
     }
-    let mut sources = Vec::new();
+    let (mut sources, mut parents) = (Vec::new(), Parents::new());
     for keyspace in contents.keyspaces() {
         if !options.keyspaces.is_empty() && !options.keyspaces.contains(keyspace) {
             continue;
         }
         let is_named = !options.keyspaces.is_empty();
-        match source(destination, &contents, keyspace, options.at_ms, is_named).await? {
+        let at_ms = options.at_ms;
+        match source(destination, &contents, &mut parents, keyspace, at_ms, is_named).await? {
             Found::Source(source) => sources.push(source),
             Found::Nothing(why) if !is_named => {
                 tell(Progress::Note(format!("keyspace {keyspace} is left out: {why}")));
@@ -84,6 +87,9 @@ pub(super) async fn sources(
     Ok(sources)
 }
 
+/// Backups that others go on from, by their names.
+type Parents<'a> = BTreeMap<String, Contents<'a>>;
+
 /// The outcome of the search for a keyspace.
 enum Found {
     /// Something to restore.
@@ -94,9 +100,10 @@ enum Found {
 
 /// Finds the run that leads to a moment, with those of the backups before it. A keyspace that was
 /// dropped by then is found if it is named.
-async fn source(
-    destination: &Destination,
-    contents: &Contents<'_>,
+async fn source<'a>(
+    destination: &'a Destination,
+    contents: &Contents<'a>,
+    parents: &mut Parents<'a>,
     keyspace: &str,
     at_ms: Option<u64>,
     is_named: bool,
@@ -177,7 +184,11 @@ async fn source(
             if segments.len() > PARENTS_MAX {
                 return Err(BackupError::damaged(&place, "it goes on from too many others"));
             }
-            let before = Contents::read(destination, parent).await?;
+            if !parents.contains_key(parent) {
+                let contents = Contents::read(destination, parent).await?;
+                parents.insert(parent.to_owned(), contents);
+            }
+            let before = &parents[parent];
             if !before.is_complete() {
                 let place = destination.place(parent);
                 return Err(BackupError::damaged(&place, "its manifest is missing"));

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::sample::{Sample, base, cut, dropped, pages};
+use crate::destination::MANIFEST;
+use crate::sample::{Sample, after, base, cut, dropped, pages};
 
 /// Returns what would be restored: each keyspace with the second of its moment, and the notes.
 async fn restored(
@@ -157,4 +158,28 @@ async fn keyspaces_may_have_any_name() {
     let full = sample.full(10, &["manifest", "plan", "removed"]).await;
     let (found, _) = restored(&sample, &of(&full)).await.unwrap();
     assert_eq!(found, expected(&[("manifest", 10), ("plan", 10), ("removed", 10)]));
+}
+
+#[tokio::test]
+async fn an_increment_needs_the_whole_of_its_parent() {
+    let sample = Sample::new();
+    let full = sample.full(10, &["a", "b"]).await;
+    let change = |plan: &mut Plan| plan.parent = Some(full.backup.clone());
+    let increment = sample.begin_as(20, Kind::Increment, &["a", "b"], change).await;
+    for keyspace in ["a", "b"] {
+        sample.chunks(&increment.0, keyspace, vec![after(&full, 10), cut(20)]).await;
+    }
+    sample.complete(&increment).await;
+    let options = of(&increment.0);
+    let (found, _) = restored(&sample, &options).await.unwrap();
+    assert_eq!(found, expected(&[("a", 20), ("b", 20)]));
+    let chunk = sample.file(&full, "b", 3);
+    let bytes = std::fs::read(&chunk).unwrap();
+    std::fs::remove_file(&chunk).unwrap();
+    let lost = restored(&sample, &options).await.unwrap_err();
+    assert!(lost.ends_with("b/0000000003 is damaged: it is missing"), "{lost}");
+    std::fs::write(&chunk, bytes).unwrap();
+    std::fs::remove_file(chunk.parent().unwrap().with_file_name(MANIFEST)).unwrap();
+    let lost = restored(&sample, &options).await.unwrap_err();
+    assert!(lost.ends_with("is damaged: its manifest is missing"), "{lost}");
 }
