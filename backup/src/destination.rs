@@ -155,7 +155,7 @@ impl Destination {
         Ok(all.into_iter().filter(|(_, is_removed)| *is_removed).map(|(name, _)| name).collect())
     }
 
-    /// Returns the names of the folders with a plan, in order, each with whether it is being removed.
+    /// Returns the names of the folders with a plan, in order, and whether each is being removed.
     async fn with_plan(&self) -> Result<Vec<(String, bool)>, BackupError> {
         let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         let found = self.store.list_with_delimiter(prefix).await;

@@ -189,7 +189,7 @@ async fn a_full_disk_keeps_what_was_written() {
     let verified = run(&network, &["backup", "verify", dest], 0).await;
     assert!(verified.contains("nothing is wrong"), "{verified}");
 
-    // Whoever follows waits for space, and says so once.
+    // A follower waits for space, and says so once.
     let mut following = follow(&network, dest, &[]);
     let said = || std::fs::read_to_string(network.path("follow.err")).unwrap_or_default();
     eventually("it says nothing of the disk", async || match said() {
