@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dkv_api::{
-    Client, ClientBuilder, Error, KeyspaceSettings, Level, NodeId, Receipt, Revision, Role, Term,
-    WatchOptions,
+    Client, ClientBuilder, Error, HistoryOptions, KeyspaceSettings, Level, NodeId, Receipt,
+    Revision, Role, Term, WatchOptions,
 };
 use dkv_base::sync::lock;
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
@@ -187,20 +188,11 @@ impl Etcd {
             history_bytes: HISTORY_BYTES,
             ..KeyspaceSettings::default()
         };
-        let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
-            Err(Error::Denied(why)) => match &self.inner.options.founder {
-                Some(founder) => match founder.clone().role(Role::Admin).connect().await {
-                    Ok(admin) => {
-                        let created = admin.create_keyspace(name, settings).await;
-                        admin.close().await;
-                        created.map_err(|error| error.to_string())
-                    }
-                    Err(error) => Err(error.to_string()),
-                },
-                None => Err(why),
-            },
-            created => created.map_err(|error| error.to_string()),
+        let create = |client: Client| {
+            let (name, settings) = (name.to_owned(), settings.clone());
+            async move { client.create_keyspace(&name, settings).await }.boxed()
         };
+        let created = self.as_administrator(create).await;
         // Another face may have created it meanwhile, which the caller finds out.
         let Err(why) = created else {
             info!("created the keyspace {name}, with one shard");
@@ -217,6 +209,27 @@ impl Etcd {
         Err(EtcdError::new(Code::FailedPrecondition, why))
     }
 
+    /// Does something with the rights of this face's client, or else of an administrator, if there
+    /// are credentials of one.
+    ///
+    /// # Errors
+    /// The text says why it was not done.
+    pub(crate) async fn as_administrator<T>(
+        &self,
+        act: impl Fn(Client) -> BoxFuture<'static, Result<T, Error>>,
+    ) -> Result<T, String> {
+        let denied = match act(self.inner.client.clone()).await {
+            Err(Error::Denied(why)) => why,
+            done => return done.map_err(|error| error.to_string()),
+        };
+        let Some(founder) = &self.inner.options.founder else { return Err(denied) };
+        let admin = founder.clone().role(Role::Admin).connect().await;
+        let admin = admin.map_err(|error| error.to_string())?;
+        let done = act(admin.clone()).await;
+        admin.close().await;
+        done.map_err(|error| error.to_string())
+    }
+
     /// Returns the header of an answer that shows the keyspace as it is now.
     ///
     /// # Errors
@@ -225,6 +238,18 @@ impl Etcd {
         let store = self.store().await?;
         let receipt = store.latest().await.map_err(|error| self.failed(error))?;
         Ok(self.header(&receipt, receipt.revision))
+    }
+
+    /// Returns the revision to which the history is compacted; none if it never was.
+    ///
+    /// # Errors
+    /// There is no leader, or no keyspace.
+    pub(crate) async fn compacted(&self) -> Result<Option<Revision>, EtcdError> {
+        let store = self.store().await?;
+        // Every shard has the same floor for all keys, and this one needs not exist.
+        let history = store.history([0], HistoryOptions::default().limit(1)).await;
+        let floor = history.map_err(|error| self.failed(error))?.floor;
+        Ok((floor > Revision(0)).then_some(floor))
     }
 
     /// Translates an error of the keyspace.

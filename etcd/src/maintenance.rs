@@ -1,8 +1,8 @@
 //! The service Maintenance.
 
 use bytes::Bytes;
-use dkv_api::{GroupId, GroupStatus, NodeId, NodeStatus};
-use futures::StreamExt;
+use dkv_api::{Client, GroupId, GroupStatus, NodeId, NodeStatus};
+use futures::{FutureExt, StreamExt};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::alarms::Alarm;
@@ -183,7 +183,8 @@ impl Etcd {
         Ok(HashKvResponse {
             header: Some(self.header(&moment.receipt, moment.latest)),
             hash: short_hash(hash.digest()),
-            compact_revision: 0,
+            // As etcd: one that was never compacted has none.
+            compact_revision: self.compacted().await?.map_or(-1, etcd_revision),
             hash_revision: etcd_revision(at.unwrap_or(moment.latest)),
         })
     }
@@ -196,10 +197,12 @@ impl Etcd {
         futures::stream::once(async { Err(error) }).boxed()
     }
 
-    /// Accepts the leader that there is, and refuses another one: the network places leaders.
+    /// Makes a member the leader, with an administrator's rights. The network may move it again
+    /// later, to spread leaders over its nodes.
     ///
     /// # Errors
-    /// The target is no member, or not the leader.
+    /// The target is no member, or has no vote; it does not take over in time; this face has no
+    /// such rights.
     pub async fn move_leader(
         &self,
         _: &Context,
@@ -211,12 +214,19 @@ impl Etcd {
             return Ok(MoveLeaderResponse { header });
         }
         let view = self.client().view().await.map_err(|error| self.failed(error))?;
-        if view.nodes.iter().all(|node| member_id(node.id) != request.target_id) {
+        let target = view.nodes.iter().find(|node| member_id(node.id) == request.target_id);
+        let to = target.ok_or(EtcdError::BAD_LEADER_TRANSFEREE)?.id;
+        let shards = view.shards_of(self.store().await?.keyspace_id());
+        if !shards.iter().all(|shard| shard.voters.contains(&to)) {
             return Err(EtcdError::BAD_LEADER_TRANSFEREE);
         }
-        let why = "etcdserver: the network places leaders by itself; dkv SERVER rebalance spreads \
-                   them, and draining a node moves those that it has";
-        Err(EtcdError::new(Code::FailedPrecondition, why))
+        let moving =
+            |client: Client| async move { client.move_primary(leader.shard, to).await }.boxed();
+        let moved = self.as_administrator(moving).await;
+        let failed =
+            |why| EtcdError::new(Code::FailedPrecondition, format!("etcdserver: not moved: {why}"));
+        moved.map_err(failed)?;
+        Ok(MoveLeaderResponse { header: self.known_header().await.ok() })
     }
 
     /// Refuses: there is no older version to go to.

@@ -230,7 +230,8 @@ impl State {
             RequestBody::RemoveNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
-            | RequestBody::Rebalance => {
+            | RequestBody::Rebalance
+            | RequestBody::MovePrimary { .. } => {
                 let primary = self.view.as_ref().unwrap().coordinator;
                 if primary == Some(node) {
                     Ok(Answer::Done)

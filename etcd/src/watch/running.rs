@@ -47,6 +47,13 @@ pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<
 impl BegunWatch {
     /// Shows events as long as the caller listens.
     async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
+        // Nothing comes before the first revision, so nothing of it can be missed; but etcd counts
+        // from 1, and says that this one is compacted.
+        if self.first == Revision(0)
+            && let Ok(Some(floor)) = self.etcd.compacted().await
+        {
+            return Err(Error::Compacted { floor });
+        }
         let options = watch_options(self.after).previous(self.wanted.previous);
         let mut watch = self.store.watch(self.wanted.keys.clone(), options).await?;
         let progress_every = self.etcd.options().progress_every;

@@ -6,8 +6,8 @@ use dkv_etcd::proto::etcdserverpb::request_op::Request;
 use dkv_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use dkv_etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use dkv_etcd::proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    CompactionRequest, DeleteRangeRequest, HashKvRequest, PutRequest, RequestOp, TxnRequest,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use futures::StreamExt;
 use futures::channel::mpsc;
@@ -274,4 +274,21 @@ async fn progress_comes_as_often_as_the_option_says() {
     let etcd = view.keyspaces.iter().find(|keyspace| keyspace.name == "etcd").unwrap();
     assert_eq!(etcd.settings.history_age_ms, 24 * 3600 * 1000);
     assert_eq!(etcd.settings.history_bytes, 256 * 1024 * 1024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_the_first_revision_is_refused_once_there_is_a_floor() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let first = face.put("a", "1").await.revision;
+    face.kv().compact(CompactionRequest { revision: first, physical: false }).await.unwrap();
+    // Nothing would be missed, but etcd counts from 1.
+    let mut watching = Watching::start(&face).await;
+    watching.create(1, 1);
+    assert!(watching.next().await.created);
+    let compacted = watching.next().await;
+    assert!(compacted.canceled, "{compacted:?}");
+    assert_eq!(compacted.compact_revision, first);
+    let hash = face.maintenance().hash_kv(HashKvRequest::default()).await.unwrap().into_inner();
+    assert_eq!(hash.compact_revision, first);
 }
