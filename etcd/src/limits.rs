@@ -85,3 +85,10 @@ pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+const _: () = {
+    // The other face of the process has as many files again.
+    assert!(CONNECTIONS_MAX as u64 * 2 < dkv_listener::FILES_MAX);
+    assert!(STREAM_WATCHES_MAX < WATCHES_MAX);
+    assert!(JSON_BYTES_MAX < REQUESTS_BYTES_MAX && ANSWER_BYTES_MAX < ANSWERS_BYTES_MAX);
+};

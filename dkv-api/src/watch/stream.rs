@@ -231,8 +231,8 @@ fn permits(room_bytes: Option<usize>) -> usize {
     room_bytes.map_or(PERMITS_MAX, |bytes| (bytes / PERMIT_BYTES).clamp(PERMITS_MIN, PERMITS_MAX))
 }
 
-/// Returns how many of a watch's permits make another stream worth opening: half of them, or more if
-/// the frame that found no room needs more.
+/// Returns how many of a watch's permits make another stream worth opening: half of them, or more
+/// if the frame that found no room needs more.
 fn worth_opening(permits: usize, needed: u32) -> u32 {
     needed.clamp(permits as u32 / 2, permits as u32)
 }
