@@ -43,8 +43,8 @@ use log_store::LogStore;
 pub(crate) use openraft::{Config, ConfigError, ServerState};
 pub(crate) use read_index::{confirm_leadership, confirmed_by, patience};
 pub(crate) use state_machine::{
-    HistoryQuery, LeaseQuery, Lookup, LookupError, LookupResult, RangeQuery, StateMachine,
-    StateMachineHandle, WatchPage, borrowed,
+    HistoryQuery, LOOK_UPS_MAX, LeaseQuery, Lookup, LookupError, LookupResult, RangeQuery,
+    StateMachine, StateMachineHandle, WatchPage, borrowed,
 };
 pub(crate) use transport::{AppendStreams, Network};
 

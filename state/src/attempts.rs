@@ -12,7 +12,8 @@
 //!
 //! All of it is part of the state: equal on all replicas, and in every checkpoint and snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dkv_base::id::{GroupId, Revision, Serial, SessionId, Stamp};
@@ -72,6 +73,8 @@ pub(super) struct Attempts {
     parts_bytes: usize,
     locks: Locks,
     records: BTreeMap<(SessionId, Serial), Kept<Record>>,
+    /// The number of records of each session that has some.
+    records_of: HashMap<SessionId, usize>,
     finished: BTreeMap<GroupId, Kept<Finished>>,
     changed: BTreeSet<RowName>,
 }
@@ -114,9 +117,12 @@ impl Attempts {
 
     /// Returns whether a holder has as many records as it may while others need room.
     fn is_share_used(&self, own: impl Iterator<Item = SessionId>) -> bool {
-        let of = |session| (session, Serial(0))..=(session, Serial(u64::MAX));
-        let records = own.flat_map(|session| self.records.range(of(session)));
-        records.take(limits::HOLDER_RECORDS_MAX).count() == limits::HOLDER_RECORDS_MAX
+        let mut counts = own.map(|session| self.records_of.get(&session).copied().unwrap_or(0));
+        let mut left = limits::HOLDER_RECORDS_MAX;
+        counts.any(|count| {
+            left = left.saturating_sub(count);
+            left == 0
+        })
     }
 
     /// Returns whether there is room for the record that an attempt is aborted.
@@ -174,8 +180,15 @@ impl Attempts {
         let (name, key) = ((session, serial), record_key(session, serial));
         if let Some(before) = self.records.remove(&name) {
             digest.remove_small(Table::Records, &key, before.number);
+            if let Entry::Occupied(mut count) = self.records_of.entry(session) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
         if let Some(row) = record {
+            *self.records_of.entry(session).or_default() += 1;
             let number = xxh3_64(&codec::encode_vec(&row));
             digest.add_small(Table::Records, &key, number);
             self.records.insert(name, Kept { row, number });

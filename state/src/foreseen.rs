@@ -48,19 +48,21 @@ impl ShardState {
                 }
                 Some(PlannedChange::Delete) | None => None,
             };
+            let seen = |key: &[u8]| if written.contains(&key) { made(key) } else { now(key) };
             results.push(match *operation {
-                TransactionOperation::Get(key) if written.contains(&key) => {
-                    FoundResult::Got(made(key))
+                TransactionOperation::Get(key) => FoundResult::Got(seen(key)),
+                TransactionOperation::List { keys: Keys::Key(key), .. } => {
+                    FoundResult::Listed { keys: seen(key).into_iter().collect(), more: false }
                 }
-                TransactionOperation::Get(key) => FoundResult::Got(now(key)),
                 TransactionOperation::Put(key, _)
                 | TransactionOperation::PutAttached { key, .. } => FoundResult::Put(made(key)?),
                 TransactionOperation::Increment { key, .. }
                 | TransactionOperation::Append { key, .. } => FoundResult::Changed(made(key)?),
-                TransactionOperation::Delete(key) => {
-                    FoundResult::Deleted(u64::from(self.keys().contains_key(key)))
+                TransactionOperation::Delete(key)
+                | TransactionOperation::DeleteAll(Keys::Key(key)) => {
+                    FoundResult::Deleted(u64::from(seen(key).is_some()))
                 }
-                // A part has none of these.
+                // A part has none of these: they need a keyspace with one shard.
                 TransactionOperation::List { .. }
                 | TransactionOperation::DeleteAll(_)
                 | TransactionOperation::PutWith { .. }

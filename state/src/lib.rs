@@ -41,7 +41,9 @@ mod locks;
 mod tombstones;
 mod value_cache;
 mod scan;
+mod walk;
 mod range;
+mod planned_reads;
 mod reads_at;
 mod ended_sessions;
 mod session;
@@ -72,9 +74,9 @@ pub use engine::{
     SnapshotReader,
 };
 pub use group::{Applied, CorruptEntry, GroupState};
-pub use range::{Counted, FoundRange};
+pub use range::{FoundRange, RangingAt};
 pub use reads_at::{
-    Changed, ChangedKeys, FoundChange, FoundVersion, ListingAt, NotKept, Sought, VersionValue,
+    Changed, ChangedKeys, FoundChange, FoundVersion, NotKept, Sought, VersionValue,
 };
 pub use rows::{Changes, Counts, Generation, Meta, Origin, Row};
 pub use scan::{Listed, ListedKey, ListedValue, Waiting};
@@ -83,5 +85,6 @@ pub use shard::commit::HomeRecord;
 pub use shard::leases::{FoundExpiry, FoundLease};
 pub use shard::needed::Needed;
 pub use shard::transactions::has_transactions;
-pub use transaction_results::FoundResult;
+pub use transaction_results::{FoundResult, ResultsAt};
 pub use value_cache::Found;
+pub use walk::ListingAt;

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use dkv_base::id::Revision;
-use dkv_wire::message::{Keys, Transaction, TransactionOperation};
+use dkv_wire::message::{Keys, Transaction};
 
 /// The keys of a transaction's part, by what it does with them.
 #[derive(Debug, Default)]
@@ -34,10 +34,7 @@ impl<'a> PartKeys<'a> {
             keys.read.insert(only(compare.keys)?);
         }
         for operation in then.iter().chain(otherwise) {
-            if let TransactionOperation::PutWith { .. } = operation {
-                return None;
-            }
-            let key = only(operation.keys())?;
+            let key = only(operation.keys()).filter(|_| !operation.needs_one_shard())?;
             match operation.written() {
                 Some(_) => keys.written.insert(key),
                 None => keys.read.insert(key),

@@ -1,4 +1,5 @@
-//! Ranges of keys with their versions, at a revision: which of them, how many of them.
+//! Ranges of keys with their versions, at a revision: which of them, how many of them. A range is
+//! read step by step.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use dkv_base::id::Revision;
 use dkv_wire::limits::VERSION_OVERHEAD_BYTES;
 use dkv_wire::message::{Cut, Keys, RangeOptions, RangePart};
 
-use super::reads_at::{FoundVersion, NotKept, VersionValue};
+use super::reads_at::{CHANGES_LOOKED_AT_MAX, FoundVersion, NotKept, VersionValue};
 use super::shard::ShardState;
+use super::walk::Cursor;
 
 /// The keys of a range, or the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,21 +19,12 @@ pub struct FoundRange {
     pub keys: Vec<FoundVersion>,
     /// Whether there are more that pass.
     pub more: bool,
-    /// The number of keys that were looked at, whether they pass or not.
+    /// The number of keys that existed, whether they pass or not, as far as they were looked at.
     pub count: u64,
     /// The bytes of the keys and values.
     pub bytes: usize,
     /// Whether there are more because the bytes are limited.
     pub is_cut: bool,
-}
-
-/// A part of a count.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Keys that existed.
-    pub count: u64,
-    /// The last key that was looked at; `None` if it was the last of the range.
-    pub upto: Option<Arc<[u8]>>,
 }
 
 impl FoundRange {
@@ -66,82 +59,84 @@ impl FoundRange {
     }
 }
 
+/// The first keys of a range at a revision, on their way.
+#[derive(Debug)]
+pub struct RangingAt<'k> {
+    /// The keys so far.
+    pub found: FoundRange,
+    pub(super) keys: Keys<'k>,
+    pub(super) options: RangeOptions,
+    pub(super) bytes_max: usize,
+    pub(super) cursor: Cursor,
+}
+
+impl<'k> RangingAt<'k> {
+    /// Begins with the first key of a range after one; takes as many as the options and the number
+    /// of bytes allow. The revision of the options does not matter.
+    pub fn new(keys: Keys<'k>, after: &[u8], options: RangeOptions, bytes_max: usize) -> Self {
+        let cursor = Cursor::new(start(&keys, after));
+        Self { found: FoundRange::default(), keys, options, bytes_max, cursor }
+    }
+}
+
 impl ShardState {
-    /// Returns the first keys of a range after one, as they were at a revision, as many as the
-    /// options and the number of bytes allow.
+    /// Adds keys to those of a range, as they were at a revision; looks at a bounded number of keys
+    /// and versions. Returns whether the range is complete.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub fn range_at(
+    pub fn range_more_at(
         &self,
-        keys: &Keys<'_>,
-        after: &[u8],
-        options: &RangeOptions,
         at: Revision,
-        bytes_max: usize,
-    ) -> Result<FoundRange, NotKept> {
+        ranging: &mut RangingAt<'_>,
+    ) -> Result<bool, NotKept> {
+        self.range_steps(at, ranging, &mut { CHANGES_LOOKED_AT_MAX }, |_| false)
+    }
+
+    /// Adds keys that are not to be skipped; takes one of the `steps` for each key and version that
+    /// it looks at.
+    pub(super) fn range_steps(
+        &self,
+        at: Revision,
+        ranging: &mut RangingAt<'_>,
+        steps: &mut usize,
+        skips: impl Fn(&[u8]) -> bool,
+    ) -> Result<bool, NotKept> {
         self.kept(Cut::at(at))?;
-        let mut found = FoundRange::default();
-        let from = start(keys, after);
+        let RangingAt { found, keys, options, bytes_max, cursor } = ranging;
         if at == self.revision() {
-            for (key, slot) in self.slots_from(keys, from) {
+            let begun = cursor.clone();
+            for (key, slot) in self.slots_from(keys, begun.from()) {
+                if *steps == 0 {
+                    cursor.from = Bound::Included(Arc::clone(key));
+                    return Ok(false);
+                }
+                *steps -= 1;
+                if skips(key) {
+                    continue;
+                }
                 let origin = (slot.origin.revision, slot.origin.created);
                 let version = || FoundVersion::newest(key, slot, self.attached(key));
-                found.take(options, bytes_max, origin, version);
+                found.take(options, *bytes_max, origin, version);
                 if found.more {
                     break;
                 }
             }
-            return Ok(found);
+            return Ok(true);
         }
-        for key in self.known_keys_from(keys, from) {
-            let Some(version) = self.exists_at(&key, at) else { continue };
+        while let Some(key) = self.next_key(cursor.from()).filter(|key| keys.contains(key)) {
+            let looked_at = self.look_at(&key, Cut::at(at), cursor, steps);
+            let Some(version) = looked_at else { return Ok(false) };
+            let exists = |version: &FoundVersion| version.value != VersionValue::Deleted;
+            let version = version.filter(|version| exists(version) && !skips(&key));
+            let Some(version) = version else { continue };
             let origin = (version.origin.revision, version.origin.created);
-            found.take(options, bytes_max, origin, || version);
+            found.take(options, *bytes_max, origin, || version);
             if found.more {
                 break;
             }
         }
-        Ok(found)
-    }
-
-    /// Counts the keys of a range after one that existed at a revision; looks at a number of keys
-    /// at most.
-    ///
-    /// # Errors
-    /// [`NotKept`].
-    pub fn count_at(
-        &self,
-        keys: &Keys<'_>,
-        after: &[u8],
-        at: Revision,
-        looked_at_max: usize,
-    ) -> Result<Counted, NotKept> {
-        self.kept(Cut::at(at))?;
-        let (mut count, mut seen) = (0, 0);
-        let from = start(keys, after);
-        if at == self.revision() {
-            for (key, _) in self.slots_from(keys, from) {
-                (count, seen) = (count + 1, seen + 1);
-                if seen == looked_at_max {
-                    return Ok(Counted { count, upto: Some(Arc::clone(key)) });
-                }
-            }
-            return Ok(Counted { count, upto: None });
-        }
-        for key in self.known_keys_from(keys, from) {
-            seen += 1;
-            count += u64::from(self.exists_at(&key, at).is_some());
-            if seen == looked_at_max {
-                return Ok(Counted { count, upto: Some(key) });
-            }
-        }
-        Ok(Counted { count, upto: None })
-    }
-
-    fn exists_at(&self, key: &[u8], at: Revision) -> Option<FoundVersion> {
-        let found = self.version_at(key, Cut::at(at))?;
-        (found.value != VersionValue::Deleted).then_some(found)
+        Ok(true)
     }
 }
 

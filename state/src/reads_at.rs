@@ -3,29 +3,29 @@
 //! Every replica that has reached a revision gives the same answer at it, for as long as its floor
 //! is not above.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision, Stamp};
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::limits::{SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{Cut, KeyRange, Keys, Span, Version, VersionExpiry};
+use dkv_wire::limits::{SCAN_KEYS_MAX, VERSION_OVERHEAD_BYTES};
+use dkv_wire::message::{Cut, KeyRange, Version, VersionExpiry};
 
 use super::digest::key_hash;
 use super::history::{Change, PastValue, PastVersion};
 use super::rows::{Origin, Row};
-use super::scan::{Attached, Listed, ListedKey, ListedValue};
+use super::scan::Attached;
 use super::shard::ShardState;
 use super::value_cache::{Place, Slot};
 
-/// Most changes, keys and versions that one call looks at, because the state stays locked
-/// meanwhile.
-const CHANGES_LOOKED_AT_MAX: usize = 4096;
+/// Most changes, keys and versions that one call looks at, but for what belongs to one revision:
+/// the state stays locked meanwhile.
+pub(super) const CHANGES_LOOKED_AT_MAX: usize = 4096;
 
 /// Most changes after its moment that a cut looks back over, because the entry that makes it holds
 /// up the shard meanwhile.
 const CUT_CHANGES_MAX: usize = 1 << 16;
+
 /// Why a state cannot be read at a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
@@ -48,23 +48,6 @@ pub enum Sought {
     Found(Option<FoundVersion>),
     /// It is older than the version that this write made; the search goes on there.
     Before(Revision),
-}
-
-/// A page of keys at a cut, on its way.
-#[derive(Debug)]
-pub struct ListingAt {
-    /// The keys so far.
-    pub listed: Listed,
-    bytes: usize,
-    from: Bound<Arc<[u8]>>,
-}
-
-impl ListingAt {
-    /// Begins the page of a span.
-    pub fn new(span: &Span) -> Self {
-        let from = span.range().0.map(Arc::<[u8]>::from);
-        Self { listed: Listed::default(), bytes: 0, from }
-    }
 }
 
 /// A version of a key.
@@ -191,13 +174,21 @@ impl FoundVersion {
     }
 
     /// Returns the bytes of key and value.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let value = match &self.value {
             VersionValue::Here(value) => value.len(),
             VersionValue::Stored { bytes, .. } => *bytes as usize,
             VersionValue::Deleted | VersionValue::Omitted => 0,
         };
         self.key.len() + value
+    }
+}
+
+impl FoundChange {
+    /// Returns the bytes of its keys and values, with what counts for each version beside.
+    pub fn bytes(&self) -> usize {
+        let bytes = |found: &FoundVersion| found.bytes() + VERSION_OVERHEAD_BYTES;
+        bytes(&self.version) + self.previous.as_ref().map_or(0, bytes)
     }
 }
 
@@ -304,17 +295,15 @@ impl ShardState {
         self.history().deletion(key).map(|(key, origin)| FoundVersion::deleted(key, origin))
     }
 
-    /// Returns the version of a key at a cut, however many versions there are after it.
-    pub(super) fn version_at(&self, key: &[u8], at: Cut) -> Option<FoundVersion> {
-        let mut steps = usize::MAX;
-        match self.find_at(key, at, None, &mut steps) {
-            Sought::Found(found) => found,
-            Sought::Before(_) => None,
-        }
-    }
-
-    /// Looks for a version at a cut; takes one of the `steps` for each that it looks at.
-    fn find_at(&self, key: &[u8], at: Cut, from: Option<Revision>, steps: &mut usize) -> Sought {
+    /// Looks for a version at a cut; takes one of the `steps` for each that it looks at, but looks
+    /// at one at least.
+    pub(super) fn find_at(
+        &self,
+        key: &[u8],
+        at: Cut,
+        from: Option<Revision>,
+        steps: &mut usize,
+    ) -> Sought {
         let is_late = |stamp: Stamp| stamp > at.moment && !planted(Mutant::CutAfterMoment);
         let is_in = |origin: Origin| origin.revision <= at.revision && !is_late(origin.stamp);
         let Some(newest) = self.newest(key) else { return Sought::Found(None) };
@@ -327,11 +316,11 @@ impl ShardState {
                 let found = FoundVersion::past(&newest.key, past, self.clock_ms());
                 return Sought::Found(Some(found));
             }
+            before = past.origin.revision;
             if *steps == 0 {
                 return Sought::Before(before);
             }
             *steps -= 1;
-            before = past.origin.revision;
         }
         Sought::Found(None)
     }
@@ -376,98 +365,6 @@ impl ShardState {
         (found, false)
     }
 
-    /// Returns the first keys of a span as they were at a cut, as many as fit a page.
-    ///
-    /// # Errors
-    /// [`NotKept`].
-    pub fn list_at(&self, span: &Span, at: impl Into<Cut>) -> Result<Listed, NotKept> {
-        let (at, mut listing) = (at.into(), ListingAt::new(span));
-        while !self.list_more_at(span, at, &mut listing)? {}
-        Ok(listing.listed)
-    }
-
-    /// Adds keys to a page; looks at a bounded number of keys and versions, and at one key at
-    /// least. Returns whether the page is complete.
-    ///
-    /// # Errors
-    /// [`NotKept`].
-    pub fn list_more_at(
-        &self,
-        span: &Span,
-        at: Cut,
-        listing: &mut ListingAt,
-    ) -> Result<bool, NotKept> {
-        self.kept(at)?;
-        let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
-        let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
-        let ListingAt { listed, bytes, from } = listing;
-        let mut steps = CHANGES_LOOKED_AT_MAX;
-        while let Some(key) = self.next_key(from).filter(|key| key.starts_with(&span.prefix)) {
-            if steps == 0 {
-                return Ok(false);
-            }
-            steps -= 1;
-            // One step goes through the whole history of a key, however long.
-            let mut versions = usize::MAX;
-            let found = self.find_at(&key, at, None, &mut versions);
-            steps = steps.saturating_sub(usize::MAX - versions);
-            *from = Bound::Excluded(Arc::clone(&key));
-            let Sought::Found(Some(found)) = found else { continue };
-            let value = match &found.value {
-                VersionValue::Deleted | VersionValue::Omitted => continue,
-                VersionValue::Here(value) => ListedValue::Here(Arc::clone(value)),
-                VersionValue::Stored { hash, .. } => ListedValue::Stored { hash: *hash },
-            };
-            *bytes += if span.values { found.bytes() } else { key.len() };
-            let is_full = *bytes > bytes_max && !listed.keys.is_empty();
-            if listed.keys.len() == keys_max || is_full {
-                listed.more = true;
-                break;
-            }
-            listed.stamp = listed.stamp.max(found.origin.stamp);
-            let Origin { revision, created, version, .. } = found.origin;
-            let FoundVersion { lease, expiry, .. } = found;
-            let listed_key = ListedKey { key, revision, created, version, lease, expiry, value };
-            listed.keys.push(listed_key);
-        }
-        Ok(true)
-    }
-
-    /// Returns the keys of a range that exist or have past versions, in order.
-    pub(super) fn known_keys(&self, keys: &Keys<'_>) -> impl Iterator<Item = Arc<[u8]>> {
-        self.known_keys_from(keys, Bound::Included(keys.first()))
-    }
-
-    /// Returns those from a bound on, which is not before the first.
-    pub(super) fn known_keys_from(
-        &self,
-        keys: &Keys<'_>,
-        from: Bound<&[u8]>,
-    ) -> impl Iterator<Item = Arc<[u8]>> {
-        let mut from = from.map(Arc::<[u8]>::from);
-        std::iter::from_fn(move || {
-            let key = self.next_key(&from).filter(|key| keys.contains(key))?;
-            from = Bound::Excluded(Arc::clone(&key));
-            Some(key)
-        })
-    }
-
-    /// Returns the first key from a bound on that exists or has past versions.
-    fn next_key(&self, from: &Bound<Arc<[u8]>>) -> Option<Arc<[u8]>> {
-        let borrowed = match from {
-            Bound::Included(key) => Bound::Included(&key[..]),
-            Bound::Excluded(key) => Bound::Excluded(&key[..]),
-            Bound::Unbounded => Bound::Unbounded,
-        };
-        let newest = self.keys().range::<[u8], _>((borrowed, Bound::Unbounded)).next();
-        let (newest, past) = (newest.map(|(key, _)| key), self.history().deleted_from(borrowed));
-        let first = match (newest, past) {
-            (Some(newest), Some(past)) => newest.min(past),
-            (newest, past) => newest.or(past)?,
-        };
-        Some(Arc::clone(first))
-    }
-
     /// Returns the changes of a range of keys after a revision, about `bytes_max` bytes of them,
     /// whole revisions at a time and at least one that is there.
     ///
@@ -490,7 +387,8 @@ impl ShardState {
     }
 
     /// Returns the changes of a range of keys at some revisions after another one, in order, as
-    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys.
+    /// [`changes`](Self::changes) does. No other change up to the last one may be of these keys, so
+    /// it does not matter whether those before the first are kept.
     ///
     /// # Errors
     /// As above.
@@ -502,6 +400,8 @@ impl ShardState {
         previous: bool,
         bytes_max: usize,
     ) -> Result<Changed, NotKept> {
+        let before_first = |first: &Revision| Revision(first.0.saturating_sub(1));
+        let after = revisions.first().map_or(after, |first| after.max(before_first(first)));
         let changes = revisions.iter().flat_map(|revision| {
             let before = Revision(revision.0.saturating_sub(1));
             let changes = self.history().changes_after(before);
@@ -544,8 +444,9 @@ impl ShardState {
             let previous =
                 previous.map(|past| FoundVersion::past(&change.key, past, self.clock_ms()));
             let previous = previous.filter(|found| found.value != VersionValue::Deleted);
-            bytes += version.bytes() + previous.as_ref().map_or(0, FoundVersion::bytes) + 32;
-            changed.changes.push(FoundChange { version, previous });
+            let change = FoundChange { version, previous };
+            bytes += change.bytes();
+            changed.changes.push(change);
         }
         changed.order();
         Ok(changed)

@@ -1,24 +1,21 @@
 //! The results of a transaction, read from the history after it was applied.
 //!
 //! What an operation saw are the changes of the operations before it and nothing later: each change
-//! knows its position within its revision.
+//! knows its position within its revision. The results are read step by step.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use dkv_base::id::Revision;
 use dkv_wire::limits::{self, SCAN_BYTES_MAX, SCAN_KEYS_MAX};
-use dkv_wire::message::{
-    Cut, Keys, RangeOptions, RangePart, Transaction, TransactionOperation, Unfit,
-};
+use dkv_wire::message::{Cut, RangeOptions, RangePart, Transaction, TransactionOperation};
 
 use crate::command::transaction::validate;
-use crate::range::FoundRange;
-use crate::reads_at::{FoundVersion, NotKept, VersionValue};
+use crate::range::{FoundRange, RangingAt};
+use crate::reads_at::{CHANGES_LOOKED_AT_MAX, FoundVersion, NotKept, Sought, VersionValue};
 use crate::shard::ShardState;
-use crate::shard::budget::Budget;
 use crate::shard::path::{Path, PathStep};
-use crate::shard::transactions::{Plan, PlannedChange};
+use crate::walk::Cursor;
 
 /// The result of one operation; values may be in the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,247 +62,257 @@ pub enum FoundResult {
     },
 }
 
+impl FoundResult {
+    /// Returns the bytes of its keys and values, with what counts for each version beside.
+    pub fn bytes(&self) -> usize {
+        let bytes = |found: &FoundVersion| found.bytes() + limits::VERSION_OVERHEAD_BYTES;
+        match self {
+            Self::Got(Some(found)) | Self::Changed(found) | Self::Replaced(Some(found)) => {
+                bytes(found)
+            }
+            Self::Listed { keys, .. }
+            | Self::Removed { previous: keys, .. }
+            | Self::Ranged { range: FoundRange { keys, .. }, .. } => keys.iter().map(bytes).sum(),
+            Self::Got(None) | Self::Replaced(None) => 0,
+            Self::Put(_) | Self::Deleted(_) | Self::Nested { .. } => 0,
+        }
+    }
+}
+
+/// The results of a transaction, on their way. Those of a nested transaction follow its own.
+#[derive(Debug)]
+pub struct ResultsAt<'b> {
+    /// The results so far.
+    pub found: Vec<FoundResult>,
+    path: Path<'b>,
+    seen: Seen,
+    /// The revision of the state after the operations so far.
+    reached: Revision,
+    /// What the next operation reads.
+    reading: Option<RangingAt<'b>>,
+}
+
 /// A transaction that was executed, as its operations see it.
-struct Seen<'s> {
-    shard: &'s ShardState,
+#[derive(Clone, Copy, Debug)]
+struct Seen {
     /// The revision before it.
     before: Revision,
     /// Its revision, if it changed anything; otherwise that before it.
     revision: Revision,
 }
 
-impl Seen<'_> {
-    /// Returns a key as the operation at a place sees it.
-    fn get(&self, key: &[u8], place: usize) -> Option<FoundVersion> {
-        let exists = |found: &FoundVersion| found.value != VersionValue::Deleted;
-        let found = self.shard.version_at(key, Cut::at(self.revision));
-        let is_own = |found: &FoundVersion| {
-            found.origin.revision == self.revision && self.revision != self.before
-        };
-        let found = match found {
-            Some(found) if is_own(&found) && usize::from(found.origin.position) >= place => {
-                self.shard.version_at(key, Cut::at(self.before))
-            }
-            found => found,
-        };
-        found.filter(exists)
-    }
-
-    /// Returns the keys of a range as the operation at a place sees them.
-    fn range(
-        &self,
-        keys: &Keys<'_>,
-        place: usize,
-        options: &RangeOptions,
-        bytes_max: usize,
-        counts: bool,
-    ) -> FoundRange {
-        let mut found = FoundRange::default();
-        for key in self.shard.known_keys(keys) {
-            let version = match options.at {
-                None => self.get(&key, place),
-                Some(at) => self.shard.version_at(&key, Cut::at(at)),
-            };
-            let version = version.filter(|found| found.value != VersionValue::Deleted);
-            let Some(version) = version else { continue };
-            let origin = (version.origin.revision, version.origin.created);
-            found.take(options, bytes_max, origin, || version);
-            if found.more && !counts {
-                break;
-            }
-        }
-        found
-    }
-
-    fn all(&self, keys: &Keys<'_>, place: usize, part: RangePart) -> FoundRange {
-        let options = RangeOptions { part, ..RangeOptions::default() };
-        self.range(keys, place, &options, usize::MAX, true)
-    }
-}
-
-impl ShardState {
-    /// Returns the results of a transaction that was executed at a revision, with what succeeded,
-    /// the way through it, and whether it changed anything. Those of a nested transaction follow
-    /// its own.
-    ///
-    /// # Errors
-    /// [`NotKept`] if the history does not go back far enough.
-    pub fn results(
-        &self,
-        body: &[u8],
+impl<'b> ResultsAt<'b> {
+    /// Begins with the first operation of a transaction that was executed at a revision, with what
+    /// succeeded, the way through it, and whether it changed anything.
+    pub fn new(
+        body: &'b [u8],
         revision: Revision,
         (succeeded, path): (bool, u64),
         changed: bool,
-    ) -> Result<Vec<FoundResult>, NotKept> {
-        let limit = limits::VALUE_BYTES_MAX as u64;
-        let Ok(Transaction { then, otherwise, .. }) = validate(body, limit) else {
-            return Ok(Vec::new());
-        };
+    ) -> Self {
+        let transaction = validate(body, limits::VALUE_BYTES_MAX as u64);
+        let Transaction { then, otherwise, .. } = transaction.unwrap_or_default();
         let operations = if succeeded { then } else { otherwise };
         let before = if changed { Revision(revision.0.saturating_sub(1)) } else { revision };
-        self.kept(Cut::at(before))?;
-        self.kept(Cut::at(revision))?;
         let taken = |number: u32| path >> number.min(63) & 1 == 1;
         let path =
             Path::through(&operations, &mut |_, number, _| Ok::<_, Infallible>(taken(number)));
         let Ok(path) = path;
-        let seen = Seen { shard: self, before, revision };
-        let mut results = Vec::with_capacity(path.steps.len());
-        // The revision of the state after the operations so far.
-        let mut reached = before;
-        for (place, step) in path.steps.iter().enumerate() {
-            results.push(match step {
-                PathStep::Nested { succeeded, steps } => {
-                    FoundResult::Nested { succeeded: *succeeded, results: *steps as u32 }
-                }
-                PathStep::Operation(operation) => seen.result(operation, place, &mut reached)?,
-            });
-        }
-        Ok(results)
+        let found = Vec::with_capacity(path.steps.len());
+        let seen = Seen { before, revision };
+        Self { found, path, seen, reached: before, reading: None }
     }
+}
 
-    /// Checks that the reads of a transaction that is about to make these changes are possible, and
-    /// that their results are not too long.
-    pub(crate) fn check_reads(
-        &self,
-        path: &Path<'_>,
-        changes: &Plan,
-        budget: &mut Budget,
-    ) -> Result<(), (u32, Unfit)> {
-        for (place, operation) in path.operations() {
-            let (all, left) = (RangeOptions::default(), budget.left());
-            let bytes = match operation {
-                TransactionOperation::PutWith { key, previous: true, .. } => {
-                    self.bytes_of(&Keys::Key(key), &all, 0, changes, left)
-                }
-                TransactionOperation::DeleteWith { keys, previous: true } => {
-                    self.bytes_of(keys, &all, 0, changes, left)
-                }
-                TransactionOperation::Range { keys, options } => {
-                    self.bytes_of(keys, options, place, changes, left)
-                }
-                // The plan has counted all other reads.
-                _ => continue,
-            };
-            bytes.and_then(|bytes| budget.take_all(bytes)).map_err(|why| (path.of[place], why))?;
-        }
-        Ok(())
-    }
-
-    /// Returns at least the bytes that an operation at a place reads of a range.
-    fn bytes_of(
-        &self,
-        keys: &Keys<'_>,
-        options: &RangeOptions,
+impl Seen {
+    /// Returns a key to which a walk has come, as the operation at a place sees it, as
+    /// [`ShardState::look_at`] does.
+    fn look_at(
+        self,
+        shard: &ShardState,
+        key: &Arc<[u8]>,
         place: usize,
-        changes: &Plan,
-        bytes_max: usize,
-    ) -> Result<usize, Unfit> {
-        let at = options.at.unwrap_or(self.revision());
-        let planned = |(key, position, _): &&(Arc<[u8]>, u16, PlannedChange)| {
-            usize::from(*position) < place && keys.contains(key) && options.at.is_none()
+        cursor: &mut Cursor,
+        steps: &mut usize,
+    ) -> Option<Option<FoundVersion>> {
+        let found = shard.look_at(key, Cut::at(self.revision), cursor, steps)?;
+        let is_own = |found: &FoundVersion| {
+            found.origin.revision == self.revision && self.revision != self.before
         };
-        let mut options = *options;
-        if options.part == RangePart::Count {
-            return self.kept(Cut::at(at)).map(|()| 0).map_err(unfit);
-        }
-        let mut bytes = 0;
-        for (key, _, change) in changes.iter().filter(planned) {
-            match change {
-                PlannedChange::Put(value, _) if options.part == RangePart::Values => {
-                    bytes += key.len() + value.len() + limits::VERSION_OVERHEAD_BYTES;
-                }
-                PlannedChange::Put(..) => bytes += key.len() + limits::VERSION_OVERHEAD_BYTES,
-                // Another key may come in its place.
-                PlannedChange::Delete if options.keys_max > 0 => options.keys_max += 1,
-                PlannedChange::Delete => {}
-            }
-        }
-        let Some(left) = bytes_max.checked_sub(bytes) else { return Err(Unfit::TooMuch) };
-        let found = self.range_at(keys, &[], &options, at, left).map_err(unfit)?;
-        if found.is_cut || found.bytes > left {
-            Err(Unfit::TooMuch)
-        } else {
-            Ok(bytes + found.bytes)
-        }
-    }
-}
-
-fn unfit(why: NotKept) -> Unfit {
-    match why {
-        NotKept::Compacted { .. } => Unfit::Compacted,
-        NotKept::NotYet { .. } => Unfit::NotYet,
-    }
-}
-
-impl Seen<'_> {
-    /// Returns the result of an operation, and notes the revision of the state after it.
-    fn result(
-        &self,
-        operation: &TransactionOperation<'_>,
-        place: usize,
-        reached: &mut Revision,
-    ) -> Result<FoundResult, NotKept> {
-        let Self { shard, revision, .. } = *self;
-        Ok(match operation {
-            TransactionOperation::Get(key) => FoundResult::Got(self.get(key, place)),
-            TransactionOperation::List { keys, keys_max } => {
-                let keys_max = (*keys_max as usize).clamp(1, SCAN_KEYS_MAX) as u64;
-                let options = RangeOptions { keys_max, ..RangeOptions::default() };
-                let FoundRange { keys, more, .. } =
-                    self.range(keys, place, &options, SCAN_BYTES_MAX, false);
-                FoundResult::Listed { keys, more }
-            }
-            TransactionOperation::Put(key, _) | TransactionOperation::PutAttached { key, .. } => {
-                *reached = revision;
-                match shard.get_at(key, revision)? {
-                    Some(found) => FoundResult::Put(found),
-                    None => FoundResult::Deleted(0),
+        Some(match found {
+            Some(found) if is_own(&found) && usize::from(found.origin.position) >= place => {
+                let (before, from) = (Cut::at(self.before), Some(self.revision));
+                // It is the next version.
+                match shard.find_at(key, before, from, steps) {
+                    Sought::Found(found) => found,
+                    Sought::Before(_) => None,
                 }
             }
-            TransactionOperation::Increment { key, .. }
-            | TransactionOperation::Append { key, .. } => {
-                *reached = revision;
-                match shard.get_at(key, revision)? {
-                    Some(found) => FoundResult::Changed(found),
-                    None => FoundResult::Deleted(0),
-                }
-            }
-            TransactionOperation::Delete(key) => {
-                let deleted = u64::from(self.get(key, place).is_some());
-                self.note_deleted(deleted, reached);
-                FoundResult::Deleted(deleted)
-            }
-            TransactionOperation::DeleteAll(keys) => {
-                let deleted = self.all(keys, place, RangePart::Count).count;
-                self.note_deleted(deleted, reached);
-                FoundResult::Deleted(deleted)
-            }
-            TransactionOperation::PutWith { key, previous, .. } => {
-                *reached = revision;
-                FoundResult::Replaced(self.get(key, place).filter(|_| *previous))
-            }
-            TransactionOperation::DeleteWith { keys, previous } => {
-                let part = if *previous { RangePart::Values } else { RangePart::Count };
-                let FoundRange { keys: previous, count: deleted, .. } = self.all(keys, place, part);
-                self.note_deleted(deleted, reached);
-                FoundResult::Removed { deleted, previous, revision: *reached }
-            }
-            TransactionOperation::Range { keys, options } => {
-                if let Some(at) = options.at {
-                    shard.kept(Cut::at(at))?;
-                }
-                let range = self.range(keys, place, options, usize::MAX, true);
-                FoundResult::Ranged { range, revision: *reached }
-            }
-            // It is a step of its own.
-            TransactionOperation::Nested(_) => FoundResult::Deleted(0),
+            found => found,
         })
     }
 
-    fn note_deleted(&self, deleted: u64, reached: &mut Revision) {
-        if deleted > 0 {
+    /// Adds the keys that the operation at a place sees, and counts them all if it `counts`.
+    /// Returns whether that is complete.
+    fn read(
+        self,
+        shard: &ShardState,
+        place: usize,
+        counts: bool,
+        reading: &mut RangingAt<'_>,
+        steps: &mut usize,
+    ) -> Result<bool, NotKept> {
+        let RangingAt { found, keys, options, bytes_max, cursor } = reading;
+        if let Some(at) = options.at {
+            shard.kept(Cut::at(at))?;
+        }
+        while let Some(key) = shard.next_key(cursor.from()).filter(|key| keys.contains(key)) {
+            let looked_at = match options.at {
+                None => self.look_at(shard, &key, place, cursor, steps),
+                Some(at) => shard.look_at(&key, Cut::at(at), cursor, steps),
+            };
+            let Some(version) = looked_at else { return Ok(false) };
+            let version = version.filter(|found| found.value != VersionValue::Deleted);
+            let Some(version) = version else { continue };
+            let origin = (version.origin.revision, version.origin.created);
+            found.take(options, *bytes_max, origin, || version);
+            if found.more && !counts {
+                break;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl ShardState {
+    /// Adds results of a transaction; looks at a bounded number of keys and versions. Returns
+    /// whether they are complete.
+    ///
+    /// # Errors
+    /// [`NotKept`] if the history does not go back far enough.
+    pub fn results_more(&self, results: &mut ResultsAt<'_>) -> Result<bool, NotKept> {
+        let ResultsAt { found: all, path, seen, reached, reading } = results;
+        self.kept(Cut::at(seen.before))?;
+        self.kept(Cut::at(seen.revision))?;
+        let mut steps = CHANGES_LOOKED_AT_MAX;
+        while let Some(step) = path.steps.get(all.len()) {
+            let operation = match step {
+                PathStep::Nested { succeeded, steps } => {
+                    let (succeeded, results) = (*succeeded, *steps as u32);
+                    all.push(FoundResult::Nested { succeeded, results });
+                    continue;
+                }
+                PathStep::Operation(operation) => operation,
+            };
+            let (place, counts) = seen_from(operation, all.len());
+            let mut now = reading.take().or_else(|| read_by(operation));
+            if let Some(read) = &mut now
+                && !seen.read(self, place, counts, read, &mut steps)?
+            {
+                *reading = now;
+                return Ok(false);
+            }
+            let found = now.map(|read| read.found).unwrap_or_default();
+            all.push(seen.result(operation, found, reached));
+        }
+        Ok(true)
+    }
+}
+
+/// Returns from which place on an operation at a place does not see the writes of its transaction,
+/// and whether it counts all keys of its range.
+fn seen_from(operation: &TransactionOperation<'_>, place: usize) -> (usize, bool) {
+    match operation {
+        TransactionOperation::Put(..)
+        | TransactionOperation::PutAttached { .. }
+        | TransactionOperation::Increment { .. }
+        | TransactionOperation::Append { .. } => (place + 1, true),
+        TransactionOperation::List { .. } => (place, false),
+        _ => (place, true),
+    }
+}
+
+/// Returns what has to be read for the result of an operation.
+fn read_by<'b>(operation: &TransactionOperation<'b>) -> Option<RangingAt<'b>> {
+    let (keys, mut options) = (operation.keys(), RangeOptions::default());
+    let mut bytes_max = usize::MAX;
+    match operation {
+        TransactionOperation::List { keys_max, .. } => {
+            options.keys_max = list_keys_max(*keys_max);
+            bytes_max = SCAN_BYTES_MAX;
+        }
+        TransactionOperation::Range { options: asked, .. } => options = *asked,
+        TransactionOperation::Delete(_)
+        | TransactionOperation::DeleteAll(_)
+        | TransactionOperation::DeleteWith { previous: false, .. } => {
+            options.part = RangePart::Count;
+        }
+        TransactionOperation::PutWith { previous: false, .. } | TransactionOperation::Nested(_) => {
+            return None;
+        }
+        TransactionOperation::Get(_)
+        | TransactionOperation::Put(..)
+        | TransactionOperation::PutAttached { .. }
+        | TransactionOperation::PutWith { .. }
+        | TransactionOperation::DeleteWith { .. }
+        | TransactionOperation::Increment { .. }
+        | TransactionOperation::Append { .. } => {}
+    }
+    Some(RangingAt::new(keys, &[], options, bytes_max))
+}
+
+/// Returns the most keys of a list that may have this many.
+pub(crate) fn list_keys_max(keys_max: u32) -> u64 {
+    (keys_max as usize).clamp(1, SCAN_KEYS_MAX) as u64
+}
+
+impl Seen {
+    /// Returns the result of an operation that has read this, and notes the revision of the state
+    /// after it.
+    fn result(
+        self,
+        operation: &TransactionOperation<'_>,
+        read: FoundRange,
+        reached: &mut Revision,
+    ) -> FoundResult {
+        let FoundRange { count, .. } = read;
+        if operation.written().is_some() && (count > 0 || !is_delete(operation)) {
             *reached = self.revision;
         }
+        let first = |read: FoundRange| read.keys.into_iter().next();
+        match operation {
+            TransactionOperation::Get(_) => FoundResult::Got(first(read)),
+            TransactionOperation::List { .. } => {
+                FoundResult::Listed { keys: read.keys, more: read.more }
+            }
+            TransactionOperation::Put(..) | TransactionOperation::PutAttached { .. } => {
+                first(read).map_or(FoundResult::Deleted(0), FoundResult::Put)
+            }
+            TransactionOperation::Increment { .. } | TransactionOperation::Append { .. } => {
+                first(read).map_or(FoundResult::Deleted(0), FoundResult::Changed)
+            }
+            TransactionOperation::Delete(_) | TransactionOperation::DeleteAll(_) => {
+                FoundResult::Deleted(count)
+            }
+            TransactionOperation::PutWith { .. } => FoundResult::Replaced(first(read)),
+            TransactionOperation::DeleteWith { .. } => {
+                let (previous, revision) = (read.keys, *reached);
+                FoundResult::Removed { deleted: count, previous, revision }
+            }
+            TransactionOperation::Range { .. } => {
+                FoundResult::Ranged { range: read, revision: *reached }
+            }
+            // It is a step of its own.
+            TransactionOperation::Nested(_) => FoundResult::Deleted(0),
+        }
     }
+}
+
+fn is_delete(operation: &TransactionOperation<'_>) -> bool {
+    matches!(
+        operation,
+        TransactionOperation::Delete(_)
+            | TransactionOperation::DeleteAll(_)
+            | TransactionOperation::DeleteWith { .. }
+    )
 }

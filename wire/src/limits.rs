@@ -44,11 +44,12 @@ pub const TRANSACTION_PARTS_MAX: usize = 2048;
 pub const TRANSACTION_NESTED_MAX: usize = 64;
 /// How deep transactions may be within each other.
 pub const TRANSACTION_DEPTH_MAX: usize = 64;
-/// What a version counts for beside its key and its value, in bytes.
-pub const VERSION_OVERHEAD_BYTES: usize = 64;
+/// What a version counts for beside its key and its value, in bytes: for its numbers, and for the
+/// work.
+pub const VERSION_OVERHEAD_BYTES: usize = 80;
 /// Most bytes of keys and values that a transaction compares, that each list of its operations
-/// reads, and that each list writes, with 64 bytes for each key: its results fit an answer, and its
-/// changes a frame of a watch.
+/// reads, and that each list writes, with [`VERSION_OVERHEAD_BYTES`] for each key: its results fit
+/// an answer, and its changes a frame of a watch.
 pub const TRANSACTION_BYTES_MAX: usize = FRAME_BYTES_MAX - MIB;
 /// Most shards of a transaction: its compares and operations may each be in another one.
 pub const TRANSACTION_SHARDS_MAX: usize = 3 * TRANSACTION_OPERATIONS_MAX;
@@ -101,6 +102,8 @@ pub const WATCH_REQUEST_BYTES_MAX: usize = 64 * KIB;
 pub const WATCH_BYTES_TARGET: usize = 64 * KIB;
 /// Frames of one holder's watches that a node has in memory at once, in bytes.
 pub const HOLDER_WATCH_BYTES_MAX: usize = 128 * MIB;
+/// Results in the answers to one holder's transactions that a node has in memory at once, in bytes.
+pub const HOLDER_RESULT_BYTES_MAX: usize = 128 * MIB;
 /// Streams that an unauthenticated peer may have open at once.
 pub const JOIN_STREAMS_MAX: u32 = 1;
 /// Connections that one process accepts at once.
@@ -203,6 +206,7 @@ const _: () = {
     assert!(WATCH_BYTES_TARGET + KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * KIB < FRAME_BYTES_MAX);
     assert!(WATCH_REQUEST_BYTES_MAX > 2 * KEY_BYTES_MAX + KIB);
     assert!(FRAME_BYTES_MAX < HOLDER_WATCH_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX < HOLDER_RESULT_BYTES_MAX);
     assert!(TOKEN_BYTES_MAX < JOIN_FRAME_BYTES_MAX);
     assert!(KEEP_ALIVE.as_millis() * 2 < IDLE_TIMEOUT.as_millis());
     assert!(CERTIFICATE_RENEW.as_secs() * 3 < CERTIFICATE_LIFE.as_secs());

@@ -155,11 +155,16 @@ impl System for Nats {
             }
             let mut watches = Vec::new();
             for number in 0..count {
-                // NATS's wildcards end at dots, and keys have none: this is all of them.
+                // NATS's wildcards end at dots, and keys have none: all of them come, and the others
+                // are left out here.
                 let watch = stores[number % stores.len()].watch_all().await;
                 let watch = watch.map_err(|error| error.to_string())?;
-                let values = watch
-                    .map(|entry| entry.map(|entry| entry.value).map_err(|error| error.to_string()));
+                let values = watch.filter_map(|entry| async {
+                    match entry {
+                        Ok(entry) => entry.key.starts_with("key-").then_some(Ok(entry.value)),
+                        Err(error) => Some(Err(error.to_string())),
+                    }
+                });
                 watches.push(values.boxed());
             }
             Ok(watches)

@@ -10,7 +10,7 @@ use super::TransactionOperation as Operation;
 use crate::client::checked_key;
 use crate::error::Error;
 
-/// Checks a transaction; returns its keys, and whether it has ranges of keys.
+/// Checks a transaction; returns its keys, and whether a keyspace must have one shard for it.
 ///
 /// # Errors
 /// [`Error::Invalid`] or [`Error::TooLarge`], as a node would refuse it.
@@ -20,23 +20,14 @@ pub(super) fn checked(transaction: &Transaction<'_>) -> Result<(Vec<Bytes>, bool
         |compare| found.borrow_mut().add(&compare.keys),
         |operation| {
             let mut found = found.borrow_mut();
+            found.ranges |= operation.needs_one_shard();
             let bytes = match operation {
                 // Its operations come one by one.
-                TransactionOperation::Nested(_) => {
-                    found.ranges = true;
-                    return Ok(());
-                }
+                TransactionOperation::Nested(_) => return Ok(()),
                 TransactionOperation::Put(_, value)
                 | TransactionOperation::PutAttached { value, .. }
                 | TransactionOperation::Append { bytes: value, .. } => value.len(),
-                TransactionOperation::PutWith { value, .. } => {
-                    found.ranges = true;
-                    value.map_or(0, <[u8]>::len)
-                }
-                TransactionOperation::DeleteWith { .. } | TransactionOperation::Range { .. } => {
-                    found.ranges = true;
-                    0
-                }
+                TransactionOperation::PutWith { value, .. } => value.map_or(0, <[u8]>::len),
                 _ => 0,
             };
             if bytes > limits::VALUE_BYTES_MAX {

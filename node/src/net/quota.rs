@@ -6,6 +6,10 @@
 //! from a peer that sends more than it may or does not read its answers, and that peer holds up
 //! only itself.
 //!
+//! The length of an answer to a transaction is known once its results have been looked up. It takes
+//! room then, before long values are read, from a share of its own: a request that holds room never
+//! waits for more of the same.
+//!
 //! Watches last, so their number is limited, and so is the memory of their frames: a watcher that
 //! does not read holds the frame that it was sent last.
 
@@ -26,6 +30,8 @@ pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
 pub(crate) const HOLDER_PARTS: usize = 2 * CONNECTION_PARTS;
 /// Parts that the frames of one holder's watches may hold.
 const WATCH_PARTS: usize = limits::HOLDER_WATCH_BYTES_MAX / BYTES_A_PART;
+/// Parts that the results in the answers to one holder's transactions may hold.
+const RESULT_PARTS: usize = limits::HOLDER_RESULT_BYTES_MAX / BYTES_A_PART;
 
 const _: () = {
     assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
@@ -50,6 +56,7 @@ struct HolderQuota {
     requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     frames: Arc<Semaphore>,
+    results: Arc<Semaphore>,
 }
 
 /// The parts that a request holds.
@@ -57,6 +64,9 @@ struct HolderQuota {
 pub(crate) struct QuotaPermit {
     connection: OwnedSemaphorePermit,
     holder: OwnedSemaphorePermit,
+    of: Arc<HolderQuota>,
+    /// Parts for the results in its answer.
+    results: Option<OwnedSemaphorePermit>,
 }
 
 /// The place of one watch among those of its connection and its holder.
@@ -83,6 +93,7 @@ impl Quotas {
                 requests: Arc::new(Semaphore::new(HOLDER_PARTS)),
                 watches: Arc::new(Semaphore::new(limits::HOLDER_WATCHES_MAX)),
                 frames: Arc::new(Semaphore::new(WATCH_PARTS)),
+                results: Arc::new(Semaphore::new(RESULT_PARTS)),
             });
             quotas.insert(holder, Arc::downgrade(&quota));
             quota
@@ -111,7 +122,7 @@ impl Quota {
     async fn take_parts(&self, parts: u32) -> Option<QuotaPermit> {
         let connection = Arc::clone(&self.connection).acquire_many_owned(parts).await.ok()?;
         let holder = Arc::clone(&self.holder.requests).acquire_many_owned(parts).await.ok()?;
-        Some(QuotaPermit { connection, holder })
+        Some(QuotaPermit { connection, holder, of: Arc::clone(&self.holder), results: None })
     }
 
     /// Takes the place of a watch, if there is one.
@@ -142,6 +153,17 @@ impl QuotaPermit {
     pub(crate) fn merge(&mut self, more: Self) {
         self.connection.merge(more.connection);
         self.holder.merge(more.holder);
+    }
+
+    /// Waits for room for results of `bytes` bytes, which lasts as long as the permit. Short ones
+    /// need none.
+    pub(crate) async fn take_results(&mut self, bytes: usize) {
+        let parts = (bytes / BYTES_A_PART).min(RESULT_PARTS) as u32;
+        if parts == 0 || self.results.is_some() {
+            return;
+        }
+        // It is never closed.
+        self.results = Arc::clone(&self.of.results).acquire_many_owned(parts).await.ok();
     }
 }
 
@@ -187,6 +209,25 @@ mod tests {
         assert!(whole.is_some() && frame(BYTES_A_PART).is_none() && frame(100).is_some());
         drop(whole);
         assert!(frame(BYTES_A_PART).is_some());
+    }
+
+    #[test]
+    fn results_wait_for_the_room_of_others() {
+        let (quotas, holder) = (Quotas::default(), HolderId::random());
+        let request = |quota: &Quota| quota.take(100).now_or_never().flatten().unwrap();
+        let connections = [quotas.of(holder), quotas.of(holder)];
+        let mut requests: Vec<_> = connections.iter().cycle().take(9).map(request).collect();
+        let fits =
+            |request: &mut QuotaPermit, bytes| request.take_results(bytes).now_or_never().is_some();
+        let longest = limits::TRANSACTION_BYTES_MAX;
+        let fit = requests.iter_mut().filter_map(|it| fits(it, longest).then_some(())).count();
+        assert_eq!(fit, limits::HOLDER_RESULT_BYTES_MAX / longest);
+        assert!(fits(&mut requests[8], 100), "short ones need none");
+        assert!(!fits(&mut requests[8], BYTES_A_PART));
+        requests.remove(0);
+        assert!(fits(&mut requests[7], longest));
+        let mut other = request(&quotas.of(HolderId::random()));
+        assert!(fits(&mut other, longest));
     }
 
     #[test]

@@ -86,6 +86,13 @@ impl ReplyTo {
         (Self { to: Some(Destination::Here(sender)) }, receiver)
     }
 
+    /// Waits for room for results of `bytes` bytes, until the answer has been written.
+    pub(crate) async fn take_results(&mut self, bytes: usize) {
+        if let Some(Destination::Stream { permit, .. }) = &mut self.to {
+            permit.take_results(bytes).await;
+        }
+    }
+
     /// Sends the answer.
     pub(crate) fn send(mut self, result: Result<Answer, Refusal>) {
         self.answer(result);

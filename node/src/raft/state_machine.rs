@@ -51,7 +51,7 @@ const ROOM_RETRY: Duration = Duration::from_millis(500);
 /// Keys that one thread looks up in the checkpoint, one after the other.
 const LOOK_UPS_TOGETHER: usize = 16;
 /// Most attempts to look up a key whose value was just removed.
-const LOOK_UPS_MAX: usize = 8;
+pub(crate) const LOOK_UPS_MAX: usize = 8;
 /// Keys examined under one lock of the state when values are evicted from memory.
 const EVICT_KEYS: usize = 256;
 /// Most such batches of keys examined after values were read back.

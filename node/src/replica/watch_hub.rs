@@ -5,9 +5,10 @@
 //! the new changes from the state once for all watchers, and finds those whose keys are among them.
 //! It runs beside the apply path, which pays for one waiting task, however many watchers there are.
 //!
-//! A watcher learns from which revision on it has something to read; everything before that cannot
-//! concern it. The others learn about once a second how far the hub has come, so that a watcher of
-//! quiet keys does not fall behind the floor of the history.
+//! A watcher learns which revisions have something for it to read; everything between them cannot
+//! concern it. If there are many, it learns only from which one on. The others learn about once a
+//! second how far the hub has come, so that a watcher of quiet keys does not fall behind the floor
+//! of the history.
 //!
 //! No wake-up is lost: a watcher registers before it reads, and what it reads goes at least as far
 //! as the hub had come by then.
@@ -195,8 +196,8 @@ impl Watchers {
     /// Matches the changes after the present position up to `through`.
     fn advance(&self, changes: &[(Revision, Arc<[u8]>)], through: Revision) {
         let index = self.index();
-        for (revision, key) in changes {
-            index.matched(key, |seat| seat.changed(*revision));
+        for (seats, revisions) in index.told_of(changes) {
+            seats.values().for_each(|seat| seat.changed(&revisions));
         }
         // After the seats: a watcher that finds nothing on its seat may trust the position.
         self.position.fetch_max(through.0, Ordering::AcqRel);
@@ -277,18 +278,44 @@ impl Index {
         }
     }
 
-    /// Calls `tell` for each watcher of a key.
-    fn matched(&self, key: &[u8], tell: impl Fn(&Seat)) {
+    /// Returns the watchers that changes concern, those of one range together, with the revisions
+    /// of these changes: one more than a seat has room for at most.
+    fn told_of<'a>(
+        &'a self,
+        changes: &'a [(Revision, Arc<[u8]>)],
+    ) -> Vec<(&'a Seats, Vec<Revision>)> {
+        let mut told: Vec<(&Seats, Vec<Revision>)> = Vec::new();
+        let mut places: HashMap<*const Seats, usize> = HashMap::new();
+        let mut of_key: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        for (revision, key) in changes {
+            let concerned = of_key.entry(key).or_insert_with(|| {
+                let place = |seats: &'a Seats| {
+                    *places.entry(std::ptr::from_ref(seats)).or_insert_with(|| {
+                        told.push((seats, Vec::new()));
+                        told.len() - 1
+                    })
+                };
+                self.matched(key).map(place).collect()
+            });
+            for place in concerned {
+                let (_, revisions) = &mut told[*place];
+                if revisions.last() != Some(revision) && revisions.len() <= REVISIONS_MAX {
+                    revisions.push(*revision);
+                }
+            }
+        }
+        told
+    }
+
+    /// Returns the watchers of a key, those of each range together.
+    fn matched<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Seats> {
         let by_key = self.keys.get(key).into_iter();
-        let lengths = self.prefix_lengths.keys().take_while(|length| **length <= key.len());
-        let by_prefix = lengths.filter_map(|length| self.prefixes.get(key.get(..*length)?));
+        let lengths = self.prefix_lengths.keys().take_while(move |length| **length <= key.len());
+        let by_prefix = lengths.filter_map(move |length| self.prefixes.get(key.get(..*length)?));
         let until = (Bound::Unbounded, Bound::Included(key));
         let begun = self.ranges.range::<[u8], _>(until).flat_map(|(_, ends)| ends);
-        let by_range = begun.filter(|(to, _)| to.is_empty() || key < &to[..]);
-        let by_range = by_range.map(|(_, seats)| seats);
-        for seats in by_key.chain(by_prefix).chain(by_range) {
-            seats.values().for_each(|seat| tell(seat));
-        }
+        let by_range = begun.filter(move |(to, _)| to.is_empty() || key < &to[..]);
+        by_key.chain(by_prefix).chain(by_range.map(|(_, seats)| seats))
     }
 }
 
@@ -304,19 +331,18 @@ fn leave(all: &mut HashMap<Bytes, Seats>, of: &Bytes, number: u64) -> bool {
 }
 
 impl Seat {
-    /// Notes a change. Those of one watcher come in the order of revisions.
-    fn changed(&self, revision: Revision) {
+    /// Notes changes, in the order of revisions and after those before.
+    fn changed(&self, revisions: &[Revision]) {
         let mut told = self.told();
-        if told.revisions.last() == Some(&revision) || told.more {
+        if told.more {
             return;
         }
-        if told.revisions.len() >= REVISIONS_MAX {
-            told.more = true;
-            return;
-        }
-        told.revisions.push(revision);
-        if told.revisions.len() == 1 {
-            drop(told);
+        let is_first = told.revisions.is_empty();
+        let room = REVISIONS_MAX - told.revisions.len();
+        told.revisions.extend(revisions.iter().take(room));
+        told.more = revisions.len() > room;
+        drop(told);
+        if is_first {
             self.woken.notify_one();
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Stamp, Term};
+use dkv_base::id::{GroupId, Revision, Stamp, Term};
 use dkv_state::{ShardState, check_key, check_lease};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
@@ -44,21 +44,27 @@ pub(super) fn propose(
     let Some(replica) = shard_here(context.node.replicas(), shard) else {
         return reply.refuse(elsewhere(context.node, shard));
     };
-    let reply = if everywhere { at_all(&replica, context.deadline_ms, reply) } else { reply };
+    let at_level = |reply| match everywhere {
+        true => at_all(&replica, context.deadline_ms, reply),
+        false => reply,
+    };
     let reply = match decode(&command) {
+        // The results are read last: there must be room for them until they are written.
         Ok(Command::Transact(transact)) => {
-            transactions::with_results(&replica, command.slice_ref(transact.body), reply)
+            let body = command.slice_ref(transact.body);
+            at_level(transactions::with_results(&replica, body, reply))
         }
         Ok(Command::Prepare(prepare)) => {
+            let reply = at_level(reply);
             transactions::with_foreseen(&replica, command.slice_ref(prepare.body), reply)
         }
         Ok(Command::TransactOver(_)) => {
             return match may_write(context, &replica, &command) {
-                Ok(()) => transactions::drive(context, &replica, &command, reply),
+                Ok(()) => transactions::drive(context, &replica, &command, at_level(reply)),
                 Err(refusal) => reply.refuse(refusal),
             };
         }
-        _ => reply,
+        _ => at_level(reply),
     };
     write(context, &replica, command, reply);
 }
@@ -122,8 +128,21 @@ pub(super) fn range(
         return reply.refuse(Refusal::Invalid("a key has at most 4096 bytes".into()));
     }
     let query = RangeQuery { bytes_max: (*bytes_max).min(limits::SCAN_BYTES_MAX), ..query };
+    let mode = reaching(mode, query.options.at);
     let query = ReadQuery::History(HistoryQuery::Range(query));
     read_by_mode(context, &replica, query, mode, reply);
+}
+
+/// Returns the mode of a read at a revision: an eventual one waits until the replica has reached
+/// it.
+fn reaching(mode: ReadMode, at: Option<Revision>) -> ReadMode {
+    match (mode, at) {
+        (ReadMode::Eventual(bounds), Some(at)) => {
+            let at_least = bounds.at_least.max(at);
+            ReadMode::Eventual(ReadBounds { at_least, ..bounds })
+        }
+        (mode, _) => mode,
+    }
 }
 
 /// Cuts the history of a shard that this node leads, for a snapshot.
@@ -359,4 +378,22 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
 pub(super) fn is_deposited(body: &RequestBody) -> bool {
     let RequestBody::Propose { command, .. } = body else { return false };
     matches!(decode::<Command<'_>>(command), Ok(Command::Deposited(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eventual_read_at_a_revision_waits_for_it() {
+        let eventual = |at_least| {
+            let bounds = ReadBounds { at_least: Revision(at_least), ..ReadBounds::default() };
+            ReadMode::Eventual(bounds)
+        };
+        for (asked, at, bound) in [(0, Some(7), 7), (3, Some(7), 7), (9, Some(7), 9), (3, None, 3)]
+        {
+            assert_eq!(reaching(eventual(asked), at.map(Revision)), eventual(bound));
+        }
+        assert_eq!(reaching(ReadMode::Replica, Some(Revision(7))), ReadMode::Replica);
+    }
 }

@@ -171,7 +171,13 @@ impl Part {
             Ok(Ok(Ok(_))) if let Some((node, number)) = self.lost(&bounds) => {
                 reply.refuse(Refusal::Lost { node, number });
             }
-            Ok(Ok(Err(refusal @ Refusal::Overloaded { .. }))) => reply.refuse(refusal),
+            // The primary has not reached the revision that was asked for either, or the shard no
+            // longer keeps it.
+            Ok(Ok(Err(
+                refusal @ (Refusal::Overloaded { .. }
+                | Refusal::NotYet { .. }
+                | Refusal::Compacted { .. }),
+            ))) => reply.refuse(refusal),
             _ => reply.refuse(Refusal::Behind {
                 revision: group.revision(),
                 staleness_ms: group.staleness_ms(),

@@ -133,7 +133,7 @@ fn eventual(answer: Answer, by: Receipt) -> Answer {
     }
 }
 
-/// Forgets the history before a revision, for an administrator.
+/// Forgets the history before a revision.
 fn compact(group: &Arc<Replica>, floor: Revision, deadline_ms: u32, reply: ReplyTo) {
     let proposing = Arc::clone(group);
     // The asker gets an answer before it gives up.

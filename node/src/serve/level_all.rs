@@ -59,6 +59,11 @@ pub(crate) fn answer(
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
                 Ok(Answer::Page(receipt, page))
             }
+            Ok(Answer::Ranged(receipt, page)) => {
+                let reach = reach(&asking, until).await;
+                let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };
+                Ok(Answer::Ranged(receipt, page))
+            }
             Ok(Answer::Transacted { receipt, succeeded, changed, results, path }) => {
                 let reach = reach(&asking, until).await;
                 let receipt = if reach.missing.is_empty() { all(receipt) } else { receipt };

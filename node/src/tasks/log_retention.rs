@@ -32,8 +32,8 @@ const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
 /// Interval between checks while nothing is written.
 const TICK_AT_REST: Duration = Duration::from_millis(250);
 
-/// Bytes of changed rows after which the task takes a checkpoint: a checkpoint is one batch, and
-/// all of it is in memory while it is written.
+/// Most bytes of changed rows after which the task takes a checkpoint: a checkpoint is one batch,
+/// and all of it is in memory while it is written.
 const CHANGED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Time that a purge may wait for a member to which the entries are still being sent.
 const PURGE_PATIENCE: Duration = Duration::from_millis(500);
@@ -58,13 +58,13 @@ pub(crate) async fn run(node: Arc<Node>) {
         if pending >= stalled_after(&node.settings()) {
             step_aside(node.replicas(), pending).await;
         }
+        let log_bytes_max = node.settings().log_bytes_max;
         for group in node.groups() {
-            if group.state_machine().changed_bytes() >= CHANGED_BYTES_MAX {
+            if group.state_machine().changed_bytes() >= changed_bytes_max(log_bytes_max) {
                 debug!(group = %group.id(), "taking a checkpoint of what has changed");
                 group.checkpoint().await;
             }
         }
-        let log_bytes_max = node.settings().log_bytes_max;
         let is_long = stats.bytes_on_disk > log_bytes_max / 2;
         let at_rest = stats.fsyncs == fsyncs && stats.staged_bytes == 0;
         fsyncs = stats.fsyncs;
@@ -129,6 +129,13 @@ impl RequestedPurges {
         }
         in_vain
     }
+}
+
+/// Returns the bytes of changed rows after which a checkpoint is taken. Writes wait once they are
+/// as many as the log may have, and the log need not be long then: a command that appends is
+/// shorter than the value that it makes.
+fn changed_bytes_max(log_bytes_max: u64) -> usize {
+    CHANGED_BYTES_MAX.min(usize::try_from(log_bytes_max / 2).unwrap_or(usize::MAX))
 }
 
 fn stalled_after(settings: &Settings) -> Duration {

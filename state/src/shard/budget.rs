@@ -1,17 +1,13 @@
 //! A bound on what one transaction looks at, reads and writes.
 //!
-//! A short command can stand for much: a compare of a range looks at every key in it, a delete of a
-//! range writes a change for each, and an append writes the whole value again. What a transaction
-//! does is one step of every replica, its results are one answer, and its changes are one frame of
-//! a watch. So all of these are bounded, by numbers that follow from the state alone: a transaction
-//! that needs more has no effect.
+//! A short command can stand for much: a compare or a read of a range looks at every key in it, a
+//! delete of a range writes a change for each, and an append writes the whole value again. What a
+//! transaction does is one step of every replica, its results are one answer, and its changes are
+//! one frame of a watch. So all of these are bounded, by numbers that follow from the state alone:
+//! a transaction that needs more has no effect.
 
-use dkv_wire::limits::TRANSACTION_BYTES_MAX;
+use dkv_wire::limits::{TRANSACTION_BYTES_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::Unfit;
-
-/// Bytes that count for each key beside the key and its value: for the work, and for the numbers of
-/// its version.
-const KEY_OVERHEAD_BYTES: usize = 64;
 
 /// Bytes that a transaction may still take.
 #[derive(Debug)]
@@ -31,7 +27,7 @@ impl Budget {
     /// # Errors
     /// [`Unfit::TooMuch`] if they are not left.
     pub(super) fn take(&mut self, key_and_value: usize) -> Result<(), Unfit> {
-        self.take_all(key_and_value.saturating_add(KEY_OVERHEAD_BYTES))
+        self.take_all(key_and_value.saturating_add(VERSION_OVERHEAD_BYTES))
     }
 
     /// Returns the bytes that are left.
@@ -47,9 +43,4 @@ impl Budget {
         self.left = self.left.checked_sub(bytes).ok_or(Unfit::TooMuch)?;
         Ok(())
     }
-}
-
-/// Returns the bytes that count for one key of a list.
-pub(super) fn listed_bytes(key_bytes: usize, value_bytes: usize) -> usize {
-    key_bytes + value_bytes + KEY_OVERHEAD_BYTES
 }

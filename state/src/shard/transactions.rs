@@ -20,7 +20,7 @@ use dkv_wire::message::{
     TransactionOperation, Unfit,
 };
 
-use super::budget::{Budget, listed_bytes};
+use super::budget::Budget;
 use super::needed::{MissingValue, Needed, Supply, needs_values, value_bytes, value_of};
 use super::path::Path;
 use super::{Attaching, ShardState};
@@ -222,10 +222,9 @@ impl ShardState {
             None => Ok(None),
         };
         Ok(match *operation {
-            TransactionOperation::Get(key) => planning.read.take(self.bytes_seen(key, planning)),
-            TransactionOperation::List { keys, keys_max } => {
-                let bytes = self.bytes_listed(&keys, keys_max, planning);
-                planning.read.take_all(bytes)
+            TransactionOperation::Get(key)
+            | TransactionOperation::List { keys: Keys::Key(key), .. } => {
+                planning.read.take(self.bytes_seen(key, planning))
             }
             TransactionOperation::Put(key, value) => {
                 planning.put(key, Arc::from(value), Attaching::Nothing)
@@ -255,8 +254,10 @@ impl ShardState {
                 };
                 planning.put(key, value, attaching)
             }
-            // What it reads is checked after all puts.
-            TransactionOperation::Range { .. } | TransactionOperation::Nested(_) => Ok(()),
+            // What they read is checked once all changes are known.
+            TransactionOperation::List { .. }
+            | TransactionOperation::Range { .. }
+            | TransactionOperation::Nested(_) => Ok(()),
             TransactionOperation::Delete(key) => planning.delete(Arc::from(key)),
             TransactionOperation::DeleteAll(keys)
             | TransactionOperation::DeleteWith { keys, .. } => {
@@ -289,20 +290,6 @@ impl ShardState {
         let put = planning.puts.iter().find(|(other, _)| *other == key).map(|(_, bytes)| *bytes);
         let found = || self.keys().get(key).map_or(0, value_bytes);
         key.len() + put.unwrap_or_else(found)
-    }
-
-    /// Returns the most bytes that a list of keys has as an operation sees them.
-    fn bytes_listed(&self, keys: &Keys<'_>, keys_max: u32, planning: &Planning<'_>) -> usize {
-        let keys_max = (keys_max as usize).clamp(1, limits::SCAN_KEYS_MAX);
-        let (mut bytes, mut longest) = (0, 0);
-        let found = self.slots(keys).map(|(key, slot)| listed_bytes(key.len(), value_bytes(slot)));
-        let own = planning.puts.iter().filter(|(key, _)| keys.contains(key));
-        let own = own.map(|(key, value_bytes)| listed_bytes(key.len(), *value_bytes));
-        for one in own.chain(found.take(keys_max)) {
-            bytes += one;
-            longest = longest.max(one);
-        }
-        bytes.min(longest.max(limits::SCAN_BYTES_MAX) + listed_bytes(0, 0) * keys_max)
     }
 }
 

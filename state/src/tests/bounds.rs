@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::id::{GroupId, Serial, Stamp};
+use dkv_base::id::{GroupId, Revision, Serial, Stamp};
 use dkv_wire::codec;
-use dkv_wire::limits::{KEY_BYTES_MAX, TRANSACTION_BYTES_MAX};
+use dkv_wire::limits::{KEY_BYTES_MAX, TRANSACTION_BYTES_MAX, VERSION_OVERHEAD_BYTES};
 use dkv_wire::message::{
-    Command, Compare, Condition, Keys, Operation, Relation, Test, Transact, Transaction,
-    TransactionOperation, Unfit,
+    Command, Compare, Condition, Keys, Operation, PutAttach, RangeOptions, RangePart, Relation,
+    Test, Transact, Transaction, TransactionOperation, Unfit,
 };
 
 use super::super::{
-    Applied, BatchBuilder, CommandResult, Engine, EngineOptions, GroupState, GroupStore,
-    MemoryStore, Needed,
+    Applied, BatchBuilder, CommandResult, Engine, EngineOptions, FoundResult, GroupState,
+    GroupStore, MemoryStore, Needed,
 };
-use super::{open, session, write};
+use super::{open, results, session, write};
 
 const MIB: usize = 1 << 20;
 /// No value stays in memory that a checkpoint has.
@@ -133,10 +133,128 @@ fn a_transaction_that_needs_too_much_has_no_effect() {
     }
 }
 
+fn range<'a>(prefix: &'a [u8], options: RangeOptions) -> TransactionOperation<'a> {
+    TransactionOperation::Range { keys: Keys::Prefix(prefix), options }
+}
+
+#[test]
+fn all_that_a_transaction_looks_at_counts() {
+    const KEYS: usize = 5000;
+    let mut shard = Shard::new();
+    for number in 0..KEYS {
+        shard.put(format!("k{number:04}").as_bytes(), b"v");
+        shard.put(b"hot", b"v");
+    }
+    let most = TRANSACTION_BYTES_MAX / VERSION_OVERHEAD_BYTES / KEYS;
+    let too_much = Err((most as u32, Unfit::TooMuch));
+    let all = range(b"k", RangeOptions::default());
+    assert_eq!(shard.transact(&then(vec![all; 10])), Ok(true));
+    // No key passes the filter.
+    let none = RangeOptions { written: (Revision(1), Revision(0)), ..RangeOptions::default() };
+    assert_eq!(shard.transact(&then(vec![range(b"k", none); most])), Ok(true));
+    assert_eq!(shard.transact(&then(vec![range(b"k", none); most + 1])), too_much);
+    // One key with as many versions after the revision, which is when it was written first.
+    let early = RangeOptions { at: Some(Revision(2)), ..RangeOptions::default() };
+    assert_eq!(shard.transact(&then(vec![range(b"hot", early); most - 1])), Ok(true));
+    assert_eq!(shard.transact(&then(vec![range(b"hot", early); most + 1])), too_much);
+    // A count looks at nothing before the results are read.
+    let count = RangeOptions { part: RangePart::Count, ..RangeOptions::default() };
+    assert_eq!(shard.transact(&then(vec![range(b"k", count); 128])), Ok(true));
+}
+
+#[test]
+fn results_are_read_step_by_step() {
+    const KEYS: usize = 5000;
+    let mut shard = Shard::new();
+    for number in 0..KEYS {
+        shard.put(format!("k{number:04}").as_bytes(), b"v");
+        shard.put(b"hot", b"v");
+    }
+    let state = shard.state.as_shard().expect("a shard");
+    let read = |operation| {
+        let body = codec::encode_vec(&then(vec![operation; 3]));
+        let read = results(state, &body, state.revision(), (true, 0), false);
+        let (results, steps) = read.expect("kept");
+        assert!(results.iter().all(|result| *result == results[0]));
+        let FoundResult::Ranged { range, .. } = &results[0] else { panic!("{results:?}") };
+        (range.keys.len(), range.more, range.count, steps)
+    };
+    let first = RangeOptions { keys_max: 1, ..RangeOptions::default() };
+    assert_eq!(read(range(b"k", first)), (1, true, KEYS as u64, 4));
+    let early = RangeOptions { at: Some(Revision(2)), ..RangeOptions::default() };
+    assert_eq!(read(range(b"hot", early)), (1, false, 1, 4));
+}
+
+/// What a read finds in place of what the transaction itself has changed counts too.
+#[test]
+fn other_keys_in_the_place_of_changed_ones_count() {
+    let mut shard = Shard::new();
+    let small: Vec<Vec<u8>> = (0..16).map(|number| format!("a{number:02}").into_bytes()).collect();
+    for key in &small {
+        shard.put(key, b"");
+    }
+    let long = vec![7; 60 << 10];
+    for number in 0..16 {
+        shard.put(format!("b{number:02}").as_bytes(), &long);
+    }
+    let now = shard.state.revision();
+    let most = TRANSACTION_BYTES_MAX / (16 * long.len());
+    let is_too_much = |result| {
+        let Err((operation, Unfit::TooMuch)) = result else { panic!("{result:?}") };
+        (most..most + 20).contains(&(operation as usize))
+    };
+    let (delete, list) = (
+        TransactionOperation::DeleteAll(Keys::Prefix(b"a")),
+        TransactionOperation::List { keys: Keys::Prefix(b""), keys_max: 16 },
+    );
+    let lists = |number| then([vec![delete], vec![list; number]].concat());
+    assert!(is_too_much(shard.transact(&lists(127))));
+    // They no longer pass the filter.
+    let older =
+        RangeOptions { keys_max: 16, written: (Revision(0), now), ..RangeOptions::default() };
+    let mut operations: Vec<_> =
+        small.iter().map(|key| TransactionOperation::Put(key, b"")).collect();
+    operations.resize(128, range(b"", older));
+    assert!(is_too_much(shard.transact(&then(operations))));
+    // There is nothing beyond the greatest limit.
+    let unlimited = RangeOptions { keys_max: u64::MAX, ..RangeOptions::default() };
+    let operations = vec![delete, range(b"", unlimited)];
+    assert_eq!(shard.transact(&then(operations)), Ok(true));
+    assert_eq!(shard.transact(&lists(most - 1)), Ok(true));
+}
+
+#[test]
+fn what_is_replaced_and_what_nested_transactions_compare_counts() {
+    let mut shard = Shard::new();
+    let keys: Vec<Vec<u8>> = (0..20).map(|number| format!("k{number:02}").into_bytes()).collect();
+    for key in &keys {
+        shard.put(key, &vec![7; 2 * MIB]);
+    }
+    let before = shard.state.revision();
+    let most = TRANSACTION_BYTES_MAX / (2 * MIB) - 1;
+    let too_much = Err((most as u32, Unfit::TooMuch));
+    let (value, attach) = (Some(&b""[..]), PutAttach::Nothing);
+    let put = |key| TransactionOperation::PutWith { key, value, attach, previous: true };
+    assert_eq!(shard.transact(&then(keys.iter().map(|key| put(&key[..])).collect())), too_much);
+    let delete = |keys| TransactionOperation::DeleteWith { keys, previous: true };
+    let deletes = keys.iter().map(|key| delete(Keys::Key(&key[..])));
+    assert_eq!(shard.transact(&then(deletes.collect())), too_much);
+    let all = then(vec![delete(Keys::Prefix(b"k"))]);
+    assert_eq!(shard.transact(&all), Err((0, Unfit::TooMuch)));
+    let test = Test::Value(Relation::NotEqual, b"x");
+    let compares = vec![Compare { keys: Keys::Prefix(b"k"), test }];
+    let nested = codec::encode_vec(&Transaction { compares, ..Transaction::default() });
+    let operations = vec![TransactionOperation::Get(b"k"), TransactionOperation::Nested(&nested)];
+    assert_eq!(shard.transact(&then(operations)), Err((1, Unfit::TooMuch)));
+    assert_eq!(shard.state.revision(), before, "nothing was written");
+    let all = TransactionOperation::DeleteWith { keys: Keys::Prefix(b"k"), previous: false };
+    assert_eq!(shard.transact(&then(vec![all])), Ok(true));
+}
+
 #[test]
 fn a_delete_of_too_many_keys_has_no_effect() {
     let mut shard = Shard::new();
-    let most = TRANSACTION_BYTES_MAX / (KEY_BYTES_MAX + 64);
+    let most = TRANSACTION_BYTES_MAX / (KEY_BYTES_MAX + VERSION_OVERHEAD_BYTES);
     let key = |number: usize| {
         let mut key = vec![b'k'; KEY_BYTES_MAX];
         key[1..9].copy_from_slice(&(number as u64).to_be_bytes());

@@ -7,15 +7,15 @@ use dkv_base::id::{GroupId, HolderId, Revision, Serial, SessionId, Stamp, Term};
 use dkv_wire::codec;
 use dkv_wire::message::{
     Attempt, AttemptId, Command, Commitment, Compare, Condition, Decide, Decision, Deposited, Keys,
-    Operation, PartReceipt, Prepare, PrepareHome, Relation, Resolution, Test, Transact,
-    TransactOver, Transaction, TransactionOperation, Unfit,
+    Operation, PartReceipt, Prepare, PrepareHome, PutAttach, RangeOptions, Relation, Resolution,
+    Test, Transact, TransactOver, Transaction, TransactionOperation, Unfit,
 };
 use proptest::prelude::*;
 
 use super::super::command::Foreseen;
 use super::super::limits::RECORDS_MAX;
-use super::super::{CommandResult, ShardState, validate};
-use super::{batch, node, open, session, write};
+use super::super::{CommandResult, FoundResult, Needed, ShardState, validate};
+use super::{batch, node, open, results, session, write};
 use world::World;
 
 const HOME: GroupId = GroupId(1);
@@ -174,6 +174,32 @@ fn preparing_foresees_what_finishing_does() {
     shard.apply(prepare(id(2), 1, false, &part));
     shard.apply(finish(id(2), Some(false)));
     assert_eq!((shard.state.revision(), shard.state.locked_keys()), (Revision(1), 0));
+}
+
+/// The results are those that one shard would give.
+#[test]
+fn results_are_foreseen_in_the_order_of_operations() {
+    let mut shard = Shard::new();
+    shard.apply(put(1, b"k"));
+    let (keys, keys_max) = (Keys::Key(b"k"), 7);
+    let operations = vec![
+        TransactionOperation::List { keys, keys_max },
+        TransactionOperation::Delete(b"k"),
+        TransactionOperation::DeleteAll(keys),
+        TransactionOperation::Delete(b"k"),
+        TransactionOperation::Get(b"k"),
+        TransactionOperation::List { keys, keys_max },
+    ];
+    let part = Transaction { then: operations, ..Transaction::default() };
+    assert!(is_prepared(shard.apply(prepare(id(1), 1, false, &part))));
+    let body = codec::encode_vec(&part);
+    let foreseen = shard.state.foreseen_results(&body, &Needed::default());
+    let [then, _] = foreseen.expect("all values are in memory");
+    shard.apply(finish(id(1), Some(true)));
+    let executed = results(&shard.state, &body, shard.state.revision(), (true, 0), true);
+    assert_eq!(then, executed.expect("kept").0);
+    let deleted: Vec<_> = then[1..4].to_vec();
+    assert_eq!(deleted, [1, 0, 0].map(FoundResult::Deleted));
 }
 
 #[test]
@@ -387,6 +413,19 @@ fn what_can_never_be_is_refused() {
         ..Transaction::default()
     };
     assert!(validate(&prepare(id(1), 1, false, &ranges), 10).is_err());
+    let (keys, previous) = (Keys::Key(b"k"), true);
+    let (value, attach) = (Some(&b"v"[..]), PutAttach::Nothing);
+    let nothing = codec::encode_vec(&Transaction::default());
+    for needs_one_shard in [
+        TransactionOperation::PutWith { key: b"k", value, attach, previous },
+        TransactionOperation::DeleteWith { keys, previous },
+        TransactionOperation::Range { keys, options: RangeOptions::default() },
+        TransactionOperation::Nested(&nothing),
+    ] {
+        let part = Transaction { then: vec![needs_one_shard], ..Transaction::default() };
+        let prepare = prepare(id(1), 1, false, &part);
+        assert!(validate(&prepare, 10).is_err(), "{needs_one_shard:?}");
+    }
     let over = |shards: Vec<GroupId>, body: &[u8]| {
         let (serial, settled, after) = (Serial(1), Serial(1), Stamp(0));
         let session = session('s');

@@ -9,7 +9,7 @@ use dkv_wire::message::{Command, Condition, Cut, Deposited, Operation, Span};
 use proptest::prelude::*;
 
 use super::super::{CommandResult, NotKept, ShardState, VersionValue};
-use super::{batch_at, node, open, session, write};
+use super::{batch_at, list_at, node, open, session, write};
 
 const KEYS: [&[u8]; 3] = [b"a", b"b", b"c"];
 
@@ -70,7 +70,7 @@ impl Shard {
             bytes_max: 1000,
             values: true,
         };
-        let listed = self.state.list_at(&span, cut).expect("kept");
+        let listed = list_at(&self.state, &span, cut).expect("kept");
         let keys = listed.keys.iter().map(|listed| {
             let found = self.state.get_at(&listed.key, cut).expect("kept").expect("it is listed");
             let VersionValue::Here(value) = found.value else { panic!("nothing is evicted") };

@@ -14,7 +14,7 @@ use super::super::{
     Changed, Engine, EngineOptions, FoundVersion, GroupState, GroupStore, ListingAt, MemoryStore,
     NotKept, ShardState, Sought, VersionValue,
 };
-use super::{batch_at, open, session, write};
+use super::{batch_at, list_at, open, session, write};
 
 /// No value stays in memory that a checkpoint has.
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: 0 };
@@ -57,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A change: its revision, its key, and the value, unless it deleted the key.
 type Write = (u64, usize, Option<u8>);
+
+/// A change as a watch sees it: its revision, its key, the value, and the version before it.
+type Seen = (u64, Vec<u8>, Option<u8>, Option<(u64, Option<u8>)>);
 
 struct Pair {
     store: GroupStore,
@@ -208,6 +211,10 @@ impl Pair {
             self.check_changes(at, &KeyRange::Key(Bytes::from("aa")));
             self.check_changed_keys(revision);
         }
+        for after in 0..=latest {
+            self.check_changes_of(after, &KeyRange::Prefix(Bytes::from("a")));
+            self.check_changes_of(after, &KeyRange::Key(Bytes::from("aa")));
+        }
         for (key, name) in KEYS.iter().enumerate() {
             self.check_versions(key, name);
         }
@@ -245,7 +252,7 @@ impl Pair {
     fn check_list(&self, at: Revision) {
         let (mut span, mut listed) = (span(1), Vec::new());
         loop {
-            let page = self.shard().list_at(&span, at).expect("kept");
+            let page = list_at(self.shard(), &span, at).expect("kept");
             listed.extend(page.keys.iter().map(|key| (key.key.to_vec(), key.revision.0)));
             let Some(last) = page.keys.last().filter(|_| page.more) else { break };
             span.after = Bytes::copy_from_slice(&last.key);
@@ -259,9 +266,40 @@ impl Pair {
     }
 
     fn check_changes(&self, after: u64, keys: &KeyRange) {
+        let (seen, through) = self.seen(keys, after, None).expect("kept");
+        assert_eq!(through, self.latest());
+        assert_eq!(seen, self.expected(keys, after), "after {after}");
+    }
+
+    /// Checks that what is known to come at some revisions is all there as long as these are kept,
+    /// however far before them the floor was passed.
+    fn check_changes_of(&self, after: u64, keys: &KeyRange) {
+        let expected = self.expected(keys, after);
+        let revisions: Vec<_> = expected.iter().map(|seen| Revision(seen.0)).collect();
+        let Some(first) = revisions.first() else { return };
+        let found = self.seen(keys, after, Some(revisions.clone()));
+        if first.0 < self.floor {
+            assert_eq!(found, Err(NotKept::Compacted { floor: Revision(self.floor) }));
+        } else {
+            let through = revisions.last().map_or(after, |last| last.0);
+            assert_eq!(found, Ok((expected, through)), "after {after}, floor {}", self.floor);
+        }
+    }
+
+    /// Reads the changes after a revision as a watch does, in the shortest pages: all, or those at
+    /// some revisions. Returns them and the revision up to which they are all.
+    fn seen(
+        &self,
+        keys: &KeyRange,
+        after: u64,
+        mut at: Option<Vec<Revision>>,
+    ) -> Result<(Vec<Seen>, u64), NotKept> {
         let (mut position, mut seen) = (Revision(after), Vec::new());
         loop {
-            let page = self.shard().changes(keys, position, true, 1).expect("kept");
+            let page = match &at {
+                Some(at) => self.shard().changes_of(keys, position, at, true, 1)?,
+                None => self.shard().changes(keys, position, true, 1)?,
+            };
             let Changed { changes, through, more } = page;
             for change in &changes {
                 let at = change.version.origin.revision;
@@ -271,23 +309,27 @@ impl Pair {
                 seen.push((revision, change.version.key.to_vec(), value, previous));
             }
             position = through;
+            if let Some(at) = &mut at {
+                at.retain(|revision| *revision > through);
+            }
             if !more {
-                break;
+                return Ok((seen, position.0));
             }
         }
-        assert_eq!(position.0, self.latest());
+    }
+
+    fn expected(&self, keys: &KeyRange, after: u64) -> Vec<Seen> {
         let writes = self
             .writes
             .iter()
             .filter(|(revision, key, _)| *revision > after && keys.contains(KEYS[*key]));
-        let expected: Vec<_> = writes
+        writes
             .map(|(revision, key, value)| {
                 let previous = self.value_at(*key, revision - 1);
                 let previous = previous.map(|(at, value)| (at, Some(value)));
                 (*revision, KEYS[*key].to_vec(), *value, previous)
             })
-            .collect();
-        assert_eq!(seen, expected, "after {after}");
+            .collect()
     }
 
     fn check_versions(&self, key: usize, name: &[u8]) {
@@ -403,6 +445,13 @@ fn a_read_of_the_past_goes_step_by_step() {
     assert_eq!((found.map(|found| found.origin.revision), steps), (Some(Revision(1)), 3));
     assert_eq!(shard.get_at(KEYS[0], Revision(1)).unwrap().unwrap().origin.revision, Revision(1));
 
+    let (first, mut steps) = (Cut::at(Revision(1)), 1);
+    let mut listing = ListingAt::new(&span(10));
+    while !shard.list_more_at(&span(10), first, &mut listing).expect("kept") {
+        steps += 1;
+    }
+    assert_eq!((listing.listed.keys.len(), steps), (1, 3));
+
     let mut shard = ShardState::new();
     shard.apply(&batch_at(1, Stamp(1), &[open(session('s'))])).expect("a batch");
     for number in 1..=10_000_u64 {
@@ -412,11 +461,11 @@ fn a_read_of_the_past_goes_step_by_step() {
         shard.apply(&batch_at(1, Stamp(1), &[command])).expect("a batch");
     }
     // Only the last key in order is that old.
-    let (first, mut steps) = (Cut::at(Revision(1)), 1);
+    let mut steps = 1;
     let mut listing = ListingAt::new(&span(10));
     while !shard.list_more_at(&span(10), first, &mut listing).expect("kept") {
         steps += 1;
     }
     assert_eq!((listing.listed.keys.len(), steps), (1, 3));
-    assert_eq!(listing.listed, shard.list_at(&span(10), first).expect("kept"));
+    assert_eq!(listing.listed, list_at(&shard, &span(10), first).expect("kept"));
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, Revision, Serial, Stamp};
 use dkv_wire::codec;
 use dkv_wire::message::{
-    Command, Compare, KeyRange, Keys, LeaseAction, LeaseCommand, RangeOptions, Transact,
+    Command, Compare, KeyRange, Keys, LeaseAction, LeaseCommand, RangeOptions, RangePart, Transact,
     TransactionOperation,
 };
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ use super::super::{
     Applied, CommandResult, Engine, EngineOptions, FoundRange, FoundResult, FoundVersion,
     GroupState, GroupStore, MemoryStore, NotKept, VersionValue, validate,
 };
-use super::{batch_at, open, session};
+use super::{batch_at, open, range_at, results, session};
 
 /// No value stays in memory that a checkpoint has.
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: 0 };
@@ -167,8 +167,8 @@ impl Pair {
             (Ok(said), CommandResult::Transacted { revision, succeeded: held, changed, path }) => {
                 let latest = self.model.latest();
                 assert_eq!((revision.0, held, changed), (latest, succeeded, latest > before));
-                let results = self.shard().results(&body, revision, (held, path), changed);
-                let results = results.expect("kept");
+                let results = results(self.shard(), &body, revision, (held, path), changed);
+                let (results, _) = results.expect("kept");
                 let results: Vec<Said> = results.iter().map(|result| self.said(result)).collect();
                 assert_eq!(results, said);
             }
@@ -237,7 +237,7 @@ impl Pair {
                 let options = RangeOptions { keys_max: 2, ..RangeOptions::default() };
                 let (mut after, mut found) = (Vec::new(), Vec::new());
                 loop {
-                    let page = shard.range_at(&keys, &after, &options, Revision(at), 1 << 20);
+                    let page = range_at(shard, keys, &after, options, Revision(at), 1 << 20);
                     let page = page.expect("kept");
                     found.extend(self.pairs(&page.keys));
                     if !page.more {
@@ -247,20 +247,14 @@ impl Pair {
                 }
                 let (expected, _, count) = ranged(all, &keys, &RangeOptions::default());
                 assert_eq!(found, expected, "{keys:?} at {at}");
-                let (mut counted, mut after) = (0, Vec::new());
-                loop {
-                    let part = shard.count_at(&keys, &after, Revision(at), 2).expect("kept");
-                    counted += part.count;
-                    match part.upto {
-                        Some(upto) => after = upto.to_vec(),
-                        None => break,
-                    }
-                }
+                let options = RangeOptions { part: RangePart::Count, ..RangeOptions::default() };
+                let counted = range_at(shard, keys, b"", options, Revision(at), 0).expect("kept");
+                let counted = counted.count;
                 assert_eq!(counted, count, "{keys:?} at {at}");
             }
         }
         let all = Keys::Prefix(b"");
-        let read = |at| shard.range_at(&all, b"", &RangeOptions::default(), Revision(at), 9);
+        let read = |at| range_at(shard, all, b"", RangeOptions::default(), Revision(at), 9);
         let not_yet = NotKept::NotYet { latest: Revision(latest) };
         assert_eq!(read(latest + 1).map(|_| ()), Err(not_yet));
         if model.floor > 0 {

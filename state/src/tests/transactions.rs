@@ -16,7 +16,7 @@ use super::super::{
     Applied, CommandResult, Engine, EngineOptions, FoundResult, FoundVersion, GroupState,
     GroupStore, MemoryStore, VersionValue, validate,
 };
-use super::{batch_at, open, session};
+use super::{batch_at, open, results, session};
 
 /// No value stays in memory that a checkpoint has.
 const OPTIONS: EngineOptions = EngineOptions { reserve_bytes: 0, value_bytes: 0 };
@@ -302,7 +302,7 @@ impl Pair {
         expected: &[Said],
     ) {
         let shard = self.state.as_shard().expect("a shard");
-        let found = shard.results(body, revision, (succeeded, 0), changed).expect("kept");
+        let found = results(shard, body, revision, (succeeded, 0), changed).expect("kept").0;
         let said: Vec<Said> = found.iter().map(|result| self.said(result)).collect();
         assert_eq!(said, expected);
     }

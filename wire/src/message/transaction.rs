@@ -253,6 +253,18 @@ impl<'a> TransactionOperation<'a> {
         }
     }
 
+    /// Returns whether a keyspace must have one shard for the operation. A transaction over several
+    /// shards knows all its keys beforehand.
+    pub fn needs_one_shard(&self) -> bool {
+        match self {
+            Self::PutWith { .. } | Self::DeleteWith { .. } => true,
+            Self::Range { .. } | Self::Nested(_) => true,
+            Self::List { keys, .. } | Self::DeleteAll(keys) => !matches!(keys, Keys::Key(_)),
+            Self::Get(_) | Self::Put(..) | Self::PutAttached { .. } => false,
+            Self::Delete(_) | Self::Increment { .. } | Self::Append { .. } => false,
+        }
+    }
+
     /// Returns the keys that the operation writes, if it does; all keys for a nested transaction.
     pub fn written(&self) -> Option<Keys<'a>> {
         match self {

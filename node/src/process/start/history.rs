@@ -7,8 +7,9 @@ use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Role;
 use dkv_wire::limits::{FRAME_BYTES_MAX, KEY_BYTES_MAX};
 use dkv_wire::message::{
-    Answer, Command, Condition, KeyRange, Level, Opening, Operation, Refusal, Reply, Request,
-    RequestBody, Span, Versions, WatchFrame, WatchRequest, Write,
+    Answer, Command, Condition, KeyRange, Level, Opening, Operation, RangeOptions, ReadBounds,
+    ReadMode, Receipt, Refusal, Reply, Request, RequestBody, Span, Versions, WatchFrame,
+    WatchRequest, Write,
 };
 use dkv_wire::network::Settings;
 use dkv_wire::rpc::call;
@@ -111,6 +112,18 @@ impl Asker {
                 assert_eq!(receipt.level, Level::Strong);
                 versions
             }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns the receipt of all keys, and their number.
+    async fn range(&self, mode: ReadMode, at: Option<u64>) -> Result<(Receipt, u64), Refusal> {
+        let (keys, after) = (KeyRange::Prefix(Bytes::new()), Bytes::new());
+        let options = RangeOptions { at: at.map(Revision), ..RangeOptions::default() };
+        let (shard, bytes_max, count) = (SHARD, 1 << 20, true);
+        let body = RequestBody::Range { shard, keys, after, options, bytes_max, count, mode };
+        match self.ask(body).await? {
+            Answer::Ranged(receipt, page) => Ok((receipt, page.count)),
             other => panic!("{other:?}"),
         }
     }
@@ -222,9 +235,14 @@ async fn the_past_is_read_until_it_is_compacted() {
         assert!(client.versions("b", 0, 1).await.more);
         node.group(SHARD).unwrap().checkpoint().await;
     }
+    let (receipt, keys) = client.range(ReadMode::All, None).await.unwrap();
+    assert_eq!((receipt.level, receipt.revision, keys), (Level::All, Revision(4), 1));
+    let eventual = || ReadMode::Eventual(ReadBounds::default());
+    assert_eq!(client.range(eventual(), Some(3)).await.unwrap().1, 2);
     let not_yet = Refusal::NotYet { asked: Revision(5), latest: Revision(4) };
     assert_eq!(client.value_at("a", 5).await, Err(not_yet.clone()));
     assert_eq!(client.keys_at(5).await, Err(not_yet.clone()));
+    assert_eq!(client.range(eventual(), Some(5)).await, Err(not_yet.clone()));
 
     assert_eq!(admin.compact(5).await, Err(not_yet));
     for floor in [3, 3, 1] {

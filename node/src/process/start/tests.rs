@@ -6,7 +6,9 @@ use dkv_wire::codec::encode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
-use dkv_wire::message::{Command, Condition, Operation, Write};
+use dkv_wire::message::{
+    Command, Condition, Operation, Transact, Transaction, TransactionOperation, Write,
+};
 use dkv_wire::network::Settings;
 use dkv_wire::rpc::call;
 use dkv_wire::tls::{Admit, Expect};
@@ -138,6 +140,16 @@ impl Writer {
         self.propose(&Command::Write(write), patience);
     }
 
+    fn append(&mut self, key: &[u8], bytes: &[u8], patience: Duration) {
+        self.serial += 1;
+        let then = vec![TransactionOperation::Append { key, bytes }];
+        let body = &encode(&Transaction { then, ..Transaction::default() });
+        let (session, serial) = (Self::session(), Serial(self.serial));
+        let after = dkv_base::id::Stamp(0);
+        let transact = Transact { session, serial, settled: serial, after, body };
+        self.propose(&Command::Transact(transact), patience);
+    }
+
     async fn read(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let part = self.quota.take(0).now_or_never().flatten().unwrap();
         let reply = self.replies.to(0, part, Begun::now());
@@ -157,6 +169,24 @@ impl Writer {
         let answer = tokio::time::timeout(2 * PATIENCE, self.answers.recv()).await;
         answer.unwrap().unwrap().0.result
     }
+}
+
+/// The log stays short, so it does not tell that a checkpoint is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_to_a_long_value_go_on_with_the_shortest_log() {
+    let log_bytes_max = 16 * MIB;
+    let founder = Founder::new(Settings { log_bytes_max, ..Settings::default() });
+    let Started { node, .. } = start(RealStorage, founder.args()).await.unwrap();
+    let mut writer = Writer::new(&node).await;
+    writer.put(b"key", &[7; MIB as usize], PATIENCE);
+    assert!(matches!(writer.answer().await, Ok(Answer::Written { .. })));
+    for _ in 0..40 {
+        writer.append(b"key", b"x", Duration::from_secs(5));
+        let answer = writer.answer().await;
+        assert!(matches!(answer, Ok(Answer::Transacted { .. })), "{answer:?}");
+    }
+    drop(writer);
+    node.stop(PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

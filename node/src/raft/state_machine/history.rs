@@ -9,7 +9,8 @@ use bytes::Bytes;
 use dkv_base::id::{Revision, Stamp};
 use dkv_base::platform::run_blocking;
 use dkv_wire::limits::{
-    FRAME_BYTES_MAX, SCAN_BYTES_MAX, TRANSACTION_BYTES_MAX, WATCH_BYTES_TARGET,
+    FRAME_BYTES_MAX, SCAN_BYTES_MAX, TRANSACTION_BYTES_MAX, VERSION_OVERHEAD_BYTES,
+    WATCH_BYTES_TARGET,
 };
 use dkv_wire::message::{
     Answer, Change, Cut, KeyRange, Level, OperationResult, Page, RangeOptions, Receipt, Refusal,
@@ -19,17 +20,16 @@ use dkv_wire::message::{
 use super::{LOOK_UPS_MAX, LookupError, StateMachineHandle};
 use dkv_state::{
     Changed, ChangedKeys, FoundChange, FoundRange, FoundResult, FoundVersion, Listed, ListingAt,
-    NotKept, ShardState, Sought, VersionValue,
+    NotKept, ResultsAt, ShardState, Sought, VersionValue,
 };
 
 /// Room in a frame for everything but keys and values, in bytes.
 const FRAME_MARGIN_BYTES: usize = 512 * 1024;
 
-/// Most bytes of a version beside its value.
-const VERSION_BYTES_MAX: usize = 56;
-
-// The changes of one revision fit a frame, if need be without the versions before.
-const _: () = assert!(TRANSACTION_BYTES_MAX + FRAME_MARGIN_BYTES <= FRAME_BYTES_MAX);
+// A page ends with a whole revision. Its changes fit a frame, if need be without the versions that
+// they replaced.
+const _: () =
+    assert!(WATCH_BYTES_TARGET + TRANSACTION_BYTES_MAX + FRAME_MARGIN_BYTES <= FRAME_BYTES_MAX);
 
 /// A question about the history of a shard.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl WatchPage {
 
 fn change_bytes(change: &Change) -> usize {
     let bytes =
-        |version: &Version| VERSION_BYTES_MAX + version.value.as_ref().map_or(0, Bytes::len);
+        |version: &Version| VERSION_OVERHEAD_BYTES + version.value.as_ref().map_or(0, Bytes::len);
     change.key.len() + bytes(&change.version) + change.previous.as_ref().map_or(0, bytes)
 }
 
@@ -198,7 +198,8 @@ impl StateMachineHandle {
                 Some(at) => shard.changes_of(keys, after, at, previous, WATCH_BYTES_TARGET),
                 None => shard.changes(keys, after, previous, WATCH_BYTES_TARGET),
             })?;
-            let Changed { changes: found, through, more } = changed.map_err(not_kept(after))?;
+            let Changed { changes: mut found, through, more } = changed.map_err(not_kept(after))?;
+            drop_previous_if_too_long(&mut found);
             let on_disk = |change: &FoundChange| {
                 is_stored(&change.version) || change.previous.as_ref().is_some_and(is_stored)
             };
@@ -209,44 +210,35 @@ impl StateMachineHandle {
             } else {
                 self.complete_changes(&found)?
             };
-            if let Some(mut changes) = changes {
-                let bytes = |changes: &[Change]| changes.iter().map(change_bytes).sum::<usize>();
-                if bytes(&changes) > FRAME_BYTES_MAX - FRAME_MARGIN_BYTES {
-                    // A transaction can replace far more than it writes.
-                    changes.iter_mut().for_each(|change| change.previous = None);
-                }
+            if let Some(changes) = changes {
                 return Ok(WatchPage { changes, through, more });
             }
         }
         Err(too_fast())
     }
 
-    /// Returns the results of a transaction that was executed at a revision; `None` if the shard
-    /// has forgotten them.
-    ///
-    /// # Errors
-    /// [`Refusal::Unavailable`] if a value cannot be read.
-    pub(crate) async fn results(
+    /// Returns the results of a transaction that was executed at a revision, some values of which
+    /// may be on the disk; `None` if the shard has forgotten them.
+    pub(crate) async fn found_results(
         &self,
         body: &[u8],
         revision: Revision,
         way: (bool, u64),
         changed: bool,
-    ) -> Result<Option<Vec<OperationResult>>, Refusal> {
-        for _ in 0..LOOK_UPS_MAX {
-            let results = self.shard(|shard| shard.results(body, revision, way, changed))?;
-            let Ok(found) = results else { return Ok(None) };
-            let read = self.complete_found(found).await?;
-            if read.is_some() {
-                return Ok(read);
-            }
+    ) -> Option<Vec<FoundResult>> {
+        let mut results = ResultsAt::new(body, revision, way, changed);
+        while !self.with_shard(|shard| shard.results_more(&mut results))?.ok()? {
+            tokio::task::yield_now().await;
         }
-        Err(too_fast())
+        Some(results.found)
     }
 
     /// Returns the results with all values; `None` if the checkpoint no longer has one. Waits for
     /// the disk elsewhere, if it has to.
-    pub(super) async fn complete_found(
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] if a value cannot be read.
+    pub(crate) async fn complete_found(
         &self,
         found: Vec<FoundResult>,
     ) -> Result<Option<Vec<OperationResult>>, Refusal> {
@@ -404,6 +396,15 @@ impl StateMachineHandle {
     }
 }
 
+/// Leaves the versions before out of changes that have no room for them in a frame: a transaction
+/// can replace far more than it writes. They are not read then.
+fn drop_previous_if_too_long(found: &mut [FoundChange]) {
+    let bytes: usize = found.iter().map(FoundChange::bytes).sum();
+    if bytes > FRAME_BYTES_MAX - FRAME_MARGIN_BYTES {
+        found.iter_mut().for_each(|change| change.previous = None);
+    }
+}
+
 fn is_result_stored(result: &FoundResult) -> bool {
     match result {
         FoundResult::Got(Some(found)) | FoundResult::Changed(found) => is_stored(found),
@@ -441,4 +442,41 @@ pub(super) fn not_kept(asked: Revision) -> impl Fn(NotKept) -> Refusal {
 
 fn too_fast() -> Refusal {
     Refusal::Unavailable("what is read is compacted too fast".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_base::id::LeaseId;
+    use dkv_state::Origin;
+
+    use super::*;
+
+    #[test]
+    fn values_that_no_frame_has_room_for_are_not_read() {
+        let origin = Origin {
+            revision: Revision(2),
+            stamp: Stamp(2),
+            created: Revision(1),
+            version: 1,
+            position: 0,
+        };
+        let found = |value| FoundVersion {
+            key: Arc::from(*b"k"),
+            origin,
+            lease: LeaseId::default(),
+            expiry: None,
+            value,
+        };
+        let deletions = |number: usize| {
+            let stored = VersionValue::Stored { bytes: 2 << 20, hash: 0 };
+            let version = found(VersionValue::Deleted);
+            let change = FoundChange { version, previous: Some(found(stored)) };
+            let mut changes = vec![change; number];
+            drop_previous_if_too_long(&mut changes);
+            changes.iter().filter(|change| change.previous.is_some()).count()
+        };
+        assert_eq!(deletions(16), 16);
+        assert_eq!(deletions(17), 0);
+        assert_eq!(deletions(10_000), 0);
+    }
 }

@@ -1,21 +1,16 @@
 //! Ranges of keys with their versions, and their number.
 //!
-//! A page is taken under one lock of the state. The keys of a large range are counted bit by bit,
-//! at the revision of the page, so that nobody waits for it.
-
-use std::sync::Arc;
+//! A large range is read, and its keys are counted, step by step at one revision, so that nobody
+//! waits for it.
 
 use dkv_base::id::Revision;
 use dkv_wire::message::{
-    Answer, Cut, KeyRange, Keys, Level, RangePage, RangePart, Receipt, Refusal,
+    Answer, Cut, KeyRange, Keys, Level, RangeOptions, RangePage, RangePart, Receipt, Refusal,
 };
 
 use super::history::{RangeQuery, not_kept};
 use super::{LookupError, StateMachineHandle};
-use dkv_state::{Counted, FoundRange};
-
-/// Keys that are counted under one lock of the state.
-const COUNTED_TOGETHER: usize = 8192;
+use dkv_state::{FoundRange, RangingAt};
 
 impl StateMachineHandle {
     /// Answers a question about a range; `None` if the checkpoint no longer has a value, so that
@@ -30,38 +25,45 @@ impl StateMachineHandle {
         if receipt.level != Level::Eventual && self.is_range_locked(&keys) {
             return Err(LookupError::Locked.into());
         }
-        let (latest, stamp, at, found) = self.shard(|shard| {
+        let mut ranging = RangingAt::new(keys, after, *options, *bytes_max);
+        let (latest, stamp, at, begun) = self.shard(|shard| {
             let latest = shard.revision();
             let at = options.at.unwrap_or(latest);
-            let found = match options.part {
-                RangePart::Count => shard.get_at(&[], Cut::at(at)).map(|_| FoundRange::default()),
-                _ => shard.range_at(&keys, after, options, at, *bytes_max),
+            let begun = match options.part {
+                // They are counted below, if at all.
+                RangePart::Count => shard.get_at(&[], Cut::at(at)).map(|_| true),
+                RangePart::Values | RangePart::Keys => shard.range_more_at(at, &mut ranging),
             };
-            (latest, shard.stamp(), at, found)
+            (latest, shard.stamp(), at, begun)
         })?;
-        let FoundRange { keys: found, more, .. } = found.map_err(not_kept(at))?;
-        let counted = if *count { self.count(&keys, at)? } else { 0 };
+        let mut read = || {
+            if !begun.map_err(not_kept(at))? {
+                self.complete_range(&mut ranging, at)?;
+            }
+            if *count { self.count(keys, at) } else { Ok(0) }
+        };
+        let counted = match read() {
+            // The latest revision has been compacted on the way.
+            Err(Refusal::Compacted { .. }) if options.at.is_none() => return Ok(None),
+            counted => counted?,
+        };
+        let FoundRange { keys: found, more, .. } = ranging.found;
         let receipt = Receipt { revision: latest, stamp, ..receipt };
         let Some(keys) = self.complete_pairs(&found)? else { return Ok(None) };
         Ok(Some(Answer::Ranged(receipt, RangePage { keys, more, count: counted, at })))
     }
 
     /// Counts the keys of a range that existed at a revision.
-    fn count(&self, keys: &Keys<'_>, at: Revision) -> Result<u64, Refusal> {
-        let mut counted = 0;
-        let mut upto: Option<Arc<[u8]>> = None;
-        loop {
-            let part = self.shard(|shard| {
-                let after = upto.as_deref().unwrap_or_default();
-                shard.count_at(keys, after, at, COUNTED_TOGETHER)
-            })?;
-            let Counted { count, upto: next } = part.map_err(not_kept(at))?;
-            counted += count;
-            match next {
-                Some(next) => upto = Some(next),
-                None => return Ok(counted),
-            }
-        }
+    fn count(&self, keys: Keys<'_>, at: Revision) -> Result<u64, Refusal> {
+        let options = RangeOptions { part: RangePart::Count, ..RangeOptions::default() };
+        let mut counting = RangingAt::new(keys, &[], options, 0);
+        self.complete_range(&mut counting, at)?;
+        Ok(counting.found.count)
+    }
+
+    fn complete_range(&self, ranging: &mut RangingAt<'_>, at: Revision) -> Result<(), Refusal> {
+        while !self.shard(|shard| shard.range_more_at(at, ranging))?.map_err(not_kept(at))? {}
+        Ok(())
     }
 
     /// Returns whether a transaction over several shards may write a key of a range.

@@ -215,3 +215,27 @@ async fn the_task_is_needed_while_somebody_watches() {
     let (_third, starts) = watchers.register(KeyRange::Prefix(Bytes::new()), Revision(11));
     assert!(starts && watchers.position() == Revision(11));
 }
+
+#[test]
+fn the_watchers_of_a_hot_key_come_once() {
+    let watchers = Arc::new(Watchers::default());
+    let watch = |keys: KeyRange| watchers.register(keys, Revision(0)).0;
+    let hot = || KeyRange::Key("hot".into());
+    let (first, _second) = (watch(hot()), watch(hot()));
+    let all = watch(KeyRange::Prefix(Bytes::new()));
+    let key = |number: u64| if number.is_multiple_of(2) { &b"hot"[..] } else { b"cold" };
+    let change = |number| (Revision(number), Arc::from(key(number)));
+    let changes: Vec<_> = (1..=1024).map(change).collect();
+    let index = watchers.index();
+    let told: Vec<_> = index
+        .told_of(&changes)
+        .into_iter()
+        .map(|(seats, revisions)| (seats.len(), revisions[0].0, revisions.len()))
+        .collect();
+    assert_eq!(told, [(1, 1, REVISIONS_MAX + 1), (2, 2, REVISIONS_MAX + 1)]);
+    drop(index);
+    watchers.advance(&changes[..100], Revision(100));
+    let even: Vec<_> = (1..=50).map(|number| Revision(2 * number)).collect();
+    assert_eq!(first.take(Revision(0)), Some(News::ChangedAt(even)));
+    assert_eq!(all.take(Revision(0)), Some(News::Changed { after: Revision(0) }));
+}

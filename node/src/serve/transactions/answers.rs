@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::id::Revision;
+use dkv_state::FoundResult;
 use dkv_wire::limits::SCAN_BYTES_MAX;
-use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal};
+use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal, Version};
 
 use crate::net::reply::ReplyTo;
+use crate::raft::{LOOK_UPS_MAX, StateMachineHandle};
 use crate::replica::Replica;
 
 /// Returns the destination for the outcome of a transaction with this body, which answers `reply`
@@ -14,18 +17,16 @@ use crate::replica::Replica;
 pub(in crate::serve) fn with_results(
     replica: &Arc<Replica>,
     body: Bytes,
-    reply: ReplyTo,
+    mut reply: ReplyTo,
 ) -> ReplyTo {
     let (here, decided) = ReplyTo::here();
     let reading = Arc::clone(replica);
     replica.spawn(async move {
         let answer = match decided.await {
             Ok(Ok(Answer::Transacted { receipt, succeeded, changed, path, .. })) => {
-                let state_machine = reading.state_machine();
-                let (revision, way) = (receipt.revision, (succeeded, path));
-                let results = state_machine.results(&body, revision, way, changed).await;
+                let outcome = (receipt.revision, (succeeded, path), changed);
                 // The outcome stands, whether or not its results can be read.
-                let results = results.unwrap_or_default();
+                let results = results(reading.state_machine(), &body, outcome, &mut reply).await;
                 Ok(Answer::Transacted { receipt, succeeded, changed, results, path })
             }
             Ok(answer) => answer,
@@ -34,6 +35,25 @@ pub(in crate::serve) fn with_results(
         reply.send(answer);
     });
     here
+}
+
+/// Returns the results of a transaction that was executed, once there is room for them in the
+/// answer; `None` if they cannot be read.
+async fn results(
+    state_machine: &StateMachineHandle,
+    body: &[u8],
+    (revision, way, changed): (Revision, (bool, u64), bool),
+    reply: &mut ReplyTo,
+) -> Option<Vec<OperationResult>> {
+    for _ in 0..LOOK_UPS_MAX {
+        let found = state_machine.found_results(body, revision, way, changed).await?;
+        reply.take_results(found.iter().map(FoundResult::bytes).sum()).await;
+        // Some may have been compacted meanwhile.
+        if let Some(results) = state_machine.complete_found(found).await.ok()? {
+            return Some(results);
+        }
+    }
+    None
 }
 
 /// Returns the destination for the verdict on preparing a part, which answers `reply` with the
@@ -75,10 +95,10 @@ pub(in crate::serve) fn with_foreseen(
 
 /// Returns the results, unless they are longer than a page: those of all shards go into one answer.
 fn fitting(results: Vec<OperationResult>) -> Option<Vec<OperationResult>> {
+    let of = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
     let bytes = |result: &OperationResult| match result {
-        OperationResult::Got(Some(version)) | OperationResult::Changed(version) => {
-            version.value.as_ref().map_or(0, Bytes::len)
-        }
+        OperationResult::Got(Some(version)) | OperationResult::Changed(version) => of(version),
+        OperationResult::Listed { keys, .. } => keys.iter().map(|(_, version)| of(version)).sum(),
         _ => 0,
     };
     // One long value passes.

@@ -11,7 +11,7 @@
 //!
 //! Whatever dies here leaves nothing in doubt for long: see [`resolver`](super::resolver).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,12 +109,15 @@ pub(in crate::serve) fn drive(
 /// Checks that all shards of a transaction are of its home's keyspace. A shard of another one could
 /// be dropped while the rest depends on it, and nobody would ever end what it has locked.
 fn check_keyspace(node: &Node, home: GroupId, shards: &[GroupId]) -> Result<(), Refusal> {
-    let of_home = node.replicas().with_directory(|directory| {
+    let other = node.replicas().with_directory(|directory| {
         let (keyspace, _) = directory.keyspace_of(home)?;
-        Some(directory.shards_of(keyspace).collect::<BTreeSet<_>>())
+        let is_elsewhere = |shard: &&GroupId| {
+            directory.keyspace_of(**shard).is_none_or(|(other, _)| other != keyspace)
+        };
+        Some(shards.iter().find(is_elsewhere))
     });
-    let Some(of_home) = of_home.flatten() else { return Err(node.replicas().no_such_shard(home)) };
-    match shards.iter().find(|shard| !of_home.contains(shard)) {
+    let Some(other) = other.flatten() else { return Err(node.replicas().no_such_shard(home)) };
+    match other {
         None => Ok(()),
         Some(other) => Err(Refusal::Invalid(format!(
             "a transaction is of one keyspace, and shards {home} and {other} are not"

@@ -86,8 +86,10 @@ impl DividedTransaction {
         let list = usize::from(!succeeded);
         let of_part = |(shard, part): (&GroupId, &Part)| {
             let (operation, why) = prepared.get(shard)?.prospects.get(list)?.unfit?;
-            let place = part.places.get(list)?.get(operation as usize)?;
-            Some((u32::try_from(*place).ok()?, why))
+            // For compares that need too much, the shard names operation 0, though a part with
+            // compares may have no operations.
+            let place = part.places.get(list)?.get(operation as usize).copied().unwrap_or(0);
+            Some((u32::try_from(place).ok()?, why))
         };
         self.by_shard.iter().filter_map(of_part).min_by_key(|(operation, _)| *operation)
     }
@@ -140,8 +142,13 @@ fn executed_at(result: &mut OperationResult, at: Revision) {
             complete(&mut version.created);
             complete(&mut version.revision);
         }
+        OperationResult::Listed { keys, .. } => {
+            for (_, version) in keys {
+                complete(&mut version.created);
+                complete(&mut version.revision);
+            }
+        }
         OperationResult::Got(None)
-        | OperationResult::Listed { .. }
         | OperationResult::Deleted(_)
         // A part has none of these.
         | OperationResult::Replaced { .. }
@@ -150,3 +157,6 @@ fn executed_at(result: &mut OperationResult, at: Revision) {
         | OperationResult::Nested { .. } => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
