@@ -98,3 +98,10 @@ pub(crate) const SHARED_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const HASHES_AT_ONCE: usize = 2;
 /// Passwords that wait for that; further ones are refused.
 pub(crate) const HASHES_WAITING_MAX: usize = 64;
+
+const _: () = {
+    // The other face of the process has as many files again.
+    assert!(CONNECTIONS_MAX as u64 * 2 < dkv_listener::FILES_MAX);
+    assert!(STREAM_WATCHES_MAX < WATCHES_MAX);
+    assert!(JSON_BYTES_MAX < REQUESTS_BYTES_MAX && ANSWER_BYTES_MAX < ANSWERS_BYTES_MAX);
+};

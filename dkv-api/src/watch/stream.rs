@@ -4,6 +4,7 @@
 //! does not read, the task closes the stream: a watch that waits is a position and nothing else. It
 //! opens another stream once the consumer has made room.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,8 +75,8 @@ impl Shared {
 enum StreamEnd {
     /// The node failed or refused.
     Failed(String),
-    /// The consumer does not read.
-    NoRoom,
+    /// The consumer does not read; the frame that came needs so many permits.
+    NoRoom(u32),
     /// The watch is over.
     Over(Error),
 }
@@ -97,8 +98,9 @@ pub(super) async fn run(
                 shared.end(error);
                 return;
             }
-            StreamEnd::NoRoom => {
-                if shared.room.acquire_many(worth_opening(shared.permits)).await.is_err() {
+            StreamEnd::NoRoom(needed) => {
+                let room = shared.room.acquire_many(worth_opening(shared.permits, needed));
+                if room.await.is_err() {
                     return;
                 }
             }
@@ -171,15 +173,16 @@ async fn follow(
     let _open = writer;
     let mut reader = FrameReader::new(stream.receive, FRAME_BYTES_MAX);
     loop {
-        let no_room = Notify::new();
+        let (no_room, needed) = (Notify::new(), AtomicU32::new(0));
         let room = |bytes: usize| {
             let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, shared.permits) as u32;
             let room = Arc::clone(&shared.room);
-            let no_room = &no_room;
+            let (no_room, needed) = (&no_room, &needed);
             async move {
                 match timeout(ROOM_TIMEOUT, room.acquire_many_owned(permits)).await {
                     Ok(permit) => permit.ok(),
                     Err(_) => {
+                        needed.store(permits, Ordering::Relaxed);
                         no_room.notify_one();
                         std::future::pending().await
                     }
@@ -188,12 +191,12 @@ async fn follow(
         };
         let read = tokio::select! {
             read = timeout(SILENCE_MAX, reader.next_with_room(room)) => read,
-            () = no_room.notified() => return StreamEnd::NoRoom,
+            () = no_room.notified() => return StreamEnd::NoRoom(needed.into_inner()),
         };
         let (frame, permit) = match read {
             Ok(Ok(Some((frame, Some(permit))))) => (frame, permit),
             Ok(Ok(None)) => return StreamEnd::Failed("the node ended the watch".to_owned()),
-            Ok(Ok(Some((_, None)))) => return StreamEnd::NoRoom,
+            Ok(Ok(Some((_, None)))) => return StreamEnd::NoRoom(0),
             Ok(Err(error)) => return StreamEnd::Failed(error.to_string()),
             Err(_) => {
                 let seconds = SILENCE_MAX.as_secs();
@@ -211,7 +214,7 @@ async fn follow(
                 driver.with(|router, _| router.note_watched(position.shard(), through));
                 let shown = Shown { shard: position.shard(), changes, through, permit };
                 if shared.shown.send(Ok(shown)).is_err() {
-                    return StreamEnd::NoRoom;
+                    return StreamEnd::NoRoom(0);
                 }
             }
             Received::Nothing => {
@@ -228,11 +231,10 @@ fn permits(room_bytes: Option<usize>) -> usize {
     room_bytes.map_or(PERMITS_MAX, |bytes| (bytes / PERMIT_BYTES).clamp(PERMITS_MIN, PERMITS_MAX))
 }
 
-/// Returns how many of a watch's permits make another stream worth opening: half of them, or all if
-/// a frame may need them.
-fn worth_opening(permits: usize) -> u32 {
-    let half = permits / 2;
-    if half * PERMIT_BYTES >= FRAME_BYTES_MAX { half as u32 } else { permits as u32 }
+/// Returns how many of a watch's permits make another stream worth opening: half of them, or more
+/// if the frame that found no room needs more.
+fn worth_opening(permits: usize, needed: u32) -> u32 {
+    needed.clamp(permits as u32 / 2, permits as u32)
 }
 
 #[cfg(test)]
@@ -248,8 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_opened_again_once_a_frame_of_any_length_has_room() {
-        assert_eq!(worth_opening(PERMITS_MAX), PERMITS_MAX as u32 / 2);
-        assert_eq!(worth_opening(PERMITS_MIN), PERMITS_MIN as u32);
+    fn a_stream_is_opened_again_once_the_frame_without_room_has_it() {
+        assert_eq!(worth_opening(1000, 1), 500);
+        assert_eq!(worth_opening(1000, 700), 700);
+        assert_eq!(worth_opening(1000, 1000), 1000);
     }
 }
