@@ -48,7 +48,7 @@ impl Etcd {
         _: &Context,
         _: AuthEnableRequest,
     ) -> Result<AuthEnableResponse, EtcdError> {
-        self.change("authentication is on", |state| state.enable(secret())).await?;
+        self.change("authentication is on", AuthState::enable).await?;
         Ok(AuthEnableResponse { header: self.known_header().await.ok() })
     }
 
@@ -99,6 +99,11 @@ impl Etcd {
         if !self.auth().hashing.matches(password, hash).await? {
             info!(user = name, "a wrong password, or no such user");
             return Err(EtcdError::AUTH_FAILED);
+        }
+        if let Some(signer) = self.auth().tokens.signer()
+            && rules.state.auth.signer(&signer.id).is_none()
+        {
+            self.change_shared(|shared| shared.auth.add_signer(signer)).await?;
         }
         // The token counts for the password that was checked: a change meanwhile makes it invalid.
         let token = self.auth().tokens.make(&rules.state.auth, &name)?;
@@ -278,11 +283,6 @@ impl Etcd {
         }
         self.auth().hashing.hash(password).await
     }
-}
-
-/// Returns a new secret to sign tokens with.
-fn secret() -> String {
-    data_encoding::HEXLOWER.encode(&rand::random::<[u8; 32]>())
 }
 
 #[cfg(test)]

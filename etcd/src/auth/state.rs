@@ -11,6 +11,9 @@ use crate::shared::Change;
 /// The user, and the role, that may do everything.
 pub(super) const ROOT: &str = "root";
 
+/// Faces whose tokens are valid; each has a new key after a restart.
+const SIGNERS_MAX: usize = 256;
+
 /// All users and roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AuthState {
@@ -18,10 +21,19 @@ pub(crate) struct AuthState {
     pub(crate) enabled: bool,
     /// Rises with each change of a user or a role. etcd begins at 1.
     pub(super) revision: u64,
-    /// Signs the tokens of all faces; a new one makes all tokens invalid.
-    secret: String,
+    /// Those whose tokens are valid, the newest last.
+    signers: Vec<Signer>,
     users: BTreeMap<String, User>,
     roles: BTreeMap<String, Role>,
+}
+
+/// A face, as far as its tokens have to be checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signer {
+    /// Chosen at random when the face starts.
+    pub(super) id: String,
+    /// Its public key (Ed25519), in base64.
+    pub(super) key: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +56,7 @@ impl Default for AuthState {
         Self {
             enabled: false,
             revision: 1,
-            secret: String::new(),
+            signers: Vec::new(),
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
         }
@@ -52,9 +64,21 @@ impl Default for AuthState {
 }
 
 impl AuthState {
-    /// Returns the secret that signs tokens.
-    pub(super) fn secret(&self) -> &[u8] {
-        self.secret.as_bytes()
+    /// Returns the public key of one who signs tokens.
+    pub(super) fn signer(&self, id: &str) -> Option<&Signer> {
+        self.signers.iter().find(|signer| signer.id == id)
+    }
+
+    /// Lets tokens be valid that somebody signs. Of too many, the oldest ends.
+    pub(super) fn add_signer(&mut self, signer: &Signer) -> Change {
+        if self.signer(&signer.id).is_some() {
+            return Ok(false);
+        }
+        if self.signers.len() >= SIGNERS_MAX {
+            self.signers.remove(0);
+        }
+        self.signers.push(signer.clone());
+        Ok(true)
     }
 
     fn user(&self, name: &str) -> Result<&User, EtcdError> {
@@ -106,8 +130,8 @@ impl AuthState {
         self.users.get(user).is_some_and(|user| user.roles.contains(role))
     }
 
-    /// Turns authentication on. `secret` signs tokens from now on.
-    pub(super) fn enable(&mut self, secret: String) -> Change {
+    /// Turns authentication on.
+    pub(super) fn enable(&mut self) -> Change {
         if self.enabled {
             return Ok(false);
         }
@@ -115,17 +139,17 @@ impl AuthState {
         if !root.roles.contains(ROOT) {
             return Err(EtcdError::ROOT_ROLE_NOT_EXIST);
         }
-        (self.enabled, self.secret) = (true, secret);
+        self.enabled = true;
         Ok(true)
     }
 
-    /// Turns authentication off.
+    /// Turns authentication off. All tokens end.
     pub(super) fn disable(&mut self) -> Change {
         if !self.enabled {
             return Ok(false);
         }
         self.enabled = false;
-        self.secret.clear();
+        self.signers.clear();
         self.changed()
     }
 

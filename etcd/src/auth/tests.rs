@@ -19,12 +19,12 @@ fn state() -> AuthState {
 #[test]
 fn authentication_needs_a_user_root_with_the_role_root() {
     let mut state = AuthState::default();
-    assert_eq!(state.enable(secret()), Err(EtcdError::ROOT_USER_NOT_EXIST));
+    assert_eq!(state.enable(), Err(EtcdError::ROOT_USER_NOT_EXIST));
     state.add_user("root", None).unwrap();
-    assert_eq!(state.enable(secret()), Err(EtcdError::ROOT_ROLE_NOT_EXIST));
+    assert_eq!(state.enable(), Err(EtcdError::ROOT_ROLE_NOT_EXIST));
     state.grant_role("root", "root").unwrap();
     let revision = state.revision;
-    assert_eq!((state.enable(secret()), state.enable(secret())), (Ok(true), Ok(false)));
+    assert_eq!((state.enable(), state.enable()), (Ok(true), Ok(false)));
     assert_eq!(state.revision, revision);
     assert_eq!(state.delete_user("root"), Err(EtcdError::INVALID_AUTH_MGMT));
     assert_eq!(state.revoke_role("root", "root"), Err(EtcdError::INVALID_AUTH_MGMT));

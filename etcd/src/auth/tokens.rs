@@ -1,23 +1,26 @@
 //! Tokens: what a user gets for a password, and shows with each request.
 //!
 //! Every face of a network has to take the tokens of the others, also after a restart, so a token
-//! says itself whom it stands for and is signed: a JSON Web Token (RFC 7519). The key is the secret
-//! of the users and roles, or that of files (`jwt,...`), as other programs sign with.
+//! says itself whom it stands for and is signed: a JSON Web Token (RFC 7519). Each face makes a key
+//! when it starts, keeps the private half in memory, and adds the public one to what the faces
+//! share; or it has the keys of files (`jwt,...`), as other programs sign with.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use data_encoding::{BASE64, HEXLOWER};
+use dkv_base::sync::lock;
 use dkv_console::units::{DurationError, parse_duration};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::state::AuthState;
+use super::state::{AuthState, Signer};
 use crate::error::{Code, EtcdError};
 
 /// Time for which a token is valid, unless an option says otherwise; as etcd's.
@@ -28,8 +31,7 @@ const RECENT_MAX: usize = 16_384;
 /// How tokens are made.
 #[derive(Clone)]
 pub enum TokenKind {
-    /// They are signed with the secret that all faces of a network share, and each use prolongs
-    /// them.
+    /// They are signed with a key of the face that makes them, and each use prolongs them.
     Simple {
         /// Time for which a token is valid after its last use.
         ttl: Duration,
@@ -187,8 +189,7 @@ impl JwtKeys {
         let Some(key) = &self.encoding else {
             return Err(unknown("auth: token signing attempted with verify-only key"));
         };
-        jsonwebtoken::encode(&Header::new(self.algorithm), claims, key)
-            .map_err(|error| unknown(format!("auth: a token cannot be signed: {error}")))
+        jsonwebtoken::encode(&Header::new(self.algorithm), claims, key).map_err(unsigned)
     }
 
     fn verify(&self, token: &str) -> Option<Claims> {
@@ -202,6 +203,10 @@ impl JwtKeys {
 
 fn read(file: &str) -> Result<Vec<u8>, TokenKindError> {
     fs::read(Path::new(file)).map_err(|why| TokenKindError::File { file: file.into(), why })
+}
+
+fn unsigned(error: jsonwebtoken::errors::Error) -> EtcdError {
+    unknown(format!("auth: a token cannot be signed: {error}"))
 }
 
 fn unknown(why: impl Into<std::borrow::Cow<'static, str>>) -> EtcdError {
@@ -224,13 +229,48 @@ struct Claims {
 /// The tokens of a face.
 pub(super) struct Tokens {
     kind: TokenKind,
-    /// When simple tokens were used last, by their hashes.
-    recent: Mutex<HashMap<u64, Instant>>,
+    own: Option<OwnKey>,
+    /// Simple tokens that were used, so that their signatures need not be checked each time.
+    recent: Mutex<HashMap<String, Recent>>,
+}
+
+/// The key of this face for simple tokens.
+struct OwnKey {
+    private: EncodingKey,
+    public: Signer,
+}
+
+struct Recent {
+    signer: String,
+    username: String,
+    since: u64,
+    used: Instant,
+}
+
+impl OwnKey {
+    fn new() -> Option<Self> {
+        let key = Ed25519KeyPair::generate().ok()?;
+        let private = key.to_pkcs8v1().ok()?;
+        let public = Signer {
+            id: HEXLOWER.encode(&rand::random::<[u8; 8]>()),
+            key: BASE64.encode(key.public_key().as_ref()),
+        };
+        Some(Self { private: EncodingKey::from_ed_der(private.as_ref()), public })
+    }
 }
 
 impl Tokens {
     pub(super) fn new(kind: TokenKind) -> Self {
-        Self { kind, recent: Mutex::default() }
+        let own = match kind {
+            TokenKind::Simple { .. } => OwnKey::new(),
+            TokenKind::Jwt(_) => None,
+        };
+        Self { kind, own, recent: Mutex::default() }
+    }
+
+    /// Returns what others have to know to check the tokens of this face, if they are simple.
+    pub(super) fn signer(&self) -> Option<&Signer> {
+        self.own.as_ref().map(|own| &own.public)
     }
 
     /// Makes a token for a user, whose password has been checked.
@@ -248,15 +288,14 @@ impl Tokens {
             exp: now().saturating_add(ttl.as_secs()),
             since: state.since(user).unwrap_or_default(),
         };
-        match &self.kind {
-            TokenKind::Simple { .. } => {
-                let key = EncodingKey::from_secret(state.secret());
-                key.and_then(|key| {
-                    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-                })
-                .map_err(|error| unknown(format!("auth: a token cannot be signed: {error}")))
+        match (&self.kind, &self.own) {
+            (TokenKind::Jwt(keys), _) => keys.sign(&claims),
+            (TokenKind::Simple { .. }, Some(own)) => {
+                let mut header = Header::new(Algorithm::EdDSA);
+                header.kid = Some(own.public.id.clone());
+                jsonwebtoken::encode(&header, &claims, &own.private).map_err(unsigned)
             }
-            TokenKind::Jwt(keys) => keys.sign(&claims),
+            (TokenKind::Simple { .. }, None) => Err(unknown("auth: this face has no key")),
         }
     }
 
@@ -266,42 +305,52 @@ impl Tokens {
     /// It is invalid or has ended; it was made before the last change of the users and roles, if it
     /// is one of files' keys.
     pub(super) fn user(&self, state: &AuthState, token: &str) -> Result<String, EtcdError> {
-        let claims = match &self.kind {
-            TokenKind::Simple { ttl } => self.simple(state, token, *ttl),
-            TokenKind::Jwt(keys) => keys.verify(token),
-        };
-        let claims = claims.ok_or(EtcdError::INVALID_AUTH_TOKEN)?;
-        if matches!(self.kind, TokenKind::Jwt(_)) && claims.revision < state.revision {
-            return Err(EtcdError::AUTH_OLD_REVISION);
+        match &self.kind {
+            TokenKind::Simple { ttl } => {
+                self.simple(state, token, *ttl).ok_or(EtcdError::INVALID_AUTH_TOKEN)
+            }
+            TokenKind::Jwt(keys) => {
+                let claims = keys.verify(token).ok_or(EtcdError::INVALID_AUTH_TOKEN)?;
+                if claims.revision < state.revision {
+                    return Err(EtcdError::AUTH_OLD_REVISION);
+                }
+                Ok(claims.username)
+            }
         }
-        Ok(claims.username)
     }
 
-    fn simple(&self, state: &AuthState, token: &str, ttl: Duration) -> Option<Claims> {
-        if state.secret().is_empty() {
+    fn simple(&self, state: &AuthState, token: &str, ttl: Duration) -> Option<String> {
+        let instant = Instant::now();
+        let is_recent = |recent: &Recent| instant - recent.used < ttl;
+        {
+            let mut known = lock(&self.recent);
+            if let Some(found) = known.get_mut(token) {
+                let counts = state.since(&found.username) == Some(found.since)
+                    && state.signer(&found.signer).is_some();
+                if counts && is_recent(found) {
+                    found.used = instant;
+                    return Some(found.username.clone());
+                }
+                known.remove(token);
+            }
+        }
+        let signer = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let key = BASE64.decode(state.signer(&signer)?.key.as_bytes()).ok()?;
+        let (key, validation) = (DecodingKey::from_ed_der(&key), Validation::new(Algorithm::EdDSA));
+        let Claims { username, since, exp, .. } =
+            jsonwebtoken::decode::<Claims>(token, &key, &validation).ok()?.claims;
+        if exp <= now() || state.since(&username) != Some(since) {
             return None;
         }
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.validate_exp = false;
-        let key = DecodingKey::from_secret(state.secret()).ok()?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).ok()?.claims;
-        if state.since(&claims.username) != Some(claims.since) {
-            return None;
+        let mut known = lock(&self.recent);
+        if known.len() >= RECENT_MAX {
+            known.retain(|_, recent| is_recent(recent));
         }
-        let (hash, instant) = (xxh3_64(token.as_bytes()), Instant::now());
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = recent.get(&hash).is_some_and(|used| instant - *used < ttl);
-        if !is_recent && claims.exp <= now() {
-            recent.remove(&hash);
-            return None;
+        if known.len() < RECENT_MAX {
+            let recent = Recent { signer, username: username.clone(), since, used: instant };
+            known.insert(token.to_owned(), recent);
         }
-        if recent.len() >= RECENT_MAX && !recent.contains_key(&hash) {
-            recent.retain(|_, used| instant - *used < ttl);
-        }
-        if recent.len() < RECENT_MAX || recent.contains_key(&hash) {
-            recent.insert(hash, instant);
-        }
-        Some(claims)
+        Some(username)
     }
 }
 
@@ -317,14 +366,21 @@ mod tests {
         let mut state = AuthState::default();
         state.add_user("root", Some("hash".into())).unwrap();
         state.grant_role("root", "root").unwrap();
-        state.enable("a secret of thirty-two characters".into()).unwrap();
+        state.enable().unwrap();
         state
+    }
+
+    /// Returns a face's tokens, which all others take.
+    fn tokens(state: &mut AuthState, ttl: Duration) -> Tokens {
+        let tokens = Tokens::new(TokenKind::Simple { ttl });
+        state.add_signer(tokens.signer().unwrap()).unwrap();
+        tokens
     }
 
     #[test]
     fn a_token_stands_for_its_user_until_the_password_changes() {
         let mut state = state();
-        let (here, there) = (Tokens::new(TokenKind::default()), Tokens::new(TokenKind::default()));
+        let (here, there) = (tokens(&mut state, TOKEN_TTL), tokens(&mut state, TOKEN_TTL));
         let token = here.make(&state, "root").unwrap();
         assert_eq!(there.user(&state, &token), Ok("root".to_owned()), "another face takes it");
         state.add_user("mars", None).unwrap();
@@ -338,26 +394,49 @@ mod tests {
     #[test]
     fn tokens_end_with_authentication_and_by_time_unless_they_are_used() {
         let mut state = state();
-        let ended = Tokens::new(TokenKind::Simple { ttl: Duration::ZERO });
+        let ended = tokens(&mut state, Duration::ZERO);
         let token = ended.make(&state, "root").unwrap();
         assert_eq!(ended.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN));
-        let used = Tokens::new(TokenKind::default());
-        used.recent.lock().unwrap().insert(xxh3_64(token.as_bytes()), Instant::now());
-        assert_eq!(used.user(&state, &token), Ok("root".to_owned()));
+        let face = tokens(&mut state, TOKEN_TTL);
+        let token = face.make(&state, "root").unwrap();
+        assert_eq!(face.user(&state, &token), Ok("root".to_owned()));
+        // It is used from time to time, beyond what it says itself.
+        let is_recent = Recent {
+            signer: face.signer().unwrap().id.clone(),
+            username: "root".into(),
+            since: state.since("root").unwrap(),
+            used: Instant::now(),
+        };
+        face.recent.lock().unwrap().insert("ended".into(), is_recent);
+        assert_eq!(face.user(&state, "ended"), Ok("root".to_owned()));
         state.disable().unwrap();
-        assert_eq!(used.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN));
+        for token in ["ended", &token] {
+            assert_eq!(face.user(&state, token), Err(EtcdError::INVALID_AUTH_TOKEN));
+        }
     }
 
     #[test]
-    fn a_token_without_a_signature_or_of_another_algorithm_is_none() {
-        let state = state();
-        let tokens = Tokens::new(TokenKind::default());
+    fn a_token_of_another_algorithm_or_another_key_is_none() {
+        let mut state = state();
+        let face = tokens(&mut state, TOKEN_TTL);
+        let id = &face.signer().unwrap().id;
         let encode = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
         let claims = r#"{"username":"root","revision":3,"exp":99999999999,"since":2}"#;
-        for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS256"}"#, "{}"] {
-            let token = format!("{}.{}.", encode(header), encode(claims));
-            assert_eq!(tokens.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN), "{header}");
+        for alg in ["none", "HS256", "EdDSA"] {
+            let header = format!(r#"{{"alg":"{alg}","kid":"{id}"}}"#);
+            let token = format!("{}.{}.", encode(&header), encode(claims));
+            assert_eq!(face.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN), "{alg}");
         }
+        // What is public signs nothing.
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(id.clone());
+        let claims = Claims { username: "root".into(), revision: 3, exp: u64::MAX / 2, since: 2 };
+        let public = EncodingKey::from_secret(face.signer().unwrap().key.as_bytes()).unwrap();
+        let forged = jsonwebtoken::encode(&header, &claims, &public).unwrap();
+        assert_eq!(face.user(&state, &forged), Err(EtcdError::INVALID_AUTH_TOKEN));
+        let stranger = Tokens::new(TokenKind::default());
+        let token = stranger.make(&state, "root").unwrap();
+        assert_eq!(face.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN));
     }
 
     #[test]
