@@ -10,6 +10,7 @@ use dkv_console::units::{DurationError, parse_duration};
 use crate::auth::TokenKind;
 use crate::etcd::Options;
 use crate::limits::{WATCH_PROGRESS_EVERY, WATCH_PROGRESS_MIN};
+use crate::shared::SETTINGS_SUFFIX;
 
 /// How to serve etcd's interface.
 ///
@@ -23,7 +24,13 @@ pub struct Args {
     pub etcd: Option<SocketAddr>,
 
     /// Keyspace behind it, with one shard; created at the first use [default: etcd]
-    #[arg(long, value_name = "NAME", env = "DKV_ETCD_KEYSPACE", requires = "etcd")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "DKV_ETCD_KEYSPACE",
+        value_parser = keyspace,
+        requires = "etcd"
+    )]
     pub etcd_keyspace: Option<String>,
 
     /// URL at which clients reach it, for the list of members; may be repeated [default: its
@@ -77,6 +84,17 @@ pub struct Args {
     /// Serve etcd's interface on a non-loopback address without TLS
     #[arg(long, requires = "etcd", conflicts_with = "etcd_tls_cert")]
     pub etcd_without_tls: bool,
+}
+
+/// A keyspace has the users and roles of another one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "names that end with {SETTINGS_SUFFIX} are those of the users and roles of another keyspace"
+)]
+pub struct KeyspaceError;
+
+fn keyspace(text: &str) -> Result<String, KeyspaceError> {
+    if text.ends_with(SETTINGS_SUFFIX) { Err(KeyspaceError) } else { Ok(text.to_owned()) }
 }
 
 /// A text is no address.

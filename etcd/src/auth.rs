@@ -12,10 +12,10 @@ mod state;
 mod tokens;
 
 use data_encoding::BASE64;
-use tracing::info;
+use tracing::{debug, info};
 
 pub(crate) use self::needs::Guarded;
-use self::passwords::{Hashing, NO_HASH};
+use self::passwords::{Hashing, NO_HASH, is_usual};
 use self::permissions::Permission;
 use self::state::ROOT;
 pub(crate) use self::state::{AuthState, Grants};
@@ -24,6 +24,7 @@ pub use self::tokens::{JwtKeys, TokenKind, TokenKindError};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
+use crate::limits::SHARED_BYTES_RESERVED;
 use crate::proto::authpb;
 use crate::proto::authpb::permission::Type;
 use crate::proto::etcdserverpb::*;
@@ -97,13 +98,16 @@ impl Etcd {
             None => NO_HASH.to_owned(),
         };
         if !self.auth().hashing.matches(password, hash).await? {
-            info!(user = name, "a wrong password, or no such user");
+            debug!(user = ?name, "a wrong password, or no such user");
             return Err(EtcdError::AUTH_FAILED);
         }
         if let Some(signer) = self.auth().tokens.signer()
             && rules.state.auth.signer(&signer.id).is_none()
         {
-            self.change_shared(|shared| shared.auth.add_signer(signer)).await?;
+            self.change_shared_within(SHARED_BYTES_RESERVED, |shared| {
+                shared.auth.add_signer(signer)
+            })
+            .await?;
         }
         // The token counts for the password that was checked: a change meanwhile makes it invalid.
         let token = self.auth().tokens.make(&rules.state.auth, &name)?;
@@ -266,7 +270,7 @@ impl Etcd {
         mut change: impl FnMut(&mut AuthState) -> Change,
     ) -> Result<(), EtcdError> {
         self.change_shared(|shared| change(&mut shared.auth)).await?;
-        info!("{what}");
+        info!("{}", what.escape_debug());
         Ok(())
     }
 
@@ -276,8 +280,7 @@ impl Etcd {
         if password.is_empty() {
             let hash = BASE64.decode(hashed.as_bytes()).ok();
             let hash = hash.and_then(|hash| String::from_utf8(hash).ok());
-            let hash =
-                hash.filter(|hash| hash.is_empty() || hash.parse::<bcrypt::HashParts>().is_ok());
+            let hash = hash.filter(|hash| is_usual(hash));
             let why = "etcdserver: the hash is not one of bcrypt, in base64";
             return hash.ok_or_else(|| EtcdError::new(Code::InvalidArgument, why));
         }

@@ -158,7 +158,13 @@ impl Etcd {
         let name = &self.inner.options.keyspace;
         let store = match self.inner.client.keyspace(name).await {
             Err(Error::NoKeyspace { .. }) => {
-                self.create_keyspace(name).await?;
+                let settings = KeyspaceSettings {
+                    shards: 1,
+                    history_age_ms: HISTORY_AGE.as_millis() as u64,
+                    history_bytes: HISTORY_BYTES,
+                    ..KeyspaceSettings::default()
+                };
+                self.create_keyspace(name, settings).await?;
                 self.inner.client.keyspace(name).await?
             }
             found => found?,
@@ -181,13 +187,11 @@ impl Etcd {
     }
 
     /// Creates the keyspace, by this client or by one with more rights.
-    pub(crate) async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
-        let settings = KeyspaceSettings {
-            shards: 1,
-            history_age_ms: HISTORY_AGE.as_millis() as u64,
-            history_bytes: HISTORY_BYTES,
-            ..KeyspaceSettings::default()
-        };
+    pub(crate) async fn create_keyspace(
+        &self,
+        name: &str,
+        settings: KeyspaceSettings,
+    ) -> Result<(), EtcdError> {
         let create = |client: Client| {
             let (name, settings) = (name.to_owned(), settings.clone());
             async move { client.create_keyspace(&name, settings).await }.boxed()

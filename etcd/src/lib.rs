@@ -43,7 +43,7 @@ mod monitoring;
 mod args;
 mod server;
 
-pub use args::{AddressError, Args, ProgressError};
+pub use args::{AddressError, Args, KeyspaceError, ProgressError};
 pub use auth::{JwtKeys, TokenKind, TokenKindError};
 pub use context::Context;
 pub use error::{Code, EtcdError};

@@ -92,11 +92,18 @@ pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);
 pub(crate) const SHARED_LOAD_TIMEOUT: Duration = Duration::from_millis(500);
 /// Age of what a face knows of it while authentication is on, beyond which it refuses requests.
 pub(crate) const SHARED_GRACE: Duration = Duration::from_secs(5);
+/// Time to wait for that where nothing is known.
+pub(crate) const SHARED_FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Age of what a face knows of it beyond which it looks again before it refuses a request.
+pub(crate) const SHARED_DENIED_FRESH: Duration = Duration::from_millis(20);
 /// Size of what the faces share in bytes.
 pub(crate) const SHARED_BYTES_MAX: usize = 1024 * 1024;
+/// Size up to which it may grow by what must be possible then: keys of faces that have restarted.
+pub(crate) const SHARED_BYTES_RESERVED: usize = SHARED_BYTES_MAX + 64 * 1024;
 /// Passwords that are hashed at the same time.
 pub(crate) const HASHES_AT_ONCE: usize = 2;
-/// Passwords that wait for that; further ones are refused.
+/// Passwords that run or wait for that, of those that are checked and of those that are changed;
+/// further ones are refused.
 pub(crate) const HASHES_WAITING_MAX: usize = 64;
 
 const _: () = {

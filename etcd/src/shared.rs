@@ -8,17 +8,22 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use dkv_api::{Client, Condition, Error, Revision};
+use dkv_api::{Bytes, Client, Condition, Error, KeyspaceSettings, Revision};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::alarms::Alarms;
 use crate::auth::{AuthState, Grants};
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
-use crate::limits::{SHARED_BYTES_MAX, SHARED_FRESH, SHARED_GRACE, SHARED_LOAD_TIMEOUT};
+use crate::limits::{
+    SHARED_BYTES_MAX, SHARED_DENIED_FRESH, SHARED_FIRST_TIMEOUT, SHARED_FRESH, SHARED_GRACE,
+    SHARED_LOAD_TIMEOUT,
+};
 
+/// What the name of the keyspace has behind that of the keys.
+pub(crate) const SETTINGS_SUFFIX: &str = "-settings";
 /// The key of the value.
 const KEY: &str = "settings";
 
@@ -60,10 +65,20 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 struct Known {
     rules: Arc<Rules>,
+    /// The revision of the value; none if there is no value.
+    revision: Option<Revision>,
     /// When the reading began that found it.
     asked: Instant,
     /// Until when it counts as fresh.
     fresh: Instant,
+    /// Whether it could not be read again since.
+    is_stale: bool,
+}
+
+impl Known {
+    fn is_enabled(&self) -> bool {
+        self.rules.state.auth.enabled
+    }
 }
 
 impl Shared {
@@ -71,37 +86,52 @@ impl Shared {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note(&self, state: SharedState, asked: Instant) -> Arc<Rules> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let rules = match &*known {
-            Some(before) if before.rules.state == state => Arc::clone(&before.rules),
-            _ => Arc::new(Rules::new(state)),
-        };
+    fn note(&self, rules: Arc<Rules>, revision: Option<Revision>, asked: Instant) -> Arc<Rules> {
         let fresh = asked + SHARED_FRESH;
-        *known = Some(Known { rules: Arc::clone(&rules), asked, fresh });
+        let known = Known { rules: Arc::clone(&rules), revision, asked, fresh, is_stale: false };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
         rules
+    }
+
+    /// Notes that the value could not be read; returns what counts nevertheless. Where nobody has
+    /// asked for authentication, as far as this face knows, requests go on while others than their
+    /// own shard are out of reach. Where it is on, they go on for a while.
+    fn note_failure(&self) -> Option<Arc<Rules>> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (known, now) = (known.as_mut()?, Instant::now());
+        let until = match known.is_enabled() {
+            true => known.asked + SHARED_GRACE,
+            false => now + SHARED_FRESH,
+        };
+        known.is_stale = true;
+        known.fresh = until.min(now + SHARED_FRESH).max(known.fresh);
+        (until > now).then(|| Arc::clone(&known.rules))
     }
 }
 
 impl Etcd {
-    /// Returns the users and roles, as they were a short time ago.
+    /// Returns what the faces share, as it was a short time ago.
     ///
     /// # Errors
-    /// They cannot be read, and it is not known that authentication is off.
+    /// It cannot be read, and it is not known that authentication is off.
     pub(crate) async fn rules(&self) -> Result<Arc<Rules>, EtcdError> {
         let now = Instant::now();
-        let known = self.shared().known();
-        if let Some(known) = known.filter(|known| now < known.fresh) {
-            if known.fresh - now < SHARED_FRESH / 2 && self.shared().loading.try_lock().is_ok() {
-                let etcd = self.clone();
-                tokio::spawn(async move { etcd.load(now).await });
-            }
-            return Ok(known.rules);
+        let Some(known) = self.shared().known() else { return self.load(now).await };
+        let is_fresh = now < known.fresh;
+        // Those who never asked for authentication do not wait for what they do not need.
+        let counts = is_fresh || known.is_stale && !known.is_enabled();
+        if !counts {
+            return self.load(known.fresh).await;
         }
-        self.load(now).await
+        let soon = known.fresh.saturating_duration_since(now) < SHARED_FRESH / 2;
+        if soon && self.shared().loading.try_lock().is_ok() {
+            let etcd = self.clone();
+            tokio::spawn(async move { etcd.load(now).await });
+        }
+        Ok(known.rules)
     }
 
-    /// Returns the users and roles as they are now.
+    /// Returns what they share as it is now.
     ///
     /// # Errors
     /// As for [`rules`](Self::rules).
@@ -109,58 +139,65 @@ impl Etcd {
         self.load(Instant::now()).await
     }
 
+    /// Returns what they share as it is now, or was a moment ago: so often callers without rights
+    /// may have it read.
+    ///
+    /// # Errors
+    /// As for [`rules`](Self::rules).
+    pub(crate) async fn rules_again(&self) -> Result<Arc<Rules>, EtcdError> {
+        let now = Instant::now();
+        self.load(now.checked_sub(SHARED_DENIED_FRESH).unwrap_or(now)).await
+    }
+
     /// Reads the value, unless somebody has begun to since `since`.
     async fn load(&self, since: Instant) -> Result<Arc<Rules>, EtcdError> {
-        let (store, begun) = (self.shared(), Instant::now());
+        let store = self.shared();
+        let patience = match store.known() {
+            Some(_) => SHARED_LOAD_TIMEOUT,
+            None => SHARED_FIRST_TIMEOUT,
+        };
         let reading = async {
             let _loading = store.loading.lock().await;
-            if let Some(known) = store.known().filter(|known| known.asked >= since) {
-                return Ok(known.rules);
+            let known = store.known();
+            if let Some(known) = known.as_ref().filter(|known| known.asked >= since) {
+                return Ok(Arc::clone(&known.rules));
             }
             let asked = Instant::now();
-            let state = self.read_value().await?;
-            Ok(store.note(state, asked))
+            let Some(keyspace) = self.shared_keyspace().await? else {
+                if known.is_some_and(|known| known.is_enabled()) {
+                    let name = self.shared_keyspace_name();
+                    let why = format!("etcdserver: the keyspace {name} is gone");
+                    return Err(EtcdError::new(Code::Unavailable, why));
+                }
+                return Ok(store.note(Arc::new(Rules::new(SharedState::default())), None, asked));
+            };
+            let (value, revision) = self.read_value(&keyspace).await?;
+            let rules = match known {
+                Some(known) if known.revision == revision && revision.is_some() => known.rules,
+                _ => Arc::new(Rules::new(decode(value.as_deref())?)),
+            };
+            Ok(store.note(rules, revision, asked))
         };
-        let why = match tokio::time::timeout(SHARED_LOAD_TIMEOUT, reading).await {
+        let why = match tokio::time::timeout(patience, reading).await {
             Ok(Ok(rules)) => return Ok(rules),
             Ok(Err(why)) => why,
             Err(_) => EtcdError::TIMEOUT,
         };
-        // Nobody has asked for authentication, as far as this face knows: the requests go on while
-        // others than their own shard are out of reach. Where it is on, they go on for a while.
-        let known = store.known();
-        let known = known.filter(|known| {
-            !known.rules.state.auth.enabled || begun.duration_since(known.asked) < SHARED_GRACE
-        });
-        let Some(known) = known else {
-            warn!(error = %why, "the users and roles cannot be read");
+        debug!(error = %why, "what the faces share cannot be read");
+        store.note_failure().ok_or_else(|| {
             let why = format!("etcdserver: the users and roles cannot be read: {why}");
-            return Err(EtcdError::new(Code::Unavailable, why));
-        };
-        debug!(error = %why, "the users and roles cannot be read; those of before count");
-        let mut slot = store.known.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slot.as_mut().filter(|slot| slot.asked == known.asked) {
-            slot.fresh = Instant::now() + SHARED_FRESH;
-        }
-        Ok(known.rules)
-    }
-
-    /// Reads the value from its keyspace. Where there is none, nobody has added a user.
-    async fn read_value(&self) -> Result<SharedState, EtcdError> {
-        match self.shared_keyspace().await? {
-            Some(keyspace) => Ok(self.read_value_in(&keyspace).await?.0),
-            None => Ok(SharedState::default()),
-        }
+            EtcdError::new(Code::Unavailable, why)
+        })
     }
 
     /// Reads the value, and the revision at which it was written, if it was.
-    async fn read_value_in(
+    async fn read_value(
         &self,
         keyspace: &Client,
-    ) -> Result<(SharedState, Option<Revision>), EtcdError> {
+    ) -> Result<(Option<Bytes>, Option<Revision>), EtcdError> {
         match keyspace.read(KEY).await {
-            Ok(read) => Ok((decode(&read.value)?, Some(read.receipt.revision))),
-            Err(Error::NotFound { .. }) => Ok((SharedState::default(), None)),
+            Ok(read) => Ok((Some(read.value), Some(read.receipt.revision))),
+            Err(Error::NotFound { .. }) => Ok((None, None)),
             Err(error) => {
                 if matches!(error, Error::NoKeyspace { .. }) {
                     *self.shared().keyspace() = None;
@@ -186,23 +223,38 @@ impl Etcd {
     }
 
     fn shared_keyspace_name(&self) -> String {
-        format!("{}-settings", self.options().keyspace)
+        format!("{}{SETTINGS_SUFFIX}", self.options().keyspace)
     }
 
-    /// Changes the users and roles; `change` may run several times, each on what is there then.
+    /// Changes what the faces share; `change` may run several times, each on what is there then.
     ///
     /// # Errors
     /// Those of `change`; a timeout if it may have been done.
     pub(crate) async fn change_shared(
         &self,
+        change: impl FnMut(&mut SharedState) -> Change,
+    ) -> Result<(), EtcdError> {
+        self.change_shared_within(SHARED_BYTES_MAX, change).await
+    }
+
+    /// Changes it, as long as it has no more bytes then.
+    ///
+    /// # Errors
+    /// As for [`change_shared`](Self::change_shared).
+    pub(crate) async fn change_shared_within(
+        &self,
+        bytes_max: usize,
         mut change: impl FnMut(&mut SharedState) -> Change,
     ) -> Result<(), EtcdError> {
         let keyspace = match self.shared_keyspace().await? {
             Some(keyspace) => keyspace,
             None => {
-                // Not for a change that is refused.
-                change(&mut SharedState::default())?;
-                self.create_keyspace(&self.shared_keyspace_name()).await?;
+                // Not for a change that is refused, or changes nothing.
+                if !change(&mut SharedState::default())? {
+                    return Ok(());
+                }
+                let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
+                self.create_keyspace(&self.shared_keyspace_name(), settings).await?;
                 self.shared_keyspace().await?.ok_or(EtcdError::TIMEOUT)?
             }
         };
@@ -210,21 +262,23 @@ impl Etcd {
         let _loading = store.loading.lock().await;
         loop {
             let asked = Instant::now();
-            let (mut state, revision) = self.read_value_in(&keyspace).await?;
+            let (before, revision) = self.read_value(&keyspace).await?;
+            let mut state = decode(before.as_deref())?;
             if !change(&mut state)? {
-                store.note(state, asked);
+                store.note(Arc::new(Rules::new(state)), revision, asked);
                 return Ok(());
             }
             let value = serde_json::to_vec(&state)
                 .map_err(|error| EtcdError::new(Code::Internal, error.to_string()))?;
-            if value.len() > SHARED_BYTES_MAX {
+            if value.len() > bytes_max && value.len() > before.map_or(0, |before| before.len()) {
                 let why = "etcdserver: the users and roles take more than 1 MiB";
                 return Err(EtcdError::new(Code::ResourceExhausted, why));
             }
             let condition = revision.map_or(Condition::Absent, Condition::Revision);
             match keyspace.write_with(KEY, value, condition.into()).await {
-                Ok(_) => {
-                    store.note(state, asked);
+                Ok(written) => {
+                    let revision = Some(written.receipt.revision);
+                    store.note(Arc::new(Rules::new(state)), revision, asked);
                     return Ok(());
                 }
                 // Somebody else has changed them.
@@ -241,11 +295,11 @@ impl Shared {
     }
 }
 
-fn decode(value: &[u8]) -> Result<SharedState, EtcdError> {
+/// Returns the state of a value; that of no value is empty.
+fn decode(value: Option<&[u8]>) -> Result<SharedState, EtcdError> {
+    let Some(value) = value else { return Ok(SharedState::default()) };
     serde_json::from_slice(value).map_err(|error| {
-        EtcdError::new(
-            Code::Internal,
-            format!("etcdserver: the users and roles are damaged: {error}"),
-        )
+        let why = format!("etcdserver: the users and roles are damaged: {error}");
+        EtcdError::new(Code::Internal, why)
     })
 }

@@ -41,7 +41,7 @@ pub use self::first_voters::{NoPlace, first_voters};
 pub use self::forecast::{Forecast, forecast};
 pub use self::measures::{GroupMeasure, Measured, NodeMeasure, NodeReport};
 pub use self::obstacle::obstacle;
-pub use self::primaries::{Transfer, transfer};
+pub use self::primaries::{Transfer, transfer, transfers};
 
 use std::collections::{BTreeMap, BTreeSet};
 

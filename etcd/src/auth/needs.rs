@@ -3,6 +3,8 @@
 //! It follows etcd's newest rules, which are stricter than those of older versions: whoever compacts
 //! needs the role `root`, and whoever grants a lease has to be a user.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::permissions::Access;
@@ -34,12 +36,12 @@ pub(crate) struct Needs {
     /// Ranges of keys, as requests have them.
     pub(crate) keys: Vec<(Access, Bytes, Bytes)>,
     /// Leases, all of whose keys the caller may access.
-    pub(crate) leases: Vec<(Access, i64)>,
+    pub(crate) leases: BTreeSet<(Access, i64)>,
 }
 
 impl Needs {
     fn only(caller: Caller) -> Self {
-        Self { caller, keys: Vec::new(), leases: Vec::new() }
+        Self { caller, keys: Vec::new(), leases: BTreeSet::new() }
     }
 
     fn key(mut self, access: Access, key: &Bytes, range_end: &Bytes) -> Self {
@@ -48,7 +50,7 @@ impl Needs {
     }
 
     fn lease(mut self, access: Access, lease: i64) -> Self {
-        self.leases.push((access, lease));
+        self.leases.insert((access, lease));
         self
     }
 
@@ -124,12 +126,12 @@ macro_rules! guarded {
 }
 
 guarded! {
-    MemberListRequest: Caller::Anyone;
+    MemberListRequest: Caller::User;
     MemberAddRequest: Caller::Root;
     MemberRemoveRequest: Caller::Root;
     MemberUpdateRequest: Caller::Root;
     MemberPromoteRequest: Caller::Root;
-    StatusRequest: Caller::Anyone;
+    StatusRequest: Caller::User;
     DefragmentRequest: Caller::Root;
     HashRequest: Caller::Root;
     HashKvRequest: Caller::Root;
@@ -168,7 +170,7 @@ impl Guarded for AuthRoleGetRequest {
 impl Guarded for AlarmRequest {
     fn needs(&self) -> Needs {
         let asks = self.action == i32::from(alarm_request::AlarmAction::Get);
-        Needs::only(if asks { Caller::Anyone } else { Caller::Root })
+        Needs::only(if asks { Caller::User } else { Caller::Root })
     }
 }
 
@@ -300,6 +302,10 @@ impl Guarded for v3lockpb::UnlockRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).key(Access::Write, &self.key, &Bytes::new())
     }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
+    }
 }
 
 impl Guarded for v3electionpb::CampaignRequest {
@@ -332,6 +338,10 @@ impl Guarded for v3electionpb::ProclaimRequest {
 impl Guarded for v3electionpb::ResignRequest {
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).leader(self.leader.as_ref())
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::UsesKeys
     }
 }
 
@@ -397,12 +407,12 @@ mod tests {
     #[test]
     fn a_put_with_a_lease_needs_the_keys_of_the_lease() {
         let put = PutRequest { key: "a".into(), lease: 7, ..PutRequest::default() };
-        assert_eq!(put.needs().leases, [(Access::Write, 7)]);
+        assert_eq!(put.needs().leases, BTreeSet::from([(Access::Write, 7)]));
     }
 
     #[test]
-    fn alarms_are_shown_to_anyone_and_set_by_root() {
-        assert_eq!(AlarmRequest::default().needs().caller, Caller::Anyone);
+    fn alarms_are_shown_to_users_and_set_by_root() {
+        assert_eq!(AlarmRequest::default().needs().caller, Caller::User);
         let sets = AlarmRequest { action: 1, ..AlarmRequest::default() };
         assert_eq!(sets.needs().caller, Caller::Root);
     }

@@ -9,7 +9,7 @@ use crate::proto::authpb;
 use crate::proto::authpb::permission::Type;
 
 /// What is done to keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Access {
     /// Their values or versions are shown.
     Read,

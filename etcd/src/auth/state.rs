@@ -150,6 +150,10 @@ impl AuthState {
         }
         self.enabled = false;
         self.signers.clear();
+        // A face signs with the same key if it is turned on again.
+        for user in self.users.values_mut() {
+            user.since = self.revision + 1;
+        }
         self.changed()
     }
 

@@ -196,6 +196,7 @@ impl JwtKeys {
         let mut validation = Validation::new(self.algorithm);
         // Those who issued it may have one in mind.
         validation.validate_aud = false;
+        validation.validate_nbf = true;
         validation.leeway = 0;
         Some(jsonwebtoken::decode(token, &self.decoding, &validation).ok()?.claims)
     }

@@ -125,27 +125,40 @@ async fn tell_to_hand_over(node: &Node, transfer: Transfer) -> Result<(), Refusa
     rpc::tell(node.peers(), from, body, TRANSFER_PATIENCE).await
 }
 
-/// Makes a node the primary of a shard, on an administrator's word. Balancing may move the primary
-/// again.
-pub(crate) async fn move_primary(node: &Node, shard: GroupId, to: NodeId) -> Result<(), Refusal> {
-    let planned = node.replicas().with_directory(|directory| {
-        directory.groups().get(&shard).map(|plan| plan.voters.contains(&to))
+/// Makes a node the primary of a shard, on an administrator's word. To be called on the coordinator,
+/// which has led since `since`. Balancing may move the primary again.
+///
+/// # Errors
+/// The node could not lead the shard, or did not take over in time. Asking again is for the
+/// administrator: each attempt keeps the shard from writing for a moment.
+pub(crate) async fn move_primary(
+    node: &Node,
+    since: Instant,
+    shard: GroupId,
+    to: NodeId,
+) -> Result<(), Refusal> {
+    let measured = node.measured(since);
+    let found = node.replicas().with_directory(|directory| {
+        let mut possible = placement::transfers(directory, &measured).into_iter();
+        let transfer = possible.find(|it| it.group == shard && it.to == to);
+        directory.groups().contains_key(&shard).then_some(transfer)
     });
-    match planned.flatten() {
-        None => return Err(Refusal::Invalid(format!("there is no shard {shard}"))),
-        Some(false) => {
-            let why = format!("node {} has no vote in shard {shard}", to.short());
-            return Err(Refusal::Invalid(why));
-        }
-        Some(true) => {}
-    }
-    match node.primary_of(shard) {
-        Some(from) if from == to => Ok(()),
-        Some(from) => {
+    match found.flatten() {
+        None => Err(Refusal::Invalid(format!("there is no shard {shard}"))),
+        Some(_) if node.primary_of(shard) == Some(to) => Ok(()),
+        Some(None) => Err(Refusal::Invalid(format!(
+            "node {} cannot lead shard {shard} now: it has to be a live voter that has caught up, \
+             and no change of the voters may be under way",
+            to.short()
+        ))),
+        Some(Some(transfer)) => {
+            let Transfer { from, .. } = transfer;
             info!(%shard, %from, %to, "handing a primary over for an administrator");
-            tell_to_hand_over(node, Transfer { group: shard, from, to }).await
+            let done = tell_to_hand_over(node, transfer).await;
+            let failed =
+                |why| format!("node {} has not taken shard {shard} over: {why}", to.short());
+            done.map_err(|why| Refusal::Invalid(failed(why)))
         }
-        None => Err(Refusal::Unavailable(format!("shard {shard} has no primary"))),
     }
 }
 

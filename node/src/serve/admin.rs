@@ -75,11 +75,11 @@ pub(super) fn move_primary(
     to: NodeId,
     reply: ReplyTo,
 ) {
-    if context.node.coordination().leader_since().is_none() {
+    let Some(since) = context.node.coordination().leader_since() else {
         return reply.refuse(Refusal::NotPrimary { primary: context.node.control().leader() });
-    }
+    };
     context.answer(reply, move |node| async move {
-        rebalancer::move_primary(&node, shard, to).await?;
+        rebalancer::move_primary(&node, since, shard, to).await?;
         Ok(Answer::Done)
     });
 }

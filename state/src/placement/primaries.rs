@@ -30,6 +30,11 @@ pub fn transfer(directory: &Directory, measured: &Measured) -> Option<Transfer> 
     primaries.between_regions().or_else(|| primaries.between_nodes())
 }
 
+/// Returns all transfers that are possible now, whether they would spread the primaries or not.
+pub fn transfers(directory: &Directory, measured: &Measured) -> Vec<Transfer> {
+    Primaries::new(directory, measured).possible
+}
+
 struct Primaries<'a> {
     directory: &'a Directory,
     measured: &'a Measured,
