@@ -1,6 +1,6 @@
 //! `dkv recover`: makes a network that has lost majorities of its groups go on, offline.
 //!
-//! What is found and what is done is the node's part; this is its conversation with the operator.
+//! The node's crate finds and decides; this module converses with the operator.
 
 mod text;
 

@@ -2,8 +2,8 @@
 //!
 //! The operator names the data directories that are left, all of them stopped. [`survey`] reads
 //! what each has of every group, decides which replica goes on, finds out whether a lost node may
-//! be alive, and changes nothing; [`Survey::carry_out`] then writes. What is decided is plain code
-//! ([`plan`]); how a log is read and rewritten is a matter of [`raft::offline`](crate::raft).
+//! be alive, and changes nothing; [`Survey::carry_out`] then writes. The decisions are plain code
+//! ([`plan`]); `raft::offline` reads and rewrites logs.
 //!
 //! Rules:
 //! - Every node of the directory is either among the directories or lost. A lost node is removed
@@ -59,7 +59,7 @@ pub struct Options {
     pub empty_shards: bool,
 }
 
-/// What was found and what a recovery will do. It holds the locks of all directories.
+/// The findings in the directories, and the plan of a recovery. It holds the locks of all directories.
 pub struct Survey {
     nodes: Vec<Opened>,
     found: Found,
@@ -95,7 +95,7 @@ pub async fn survey(options: &Options) -> Result<Survey, RecoveryError> {
 }
 
 impl Survey {
-    /// What was found, what will be done, and what may be lost.
+    /// Returns the findings, the plan, and what may be lost.
     pub fn report(&self) -> &Report {
         &self.report
     }

@@ -109,16 +109,18 @@ fn row(group: &GroupReport, replica: &ReplicaReport) -> [String; 10] {
         (true, true, false) => "goes on (did not vote)",
         (true, false, _) => "",
     };
+    let is_control = group.group == 0;
+    let of_shard = |text: String| if is_control { "-".to_owned() } else { text };
     [
-        if group.group == 0 { "control".to_owned() } else { group.group.to_string() },
+        if is_control { "control".to_owned() } else { group.group.to_string() },
         replica.name.clone(),
         replica.term.to_string(),
         format!("{}.{}", replica.last_term, replica.last_index),
         replica.committed_index.to_string(),
         replica.revision.to_string(),
-        replica.keys.to_string(),
-        bytes(replica.bytes),
-        replica.last_write_ms.map_or_else(|| "never".to_owned(), timestamp),
+        of_shard(replica.keys.to_string()),
+        of_shard(bytes(replica.bytes)),
+        of_shard(replica.last_write_ms.map_or_else(|| "never".to_owned(), timestamp)),
         remark.to_owned(),
     ]
 }

@@ -167,3 +167,38 @@ async fn two_of_five_nodes_go_on_with_the_most_complete_replicas() {
     network.same_state().await;
     check_keys(&network.client().await, 50).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_without_a_replica_begin_anew_only_if_that_is_said() {
+    let mut network = Network::with(json!({ "replication": 1 }), 3).await;
+    let client = network.client().await;
+    for number in 0..40 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    for index in 0..3 {
+        network.kill_node(index);
+    }
+    let dir = text(&network.nodes[2].dir).to_owned();
+    let lost = [name(&network, 0), name(&network, 1)];
+    for index in 0..2 {
+        fs::remove_dir_all(&network.nodes[index].dir).unwrap();
+    }
+    let how = [dir.as_str(), "--yes", "--gone", &lost[0], "--gone", &lost[1]];
+    let refused = recover(&network, &how, 1).await;
+    assert!(refused.contains("--empty-shards to lose all of their keys"), "{refused}");
+    let how = [&how[..], &["--empty-shards"]].concat();
+    let said = recover(&network, &how, 0).await;
+    assert!(said.contains("NO REPLICA is left") && said.contains("- ALL keys of shard"), "{said}");
+
+    network.nodes.drain(..2);
+    network.start_node(0).await;
+    let client = network.client().await;
+    for number in 0..40 {
+        client.write(format!("new-{number}"), number.to_string()).await.unwrap();
+    }
+    for number in 0..40 {
+        let read = client.read(format!("new-{number}")).await.unwrap();
+        assert_eq!(read.value, number.to_string());
+    }
+    network.assert_alive();
+}

@@ -182,7 +182,7 @@ pub(crate) fn can_align(from: &GroupLog, to: &GroupLog, disk: &OnDisk) -> io::Re
 fn last_common(from: &GroupLog, to: &GroupLog, disk: &OnDisk, end: u64) -> io::Result<Option<u64>> {
     let last = disk.last;
     let mut index = last.1.min(end);
-    // What is committed is never dropped, nor missing in a log that is later.
+    // A committed entry is never dropped, and never missing in a later log.
     while index >= disk.committed {
         let theirs = if index == last.1 { Some(last.0) } else { term_at(to, index)? };
         match (term_at(from, index)?, theirs) {

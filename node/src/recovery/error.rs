@@ -67,7 +67,10 @@ pub enum RecoveryError {
         address: String,
     },
     /// Something answers at the address of a node, or the server has heard it.
-    #[error("node {name} may be alive: {why}; if it is lost for good, say so with --gone {name}")]
+    #[error(
+        "node {name} may be alive: {why}; stop it and name its data directory, too; if it is lost for \
+         good, say so with --gone {name} (the server's word counts for 25 s)"
+    )]
     MayLive {
         /// Its name.
         name: String,

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// every ten seconds.
 const HEARD_WITHIN: Duration = Duration::from_secs(25);
 
-/// What was found about the nodes that are missing.
+/// Findings about the nodes that are missing.
 pub(super) struct Missing {
     pub(super) nodes: Vec<MissingNode>,
     /// The server, if there was one to ask.
@@ -41,7 +41,7 @@ pub(super) struct MissingNode {
     pub(super) node: NodeId,
     pub(super) name: String,
     pub(super) addresses: BTreeSet<SocketAddr>,
-    /// What was heard at its addresses, or of it by the server.
+    /// Something that was heard at its addresses, or of it by the server.
     pub(super) sign_of_life: Option<String>,
     /// When the server heard it last.
     pub(super) heard_ms: Option<u64>,
@@ -93,19 +93,18 @@ pub(super) async fn look(
         let heard_ms = reported.map(|it| it.last_report_ms).filter(|heard| *heard > 0);
         let since = heard_ms.map(|heard| wall().saturating_sub(Duration::from_millis(heard)));
         let since = since.filter(|since| *since < HEARD_WITHIN);
-        missing.insert(*node, MissingNode {
-            node: *node,
-            name: name.cloned().unwrap_or_else(|| node.short()),
-            addresses: addresses.chain(reported.map(|it| it.address)).collect(),
-            sign_of_life: since.map(|since| {
-                let (ago, seconds) = (since.as_secs(), HEARD_WITHIN.as_secs());
-                format!(
-                    "the registration server heard it {ago} s ago (once that is {seconds} s ago, the \
-                     server does not count)"
-                )
-            }),
-            heard_ms,
-        });
+        missing.insert(
+            *node,
+            MissingNode {
+                node: *node,
+                name: name.cloned().unwrap_or_else(|| node.short()),
+                addresses: addresses.chain(reported.map(|it| it.address)).collect(),
+                sign_of_life: since.map(|since| {
+                    format!("the registration server heard it {} s ago", since.as_secs())
+                }),
+                heard_ms,
+            },
+        );
     }
     for named in &options.gone {
         let is_named = |it: &MissingNode| it.name == *named || it.node.to_string() == *named;
@@ -132,12 +131,14 @@ pub(super) async fn look(
     let is_gone = |it: &MissingNode| {
         options.gone.iter().any(|named| it.name == *named || it.node.to_string() == *named)
     };
-    if let Some(it) = missing.values().find(|it| it.sign_of_life.is_some() && !is_gone(it)) {
+    let mut missing: Vec<MissingNode> = missing.into_values().collect();
+    missing.sort_by(|one, other| one.name.cmp(&other.name));
+    if let Some(it) = missing.iter().find(|it| it.sign_of_life.is_some() && !is_gone(it)) {
         let (name, why) = (it.name.clone(), it.sign_of_life.clone().unwrap_or_default());
         return Err(RecoveryError::MayLive { name, why });
     }
     let server = server.map(|(asked, _)| asked);
-    Ok(Missing { nodes: missing.into_values().collect(), server })
+    Ok(Missing { nodes: missing, server })
 }
 
 async fn dial(endpoint: &Endpoint, node: NodeId, address: SocketAddr) -> Answer {

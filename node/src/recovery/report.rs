@@ -144,7 +144,9 @@ impl Names {
     }
 
     fn all<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeId>) -> Vec<String> {
-        nodes.into_iter().map(|node| self.of(*node)).collect()
+        let mut names: Vec<String> = nodes.into_iter().map(|node| self.of(*node)).collect();
+        names.sort();
+        names
     }
 }
 
