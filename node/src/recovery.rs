@@ -3,7 +3,7 @@
 //! The operator names the data directories that are left, all of them stopped. [`survey`] reads
 //! what each has of every group, decides which replica goes on, finds out whether a lost node may
 //! be alive, and changes nothing; [`Survey::carry_out`] then writes. The decisions are plain code
-//! ([`plan`]); `raft::offline` reads and rewrites logs.
+//! (`plan`); `raft::offline` reads and rewrites logs.
 //!
 //! Rules:
 //! - Every node of the directory is either among the directories or lost. A lost node is removed
@@ -59,7 +59,7 @@ pub struct Options {
     pub empty_shards: bool,
 }
 
-/// The findings in the directories, and the plan of a recovery. It holds the locks of all directories.
+/// The findings in the directories, and the plan of a recovery. It holds all of their locks.
 pub struct Survey {
     nodes: Vec<Opened>,
     found: Found,
