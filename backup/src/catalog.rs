@@ -1,22 +1,22 @@
 //! What a destination has: lists, shows, checks and prunes backups.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod prune;
 
-use futures::stream::{self, StreamExt};
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
+pub use self::prune::{Pruned, prune};
 use super::Progress;
-use super::chain::{Begin, Chain, moment_ms};
-use super::chunk::{Content, hex};
-use super::destination::{Destination, MANIFEST, PLAN};
+use super::chain::Chain;
+use super::chunk::{Content, CutMark};
+use super::contents::Contents;
+use super::destination::Destination;
 use super::error::BackupError;
-use super::plan::{ChainSummary, Kind, Plan};
+use super::plan::{Kind, Plan};
 use super::reader;
 use super::session::Tell;
 use super::writer::chunk_name;
-
-/// Objects that are deleted at the same time.
-const DELETES_AT_ONCE: usize = 16;
 
 /// A backup in a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +36,23 @@ pub struct Backup {
     pub fault: Option<String>,
     /// The backup that it goes on from.
     pub parent: Option<String>,
+    /// Whether it is of all keyspaces that there were, and not of one that was named.
+    pub all: bool,
     /// What it has of each keyspace.
     pub keyspaces: Vec<KeyspaceContents>,
     /// Bytes in the destination.
     pub stored_bytes: u64,
+}
+
+impl Backup {
+    /// Returns the keyspaces that can be restored at a moment, in milliseconds since 1970, each
+    /// with the moment that comes closest.
+    pub(crate) fn reaches(&self, at_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.keyspaces.iter().filter_map(move |contents| {
+            let (from_ms, through_ms) = (contents.from_ms?, contents.through_ms?);
+            (from_ms <= at_ms).then(|| (contents.name.as_str(), through_ms.min(at_ms)))
+        })
+    }
 }
 
 /// A keyspace in a backup.
@@ -75,6 +88,7 @@ pub async fn list(destination: &Destination) -> Result<Vec<Backup>, BackupError>
                 complete: false,
                 fault: Some(error.to_string()),
                 parent: None,
+                all: false,
                 keyspaces: Vec::new(),
                 stored_bytes: 0,
             },
@@ -120,12 +134,14 @@ pub async fn find(destination: &Destination, name: &str) -> Result<String, Backu
 /// Returns the summary of a backup.
 ///
 /// # Errors
-/// It cannot be read, or is damaged.
+/// It cannot be read, or its plan or its manifest is damaged. Other damage is no error: see
+/// [`Backup::fault`].
 pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, BackupError> {
     let (plan, _) = reader::plan(destination, backup).await?;
     let numbers = reader::numbers(destination, backup).await?;
     let manifest = reader::manifest(destination, backup).await?;
     let mut keyspaces = Vec::new();
+    let mut fault = None;
     for (name, numbers) in &numbers {
         let mut contents = KeyspaceContents {
             name: name.clone(),
@@ -134,20 +150,22 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
             stored_bytes: numbers.iter().map(|(_, size)| size).sum(),
             chunks: numbers.len() as u64,
         };
-        if plan.kind == Kind::Followed {
-            contents.from_ms = first_cut(destination, backup, name, numbers).await?;
-            let tail = tail(destination, backup, name, numbers).await?;
-            contents.through_ms = last_cut(&tail).filter(|_| contents.from_ms.is_some());
-        } else if manifest.is_some() {
-            let tail = tail(destination, backup, name, numbers).await?;
-            contents.through_ms = last_cut(&tail);
-            contents.from_ms = contents.through_ms;
+        if plan.kind == Kind::Followed || manifest.is_some() {
+            match reach(destination, &plan, name, numbers).await {
+                Ok((from_ms, through_ms)) => {
+                    (contents.from_ms, contents.through_ms) = (from_ms, through_ms);
+                }
+                Err(error @ BackupError::Damaged { .. }) => {
+                    fault.get_or_insert_with(|| error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
         }
         keyspaces.push(contents);
     }
     let complete = match plan.kind {
         Kind::Followed => keyspaces.iter().any(|it| it.from_ms.is_some()),
-        Kind::Full | Kind::Increment => manifest.is_some(),
+        Kind::Full | Kind::Increment => manifest.is_some() && fault.is_none(),
     };
     let manifest_bytes = manifest.map_or(0, |(_, bytes)| bytes);
     Ok(Backup {
@@ -156,19 +174,55 @@ pub async fn show(destination: &Destination, backup: &str) -> Result<Backup, Bac
         network: plan.network,
         begun_ms: plan.begun_ms,
         complete,
-        fault: None,
+        fault,
         parent: plan.parent,
+        all: plan.all,
         stored_bytes: keyspaces.iter().map(|it| it.stored_bytes).sum::<u64>() + manifest_bytes,
         keyspaces,
     })
 }
 
-/// Returns when the last cut of a tail was taken.
-fn last_cut(tail: &Chain) -> Option<u64> {
-    tail.links().iter().rev().find_map(|link| match &link.header.content {
-        Content::Changes { cut: Some(cut), .. } => Some(cut.taken_ms),
-        _ => None,
-    })
+/// Returns the first and the last moment at which a keyspace can be restored.
+async fn reach(
+    destination: &Destination,
+    plan: &Plan,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<(Option<u64>, Option<u64>), BackupError> {
+    let last = last_cut(destination, &plan.backup, keyspace, numbers).await?;
+    let through_ms = last.map(|(cut, _)| cut.taken_ms);
+    if plan.kind != Kind::Followed {
+        return Ok((through_ms, through_ms));
+    }
+    let has_run = |chain: &Chain| chain.runs().next().is_some();
+    let chain = reader::chain_until(destination, &plan.backup, keyspace, numbers, has_run).await?;
+    let from_ms = chain.runs().last().map(|run| run.cut.taken_ms);
+    Ok((from_ms, through_ms.filter(|_| from_ms.is_some())))
+}
+
+/// Returns the last cut of a keyspace, and whether the keyspace was dropped after it. A base that
+/// has begun after the cut changes nothing until it is complete.
+async fn last_cut(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+) -> Result<Option<(CutMark, bool)>, BackupError> {
+    let (mut is_end, mut is_dropped) = (true, false);
+    for (number, _) in numbers.iter().rev() {
+        let (link, _) = match reader::open(destination, backup, keyspace, *number).await {
+            // The last chunk may have been written half when its writer was killed.
+            Err(BackupError::Damaged { .. }) if is_end => continue,
+            opened => opened?,
+        };
+        is_end = false;
+        match link.header.content {
+            Content::Changes { cut: Some(cut), .. } => return Ok(Some((cut, is_dropped))),
+            Content::Dropped { .. } => is_dropped = true,
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the chunks from the last one back to one from which it is known how far the chain is.
@@ -205,28 +259,6 @@ pub(crate) async fn tail(
     Ok(chain)
 }
 
-/// Returns when the first cut of a chain was taken.
-async fn first_cut(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    numbers: &[(u64, u64)],
-) -> Result<Option<u64>, BackupError> {
-    let all = numbers.iter().map(|(number, _)| *number);
-    let mut chain = Chain::default();
-    let mut opened = std::pin::pin!(reader::open_all(destination, backup, keyspace, all));
-    while let Some(opened) = opened.next().await {
-        let Ok((link, _)) = opened else { return Ok(None) };
-        if chain.push(link).is_err() {
-            return Ok(None);
-        }
-        if let Some(run) = chain.runs().last() {
-            return Ok(Some(run.cut.taken_ms));
-        }
-    }
-    Ok(None)
-}
-
 /// Returns the backup that an increment goes on from.
 ///
 /// # Errors
@@ -247,22 +279,16 @@ pub(crate) async fn parent(
     Ok(name)
 }
 
-/// Returns the token of the last cut of a keyspace in a backup; `None` if there is none.
+/// Returns the token of the last cut of a keyspace in a backup; `None` if there is none, or the
+/// keyspace was dropped after it.
 pub(crate) async fn cut_of(
     destination: &Destination,
     backup: &str,
     keyspace: &str,
 ) -> Result<Option<String>, BackupError> {
-    let numbers = reader::numbers(destination, backup).await?;
-    let Some((_, numbers)) = numbers.into_iter().find(|(name, _)| name == keyspace) else {
-        return Ok(None);
-    };
-    let tail = tail(destination, backup, keyspace, &numbers).await?;
-    let cut = tail.links().iter().rev().find_map(|link| match &link.header.content {
-        Content::Changes { cut: Some(cut), .. } => Some(cut.token.clone()),
-        _ => None,
-    });
-    Ok(cut)
+    let numbers = reader::numbers_of(destination, backup, keyspace).await?;
+    let last = last_cut(destination, backup, keyspace, &numbers).await?;
+    Ok(last.filter(|(_, is_dropped)| !is_dropped).map(|(cut, _)| cut.token))
 }
 
 /// The result of a check.
@@ -311,198 +337,34 @@ async fn one(
     verified: &mut Verified,
     tell: Tell<'_>,
 ) -> Result<Plan, BackupError> {
-    let (plan, plan_hash) = reader::plan(destination, backup).await?;
-    let numbers = reader::numbers(destination, backup).await?;
-    let manifest = reader::manifest(destination, backup).await?.map(|(manifest, _)| manifest);
-    if plan.kind != Kind::Followed && manifest.is_none() {
+    let contents = Contents::read(destination, backup).await?;
+    if !contents.is_complete() {
         let why = "it is not complete: its manifest is missing";
         return Err(BackupError::damaged(&destination.place(backup), why));
     }
-    if manifest.as_ref().is_some_and(|manifest| manifest.plan != plan_hash) {
-        let why = "it belongs to another plan than the one that is there";
-        return Err(BackupError::damaged(&destination.place(&format!("{backup}/{MANIFEST}")), why));
-    }
-    let bytes_of = numbers.iter().flat_map(|(_, numbers)| numbers).map(|(_, size)| size).sum();
-    let mut by_name: BTreeMap<String, Vec<(u64, u64)>> = numbers.into_iter().collect();
-    let summaries = manifest.map(|manifest| manifest.chains).unwrap_or_default();
-    for summary in &summaries {
-        by_name.entry(summary.keyspace.clone()).or_default();
-    }
-    for (keyspace, numbers) in by_name {
-        let summary = summaries.iter().find(|summary| summary.keyspace == keyspace);
-        let first = summary.map_or(0, |summary| summary.first);
-        let numbers: Vec<(u64, u64)> =
-            numbers.into_iter().filter(|(number, _)| *number >= first).collect();
+    let bytes_of = contents.bytes();
+    for keyspace in contents.keyspaces() {
         let (mut chunks, mut bytes, mut records) = (0, verified.bytes, 0);
-        let read = reader::chain(destination, backup, &keyspace, &numbers, |link| {
+        let read = contents.chain(keyspace, |link| {
             chunks += 1;
             bytes += link.stored_bytes;
             records += link.header.records;
             let keyspace = keyspace.clone();
             tell(Progress::Keys { keyspace, keys: records, bytes, bytes_of });
-        })
-        .await;
+        });
+        let read = read.await;
         verified.chunks += chunks;
         verified.bytes = bytes;
         verified.records += records;
-        let checked = read.and_then(|chain| check(destination, backup, &keyspace, &chain, summary));
-        match checked {
+        match read {
             Err(error @ BackupError::Damaged { .. }) => {
                 verified.problems.push(error.to_string());
             }
-            checked => checked?,
+            read => _ = read?,
         }
     }
-    Ok(plan)
+    Ok(contents.plan)
 }
 
-/// Compares a chain with what the manifest says of it.
-fn check(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    chain: &Chain,
-    summary: Option<&ChainSummary>,
-) -> Result<(), BackupError> {
-    let place = destination.place(&format!("{backup}/{keyspace}"));
-    let Some(summary) = summary else { return Ok(()) };
-    for (index, hash) in summary.hashes.iter().enumerate() {
-        let number = summary.first + index as u64;
-        match chain.links().get(index) {
-            Some(link) if link.hash == *hash => {}
-            Some(link) => {
-                let (is, was) = (hex(&link.hash), hex(hash));
-                let why = format!("its hash is {is}, and that in the manifest {was}");
-                let place = destination.place(&chunk_name(backup, keyspace, number));
-                return Err(BackupError::damaged(&place, why));
-            }
-            None => {
-                let place = destination.place(&chunk_name(backup, keyspace, number));
-                return Err(BackupError::damaged(&place, "it is missing"));
-            }
-        }
-    }
-    if chain.links().len() > summary.hashes.len() {
-        return Err(BackupError::damaged(&place, "it has more chunks than its manifest says"));
-    }
-    Ok(())
-}
-
-/// What pruning removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pruned {
-    /// Backups that were removed, or would be.
-    pub backups: Vec<String>,
-    /// Chunks of followed backups that were removed, or would be.
-    pub chunks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Backups that stay because others go on from them.
-    pub needed: Vec<String>,
-}
-
-/// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup, those that others go on from, and everything that leads to the moment
-/// itself.
-///
-/// # Errors
-/// The destination cannot be read or written.
-pub async fn prune(
-    destination: &Destination,
-    before_ms: u64,
-    dry_run: bool,
-) -> Result<Pruned, BackupError> {
-    let all = list(destination).await?;
-    let through = |backup: &Backup| {
-        let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
-        through.unwrap_or(backup.begun_ms)
-    };
-    let last = all.iter().rev().find(|backup| backup.complete).map(|backup| backup.name.clone());
-    // A damaged one is left to the user, who may want to save parts of it.
-    let keep = |backup: &Backup| {
-        through(backup) >= before_ms
-            || Some(&backup.name) == last.as_ref()
-            || backup.fault.is_some()
-    };
-    let mut needed: BTreeSet<String> = BTreeSet::new();
-    for backup in all.iter().rev() {
-        if (keep(backup) || needed.contains(&backup.name))
-            && let Some(parent) = &backup.parent
-        {
-            needed.insert(parent.clone());
-        }
-    }
-    let mut pruned = Pruned::default();
-    for backup in &all {
-        if keep(backup) {
-            if backup.kind == Kind::Followed && backup.complete && !needed.contains(&backup.name) {
-                shorten(destination, &backup.name, before_ms, dry_run, &mut pruned).await?;
-            }
-            continue;
-        }
-        if needed.contains(&backup.name) {
-            pruned.needed.push(backup.name.clone());
-            continue;
-        }
-        pruned.bytes += backup.stored_bytes;
-        pruned.backups.push(backup.name.clone());
-        if !dry_run {
-            remove(destination, &backup.name).await?;
-        }
-    }
-    Ok(pruned)
-}
-
-/// Removes a backup. The manifest goes first and the plan last, so that an interrupted removal is
-/// no complete backup, and is removed by the next one.
-async fn remove(destination: &Destination, backup: &str) -> Result<(), BackupError> {
-    destination.delete(&format!("{backup}/{MANIFEST}")).await?;
-    let names = destination.objects(backup).await?.into_iter().map(|(name, _)| name);
-    delete(destination, backup, names.filter(|name| name != PLAN).collect()).await?;
-    destination.delete(&format!("{backup}/{PLAN}")).await?;
-    destination.remove_folders(backup);
-    Ok(())
-}
-
-async fn delete(
-    destination: &Destination,
-    backup: &str,
-    names: Vec<String>,
-) -> Result<(), BackupError> {
-    let deleting =
-        |name: String| async move { destination.delete(&format!("{backup}/{name}")).await };
-    let mut deleted = stream::iter(names).map(deleting).buffer_unordered(DELETES_AT_ONCE);
-    while let Some(deleted) = deleted.next().await {
-        deleted?;
-    }
-    Ok(())
-}
-
-/// Removes the runs of a followed backup that nothing after a time stands on.
-async fn shorten(
-    destination: &Destination,
-    backup: &str,
-    before_ms: u64,
-    dry_run: bool,
-    pruned: &mut Pruned,
-) -> Result<(), BackupError> {
-    for (keyspace, numbers) in reader::numbers(destination, backup).await? {
-        let chain = reader::chain(destination, backup, &keyspace, &numbers, |_| {}).await?;
-        // The run of the last cut before the time has to stay.
-        let at = chain.runs().take_while(|run| moment_ms(run.cut) <= before_ms).last();
-        let Some(at) = at.filter(|run| run.begin == Begin::Base) else { continue };
-        let first = at.links.first().map_or(0, |first| first.header.number);
-        let old: Vec<&(u64, u64)> = numbers.iter().filter(|(number, _)| *number < first).collect();
-        pruned.chunks += old.len() as u64;
-        pruned.bytes += old.iter().map(|(_, size)| size).sum::<u64>();
-        if !dry_run {
-            let name = |number: &u64| format!("{keyspace}/{number:010}");
-            // The first chunks last, so that what is left after an interruption has no gap.
-            for (number, _) in old.iter().rev() {
-                delete(destination, backup, vec![name(number)]).await?;
-            }
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,22 @@ pub(crate) struct Run<'a> {
     pub(crate) cut: &'a CutMark,
 }
 
+/// What follows a run up to a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next cut.
+    Cut,
+    /// A base of a later moment: changes in between are missing.
+    Gap,
+    /// The end of the keyspace.
+    Dropped {
+        /// When it was noticed, in milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Nothing that is complete.
+    End,
+}
+
 /// How far a chain has come whose writer was interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -78,7 +94,7 @@ impl Chain {
         Self { links: Vec::new(), is_tail: true }
     }
 
-    /// Adds the next chunk.
+    /// Adds the next chunk. Ignores what an interrupted prune has left of a run that began earlier.
     ///
     /// # Errors
     /// It does not follow the last one.
@@ -99,10 +115,10 @@ impl Chain {
                     return wrong("it is of another keyspace");
                 }
             }
-            // What came before may have been pruned.
-            None if !begins && !self.is_tail => {
-                return wrong("the beginning of its chain is missing");
+            None if !begins && !self.is_tail && *number == 1 => {
+                return wrong("a chain does not begin with it");
             }
+            None if !begins && !self.is_tail => return Ok(()),
             None => {}
         }
         self.links.push(link);
@@ -154,6 +170,19 @@ impl Chain {
         self.runs().find(|run| run.cut.token == token)
     }
 
+    /// Returns what follows a run.
+    pub(crate) fn after(&self, run: &Run<'_>) -> After {
+        let last = run.links.last().map_or(0, |last| last.header.number);
+        let after = self.links.iter().skip_while(|link| link.header.number <= last);
+        let known = after.filter_map(|link| match link.header.content {
+            Content::Changes { cut: Some(_), .. } => Some(After::Cut),
+            Content::Base { continues: false, .. } => Some(After::Gap),
+            Content::Dropped { at_ms } => Some(After::Dropped { at_ms }),
+            _ => None,
+        });
+        known.into_iter().next().unwrap_or(After::End)
+    }
+
     /// Returns how far the writer had come.
     pub(crate) fn stage(&self) -> Stage {
         let mut stage = Stage::Nothing;
@@ -184,11 +213,6 @@ impl Chain {
             };
         }
         stage
-    }
-
-    /// Returns when the last cut was taken, in milliseconds since 1970.
-    pub(crate) fn through_ms(&self) -> Option<u64> {
-        self.runs().last().map(|run| run.cut.taken_ms)
     }
 }
 

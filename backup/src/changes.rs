@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dkv_api::{
     Client, Error, GroupId, KeyRange, Revision, SnapshotToken, WatchEvent, WatchOptions, WatchToken,
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::chunk::CHUNK_BYTES;
+use super::clock::now_ms;
 use super::marker;
 use super::record::Record;
 
@@ -195,10 +195,4 @@ impl Changes {
             news.await;
         }
     }
-}
-
-/// Returns the time in milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -131,8 +131,15 @@ pub(crate) enum ChunkError {
     Malformed(String),
 }
 
-/// Returns the sealed form of a header and records.
-pub(crate) fn seal(mut header: Header, records: &[Record]) -> (Bytes, Hash) {
+/// Seals a header and records. Completes the numbers of the header, and returns it with the sealed
+/// form.
+///
+/// # Errors
+/// The records cannot be compressed.
+pub(crate) fn seal(
+    mut header: Header,
+    records: &[Record],
+) -> std::io::Result<(Header, Bytes, Hash)> {
     let mut body = Vec::new();
     for record in records {
         body = record.encode_into(body);
@@ -140,9 +147,9 @@ pub(crate) fn seal(mut header: Header, records: &[Record]) -> (Bytes, Hash) {
     header.records = records.len() as u64;
     header.data_bytes = records.iter().map(Record::bytes).sum();
     header.body_bytes = body.len() as u64;
-    // Compression into memory does not fail.
-    let body = zstd::bulk::compress(&body, LEVEL).unwrap_or_default();
-    seal_parts(&codec::encode_vec(&header), &body)
+    let body = zstd::bulk::compress(&body, LEVEL)?;
+    let (sealed, hash) = seal_parts(&codec::encode_vec(&header), &body);
+    Ok((header, sealed, hash))
 }
 
 /// Returns the sealed form of a document.

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::Progress;
 use super::catalog;
 use super::chain::{Chain, Stage};
-use super::changes::now_ms;
 use super::chunk::{Content, seal_document};
-use super::destination::{Destination, MANIFEST, PLAN, backup_name};
+use super::clock::now_ms;
+use super::destination::{Destination, MANIFEST, PLAN, REMOVED, backup_name};
 use super::error::BackupError;
 use super::plan::{ChainSummary, Kind, Manifest, Plan};
 use super::reader;
@@ -76,7 +76,8 @@ pub async fn create(
         None => None,
     };
     let kind = if parent.is_some() { Kind::Increment } else { Kind::Full };
-    let found = unfinished(destination, client, kind, &names, parent.as_deref()).await?;
+    let all = options.keyspaces.is_empty();
+    let found = unfinished(destination, client, kind, (all, &names), parent.as_deref()).await?;
     let resumed = found.is_some();
     let (plan, plan_hash) = match found {
         Some(found) => {
@@ -86,7 +87,7 @@ pub async fn create(
             )));
             found
         }
-        None => begin(client, destination, kind, names, parent).await?,
+        None => begin(client, destination, kind, (all, names), parent).await?,
     };
     let pace = Pace { rate: options.rate, patience: PATIENCE, cuts_every: None };
     let mut chains = Vec::new();
@@ -107,16 +108,16 @@ pub async fn create(
             keyspace: name,
             first: run.links.first().map_or(1, |first| first.header.number),
             hashes: run.links.iter().map(|link| link.hash).collect(),
-            records: run.links.iter().map(|link| link.header.records).sum(),
-            data_bytes: run.links.iter().map(|link| link.header.data_bytes).sum(),
-            stored_bytes: run.links.iter().map(|link| link.stored_bytes).sum(),
         };
-        totals[0] += summary.records;
-        totals[1] += summary.data_bytes;
-        totals[2] += summary.stored_bytes;
+        for link in run.links {
+            totals[0] += link.header.records;
+            totals[1] += link.header.data_bytes;
+            totals[2] += link.stored_bytes;
+        }
         chains.push(summary);
     }
-    let manifest = Manifest { plan: plan_hash, finished_ms: now_ms(), chains };
+    let manifest = Manifest { plan: plan_hash, chains };
+    check(destination, &plan, &manifest).await?;
     let (bytes, _) = seal_document(&manifest);
     let stored_bytes = totals[2] + bytes.len() as u64;
     destination.write(&format!("{}/{MANIFEST}", plan.backup), bytes).await?;
@@ -139,6 +140,31 @@ pub async fn create(
         data_bytes: totals[1],
         stored_bytes,
     })
+}
+
+/// Checks that nobody has removed what a manifest is about to vouch for.
+async fn check(
+    destination: &Destination,
+    plan: &Plan,
+    manifest: &Manifest,
+) -> Result<(), BackupError> {
+    let backup = &plan.backup;
+    let has_plan = destination.exists(&format!("{backup}/{PLAN}")).await?
+        && !destination.exists(&format!("{backup}/{REMOVED}")).await?
+        && reader::plan(destination, backup).await?.1 == manifest.plan;
+    let numbers: BTreeMap<String, Vec<(u64, u64)>> =
+        reader::numbers(destination, backup).await?.into_iter().collect();
+    let is_there = |chain: &ChainSummary| {
+        let found = numbers.get(&chain.keyspace).into_iter().flatten().map(|(number, _)| *number);
+        found.filter(|number| *number >= chain.first).eq((chain.first..).take(chain.hashes.len()))
+    };
+    if has_plan && manifest.chains.iter().all(is_there) {
+        return Ok(());
+    }
+    Err(BackupError::Refused(format!(
+        "parts of backup {backup} were removed while it was made, as by backup prune; run the same \
+         command again"
+    )))
 }
 
 /// Returns the keyspaces of these names; of all if there are none.
@@ -165,7 +191,7 @@ pub(crate) async fn begin(
     client: &Client,
     destination: &Destination,
     kind: Kind,
-    keyspaces: Vec<String>,
+    (all, keyspaces): (bool, Vec<String>),
     parent: Option<String>,
 ) -> Result<(Plan, super::chunk::Hash), BackupError> {
     // A backup is later than those that are there, whatever the clock shows.
@@ -181,11 +207,12 @@ pub(crate) async fn begin(
         kind,
         network: client.identity().network.0,
         begun_ms,
+        all,
         keyspaces,
         parent,
-        made_by: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let (bytes, hash) = seal_document(&plan);
+    destination.create_folder(&plan.backup)?;
     destination.write(&format!("{}/{PLAN}", plan.backup), bytes).await?;
     Ok((plan, hash))
 }
@@ -195,14 +222,14 @@ async fn unfinished(
     destination: &Destination,
     client: &Client,
     kind: Kind,
-    keyspaces: &[String],
+    (all, keyspaces): (bool, &[String]),
     parent: Option<&str>,
 ) -> Result<Option<(Plan, super::chunk::Hash)>, BackupError> {
     for backup in destination.backups().await?.into_iter().rev() {
         let Ok((plan, hash)) = reader::plan(destination, &backup).await else { continue };
         let is_it = plan.kind == kind
             && plan.network == client.identity().network.0
-            && plan.keyspaces == keyspaces
+            && (plan.all, plan.keyspaces.as_slice()) == (all, keyspaces)
             && plan.parent.as_deref() == parent;
         if !is_it {
             continue;
@@ -338,9 +365,8 @@ impl Of<'_> {
     /// Returns a chain as it is in the destination.
     async fn reread(&self, known: Chain) -> Chain {
         let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
-        let Ok(numbers) = reader::numbers(self.destination, backup).await else { return known };
-        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
-        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let numbers = reader::numbers_of(self.destination, backup, name).await;
+        let Ok(numbers) = numbers else { return known };
         let read = recovered(self.destination, backup, name, &numbers, &|_| {}).await;
         read.unwrap_or(known)
     }
@@ -401,3 +427,6 @@ pub(crate) fn parsed(
     let position = position.parse().map_err(|_| Stopped::Compacted)?;
     Ok((of, position))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,30 @@
 //! Destinations: a directory, or a bucket that speaks S3.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::TryStreamExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use super::clock::compact;
 use super::error::BackupError;
 
-/// The object that says what a backup is of.
-pub(crate) const PLAN: &str = "plan";
+/// The object that says what a backup is of. Keyspaces are folders beside it, and their names do
+/// not begin with a dot.
+pub(crate) const PLAN: &str = ".plan";
 /// The object that makes a backup complete.
-pub(crate) const MANIFEST: &str = "manifest";
+pub(crate) const MANIFEST: &str = ".manifest";
+/// The object that says that a backup is being removed.
+pub(crate) const REMOVED: &str = ".removed";
+
+/// Folders that are looked into at the same time.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// Where backups are kept.
 #[derive(Clone, Debug)]
@@ -24,6 +33,9 @@ pub struct Destination {
     prefix: Path,
     shown: String,
     directory: Option<PathBuf>,
+    /// The object whose reading fails.
+    #[cfg(test)]
+    pub(crate) broken: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl Destination {
@@ -49,7 +61,7 @@ impl Destination {
         };
         let path = FilePath::new(text);
         if create {
-            std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+            create_private(path).map_err(|error| failed(&error))?;
         }
         let path = path.canonicalize().map_err(|error| failed(&error))?;
         if !path.is_dir() {
@@ -61,6 +73,8 @@ impl Destination {
             prefix: Path::default(),
             shown: text.trim_end_matches('/').to_owned(),
             directory: Some(path),
+            #[cfg(test)]
+            broken: Arc::default(),
         })
     }
 
@@ -80,7 +94,24 @@ impl Destination {
             .map_err(|error| failed(&error))?;
         let prefix = Path::parse(prefix.trim_matches('/')).map_err(|error| failed(&error))?;
         let shown = text.trim_end_matches('/').to_owned();
-        Ok(Self { store: Arc::new(store), prefix, shown, directory: None })
+        Ok(Self {
+            store: Arc::new(store),
+            prefix,
+            shown,
+            directory: None,
+            #[cfg(test)]
+            broken: Arc::default(),
+        })
+    }
+
+    /// Opens a destination in memory, with a pause before each deletion.
+    #[cfg(test)]
+    pub(crate) fn in_memory(pause: std::time::Duration) -> Self {
+        use object_store::throttle::{ThrottleConfig, ThrottledStore};
+        let config = ThrottleConfig { wait_delete_per_call: pause, ..ThrottleConfig::default() };
+        let store = ThrottledStore::new(object_store::memory::InMemory::new(), config);
+        let (prefix, shown) = (Path::default(), "memory".to_owned());
+        Self { store: Arc::new(store), prefix, shown, directory: None, broken: Arc::default() }
     }
 
     /// Returns the destination as the user named it.
@@ -103,7 +134,7 @@ impl Destination {
         let mut entries =
             std::fs::read_dir(directory).map_err(|error| self.unreadable("", error))?;
         let is_empty = entries.next().is_none();
-        if is_empty || !self.backups().await?.is_empty() {
+        if is_empty || !self.with_plan().await?.is_empty() {
             return Ok(());
         }
         Err(BackupError::Destination(format!(
@@ -112,23 +143,60 @@ impl Destination {
         )))
     }
 
-    /// Returns the names of the backups, the oldest first.
+    /// Returns the names of the backups, the oldest first, without those that are being removed.
     pub(crate) async fn backups(&self) -> Result<Vec<String>, BackupError> {
+        let all = self.with_plan().await?;
+        Ok(all.into_iter().filter(|(_, is_removed)| !is_removed).map(|(name, _)| name).collect())
+    }
+
+    /// Returns the names of the backups whose removal was begun.
+    pub(crate) async fn removed(&self) -> Result<Vec<String>, BackupError> {
+        let all = self.with_plan().await?;
+        Ok(all.into_iter().filter(|(_, is_removed)| *is_removed).map(|(name, _)| name).collect())
+    }
+
+    /// Returns the names of the folders with a plan, in order, and whether each is being removed.
+    async fn with_plan(&self) -> Result<Vec<(String, bool)>, BackupError> {
         let prefix = Some(&self.prefix).filter(|prefix| !prefix.as_ref().is_empty());
         let found = self.store.list_with_delimiter(prefix).await;
         let found = found.map_err(|error| self.unreadable("", error))?;
-        let mut names = Vec::new();
-        for folder in found.common_prefixes {
-            let Some(name) = folder.filename() else { continue };
-            if is_backup_name(name) && self.exists(&format!("{name}/{PLAN}")).await? {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort();
-        Ok(names)
+        let names = found.common_prefixes.iter().filter_map(|folder| folder.filename());
+        let names = names.filter(|name| is_backup_name(name)).map(str::to_owned);
+        let looked = names.map(|name| async move {
+            let has_plan = self.exists(&format!("{name}/{PLAN}")).await?;
+            let is_removed = has_plan && self.exists(&format!("{name}/{REMOVED}")).await?;
+            Ok::<_, BackupError>(has_plan.then_some((name, is_removed)))
+        });
+        let mut all: Vec<(String, bool)> = stream::iter(looked)
+            .buffer_unordered(LOOKS_AT_ONCE)
+            .try_filter_map(|found| std::future::ready(Ok(found)))
+            .try_collect()
+            .await?;
+        all.sort();
+        Ok(all)
     }
 
-    async fn exists(&self, name: &str) -> Result<bool, BackupError> {
+    /// Returns when something of a backup was written last, in milliseconds since 1970.
+    pub(crate) async fn written_ms(&self, backup: &str) -> Result<u64, BackupError> {
+        let listed = self.store.list(Some(&self.path(backup)));
+        let last = listed.try_fold(0, |last, object| async move {
+            Ok(last.max(object.last_modified.timestamp_millis()))
+        });
+        let last = last.await.map_err(|error| self.unreadable(backup, error))?;
+        Ok(u64::try_from(last).unwrap_or(0))
+    }
+
+    /// Creates the folder of a backup, which only its owner may read.
+    pub(crate) fn create_folder(&self, backup: &str) -> Result<(), BackupError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        create_private(&directory.join(backup)).map_err(|error| BackupError::Write {
+            place: self.place(backup),
+            why: error.to_string(),
+        })
+    }
+
+    /// Returns whether there is an object.
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool, BackupError> {
         match self.store.head(&self.path(name)).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { .. }) => Ok(false),
@@ -138,6 +206,10 @@ impl Destination {
 
     /// Returns an object; `None` if there is none.
     pub(crate) async fn find(&self, name: &str) -> Result<Option<Bytes>, BackupError> {
+        #[cfg(test)]
+        if self.broken.lock().unwrap().as_deref() == Some(name) {
+            return Err(self.unreadable(name, std::io::Error::other("it is broken")));
+        }
         let read = async { self.store.get(&self.path(name)).await?.bytes().await };
         match read.await {
             Ok(bytes) => Ok(Some(bytes)),
@@ -156,9 +228,13 @@ impl Destination {
     pub(crate) async fn write(&self, name: &str, bytes: Bytes) -> Result<(), BackupError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let path = self.path(name);
-        match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
+        match self.store.put_opts(&path, PutPayload::from(bytes.clone()), options).await {
             Ok(_) => Ok(()),
-            Err(Error::AlreadyExists { .. }) => Err(BackupError::Taken(self.place(name))),
+            // A bucket may have taken it and its answer was lost, so that it was sent again.
+            Err(Error::AlreadyExists { .. }) => match self.find(name).await? {
+                Some(there) if there == bytes => Ok(()),
+                _ => Err(BackupError::Taken(self.place(name))),
+            },
             Err(error) => Err(BackupError::Write { place: self.place(name), why: reason(&error) }),
         }
     }
@@ -217,6 +293,11 @@ impl Destination {
     }
 }
 
+/// Creates a directory, and those above it, for their owner only: they hold what the network holds.
+fn create_private(path: &FilePath) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Returns the innermost reason of an error in one line: the outer ones repeat the place.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
@@ -247,23 +328,7 @@ fn is_backup_name(name: &str) -> bool {
 
 /// Returns the name of a backup that begins now. Names are in the order of their milliseconds.
 pub(crate) fn backup_name(now_ms: u64, random: u8) -> String {
-    let (year, month, day) = date(now_ms / 86_400_000);
-    let of_day = now_ms / 1000 % 86_400;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let ms = now_ms % 1000;
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{ms:03x}{random:02x}")
-}
-
-/// Returns the date of a day since 1970, by the algorithm of Howard Hinnant.
-fn date(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let of_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * of_year + of_year / 4 - of_year / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (of_year + era * 400 + u64::from(month <= 2), month, day)
+    format!("{}-{:03x}{random:02x}", compact(now_ms), now_ms % 1000)
 }
 
 #[cfg(test)]
@@ -278,6 +343,30 @@ mod tests {
         assert!(backup_name(1_772_368_496_124, 0) > name);
         for other in ["lost+found", "20260301T123456Z_1a2bc", "", "data"] {
             assert!(!is_backup_name(other), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_is_written_once() {
+        let destination = Destination::in_memory(std::time::Duration::ZERO);
+        for _ in 0..2 {
+            destination.write("b/k/1", Bytes::from_static(b"one")).await.unwrap();
+        }
+        let other = destination.write("b/k/1", Bytes::from_static(b"two")).await;
+        assert!(matches!(other, Err(BackupError::Taken(_))));
+        assert_eq!(destination.read("b/k/1").await.unwrap(), &b"one"[..]);
+    }
+
+    #[test]
+    fn others_cannot_read_what_is_written() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("some/backups");
+        let destination = Destination::open(path.to_str().unwrap(), true).unwrap();
+        destination.create_folder("b").unwrap();
+        for created in [&path, &path.join("b"), &directory.path().join("some")] {
+            let mode = std::fs::metadata(created).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", created.display());
         }
     }
 

@@ -69,6 +69,21 @@ impl BackupError {
         matches!(self, Self::Network { source, .. } if matches!(**source, Error::Denied(_)))
     }
 
+    /// Returns whether the same may succeed later: the network did not serve a request, or the
+    /// destination was out of reach or full.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Network { .. } | Self::Read { .. } | Self::Write { .. })
+            && !self.is_denied()
+    }
+
+    /// Returns the error without what the user can do, for a command that tries again by itself.
+    pub(crate) fn fault(&self) -> String {
+        match self {
+            Self::Write { place, why } => format!("cannot write {place}: {why}"),
+            error => error.to_string(),
+        }
+    }
+
     pub(crate) fn damaged(place: &str, why: impl ToString) -> Self {
         Self::Damaged { place: place.to_owned(), why: why.to_string() }
     }

@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use super::Progress;
 use super::catalog;
 use super::chain::Stage;
-use super::changes::now_ms;
 use super::chunk::Content;
+use super::clock::now_ms;
 use super::create::{begin, keyspaces, parsed};
 use super::destination::Destination;
 use super::error::BackupError;
 use super::plan::{Kind, Plan};
 use super::reader;
 use super::session::{Pace, Session, Stopped};
-use super::writer::Writer;
+use super::writer::{Writer, chunk_name};
 
 /// Time between two looks for new keyspaces.
 const KEYSPACES_EVERY: Duration = Duration::from_secs(5);
@@ -33,6 +33,10 @@ const LAST_CUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pause before a keyspace is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Pause after several failures, each twice as long as the one before.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Time after which the user hears of the same failure again.
+const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// How to follow.
 #[derive(Clone, Debug)]
@@ -66,7 +70,7 @@ pub async fn follow(
             plan
         }
         None => {
-            let names = options.keyspaces.clone();
+            let names = (options.keyspaces.is_empty(), options.keyspaces.clone());
             let (plan, _) = begin(client, destination, Kind::Followed, names, None).await?;
             tell(Progress::Note(format!("following as {}", plan.backup)));
             plan
@@ -77,6 +81,7 @@ pub async fn follow(
     let mut running: BTreeMap<KeyspaceId, String> = BTreeMap::new();
     let mut stopping = stop.clone();
     let mut next_look = Instant::now();
+    let mut troubles = Troubles::default();
     loop {
         tokio::select! {
             Some(event) = events.recv() => tell(event),
@@ -96,9 +101,15 @@ pub async fn follow(
                     Err(error @ BackupError::NotFound(_)) if running.is_empty() => {
                         return Err(error);
                     }
-                    // It is asked again.
-                    Err(_) => continue,
+                    Err(error) if error.is_denied() => return Err(error),
+                    Err(error) => {
+                        // It is asked again.
+                        let note = format!("{}; trying again", error.fault());
+                        troubles.tell(&note, Instant::now(), tell);
+                        continue;
+                    }
                 };
+                troubles = Troubles::default();
                 for used in found {
                     let id = used.keyspace.id;
                     // Two keyspaces of one name share a chain, one after the other.
@@ -108,6 +119,7 @@ pub async fn follow(
                         continue;
                     }
                     running.insert(id, used.keyspace.name.clone());
+                    tell(Progress::FollowBegan { keyspace: used.keyspace.name.clone() });
                     let following = Following {
                         client: client.clone(),
                         destination: destination.clone(),
@@ -151,6 +163,31 @@ async fn followed(
     Ok(None)
 }
 
+/// Failures that may pass. The same one is not told each time.
+#[derive(Default)]
+struct Troubles {
+    count: u32,
+    told: Option<(String, Instant)>,
+}
+
+impl Troubles {
+    /// Tells a failure, unless it was told a short while ago.
+    fn tell(&mut self, note: &str, now: Instant, tell: impl FnOnce(Progress)) {
+        self.count = self.count.saturating_add(1);
+        let is_known = |(told, at): &(String, Instant)| told == note && now < *at + TOLD_EVERY;
+        if !self.told.as_ref().is_some_and(is_known) {
+            tell(Progress::Note(note.to_owned()));
+            self.told = Some((note.to_owned(), now));
+        }
+    }
+
+    /// Returns the pause before the next attempt.
+    fn pause(&self) -> Duration {
+        let doubled = 2_u32.saturating_pow(self.count.saturating_sub(1));
+        PAUSE.saturating_mul(doubled).min(PAUSE_MAX)
+    }
+}
+
 /// A keyspace that is followed.
 struct Following {
     client: Client,
@@ -172,15 +209,17 @@ impl Following {
     async fn run(self) -> Result<(), BackupError> {
         let name = self.used.keyspace.name.clone();
         let mut anew = false;
+        let mut stop = self.stop.clone();
+        let mut troubles = Troubles::default();
         loop {
-            match self.attempt(std::mem::take(&mut anew)).await {
+            let begun = Instant::now();
+            let attempt = self.attempt(std::mem::take(&mut anew)).await;
+            let outcome = match attempt {
+                Err(Stopped::Dropped) => self.end().await.map_err(Stopped::Failed),
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(()) => return Ok(()),
-                Err(Stopped::Dropped) => {
-                    let note = format!("keyspace {name} was dropped; its backup stays");
-                    self.tell(Progress::Note(note)).await;
-                    let mut writer = self.writer().await?.0;
-                    return writer.append(Content::Dropped { at_ms: now_ms() }, Vec::new()).await;
-                }
                 Err(Stopped::Compacted) => {
                     anew = true;
                     self.tell(Progress::Note(format!(
@@ -189,31 +228,56 @@ impl Following {
                     )))
                     .await;
                 }
-                Err(Stopped::Failed(error)) if error.is_denied() => return Err(error),
-                Err(Stopped::Failed(error @ BackupError::Network { .. })) => {
-                    let note = format!("keyspace {name}: {error}; trying again");
-                    self.tell(Progress::Note(note)).await;
+                Err(Stopped::Failed(error)) if error.may_pass() => {
+                    if begun.elapsed() > TOLD_EVERY {
+                        troubles = Troubles::default();
+                    }
+                    let note = format!("keyspace {name}: {}; trying again", error.fault());
+                    troubles.tell(&note, Instant::now(), |note| _ = self.events.try_send(note));
                 }
                 Err(Stopped::Failed(error)) => return Err(error),
+                // It was written down.
+                Err(Stopped::Dropped) => return Ok(()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(troubles.pause()) => {}
+                Ok(_) = stop.wait_for(|stop| *stop) => {}
             }
             if *self.stop.borrow() {
                 return Ok(());
             }
-            tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Writes down that the keyspace was dropped.
+    async fn end(&self) -> Result<(), BackupError> {
+        let mut writer = self.writer().await?.0;
+        writer.append(Content::Dropped { at_ms: now_ms() }, Vec::new()).await?;
+        let name = &self.used.keyspace.name;
+        self.tell(Progress::Note(format!("keyspace {name} was dropped; its backup stays"))).await;
+        self.tell(Progress::FollowEnded { keyspace: name.clone() }).await;
+        Ok(())
     }
 
     /// Returns a writer after the last chunk that is whole, and how far the chain is.
     async fn writer(&self) -> Result<(Writer, Stage, u64), BackupError> {
         let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
-        let numbers = reader::numbers(&self.destination, backup).await?;
-        let numbers = numbers.into_iter().find(|(keyspace, _)| keyspace == name);
-        let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
+        let numbers = reader::numbers_of(&self.destination, backup, name).await?;
         let tail = catalog::tail(&self.destination, backup, name, &numbers).await?;
         let last = tail.last().map_or(0, |last| last.header.number);
-        for (number, _) in numbers.iter().filter(|(number, _)| *number > last) {
-            let chunk = super::writer::chunk_name(backup, name, *number);
-            self.destination.delete(&chunk).await?;
+        let damaged: Vec<u64> =
+            numbers.iter().map(|(number, _)| *number).filter(|number| *number > last).collect();
+        if !damaged.is_empty() {
+            let (count, chunks) =
+                (damaged.len(), if damaged.len() == 1 { "chunk" } else { "chunks" });
+            self.tell(Progress::Note(format!(
+                "the last {count} {chunks} of keyspace {name} in {backup} are damaged: removing \
+                 them, and going on from the one before"
+            )))
+            .await;
+        }
+        for number in damaged {
+            self.destination.delete(&chunk_name(backup, name, number)).await?;
         }
         let base_ms = tail.links().iter().find_map(|link| match &link.header.content {
             Content::Changes { cut: Some(cut), .. } => Some(cut.base_ms),
@@ -326,7 +390,28 @@ impl Following {
         let through_ms = session.cut(false).await?;
         let changes = session.writer.written.records - before.records;
         let bytes = session.writer.written.stored_bytes - before.stored_bytes;
-        self.tell(Progress::Followed { through_ms, changes, bytes }).await;
+        let keyspace = self.used.keyspace.name.clone();
+        self.tell(Progress::Followed { keyspace, through_ms, changes, bytes }).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_once_and_tried_again_less_and_less_often() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        let mut notes = Vec::new();
+        let mut pauses = Vec::new();
+        for note in ["a", "a", "b", "b", "b", "b", "b"] {
+            troubles.tell(note, now, |note| notes.push(note));
+            pauses.push(troubles.pause().as_secs());
+        }
+        assert_eq!(notes, ["a", "b"].map(|note| Progress::Note(note.to_owned())));
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        troubles.tell("b", now + TOLD_EVERY, |note| notes.push(note));
+        assert_eq!(notes.len(), 3);
     }
 }

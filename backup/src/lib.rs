@@ -12,7 +12,7 @@
 //!   backup is of, and what it turned out to hold), `chain` (what chunks make together) and `merge`
 //!   (the keys at a cut).
 //! - The shell: `destination` (a directory or a bucket), `changes` (the watch), `writer` (a chain
-//!   that grows), `create` and `follow`; `catalog`, `reader` and `restore`.
+//!   that grows), `create` and `follow`; `reader`, `contents`, `catalog` and `restore`.
 //!
 //! Deliberately missing: encryption, and a lock of the destination. Each chunk is created under a
 //! name that must not exist, so of two processes that write one backup, one ends.
@@ -23,6 +23,8 @@ mod catalog;
 mod chain;
 mod changes;
 mod chunk;
+mod clock;
+mod contents;
 mod create;
 mod destination;
 mod error;
@@ -34,6 +36,8 @@ mod plan;
 mod reader;
 mod record;
 mod restore;
+#[cfg(test)]
+mod sample;
 mod session;
 mod throttle;
 mod writer;
@@ -63,8 +67,20 @@ pub enum Progress {
         /// Bytes that there are, about; zero if unknown.
         bytes_of: u64,
     },
-    /// A followed backup has everything up to a moment.
+    /// A keyspace is being followed.
+    FollowBegan {
+        /// The keyspace.
+        keyspace: String,
+    },
+    /// A keyspace is no longer followed, because it was dropped.
+    FollowEnded {
+        /// The keyspace.
+        keyspace: String,
+    },
+    /// A followed backup has everything of a keyspace up to a moment.
     Followed {
+        /// The keyspace.
+        keyspace: String,
         /// The moment, in milliseconds since 1970.
         through_ms: u64,
         /// Changes since the last such event.

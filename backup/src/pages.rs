@@ -7,8 +7,8 @@ use dkv_api::{Client, Error, ScanOptions, Snapshot, SnapshotToken};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::changes::now_ms;
 use super::chunk::CHUNK_BYTES;
+use super::clock::now_ms;
 use super::error::BackupError;
 use super::marker;
 use super::record::Record;

@@ -35,12 +35,12 @@ pub(crate) struct Plan {
     pub(crate) network: Uuid,
     /// When it began, in milliseconds since 1970.
     pub(crate) begun_ms: u64,
-    /// The keyspaces; of a followed backup the only one, or none for all.
+    /// Whether it is of all keyspaces that there were.
+    pub(crate) all: bool,
+    /// The keyspaces; of a followed backup of all none.
     pub(crate) keyspaces: Vec<String>,
     /// The backup that an increment goes on from.
     pub(crate) parent: Option<String>,
-    /// The version of dkv.
-    pub(crate) made_by: String,
 }
 
 /// The contents of a backup that is complete; written after everything else.
@@ -48,8 +48,6 @@ pub(crate) struct Plan {
 pub(crate) struct Manifest {
     /// The hash of the plan.
     pub(crate) plan: Hash,
-    /// When it was finished, in milliseconds since 1970.
-    pub(crate) finished_ms: u64,
     /// A chain for each keyspace.
     pub(crate) chains: Vec<ChainSummary>,
 }
@@ -62,10 +60,4 @@ pub(crate) struct ChainSummary {
     pub(crate) first: u64,
     /// The hashes of the chunks from then on.
     pub(crate) hashes: Vec<Hash>,
-    /// Records in them.
-    pub(crate) records: u64,
-    /// Bytes of keys and values.
-    pub(crate) data_bytes: u64,
-    /// Bytes of the chunks.
-    pub(crate) stored_bytes: u64,
 }

@@ -60,6 +60,17 @@ pub(crate) async fn numbers(
     Ok(all)
 }
 
+/// Returns the numbers of the chunks of one keyspace, in order, with their sizes.
+pub(crate) async fn numbers_of(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+) -> Result<Vec<(u64, u64)>, BackupError> {
+    let all = numbers(destination, backup).await?;
+    let found = all.into_iter().find(|(name, _)| name == keyspace);
+    Ok(found.map(|(_, numbers)| numbers).unwrap_or_default())
+}
+
 /// Opens a chunk: its link and its records.
 pub(crate) async fn open(
     destination: &Destination,
@@ -104,14 +115,41 @@ pub(crate) async fn chain(
     numbers: &[(u64, u64)],
     mut each: impl FnMut(&Link),
 ) -> Result<Chain, BackupError> {
+    let until = |chain: &Chain| {
+        chain.last().into_iter().for_each(&mut each);
+        false
+    };
+    chain_until(destination, backup, keyspace, numbers, until).await
+}
+
+/// Reads and checks a chain until it has enough.
+///
+/// # Errors
+/// As for [`chain`].
+pub(crate) async fn chain_until(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    numbers: &[(u64, u64)],
+    mut is_enough: impl FnMut(&Chain) -> bool,
+) -> Result<Chain, BackupError> {
     let mut chain = Chain::default();
-    let numbers = numbers.iter().map(|(number, _)| *number);
-    let mut opened = std::pin::pin!(open_all(destination, backup, keyspace, numbers));
-    while let Some(opened) = opened.next().await {
-        let (link, records) = opened?;
-        let name = chunk_name(backup, keyspace, link.header.number);
+    let all = numbers.iter().map(|(number, _)| *number);
+    let mut opened = std::pin::pin!(open_all(destination, backup, keyspace, all.clone()));
+    for number in all {
+        let Some(opened) = opened.next().await else { break };
+        let name = chunk_name(backup, keyspace, number);
         let damaged =
             |why: &dyn std::fmt::Display| BackupError::damaged(&destination.place(&name), why);
+        let (link, records) = match opened {
+            Err(BackupError::Damaged { .. })
+                if is_pruned(destination, backup, keyspace, number).await? =>
+            {
+                chain = Chain::default();
+                continue;
+            }
+            opened => opened?,
+        };
         let mut count = 0;
         for record in records {
             record.map_err(|error| damaged(&error))?;
@@ -120,10 +158,28 @@ pub(crate) async fn chain(
         if count != link.header.records {
             return Err(damaged(&"it has another number of records than it says"));
         }
-        each(&link);
+        let length = chain.links().len();
         chain.push(link).map_err(|error| damaged(&error))?;
+        if chain.links().len() > length && is_enough(&chain) {
+            break;
+        }
+    }
+    if let (Some((number, _)), None) = (numbers.first(), chain.last()) {
+        let place = destination.place(&chunk_name(backup, keyspace, *number));
+        return Err(BackupError::damaged(&place, "the beginning of its chain is missing"));
     }
     Ok(chain)
+}
+
+/// Returns whether a chunk was pruned after it was listed: nothing up to it is left.
+async fn is_pruned(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    number: u64,
+) -> Result<bool, BackupError> {
+    let left = numbers_of(destination, backup, keyspace).await?;
+    Ok(left.first().is_some_and(|(first, _)| *first > number))
 }
 
 /// Returns the last key of the pages of a chunk.

@@ -13,8 +13,6 @@ pub(crate) enum Attachment {
     Lease(u64),
     /// An expiry of its own.
     Expiry {
-        /// The time to live that the put named, in milliseconds.
-        ttl_ms: u64,
         /// When it ends, in milliseconds since 1970.
         deadline_ms: u64,
     },
@@ -25,9 +23,6 @@ pub(crate) enum Attachment {
 pub(crate) struct Put {
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
-    pub(crate) revision: u64,
-    pub(crate) created: u64,
-    pub(crate) version: u64,
     pub(crate) attachment: Option<Attachment>,
 }
 
@@ -54,15 +49,13 @@ pub(crate) enum Record {
         id: u64,
         /// The time that each keep-alive gives it, in milliseconds.
         ttl_ms: u64,
-        /// The time that it had left, in milliseconds.
-        remaining_ms: u64,
     },
 }
 
 fn attachment(lease: LeaseId, expiry: Option<VersionExpiry>, now_ms: u64) -> Option<Attachment> {
-    if let Some(VersionExpiry { ttl_ms, remaining_ms }) = expiry {
+    if let Some(VersionExpiry { remaining_ms, .. }) = expiry {
         let deadline_ms = now_ms.saturating_add(remaining_ms);
-        return Some(Attachment::Expiry { ttl_ms, deadline_ms });
+        return Some(Attachment::Expiry { deadline_ms });
     }
     (lease != LeaseId::default()).then_some(Attachment::Lease(lease.0))
 }
@@ -70,25 +63,21 @@ fn attachment(lease: LeaseId, expiry: Option<VersionExpiry>, now_ms: u64) -> Opt
 impl Record {
     /// Returns the record of a key in a page that was read now.
     pub(crate) fn of_pair(pair: Pair, now_ms: u64) -> Self {
-        let Pair { key, revision, value, created, version, lease, expiry } = pair;
+        let Pair { key, value, lease, expiry, .. } = pair;
         Self::Key(Put {
             key,
             value: value.unwrap_or_default(),
-            revision: revision.0,
-            created: created.0,
-            version,
             attachment: attachment(lease, expiry, now_ms),
         })
     }
 
     /// Returns the record of a change that was shown now.
     pub(crate) fn of_change(change: KeyChange, now_ms: u64) -> Self {
-        let KeyChange { shard, key, value, revision, created, version, stamp, .. } = change;
+        let KeyChange { shard, key, value, revision, stamp, .. } = change;
         let place = Place { shard: shard.0, revision: revision.0, stamp: stamp.0 };
         let Some(value) = value else { return Self::Delete(place, key) };
         let attachment = attachment(change.lease, change.expiry, now_ms);
-        let (revision, created) = (revision.0, created.0);
-        Self::Put(place, Put { key, value, revision, created, version, attachment })
+        Self::Put(place, Put { key, value, attachment })
     }
 
     /// Returns the bytes of key and value.

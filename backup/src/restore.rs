@@ -5,6 +5,7 @@
 //! goes on after the last key that the mark names; any other is refused. Keys are written once
 //! each, in order, so to go on is to write some of them again.
 
+mod choose;
 mod copy;
 mod source;
 mod target;
@@ -18,8 +19,8 @@ use dkv_api::{
 };
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use self::copy::{Copy, grant};
-use self::source::{Segment, Source, choose, first_of, readable, source};
+use self::copy::{Copy, Leases};
+use self::source::{Segment, Source, sources};
 use self::target::{Target, marked};
 use super::Progress;
 use super::chunk::{Content, Hash, KeysHash, hex};
@@ -95,35 +96,11 @@ pub async fn restore(
     options: &RestoreOptions,
     tell: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Vec<Restored>, BackupError> {
-    let backup = choose(destination, options).await?;
-    let at_ms = options.at_ms.unwrap_or(u64::MAX);
-    let mut sources = Vec::new();
-    for (keyspace, numbers) in reader::numbers(destination, &backup).await? {
-        if !options.keyspaces.is_empty() && !options.keyspaces.contains(&keyspace) {
-            continue;
-        }
-        let first = first_of(destination, &backup, &keyspace).await?;
-        let numbers: Vec<_> = numbers.into_iter().filter(|(number, _)| *number >= first).collect();
-        let chain = readable(destination, &backup, &keyspace, &numbers).await?;
-        if let Some(source) = source(destination, &backup, &keyspace, &chain, at_ms).await? {
-            sources.push(source);
-        }
-    }
-    if let Some(missing) =
-        options.keyspaces.iter().find(|name| sources.iter().all(|it| it.keyspace != **name))
-    {
-        let why = format!("backup {backup} has no keyspace {missing} at that time");
-        return Err(BackupError::NotFound(why));
-    }
-    if sources.is_empty() {
-        let why = format!("backup {backup} has nothing that can be restored at that time");
-        return Err(BackupError::NotFound(why));
-    }
+    let sources = sources(destination, options, tell).await?;
     if options.rename.is_some() && sources.len() > 1 {
         let names: Vec<&str> = sources.iter().map(|it| it.keyspace.as_str()).collect();
         let why = format!(
-            "backup {backup} has several keyspaces ({}); say which one is to be \
-             restored under another name",
+            "there are several keyspaces ({}); say which one is to be restored under another name",
             names.join(", ")
         );
         return Err(BackupError::Refused(why));
@@ -197,10 +174,8 @@ async fn one(
         )));
     }
     let (changed, leases) = changes(destination, &source).await?;
-    let keepers = grant(&target.client, &leases).await?;
     let mut copy = Copy {
-        leases: leases.keys().copied().collect(),
-        keepers,
+        leases: Leases::grant(&target.client, &leases).await?,
         at_ms: source.at_ms,
         skip: Bytes::from(target.marker.through.clone()),
         hash: KeysHash::new(),
@@ -251,11 +226,11 @@ async fn one(
     }
     tell_keys(&copy);
     copy.write(&mut target).await?;
-    let Copy { hash, expiring, keepers, .. } = copy;
+    let Copy { hash, expiring, leases: granted, .. } = copy;
     let (expected, expected_expiring) = (hash.finish(), expiring.finish());
     let found = compare(&target.client, &name, expected, expected_expiring).await?;
     // Their full time again, from now on.
-    for keeper in &keepers {
+    for keeper in &granted.keepers {
         let refreshed = target.client.refresh_lease(keeper.id()).await;
         refreshed.map_err(BackupError::network("cannot keep a lease alive"))?;
     }
@@ -312,7 +287,7 @@ async fn changes(
             let (link, records) = opened?;
             for record in records {
                 let record = record.map_err(|error| damaged(backup, &error))?;
-                if let Record::Lease { id, ttl_ms, .. } = record {
+                if let Record::Lease { id, ttl_ms } = record {
                     coming.insert(id, ttl_ms);
                 } else {
                     overlay.add(record).map_err(BackupError::Spool)?;

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Progress;
-use super::changes::{Changes, now_ms};
+use super::changes::Changes;
 use super::chunk::{Content, CutMark};
+use super::clock::now_ms;
 use super::error::BackupError;
 use super::pages::{self, take_snapshot, wait};
 use super::record::Record;
@@ -238,7 +239,6 @@ impl Session {
                     let record = |lease: dkv_api::LeaseInfo| Record::Lease {
                         id: lease.id.0,
                         ttl_ms: ms(lease.ttl),
-                        remaining_ms: ms(lease.remaining),
                     };
                     return Ok(living.map(record).collect());
                 }

@@ -27,7 +27,6 @@ pub(crate) struct Writer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) records: u64,
-    pub(crate) data_bytes: u64,
     pub(crate) stored_bytes: u64,
 }
 
@@ -91,25 +90,24 @@ impl Writer {
             number: self.number + 1,
             before: self.before,
             content,
-            records: records.len() as u64,
-            data_bytes: records.iter().map(Record::bytes).sum(),
+            records: 0,
+            data_bytes: 0,
             body_bytes: 0,
         };
-        let kept = header.clone();
-        let sealing = tokio::task::spawn_blocking(move || seal(header, &records));
-        let (bytes, hash) =
-            sealing.await.map_err(|error| BackupError::Destination(error.to_string()))?;
         let name = chunk_name(&self.backup, &self.keyspace, self.number + 1);
+        let failed = |why: String| BackupError::Write { place: self.destination.place(&name), why };
+        let sealing = tokio::task::spawn_blocking(move || seal(header, &records));
+        let sealed = sealing.await.map_err(|error| failed(error.to_string()))?;
+        let (header, bytes, hash) = sealed.map_err(|error| failed(error.to_string()))?;
         let stored_bytes = bytes.len() as u64;
         self.destination.write(&name, bytes).await?;
         self.number += 1;
         self.before = hash;
-        self.written.records += kept.records;
-        self.written.data_bytes += kept.data_bytes;
+        self.written.records += header.records;
         self.written.stored_bytes += stored_bytes;
         if let Some(chain) = &mut self.chain {
             let place = self.destination.place(&name);
-            let pushed = chain.push(Link { header: kept, hash, stored_bytes });
+            let pushed = chain.push(Link { header, hash, stored_bytes });
             pushed.map_err(|error| BackupError::damaged(&place, error))?;
         }
         Ok(())

@@ -11,6 +11,7 @@ use dkv_backup::{
 };
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::table::aligned;
 use dkv_console::units::{bytes, duration, number, plural, timestamp};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -144,9 +145,10 @@ async fn follow(
         tokio::select! {
             done = &mut work => break done,
             Some(event) = events.recv() => match event {
-                Progress::Followed { through_ms, changes, bytes } if console.json => {
+                Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {
                     console.document(&json!({
                         "command": "backup follow",
+                        "keyspace": keyspace,
                         "through_at_ms": through_ms,
                         "behind_ms": now_ms().saturating_sub(through_ms),
                         "changes": changes,
@@ -168,12 +170,18 @@ async fn follow(
     while let Ok(event) = events.try_recv() {
         bar.show(event, console);
     }
-    let through = bar.through();
+    let (through, without) = bar.reach().through();
+    let through = through.map_or_else(String::new, |ms| format!(" through {}", timestamp(ms)));
+    let without = match without.as_slice() {
+        [] => String::new(),
+        names => format!(", but of {} only what it had before", names.join(", ")),
+    };
     bar.finish();
     let backup = backup.map_err(|error| problem(&error))?;
     if !console.json {
-        let through = through.map_or_else(String::new, |ms| format!(" through {}", timestamp(ms)));
-        console.note(&format!("{backup} has everything{through}; run the same command to go on"));
+        console.note(&format!(
+            "{backup} has everything{through}{without}; run the same command to go on"
+        ));
     }
     Ok(())
 }
@@ -381,6 +389,7 @@ fn object(backup: &Backup) -> Value {
         "complete": backup.complete,
         "fault": backup.fault,
         "parent": backup.parent,
+        "all_keyspaces": backup.all,
         "keyspaces": keyspaces,
         "stored_bytes": backup.stored_bytes,
     })
@@ -413,16 +422,6 @@ fn table(all: &[Backup], destination: &Destination) -> String {
     aligned(&rows)
 }
 
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> =
-        (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 fn description(backup: &Backup) -> String {
     let mut rows = vec![["KEYSPACE", "FROM", "THROUGH", "CHUNKS", "SIZE"].map(str::to_owned)];
     let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), timestamp);
@@ -450,7 +449,8 @@ fn description(backup: &Backup) -> String {
     )
 }
 
-fn now_ms() -> u64 {
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

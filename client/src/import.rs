@@ -20,10 +20,14 @@ use dkv_gateway::bytes_json::{self, Encoding};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
+use crate::backup::now_ms;
 use crate::cli::{ImportArgs, ImportFormat, TransferArgs};
 use crate::input::is_stdin;
 use crate::load::{self, Task};
 use crate::store::Store;
+
+/// The variable with the password of a server, as for Redis' own client.
+const PASSWORD: &str = "REDISCLI_AUTH";
 
 /// A key that was found elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +99,7 @@ pub(crate) async fn run(
         Problem::failed(format!("cannot import {name}: {error}; nothing was stored"))
     };
     let converted = match format {
-        _ if is_redis => redis::scan(&shown).await,
+        _ if is_redis => redis::scan(&shown, std::env::var(PASSWORD).ok()).await,
         Some(format @ (ImportFormat::Rdb | ImportFormat::Consul)) => {
             let file = args.file.clone();
             let converting = tokio::task::spawn_blocking(move || convert(&file, format));
@@ -111,7 +115,7 @@ pub(crate) async fn run(
     let file = lines.finish().map_err(|error| failed(&error.into()))?;
     let LeftOut { other_types, expired } = left_out;
     if other_types > 0 {
-        console.note(&format!(
+        console.remark(&format!(
             "left out {} {} whose value is no string",
             number(other_types),
             plural(other_types, "key", "keys")
@@ -119,7 +123,7 @@ pub(crate) async fn run(
     }
     if expired > 0 {
         let keys = plural(expired, "key", "keys");
-        console.note(&format!("left out {} {keys} that expired", number(expired)));
+        console.remark(&format!("left out {} {keys} that expired", number(expired)));
     }
     if count == 0 {
         return Err(failed(&ImportError::Malformed("it has no keys to import".into())).into());
@@ -169,9 +173,4 @@ fn convert(file: &Path, format: ImportFormat) -> Result<(Lines, LeftOut), Import
         _ => rdb::read(input, now_ms(), &mut left_out, |found| lines.add(&found))?,
     }
     Ok((lines, left_out))
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

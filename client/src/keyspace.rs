@@ -6,6 +6,7 @@ use std::time::Duration;
 use dkv_api::{Client, Error, KeyspaceChange, KeyspaceSettings, KeyspaceUse};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::table::aligned;
 use dkv_console::units::{bytes, duration, plural};
 use dkv_gateway::keyspace_json::object;
 use serde_json::{Value, json};
@@ -224,13 +225,7 @@ fn table(all: &[KeyspaceUse]) -> String {
             history_text(settings),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    aligned(&rows)
 }
 
 fn description(shown: &KeyspaceUse) -> String {

@@ -210,6 +210,17 @@ impl Console {
         let _ = writeln!(self.err, "{text}");
     }
 
+    /// Prints a remark that changes what a result means, such as what was left out. Programs get it
+    /// as a JSON document.
+    pub fn remark(&mut self, text: &str) {
+        if self.json {
+            // A closed stderr has no reader.
+            let _ = writeln!(self.err, "{}", json!({ "note": text }));
+            return;
+        }
+        self.note(text);
+    }
+
     /// Reports a problem.
     pub fn problem(&mut self, problem: &Problem) {
         let problem = match self.input_line {
@@ -346,6 +357,16 @@ mod tests {
         let err = Buffer::default();
         Console::of(io::sink(), err.clone()).error("a\nb\x1b");
         assert_eq!(err.text(), "error: a b\\x1b\n");
+    }
+
+    #[test]
+    fn programs_get_remarks_and_no_notes() {
+        let err = Buffer::default();
+        let mut console = Console::of(io::sink(), err.clone());
+        console.json = true;
+        console.note("half of it");
+        console.remark("without \"a\"");
+        assert_eq!(err.text(), "{\"note\":\"without \\\"a\\\"\"}\n");
     }
 
     #[test]

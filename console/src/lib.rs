@@ -1,9 +1,9 @@
 //! What the commands of `dkv` share: where results and errors go, what an exit status means, how
-//! times and sizes are written, how bytes are quoted, and which signals end a command.
+//! times, sizes and tables are written, how bytes are quoted, and which signals end a command.
 //!
 //! Reading order: [`problem`] (kinds of failure, their exit statuses), [`Console`] (stdout and
-//! stderr), [`quote`] and [`units`] (text for people), [`closed_streams`] and [`signals`] (the
-//! process itself).
+//! stderr), [`quote`], [`units`] and [`table`] (text for people), [`closed_streams`] and
+//! [`signals`] (the process itself).
 //!
 //! Deliberately missing: the network. Nothing here knows a client, a node or a command.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod console;
 pub mod problem;
 
 pub mod quote;
+pub mod table;
 pub mod units;
 
 pub mod closed_streams;

@@ -4,6 +4,7 @@ use dkv_wire::network::KeyspaceSettings;
 use uuid::Uuid;
 
 use super::*;
+use crate::sample::{base, changes, cut, dropped, pages};
 
 /// Adds chunks of these contents to a chain.
 fn grown(mut chain: Chain, contents: Vec<Content>) -> Chain {
@@ -30,32 +31,6 @@ fn link(number: u64, before: Hash, content: Content) -> Link {
     Link { header, hash: [number as u8; 32], stored_bytes: 1 }
 }
 
-fn base(continues: bool) -> Content {
-    let from = "7040:1=500".to_owned();
-    Content::Base { settings: KeyspaceSettings::default(), from, continues }
-}
-
-fn pages(last: bool) -> Content {
-    Content::Pages { of: "7040:1=500".into(), last }
-}
-
-/// A cut at a second.
-fn cut(second: u64) -> Content {
-    let moment = dkv_base::id::Stamp::at(std::time::Duration::from_secs(second)).0;
-    let token = format!("{moment}:1={}", 500 + second);
-    let taken_ms = second * 1000;
-    let cut = Some(CutMark { token, taken_ms, leases: true, base_ms: 0 });
-    Content::Changes { position: format!("1:{}", 500 + second), cut }
-}
-
-fn changes() -> Content {
-    Content::Changes { position: "1:510".into(), cut: None }
-}
-
-fn dropped() -> Content {
-    Content::Dropped { at_ms: 0 }
-}
-
 /// Returns the first and the last chunk of the run at a second.
 fn at(chain: &Chain, second: u64) -> Option<(u64, u64)> {
     let run = chain.run_at(second * 1000)?;
@@ -73,7 +48,7 @@ fn a_run_can_be_restored_at_each_cut_once_its_pages_are_complete() {
     assert_eq!(at(&chain, 5), Some((1, 6)));
     assert_eq!(at(&chain, 8), Some((1, 6)));
     assert_eq!(at(&chain, 100), Some((1, 7)));
-    assert_eq!(chain.through_ms(), Some(9000));
+    assert_eq!(chain.runs().last().unwrap().cut.taken_ms, 9000);
 }
 
 #[test]
@@ -91,7 +66,7 @@ fn a_base_after_a_gap_ends_the_run_before() {
     let begin = vec![base(false), pages(true), cut(5), base(false), pages(false), cut(6)];
     let chain = grown(Chain::default(), begin);
     assert_eq!(at(&chain, 6), Some((1, 3)), "nothing leads to 6");
-    let chain = grown(Chain::default(), vec![base(false), pages(true), cut(5), dropped(), cut(6)]);
+    let chain = grown(Chain::default(), vec![base(false), pages(true), cut(5), dropped(5), cut(6)]);
     assert_eq!(at(&chain, 6), Some((1, 3)));
 }
 
@@ -108,8 +83,21 @@ fn what_does_not_follow_is_refused() {
     let mut other = link(3, [2; 32], cut(5));
     other.header.keyspace = "other".into();
     assert!(refused(other));
-    assert!(Chain::default().push(link(7, [6; 32], cut(5))).is_err(), "no beginning");
+    assert!(Chain::default().push(link(1, [0; 32], cut(5))).is_err(), "no beginning");
     assert!(Chain::tail().push(link(7, [6; 32], cut(5))).is_ok());
+}
+
+#[test]
+fn what_an_interrupted_prune_has_left_is_ignored() {
+    let mut chain = Chain::default();
+    for number in [7, 8] {
+        chain.push(link(number, [number as u8 - 1; 32], cut(number))).unwrap();
+    }
+    assert_eq!((chain.last(), at(&chain, 100)), (None, None));
+    chain.push(link(9, [8; 32], base(true))).unwrap();
+    let chain = grown(chain, vec![pages(true), cut(9)]);
+    assert_eq!(at(&chain, 8), None);
+    assert_eq!(at(&chain, 9), Some((9, 11)));
 }
 
 #[test]
@@ -127,7 +115,7 @@ fn an_interrupted_writer_finds_where_it_was() {
         (pages(true), "changes false 1:510"),
         (cut(20), "changes true 1:520"),
         (changes(), "changes false 1:510"),
-        (dropped(), "Dropped"),
+        (dropped(5), "Dropped"),
         (base(false), "pages None 1:500"),
     ];
     assert_eq!(position(&chain), "Nothing");

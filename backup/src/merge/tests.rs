@@ -10,7 +10,7 @@ const STAMP: u64 = 1000;
 
 fn put(key: u8, value: u64) -> Put {
     let (key, value) = (Bytes::from(vec![key]), Bytes::from(value.to_string()));
-    Put { key, value, revision: 0, created: 0, version: 0, attachment: None }
+    Put { key, value, attachment: None }
 }
 
 /// A write of a key in a shard; its revision is its place in the log.

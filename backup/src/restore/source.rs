@@ -1,76 +1,23 @@
 //! Finds the chunks that lead to a moment, in a backup and in those that it goes on from.
 
+use std::collections::BTreeMap;
+
 use dkv_api::KeyspaceSettings;
 
 use super::RestoreOptions;
-use crate::catalog;
-use crate::chain::{Begin, Chain, moment_ms};
+use super::choose::choose;
+use crate::Progress;
+use crate::chain::{After, Begin};
 use crate::chunk::Content;
+use crate::clock::shown;
+use crate::contents::Contents;
 use crate::destination::Destination;
 use crate::error::BackupError;
-use crate::reader;
+use crate::plan::{Kind, Plan};
+use crate::session::Tell;
 
 /// Backups that lead to one at most.
 const PARENTS_MAX: usize = 10_000;
-
-/// Returns the backup to restore.
-pub(super) async fn choose(
-    destination: &Destination,
-    options: &RestoreOptions,
-) -> Result<String, BackupError> {
-    if let Some(name) = &options.backup {
-        return catalog::find(destination, name).await;
-    }
-    let all = catalog::list(destination).await?;
-    let at_ms = options.at_ms.unwrap_or(u64::MAX);
-    let mut best: Option<(u64, String)> = None;
-    let mut reach = None;
-    for backup in all.into_iter().filter(|backup| backup.complete) {
-        let of = |name: &String| options.keyspaces.is_empty() || options.keyspaces.contains(name);
-        for contents in backup.keyspaces.iter().filter(|contents| of(&contents.name)) {
-            let (Some(from), Some(through)) = (contents.from_ms, contents.through_ms) else {
-                continue;
-            };
-            reach = reach.max(Some(through));
-            let closest = through.min(at_ms);
-            if from <= at_ms && best.as_ref().is_none_or(|(time, _)| *time <= closest) {
-                best = Some((closest, backup.name.clone()));
-            }
-        }
-    }
-    match (best, options.at_ms) {
-        (Some((_, backup)), _) => Ok(backup),
-        (None, Some(_)) if reach.is_some() => Err(BackupError::NotFound(format!(
-            "no backup in {} has that moment; backup list shows which there are",
-            destination.shown()
-        ))),
-        (None, _) => {
-            Err(BackupError::NotFound(format!("{} has no complete backup", destination.shown())))
-        }
-    }
-}
-
-/// Returns the number of the first chunk that counts.
-pub(super) async fn first_of(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-) -> Result<u64, BackupError> {
-    let manifest = reader::manifest(destination, backup).await?;
-    let chains = manifest.map(|(manifest, _)| manifest.chains).unwrap_or_default();
-    let chain = chains.iter().find(|chain| chain.keyspace == keyspace);
-    Ok(chain.map_or(0, |chain| chain.first))
-}
-
-/// Reads the headers of a chain. What a writer that was killed has left at its end does not count.
-pub(super) async fn readable(
-    destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    numbers: &[(u64, u64)],
-) -> Result<Chain, BackupError> {
-    reader::chain(destination, backup, keyspace, numbers, |_| {}).await
-}
 
 /// Chunks of one backup.
 #[derive(Clone, Debug)]
@@ -94,28 +41,124 @@ pub(super) struct Source {
     pub(super) bytes: u64,
 }
 
-/// Finds the run that leads to a moment, with those of the backups before it.
-pub(super) async fn source(
+/// Finds what to restore, and checks all of it.
+///
+/// # Errors
+/// Something of it is damaged or missing, or cannot be restored at that moment.
+pub(super) async fn sources(
     destination: &Destination,
-    backup: &str,
-    keyspace: &str,
-    chain: &Chain,
-    at_ms: u64,
-) -> Result<Option<Source>, BackupError> {
-    let Some(run) = chain.run_at(at_ms) else { return Ok(None) };
-    let through = chain.through_ms().unwrap_or_default();
-    if at_ms != u64::MAX && at_ms > through && moment_ms(run.cut) < at_ms {
-        let why = format!(
-            "keyspace {keyspace} in backup {backup} ends before that moment; backup show says when, \
-             and without --at the last one is restored"
-        );
+    options: &RestoreOptions,
+    tell: Tell<'_>,
+) -> Result<Vec<Source>, BackupError> {
+    let backup = choose(destination, options, tell).await?;
+    let contents = Contents::read(destination, &backup).await?;
+    if !contents.is_complete() {
+        return Err(BackupError::Refused(format!(
+            "backup {backup} is not complete, so it cannot be restored; backup list {} shows those \
+             that are",
+            destination.shown()
+        )));
+    }
+    let (mut sources, mut parents) = (Vec::new(), Parents::new());
+    for keyspace in contents.keyspaces() {
+        if !options.keyspaces.is_empty() && !options.keyspaces.contains(keyspace) {
+            continue;
+        }
+        let is_named = !options.keyspaces.is_empty();
+        let at_ms = options.at_ms;
+        match source(destination, &contents, &mut parents, keyspace, at_ms, is_named).await? {
+            Found::Source(source) => sources.push(source),
+            Found::Nothing(why) if !is_named => {
+                tell(Progress::Note(format!("keyspace {keyspace} is left out: {why}")));
+            }
+            Found::Nothing(_) => {}
+        }
+    }
+    if let Some(missing) =
+        options.keyspaces.iter().find(|name| sources.iter().all(|it| it.keyspace != **name))
+    {
+        let why = format!("backup {backup} has no keyspace {missing} at that time");
         return Err(BackupError::NotFound(why));
+    }
+    if sources.is_empty() {
+        let why = format!("backup {backup} has nothing that can be restored at that time");
+        return Err(BackupError::NotFound(why));
+    }
+    Ok(sources)
+}
+
+/// Backups that others go on from, by their names.
+type Parents<'a> = BTreeMap<String, Contents<'a>>;
+
+/// The outcome of the search for a keyspace.
+enum Found {
+    /// Something to restore.
+    Source(Source),
+    /// Nothing, for a reason.
+    Nothing(String),
+}
+
+/// Finds the run that leads to a moment, with those of the backups before it. A keyspace that was
+/// dropped by then is found if it is named.
+async fn source<'a>(
+    destination: &'a Destination,
+    contents: &Contents<'a>,
+    parents: &mut Parents<'a>,
+    keyspace: &str,
+    at_ms: Option<u64>,
+    is_named: bool,
+) -> Result<Found, BackupError> {
+    let Plan { backup, kind, .. } = &contents.plan;
+    let chain = contents.chain(keyspace, |_| {}).await?;
+    let Some(run) = chain.run_at(at_ms.unwrap_or(u64::MAX)) else {
+        return match (kind, at_ms) {
+            (Kind::Followed, None) => {
+                Ok(Found::Nothing(format!("backup {backup} does not have all of its keys yet")))
+            }
+            (Kind::Followed, Some(_)) => {
+                Ok(Found::Nothing(format!("backup {backup} has no moment of it until then")))
+            }
+            (_, Some(_)) => Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} is of a later moment; backup show says of \
+                 which, and without --at it is restored"
+            ))),
+            (_, None) => {
+                let place = destination.place(&format!("{backup}/{keyspace}"));
+                Err(BackupError::damaged(&place, "it has no moment that can be restored"))
+            }
+        };
+    };
+    let cut_ms = run.cut.taken_ms;
+    // People name seconds, and copy that of the last cut from what backup show prints.
+    let is_past = at_ms.is_some_and(|at_ms| at_ms / 1000 > cut_ms / 1000);
+    match chain.after(&run) {
+        After::Dropped { at_ms: dropped_ms } if at_ms.is_none_or(|at_ms| dropped_ms <= at_ms) => {
+            if !is_named {
+                return Ok(Found::Nothing(format!("it was dropped at {}", shown(dropped_ms))));
+            }
+        }
+        After::Cut => {}
+        After::Gap if is_past => {
+            return Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} lacks what changed after {}: the network \
+                 had forgotten it when the backup went on; name that moment, or a later one",
+                shown(cut_ms)
+            )));
+        }
+        After::End | After::Dropped { .. } if is_past => {
+            return Err(BackupError::NotFound(format!(
+                "keyspace {keyspace} in backup {backup} ends before that moment, at {}; without \
+                 --at the last one is restored",
+                shown(cut_ms)
+            )));
+        }
+        After::End | After::Gap | After::Dropped { .. } => {}
     }
     let (cut, taken_ms) = (run.cut.token.clone(), run.cut.taken_ms);
     let mut settings = None;
     let mut segments = Vec::new();
     let mut bytes = 0;
-    let mut next = Some((backup.to_owned(), chain.clone(), cut.clone()));
+    let mut next = Some((backup.clone(), chain.clone(), cut.clone()));
     while let Some((name, chain, token)) = next.take() {
         let place = destination.place(&name);
         let missing = || BackupError::damaged(&place, "it lacks the cut that another goes on from");
@@ -141,18 +184,21 @@ pub(super) async fn source(
             if segments.len() > PARENTS_MAX {
                 return Err(BackupError::damaged(&place, "it goes on from too many others"));
             }
-            let numbers = reader::numbers(destination, parent).await?;
-            let numbers = numbers.into_iter().find(|(name, _)| name == keyspace);
-            let numbers = numbers.map(|(_, numbers)| numbers).unwrap_or_default();
-            let first = first_of(destination, parent, keyspace).await?;
-            let numbers: Vec<_> =
-                numbers.into_iter().filter(|(number, _)| *number >= first).collect();
-            let chain = readable(destination, parent, keyspace, &numbers).await?;
+            if !parents.contains_key(parent) {
+                let contents = Contents::read(destination, parent).await?;
+                parents.insert(parent.to_owned(), contents);
+            }
+            let before = &parents[parent];
+            if !before.is_complete() {
+                let place = destination.place(parent);
+                return Err(BackupError::damaged(&place, "its manifest is missing"));
+            }
+            let chain = before.chain(keyspace, |_| {}).await?;
             next = Some((parent.to_owned(), chain, cut.to_owned()));
         }
     }
-    Ok(Some(Source {
-        backup: backup.to_owned(),
+    Ok(Found::Source(Source {
+        backup: backup.clone(),
         keyspace: keyspace.to_owned(),
         settings: settings.unwrap_or_default(),
         cut,
@@ -161,3 +207,6 @@ pub(super) async fn source(
         bytes,
     }))
 }
+
+#[cfg(test)]
+mod tests;

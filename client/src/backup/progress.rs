@@ -1,5 +1,6 @@
 //! Progress: a bar on a terminal, and nothing in a pipe.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 use dkv_backup::Progress;
@@ -13,7 +14,7 @@ use super::ago;
 pub(super) struct Bar {
     bar: Option<ProgressBar>,
     doing: &'static str,
-    through_ms: Option<u64>,
+    reach: Reach,
     changes: u64,
     written: u64,
 }
@@ -29,15 +30,16 @@ impl Bar {
             bar.enable_steady_tick(std::time::Duration::from_millis(200));
             bar
         });
-        Self { bar, doing, through_ms: None, changes: 0, written: 0 }
+        Self { bar, doing, reach: Reach::default(), changes: 0, written: 0 }
     }
 
     /// Shows an event; notes are shown without a terminal too.
     pub(super) fn show(&mut self, event: Progress, console: &mut Console) {
+        self.reach.take(&event);
         match event {
             Progress::Note(note) => match &self.bar {
-                Some(bar) => bar.suspend(|| console.note(&note)),
-                None => console.note(&note),
+                Some(bar) => bar.suspend(|| console.remark(&note)),
+                None => console.remark(&note),
             },
             Progress::Keys { keyspace, keys, bytes: done, bytes_of } => {
                 let Some(bar) = &self.bar else { return };
@@ -54,8 +56,8 @@ impl Bar {
                 bar.set_position(done);
                 bar.set_message(format!("{} keys, {}", number(keys), bytes(done)));
             }
-            Progress::Followed { through_ms, changes, bytes: written } => {
-                self.through_ms = self.through_ms.max(Some(through_ms));
+            Progress::Followed { through_ms, changes, bytes: written, .. } => {
+                let through_ms = self.reach.through().0.unwrap_or(through_ms);
                 (self.changes, self.written) = (self.changes + changes, self.written + written);
                 let Some(bar) = &self.bar else { return };
                 if let Ok(style) = ProgressStyle::with_template("{prefix} {spinner} {msg}") {
@@ -74,9 +76,9 @@ impl Bar {
         }
     }
 
-    /// Returns until when a followed backup has everything.
-    pub(super) fn through(&self) -> Option<u64> {
-        self.through_ms
+    /// Returns how far a followed backup reaches.
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Removes the bar.
@@ -84,5 +86,63 @@ impl Bar {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// How far a followed backup reaches, of the keyspaces that are followed.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// `None` until there is a moment that can be restored, as far as this process knows.
+    through_ms: BTreeMap<String, Option<u64>>,
+}
+
+impl Reach {
+    fn take(&mut self, event: &Progress) {
+        match event {
+            Progress::FollowBegan { keyspace } => {
+                self.through_ms.insert(keyspace.clone(), None);
+            }
+            Progress::FollowEnded { keyspace } => {
+                self.through_ms.remove(keyspace);
+            }
+            Progress::Followed { keyspace, through_ms, .. } => {
+                self.through_ms.insert(keyspace.clone(), Some(*through_ms));
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns until when the backup has everything of all keyspaces, without those of which it has
+    /// no moment yet, and the names of these.
+    pub(super) fn through(&self) -> (Option<u64>, Vec<&str>) {
+        let without = self.through_ms.iter().filter(|(_, ms)| ms.is_none());
+        let least = self.through_ms.values().flatten().min();
+        (least.copied(), without.map(|(name, _)| name.as_str()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_reaches_as_far_as_its_last_keyspace() {
+        let mut reach = Reach::default();
+        assert_eq!(reach.through(), (None, vec![]));
+        let name = |keyspace: &str| keyspace.to_owned();
+        let followed = |keyspace: &str, through_ms| {
+            let keyspace = keyspace.to_owned();
+            Progress::Followed { keyspace, through_ms, changes: 0, bytes: 0 }
+        };
+        for keyspace in ["a", "b", "c"] {
+            reach.take(&Progress::FollowBegan { keyspace: name(keyspace) });
+        }
+        for event in [followed("a", 5), followed("b", 7), followed("b", 9)] {
+            reach.take(&event);
+        }
+        assert_eq!(reach.through(), (Some(5), vec!["c"]));
+        reach.take(&followed("c", 8));
+        reach.take(&Progress::FollowEnded { keyspace: name("a") });
+        assert_eq!(reach.through(), (Some(8), vec![]));
     }
 }

@@ -30,13 +30,14 @@ Examples:
 /// The end of the help of `import`.
 pub(super) const IMPORT_HELP: &str = "\
 Of Redis, keys that hold a string are taken, with their expiry; others are counted and left out. \
-Nothing is stored if the file is malformed. Running it again stores the same once more.
+The password of a server comes from REDISCLI_AUTH, which, unlike a command line, is not seen by \
+others. Nothing is stored if the file is malformed. Running it again stores the same once more.
 
 Examples:
   dkv import FILE.jsonl                         what export printed
   consul kv export | dkv import - --format consul
   dkv import dump.rdb
-  dkv import redis://:password@10.0.0.9:6379/0  from a server, while it runs";
+  dkv import redis://10.0.0.9:6379/0            from a server, while it runs";
 
 /// Arguments of `backup`.
 #[derive(Args, Debug)]
@@ -51,7 +52,7 @@ pub(crate) struct BackupArgs {
 /// What to do with backups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupAction {
-    /// Back up all keyspaces, or one, as of one moment, while the network is in use
+    /// Back up all keyspaces, or one, each as of one moment, while the network is in use
     #[command(
         override_usage = "dkv [ADDRESS] backup create <DEST> [OPTIONS]",
         after_help = "DEST is a directory or s3://BUCKET/PATH; the latter reads AWS_ACCESS_KEY_ID, \
@@ -150,7 +151,8 @@ pub(crate) enum BackupAction {
     /// Remove backups, and parts of followed ones, that are older than a time
     #[command(
         override_usage = "dkv backup prune <DEST> --keep <TIME> [OPTIONS]",
-        after_help = "The last complete backup stays, and so does what others go on from.\n\n\
+        after_help = "The last complete backup of all keyspaces stays, and so do later ones of single \
+            keyspaces and what others go on from.\n\n\
             Example:\n  \
             dkv backup prune /mnt/backup --keep 30d --dry-run"
     )]
@@ -258,7 +260,7 @@ pub(crate) enum ExportFormat {
 /// Arguments of `import`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {
-    /// File of records; - means standard input; redis://:PASSWORD@HOST:PORT/DB is a server
+    /// File of records; - means standard input; redis://HOST:PORT/DB is a server
     #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 

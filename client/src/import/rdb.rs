@@ -31,22 +31,47 @@ enum Length {
 
 struct Reader<R> {
     input: R,
+    /// The checksum of what was read.
+    checksum: u64,
+}
+
+/// Checksums of single bytes: CRC-64 as Redis computes it, with the polynomial of Jones reflected.
+const CHECKSUMS: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut rest = byte as u64;
+        let mut bit = 0;
+        while bit < 8 {
+            rest = (rest >> 1) ^ (if rest & 1 == 1 { 0x95ac_9329_ac4b_c9b5 } else { 0 });
+            bit += 1;
+        }
+        table[byte] = rest;
+        byte += 1;
+    }
+    table
+};
+
+fn checksum(before: u64, bytes: &[u8]) -> u64 {
+    let add = |sum: u64, byte: &u8| CHECKSUMS[usize::from(sum as u8 ^ byte)] ^ (sum >> 8);
+    bytes.iter().fold(before, add)
 }
 
 /// Reads all keys. `now_ms` decides which have expired.
 ///
 /// # Errors
-/// It is no such dump, or is cut short.
+/// It is no such dump, is damaged or cut short, or has keys in several databases.
 pub(super) fn read(
     input: impl Read,
     now_ms: u64,
     left_out: &mut LeftOut,
     mut each: impl FnMut(Found) -> io::Result<()>,
 ) -> Result<(), ImportError> {
-    let mut reader = Reader { input };
+    let mut reader = Reader { input, checksum: 0 };
     let head: [u8; 9] = reader.bytes()?;
     let version = head.strip_prefix(b"REDIS").and_then(|it| std::str::from_utf8(it).ok());
-    match version.and_then(|version| version.parse::<u32>().ok()) {
+    let version = version.and_then(|version| version.parse::<u32>().ok());
+    match version {
         Some(1..=VERSION_MAX) => {}
         Some(other) => {
             return Err(malformed(format!("it is of version {other}, which is unknown")));
@@ -54,14 +79,17 @@ pub(super) fn read(
         None => return Err(malformed("it is no dump of Redis")),
     }
     let mut deadline_ms = None;
+    // The database that is being read, and the one that had keys.
+    let (mut database, mut with_keys) = (0, None);
     loop {
         match reader.byte()? {
-            END => return Ok(()),
+            END => return reader.end(version),
             EXPIRY_MS => deadline_ms = Some(u64::from_le_bytes(reader.bytes()?)),
             EXPIRY_S => {
                 deadline_ms = Some(u64::from(u32::from_le_bytes(reader.bytes()?)) * 1000);
             }
-            SELECT | IDLE => _ = reader.plain()?,
+            SELECT => database = reader.plain()?,
+            IDLE => _ = reader.plain()?,
             FREQ => _ = reader.byte()?,
             RESIZE => _ = (reader.plain()?, reader.plain()?),
             SLOT_INFO => _ = (reader.plain()?, reader.plain()?, reader.plain()?),
@@ -84,6 +112,14 @@ pub(super) fn read(
                 if ttl_ms == Some(0) {
                     left_out.expired += 1;
                 } else {
+                    let first = *with_keys.get_or_insert(database);
+                    if first != database {
+                        return Err(malformed(format!(
+                            "it has keys in the databases {first} and {database}, which may be of \
+                             the same names; import one from the server itself instead, as in dkv \
+                             import redis://HOST/{first}"
+                        )));
+                    }
                     each(Found { key, value, ttl_ms })?;
                 }
             }
@@ -102,7 +138,22 @@ impl<R: Read> Reader<R> {
             io::ErrorKind::UnexpectedEof => malformed("it is cut short"),
             _ => error.into(),
         })?;
+        self.checksum = checksum(self.checksum, &bytes);
         Ok(bytes)
+    }
+
+    /// Compares the checksum at the end, which is zero if the server was told to leave it out.
+    fn end(&mut self, version: Option<u32>) -> Result<(), ImportError> {
+        // It came with this version.
+        if version.is_none_or(|version| version < 5) {
+            return Ok(());
+        }
+        let computed = self.checksum;
+        let stored = u64::from_le_bytes(self.bytes()?);
+        if stored != 0 && stored != computed {
+            return Err(malformed("it is damaged: its checksum is another one"));
+        }
+        Ok(())
     }
 
     fn byte(&mut self) -> Result<u8, ImportError> {
@@ -135,6 +186,7 @@ impl<R: Read> Reader<R> {
         // Allocates what is there, not what is claimed.
         let mut raw = Vec::new();
         let read = Read::take(&mut self.input, length).read_to_end(&mut raw)?;
+        self.checksum = checksum(self.checksum, &raw);
         if read as u64 == length { Ok(raw) } else { Err(malformed("it is cut short")) }
     }
 
@@ -310,9 +362,34 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_that_changed_is_found() {
+        assert_eq!(checksum(0, b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+        let mut dump = dump();
+        let end = dump.len() - 8;
+        let sum = checksum(0, &dump[..end]);
+        dump[end..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(all(&dump).unwrap().0.len(), 4);
+        let value = dump.windows(4).position(|it| it == b"blue").unwrap();
+        dump[value] ^= 1;
+        assert!(all(&dump).unwrap_err().contains("its checksum is another one"));
+        // Old versions have none.
+        assert_eq!(all(b"REDIS0003\x00\x01a\x01b\xff").unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn keys_of_several_databases_are_refused() {
+        let of = |first: &[u8]| {
+            let second = b"\xfe\x03\x00\x01a\x01c\xff\0\0\0\0\0\0\0\0";
+            all(&[b"REDIS0011\xfe\x00", first, second].concat())
+        };
+        assert!(of(b"\x00\x01a\x01b").unwrap_err().contains("in the databases 0 and 3"));
+        assert_eq!(of(b"\x01\x04list\x00").unwrap().0.len(), 1, "nothing else has a key");
+    }
+
+    #[test]
     fn what_is_cut_short_or_foreign_is_refused() {
         let dump = dump();
-        for length in 0..dump.len() - 8 {
+        for length in 0..dump.len() {
             assert!(all(&dump[..length]).is_err(), "{length}");
         }
         assert!(all(b"REDIS0099....").unwrap_err().contains("version 99"));

@@ -36,6 +36,16 @@ struct Connection {
     stream: BufStream<TcpStream>,
 }
 
+/// A server, as a URL names it.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    /// Host and port.
+    address: String,
+    user: String,
+    password: Option<String>,
+    database: String,
+}
+
 /// Returns a URL without its password.
 pub(super) fn without_password(url: &str) -> String {
     match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
@@ -44,13 +54,11 @@ pub(super) fn without_password(url: &str) -> String {
     }
 }
 
-/// Reads all keys of a server that hold a string.
-///
-/// # Errors
-/// It does not answer, or not as a server of Redis does.
-pub(super) async fn scan(url: &str) -> Result<(Lines, LeftOut), ImportError> {
+/// Parses `redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`.
+fn parse(url: &str) -> Result<Server, ImportError> {
     let malformed = || {
-        let why = "write the address as redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]";
+        let why = "write the address as redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], with % \
+                   and two hexadecimal digits for bytes that have a meaning there";
         ImportError::Malformed(why.into())
     };
     if url.starts_with("rediss://") {
@@ -64,16 +72,54 @@ pub(super) async fn scan(url: &str) -> Result<(Lines, LeftOut), ImportError> {
     };
     let (host, database) = place.split_once('/').unwrap_or((place, ""));
     let address = if host.contains(':') { host.to_owned() } else { format!("{host}:6379") };
+    let (user, password) = match credentials.map(|it| it.split_once(':').unwrap_or(("", it))) {
+        Some((user, password)) => (user, Some(password)),
+        None => ("", None),
+    };
+    let user = decoded(user).ok_or_else(malformed)?;
+    let password = match password.filter(|password| !password.is_empty()) {
+        Some(password) => Some(decoded(password).ok_or_else(malformed)?),
+        None => None,
+    };
+    Ok(Server { address, user, password, database: database.to_owned() })
+}
+
+/// Replaces `%` and two hexadecimal digits by the byte that they name.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?);
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Reads all keys of a server that hold a string. `password` is for a URL without one.
+///
+/// # Errors
+/// It does not answer, or not as a server of Redis does.
+pub(super) async fn scan(
+    url: &str,
+    password: Option<String>,
+) -> Result<(Lines, LeftOut), ImportError> {
+    let Server { address, user, password: own, database } = parse(url)?;
     let connecting = timeout(ANSWER, TcpStream::connect(&address));
     let stream = connecting.await.map_err(|_| silent())??;
     let mut server = Connection { stream: BufStream::new(stream) };
-    if let Some(credentials) = credentials {
-        let (user, password) = credentials.split_once(':').unwrap_or(("", credentials));
-        let command: Vec<&[u8]> = match user {
+    if let Some(password) = own.or(password) {
+        let command: Vec<&[u8]> = match user.as_str() {
             "" => vec![b"AUTH", password.as_bytes()],
             user => vec![b"AUTH", user.as_bytes(), password.as_bytes()],
         };
-        server.ask(&command).await?;
+        server.send(&command).await?;
+        server.flush().await?;
+        if let Answer::Error(_) = server.receive().await? {
+            // What it says may repeat the password.
+            return Err(ImportError::Malformed("it refuses the password".into()));
+        }
     }
     if !database.is_empty() {
         server.ask(&[b"SELECT", database.as_bytes()]).await?;
@@ -99,7 +145,15 @@ pub(super) async fn scan(url: &str) -> Result<(Lines, LeftOut), ImportError> {
             let (value, ttl) = (server.receive().await?, server.receive().await?);
             match (value, ttl) {
                 (Answer::Bytes(value), Answer::Number(ttl)) => {
-                    let ttl_ms = u64::try_from(ttl).ok();
+                    let ttl_ms = match ttl {
+                        -1 => None,
+                        1.. => u64::try_from(ttl).ok(),
+                        // It expired between the two questions.
+                        _ => {
+                            left_out.expired += 1;
+                            continue;
+                        }
+                    };
                     lines.add(&Found { key: key.clone(), value, ttl_ms })?;
                 }
                 (Answer::Nothing, _) => left_out.expired += 1,
@@ -225,6 +279,7 @@ fn length(text: &str, most: usize) -> Result<usize, ImportError> {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -234,36 +289,95 @@ mod tests {
         assert_eq!(without_password("redis://h"), "redis://h");
     }
 
-    /// Answers one connection by a script.
-    async fn scripted(answers: &'static [u8]) -> String {
+    #[test]
+    fn urls_name_servers() {
+        let server = |address: &str, user: &str, password: Option<&str>, database: &str| Server {
+            address: address.into(),
+            user: user.into(),
+            password: password.map(str::to_owned),
+            database: database.into(),
+        };
+        for (url, expected) in [
+            ("redis://h", server("h:6379", "", None, "")),
+            ("redis://h:1/2", server("h:1", "", None, "2")),
+            ("redis://:p%40%2fw%25@h", server("h:6379", "", Some("p@/w%"), "")),
+            ("redis://a%3ab:p@h", server("h:6379", "a:b", Some("p"), "")),
+            ("redis://p@h", server("h:6379", "", Some("p"), "")),
+        ] {
+            assert_eq!(parse(url).unwrap(), expected, "{url}");
+        }
+        for wrong in ["http://h", "rediss://h", "redis://:%4@h", "redis://:%zz@h", "redis://:%+1@h"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Answers one connection by a script. Returns the address, and what was asked.
+    async fn scripted(answers: &'static [u8]) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
+        let asked = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(answers).await.unwrap();
-            let mut rest = Vec::new();
-            let _ = stream.read_to_end(&mut rest).await;
+            stream.shutdown().await.unwrap();
+            let mut asked = Vec::new();
+            let _ = stream.read_to_end(&mut asked).await;
+            String::from_utf8(asked).unwrap()
         });
-        format!("redis://:secret@{address}/1")
+        (address.to_string(), asked)
+    }
+
+    /// Returns commands as they are sent.
+    fn commands(all: &[&[&str]]) -> String {
+        let part = |part: &&str| format!("${}\r\n{part}\r\n", part.len());
+        let command = |parts: &&[&str]| {
+            format!("*{}\r\n{}", parts.len(), parts.iter().map(part).collect::<String>())
+        };
+        all.iter().map(command).collect()
     }
 
     #[tokio::test]
     async fn keys_come_page_by_page() {
-        let url = scripted(
+        let (address, asked) = scripted(
             b"+OK\r\n+OK\r\n\
               *2\r\n$2\r\n17\r\n*2\r\n$1\r\na\r\n$1\r\nl\r\n\
               $3\r\none\r\n:-1\r\n-WRONGTYPE not a string\r\n:-1\r\n\
-              *2\r\n$1\r\n0\r\n*2\r\n$1\r\nb\r\n$4\r\ngone\r\n\
-              $0\r\n\r\n:5000\r\n$-1\r\n:-2\r\n",
+              *2\r\n$1\r\n0\r\n*4\r\n$1\r\nb\r\n$4\r\ngone\r\n$4\r\nlate\r\n$3\r\nnow\r\n\
+              $0\r\n\r\n:5000\r\n$-1\r\n:-2\r\n$1\r\nx\r\n:-2\r\n$1\r\nx\r\n:0\r\n",
         )
         .await;
-        let (lines, left_out) = scan(&url).await.unwrap();
-        assert_eq!((lines.count, left_out.other_types, left_out.expired), (2, 1, 1));
+        let url = format!("redis://:s%65cret@{address}/1");
+        let (lines, left_out) = scan(&url, Some("not this one".into())).await.unwrap();
+        assert_eq!((lines.count, left_out.other_types, left_out.expired), (2, 1, 3));
         let text = std::fs::read_to_string(lines.finish().unwrap().path()).unwrap();
         assert_eq!(
             text,
             "{\"key\":\"a\",\"value\":\"one\"}\n{\"key\":\"b\",\"ttl_ms\":5000,\"value\":\"\"}\n"
         );
+        let expected = commands(&[
+            &["AUTH", "secret"],
+            &["SELECT", "1"],
+            &["SCAN", "0", "COUNT", KEYS_AT_ONCE],
+            &["GET", "a"],
+            &["PTTL", "a"],
+            &["GET", "l"],
+            &["PTTL", "l"],
+            &["SCAN", "17", "COUNT", KEYS_AT_ONCE],
+        ]);
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with(&expected), "{asked}");
+        assert!(asked.ends_with(&commands(&[&["GET", "now"], &["PTTL", "now"]])), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_password_comes_from_elsewhere_and_is_never_repeated() {
+        let (address, asked) = scripted(b"-ERR wrong number of arguments: 'secret'\r\n").await;
+        let refused = scan(&format!("redis://secret@{address}"), None).await.err().unwrap();
+        assert_eq!(refused.to_string(), "it refuses the password");
+        assert_eq!(asked.await.unwrap(), commands(&[&["AUTH", "secret"]]));
+        let (address, asked) = scripted(b"-WRONGPASS\r\n").await;
+        assert!(scan(&format!("redis://Ada:@{address}"), Some("secret".into())).await.is_err());
+        assert_eq!(asked.await.unwrap(), commands(&[&["AUTH", "Ada", "secret"]]));
     }
 
     #[tokio::test]
@@ -271,9 +385,8 @@ mod tests {
         for answers in
             [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"+OK\r\n-NOAUTH no\r\n", b"*1\r\n"]
         {
-            let url = scripted(answers).await;
-            assert!(scan(&url).await.is_err());
+            let (address, _) = scripted(answers).await;
+            assert!(scan(&format!("redis://:secret@{address}/1"), None).await.is_err());
         }
-        assert!(scan("rediss://h").await.is_err());
     }
 }

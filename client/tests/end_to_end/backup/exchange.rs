@@ -46,7 +46,7 @@ async fn keys_of_redis_and_consul_come_in() {
     let mut bytes = b"REDIS0011\xfe\x00\x00\x05color\x04blue".to_vec();
     bytes.extend([0xfc]);
     bytes.extend((u64::MAX / 2).to_le_bytes());
-    bytes.extend(b"\x00\x07session\x03Ada\x01\x04list\x01\x01a\xff");
+    bytes.extend(b"\x00\x07session\x03Ada\x01\x04list\x01\x01a\xff\0\0\0\0\0\0\0\0");
     std::fs::write(&dump, &bytes).unwrap();
     let ran = network.dkv(&["import", text(&dump)]).await;
     // Nothing lives for as long as that.
@@ -56,7 +56,7 @@ async fn keys_of_redis_and_consul_come_in() {
     let deadline = deadline.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     let mut bytes = b"REDIS0011\xfe\x00\x00\x05color\x04blue\xfc".to_vec();
     bytes.extend(deadline.to_le_bytes());
-    bytes.extend(b"\x00\x07session\x03Ada\x01\x04list\x01\x01a\xff");
+    bytes.extend(b"\x00\x07session\x03Ada\x01\x04list\x01\x01a\xff\0\0\0\0\0\0\0\0");
     std::fs::write(&dump, &bytes).unwrap();
     let ran = network.dkv(&["import", text(&dump)]).await;
     let (said, printed) = (output(&ran.stderr), output(&ran.stdout));

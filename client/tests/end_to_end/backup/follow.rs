@@ -16,10 +16,12 @@ use crate::harness::{Network, for_a_while, process};
 /// The keys of a keyspace, with their values.
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn follow(network: &Network, dest: &str) -> Child {
+/// Starts to follow a network.
+pub(super) fn follow(network: &Network, dest: &str, more: &[&str]) -> Child {
     std::fs::create_dir_all(dest).unwrap();
     let address = network.address.to_string();
-    let arguments = [address.as_str(), "backup", "follow", dest, "--json", "--every", "300ms"];
+    let line = [address.as_str(), "backup", "follow", dest, "--json", "--every", "300ms"];
+    let arguments = [&line, more].concat();
     let log = |name| {
         let mut log = std::fs::OpenOptions::new();
         log.create(true).append(true).open(network.path(name)).unwrap()
@@ -29,12 +31,13 @@ fn follow(network: &Network, dest: &str) -> Child {
     command.spawn().unwrap()
 }
 
-/// Waits until the followed backup has everything up to now.
-async fn caught_up(network: &Network, dest: &str, keyspaces: usize) {
+/// Waits until the backup that is followed, the last one, has everything up to now.
+pub(super) async fn caught_up(network: &Network, dest: &str, keyspaces: usize) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     eventually("the backup does not follow", async || {
         let listed = json_of(network, &["backup", "list", dest]).await;
-        let Some(backup) = listed[0]["backups"].get(0) else { return Err("none".into()) };
+        let backups = listed[0]["backups"].as_array().unwrap();
+        let Some(backup) = backups.last() else { return Err("none".into()) };
         let of = backup["keyspaces"].as_array().unwrap();
         let through = of.iter().filter_map(|it| it["through_at_ms"].as_u64());
         let has_all = through.clone().filter(|through| *through >= now).count() >= keyspaces;
@@ -67,7 +70,9 @@ async fn each_second_comes_back_whoever_dies() {
     }
     let destination = network.path("backups");
     let dest = text(&destination).to_owned();
-    let mut following = follow(&network, &dest);
+    // Keys are written anew so often that it happens at any moment.
+    let again = ["--base-every", "2s"];
+    let mut following = follow(&network, &dest, &again);
     caught_up(&network, &dest, 1).await;
     // What there was at each of some moments, with nothing written around them.
     let mut moments: Vec<(u64, Contents)> = Vec::new();
@@ -83,7 +88,7 @@ async fn each_second_comes_back_whoever_dies() {
                 following.kill().unwrap();
                 following.wait().unwrap();
                 write(&client, "while/away", "written").await;
-                following = follow(&network, &dest);
+                following = follow(&network, &dest, &again);
             }
             1 | 2 => {
                 let view = client.refresh().await.unwrap();
@@ -129,6 +134,26 @@ async fn each_second_comes_back_whoever_dies() {
     let early = ["restore", &dest, "--keyspace", "default", "--as", "early", "--at", "1h"];
     let refused = run(&network, &early, 3).await;
     assert!(refused.contains("no backup in"), "{refused}");
+
+    // What comes before the last base is pruned, and the rest is as good as before.
+    let from = async || {
+        let shown = json_of(&network, &["backup", "show", &dest]).await;
+        let of = shown[0]["keyspaces"].as_array().unwrap().iter();
+        let mut of = of.filter(|it| it["name"] == "default");
+        of.next().unwrap()["from_at_ms"].as_u64().unwrap()
+    };
+    let before = from().await;
+    let pruned = json_of(&network, &["backup", "prune", &dest, "--keep", "1s"]).await;
+    assert!(pruned[0]["chunks"].as_u64().unwrap() > 10, "{pruned:?}");
+    assert!(from().await > before + 5000, "{before}");
+    run(&network, &["backup", "verify", &dest], 0).await;
+    run(&network, &["restore", &dest, "--keyspace", "default", "--as", "pruned"], 0).await;
+    assert_eq!(contents(&client.keyspace("pruned").await.unwrap()).await, contents(&client).await);
+    let (second, _) = moments[0];
+    let at = time_of(second);
+    let old = ["restore", &dest, "--keyspace", "default", "--as", "old", "--at", &at];
+    let refused = run(&network, &old, 3).await;
+    assert!(refused.contains("no backup in"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +163,7 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
     write(&client, "color", "red").await;
     let destination = network.path("backups");
     let dest = text(&destination).to_owned();
-    let mut following = follow(&network, &dest);
+    let mut following = follow(&network, &dest, &[]);
     caught_up(&network, &dest, 1).await;
     for_a_while(1500).await;
     following.kill().unwrap();
@@ -148,7 +173,7 @@ async fn compaction_while_it_was_away_begins_a_new_base() {
         latest = client.write("color", number.to_string()).await.unwrap().receipt.revision;
     }
     admin.compact(latest).await.unwrap();
-    let mut following = follow(&network, &dest);
+    let mut following = follow(&network, &dest, &[]);
     caught_up(&network, &dest, 1).await;
     following.kill().unwrap();
     following.wait().unwrap();

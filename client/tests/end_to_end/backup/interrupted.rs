@@ -7,11 +7,14 @@ use dkv_api::WriteOptions;
 use dkv_test_support::{eventually, text};
 use serde_json::json;
 
+use super::follow::{caught_up, follow};
 use super::{chunks, contents, flip_a_bit, json_of, run};
-use crate::harness::{Network, process};
+use crate::harness::{Network, for_a_while, process};
 
 const KEYS: usize = 6000;
 const VALUE_BYTES: usize = 4096;
+/// The time of a lease that ends soon.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// Bytes of a value that cannot be compressed.
 fn value(number: usize) -> Vec<u8> {
@@ -51,6 +54,10 @@ async fn filled() -> Network {
 async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     let network = filled().await;
     let client = network.client().await;
+    // Its keys end while the restore is away, and come before all others.
+    let short = client.hold_lease(SHORT).await.unwrap();
+    let options = WriteOptions::default().lease(short.id());
+    client.write_with("a/short", "s", options).await.unwrap();
     let destination = network.path("backups");
     let dest = text(&destination).to_owned();
     let create = ["backup", "create", &dest, "--rate", "8MiB"];
@@ -89,7 +96,7 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     assert_eq!(created["backup"].as_str(), backup().as_deref());
     run(&network, &["backup", "verify", &dest], 0).await;
     let expected = contents(&client).await;
-    assert_eq!(expected.len(), KEYS + 1);
+    assert_eq!(expected.len(), KEYS + 2);
 
     // Into a new network.
     let mut other = Network::beside(&network).await;
@@ -99,16 +106,20 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     other.settled().await;
     let restore = ["restore", &dest, "--rate", "8MiB"];
     let client = other.client().await;
-    for least in [1, 3000] {
+    for least in [1, 4000] {
         let mut killed = start(&other, &restore);
         eventually("nothing is restored", async || match contents(&client).await.len() {
             found if found >= least => Ok(()),
             found => Err(format!("{found} keys")),
         })
         .await;
+        // The mark is moved after the first 16 MiB, and the next keys wait for their rate.
+        for_a_while(300).await;
         killed.kill().unwrap();
         killed.wait().unwrap();
     }
+    for_a_while(SHORT.as_millis() as u64 + 1000).await;
+    assert!(client.read("a/short").await.is_err(), "it has not ended");
     let second = &json_of(&network, &["backup", "create", &dest]).await[0];
     let refused = run(&other, &["restore", &dest], 4).await;
     assert!(refused.contains("another restore of keyspace default was interrupted"), "{refused}");
@@ -116,7 +127,7 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     let name = created["backup"].as_str().unwrap();
     let restored = &json_of(&other, &["restore", &dest, "--backup", name]).await[0];
     assert_eq!(restored["resumed"], true, "{restored}");
-    assert_eq!(restored["leases"], 1, "{restored}");
+    assert_eq!(restored["leases"], 2, "{restored}");
     assert_eq!(contents(&other.client().await).await, expected);
     let refused = run(&other, &["restore", &dest, "--backup", name], 4).await;
     assert!(refused.contains("keyspace default has keys"), "{refused}");
@@ -139,6 +150,15 @@ async fn a_killed_backup_goes_on_and_so_does_a_killed_restore() {
     assert!(admin.keyspace("half").await.is_err());
 }
 
+/// Unmounts a disk, also after a failure.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-l", text(&self.0)]).status();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_keeps_what_was_written() {
     let network = filled().await;
@@ -151,17 +171,39 @@ async fn a_full_disk_keeps_what_was_written() {
         println!("SKIPPED: it takes root and mount");
         return;
     }
+    let _mounted = Mounted(disk.clone());
+    let resize = |size: &str| {
+        let options = format!("remount,size={size}");
+        let mut resized = std::process::Command::new("mount");
+        resized.args(["-o", &options, text(&disk)]);
+        assert!(resized.status().unwrap().success());
+    };
     let destination = disk.join("backups");
     let dest = text(&destination);
     let full = run(&network, &["backup", "create", dest], 1).await;
-    let resized =
-        std::process::Command::new("mount").args(["-o", "remount,size=100m", text(&disk)]).status();
-    let created = run(&network, &["backup", "create", dest], 0).await;
-    let verified = run(&network, &["backup", "verify", dest], 0).await;
-    let unmounted = std::process::Command::new("umount").args(["-l", text(&disk)]).status();
     assert!(full.contains("No space left on device"), "{full}");
     assert!(full.contains("run the same command again"), "{full}");
-    assert!(resized.unwrap().success() && unmounted.unwrap().success());
+    resize("40m");
+    let created = run(&network, &["backup", "create", dest], 0).await;
     assert!(created.contains("is complete (full)"), "{created}");
+    let verified = run(&network, &["backup", "verify", dest], 0).await;
+    assert!(verified.contains("nothing is wrong"), "{verified}");
+
+    // A follower waits for space, and says so once.
+    let mut following = follow(&network, dest, &[]);
+    let said = || std::fs::read_to_string(network.path("follow.err")).unwrap_or_default();
+    eventually("it says nothing of the disk", async || match said() {
+        said if said.contains("No space left on device (os error 28); trying again") => Ok(()),
+        said => Err(said),
+    })
+    .await;
+    for_a_while(3000).await;
+    assert_eq!(said().matches("No space left on device").count(), 1, "{}", said());
+    assert!(following.try_wait().unwrap().is_none(), "{}", said());
+    resize("100m");
+    caught_up(&network, dest, 1).await;
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let verified = run(&network, &["backup", "verify", dest], 0).await;
     assert!(verified.contains("nothing is wrong"), "{verified}");
 }
