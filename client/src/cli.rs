@@ -13,6 +13,7 @@ mod data;
 mod keyspace;
 mod lease;
 mod local;
+mod recover;
 mod subcommand;
 
 use std::ffi::OsString;
@@ -42,6 +43,7 @@ pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, Transfe
 pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
+pub(crate) use recover::{RecoverAction, RecoverArgs, RecoverGroupArgs};
 
 const EXAMPLES: &str = "\
 Commands in upper case; several run in order:
@@ -440,6 +442,9 @@ pub(crate) enum Subcommand {
     /// Restore keyspaces from a backup, never over what is there
     #[command(override_usage = "dkv [ADDRESS] restore <DEST> [OPTIONS]", after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Make a network go on that has lost majorities for good, from the data directories left
+    #[command(override_usage = "dkv [ADDRESS] recover group <DATA_DIR>... [OPTIONS]")]
+    Recover(RecoverArgs),
     /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
     #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
     Keyspace(KeyspaceArgs),

@@ -21,8 +21,8 @@ use crate::input::Stdin;
 use crate::steps::{self, Step, StepKind};
 use crate::store::{Connection, Session, Store};
 use crate::{
-    backup, completions, drill, gateway, help, input, local, lock, manual, pipe, prompt, rehearse,
-    run,
+    backup, completions, drill, gateway, help, input, local, lock, manual, pipe, prompt, recover,
+    rehearse, run,
 };
 
 /// Runs the whole program.
@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
     let no_client = match &line.subcommand {
         Some(Subcommand::Server(_)) => Some("server"),
         Some(Subcommand::Node(_)) => Some("node"),
+        Some(Subcommand::Recover(_)) => Some("recover"),
         Some(Subcommand::Completions { .. }) => Some("completions"),
         Some(Subcommand::Manual { .. }) => Some("manual"),
         Some(Subcommand::Help { .. }) => Some("help"),
@@ -116,7 +117,8 @@ async fn dispatch(line: Line) -> ExitCode {
         )
     ) || matches!(&subcommand, Some(Subcommand::Keyspace(args)) if args.action.json())
         || matches!(&subcommand, Some(Subcommand::Backup(args)) if args.action.json())
-        || matches!(&subcommand, Some(Subcommand::Restore(args)) if args.json);
+        || matches!(&subcommand, Some(Subcommand::Restore(args)) if args.json)
+        || matches!(&subcommand, Some(Subcommand::Recover(args)) if args.json());
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
     if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {
@@ -133,6 +135,9 @@ async fn dispatch(line: Line) -> ExitCode {
             let done = backup::offline(&args.action, &mut console).await;
             let done = run::report(done, &mut console).map(failure_of);
             finished(&mut console, done)
+        }
+        Some(Subcommand::Recover(args)) if commands.is_empty() => {
+            recover::run(&args, address, &mut console).await
         }
         Some(Subcommand::Lock(args)) if commands.is_empty() => {
             lock::run(args, address, connect, &mut console).await
@@ -173,6 +178,7 @@ async fn dispatch(line: Line) -> ExitCode {
             | Subcommand::Node(_)
             | Subcommand::Local(_)
             | Subcommand::Rehearse(_)
+            | Subcommand::Recover(_)
             | Subcommand::Completions { .. }
             | Subcommand::Manual { .. }
             | Subcommand::Help { .. }

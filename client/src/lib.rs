@@ -8,7 +8,7 @@
 //! - `dispatch` starts at the arguments of the process, and `exit` ends at its exit status. `pipe`
 //!   and `prompt` are the other ways to give commands.
 //! - Larger commands have modules of their own: `status`, `load`, `admin`, `holders`, `placement`,
-//!   `inspect`, `local`, `drill`, `rehearse` and `gateway`.
+//!   `inspect`, `local`, `recover`, `drill`, `rehearse` and `gateway`.
 //!
 //! Output, exit statuses and units are the crate `dkv-console`, local networks `dkv-local`, and
 //! drills `dkv-drill`.
@@ -58,6 +58,7 @@ mod admin;
 mod local;
 
 mod drill;
+mod recover;
 mod rehearse;
 
 mod etcd;

@@ -21,6 +21,7 @@ use dkv_api::{Client, ConnectError};
 use dkv_base::supervise::{Panicked, caught};
 use dkv_base::variables;
 use dkv_gateway::{App, ListenError, Listener, NoAuthority, Options};
+pub use dkv_node::recovery;
 use dkv_node::{NodeError, Observer};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;

@@ -22,6 +22,7 @@ mod raft;
 mod storage;
 mod net;
 mod common;
+pub mod recovery;
 
 pub mod fuzzing;
 

@@ -8,5 +8,5 @@ mod enrolment;
 mod node_registration;
 mod renewal;
 mod listen;
-mod stores;
+pub(crate) mod stores;
 mod memory_limit;

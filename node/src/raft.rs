@@ -34,6 +34,7 @@ mod snapshot;
 pub(crate) mod fuzzing;
 mod membership;
 mod metrics_watch;
+pub(crate) mod offline;
 
 pub(crate) use adapter::{OperationError, initialize, propose, start, take_step, voters};
 pub(crate) use fifo_watch::Receiver as FifoReceiver;

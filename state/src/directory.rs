@@ -15,9 +15,10 @@
 
 mod command;
 mod keyspaces;
+mod recovery;
 mod view;
 
-pub use command::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+pub use command::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult, Recovery};
 pub use keyspaces::Keyspace;
 pub use view::Observed;
 
@@ -328,6 +329,7 @@ impl Contents {
                 self.set_keyspace(*keyspace, change)
             }
             DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
+            DirectoryCommand::Recover(recovery) => self.recover(recovery),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());

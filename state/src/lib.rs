@@ -67,7 +67,7 @@ pub use clock::LogClock;
 pub use command::{AtLock, CommandResult, Foreseen, check_key, check_lease, check_value, validate};
 pub use directory::{
     Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult, Keyspace, Member,
-    Observed,
+    Observed, Recovery,
 };
 pub use engine::{
     Completed, Engine, EngineError, EngineOptions, GroupStore, Installer, MemoryStore,

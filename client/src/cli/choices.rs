@@ -86,6 +86,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "import",
         "backup",
         "restore",
+        "recover",
         "follow",
         "prune",
         "token",
@@ -111,6 +112,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "set",
         "drop",
         "show",
+        "group",
     ],
     read: topic,
 };

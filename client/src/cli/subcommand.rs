@@ -19,6 +19,7 @@ const WITHOUT_NETWORK: &[&str] = &[
     "lock",
     "drill",
     "rehearse",
+    "recover",
     "server",
     "node",
     "gateway",
@@ -175,6 +176,7 @@ impl Subcommand {
             Self::Gateway(args) => Some(args.connect.clone()),
             Self::Server(_)
             | Self::Node(_)
+            | Self::Recover(_)
             | Self::Completions { .. }
             | Self::Manual { .. }
             | Self::Help { .. } => None,
@@ -263,6 +265,7 @@ impl Subcommand {
             | Self::Local(_)
             | Self::Drill(_)
             | Self::Rehearse(_)
+            | Self::Recover(_)
             | Self::Server(_)
             | Self::Node(_)
             | Self::Gateway(_)

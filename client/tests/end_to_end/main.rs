@@ -76,6 +76,8 @@ mod keyspaces;
 
 mod watch;
 
+mod recovery;
+
 mod regions;
 
 mod watches;

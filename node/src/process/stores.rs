@@ -2,13 +2,14 @@
 
 use dkv_base::platform;
 use dkv_base::supervise::Failure;
+use dkv_wire::network::Settings;
 
 use crate::process::args::Args;
 use crate::process::error::ProcessError;
 use crate::process::memory_limit;
-use crate::storage::data_dir::{DataDir, NodeFile};
+use crate::storage::data_dir::{DataDir, DataDirError, NodeFile};
 use crate::storage::disk_check;
-use crate::storage::stores::{Storage, StorageError};
+use crate::storage::stores::{RealStorage, Storage, StorageError};
 use dkv_state::{Engine, EngineOptions};
 use dkv_wal::{Wal, WalOptions};
 
@@ -30,12 +31,7 @@ pub(super) async fn open_stores(
     let value_bytes = args.value_memory.map_or_else(memory_limit::default_value_bytes, mib);
     disk_check::check(directory.path(), &settings, must_exist).await?;
     let opened = platform::run_blocking(move || {
-        let options = WalOptions {
-            segment_bytes: segment_bytes(settings.log_bytes_max),
-            cache_bytes: CACHE_BYTES,
-            must_exist,
-            ..WalOptions::default()
-        };
+        let options = log_options(&settings, must_exist);
         let on_fatal = move |why: &str| {
             failure.fail(format!(
                 "the log cannot be written any more: {why}; see to the disk, then start the node again"
@@ -46,12 +42,40 @@ pub(super) async fn open_stores(
         let engine = storage.open_engine(&state_path, engine_options)?;
         Ok::<_, StorageError>((wal, engine))
     });
-    let opened = opened.await?;
-    opened.map_err(|error| match error {
-        StorageError::Damaged(problem) => directory.damaged(problem).into(),
-        StorageError::Missing(file) => directory.missing(file).into(),
-        StorageError::Unusable(why) => directory.unusable(&why).into(),
-    })
+    Ok(opened.await?.map_err(|error| explain(error, directory))?)
+}
+
+/// Opens the log and the checkpoints of a node that is stopped and has begun its log.
+pub(crate) fn open_stopped(
+    directory: &DataDir,
+    file: &NodeFile,
+) -> Result<(Wal, Engine), DataDirError> {
+    let open = || {
+        let options = log_options(&file.settings, true);
+        // Every write is waited for, and reports why it failed.
+        let wal = RealStorage.open_log(&directory.log_path(), options, Box::new(|_| ()))?;
+        let value_bytes = memory_limit::default_value_bytes();
+        let engine_options = EngineOptions { value_bytes, ..EngineOptions::default() };
+        Ok((wal, RealStorage.open_engine(&directory.state_path(), engine_options)?))
+    };
+    open().map_err(|error| explain(error, directory))
+}
+
+fn log_options(settings: &Settings, must_exist: bool) -> WalOptions {
+    WalOptions {
+        segment_bytes: segment_bytes(settings.log_bytes_max),
+        cache_bytes: CACHE_BYTES,
+        must_exist,
+        ..WalOptions::default()
+    }
+}
+
+fn explain(error: StorageError, directory: &DataDir) -> DataDirError {
+    match error {
+        StorageError::Damaged(problem) => directory.damaged(problem),
+        StorageError::Missing(file) => directory.missing(file),
+        StorageError::Unusable(why) => directory.unusable(&why),
+    }
 }
 
 /// A sixteenth of the log, so that it is purged in small steps; a multiple of 64 KiB.

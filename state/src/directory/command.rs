@@ -1,6 +1,6 @@
 //! The commands that change the directory, as the log of the control group stores them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -102,6 +102,19 @@ pub enum DirectoryCommand {
     },
     /// Drops a keyspace, with its groups and everything in them.
     DropKeyspace(KeyspaceId),
+    /// Goes on after groups have lost their majorities for good. Only an offline recovery writes
+    /// this entry, into the log of the replica that goes on.
+    Recover(Recovery),
+}
+
+/// What an offline recovery leaves of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Nodes that are lost: they are removed and denied for good, with all of their places.
+    pub gone: BTreeSet<NodeId>,
+    /// The nodes that should vote in each group from now on, and whether the group begins anew
+    /// because no replica of it is left.
+    pub groups: BTreeMap<GroupId, (BTreeSet<NodeId>, bool)>,
 }
 
 /// One entry of the control group's log.

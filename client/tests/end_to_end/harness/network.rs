@@ -165,12 +165,15 @@ impl Network {
 
     /// Adds a node with more arguments, without waiting for it.
     pub(crate) fn spawn_node_with(&mut self, more: &[&str]) -> usize {
-        let number = self.nodes.len() + 1;
+        let index = self.nodes.len();
+        // A node that was dropped from the list may have left its directory.
+        let is_free = |number: &usize| !self.path(&format!("node-{number}")).exists();
+        let number = (index + 1..).find(is_free).unwrap();
         let dir = self.path(&format!("node-{number}"));
         let log = self.path(&format!("node-{number}.log"));
         self.nodes.push(Member { dir, process: None, log });
-        self.respawn_node(number - 1, more);
-        number - 1
+        self.respawn_node(index, more);
+        index
     }
 
     /// Starts the process of a node, with more arguments.

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use dkv_base::id::Term;
+use dkv_base::id::{Stamp, Term};
 use openraft::{EntryPayload, StoredMembership};
 
 use super::StateMachineHandle;
-use crate::raft::{LogId, Outcome, Proposal, RaftNodeId};
+use crate::raft::{self, LogId, Outcome, Proposal, RaftNodeId};
 use dkv_state::{Applied, GroupState, Needed, ShardState};
 
 impl StateMachineHandle {
@@ -39,6 +39,27 @@ impl StateMachineHandle {
     pub(super) fn note_clock(&self, entry: Option<LogId>, clock_ms: u64) {
         let term = entry.map_or(Term(0), |entry| Term(*entry.leader_id));
         super::lock(&self.shared.clock).observe(term, clock_ms, self.shared.began.elapsed());
+    }
+
+    /// Applies one entry of a group that is not open.
+    pub(in crate::raft) fn apply_offline(
+        &self,
+        log_id: LogId,
+        payload: EntryPayload<Proposal, RaftNodeId, openraft::EmptyNode>,
+    ) -> io::Result<()> {
+        self.apply(log_id, payload)?;
+        self.shared.applied.set(log_id.index);
+        Ok(())
+    }
+
+    /// Returns the last configuration that was applied.
+    pub(in crate::raft) fn membership(&self) -> raft::StoredMembership {
+        self.read().position.membership.clone()
+    }
+
+    /// Returns the stamp of the last write in the state.
+    pub(in crate::raft) fn state_stamp(&self) -> Stamp {
+        self.read().state.stamp()
     }
 
     /// Applies one entry.

@@ -1,0 +1,204 @@
+//! Recovery of networks whose groups have lost their majorities with their disks.
+
+use std::fs;
+use std::path::Path;
+
+use dkv_api::Client;
+use dkv_test_support::{output, text};
+use serde_json::{Value, json};
+
+use crate::harness::process::spawn;
+use crate::harness::{Load, Network};
+
+/// Runs `dkv recover group`, checks its exit status, and returns what it printed.
+async fn recover(network: &Network, more: &[&str], status: i32) -> String {
+    let ran = network.dkv(&[&["recover", "group"], more].concat()).await;
+    let (printed, said) = (output(&ran.stdout), output(&ran.stderr));
+    assert_eq!(ran.status.code(), Some(status), "{more:?}: {said}{printed}");
+    if status == 0 { printed.to_owned() } else { format!("{printed}{said}") }
+}
+
+fn name(network: &Network, index: usize) -> String {
+    network.nodes[index].file()["name"].as_str().unwrap().to_owned()
+}
+
+async fn check_keys(client: &Client, count: usize) {
+    for number in 0..count {
+        let read = client.read(format!("key-{number}")).await.unwrap();
+        assert_eq!(read.value, number.to_string());
+    }
+}
+
+/// Starts a lost node on its old directory, which must be refused.
+async fn refused(network: &Network, dir: &Path) {
+    let (address, log) = (network.address.to_string(), network.path("returned.log"));
+    let arguments = ["node", &address, "--data-dir", text(dir)];
+    let mut returned = spawn(&arguments, &network.home(), &log);
+    let _ = returned.ready().await;
+    assert_eq!(returned.ended().await.code(), Some(1), "{}", returned.said());
+    let said = returned.said();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("removed from the network"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_nodes_goes_on_alone_and_fills_up_again() {
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    for number in 0..200 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    network.same_state().await;
+    let dir = network.nodes[2].dir.clone();
+    let dir = text(&dir);
+    let lost = [name(&network, 0), name(&network, 1)];
+    let running = recover(&network, &[dir, "--yes"], 1).await;
+    assert!(running.contains("a node is running on"), "{running}");
+
+    // The majority lives, so there is nothing to recover.
+    network.kill_node(2);
+    let alive = recover(&network, &[dir, "--yes"], 1).await;
+    assert!(alive.contains("lives: it answers at"), "{alive}");
+    let gone = ["--gone", lost[0].as_str(), "--gone", lost[1].as_str()];
+    let alive = recover(&network, &[&[dir, "--yes"], &gone[..]].concat(), 1).await;
+    assert!(alive.contains("lives: it answers at"), "no option overrules a proof: {alive}");
+    network.start_node(2).await;
+    network.settled().await;
+    network.same_state().await;
+
+    for index in 0..3 {
+        network.kill_node(index);
+    }
+    let other = text(&network.nodes[1].dir).to_owned();
+    let whole = recover(&network, &[dir, &other, "--yes", "--gone", &lost[0]], 1).await;
+    assert!(whole.contains("every group has a majority"), "{whole}");
+    let returned = network.path("returned");
+    fs::rename(&network.nodes[0].dir, &returned).unwrap();
+    fs::remove_dir_all(&network.nodes[1].dir).unwrap();
+    // The server has heard them a moment ago.
+    let heard = recover(&network, &[dir, "--yes"], 1).await;
+    assert!(heard.contains("may be alive: the registration server heard it"), "{heard}");
+    let wrong = recover(&network, &[dir, "--yes", "--gone", "nobody"], 1).await;
+    assert!(wrong.contains("no lost node has that name"), "{wrong}");
+
+    // Without a word from the operator it only tells.
+    let plan = recover(&network, &[&[dir], &gone[..]].concat(), 2).await;
+    assert!(plan.contains("nothing was changed"), "{plan}");
+    assert!(
+        plan.contains("control group: goes on with") && plan.contains("may be lost:"),
+        "{plan}"
+    );
+    let file = network.path("report.json");
+    let how = [&[dir, "--yes", "--json", "--report", text(&file)], &gone[..]].concat();
+    let done: Value = serde_json::from_str(&recover(&network, &how, 0).await).unwrap();
+    assert_eq!(done["done"], true, "{done}");
+    assert_eq!(done["missing"].as_array().unwrap().len(), 2);
+    for group in done["groups"].as_array().unwrap() {
+        assert_eq!(group["fate"], "recovered", "{group}");
+        assert_eq!(group["lost_voters"].as_array().unwrap().len(), 2, "{group}");
+    }
+    let written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(written["groups"], done["groups"]);
+    let again = recover(&network, &[dir, "--yes"], 1).await;
+    assert!(again.contains("every group has a majority"), "{again}");
+
+    network.nodes.drain(..2);
+    network.start_node(0).await;
+    check_keys(&client, 200).await;
+    client.write("afterwards", "1").await.unwrap();
+    refused(&network, &returned).await;
+
+    // New nodes take the places of the lost ones by themselves.
+    network.add_node().await;
+    network.add_node().await;
+    network.settled().await;
+    network.same_state().await;
+    let client = network.client().await;
+    check_keys(&client, 200).await;
+    network.kill_node(0);
+    check_keys(&client, 200).await;
+    assert_eq!(client.read("afterwards").await.unwrap().value, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_five_nodes_go_on_with_the_most_complete_replicas() {
+    let mut network = Network::with(json!({ "replication": 5 }), 5).await;
+    let client = network.client().await;
+    let load = Load::start(&client);
+    load.more(500).await;
+    let report = load.stop().await;
+    network.same_state().await;
+    // One of the two that are left misses the last writes.
+    network.kill_node(3);
+    for number in 0..50 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    network.same_state().await;
+    network.stop_node(4).await;
+    for index in 0..3 {
+        network.kill_node(index);
+        fs::rename(&network.nodes[index].dir, network.path(&format!("lost-{index}"))).unwrap();
+    }
+    let dirs = [text(&network.nodes[3].dir).to_owned(), text(&network.nodes[4].dir).to_owned()];
+    network.kill_server();
+    let done = recover(&network, &[&dirs[0], &dirs[1], "--yes", "--json"], 0).await;
+    let done: Value = serde_json::from_str(&done).unwrap();
+    let complete = name(&network, 4);
+    for group in done["groups"].as_array().unwrap() {
+        assert_eq!(group["fate"], "recovered", "{group}");
+    }
+    let kept = done["groups"].as_array().unwrap().iter();
+    assert!(kept.filter(|group| group["keeper"] == complete.as_str()).count() > 0, "{done}");
+
+    network.nodes.drain(..3);
+    network.start_server().await;
+    // The one that lagged knows the new members, and elects nobody without the other.
+    network.respawn_node(0, &[]);
+    network.start_node(1).await;
+    network.nodes[0].running().ready().await.unwrap();
+    check_keys(&client, 50).await;
+    report.check(&client).await;
+    network.settled().await;
+    for index in 0..3 {
+        refused(&network, &network.path(&format!("lost-{index}"))).await;
+    }
+    network.add_node().await;
+    network.settled().await;
+    network.same_state().await;
+    check_keys(&network.client().await, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_without_a_replica_begin_anew_only_if_that_is_said() {
+    let mut network = Network::with(json!({ "replication": 1 }), 3).await;
+    let client = network.client().await;
+    for number in 0..40 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    for index in 0..3 {
+        network.kill_node(index);
+    }
+    let dir = text(&network.nodes[2].dir).to_owned();
+    let lost = [name(&network, 0), name(&network, 1)];
+    for index in 0..2 {
+        fs::remove_dir_all(&network.nodes[index].dir).unwrap();
+    }
+    let how = [dir.as_str(), "--yes", "--gone", &lost[0], "--gone", &lost[1]];
+    let refused = recover(&network, &how, 1).await;
+    assert!(refused.contains("--empty-shards to lose all of their keys"), "{refused}");
+    let how = [&how[..], &["--empty-shards"]].concat();
+    let said = recover(&network, &how, 0).await;
+    assert!(said.contains("NO REPLICA is left") && said.contains("- ALL keys of shard"), "{said}");
+
+    network.nodes.drain(..2);
+    network.start_node(0).await;
+    let client = network.client().await;
+    for number in 0..40 {
+        client.write(format!("new-{number}"), number.to_string()).await.unwrap();
+    }
+    for number in 0..40 {
+        let read = client.read(format!("new-{number}")).await.unwrap();
+        assert_eq!(read.value, number.to_string());
+    }
+    network.assert_alive();
+}

@@ -1,0 +1,171 @@
+//! Opens the data directories that are left, and reads what each has of every group.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dkv_base::id::{GroupId, NodeId};
+use dkv_wire::certificate::Credentials;
+
+use super::error::RecoveryError;
+use crate::common::clock::NodeClock;
+use crate::process::stores::open_stopped;
+use crate::raft::StateMachine;
+use crate::raft::offline::{self, OnDisk};
+use crate::replica::tombstone::ReplicaTombstone;
+use crate::storage::data_dir::{DataDir, NodeFile};
+use dkv_state::{Directory, Engine};
+use dkv_wal::{GroupLog, Wal};
+
+/// A data directory that is open for a recovery.
+pub(super) struct Opened {
+    directory: DataDir,
+    file: NodeFile,
+    pub(super) credentials: Credentials,
+    wal: Wal,
+    engine: Engine,
+}
+
+impl Opened {
+    /// Opens a directory, which stays as it is.
+    fn open(path: &Path) -> Result<Self, RecoveryError> {
+        let no_node = || RecoveryError::NoNode(path.to_owned());
+        // Otherwise it would be created.
+        if !path.is_dir() {
+            return Err(no_node());
+        }
+        let directory = DataDir::open(path)?;
+        let credentials = directory.credentials()?.ok_or_else(no_node)?;
+        let file = directory.node_file(&credentials)?.ok_or_else(no_node)?;
+        if !file.log_begun {
+            return Err(no_node());
+        }
+        let (wal, engine) = open_stopped(&directory, &file)?;
+        Ok(Self { directory, file, credentials, wal, engine })
+    }
+
+    pub(super) fn id(&self) -> NodeId {
+        self.file.id
+    }
+
+    pub(super) fn file(&self) -> &NodeFile {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(super) fn log(&self, group: GroupId) -> GroupLog {
+        self.wal.group(group)
+    }
+
+    /// Closes the log: everything that was written is on disk.
+    pub(super) fn close(&self) {
+        self.wal.close();
+    }
+
+    /// Reads the replica of a group. The directory is that of the control group.
+    fn read(&self, group: GroupId) -> Result<(Copy, Option<Directory>), RecoveryError> {
+        let damaged = |why: String| RecoveryError::from(self.directory.damaged(why));
+        let store = self.engine.group(group).map_err(|error| damaged(error.to_string()))?;
+        let state = StateMachine::load(store, NodeClock::default());
+        let state = state.map_err(|error| damaged(error.to_string()))?;
+        let log = self.wal.group(group);
+        let disk = offline::read(&log, &state).map_err(|error| damaged(error.to_string()))?;
+        let tombstone = ReplicaTombstone::load(self.path(), group);
+        let tombstone = tombstone.map_err(|error| damaged(error.to_string()))?;
+        let owed = tombstone.map_or(0, |tombstone| tombstone.index);
+        let (summary, handle) = (state.handle().summary(), state.handle());
+        let copy = Copy {
+            node: self.file.id,
+            is_whole: !disk.voters.is_empty() && owed <= disk.last.1,
+            revision: summary.revision.0,
+            keys: summary.keys,
+            bytes: summary.bytes,
+            disk,
+        };
+        Ok((copy, handle.with_directory(Directory::clone)))
+    }
+}
+
+/// What one directory has of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Copy {
+    pub(super) node: NodeId,
+    pub(super) disk: OnDisk,
+    /// Whether it may go on: it has begun, and has everything that an earlier replica in its place
+    /// has known.
+    pub(super) is_whole: bool,
+    pub(super) revision: u64,
+    pub(super) keys: u64,
+    pub(super) bytes: u64,
+}
+
+impl Copy {
+    /// Returns whether the replica votes in its newest configuration.
+    pub(super) fn votes(&self) -> bool {
+        self.disk.voters.iter().any(|voters| voters.contains(&self.node))
+    }
+}
+
+/// Returns the most complete of some replicas: the one with the latest last entry, which has all
+/// that any of them knows to be committed.
+pub(super) fn most_complete(copies: &[Copy]) -> Option<&Copy> {
+    let whole = copies.iter().filter(|copy| copy.is_whole);
+    // The ids settle a tie, so that a repetition finds the same one.
+    whole.max_by_key(|copy| (copy.disk.last, copy.votes(), copy.node))
+}
+
+/// What all directories have.
+pub(super) struct Found {
+    /// The nodes of the directories.
+    pub(super) given: Vec<NodeId>,
+    /// The newest directory of the network among them.
+    pub(super) directory: Directory,
+    /// The replicas of each group.
+    pub(super) copies: BTreeMap<GroupId, Vec<Copy>>,
+}
+
+/// Opens all directories and reads all of their replicas, one after the other.
+pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Opened>, Found), RecoveryError> {
+    let mut nodes: Vec<Opened> = Vec::new();
+    for path in paths {
+        let node = Opened::open(path)?;
+        let of = |other: &Opened| (other.path().to_owned(), path.clone());
+        if let Some(first) = nodes.first().filter(|it| it.file.network != node.file.network) {
+            let (first, this) = of(first);
+            return Err(RecoveryError::OtherNetwork(first, this));
+        }
+        if let Some(same) = nodes.iter().find(|it| it.id() == node.id()) {
+            let (same, this) = of(same);
+            return Err(RecoveryError::Twice(same, this));
+        }
+        nodes.push(node);
+    }
+    let mut copies: BTreeMap<GroupId, Vec<Copy>> = BTreeMap::new();
+    let mut directories = BTreeMap::new();
+    for node in &nodes {
+        let (copy, directory) = node.read(GroupId::CONTROL)?;
+        directories.insert(copy.node, directory);
+        copies.entry(GroupId::CONTROL).or_default().push(copy);
+    }
+    let keeper = most_complete(&copies[&GroupId::CONTROL]);
+    let directory = keeper.and_then(|keeper| directories.remove(&keeper.node).flatten());
+    let directory = directory.filter(Directory::exists).ok_or(RecoveryError::NoControlGroup)?;
+    for node in &nodes {
+        if !directory.nodes().contains_key(&node.id()) {
+            return Err(RecoveryError::Stranger(node.file.name.clone()));
+        }
+        for shard in node.wal.groups().into_iter().filter(|group| group.is_shard()) {
+            if directory.was_dropped(shard) {
+                continue;
+            }
+            if !directory.groups().contains_key(&shard) {
+                return Err(RecoveryError::UnknownShard(shard));
+            }
+            copies.entry(shard).or_default().push(node.read(shard)?.0);
+        }
+    }
+    let given = nodes.iter().map(Opened::id).collect();
+    Ok((nodes, Found { given, directory, copies }))
+}

@@ -1,0 +1,183 @@
+//! Whether a lost node may be alive: it is called at its addresses, and the registration server is
+//! asked whom it has heard.
+//!
+//! A node that proves its identity is alive, and nothing else counts then. Whatever else answers
+//! may be a node that this one cannot talk to, so the operator has to say that it is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dkv_base::id::{NodeId, Term};
+use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
+use dkv_wire::message::{ServerAnswer, ServerRequest, ServerStatus};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::rpc::call;
+use dkv_wire::tls::Expect;
+use futures::future::join_all;
+
+use super::Options;
+use super::directories::{Found, Opened};
+use super::error::RecoveryError;
+use super::plan::Plan;
+use crate::common::clock::wall;
+use crate::net::server_link::resolve;
+
+/// Time that the server has to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time since the server has heard a node within which the node may be alive. A node registers
+/// every ten seconds.
+const HEARD_WITHIN: Duration = Duration::from_secs(25);
+
+/// Findings about the nodes that are missing.
+pub(super) struct Missing {
+    pub(super) nodes: Vec<MissingNode>,
+    /// The server, if there was one to ask.
+    pub(super) server: Option<AskedServer>,
+}
+
+/// A node that is missing.
+pub(super) struct MissingNode {
+    pub(super) node: NodeId,
+    pub(super) name: String,
+    pub(super) addresses: BTreeSet<SocketAddr>,
+    /// Something that was heard at its addresses, or of it by the server.
+    pub(super) sign_of_life: Option<String>,
+    /// When the server heard it last.
+    pub(super) heard_ms: Option<u64>,
+}
+
+/// The answer of the registration server.
+pub(super) struct AskedServer {
+    pub(super) address: String,
+    /// Why it did not answer.
+    pub(super) problem: Option<String>,
+    /// The term of the coordinator that it confirmed last.
+    pub(super) term: Option<Term>,
+    /// The node of that coordinator.
+    pub(super) coordinator: Option<NodeId>,
+}
+
+/// A sign of life at an address.
+enum Answer {
+    Silence,
+    /// The node proved who it is.
+    Itself,
+    /// Something else answers, or a node of another release.
+    Something(String),
+}
+
+/// Looks for the nodes that are missing.
+///
+/// # Errors
+/// If one of them lives, or may live and the operator does not say otherwise.
+pub(super) async fn look(
+    nodes: &[Opened],
+    found: &Found,
+    plan: &Plan,
+    options: &Options,
+) -> Result<Missing, RecoveryError> {
+    let credentials = nodes.first().map(|node| node.credentials.clone());
+    let endpoint = Endpoint::dial_only(credentials).map_err(RecoveryError::System)?;
+    let server = match &options.server {
+        Some(address) => Some(ask_server(&endpoint, address).await),
+        None => None,
+    };
+    let status = server.as_ref().and_then(|(_, status)| status.as_ref());
+    let mut missing: BTreeMap<NodeId, MissingNode> = BTreeMap::new();
+    for node in &plan.missing {
+        let listed = found.directory.nodes().get(node);
+        let reported = status.and_then(|it| it.nodes.iter().find(|report| report.id == *node));
+        let name = listed.map(|it| &it.name).or(reported.map(|it| &it.name));
+        let addresses = listed.map(|it| it.address).into_iter();
+        let heard_ms = reported.map(|it| it.last_report_ms).filter(|heard| *heard > 0);
+        let since = heard_ms.map(|heard| wall().saturating_sub(Duration::from_millis(heard)));
+        let since = since.filter(|since| *since < HEARD_WITHIN);
+        missing.insert(
+            *node,
+            MissingNode {
+                node: *node,
+                name: name.cloned().unwrap_or_else(|| node.short()),
+                addresses: addresses.chain(reported.map(|it| it.address)).collect(),
+                sign_of_life: since.map(|since| {
+                    format!("the registration server heard it {} s ago", since.as_secs())
+                }),
+                heard_ms,
+            },
+        );
+    }
+    for named in &options.gone {
+        let is_named = |it: &MissingNode| it.name == *named || it.node.to_string() == *named;
+        if !missing.values().any(is_named) {
+            return Err(RecoveryError::NotMissing(named.clone()));
+        }
+    }
+    let calls = missing.values().flat_map(|it| it.addresses.iter().map(|at| (it.node, *at)));
+    let endpoint = &endpoint;
+    let answers = calls.map(|(node, at)| async move { (node, at, dial(endpoint, node, at).await) });
+    for (node, address, answer) in join_all(answers.collect::<Vec<_>>()).await {
+        let Some(it) = missing.get_mut(&node) else { continue };
+        match answer {
+            Answer::Silence => {}
+            Answer::Itself => {
+                let (name, address) = (it.name.clone(), address.to_string());
+                return Err(RecoveryError::Alive { name, address });
+            }
+            Answer::Something(why) => {
+                it.sign_of_life = Some(format!("something answers at its address ({why})"));
+            }
+        }
+    }
+    let is_gone = |it: &MissingNode| {
+        options.gone.iter().any(|named| it.name == *named || it.node.to_string() == *named)
+    };
+    let mut missing: Vec<MissingNode> = missing.into_values().collect();
+    missing.sort_by(|one, other| one.name.cmp(&other.name));
+    if let Some(it) = missing.iter().find(|it| it.sign_of_life.is_some() && !is_gone(it)) {
+        let (name, why) = (it.name.clone(), it.sign_of_life.clone().unwrap_or_default());
+        return Err(RecoveryError::MayLive { name, why });
+    }
+    let server = server.map(|(asked, _)| asked);
+    Ok(Missing { nodes: missing, server })
+}
+
+async fn dial(endpoint: &Endpoint, node: NodeId, address: SocketAddr) -> Answer {
+    match endpoint.connect(address, Expect::Node(node)).await {
+        Ok(connection) => {
+            Close::Done.close(&connection, "it lives");
+            Answer::Itself
+        }
+        Err(ConnectError::Unreachable { .. } | ConnectError::Local(_)) => Answer::Silence,
+        Err(error) => Answer::Something(error.to_string()),
+    }
+}
+
+async fn ask_server(endpoint: &Endpoint, address: &str) -> (AskedServer, Option<ServerStatus>) {
+    let asked = async {
+        let at = resolve(address).await.map_err(|error| error.to_string())?;
+        let connection = endpoint.connect(at, Expect::Server).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        let request = ServerRequest::Status;
+        let answer =
+            call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, PATIENCE).await;
+        Close::Done.close(&connection, "the question is answered");
+        match answer {
+            Ok(ServerAnswer::Status(status)) => Ok(*status),
+            Ok(ServerAnswer::Refused(refusal)) => Err(refusal.to_string()),
+            Ok(_) => Err("it gave an unexpected answer".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let (status, problem) = match asked.await {
+        Ok(status) => (Some(status), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let confirmed = status.as_ref().and_then(|status| status.coordinator);
+    let asked = AskedServer {
+        address: address.to_owned(),
+        problem,
+        term: confirmed.map(|(_, term)| term),
+        coordinator: confirmed.map(|(node, _)| node),
+    };
+    (asked, status)
+}
