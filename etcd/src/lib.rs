@@ -32,6 +32,7 @@ mod lock;
 mod election;
 mod cluster;
 mod maintenance;
+mod snapshot;
 
 mod metrics;
 pub mod grpc;

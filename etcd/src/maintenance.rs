@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use dkv_api::{GroupId, GroupStatus, NodeId, NodeStatus};
-use futures::StreamExt;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{Answers, Etcd, etcd_revision};
+use crate::etcd::{Etcd, etcd_revision};
 use crate::identity::member_id;
 use crate::kv::pages::Pages;
 use crate::kv::plan::RangePlan;
@@ -16,8 +15,8 @@ use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
 use crate::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest, StatusRequest,
+    StatusResponse,
 };
 
 /// The version of etcd whose interface this is. Kubernetes asks for progress of watches only from
@@ -155,14 +154,6 @@ impl Etcd {
             compact_revision: 0,
             hash_revision: etcd_revision(at.unwrap_or(moment.latest)),
         })
-    }
-
-    /// Refuses: a snapshot of etcd's is a file of its own database.
-    pub fn snapshot(&self, _: Context, _: SnapshotRequest) -> Answers<SnapshotResponse> {
-        let why = "etcdserver: a snapshot in etcd's file format is not offered; see dkv SERVER \
-                   backup";
-        let error = EtcdError::new(Code::Unimplemented, why);
-        futures::stream::once(async { Err(error) }).boxed()
     }
 
     /// Accepts the leader that there is, and refuses another one: the network places leaders.

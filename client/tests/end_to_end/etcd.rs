@@ -4,6 +4,7 @@ mod keys;
 mod leases;
 mod listener;
 mod members;
+mod snapshots;
 mod watches;
 
 use std::net::SocketAddr;

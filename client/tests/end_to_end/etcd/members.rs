@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use dkv_etcd::proto::etcdserverpb::{
     AlarmRequest, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest,
-    SnapshotRequest, StatusRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, StatusRequest,
 };
 use dkv_test_support::eventually;
 use tonic::Code;
@@ -68,8 +67,6 @@ async fn what_the_network_does_by_itself_is_refused_by_name() {
     assert!(alarms.alarms.is_empty());
     let lower = DowngradeRequest { action: 1, version: "3.5.0".into() };
     assert_eq!(maintenance.downgrade(lower).await.unwrap_err().code(), Code::InvalidArgument);
-    let mut snapshot = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
-    assert_eq!(snapshot.message().await.unwrap_err().code(), Code::Unimplemented);
 
     let second = Face::start(&network).await;
     let mut other = second.maintenance();
