@@ -4,6 +4,7 @@ mod keys;
 mod leases;
 mod listener;
 mod members;
+mod moving;
 mod snapshots;
 mod watches;
 

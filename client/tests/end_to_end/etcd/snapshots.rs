@@ -14,7 +14,7 @@ use super::Face;
 use crate::harness::Network;
 
 /// Receives a snapshot and checks how it is cut.
-async fn snapshot(face: &Face) -> (i64, Vec<u8>) {
+pub(super) async fn snapshot(face: &Face) -> (i64, Vec<u8>) {
     let answers = face.maintenance().snapshot(SnapshotRequest {}).await.unwrap();
     let (mut answers, mut file, mut revision) = (answers.into_inner(), Vec::new(), 0);
     let mut remaining = None;
