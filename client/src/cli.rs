@@ -434,7 +434,7 @@ pub(crate) enum Subcommand {
     /// Print keys and values as they are at one moment, as records that import takes
     #[command(override_usage = "dkv [ADDRESS] export [PREFIX] [OPTIONS]")]
     Export(ExportArgs),
-    /// Store the records of a file, or the keys of Redis or Consul
+    /// Store the records of a file, or the keys of Redis, Consul or etcd
     #[command(override_usage = "dkv [ADDRESS] import <FILE|URL> [OPTIONS]\n       \
         dkv [ADDRESS] import etcd <SOURCE> [OPTIONS]", after_help = IMPORT_HELP)]
     Import(ImportArgs),

@@ -111,6 +111,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "set",
         "drop",
         "show",
+        "etcd",
     ],
     read: topic,
 };

@@ -27,7 +27,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use self::source::Source;
+use self::source::EtcdSource;
 use self::sum::Sum;
 use self::target::Target;
 use crate::cli::ImportEtcdArgs;
@@ -84,7 +84,7 @@ async fn imported(
     let name = args.connect.keyspace.as_deref().unwrap_or(KEYSPACE);
     let is_live = shown.starts_with("http://") || shown.starts_with("https://");
     // What is wrong with the source is found before the keyspace is created.
-    let source = if is_live { Some(Source::open(args, &shown).await?) } else { None };
+    let source = if is_live { Some(EtcdSource::open(args, &shown).await?) } else { None };
     let file = match is_live {
         true => None,
         false => Some(file::open(args.source.clone().into(), args.skip_hash_check).await?),

@@ -7,7 +7,7 @@ use dkv_console::problem::Problem;
 use dkv_etcd::proto::mvccpb::KeyValue;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::source::{Source, SourceError, after};
+use super::source::{EtcdSource, SourceError, after};
 use super::target::{Change, Target, check_key, first_key};
 use super::{Event, Tell};
 
@@ -18,7 +18,7 @@ const TRANSACTIONS_AT_ONCE: usize = 8;
 
 /// Makes the keyspace equal to the source as of some revision, and returns that.
 pub(super) async fn run(
-    source: &mut Source,
+    source: &mut EtcdSource,
     target: &mut Target,
     tell: Tell<'_>,
 ) -> Result<i64, Problem> {
@@ -56,7 +56,11 @@ impl From<Problem> for Stopped {
     }
 }
 
-async fn pass(source: &mut Source, target: &mut Target, tell: Tell<'_>) -> Result<i64, Stopped> {
+async fn pass(
+    source: &mut EtcdSource,
+    target: &mut Target,
+    tell: Tell<'_>,
+) -> Result<i64, Stopped> {
     let (mut from, mut keys, mut revision, mut copied) = (first_key(), 0, 0, 0);
     loop {
         let page = source.page(from.clone(), revision, &mut keys).await?;
@@ -89,7 +93,7 @@ async fn pass(source: &mut Source, target: &mut Target, tell: Tell<'_>) -> Resul
 /// which deletes the key at a later revision.
 pub(super) async fn lease_of(
     key: &KeyValue,
-    source: &mut Source,
+    source: &mut EtcdSource,
     target: &mut Target,
 ) -> Result<i64, Problem> {
     if key.lease == 0 || target.leases.has(key.lease) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -18,12 +17,12 @@ use super::{Event, Outcome, Tell};
 const KEYS_AT_ONCE: usize = 100;
 /// Batches that wait to be stored.
 const BATCHES_WAITING: usize = 4;
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 1 << 18;
+/// Bytes of values after which a batch ends.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// A file whose keys can be stored.
 pub(super) struct Checked {
-    file: SnapshotFile<BufReader<File>>,
+    file: SnapshotFile<File>,
     leases: BTreeMap<i64, i64>,
     sum: Sum,
 }
@@ -37,7 +36,6 @@ pub(super) async fn open(path: PathBuf, skip_hash_check: bool) -> Result<Checked
     let checking = tokio::task::spawn_blocking(move || {
         let file = File::open(&path).map_err(|error| Problem::failed(error.to_string()))?;
         let checksum = if skip_hash_check { Checksum::Skip } else { Checksum::Check };
-        let file = BufReader::with_capacity(BUFFER_BYTES, file);
         check(SnapshotFile::open(file, checksum).map_err(explained)?)
     });
     let checked = checking.await.map_err(|error| Problem::failed(error.to_string()));
@@ -77,7 +75,7 @@ impl From<Failed> for Problem {
     }
 }
 
-fn check(mut file: SnapshotFile<BufReader<File>>) -> Result<Checked, Problem> {
+fn check(mut file: SnapshotFile<File>) -> Result<Checked, Problem> {
     let (mut leases, mut sum) = (BTreeMap::new(), Sum::default());
     file.leases(|Lease { id, ttl, .. }| {
         leases.insert(id, ttl);
@@ -112,15 +110,17 @@ pub(super) async fn run(
     }
     let (sender, mut batches) = mpsc::channel(BATCHES_WAITING);
     let reading = tokio::task::spawn_blocking(move || {
-        let mut batch = Vec::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         file.keys(|key| {
             let lease = lease_of(&key, &leases);
             // Not a part of its page, which would stay in memory.
             let value = Bytes::copy_from_slice(&key.value);
+            bytes += value.len();
             batch.push(Change { key: Bytes::copy_from_slice(&key.key), put: Some((value, lease)) });
-            if batch.len() < KEYS_AT_ONCE {
+            if batch.len() < KEYS_AT_ONCE && bytes < BATCH_BYTES {
                 return Ok(());
             }
+            bytes = 0;
             let gone = |_| Failed::Other(Problem::failed("interrupted"));
             sender.blocking_send(std::mem::take(&mut batch)).map_err(gone)
         })?;

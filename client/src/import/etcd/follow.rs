@@ -9,7 +9,7 @@ use dkv_etcd::proto::etcdserverpb::WatchResponse;
 use dkv_etcd::proto::mvccpb::event::EventType;
 use tokio::sync::watch;
 
-use super::source::{Source, SourceError};
+use super::source::{EtcdSource, SourceError};
 use super::target::{Change, Target, check_key};
 use super::{Event, Outcome, Tell, copy};
 
@@ -32,7 +32,7 @@ enum Ended {
 
 /// Copies all keys and follows, until `stopped` or until nothing is missing.
 pub(super) async fn run(
-    mut source: Source,
+    mut source: EtcdSource,
     mut target: Target,
     until_caught_up: bool,
     stopped: watch::Receiver<bool>,
@@ -78,7 +78,7 @@ struct Following<'a> {
     applied: i64,
     /// The last one that the source had when it was asked.
     latest: i64,
-    source: &'a mut Source,
+    source: &'a mut EtcdSource,
     target: &'a mut Target,
     /// Changes that are not stored yet: the value and the lease of each key.
     pending: BTreeMap<Bytes, Option<(Bytes, i64)>>,

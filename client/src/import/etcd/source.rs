@@ -56,7 +56,7 @@ impl From<SourceError> for Problem {
 }
 
 /// The members.
-pub(super) struct Source {
+pub(super) struct EtcdSource {
     endpoints: Vec<Endpoint>,
     /// The member that is asked next.
     next: usize,
@@ -91,7 +91,7 @@ pub(super) struct SourcePage {
     pub(super) at: i64,
 }
 
-impl Source {
+impl EtcdSource {
     /// Connects to the first member that answers.
     ///
     /// # Errors
@@ -211,14 +211,17 @@ impl Source {
         keys: &mut i64,
     ) -> Result<SourcePage, SourceError> {
         let limit = (*keys).clamp(PAGE_KEYS_FIRST, PAGE_KEYS_MAX);
-        let page = RangeRequest { key: from, revision, limit, ..everything() };
+        let page = RangeRequest { key: from.clone(), revision, limit, ..everything() };
         let answer = self.range(page).await?;
         let at = self.header(answer.header)?;
         let bytes: usize = answer.kvs.iter().map(|key| key.key.len() + key.value.len()).sum();
         let wanted = PAGE_BYTES.saturating_mul(answer.kvs.len()) / bytes.max(1);
         *keys = i64::try_from(wanted).unwrap_or(PAGE_KEYS_MAX).min(limit.saturating_mul(8));
-        if answer.more && answer.kvs.is_empty() {
-            return Err(SourceError::Failed("etcd sends an empty page".into()));
+        // Each page brings this further.
+        let ordered = answer.kvs.is_sorted_by(|one, other| one.key < other.key);
+        let first = answer.kvs.first().is_some_and(|first| first.key >= from);
+        if !ordered || (!first && (answer.more || !answer.kvs.is_empty())) {
+            return Err(SourceError::Failed("etcd sends keys out of order".into()));
         }
         Ok(SourcePage { keys: answer.kvs, more: answer.more, at })
     }

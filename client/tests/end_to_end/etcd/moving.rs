@@ -58,7 +58,7 @@ async fn run(network: &Network, arguments: &[&str], status: i32) -> (Value, Stri
     let (printed, said) = (output(&ran.stdout), output(&ran.stderr));
     assert_eq!(ran.status.code(), Some(status), "{arguments:?}: {printed}{said}");
     let last = printed.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    (last.unwrap_or_default(), said)
+    (last.unwrap_or_default(), said.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
