@@ -72,6 +72,22 @@ fn damage_is_told() {
 }
 
 #[test]
+fn no_page_is_read_again_and_again() {
+    let mut bytes = sample();
+    let root = bytes.len() / 4096 - 2;
+    let branch = (root - 3) * 4096;
+    let children = u16::from_le_bytes(bytes[branch + 10..][..2].try_into().unwrap());
+    assert!(children > 100);
+    // All children of a branch are the same leaf of three pages, which has no keys.
+    bytes[3 * 4096 + 10] = 0;
+    for child in 0..usize::from(children) {
+        bytes[branch + 24 + child * 16..][..8].copy_from_slice(&3_u64.to_le_bytes());
+    }
+    let why = read(&bytes).unwrap_err().to_string();
+    assert!(why.contains("two parents"), "{why}");
+}
+
+#[test]
 fn one_meta_is_enough() {
     let sample = sample();
     for page in 0..2 {

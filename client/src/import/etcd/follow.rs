@@ -26,8 +26,8 @@ const CHANGES_AT_ONCE: usize = 100;
 enum Ended {
     /// The keyspace has all up to this revision.
     Reached(i64),
-    /// The source has forgotten the revisions that follow.
-    Compacted,
+    /// All keys have to be compared again, because of this.
+    Again(&'static str),
 }
 
 /// Copies all keys and follows, until `stopped` or until nothing is missing.
@@ -50,12 +50,16 @@ pub(super) async fn run(
             others_ended: false,
         };
         match following.run(until_caught_up, stopped.clone(), tell).await? {
-            Ended::Compacted => {}
+            Ended::Again(why) => {
+                target.leases.forget_lost();
+                tell(Event::Note(format!("{why}; copying what differs")));
+            }
             Ended::Reached(revision) => {
                 let wanted = match source.sum(revision).await {
                     Ok(sum) => sum,
                     Err(SourceError::Compacted) => {
-                        // A comparison needs the revision: once more, which is quick.
+                        let why = "etcd has compacted the revision to compare";
+                        tell(Event::Note(format!("{why}; copying what differs")));
                         target.is_fresh = false;
                         continue;
                     }
@@ -68,8 +72,6 @@ pub(super) async fn run(
             }
         }
         target.is_fresh = false;
-        let why = "etcd has compacted the revisions that follow; copying what has changed since";
-        tell(Event::Note(why.into()));
     }
 }
 
@@ -110,7 +112,8 @@ impl Following<'_> {
                     };
                     if answer.canceled {
                         if answer.compact_revision > 0 {
-                            return Ok(Ended::Compacted);
+                            let why = "etcd has compacted the revisions that follow";
+                            return Ok(Ended::Again(why));
                         }
                         let why = answer.cancel_reason.escape_debug();
                         return Err(Problem::failed(format!("etcd ends the watch: {why}")));
@@ -121,6 +124,10 @@ impl Following<'_> {
                     self.latest = self.source.revision().await?.max(self.applied);
                     let behind = self.latest - self.applied;
                     tell(Event::Followed { revision: self.applied, behind });
+                    if self.target.leases.has_lost() {
+                        let why = "a lease has ended while the network was unavailable";
+                        return Ok(Ended::Again(why));
+                    }
                     if goal.is_none() && (until_caught_up || ending.is_some()) {
                         goal = Some(self.latest);
                     }

@@ -26,6 +26,16 @@ impl Leases {
         self.kept.get(&id).is_some_and(|keeper| !keeper.is_lost())
     }
 
+    /// Returns whether a lease has ended that should have been kept alive: its keys are gone.
+    pub(super) fn has_lost(&self) -> bool {
+        self.kept.values().any(LeaseKeeper::is_lost)
+    }
+
+    /// Forgets the leases that have ended.
+    pub(super) fn forget_lost(&mut self) {
+        self.kept.retain(|_, keeper| !keeper.is_lost());
+    }
+
     /// Returns the number of leases.
     pub(super) fn count(&self) -> u64 {
         self.kept.len() as u64

@@ -66,8 +66,8 @@ pub(super) struct EtcdSource {
     link: Option<Link>,
     /// The cluster to which all members must belong.
     cluster: Option<u64>,
-    /// The granted times of leases in seconds; `None` for one that has ended.
-    ttls: HashMap<i64, Option<i64>>,
+    /// The granted times of leases, in seconds.
+    ttls: HashMap<i64, i64>,
 }
 
 /// The changes after a revision. It ends if the requests are dropped.
@@ -244,7 +244,7 @@ impl EtcdSource {
     /// Returns the time that a lease was granted, in seconds; `None` if it has ended.
     pub(super) async fn ttl(&mut self, id: i64) -> Result<Option<i64>, SourceError> {
         if let Some(ttl) = self.ttls.get(&id) {
-            return Ok(*ttl);
+            return Ok(Some(*ttl));
         }
         let ask = async |link: Link| {
             let request = LeaseTimeToLiveRequest { id, keys: false };
@@ -252,7 +252,8 @@ impl EtcdSource {
         };
         let answer = self.ask(ask).await?;
         let ttl = (answer.ttl >= 0).then_some(answer.granted_ttl);
-        self.ttls.insert(id, ttl);
+        // That it has ended is not remembered: its id may be granted again.
+        self.ttls.extend(ttl.map(|ttl| (id, ttl)));
         Ok(ttl)
     }
 
@@ -263,7 +264,7 @@ impl EtcdSource {
         let answer = self.ask(ask).await?;
         let leases: BTreeSet<i64> = answer.leases.iter().map(|lease| lease.id).collect();
         // An id that ended may be granted again, with another time.
-        self.ttls.retain(|id, ttl| ttl.is_some() && leases.contains(id));
+        self.ttls.retain(|id, _| leases.contains(id));
         Ok((leases, self.header(answer.header)?))
     }
 

@@ -135,6 +135,15 @@ async fn members_are_followed_and_an_interrupted_import_goes_on() {
     });
     face.kv().txn(TxnRequest { success: puts.collect(), ..Default::default() }).await.unwrap();
     caught_up().await;
+    // A lease that ends in the copy alone takes its keys with it, and both come back.
+    face.grant(10, 12).await;
+    face.put_with("short", "1", 10).await;
+    caught_up().await;
+    copy.lease().lease_revoke(LeaseRevokeRequest { id: 10 }).await.unwrap();
+    caught_up().await;
+    assert!(copy.all().await.iter().any(|(key, ..)| key == "short"));
+    face.lease().lease_revoke(LeaseRevokeRequest { id: 10 }).await.unwrap();
+    caught_up().await;
     first.kill();
 
     // Meanwhile keys and a lease come, change and go.
