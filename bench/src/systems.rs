@@ -10,6 +10,8 @@
 
 pub(crate) mod dkv;
 #[cfg(feature = "peers")]
+mod dkv_etcd;
+#[cfg(feature = "peers")]
 mod etcd;
 #[cfg(feature = "peers")]
 mod http;
@@ -54,6 +56,8 @@ pub(crate) enum Kind {
     Valkey,
     /// Valkey, one process, nothing on disk
     ValkeyMemory,
+    /// This repository's dkv, through etcd's interface and with etcd's clients
+    DkvEtcd,
     /// This repository's dkv, over HTTP through a gateway
     DkvHttp,
     /// etcd, over HTTP through its own gateway
@@ -75,6 +79,7 @@ impl Kind {
             Self::Nats => "nats",
             Self::Valkey => "valkey",
             Self::ValkeyMemory => "valkey-memory",
+            Self::DkvEtcd => "dkv-etcd",
             Self::DkvHttp => "dkv-http",
             Self::EtcdHttp => "etcd-http",
             Self::Nginx => "nginx",
@@ -84,7 +89,7 @@ impl Kind {
     /// Returns whether its clients can do this work.
     pub(crate) fn offers(self, work: Work) -> bool {
         match self {
-            Self::Dkv | Self::Etcd => true,
+            Self::Dkv | Self::Etcd | Self::DkvEtcd => true,
             Self::Nats | Self::Valkey | Self::ValkeyMemory => {
                 !work.mix().has_scans() && !work.mix().has_transactions()
             }
@@ -94,7 +99,7 @@ impl Kind {
 
     /// Returns whether another process takes over when one is lost.
     pub(crate) fn fails_over(self) -> bool {
-        matches!(self, Self::Dkv | Self::Etcd | Self::Nats)
+        matches!(self, Self::Dkv | Self::Etcd | Self::DkvEtcd | Self::Nats)
     }
 }
 
@@ -200,6 +205,8 @@ pub(crate) async fn start(kind: Kind, setup: &Setup) -> Result<Box<dyn System>, 
             valkey::Valkey::start(setup, synced).await.map(|system| Box::new(system) as _)
         }
         #[cfg(feature = "peers")]
+        Kind::DkvEtcd => dkv_etcd::DkvEtcd::start(setup).await.map(|system| Box::new(system) as _),
+        #[cfg(feature = "peers")]
         Kind::DkvHttp => http::Http::dkv(setup).await.map(|system| Box::new(system) as _),
         #[cfg(feature = "peers")]
         Kind::EtcdHttp => http::Http::etcd(setup).await.map(|system| Box::new(system) as _),
@@ -214,7 +221,7 @@ pub(crate) async fn start(kind: Kind, setup: &Setup) -> Result<Box<dyn System>, 
 /// Returns the version that a system reports.
 pub(crate) fn version(kind: Kind, setup: &Setup) -> String {
     let program = match kind {
-        Kind::Dkv | Kind::DkvHttp => Dkv::program(setup),
+        Kind::Dkv | Kind::DkvEtcd | Kind::DkvHttp => Dkv::program(setup),
         Kind::Etcd | Kind::EtcdHttp => Ok(program(setup, "etcd")),
         Kind::Nginx => Ok("nginx".into()),
         Kind::Nats => Ok(program(setup, "nats-server")),

@@ -17,6 +17,7 @@ use dkv_base::id::{GroupId, LeaseId};
 use dkv_wire::limits::{LEASE_TTL_MIN, SCAN_KEYS_MAX};
 use dkv_wire::message::{Answer, KeyExpiry, LeaseAction, LeaseStatus, Receipt, RequestBody};
 use futures::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::attach::Lifetime;
@@ -92,16 +93,25 @@ impl Client {
     /// ```
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         let lease = LeaseId::random();
-        self.grant_lease_as(lease, ttl).await?;
-        Ok(lease)
+        match self.grant_lease_as(lease, ttl).await {
+            Ok(_) => Ok(lease),
+            Err(Error::Unknown(why)) => {
+                // No caller knows its id, so it has no effect.
+                self.revoke_in_background(lease, self.lease_shards().await.unwrap_or_default());
+                Err(Error::Unavailable(why))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Grants a lease under an id that the caller has chosen; see
-    /// [`grant_lease`](Self::grant_lease).
+    /// [`grant_lease`](Self::grant_lease). Returns a receipt of each shard.
     ///
     /// # Errors
     /// As for that; [`Error::LeaseExists`] if a shard has a lease of that id, [`Error::Invalid`] if
-    /// no lease may have it.
+    /// no lease may have it. [`Error::Unknown`] if the outcome could not be learnt in time: the
+    /// caller may have the lease, in every shard or in some of them. To revoke it ends what there
+    /// is, and otherwise it ends after its time.
     ///
     /// # Examples
     /// ```
@@ -111,7 +121,11 @@ impl Client {
     /// client.grant_lease_as(LeaseId(7), Duration::from_secs(10)).await?;
     /// # Ok(()) }
     /// ```
-    pub async fn grant_lease_as(&self, lease: LeaseId, ttl: Duration) -> Result<(), Error> {
+    pub async fn grant_lease_as(
+        &self,
+        lease: LeaseId,
+        ttl: Duration,
+    ) -> Result<Vec<Receipt>, Error> {
         let ttl_ms = checked_ttl(ttl, LEASE_TTL_MIN)?;
         if !lease.is_valid() {
             let last = LeaseId::LAST.0;
@@ -120,22 +134,30 @@ impl Client {
         let shards = self.lease_shards().await?;
         let action = LeaseAction::Grant { ttl_ms };
         let grants = shards.iter().map(|&shard| self.change_lease(shard, lease, action));
-        let grants = join_all(grants).await;
-        let Some(error) = grants.iter().find_map(|grant| grant.as_ref().err()).cloned() else {
-            return Ok(());
-        };
-        // In a shard that refused it the id may be somebody else's.
-        let may_have = |grant: &Result<_, Error>| match grant {
-            Ok(_) => true,
-            Err(error) => error.may_have_had_effect(),
-        };
-        let granted = shards.iter().zip(&grants).filter(|(_, grant)| may_have(grant));
-        self.revoke_in_background(lease, granted.map(|(&shard, _)| shard).collect());
-        match error {
-            // No caller knows its id, so it has no effect.
-            Error::Unknown(why) => Err(Error::Unavailable(why)),
-            other => Err(other),
+        let (mut receipts, mut granted, mut failure) = (Vec::new(), Vec::new(), None);
+        for (&shard, grant) in shards.iter().zip(join_all(grants).await) {
+            match grant {
+                Ok((receipt, ..)) => {
+                    receipts.push(receipt);
+                    granted.push(shard);
+                }
+                // A revocation now could end what the caller grants under this id next.
+                Err(error) if error.may_have_had_effect() => return Err(error),
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
+        let Some(error) = failure else { return Ok(receipts) };
+        // In a shard that refused it the id may be somebody else's. The caller may use the id again
+        // as soon as it has the error, so the revocation comes first.
+        if !granted.is_empty() {
+            let revoked = self.revoke_in_background(lease, granted).await;
+            if !revoked.is_ok_and(|all| all) {
+                return Err(Error::Unknown(format!(
+                    "granted in some shards, while in another {error}"
+                )));
+            }
+        }
+        Err(error)
     }
 
     /// Grants a lease, and keeps it alive: [`grant_lease`](Self::grant_lease) and
@@ -182,7 +204,8 @@ impl Client {
     pub async fn keep_lease(&self, lease: LeaseId) -> Result<LeaseKeeper, Error> {
         let sent = Instant::now();
         let confirmed = self.confirm_lease(lease).await?;
-        Ok(LeaseKeeper::start(self.clone(), lease, sent, confirmed))
+        let times = confirmed.into_iter().map(|(shard, (time, _))| (shard, time)).collect();
+        Ok(LeaseKeeper::start(self.clone(), lease, sent, times))
     }
 
     /// Gives a lease its full time again, once, and returns that time.
@@ -198,8 +221,30 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn refresh_lease(&self, lease: LeaseId) -> Result<Duration, Error> {
+        Ok(self.refresh_lease_with_receipts(lease).await?.0)
+    }
+
+    /// Does what [`refresh_lease`](Self::refresh_lease) does, and returns a receipt of each shard
+    /// as well.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
+    /// let (time, receipts) = client.refresh_lease_with_receipts(lease).await?;
+    /// println!("{time:?} more, as of {}", receipts[0].revision);
+    /// # Ok(()) }
+    /// ```
+    pub async fn refresh_lease_with_receipts(
+        &self,
+        lease: LeaseId,
+    ) -> Result<(Duration, Vec<Receipt>), Error> {
         let confirmed = self.confirm_lease(lease).await?;
-        Ok(confirmed.into_values().min().unwrap_or_default())
+        let time = confirmed.values().map(|(time, _)| *time).min().unwrap_or_default();
+        Ok((time, confirmed.into_values().map(|(_, receipt)| receipt).collect()))
     }
 
     /// Ends a lease and deletes its keys; returns how many.
@@ -216,17 +261,42 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn revoke_lease(&self, lease: LeaseId) -> Result<u64, Error> {
+        Ok(self.revoke_lease_with_receipts(lease).await?.0)
+    }
+
+    /// Does what [`revoke_lease`](Self::revoke_lease) does, and returns a receipt of each shard
+    /// that had the lease as well. Its revision is that of the last deletion, or the shard's latest
+    /// if there was none.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, LeaseId};
+    /// # async fn example(client: &Client, lease: LeaseId) -> Result<(), Error> {
+    /// let (deleted, receipts) = client.revoke_lease_with_receipts(lease).await?;
+    /// println!("{deleted} keys were deleted, the last one at {}", receipts[0].revision);
+    /// # Ok(()) }
+    /// ```
+    pub async fn revoke_lease_with_receipts(
+        &self,
+        lease: LeaseId,
+    ) -> Result<(u64, Vec<Receipt>), Error> {
         let shards = self.lease_shards().await?;
         let revokes = join_all(shards.iter().map(|&shard| self.revoke_in(lease, shard))).await;
-        let (mut deleted, mut found) = (0, false);
+        let (mut deleted, mut receipts) = (0, Vec::new());
         for revoked in revokes {
             match revoked {
-                Ok(keys) => (deleted, found) = (deleted + keys, true),
+                Ok((receipt, keys)) => {
+                    deleted += keys;
+                    receipts.push(receipt);
+                }
                 Err(Error::NoLease { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        if found { Ok(deleted) } else { Err(Error::NoLease { lease }) }
+        if receipts.is_empty() { Err(Error::NoLease { lease }) } else { Ok((deleted, receipts)) }
     }
 
     /// Returns all leases, in the order of their ids.
@@ -358,7 +428,10 @@ impl Client {
     }
 
     /// Keeps a lease alive in all shards; returns the time that each gives it.
-    async fn confirm_lease(&self, lease: LeaseId) -> Result<BTreeMap<GroupId, Duration>, Error> {
+    async fn confirm_lease(
+        &self,
+        lease: LeaseId,
+    ) -> Result<BTreeMap<GroupId, (Duration, Receipt)>, Error> {
         let shards = self.lease_shards().await?;
         let each = shards.iter().map(|&shard| self.keep_in(lease, shard, None));
         let mut times = BTreeMap::new();
@@ -374,38 +447,37 @@ impl Client {
         lease: LeaseId,
         shard: GroupId,
         timeout: Option<Duration>,
-    ) -> Result<Duration, Error> {
+    ) -> Result<(Duration, Receipt), Error> {
         match self.ask(shard, RequestBody::KeepAlive { shard, lease }, timeout).await? {
-            Answer::KeptAlive { ttl_ms, .. } => Ok(Duration::from_millis(ttl_ms)),
+            Answer::KeptAlive { receipt, ttl_ms } => Ok((Duration::from_millis(ttl_ms), receipt)),
             _ => Err(wrong_answer()),
         }
     }
 
     /// Ends a lease in a shard; returns the number of keys that were deleted.
-    async fn revoke_in(&self, lease: LeaseId, shard: GroupId) -> Result<u64, Error> {
-        let (deadline, mut sum) = (Instant::now() + self.timeout(), 0);
-        loop {
-            match self.change_lease(shard, lease, LeaseAction::Revoke).await {
-                Ok((_, deleted, left)) => {
-                    sum += deleted;
-                    // The primary deletes what is left, in any case.
-                    if left == 0 || deleted == 0 || Instant::now() >= deadline {
-                        return Ok(sum);
-                    }
-                }
-                // The primary was faster with the rest.
-                Err(Error::NoLease { .. }) if sum > 0 => return Ok(sum),
-                Err(error) => return Err(error),
-            }
+    async fn revoke_in(&self, lease: LeaseId, shard: GroupId) -> Result<(Receipt, u64), Error> {
+        let deadline = Instant::now() + self.timeout();
+        let revoke = || self.change_lease(shard, lease, LeaseAction::Revoke);
+        let (mut receipt, mut sum, mut left) = revoke().await?;
+        let mut deleted = sum;
+        // It has ended. The primary deletes what is left, in any case and maybe faster.
+        while left > 0 && deleted > 0 && Instant::now() < deadline {
+            let Ok(more) = revoke().await else { break };
+            (receipt, deleted, left) = more;
+            sum += deleted;
         }
+        Ok((receipt, sum))
     }
 
-    /// Ends what there may be of a lease that nobody uses. If that fails, it ends by itself.
-    fn revoke_in_background(&self, lease: LeaseId, shards: Vec<GroupId>) {
+    /// Ends what there may be of a lease that nobody uses, whether the caller waits for it or not.
+    /// If that fails, the lease ends by itself. Returns whether it did not fail.
+    fn revoke_in_background(&self, lease: LeaseId, shards: Vec<GroupId>) -> JoinHandle<bool> {
         let client = self.clone();
         tokio::spawn(async move {
-            join_all(shards.iter().map(|&shard| client.revoke_in(lease, shard))).await;
-        });
+            let revokes =
+                join_all(shards.iter().map(|&shard| client.revoke_in(lease, shard))).await;
+            revokes.iter().all(|revoked| matches!(revoked, Ok(_) | Err(Error::NoLease { .. })))
+        })
     }
 
     /// Changes a lease in a shard; returns the keys that were deleted, and those that are left.

@@ -68,6 +68,9 @@ pub struct WatchOptions {
     pub previous: bool,
     /// Time to wait for the watch to begin; the client's timeout by default.
     pub timeout: Option<Duration>,
+    /// Memory for events that the consumer has not read, in bytes; 16 MiB by default, which is the
+    /// most. A single change may take more.
+    pub room_bytes: Option<usize>,
 }
 
 impl WatchOptions {
@@ -102,6 +105,17 @@ impl WatchOptions {
     /// ```
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Sets the memory for events that the consumer has not read, in bytes. Who has many watches
+    /// gives each less.
+    ///
+    /// # Examples
+    /// ```
+    /// let options = dkv_api::WatchOptions::default().room_bytes(256 * 1024);
+    /// ```
+    pub fn room_bytes(self, room_bytes: usize) -> Self {
+        Self { room_bytes: Some(room_bytes), ..self }
     }
 }
 
@@ -241,7 +255,7 @@ impl Client {
             }
         };
         let from = positions(all, &shards, options.from.as_ref())?;
-        let (shared, receiver) = Shared::new(self.clone());
+        let (shared, receiver) = Shared::new(self.clone(), options.room_bytes);
         let (mut tasks, mut starts) = (JoinSet::new(), Vec::new());
         for (shard, from) in from {
             let position = ShardPosition::new(shard, keys.clone(), options.previous, from);

@@ -2,10 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dkv_api::ClientBuilder;
+use dkv_console::units::{DurationError, parse_duration};
 
+use crate::auth::TokenKind;
 use crate::etcd::Options;
+use crate::limits::{WATCH_PROGRESS_EVERY, WATCH_PROGRESS_MIN};
 
 /// How to serve etcd's interface.
 ///
@@ -33,6 +37,16 @@ pub struct Args {
     )]
     pub etcd_url: Vec<String>,
 
+    /// Time without events after which a watch that asks for progress gets it [default: 10m]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "DKV_ETCD_PROGRESS",
+        value_parser = progress,
+        requires = "etcd"
+    )]
+    pub etcd_progress: Option<Duration>,
+
     /// PEM file with the TLS certificate of etcd's interface and its chain
     #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_tls_key"], env = "DKV_ETCD_TLS_CERT")]
     pub etcd_tls_cert: Option<PathBuf>,
@@ -44,6 +58,21 @@ pub struct Args {
     /// PEM file with the authorities whose clients may connect; without it every client may
     #[arg(long, value_name = "FILE", requires = "etcd_tls_cert", env = "DKV_ETCD_CLIENT_CA")]
     pub etcd_client_ca: Option<PathBuf>,
+
+    /// How etcd's users get tokens: `simple`, or as for etcd
+    /// `jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=10m` [default: simple]
+    #[arg(long, value_name = "KIND", env = "DKV_ETCD_AUTH_TOKEN", requires = "etcd")]
+    pub etcd_auth_token: Option<TokenKind>,
+
+    /// Seconds for which a simple token is valid after its last use [default: 300]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "DKV_ETCD_AUTH_TOKEN_TTL",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        requires = "etcd"
+    )]
+    pub etcd_auth_token_ttl: Option<u64>,
 
     /// Serve etcd's interface on a non-loopback address without TLS
     #[arg(long, requires = "etcd", conflicts_with = "etcd_tls_cert")]
@@ -61,6 +90,22 @@ fn address(text: &str) -> Result<SocketAddr, AddressError> {
     text.parse().or_else(|_| text.parse().map(port)).map_err(|_| AddressError)
 }
 
+/// A text is no time after which a watch could get progress.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum ProgressError {
+    /// It is no time.
+    #[error(transparent)]
+    Time(#[from] DurationError),
+    /// It is too short.
+    #[error("the time must be at least {} ms", WATCH_PROGRESS_MIN.as_millis())]
+    Short,
+}
+
+fn progress(text: &str) -> Result<Duration, ProgressError> {
+    let time = parse_duration(text)?;
+    if time < WATCH_PROGRESS_MIN { Err(ProgressError::Short) } else { Ok(time) }
+}
+
 /// The keyspace, unless one is named.
 const KEYSPACE_DEFAULT: &str = "etcd";
 
@@ -70,6 +115,33 @@ impl Args {
         let urls = &self.etcd_url;
         let client_urls = if urls.is_empty() { vec![url] } else { urls.clone() };
         let keyspace = self.etcd_keyspace.as_deref().unwrap_or(KEYSPACE_DEFAULT).to_owned();
-        Options { keyspace, client_urls, founder: Some(founder) }
+        let progress_every = self.etcd_progress.unwrap_or(WATCH_PROGRESS_EVERY);
+        let tokens = self.tokens();
+        Options { keyspace, client_urls, progress_every, founder: Some(founder), tokens }
+    }
+
+    fn tokens(&self) -> TokenKind {
+        match (self.etcd_auth_token.clone().unwrap_or_default(), self.etcd_auth_token_ttl) {
+            (TokenKind::Simple { .. }, Some(ttl)) => {
+                TokenKind::Simple { ttl: Duration::from_secs(ttl) }
+            }
+            (kind, _) => kind,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::progress;
+
+    #[test]
+    fn progress_is_not_told_all_the_time() {
+        assert_eq!(progress("5s").unwrap(), Duration::from_secs(5));
+        assert_eq!(progress("100ms").unwrap(), Duration::from_millis(100));
+        let said = |text| progress(text).unwrap_err().to_string();
+        assert_eq!(said("99ms"), "the time must be at least 100 ms");
+        assert!(said("soon").starts_with("write a whole number and a unit"));
     }
 }

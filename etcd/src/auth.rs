@@ -1,9 +1,45 @@
 //! The service Auth: users, roles and what they may do.
+//!
+//! [`state`] and [`permissions`] decide, [`needs`] is the table of what a request needs, and
+//! [`tokens`] says who asks; all of them are plain data. [`guard`] checks each request. The users and
+//! roles are part of what the faces [share](crate::shared).
 
+mod guard;
+mod needs;
+mod passwords;
+mod permissions;
+mod state;
+mod tokens;
+
+use data_encoding::BASE64;
+use tracing::info;
+
+pub(crate) use self::needs::Guarded;
+use self::passwords::{Hashing, NO_HASH};
+use self::permissions::Permission;
+use self::state::ROOT;
+pub(crate) use self::state::{AuthState, Grants};
+use self::tokens::Tokens;
+pub use self::tokens::{JwtKeys, TokenKind, TokenKindError};
 use crate::context::Context;
-use crate::error::EtcdError;
+use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
+use crate::proto::authpb;
+use crate::proto::authpb::permission::Type;
 use crate::proto::etcdserverpb::*;
+use crate::shared::Change;
+
+/// What a face needs to check users.
+pub(crate) struct Auth {
+    tokens: Tokens,
+    hashing: Hashing,
+}
+
+impl Auth {
+    pub(crate) fn new(tokens: TokenKind) -> Self {
+        Self { tokens: Tokens::new(tokens), hashing: Hashing::default() }
+    }
+}
 
 #[allow(missing_docs, reason = "as in the proto file")]
 impl Etcd {
@@ -12,7 +48,8 @@ impl Etcd {
         _: &Context,
         _: AuthEnableRequest,
     ) -> Result<AuthEnableResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        self.change("authentication is on", AuthState::enable).await?;
+        Ok(AuthEnableResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn auth_disable(
@@ -20,7 +57,8 @@ impl Etcd {
         _: &Context,
         _: AuthDisableRequest,
     ) -> Result<AuthDisableResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        self.change("authentication is off", AuthState::disable).await?;
+        Ok(AuthDisableResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn auth_status(
@@ -28,31 +66,72 @@ impl Etcd {
         _: &Context,
         _: AuthStatusRequest,
     ) -> Result<AuthStatusResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let rules = self.latest_rules().await?;
+        Ok(AuthStatusResponse {
+            header: self.known_header().await.ok(),
+            enabled: rules.state.auth.enabled,
+            auth_revision: rules.state.auth.revision,
+        })
     }
 
+    /// Returns a token for a password.
+    ///
+    /// # Errors
+    /// Authentication is off; there is no such user, or the password is another one.
     pub async fn authenticate(
         &self,
         _: &Context,
-        _: AuthenticateRequest,
+        request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthenticateRequest { name, password } = request;
+        let rules = self.latest_rules().await?;
+        if !rules.state.auth.enabled {
+            return Err(EtcdError::AUTH_NOT_ENABLED);
+        }
+        let hash = match rules.state.auth.password(&name) {
+            Some(None) => {
+                let why = "auth: authentication failed, password was given for no password user";
+                return Err(EtcdError::new(Code::Unknown, why));
+            }
+            Some(Some(hash)) => hash.to_owned(),
+            None => NO_HASH.to_owned(),
+        };
+        if !self.auth().hashing.matches(password, hash).await? {
+            info!(user = name, "a wrong password, or no such user");
+            return Err(EtcdError::AUTH_FAILED);
+        }
+        if let Some(signer) = self.auth().tokens.signer()
+            && rules.state.auth.signer(&signer.id).is_none()
+        {
+            self.change_shared(|shared| shared.auth.add_signer(signer)).await?;
+        }
+        // The token counts for the password that was checked: a change meanwhile makes it invalid.
+        let token = self.auth().tokens.make(&rules.state.auth, &name)?;
+        Ok(AuthenticateResponse { header: self.known_header().await.ok(), token })
     }
 
     pub async fn user_add(
         &self,
         _: &Context,
-        _: AuthUserAddRequest,
+        request: AuthUserAddRequest,
     ) -> Result<AuthUserAddResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserAddRequest { name, password, options, hashed_password } = request;
+        let hash = match options.is_some_and(|options| options.no_password) {
+            true => None,
+            false => Some(self.password_hash(password, &hashed_password).await?),
+        };
+        let text = format!("added the user {name}");
+        self.change(&text, |state| state.add_user(&name, hash.clone())).await?;
+        Ok(AuthUserAddResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_get(
         &self,
         _: &Context,
-        _: AuthUserGetRequest,
+        request: AuthUserGetRequest,
     ) -> Result<AuthUserGetResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let roles = self.latest_rules().await?.state.auth.roles_of(&request.name)?;
+        Ok(AuthUserGetResponse { header: self.known_header().await.ok(), roles })
     }
 
     pub async fn user_list(
@@ -60,55 +139,81 @@ impl Etcd {
         _: &Context,
         _: AuthUserListRequest,
     ) -> Result<AuthUserListResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let users = self.latest_rules().await?.state.auth.users();
+        Ok(AuthUserListResponse { header: self.known_header().await.ok(), users })
     }
 
     pub async fn user_delete(
         &self,
         _: &Context,
-        _: AuthUserDeleteRequest,
+        request: AuthUserDeleteRequest,
     ) -> Result<AuthUserDeleteResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let name = request.name;
+        let text = format!("deleted the user {name}");
+        self.change(&text, |state| state.delete_user(&name)).await?;
+        Ok(AuthUserDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_change_password(
         &self,
         _: &Context,
-        _: AuthUserChangePasswordRequest,
+        request: AuthUserChangePasswordRequest,
     ) -> Result<AuthUserChangePasswordResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserChangePasswordRequest { name, password, hashed_password } = request;
+        let hash = self.password_hash(password, &hashed_password).await?;
+        let text = format!("changed the password of the user {name}");
+        self.change(&text, |state| state.change_password(&name, hash.clone())).await?;
+        Ok(AuthUserChangePasswordResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_grant_role(
         &self,
         _: &Context,
-        _: AuthUserGrantRoleRequest,
+        request: AuthUserGrantRoleRequest,
     ) -> Result<AuthUserGrantRoleResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserGrantRoleRequest { user, role } = request;
+        let text = format!("granted the role {role} to the user {user}");
+        self.change(&text, |state| state.grant_role(&user, &role)).await?;
+        Ok(AuthUserGrantRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_revoke_role(
         &self,
         _: &Context,
-        _: AuthUserRevokeRoleRequest,
+        request: AuthUserRevokeRoleRequest,
     ) -> Result<AuthUserRevokeRoleResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthUserRevokeRoleRequest { name, role } = request;
+        let text = format!("revoked the role {role} from the user {name}");
+        self.change(&text, |state| state.revoke_role(&name, &role)).await?;
+        Ok(AuthUserRevokeRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_add(
         &self,
         _: &Context,
-        _: AuthRoleAddRequest,
+        request: AuthRoleAddRequest,
     ) -> Result<AuthRoleAddResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let name = request.name;
+        self.change(&format!("added the role {name}"), |state| state.add_role(&name)).await?;
+        Ok(AuthRoleAddResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_get(
         &self,
         _: &Context,
-        _: AuthRoleGetRequest,
+        request: AuthRoleGetRequest,
     ) -> Result<AuthRoleGetResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let rules = self.latest_rules().await?;
+        let permissions = rules.state.auth.permissions_of(&request.role)?;
+        let perm = match request.role == ROOT {
+            true => vec![authpb::Permission {
+                perm_type: Type::Readwrite.into(),
+                key: bytes::Bytes::new(),
+                range_end: bytes::Bytes::from_static(&[0]),
+            }],
+            false => permissions.iter().map(Permission::message).collect(),
+        };
+        Ok(AuthRoleGetResponse { header: self.known_header().await.ok(), perm })
     }
 
     pub async fn role_list(
@@ -116,30 +221,69 @@ impl Etcd {
         _: &Context,
         _: AuthRoleListRequest,
     ) -> Result<AuthRoleListResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let roles = self.latest_rules().await?.state.auth.roles();
+        Ok(AuthRoleListResponse { header: self.known_header().await.ok(), roles })
     }
 
     pub async fn role_delete(
         &self,
         _: &Context,
-        _: AuthRoleDeleteRequest,
+        request: AuthRoleDeleteRequest,
     ) -> Result<AuthRoleDeleteResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let role = request.role;
+        self.change(&format!("deleted the role {role}"), |state| state.delete_role(&role)).await?;
+        Ok(AuthRoleDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_grant_permission(
         &self,
         _: &Context,
-        _: AuthRoleGrantPermissionRequest,
+        request: AuthRoleGrantPermissionRequest,
     ) -> Result<AuthRoleGrantPermissionResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthRoleGrantPermissionRequest { name, perm } = request;
+        let perm = perm.ok_or(EtcdError::PERMISSION_NOT_GIVEN)?;
+        let permission = Permission::new(&perm).ok_or(EtcdError::INVALID_AUTH_MGMT)?;
+        let text = format!("granted a permission to the role {name}");
+        self.change(&text, |state| state.grant_permission(&name, permission.clone())).await?;
+        Ok(AuthRoleGrantPermissionResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_revoke_permission(
         &self,
         _: &Context,
-        _: AuthRoleRevokePermissionRequest,
+        request: AuthRoleRevokePermissionRequest,
     ) -> Result<AuthRoleRevokePermissionResponse, EtcdError> {
-        Err(EtcdError::unimplemented("authentication is not offered yet"))
+        let AuthRoleRevokePermissionRequest { role, key, range_end } = request;
+        let text = format!("revoked a permission from the role {role}");
+        self.change(&text, |state| state.revoke_permission(&role, &key, &range_end)).await?;
+        Ok(AuthRoleRevokePermissionResponse { header: self.known_header().await.ok() })
+    }
+
+    /// Changes the users and roles, and logs what was done.
+    async fn change(
+        &self,
+        what: &str,
+        mut change: impl FnMut(&mut AuthState) -> Change,
+    ) -> Result<(), EtcdError> {
+        self.change_shared(|shared| change(&mut shared.auth)).await?;
+        info!("{what}");
+        Ok(())
+    }
+
+    /// Returns the hash of a password, or the one that the caller has made. An empty password has
+    /// one that no password matches.
+    async fn password_hash(&self, password: String, hashed: &str) -> Result<String, EtcdError> {
+        if password.is_empty() {
+            let hash = BASE64.decode(hashed.as_bytes()).ok();
+            let hash = hash.and_then(|hash| String::from_utf8(hash).ok());
+            let hash =
+                hash.filter(|hash| hash.is_empty() || hash.parse::<bcrypt::HashParts>().is_ok());
+            let why = "etcdserver: the hash is not one of bcrypt, in base64";
+            return hash.ok_or_else(|| EtcdError::new(Code::InvalidArgument, why));
+        }
+        self.auth().hashing.hash(password).await
     }
 }
+
+#[cfg(test)]
+mod tests;

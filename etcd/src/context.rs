@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::budget::RequestBytes;
+use crate::error::EtcdError;
+
 /// Who asks, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     /// The token of etcd's own authentication: metadata `token`, or header `authorization`.
     pub token: Option<String>,
@@ -13,11 +16,28 @@ pub struct Context {
     pub requires_leader: bool,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The bytes that the request holds; none of the face's own requests.
+    pub(crate) bytes: Option<RequestBytes>,
 }
 
 impl Context {
     /// Returns the time that is left to answer; `None` if the caller set no limit.
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Notes that the request will wait for long, and needs its message no more.
+    pub(crate) fn begin_to_wait(&self) {
+        if let Some(held) = &self.bytes {
+            held.free();
+        }
+    }
+
+    /// Takes memory so that the answer may have this many bytes, until it has been sent.
+    ///
+    /// # Errors
+    /// All answers together have too many.
+    pub(crate) fn take_answer(&self, bytes: usize) -> Result<(), EtcdError> {
+        self.bytes.as_ref().map_or(Ok(()), |held| held.take_answer(bytes))
     }
 }

@@ -1,14 +1,12 @@
 //! The service Election: the first candidate leads, and its value is what it proclaims.
 
-use dkv_api::{KeyRange, WatchOptions};
-use futures::StreamExt;
-use futures::stream;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use dkv_api::KeyRange;
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{Answers, Etcd, etcd_revision, own_revision};
+use crate::etcd::{
+    AnswerSender, Answers, Etcd, answers_of, etcd_revision, own_revision, watch_options,
+};
 use crate::kv::pages::key_value;
 use crate::limits::WATCH_ANSWERS_WAITING;
 use crate::proto::etcdserverpb::TxnRequest;
@@ -25,7 +23,7 @@ impl Etcd {
     /// Waits until a candidate leads.
     ///
     /// # Errors
-    /// The lease does not exist.
+    /// The lease does not exist, or has ended meanwhile.
     pub async fn campaign(
         &self,
         context: &Context,
@@ -51,6 +49,7 @@ impl Etcd {
             self.proclaim(context, ProclaimRequest { leader, value }).await?;
         }
         self.wait_for_earlier(context, &candidate.prefix, rev - 1).await?;
+        self.check_candidate(context, &candidate, rev, "election: session is expired").await?;
         waits.keep();
         Ok(CampaignResponse { header: entered.header, leader: Some(leader) })
     }
@@ -111,60 +110,57 @@ impl Etcd {
 
     /// Shows each leader, and what it proclaims.
     pub fn observe(&self, context: Context, request: LeaderRequest) -> Answers<LeaderResponse> {
-        let (answers, receiver) = mpsc::channel(WATCH_ANSWERS_WAITING);
-        let (etcd, mut tasks) = (self.clone(), JoinSet::new());
-        tasks.spawn(async move {
+        let etcd = self.clone();
+        answers_of(WATCH_ANSWERS_WAITING, |answers| async move {
             if let Err(error) = etcd.show_leaders(&context, &request.name, &answers).await {
                 _ = answers.send(Err(error)).await;
             }
-        });
-        stream::unfold((receiver, tasks), |(mut receiver, tasks)| async move {
-            let answer = receiver.recv().await?;
-            Some((answer, (receiver, tasks)))
         })
-        .boxed()
     }
 
     async fn show_leaders(
         &self,
         context: &Context,
         name: &[u8],
-        to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
+        to: &AnswerSender<LeaderResponse>,
     ) -> Result<(), EtcdError> {
         let prefix = prefix(name);
-        let store = self.store().await?;
+        let (store, _place) = (self.store().await?, self.take_watch()?);
+        let mut shown = 0;
         loop {
             let found = self.range(context, first(&prefix)).await?;
             let header = found.header.unwrap_or_default();
             let after = own_revision(header.revision).unwrap_or_default();
-            let options = WatchOptions::default().from(after);
+            let options = watch_options(after);
             let Some(leader) = found.kvs.into_iter().next() else {
                 // The next candidate is not known, so anything may name it.
                 let keys = KeyRange::Prefix(prefix.clone());
                 let watch = store.watch(keys, options).await;
                 let mut watch = watch.map_err(|error| self.failed(error))?;
-                loop {
-                    let page = watch.next_page().await.map_err(|error| self.failed(error))?;
-                    if page.changes.iter().any(|change| change.value.is_some()) {
+                while let Some(changes) = self.next_changes(&mut watch).await? {
+                    if changes.iter().any(|change| change.value.is_some()) {
                         break;
                     }
                 }
                 continue;
             };
             let key = leader.key.clone();
-            if !show(to, header, leader).await {
+            // A look after a compaction may find what was shown before it.
+            if leader.mod_revision > std::mem::replace(&mut shown, leader.mod_revision)
+                && !show(to, header, leader).await
+            {
                 return Ok(());
             }
             let watch = store.watch(KeyRange::Key(key), options).await;
             let mut watch = watch.map_err(|error| self.failed(error))?;
-            'leads: loop {
-                let page = watch.next_page().await.map_err(|error| self.failed(error))?;
-                for change in page.changes {
+            'leads: while let Some(changes) = self.next_changes(&mut watch).await? {
+                for change in changes {
                     let Some(value) = change.value else { break 'leads };
                     let numbers = (change.created, change.revision, change.version);
                     let revision = etcd_revision(change.revision);
                     let header = ResponseHeader { revision, ..header };
                     let kv = key_value(change.key, value, numbers, change.lease);
+                    shown = revision;
                     if !show(to, header, kv).await {
                         return Ok(());
                     }
@@ -175,11 +171,7 @@ impl Etcd {
 }
 
 /// Returns whether the caller still listens.
-async fn show(
-    to: &mpsc::Sender<Result<LeaderResponse, EtcdError>>,
-    header: ResponseHeader,
-    kv: KeyValue,
-) -> bool {
+async fn show(to: &AnswerSender<LeaderResponse>, header: ResponseHeader, kv: KeyValue) -> bool {
     to.send(Ok(LeaderResponse { header: Some(header), kv: Some(kv) })).await.is_ok()
 }
 

@@ -2,23 +2,72 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use dkv_api::{
-    Client, ClientBuilder, Error, KeyspaceSettings, NodeId, Receipt, Revision, Role, Term,
+    Client, ClientBuilder, Error, HistoryOptions, KeyspaceSettings, Level, NodeId, Receipt,
+    Revision, Role, Term, WatchOptions,
 };
-use futures::stream::BoxStream;
+use dkv_base::sync::lock;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
 
+use crate::auth::{Auth, TokenKind};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
+use crate::limits::{
+    HISTORY_AGE, HISTORY_BYTES, LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES, WATCHES_MAX,
+};
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
+use crate::shared::Shared;
 
 /// The messages of a caller's stream.
 pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;
 /// The messages of an answer that is a stream. It ends after an error.
 pub type Answers<T> = BoxStream<'static, Result<T, EtcdError>>;
+
+/// Sends the messages of an answer.
+pub(crate) type AnswerSender<T> = mpsc::Sender<Result<T, EtcdError>>;
+
+/// Returns what a task sends. The task ends when the answers are dropped. Up to `waiting` answers
+/// wait for their reader.
+pub(crate) fn answers_of<T, F>(
+    waiting: usize,
+    task: impl FnOnce(AnswerSender<T>) -> F,
+) -> Answers<T>
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(waiting);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task(sender));
+    stream::unfold((receiver, tasks), |(mut receiver, mut tasks)| async move {
+        let answer = match receiver.recv().await {
+            Some(answer) => answer,
+            None => Err(panicked(&tasks.join_next().await?.err()?)?),
+        };
+        Some((answer, (receiver, tasks)))
+    })
+    .boxed()
+}
+
+/// Returns the error that ends a stream whose task has panicked; `None` if it was aborted. A stream
+/// that stood still instead would look like one without news.
+pub(crate) fn panicked(error: &JoinError) -> Option<EtcdError> {
+    if !error.is_panic() {
+        return None;
+    }
+    let why = "the task of a stream panicked; this is a bug in dkv";
+    tracing::error!("{why}");
+    Some(EtcdError::new(Code::Internal, format!("etcdserver: {why}")))
+}
 
 /// The options of a face, beside its client.
 #[derive(Clone)]
@@ -27,8 +76,12 @@ pub struct Options {
     pub keyspace: String,
     /// URLs at which clients reach the faces of this network, which the list of members shows.
     pub client_urls: Vec<String>,
+    /// Time without events after which a watch that asks for progress gets it.
+    pub progress_every: Duration,
     /// How to connect as an administrator, who creates the keyspace if the client may not.
     pub founder: Option<ClientBuilder>,
+    /// How users' tokens are made.
+    pub tokens: TokenKind,
 }
 
 /// etcd's interface over a network. Cloning is cheap; clones share everything.
@@ -49,9 +102,15 @@ struct Inner {
     seen: Mutex<Option<Seen>>,
     /// The latest term of the shard that this face has seen.
     term: AtomicU64,
+    /// When a leader last answered.
+    led: Mutex<Option<Instant>>,
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
+    auth: Auth,
+    shared: Shared,
+    /// Places for watches.
+    watches: Arc<Semaphore>,
 }
 
 /// A moment of the keyspace.
@@ -65,6 +124,7 @@ struct Seen {
 impl Etcd {
     /// Creates the face of a client's network.
     pub fn new(client: Client, options: Options) -> Self {
+        let auth = Auth::new(options.tokens.clone());
         let inner = Inner {
             client,
             options,
@@ -72,8 +132,12 @@ impl Etcd {
             opening: tokio::sync::Mutex::default(),
             seen: Mutex::new(None),
             term: AtomicU64::new(0),
+            led: Mutex::new(None),
             leader_changes: AtomicU64::new(0),
             metrics: Metrics::default(),
+            auth,
+            shared: Shared::default(),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -117,22 +181,13 @@ impl Etcd {
     }
 
     /// Creates the keyspace, by this client or by one with more rights.
-    async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
-        let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
-        let created = match self.inner.client.create_keyspace(name, settings.clone()).await {
-            Err(Error::Denied(why)) => match &self.inner.options.founder {
-                Some(founder) => match founder.clone().role(Role::Admin).connect().await {
-                    Ok(admin) => {
-                        let created = admin.create_keyspace(name, settings).await;
-                        admin.close().await;
-                        created.map_err(|error| error.to_string())
-                    }
-                    Err(error) => Err(error.to_string()),
-                },
-                None => Err(why),
-            },
-            created => created.map_err(|error| error.to_string()),
+    pub(crate) async fn create_keyspace(&self, name: &str) -> Result<(), EtcdError> {
+        let settings = keyspace_settings();
+        let create = |client: Client| {
+            let (name, settings) = (name.to_owned(), settings.clone());
+            async move { client.create_keyspace(&name, settings).await }.boxed()
         };
+        let created = self.as_administrator(create).await;
         // Another face may have created it meanwhile, which the caller finds out.
         let Err(why) = created else {
             info!("created the keyspace {name}, with one shard");
@@ -143,9 +198,31 @@ impl Etcd {
         }
         let why = format!(
             "etcdserver: the keyspace {name} does not exist, and this gateway could not create it \
-             ({why}); an administrator can: dkv SERVER keyspace create {name} --shards 1"
+             ({why}); an administrator can: dkv SERVER keyspace create {name} --shards 1 \
+             --history 24h,256MiB"
         );
         Err(EtcdError::new(Code::FailedPrecondition, why))
+    }
+
+    /// Does something with the rights of this face's client, or else of an administrator, if there
+    /// are credentials of one.
+    ///
+    /// # Errors
+    /// The text says why it was not done.
+    pub(crate) async fn as_administrator<T>(
+        &self,
+        act: impl Fn(Client) -> BoxFuture<'static, Result<T, Error>>,
+    ) -> Result<T, String> {
+        let denied = match act(self.inner.client.clone()).await {
+            Err(Error::Denied(why)) => why,
+            done => return done.map_err(|error| error.to_string()),
+        };
+        let Some(founder) = &self.inner.options.founder else { return Err(denied) };
+        let admin = founder.clone().role(Role::Admin).connect().await;
+        let admin = admin.map_err(|error| error.to_string())?;
+        let done = act(admin.clone()).await;
+        admin.close().await;
+        done.map_err(|error| error.to_string())
     }
 
     /// Returns the header of an answer that shows the keyspace as it is now.
@@ -156,6 +233,18 @@ impl Etcd {
         let store = self.store().await?;
         let receipt = store.latest().await.map_err(|error| self.failed(error))?;
         Ok(self.header(&receipt, receipt.revision))
+    }
+
+    /// Returns the revision to which the history is compacted; none if it never was.
+    ///
+    /// # Errors
+    /// There is no leader, or no keyspace.
+    pub(crate) async fn compacted(&self) -> Result<Option<Revision>, EtcdError> {
+        let store = self.store().await?;
+        // Every shard has the same floor for all keys, and this one needs not exist.
+        let history = store.history([0], HistoryOptions::default().limit(1)).await;
+        let floor = history.map_err(|error| self.failed(error))?.floor;
+        Ok((floor > Revision(0)).then_some(floor))
     }
 
     /// Translates an error of the keyspace.
@@ -171,10 +260,9 @@ impl Etcd {
 
     /// Returns the header of an answer that shows the keyspace at a revision.
     pub(crate) fn header(&self, receipt: &Receipt, revision: Revision) -> ResponseHeader {
-        // A replica may lag behind what this face has told already.
-        let seen = self.inner.term.fetch_max(receipt.term.0, Ordering::Relaxed);
-        if seen != 0 && seen < receipt.term.0 {
-            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+        let raft_term = self.note_term(receipt.term);
+        if receipt.level == Level::Strong {
+            *lock(&self.inner.led) = Some(Instant::now());
         }
         let mut last = self.seen();
         let latest = last.map_or(revision, |last| last.revision.max(revision));
@@ -183,8 +271,18 @@ impl Etcd {
             cluster_id: self.cluster_id(),
             member_id: member_id(receipt.node),
             revision: etcd_revision(revision),
-            raft_term: seen.max(receipt.term.0),
+            raft_term,
         }
+    }
+
+    /// Notes a term of the shard; returns the latest that this face knows. A replica may lag behind
+    /// what it has told already.
+    fn note_term(&self, term: Term) -> u64 {
+        let seen = self.inner.term.fetch_max(term.0, Ordering::Relaxed);
+        if seen != 0 && seen < term.0 {
+            self.inner.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        seen.max(term.0)
     }
 
     /// Returns the header of a status that a node has reported.
@@ -194,13 +292,13 @@ impl Etcd {
         term: Term,
         revision: Revision,
     ) -> ResponseHeader {
-        let seen = self.inner.term.fetch_max(term.0, Ordering::Relaxed);
+        let raft_term = self.note_term(term);
         let revision = self.seen().map_or(revision, |seen| seen.revision.max(revision));
         ResponseHeader {
             cluster_id: self.cluster_id(),
             member_id: member_id(node),
             revision: etcd_revision(revision),
-            raft_term: seen.max(term.0),
+            raft_term,
         }
     }
 
@@ -223,21 +321,36 @@ impl Etcd {
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
-        self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.seen)
     }
 
-    /// Checks that the keyspace has a leader, if the caller asks for that.
+    /// Checks that the keyspace has a leader, if the caller asks for that. What this face believes
+    /// does not count: it may be cut off from the network. A leader has answered it lately, or does
+    /// so now.
     ///
     /// # Errors
-    /// There is none, as far as this face knows.
+    /// None answers in time.
     pub(crate) async fn check_leader(&self, context: &Context) -> Result<(), EtcdError> {
         if !context.requires_leader {
             return Ok(());
         }
-        let store = self.store().await?;
-        let view = store.view().await.map_err(|error| self.failed(error))?;
-        let led = view.shards_of(store.keyspace_id()).iter().all(|it| it.primary.is_some());
-        if led { Ok(()) } else { Err(EtcdError::NO_LEADER) }
+        let led = *lock(&self.inner.led);
+        if led.is_some_and(|led| led.elapsed() < LEADER_KNOWN_FOR) {
+            return Ok(());
+        }
+        match tokio::time::timeout(LEADER_TIMEOUT, self.moment()).await {
+            Ok(moment) => moment.map(drop),
+            Err(_) => Err(EtcdError::NO_LEADER),
+        }
+    }
+
+    /// Takes the place of a watch, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The face has as many as it may.
+    pub(crate) fn take_watch(&self) -> Result<OwnedSemaphorePermit, EtcdError> {
+        let place = Arc::clone(&self.inner.watches).try_acquire_owned();
+        place.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)
     }
 
     /// Returns the number of changes of the shard's leader that this face has seen.
@@ -260,9 +373,34 @@ impl Etcd {
         &self.inner.options
     }
 
+    /// Returns what it needs to check users.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.inner.auth
+    }
+
+    /// Returns what the faces share, as this one has it.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     /// Returns the counters.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+}
+
+/// Returns the options of a watch after a revision. There may be many of them.
+pub(crate) fn watch_options(after: Revision) -> WatchOptions {
+    WatchOptions::default().from(after).room_bytes(WATCH_ROOM_BYTES)
+}
+
+/// Returns the settings with which a keyspace for etcd's keys is created.
+pub fn keyspace_settings() -> KeyspaceSettings {
+    KeyspaceSettings {
+        shards: 1,
+        history_age_ms: HISTORY_AGE.as_millis() as u64,
+        history_bytes: HISTORY_BYTES,
+        ..KeyspaceSettings::default()
     }
 }
 
@@ -274,4 +412,24 @@ pub(crate) fn etcd_revision(revision: Revision) -> i64 {
 /// Returns a revision of the shard; `None` for one that etcd never gives.
 pub(crate) fn own_revision(revision: i64) -> Option<Revision> {
     u64::try_from(revision).ok()?.checked_sub(1).map(Revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::answers_of;
+    use crate::error::Code;
+
+    #[tokio::test]
+    async fn a_stream_whose_task_panics_ends_with_an_error() {
+        let mut answers = answers_of(4, |sender| async move {
+            sender.send(Ok(1)).await.expect("a reader");
+            panic!("as the test says");
+        });
+        assert_eq!(answers.next().await, Some(Ok(1)));
+        let error = answers.next().await.expect("an error").expect_err("no answer");
+        assert_eq!(error.code(), Code::Internal);
+        assert_eq!(answers.next().await, None);
+    }
 }

@@ -9,6 +9,8 @@ mod auth;
 mod recipes;
 mod cluster;
 mod maintenance;
+#[cfg(test)]
+mod tests;
 
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -16,11 +18,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use http_body_util::BodyExt;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use crate::auth::Guarded;
+use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -59,8 +64,18 @@ impl Services {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
+        let request = request.map(|body| body.map_err(|error| body_status(error.into())));
         let Ok(answer) = self.routes.call(request).await;
         answer.map(boxed)
+    }
+}
+
+/// Returns the status of a request whose body breaks off. tonic keeps the code of a status, and
+/// calls any other error unknown.
+fn body_status(error: BodyError) -> BodyError {
+    match error.downcast::<EtcdError>() {
+        Ok(error) => Box::new(Status::from(*error)),
+        Err(error) => error,
     }
 }
 
@@ -105,7 +120,7 @@ pub(crate) fn services(etcd: &Etcd) -> Services {
 
 impl Shell {
     /// Answers one message with one.
-    async fn unary<Q, A, F>(
+    async fn unary<Q: Guarded + Sync, A, F>(
         &self,
         method: Method,
         request: Request<Q>,
@@ -119,7 +134,11 @@ impl Shell {
         metrics.received(method);
         let context = context(&request);
         let left = context.time_left();
-        let answer = call(self.etcd.clone(), context, request.into_inner());
+        let (etcd, message) = (self.etcd.clone(), request.into_inner());
+        let answer = async move {
+            etcd.permit(&context, &message).await?;
+            call(etcd, context, message).await
+        };
         let answered = match left {
             Some(left) => {
                 let answered = tokio::time::timeout(left, answer).await;
@@ -141,20 +160,21 @@ impl Shell {
     }
 
     /// Answers one message with a stream.
-    fn server_stream<Q, A: Send + 'static>(
+    fn server_stream<Q: Guarded + Send + Sync + 'static, A: Send + 'static>(
         &self,
         method: Method,
         request: Request<Q>,
-        call: impl FnOnce(Etcd, Context, Q) -> Answers<A>,
+        call: impl FnOnce(Etcd, Context, Q) -> Answers<A> + Send + 'static,
     ) -> Result<Response<Stream<A>>, Status> {
         self.etcd.metrics().started(method);
         self.etcd.metrics().received(method);
         let context = context(&request);
-        let answers = call(self.etcd.clone(), context, request.into_inner());
+        let answers = self.etcd.permitted(context, request.into_inner(), call);
         Ok(Response::new(self.answers(method, answers)))
     }
 
-    /// Answers a stream with a stream.
+    /// Answers a stream with a stream. Each message of it says what the caller wants, so the method
+    /// checks whether that is permitted.
     fn bidi_stream<Q: Send + 'static, A: Send + 'static>(
         &self,
         method: Method,
@@ -164,7 +184,8 @@ impl Shell {
         self.etcd.metrics().started(method);
         let context = context(&request);
         let etcd = self.etcd.clone();
-        let requests = request.into_inner().map(move |message| {
+        let bytes = context.bytes.clone();
+        let requests = freed_when_handled(request.into_inner(), bytes).map(move |message| {
             etcd.metrics().received(method);
             message.map_err(EtcdError::from)
         });
@@ -213,6 +234,7 @@ fn context<T>(request: &Request<T>) -> Context {
         certificate_name: peer.and_then(|peer| peer.certificate_name.clone()),
         requires_leader: text("hasleader") == Some("true"),
         deadline: timeout(metadata).and_then(|timeout| Instant::now().checked_add(timeout)),
+        bytes: request.extensions().get::<RequestBytes>().cloned(),
     }
 }
 

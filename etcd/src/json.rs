@@ -10,12 +10,13 @@ mod tests;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::answer::{failure, lines, message, plain};
+use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
@@ -44,11 +45,12 @@ where
     if request.method() != hyper::Method::POST {
         return failure(&EtcdError::new(Code::Unimplemented, "Method Not Allowed"));
     }
-    let context = context(request.headers());
+    let bytes = request.extensions().get::<RequestBytes>().cloned();
+    let context = context(request.headers(), bytes);
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return failure(&EtcdError::REQUEST_TOO_LARGE),
+        Ok(Err(error)) => return failure(&body_error(error)),
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     };
     let metrics = etcd.clone();
@@ -69,7 +71,10 @@ async fn dispatch(
     macro_rules! unary {
         ($call:ident) => {
             match parse(body) {
-                Ok(request) => answered(etcd.$call(&context, request).await),
+                Ok(request) => answered(match etcd.permit(&context, &request).await {
+                    Ok(()) => etcd.$call(&context, request).await,
+                    Err(error) => Err(error),
+                }),
                 Err(error) => (error.code(), failure(&error)),
             }
         };
@@ -77,7 +82,11 @@ async fn dispatch(
     macro_rules! server_stream {
         ($call:ident) => {
             match parse(body) {
-                Ok(request) => streamed(etcd.$call(context, request)),
+                Ok(request) => {
+                    streamed(etcd.permitted(context, request, |etcd, context, request| {
+                        etcd.$call(context, request)
+                    }))
+                }
                 Err(error) => (error.code(), failure(&error)),
             }
         };
@@ -85,7 +94,10 @@ async fn dispatch(
     macro_rules! bidi_stream {
         ($call:ident) => {
             match parse_all(body) {
-                Ok(requests) => streamed(etcd.$call(context, requests)),
+                Ok(requests) => {
+                    let requests = freed_when_handled(requests, context.bytes.clone()).boxed();
+                    streamed(etcd.$call(context, requests))
+                }
                 Err(error) => (error.code(), failure(&error)),
             }
         };
@@ -168,11 +180,20 @@ fn parse_all<Q: DeserializeOwned + Send + 'static>(body: &[u8]) -> Result<Reques
     Ok(futures::stream::iter(all.into_iter().map(Ok)).boxed())
 }
 
+/// Returns the error of a request whose body breaks off.
+fn body_error(error: BodyError) -> EtcdError {
+    match error.downcast::<EtcdError>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<LengthLimitError>() => EtcdError::REQUEST_TOO_LARGE,
+        Err(error) => EtcdError::new(Code::InvalidArgument, error.to_string()),
+    }
+}
+
 fn malformed(error: serde_json::Error) -> EtcdError {
     EtcdError::new(Code::InvalidArgument, error.to_string())
 }
 
-fn context(headers: &HeaderMap) -> Context {
+fn context(headers: &HeaderMap, bytes: Option<RequestBytes>) -> Context {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let token = text(header::AUTHORIZATION)
         .or_else(|| text(header::HeaderName::from_static("grpc-metadata-token")))
@@ -183,5 +204,6 @@ fn context(headers: &HeaderMap) -> Context {
         certificate_name: None,
         requires_leader: hasleader == Some("true"),
         deadline: None,
+        bytes,
     }
 }

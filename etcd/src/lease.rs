@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_api::{Error, LeaseId};
+use dkv_api::{Error, LeaseId, Receipt};
 use futures::StreamExt;
 
 use crate::context::Context;
@@ -12,7 +12,7 @@ use crate::limits::KEEP_ALIVES_AT_ONCE;
 use crate::proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader,
 };
 
 impl Etcd {
@@ -36,10 +36,11 @@ impl Etcd {
         let election = Duration::from_millis(view.settings.election_max_ms);
         let seconds = u64::try_from(ttl).unwrap_or_default().max(shortest_ttl(election));
         let ttl = Duration::from_secs(seconds);
-        store.grant_lease_as(lease, ttl).await.map_err(|error| self.failed(error))?;
-        let header = self.known_header().await?;
+        let granted = store.grant_lease_as(lease, ttl).await;
+        let receipts = granted.map_err(|error| self.failed(error))?;
+        let header = self.header_of(&receipts);
         let (id, ttl) = (lease.0 as i64, whole_seconds(ttl));
-        Ok(LeaseGrantResponse { header: Some(header), id, ttl, error: String::new() })
+        Ok(LeaseGrantResponse { header, id, ttl, error: String::new() })
     }
 
     /// Ends a lease and deletes its keys.
@@ -53,18 +54,19 @@ impl Etcd {
     ) -> Result<LeaseRevokeResponse, EtcdError> {
         let lease = lease_id(request.id).ok_or(EtcdError::LEASE_NOT_FOUND)?;
         let store = self.store().await?;
-        store.revoke_lease(lease).await.map_err(|error| self.failed(error))?;
-        // The keys are gone at a revision that only the shard knows.
-        Ok(LeaseRevokeResponse { header: Some(self.moment().await?) })
+        let revoked = store.revoke_lease_with_receipts(lease).await;
+        let (_, receipts) = revoked.map_err(|error| self.failed(error))?;
+        Ok(LeaseRevokeResponse { header: self.header_of(&receipts) })
     }
 
     /// Keeps leases alive, each message one. An answer follows a round to a majority, and has no
     /// time left if the lease has ended. Answers come in the order of the messages.
     pub fn lease_keep_alive(
         &self,
-        _: Context,
+        context: Context,
         requests: Requests<LeaseKeepAliveRequest>,
     ) -> Answers<LeaseKeepAliveResponse> {
+        let requests = self.permitted_requests(&context, requests);
         let etcd = self.clone();
         let answers = requests.map(move |request| {
             let etcd = etcd.clone();
@@ -84,18 +86,21 @@ impl Etcd {
 
     async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, EtcdError> {
         let store = self.store().await?;
-        // Before the lease is kept: its keys may be gone at a later revision, and are not at this.
-        let header = self.known_header().await?;
         let kept = match lease_id(id) {
-            Some(lease) => store.refresh_lease(lease).await,
+            Some(lease) => store.refresh_lease_with_receipts(lease).await,
             None => Err(Error::NoLease { lease: LeaseId::default() }),
         };
-        let ttl = match kept {
-            Ok(ttl) => whole_seconds(ttl),
-            Err(Error::NoLease { .. }) => 0,
+        let (header, ttl) = match kept {
+            Ok((ttl, receipts)) => (self.header_of(&receipts), whole_seconds(ttl)),
+            Err(Error::NoLease { .. }) => (Some(self.known_header().await?), 0),
             Err(error) => return Err(self.failed(error)),
         };
-        Ok(LeaseKeepAliveResponse { header: Some(header), id, ttl })
+        Ok(LeaseKeepAliveResponse { header, id, ttl })
+    }
+
+    /// Returns the header of an answer to a change of a lease. The keyspace has one shard.
+    fn header_of(&self, receipts: &[Receipt]) -> Option<ResponseHeader> {
+        receipts.first().map(|receipt| self.header(receipt, receipt.revision))
     }
 
     /// Returns the time that a lease has left, and its keys if that is asked for. A lease that does

@@ -10,7 +10,11 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 /// Longest body of a request in JSON, in bytes: base64 makes it a third longer, names add some.
 pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Longest answer to a range in one message, in bytes: about what a client can hold.
-pub(crate) const ANSWER_BYTES_MAX: usize = 1024 * 1024 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of answers to ranges that are read or sent, of all connections; further ones are refused.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
+/// Memory of keys that an order holds beyond those that its limit asks for, in bytes.
+pub(crate) const SORT_SLACK_BYTES: usize = 16 * 1024 * 1024;
 /// Memory that a key of an answer takes beside its bytes.
 pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
 /// Most operations of each list of a transaction; a transaction within it counts against what its
@@ -26,14 +30,32 @@ pub(crate) const SNAPSHOT_BLOB_BYTES: usize = 256 * 1024;
 pub(crate) const SNAPSHOT_ANSWERS_WAITING: usize = 4;
 /// Snapshots that are sent at the same time. Each takes a temporary file as large as the keyspace.
 pub(crate) const SNAPSHOTS_AT_ONCE: usize = 4;
+/// Watches of the face, those of locks and elections included; further ones are refused. A node
+/// serves twice as many of one holder, so two faces may share their credentials.
+pub(crate) const WATCHES_MAX: usize = 8192;
 /// Watches of one stream.
-pub(crate) const STREAM_WATCHES_MAX: usize = 16_384;
+pub(crate) const STREAM_WATCHES_MAX: usize = WATCHES_MAX / 2;
+/// Memory of a watch for events that its reader has not taken, in bytes. A single change may take
+/// more.
+pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
 /// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
 pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
-/// Time without events after which a watch reports progress, if it is asked to.
+/// Time without events after which a watch reports progress, if it is asked to and no option says
+/// otherwise.
 pub(crate) const WATCH_PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// Shortest such time.
+pub(crate) const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// Age to which the history of the keyspace reaches, if the face creates it. Clients of etcd expect
+/// that it goes back to the last compaction.
+pub(crate) const HISTORY_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Size to which that history grows, in bytes. Each replica has it in memory.
+pub(crate) const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
+/// Time in which a leader must answer a caller that needs one.
+pub(crate) const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for which a leader that has answered need not be asked again.
+pub(crate) const LEADER_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// Time to live of the lease of a lock or a candidate that names none.
 pub(crate) const SESSION_TTL: Duration = Duration::from_secs(60);
 /// Messages of one stream of keep-alives that are answered at the same time.
@@ -69,3 +91,23 @@ pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Age of what a face knows of what all faces share, beyond which it looks again before it answers.
+pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);
+/// Time to wait for that. Beyond, what was known before counts, if it may.
+pub(crate) const SHARED_LOAD_TIMEOUT: Duration = Duration::from_millis(500);
+/// Age of what a face knows of it while authentication is on, beyond which it refuses requests.
+pub(crate) const SHARED_GRACE: Duration = Duration::from_secs(5);
+/// Size of what the faces share in bytes.
+pub(crate) const SHARED_BYTES_MAX: usize = 1024 * 1024;
+/// Passwords that are hashed at the same time.
+pub(crate) const HASHES_AT_ONCE: usize = 2;
+/// Passwords that wait for that; further ones are refused.
+pub(crate) const HASHES_WAITING_MAX: usize = 64;
+
+const _: () = {
+    // The other face of the process has as many files again.
+    assert!(CONNECTIONS_MAX as u64 * 2 < dkv_listener::FILES_MAX);
+    assert!(STREAM_WATCHES_MAX < WATCHES_MAX);
+    assert!(JSON_BYTES_MAX < REQUESTS_BYTES_MAX && ANSWER_BYTES_MAX < ANSWERS_BYTES_MAX);
+};

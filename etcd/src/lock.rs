@@ -1,12 +1,12 @@
 //! The service Lock: the first candidate has the lock, the others wait in line.
 
 use crate::context::Context;
-use crate::error::{Code, EtcdError};
+use crate::error::EtcdError;
 use crate::etcd::Etcd;
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::{DeleteRangeRequest, TxnRequest};
 use crate::proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
-use crate::recipes::{Candidate, created_at, first, get, operation, read_keys};
+use crate::recipes::{Candidate, created_at, first, operation, read_keys};
 
 impl Etcd {
     /// Waits for a lock and takes it, for as long as the lease lives.
@@ -39,11 +39,8 @@ impl Etcd {
         let header = match owner {
             Some(owner) if owner.create_revision != created => {
                 self.wait_for_earlier(context, &candidate.prefix, created - 1).await?;
-                let own = self.range(context, get(candidate.key.clone())).await?;
-                if own.kvs.is_empty() {
-                    return Err(EtcdError::new(Code::Unknown, "mutex: session is expired"));
-                }
-                own.header
+                let expired = "mutex: session is expired";
+                self.check_candidate(context, &candidate, created, expired).await?
             }
             _ => header,
         };

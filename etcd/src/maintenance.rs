@@ -1,9 +1,11 @@
 //! The service Maintenance.
 
 use bytes::Bytes;
-use dkv_api::{GroupId, GroupStatus, NodeId, NodeStatus};
+use dkv_api::{Client, GroupId, GroupStatus, NodeId, NodeStatus};
+use futures::FutureExt;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::alarms::Alarm;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Etcd, etcd_revision};
@@ -60,35 +62,65 @@ impl Etcd {
             let id = member_id(leader.node);
             status.errors.push(format!("memberID:{id} alarm:NOSPACE "));
         }
+        let raised = self.rules().await.map(|rules| rules.state.alarms.of(None));
+        for (member, alarm) in raised.unwrap_or_default() {
+            let alarm = if alarm == Alarm::NoSpace { "NOSPACE" } else { "CORRUPT" };
+            status.errors.push(format!("memberID:{member} alarm:{alarm} "));
+        }
         status.header = Some(header);
         Ok(status)
     }
 
-    /// Lists the alarms. The only one is that of a quota that is reached, which ends by itself once
-    /// there is room.
+    /// Lists, raises and disarms alarms. The one that the network raises by itself is that of a
+    /// quota that is reached; it ends by itself once there is room.
     ///
     /// # Errors
-    /// The caller wants to raise one.
+    /// There is no leader, or too many alarms stand.
     pub async fn alarm(
         &self,
         _: &Context,
         request: AlarmRequest,
     ) -> Result<AlarmResponse, EtcdError> {
-        if request.action() == AlarmAction::Activate {
-            let why = "etcdserver: alarms are raised by the network alone";
-            return Err(EtcdError::new(Code::FailedPrecondition, why));
-        }
-        let leader = self.primary().await?;
-        let wanted = matches!(request.alarm(), AlarmType::None | AlarmType::Nospace);
-        let raised = leader.filter(|leader| wanted && leader.is_over_quota());
-        // One that stands cannot be disarmed, so disarming it is answered with none.
-        let shown = raised.filter(|_| request.action() == AlarmAction::Get);
-        let alarms = shown.map(|leader| AlarmMember {
-            member_id: member_id(leader.node),
-            alarm: AlarmType::Nospace as i32,
-        });
-        let alarms = alarms.into_iter().collect();
-        Ok(AlarmResponse { header: Some(self.known_header().await?), alarms })
+        let (member, kind) = (request.member_id, request.alarm());
+        let alarm = match kind {
+            AlarmType::None => None,
+            AlarmType::Nospace => Some(Alarm::NoSpace),
+            AlarmType::Corrupt => Some(Alarm::Corrupt),
+        };
+        let shown = match (request.action(), alarm) {
+            (AlarmAction::Get, _) => {
+                let mut shown = self.latest_rules().await?.state.alarms.of(alarm);
+                if alarm != Some(Alarm::Corrupt) {
+                    let leader = self.primary().await?.filter(|leader| leader.is_over_quota());
+                    shown.extend(leader.map(|it| (member_id(it.node), Alarm::NoSpace)));
+                }
+                shown
+            }
+            // As etcd: nothing is raised or disarmed, and that is no error.
+            (_, None) => Vec::new(),
+            (AlarmAction::Activate, Some(alarm)) => {
+                self.change_shared(|shared| shared.alarms.raise(member, alarm)).await?;
+                vec![(member, alarm)]
+            }
+            (AlarmAction::Deactivate, Some(alarm)) => {
+                let mut stood = false;
+                self.change_shared(|shared| {
+                    stood = shared.alarms.disarm(member, alarm);
+                    Ok(stood)
+                })
+                .await?;
+                if stood { vec![(member, alarm)] } else { Vec::new() }
+            }
+        };
+        let message = |(member_id, alarm)| AlarmMember {
+            member_id,
+            alarm: match alarm {
+                Alarm::NoSpace => AlarmType::Nospace.into(),
+                Alarm::Corrupt => AlarmType::Corrupt.into(),
+            },
+        };
+        let alarms = shown.into_iter().map(message).collect();
+        Ok(AlarmResponse { header: self.known_header().await.ok(), alarms })
     }
 
     /// Does nothing: there is nothing to defragment.
@@ -151,15 +183,18 @@ impl Etcd {
         Ok(HashKvResponse {
             header: Some(self.header(&moment.receipt, moment.latest)),
             hash: short_hash(hash.digest()),
-            compact_revision: 0,
+            // As etcd: one that was never compacted has none.
+            compact_revision: self.compacted().await?.map_or(-1, etcd_revision),
             hash_revision: etcd_revision(at.unwrap_or(moment.latest)),
         })
     }
 
-    /// Accepts the leader that there is, and refuses another one: the network places leaders.
+    /// Makes a member the leader, with an administrator's rights. The network may move it again
+    /// later, to spread leaders over its nodes.
     ///
     /// # Errors
-    /// The target is no member, or not the leader.
+    /// The target is no member, or has no vote; it does not take over in time; this face has no
+    /// such rights.
     pub async fn move_leader(
         &self,
         _: &Context,
@@ -171,12 +206,19 @@ impl Etcd {
             return Ok(MoveLeaderResponse { header });
         }
         let view = self.client().view().await.map_err(|error| self.failed(error))?;
-        if view.nodes.iter().all(|node| member_id(node.id) != request.target_id) {
+        let target = view.nodes.iter().find(|node| member_id(node.id) == request.target_id);
+        let to = target.ok_or(EtcdError::BAD_LEADER_TRANSFEREE)?.id;
+        let shards = view.shards_of(self.store().await?.keyspace_id());
+        if !shards.iter().all(|shard| shard.voters.contains(&to)) {
             return Err(EtcdError::BAD_LEADER_TRANSFEREE);
         }
-        let why = "etcdserver: the network places leaders by itself; dkv SERVER rebalance spreads \
-                   them, and draining a node moves those that it has";
-        Err(EtcdError::new(Code::FailedPrecondition, why))
+        let moving =
+            |client: Client| async move { client.move_primary(leader.shard, to).await }.boxed();
+        let moved = self.as_administrator(moving).await;
+        let failed =
+            |why| EtcdError::new(Code::FailedPrecondition, format!("etcdserver: not moved: {why}"));
+        moved.map_err(failed)?;
+        Ok(MoveLeaderResponse { header: self.known_header().await.ok() })
     }
 
     /// Refuses: there is no older version to go to.
@@ -190,6 +232,7 @@ impl Etcd {
     ) -> Result<DowngradeResponse, EtcdError> {
         match request.action() {
             DowngradeAction::Cancel => Err(EtcdError::NO_INFLIGHT_DOWNGRADE),
+            _ if !is_version(&request.version) => Err(EtcdError::WRONG_DOWNGRADE_VERSION_FORMAT),
             _ => Err(EtcdError::INVALID_DOWNGRADE_TARGET_VERSION),
         }
     }
@@ -236,7 +279,24 @@ impl Leader {
     }
 }
 
+/// Returns whether a text is a version, such as `3.5` or `3.5.0`.
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
+    matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number)
+}
+
 /// etcd's hashes have 32 bits.
 fn short_hash(hash: u64) -> u32 {
     (hash ^ (hash >> 32)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_version;
+
+    #[test]
+    fn versions_have_two_or_three_numbers() {
+        assert!(["3.5", "3.5.0", "10.20.30"].into_iter().all(is_version));
+        assert!(!["", "3", "3.", "3.5.0.1", "v3.5", "3.x"].into_iter().any(is_version));
+    }
 }

@@ -2,18 +2,19 @@
 //! key `name/lease` of a lease, and the one that was created first has it.
 
 use bytes::Bytes;
-use dkv_api::{KeyRange, LeaseId, Revision, WatchOptions};
+use dkv_api::{Error, KeyChange, KeyRange, Revision, Watch};
 
 use crate::context::Context;
-use crate::error::EtcdError;
-use crate::etcd::{Etcd, own_revision};
+use crate::error::{Code, EtcdError};
+use crate::etcd::{Etcd, own_revision, watch_options};
 use crate::limits::SESSION_TTL;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::response_op::Response;
 use crate::proto::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseOp, TxnRequest,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, ResponseOp,
+    TxnRequest,
 };
 use crate::proto::mvccpb::KeyValue;
 
@@ -51,6 +52,13 @@ pub(crate) fn prefix(name: &[u8]) -> Bytes {
     [name, b"/"].concat().into()
 }
 
+/// Returns the range of the keys of all candidates: its first key and its end.
+pub(crate) fn candidates(name: &[u8]) -> (Bytes, Bytes) {
+    let prefix = prefix(name);
+    let end = after_prefix(&prefix);
+    (prefix, end)
+}
+
 pub(crate) fn operation(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
@@ -70,13 +78,14 @@ pub(crate) fn first(prefix: &Bytes) -> RangeRequest {
     }
 }
 
-/// Returns the read of the last candidate that was created up to a revision.
+/// Returns the read of the last candidate that was created up to a revision, without its value.
 fn last_before(prefix: &Bytes, revision: i64) -> RangeRequest {
     RangeRequest {
         sort_target: SortTarget::Create.into(),
         sort_order: SortOrder::Descend.into(),
         limit: 1,
         max_create_revision: revision,
+        keys_only: true,
         ..all(prefix)
     }
 }
@@ -126,8 +135,8 @@ impl Etcd {
         if lease != 0 {
             return Ok(lease);
         }
-        let (store, lease) = (self.store().await?, LeaseId::random());
-        store.grant_lease_as(lease, SESSION_TTL).await.map_err(|error| self.failed(error))?;
+        let granted = self.store().await?.grant_lease(SESSION_TTL).await;
+        let lease = granted.map_err(|error| self.failed(error))?;
         Ok(lease.0 as i64)
     }
 
@@ -138,6 +147,7 @@ impl Etcd {
         prefix: &Bytes,
         revision: i64,
     ) -> Result<(), EtcdError> {
+        context.begin_to_wait();
         loop {
             let earlier = self.range(context, last_before(prefix, revision)).await?;
             let at = earlier.header.as_ref().map_or(0, |header| header.revision);
@@ -146,17 +156,46 @@ impl Etcd {
         }
     }
 
-    /// Waits until a key is deleted after a revision.
+    /// Waits until a key is deleted after a revision, or that cannot be known any more.
     async fn wait_for_deletion(&self, key: Bytes, after: Revision) -> Result<(), EtcdError> {
-        let store = self.store().await?;
-        let options = WatchOptions::default().from(after);
-        let watch = store.watch(KeyRange::Key(key), options).await;
+        let (store, _place) = (self.store().await?, self.take_watch()?);
+        let watch = store.watch(KeyRange::Key(key), watch_options(after)).await;
         let mut watch = watch.map_err(|error| self.failed(error))?;
-        loop {
-            let page = watch.next_page().await.map_err(|error| self.failed(error))?;
-            if page.changes.iter().any(|change| change.value.is_none()) {
-                return Ok(());
+        // Without the history after the revision, another look tells whether the key is there.
+        while let Some(changes) = self.next_changes(&mut watch).await? {
+            if changes.iter().any(|change| change.value.is_none()) {
+                break;
             }
+        }
+        Ok(())
+    }
+
+    /// Returns the next changes that a watch shows; `None` if they are compacted already.
+    pub(crate) async fn next_changes(
+        &self,
+        watch: &mut Watch,
+    ) -> Result<Option<Vec<KeyChange>>, EtcdError> {
+        match watch.next_page().await {
+            Ok(page) => Ok(Some(page.changes)),
+            Err(Error::Compacted { .. }) => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Reads the key of a candidate that has come first, which is gone if its lease has ended
+    /// meanwhile; returns the header.
+    pub(crate) async fn check_candidate(
+        &self,
+        context: &Context,
+        candidate: &Candidate,
+        created: i64,
+        expired: &'static str,
+    ) -> Result<Option<ResponseHeader>, EtcdError> {
+        let own = RangeRequest { keys_only: true, ..get(candidate.key.clone()) };
+        let own = self.range(context, own).await?;
+        match own.kvs.first() {
+            Some(key) if key.create_revision == created => Ok(own.header),
+            _ => Err(EtcdError::new(Code::Unknown, expired)),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The listener: one port for gRPC, JSON and monitoring, with TLS, bounds and an orderly stop.
 
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::io;
@@ -17,12 +19,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use self::running::{RequestBody, Running};
 use crate::args::Args;
+use crate::budget::Budget;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
 use crate::grpc::{self, Services};
@@ -30,8 +33,8 @@ use crate::http::{Body, Peer, boxed};
 use crate::json;
 use crate::limits::{
     CONNECTION_REQUESTS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, HEAD_BYTES_MAX,
-    HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, REQUESTS_BYTES_MAX,
-    SEND_BUFFER_BYTES, STOP_TIMEOUT, STREAM_WINDOW_BYTES,
+    HEAD_TIMEOUT, PENDING_RESETS_MAX, PING_EVERY, PING_TIMEOUT, SEND_BUFFER_BYTES, STOP_TIMEOUT,
+    STREAM_WINDOW_BYTES,
 };
 use crate::monitoring;
 
@@ -105,8 +108,8 @@ impl Listener {
     /// Serves until `stop` completes, then lets the requests in progress finish.
     pub async fn serve(self, etcd: Etcd, stop: impl Future<Output = ()>) {
         let services = grpc::services(&etcd);
-        let bytes = Arc::new(Semaphore::new(REQUESTS_BYTES_MAX));
-        let serving = Serving { builder: builder(), etcd, services, bytes, tls: self.tls };
+        let budget = Budget::default();
+        let serving = Serving { builder: builder(), etcd, services, budget, tls: self.tls };
         let serving = Arc::new(serving);
         let bounds = Bounds { connections_max: CONNECTIONS_MAX, stop_timeout: STOP_TIMEOUT };
         let serve = |stream, slot, stop| {
@@ -124,7 +127,7 @@ struct Serving {
     etcd: Etcd,
     services: Services,
     /// Bytes that requests in progress may have.
-    bytes: Arc<Semaphore>,
+    budget: Budget,
     tls: Option<TlsAcceptor>,
 }
 
@@ -150,7 +153,7 @@ impl Serving {
         slot: BusyFlag,
         mut stop: watch::Receiver<()>,
     ) {
-        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, Arc::clone(&self.bytes));
+        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, self.budget.clone());
         let service = service_fn(|mut request: Request<Incoming>| {
             let begun = running.begin();
             let (etcd, services) = (self.etcd.clone(), self.services.clone());
@@ -159,6 +162,7 @@ impl Serving {
                 let Some(begun) = begun else {
                     return Ok::<_, Infallible>(too_many(&request));
                 };
+                request.extensions_mut().insert(begun.bytes());
                 let request = request.map(|body| begun.request_body(body));
                 let answer = answer(etcd, services, request).await;
                 Ok(answer.map(|body| boxed(begun.body(body))))

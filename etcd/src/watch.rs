@@ -3,9 +3,11 @@
 //! Each watch of a stream is a task with a watch of the network, which is a position and nothing
 //! else: a caller that does not read stops its tasks, and they stop the nodes. Answers go through
 //! one short queue, so those of a watch come in order, and what says that all watches have shown
-//! everything up to a revision comes after all of it. [`request`] and [`answer`] are plain data.
+//! everything up to a revision comes after all of it; see [`progress`]. [`request`] and [`answer`]
+//! are plain data.
 
 mod answer;
+mod progress;
 mod request;
 mod running;
 
@@ -13,16 +15,16 @@ use std::collections::HashMap;
 
 use dkv_api::Revision;
 use futures::StreamExt;
-use futures::stream;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::progress::{Progress, Told, Waited, all_show};
 use self::request::Wanted;
 use self::running::{BegunWatch, run};
 use crate::context::Context;
 use crate::error::EtcdError;
-use crate::etcd::{Answers, Etcd, Requests};
+use crate::etcd::{AnswerSender, Answers, Etcd, Requests, answers_of, panicked};
 use crate::limits::{LEADER_CHECK_EVERY, STREAM_WATCHES_MAX, WATCH_ANSWERS_WAITING};
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
@@ -30,7 +32,7 @@ use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchReques
 /// The id of what concerns no single watch.
 const NO_WATCH: i64 = -1;
 
-type Sender = mpsc::Sender<Result<WatchResponse, EtcdError>>;
+type Sender = AnswerSender<WatchResponse>;
 
 impl Etcd {
     /// Serves a stream of watches until the caller ends it.
@@ -39,24 +41,19 @@ impl Etcd {
         context: Context,
         requests: Requests<WatchRequest>,
     ) -> Answers<WatchResponse> {
-        let (answers, receiver) = mpsc::channel(WATCH_ANSWERS_WAITING);
-        let mut tasks = JoinSet::new();
-        let stream = WatchStream {
-            etcd: self.clone(),
-            context,
-            answers,
-            watches: HashMap::new(),
-            tasks: JoinSet::new(),
-            next_id: 0,
-            telling: None,
-        };
-        tasks.spawn(stream.serve(requests));
-        // The tasks end when the answers are dropped.
-        stream::unfold((receiver, tasks), |(mut receiver, tasks)| async move {
-            let answer = receiver.recv().await?;
-            Some((answer, (receiver, tasks)))
+        let etcd = self.clone();
+        answers_of(WATCH_ANSWERS_WAITING, |answers| {
+            let stream = WatchStream {
+                etcd,
+                context,
+                answers,
+                watches: HashMap::new(),
+                tasks: JoinSet::new(),
+                next_id: 0,
+                progress: Progress::default(),
+            };
+            stream.serve(requests)
         })
-        .boxed()
     }
 }
 
@@ -69,15 +66,16 @@ struct WatchStream {
     /// The tasks of the watches; each returns the id of its watch when it ends by itself.
     tasks: JoinSet<i64>,
     next_id: i64,
-    /// Whether a task is about to tell of progress, and whether it is asked for once more.
-    telling: Option<bool>,
+    progress: Progress,
 }
 
 /// A watch, as its stream has it.
 struct Shown {
     task: AbortHandle,
-    /// It has shown everything up to this revision.
+    /// It has shown everything up to this revision. The other end is dropped when the task is over.
     through: watch::Receiver<Revision>,
+    /// The least revision at which it has progress to tell of.
+    progress_from: Revision,
 }
 
 /// Whether the caller still listens.
@@ -99,10 +97,8 @@ impl WatchStream {
                         Ok(())
                     }
                 },
-                Some(ended) = self.tasks.join_next() => {
-                    self.note_ended(ended);
-                    Ok(())
-                }
+                Some(ended) = self.tasks.join_next() => self.handle_ended(ended).await,
+                told = self.progress.told() => self.handle_told(told).await,
                 _ = leader.tick(), if self.context.requires_leader => {
                     if let Err(error) = self.etcd.check_leader(&self.context).await {
                         _ = self.answers.send(Err(error)).await;
@@ -117,19 +113,21 @@ impl WatchStream {
         }
     }
 
-    fn note_ended(&mut self, ended: Result<i64, tokio::task::JoinError>) {
+    async fn handle_ended(&mut self, ended: Result<i64, JoinError>) -> Result<(), Gone> {
         match ended {
-            Ok(NO_WATCH) => {
-                if self.telling.take() == Some(true) {
-                    self.tell_progress();
-                }
-            }
             // Another watch may have the id by now.
             Ok(id) if self.watches.get(&id).is_some_and(|shown| shown.task.is_finished()) => {
                 self.watches.remove(&id);
+                Ok(())
             }
-            Ok(_) => {}
-            Err(_) => {}
+            Ok(_) => Ok(()),
+            Err(error) => match panicked(&error) {
+                Some(error) => {
+                    _ = self.answers.send(Err(error)).await;
+                    Err(Gone)
+                }
+                None => Ok(()),
+            },
         }
     }
 
@@ -138,9 +136,8 @@ impl WatchStream {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id).await,
             Some(RequestUnion::ProgressRequest(_)) => {
-                match &mut self.telling {
-                    Some(again) => *again = true,
-                    None => self.tell_progress(),
+                if self.progress.ask() {
+                    self.begin_progress();
                 }
                 Ok(())
             }
@@ -149,7 +146,7 @@ impl WatchStream {
         }
     }
 
-    async fn send(&self, answer: WatchResponse) -> Result<(), Gone> {
+    async fn send(&mut self, answer: WatchResponse) -> Result<(), Gone> {
         self.answers.send(Ok(answer)).await.map_err(|_| Gone)
     }
 
@@ -183,8 +180,10 @@ impl WatchStream {
         })
         .await?;
         let (through, shown) = watch::channel(running.after);
+        let progress_from = running.progress_from;
         let task = self.tasks.spawn(run(running, self.answers.clone(), through));
-        self.watches.insert(id, Shown { task, through: shown });
+        self.watches.insert(id, Shown { task, through: shown, progress_from });
+        self.progress.note_watch();
         Ok(())
     }
 
@@ -194,6 +193,9 @@ impl WatchStream {
         create: &WatchCreateRequest,
     ) -> Result<(ResponseHeader, BegunWatch), String> {
         let wanted = Wanted::new(create)?;
+        // As etcd's server writes the error of its own call into the reason.
+        let denied = |why: EtcdError| format!("rpc error: code = {:?} desc = {why}", why.code());
+        self.etcd.permit(&self.context, create).await.map_err(denied)?;
         let id = match create.watch_id {
             0 => self.free_id(),
             id if self.watches.contains_key(&id) => {
@@ -205,13 +207,18 @@ impl WatchStream {
             return Err(format!("etcdserver: a stream has at most {STREAM_WATCHES_MAX} watches"));
         }
         let text = |error: EtcdError| error.to_string();
+        let place = self.etcd.take_watch().map_err(text)?;
         let store = self.etcd.store().await.map_err(text)?;
         let receipt = store.latest().await;
         let receipt = receipt.map_err(|error| text(self.etcd.failed(error)))?;
         let header = self.etcd.header(&receipt, receipt.revision);
         let (after, first) = wanted.position(receipt.revision);
+        let progress_from = wanted.progress_from(receipt.revision);
         let etcd = self.etcd.clone();
-        Ok((header, BegunWatch { etcd, store, id, wanted, after, first }))
+        Ok((
+            header,
+            BegunWatch { etcd, store, id, wanted, after, first, progress_from, _place: place },
+        ))
     }
 
     /// Returns the next id that no watch has.
@@ -224,34 +231,45 @@ impl WatchStream {
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Gone> {
-        let Some(shown) = self.watches.remove(&id) else { return Ok(()) };
+        let Some(mut shown) = self.watches.remove(&id) else { return Ok(()) };
         shown.task.abort();
+        // It may be sending at this moment, and nothing of it may come after the answer.
+        while shown.through.changed().await.is_ok() {}
         let header = self.etcd.known_header().await.ok();
         let canceled =
             WatchResponse { header, watch_id: id, canceled: true, ..WatchResponse::default() };
         self.send(canceled).await
     }
 
-    /// Tells of progress once all watches have shown everything that there is now.
-    fn tell_progress(&mut self) {
-        let through: Vec<_> = self.watches.values().map(|shown| shown.through.clone()).collect();
-        let (etcd, answers) = (self.etcd.clone(), self.answers.clone());
-        self.tasks.spawn(async move {
-            let latest = async {
-                let store = etcd.store().await?;
-                store.latest().await.map_err(|error| etcd.failed(error))
-            };
-            // Without a leader there is nothing to tell, and the caller asks again.
-            let Ok(receipt) = latest.await else { return NO_WATCH };
-            for mut shown in through {
-                // A watch that has ended holds nothing back.
-                _ = shown.wait_for(|through| *through >= receipt.revision).await;
-            }
-            let header = Some(etcd.header(&receipt, receipt.revision));
-            let progress = WatchResponse { header, watch_id: NO_WATCH, ..WatchResponse::default() };
-            _ = answers.send(Ok(progress)).await;
-            NO_WATCH
+    /// Begins to wait until all watches have shown everything that there is now.
+    fn begin_progress(&mut self) {
+        let watches = self.watches.values().map(|shown| Waited {
+            through: shown.through.clone(),
+            progress_from: shown.progress_from,
         });
-        self.telling = Some(false);
+        let watches = watches.collect();
+        let etcd = self.etcd.clone();
+        self.progress.begin(async move {
+            let store = etcd.store().await.ok()?;
+            // Without a leader there is nothing to tell, and the caller asks again.
+            let receipt = store.latest().await.map_err(|error| etcd.failed(error)).ok()?;
+            let told = all_show(watches, receipt.revision).await;
+            told.then(|| etcd.header(&receipt, receipt.revision))
+        });
+    }
+
+    async fn handle_told(&mut self, told: Told) -> Result<(), Gone> {
+        if told.again {
+            self.begin_progress();
+        }
+        // As etcd, a stream without watches has no progress.
+        match told.header.filter(|_| !self.watches.is_empty()) {
+            Some(header) => {
+                let header = Some(header);
+                let watch_id = NO_WATCH;
+                self.send(WatchResponse { header, watch_id, ..WatchResponse::default() }).await
+            }
+            None => Ok(()),
+        }
     }
 }

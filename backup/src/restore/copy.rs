@@ -83,7 +83,7 @@ async fn granted(
     let mut trouble = None;
     let is_new = loop {
         let error = match client.grant_lease_as(lease, ttl).await {
-            Ok(()) => break true,
+            Ok(_) => break true,
             // Either an interrupted restore has granted it, or an attempt of this one was cut off,
             // and what it did in some shards is being revoked.
             Err(error @ Error::LeaseExists { .. }) => match client.lease(lease).await {

@@ -56,11 +56,18 @@ pub(crate) struct Dkv {
     address: String,
     nodes: usize,
     voters: usize,
+    /// Ports on which the nodes serve etcd's interface, in their order; none unless it is measured.
+    etcd_ports: Vec<u16>,
 }
 
 impl Dkv {
     /// Starts a network and waits until it is complete.
     pub(crate) async fn start(setup: &Setup) -> Result<Self, String> {
+        Self::start_with(setup, Vec::new()).await
+    }
+
+    /// Starts a network whose nodes serve etcd's interface on these ports.
+    pub(super) async fn start_with(setup: &Setup, etcd_ports: Vec<u16>) -> Result<Self, String> {
         let dkv_options = &setup.dkv_options;
         let mut config = json!({ "listen": "127.0.0.1:0", "data_dir": "server" });
         if let Some(shards) = dkv_options.shards {
@@ -83,6 +90,7 @@ impl Dkv {
             address: String::new(),
             nodes: dkv_options.nodes,
             voters: dkv_options.nodes.min(dkv_options.replication.unwrap_or(3) as usize),
+            etcd_ports,
         };
         network.address = network.spawn("server", &["server", "-c", &path.to_string_lossy()])?;
         for number in 1..=dkv_options.nodes {
@@ -224,7 +232,13 @@ impl System for Dkv {
     fn restart(&mut self, name: &str) -> Result<(), String> {
         let data = self.processes.path(name).to_string_lossy().into_owned();
         let address = self.address.clone();
-        self.spawn(name, &["node", &address, "--name", name, "--data-dir", &data]).map(drop)
+        let mut args = vec!["node", &address, "--name", name, "--data-dir", &data];
+        let number = name.trim_start_matches('n').parse::<usize>().unwrap_or_default();
+        let port = self.etcd_ports.get(number.wrapping_sub(1)).map(u16::to_string);
+        if let Some(port) = &port {
+            args.extend(["--etcd", port]);
+        }
+        self.spawn(name, &args).map(drop)
     }
 
     fn wait_whole(&self) -> BoxFuture<'_, Result<(), String>> {

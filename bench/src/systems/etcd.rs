@@ -27,7 +27,7 @@ const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const CHANNELS: usize = 4;
 /// Quota of a member's database, in bytes; the most that etcd's documentation recommends.
 const QUOTA_BYTES: u64 = 8 << 30;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running cluster.
 pub(super) struct Etcd {
@@ -115,50 +115,14 @@ impl System for Etcd {
                 Purpose::Measure => (vec![self.endpoint(leader)], REQUEST_TIMEOUT),
                 Purpose::Survive(attempt) => (self.endpoints(), attempt),
             };
-            let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
-            for _ in 0..clients.min(CHANNELS) {
-                let options = ConnectOptions::new().with_timeout(timeout);
-                let connect = |endpoints| Client::connect(endpoints, Some(options.clone()));
-                let direct = connect(direct.clone()).await.map_err(|error| error.to_string())?;
-                let any = connect(self.endpoints()).await.map_err(|error| error.to_string())?;
-                let (direct, any) = (direct.kv_client(), any.kv_client());
-                drivers.push(Arc::new(EtcdDriver { direct, any }));
-            }
-            Ok((0..clients).map(|client| Arc::clone(&drivers[client % drivers.len()])).collect())
+            drivers(&direct, &self.endpoints(), clients, timeout).await
         })
     }
 
     fn watches(&self, count: usize) -> BoxFuture<'_, Result<Vec<Changes>, String>> {
         Box::pin(async move {
             let (leader, _) = self.status().await?;
-            let connect = || Client::connect([self.endpoint(leader)], None);
-            let mut channels = Vec::new();
-            for _ in 0..count.min(CHANNELS) {
-                channels.push(connect().await.map_err(|error| error.to_string())?);
-            }
-            let mut watches = Vec::new();
-            for number in 0..count {
-                let mut client = channels[number % channels.len()].watch_client();
-                let options = WatchOptions::new().with_prefix();
-                let watch = client.watch("key-", Some(options)).await;
-                let mut watch = watch.map_err(|error| error.to_string())?;
-                // The first response says that the watch has begun.
-                let begun = watch.next().await.ok_or("the watch ended")?;
-                begun.map_err(|error| error.to_string())?;
-                let values = watch.flat_map(|response| {
-                    let values: Vec<Result<Bytes, String>> = match &response {
-                        Ok(response) => {
-                            let events = response.events().iter();
-                            let kvs = events.filter_map(|event| event.kv());
-                            kvs.map(|kv| Ok(Bytes::copy_from_slice(kv.value()))).collect()
-                        }
-                        Err(error) => vec![Err(error.to_string())],
-                    };
-                    stream::iter(values)
-                });
-                watches.push(values.boxed());
-            }
-            Ok(watches)
+            watches(&self.endpoint(leader), count).await
         })
     }
 
@@ -208,6 +172,59 @@ impl System for Etcd {
             }
         }))
     }
+}
+
+/// Returns clients whose writes and linearizable reads go to the `direct` endpoints, and others to
+/// any of `all`.
+pub(super) async fn drivers(
+    direct: &[String],
+    all: &[String],
+    clients: usize,
+    timeout: Duration,
+) -> Result<Vec<Arc<dyn Driver>>, String> {
+    let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
+    for _ in 0..clients.min(CHANNELS) {
+        let options = ConnectOptions::new().with_timeout(timeout);
+        let connect =
+            |endpoints: &[String]| Client::connect(endpoints.to_vec(), Some(options.clone()));
+        let any = connect(all).await.map_err(|error| error.to_string())?;
+        let direct = connect(direct).await.map_err(|error| error.to_string())?;
+        let (direct, any) = (direct.kv_client(), any.kv_client());
+        drivers.push(Arc::new(EtcdDriver { direct, any }));
+    }
+    Ok((0..clients).map(|client| Arc::clone(&drivers[client % drivers.len()])).collect())
+}
+
+/// Begins watches at an endpoint.
+pub(super) async fn watches(endpoint: &str, count: usize) -> Result<Vec<Changes>, String> {
+    let connect = || Client::connect([endpoint.to_owned()], None);
+    let mut channels = Vec::new();
+    for _ in 0..count.min(CHANNELS) {
+        channels.push(connect().await.map_err(|error| error.to_string())?);
+    }
+    let mut watches = Vec::new();
+    for number in 0..count {
+        let mut client = channels[number % channels.len()].watch_client();
+        let options = WatchOptions::new().with_prefix();
+        let watch = client.watch("key-", Some(options)).await;
+        let mut watch = watch.map_err(|error| error.to_string())?;
+        // The first response says that the watch has begun.
+        let begun = watch.next().await.ok_or("the watch ended")?;
+        begun.map_err(|error| error.to_string())?;
+        let values = watch.flat_map(|response| {
+            let values: Vec<Result<Bytes, String>> = match &response {
+                Ok(response) => {
+                    let events = response.events().iter();
+                    let kvs = events.filter_map(|event| event.kv());
+                    kvs.map(|kv| Ok(Bytes::copy_from_slice(kv.value()))).collect()
+                }
+                Err(error) => vec![Err(error.to_string())],
+            };
+            stream::iter(values)
+        });
+        watches.push(values.boxed());
+    }
+    Ok(watches)
 }
 
 struct EtcdDriver {

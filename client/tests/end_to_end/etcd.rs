@@ -1,5 +1,7 @@
 //! etcd's interface of real networks, asked with etcd's own messages over gRPC and JSON.
 
+mod auth;
+mod elections;
 mod keys;
 mod leases;
 mod listener;

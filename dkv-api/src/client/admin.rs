@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_base::id::{HolderId, NodeId};
+use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{
@@ -70,6 +70,28 @@ impl Client {
     /// ```
     pub async fn rebalance(&self) -> Result<(), Error> {
         self.control(RequestBody::Rebalance).await
+    }
+
+    /// Makes a node the primary of a shard, of which it has to be a voter. Balancing may move the
+    /// primary again later.
+    ///
+    /// Requires [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no such shard, or the node has no vote in it;
+    /// [`Error::Denied`] without that role; [`Error::Unknown`] if the node has not taken over in
+    /// time: it may still.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client, to: dkv_api::NodeId)
+    /// #     -> Result<(), dkv_api::Error> {
+    /// let view = client.view().await?;
+    /// client.move_primary(view.shards[0].group, to).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn move_primary(&self, shard: GroupId, to: NodeId) -> Result<(), Error> {
+        self.control(RequestBody::MovePrimary { shard, to }).await
     }
 
     /// Revokes a certificate holder or a bearer token: the network refuses it from now on.

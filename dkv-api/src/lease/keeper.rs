@@ -159,7 +159,7 @@ async fn keep(
             Some((shard, sent, answer)) = asked.next(), if !asked.is_empty() => match answer {
                 // It came so late that the keeper has called the lease lost meanwhile.
                 Ok(_) if base.elapsed() >= keeping.valid_until() => {}
-                Ok(ttl) => keeping.answered(sent, shard, ttl),
+                Ok((ttl, _)) => keeping.answered(sent, shard, ttl),
                 Err(error @ (Error::NoLease { .. } | Error::Denied(_))) => return error,
                 Err(error) => {
                     last_failure = Some(error.to_string());

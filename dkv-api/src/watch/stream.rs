@@ -4,6 +4,7 @@
 //! does not read, the task closes the stream: a watch that waits is a position and nothing else. It
 //! opens another stream once the consumer has made room.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use dkv_base::id::{NodeId, Revision};
 use dkv_base::sync::lock;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
-use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::limits::{FRAME_BYTES_MAX, WATCH_BYTES_TARGET};
 use dkv_wire::message::{Answer, Opening, WatchFrame};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -31,13 +32,17 @@ const LOCATE_TIMEOUT: Duration = Duration::from_secs(3);
 const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
 /// Bytes that one permit stands for.
 const PERMIT_BYTES: usize = 1024;
-/// Permits of a watch: memory for frames that its consumer has not read, 16 MiB.
-const PERMITS: usize = 16 * 1024;
+/// Most permits of a watch: memory for frames that its consumer has not read, 16 MiB.
+const PERMITS_MAX: usize = 16 * 1024;
+/// Least permits of a watch: two frames of the usual length.
+const PERMITS_MIN: usize = 2 * WATCH_BYTES_TARGET / PERMIT_BYTES;
 
 /// What the tasks of a watch share.
 pub(super) struct Shared {
     client: Client,
     room: Arc<Semaphore>,
+    /// All permits of the room.
+    permits: usize,
     shown: mpsc::UnboundedSender<Result<Shown<OwnedSemaphorePermit>, Error>>,
     /// Why a replica was last left.
     last_failure: Mutex<Option<String>>,
@@ -47,11 +52,12 @@ pub(super) struct Shared {
 pub(super) type Receiver = mpsc::UnboundedReceiver<Result<Shown<OwnedSemaphorePermit>, Error>>;
 
 impl Shared {
-    pub(super) fn new(client: Client) -> (Arc<Self>, Receiver) {
+    pub(super) fn new(client: Client, room_bytes: Option<usize>) -> (Arc<Self>, Receiver) {
         let (shown, receiver) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(PERMITS));
+        let permits = permits(room_bytes);
+        let room = Arc::new(Semaphore::new(permits));
         let last_failure = Mutex::new(None);
-        (Arc::new(Self { client, room, shown, last_failure }), receiver)
+        (Arc::new(Self { client, room, permits, shown, last_failure }), receiver)
     }
 
     /// Ends the watch.
@@ -69,8 +75,8 @@ impl Shared {
 enum StreamEnd {
     /// The node failed or refused.
     Failed(String),
-    /// The consumer does not read.
-    NoRoom,
+    /// The consumer does not read; the frame that came needs so many permits.
+    NoRoom(u32),
     /// The watch is over.
     Over(Error),
 }
@@ -92,9 +98,9 @@ pub(super) async fn run(
                 shared.end(error);
                 return;
             }
-            StreamEnd::NoRoom => {
-                // Half of the memory, so that the next stream is worth opening.
-                if shared.room.acquire_many(PERMITS as u32 / 2).await.is_err() {
+            StreamEnd::NoRoom(needed) => {
+                let room = shared.room.acquire_many(worth_opening(shared.permits, needed));
+                if room.await.is_err() {
                     return;
                 }
             }
@@ -167,15 +173,16 @@ async fn follow(
     let _open = writer;
     let mut reader = FrameReader::new(stream.receive, FRAME_BYTES_MAX);
     loop {
-        let no_room = Notify::new();
+        let (no_room, needed) = (Notify::new(), AtomicU32::new(0));
         let room = |bytes: usize| {
-            let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, PERMITS) as u32;
+            let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, shared.permits) as u32;
             let room = Arc::clone(&shared.room);
-            let no_room = &no_room;
+            let (no_room, needed) = (&no_room, &needed);
             async move {
                 match timeout(ROOM_TIMEOUT, room.acquire_many_owned(permits)).await {
                     Ok(permit) => permit.ok(),
                     Err(_) => {
+                        needed.store(permits, Ordering::Relaxed);
                         no_room.notify_one();
                         std::future::pending().await
                     }
@@ -184,12 +191,12 @@ async fn follow(
         };
         let read = tokio::select! {
             read = timeout(SILENCE_MAX, reader.next_with_room(room)) => read,
-            () = no_room.notified() => return StreamEnd::NoRoom,
+            () = no_room.notified() => return StreamEnd::NoRoom(needed.into_inner()),
         };
         let (frame, permit) = match read {
             Ok(Ok(Some((frame, Some(permit))))) => (frame, permit),
             Ok(Ok(None)) => return StreamEnd::Failed("the node ended the watch".to_owned()),
-            Ok(Ok(Some((_, None)))) => return StreamEnd::NoRoom,
+            Ok(Ok(Some((_, None)))) => return StreamEnd::NoRoom(0),
             Ok(Err(error)) => return StreamEnd::Failed(error.to_string()),
             Err(_) => {
                 let seconds = SILENCE_MAX.as_secs();
@@ -207,7 +214,7 @@ async fn follow(
                 driver.with(|router, _| router.note_watched(position.shard(), through));
                 let shown = Shown { shard: position.shard(), changes, through, permit };
                 if shared.shown.send(Ok(shown)).is_err() {
-                    return StreamEnd::NoRoom;
+                    return StreamEnd::NoRoom(0);
                 }
             }
             Received::Nothing => {
@@ -216,5 +223,36 @@ async fn follow(
             Received::Elsewhere(why) => return StreamEnd::Failed(why),
             Received::End(error) => return StreamEnd::Over(error),
         }
+    }
+}
+
+/// Returns the permits of a watch with this much memory.
+fn permits(room_bytes: Option<usize>) -> usize {
+    room_bytes.map_or(PERMITS_MAX, |bytes| (bytes / PERMIT_BYTES).clamp(PERMITS_MIN, PERMITS_MAX))
+}
+
+/// Returns how many of a watch's permits make another stream worth opening: half of them, or more
+/// if the frame that found no room needs more.
+fn worth_opening(permits: usize, needed: u32) -> u32 {
+    needed.clamp(permits as u32 / 2, permits as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PERMIT_BYTES, PERMITS_MAX, PERMITS_MIN, permits, worth_opening};
+
+    #[test]
+    fn the_memory_of_a_watch_is_bounded_on_both_sides() {
+        assert_eq!(permits(None), PERMITS_MAX);
+        assert_eq!(permits(Some(0)), PERMITS_MIN);
+        assert_eq!(permits(Some(1024 * PERMIT_BYTES)), 1024);
+        assert_eq!(permits(Some(usize::MAX)), PERMITS_MAX);
+    }
+
+    #[test]
+    fn a_stream_is_opened_again_once_the_frame_without_room_has_it() {
+        assert_eq!(worth_opening(1000, 1), 500);
+        assert_eq!(worth_opening(1000, 700), 700);
+        assert_eq!(worth_opening(1000, 1000), 1000);
     }
 }

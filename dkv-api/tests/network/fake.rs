@@ -43,6 +43,8 @@ pub enum Act {
     CloseAtOnce,
     /// Refuses.
     Refuse(Refusal),
+    /// Answers with this.
+    Answer(Answer),
     /// Executes it, and answers with bytes that are no reply.
     Garbage,
     /// Announces a reply that is longer than any may be.
@@ -228,7 +230,8 @@ impl State {
             RequestBody::RemoveNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
-            | RequestBody::Rebalance => {
+            | RequestBody::Rebalance
+            | RequestBody::MovePrimary { .. } => {
                 let primary = self.view.as_ref().unwrap().coordinator;
                 if primary == Some(node) {
                     Ok(Answer::Done)
@@ -455,6 +458,7 @@ async fn requests(
             let result = state.lock().unwrap().serve(id, &request.body);
             framed(&encode(&Reply { id: request.id, result }))
         };
+        let reply = |result| drop(replies.send(framed(&encode(&Reply { id: request.id, result }))));
         let close = || Close::Stopping.close(&connection, "as the script says");
         match act {
             Act::Serve => drop(replies.send(serve())),
@@ -472,10 +476,8 @@ async fn requests(
                 close();
             }
             Act::CloseAtOnce => close(),
-            Act::Refuse(refusal) => {
-                let reply = Reply { id: request.id, result: Err(refusal) };
-                let _ = replies.send(framed(&encode(&reply)));
-            }
+            Act::Refuse(refusal) => reply(Err(refusal)),
+            Act::Answer(answer) => reply(Ok(answer)),
             Act::Garbage => {
                 serve();
                 let _ = replies.send(framed(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"));

@@ -4,4 +4,5 @@
 
 mod contact;
 mod fake;
+mod leases;
 mod requests;

@@ -1,9 +1,14 @@
 //! Tests of the JSON form of messages.
 
 use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::Frame;
 use serde_json::json;
 
-use super::{method_at, parse};
+use super::{body_error, method_at, parse};
+use crate::error::EtcdError;
+use crate::http::BodyError;
 use crate::method::Method;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::SortOrder;
@@ -82,4 +87,19 @@ fn paths_of_older_gateways_are_known() {
     assert_eq!(method_at("/v3/kv/lease/revoke"), Some(Method::LeaseRevoke));
     assert_eq!(method_at("/v3/kv"), None);
     assert_eq!(method_at("/v2/keys"), None);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_says_why() {
+    let frames = |error: Option<BodyError>| {
+        let first = Ok(Frame::data(Bytes::from_static(b"{\"key\"")));
+        StreamBody::new(stream::iter([Some(first), error.map(Err)].into_iter().flatten()))
+    };
+    let said = async |error: Option<BodyError>, most| {
+        body_error(Limited::new(frames(error), most).collect().await.expect_err("an error"))
+    };
+    assert_eq!(said(None, 3).await, EtcdError::REQUEST_TOO_LARGE);
+    let too_many = EtcdError::REQUEST_TOO_MANY_REQUESTS;
+    assert_eq!(said(Some(too_many.clone().into()), 100).await, too_many);
+    assert_eq!(said(Some("gone".into()), 100).await.message(), "gone");
 }

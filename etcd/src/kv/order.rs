@@ -6,6 +6,7 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::kv::plan::Order;
+use crate::limits::{KEY_OVERHEAD_BYTES, SORT_SLACK_BYTES};
 use crate::proto::etcdserverpb::range_request::SortTarget;
 use crate::proto::mvccpb::KeyValue;
 
@@ -18,6 +19,10 @@ pub(crate) struct Sorted {
     order: Order,
     limit: Option<usize>,
     kept: Vec<KeyValue>,
+    /// Memory that the kept keys take, in bytes.
+    bytes: usize,
+    /// The same after the last ones were dropped.
+    bytes_cut: usize,
     /// Whether keys were dropped.
     more: bool,
 }
@@ -25,18 +30,28 @@ pub(crate) struct Sorted {
 impl Sorted {
     /// Begins without keys. At most `limit` are in the end.
     pub(crate) fn new(order: Order, limit: Option<usize>) -> Self {
-        Self { order, limit, kept: Vec::new(), more: false }
+        Self { order, limit, kept: Vec::new(), bytes: 0, bytes_cut: 0, more: false }
     }
 
     /// Adds keys. They have to come in the order of their bytes, so that those which the order does
     /// not tell apart stay in it.
     pub(crate) fn add(&mut self, keys: impl IntoIterator<Item = KeyValue>) {
         for key in keys {
+            self.bytes += bytes_of(&key);
             self.kept.push(key);
-            if self.limit.is_some_and(|limit| self.kept.len() >= limit.saturating_add(SLACK)) {
+            let is_over = |limit: usize| {
+                self.kept.len() >= limit.saturating_add(SLACK)
+                    || self.kept.len() > limit && self.bytes >= self.bytes_cut + SORT_SLACK_BYTES
+            };
+            if self.limit.is_some_and(is_over) {
                 self.cut();
             }
         }
+    }
+
+    /// Returns the memory that the keys take, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns the keys, and whether there were more.
@@ -53,16 +68,18 @@ impl Sorted {
         {
             self.kept.truncate(limit);
             self.more = true;
+            self.bytes = self.kept.iter().map(bytes_of).sum();
+            self.bytes_cut = self.bytes;
         }
     }
 }
 
-impl Order {
-    /// Returns whether values are compared.
-    pub(crate) fn needs_values(self) -> bool {
-        self.target == SortTarget::Value
-    }
+/// Returns the memory that a key of an answer takes, in bytes.
+pub(crate) fn bytes_of(key: &KeyValue) -> usize {
+    key.key.len() + key.value.len() + KEY_OVERHEAD_BYTES
+}
 
+impl Order {
     /// Compares two keys of an answer.
     fn compare(self, one: &KeyValue, other: &KeyValue) -> Ordering {
         let ascending = match self.target {

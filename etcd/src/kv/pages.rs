@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, KeyRange, LeaseId, Level, RangeOptions, RangePage, RangePart, RangeRequest,
-    Receipt, Revision, Version,
+    Client, Error, KeyRange, LeaseId, Level, RangeOptions, RangePage, RangeRequest, Receipt,
+    Revision, Version,
 };
 
 use crate::etcd::etcd_revision;
@@ -66,12 +66,7 @@ impl Pages {
 
     async fn read(&self, keys: KeyRange, first: bool) -> Result<(Receipt, RangePage), Error> {
         let Self { plan, left, .. } = self;
-        let part = match plan.part {
-            _ if plan.none_pass || plan.keys.is_none() => RangePart::Count,
-            Part::Count => RangePart::Count,
-            Part::Keys if !plan.order.is_some_and(|order| order.needs_values()) => RangePart::Keys,
-            Part::Keys | Part::Values => RangePart::Values,
-        };
+        let part = plan.part_to_read();
         // Without a limit it is the bytes that end a page.
         let keys_max = if *left == usize::MAX { 0 } else { *left as u64 };
         let (written, created) = (plan.written, plan.created);
@@ -104,12 +99,15 @@ impl Pages {
             self.after = last.clone();
         }
         self.left = if more { self.left.saturating_sub(keys.len()) } else { 0 };
-        let keys = keys.into_iter().map(|(key, version)| {
-            let Version { revision, created, version, value, lease, .. } = version;
-            key_value(key, value.unwrap_or_default(), (created, revision, version), lease)
-        });
-        Ok(Some(RangeKeys { keys: keys.collect(), more }))
+        let keys = keys.into_iter().map(|(key, version)| key_at(key, version)).collect();
+        Ok(Some(RangeKeys { keys, more }))
     }
+}
+
+/// Returns a key at a version as etcd's messages have it.
+pub(crate) fn key_at(key: Bytes, version: Version) -> KeyValue {
+    let Version { revision, created, version, value, lease, .. } = version;
+    key_value(key, value.unwrap_or_default(), (created, revision, version), lease)
 }
 
 /// Returns a key as etcd's messages have it. The numbers are those of a version: its creation, its

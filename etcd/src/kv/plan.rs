@@ -4,7 +4,7 @@
 mod tests;
 
 use bytes::Bytes;
-use dkv_api::{KeyRange, Revision};
+use dkv_api::{KeyRange, RangePart, Revision};
 
 use crate::error::EtcdError;
 use crate::etcd::own_revision;
@@ -54,6 +54,13 @@ pub(crate) struct Order {
     pub(crate) descending: bool,
 }
 
+impl Order {
+    /// Returns whether values are compared.
+    fn needs_values(self) -> bool {
+        self.target == SortTarget::Value
+    }
+}
+
 impl RangePlan {
     /// Checks a request.
     ///
@@ -93,6 +100,17 @@ impl RangePlan {
             none_pass: written.is_none() || created.is_none(),
             serializable: request.serializable,
         })
+    }
+
+    /// Returns what of the keys has to be read: an order by value needs values that the answer does
+    /// not have.
+    pub(crate) fn part_to_read(&self) -> RangePart {
+        match self.part {
+            _ if self.none_pass || self.keys.is_none() => RangePart::Count,
+            Part::Count => RangePart::Count,
+            Part::Keys if !self.order.is_some_and(Order::needs_values) => RangePart::Keys,
+            Part::Keys | Part::Values => RangePart::Values,
+        }
     }
 
     /// Returns whether it asks only for keys of some revisions.

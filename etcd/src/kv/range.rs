@@ -6,12 +6,11 @@ use futures::stream;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd};
-use crate::kv::order::Sorted;
+use crate::kv::order::{Sorted, bytes_of};
 use crate::kv::pages::{Pages, RangeMoment};
 use crate::kv::plan::{Part, RangePlan};
-use crate::limits::{ANSWER_BYTES_MAX, KEY_OVERHEAD_BYTES};
+use crate::limits::ANSWER_BYTES_MAX;
 use crate::proto::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
-use crate::proto::mvccpb::KeyValue;
 
 impl Etcd {
     /// Lists a range of keys as of one revision.
@@ -33,21 +32,18 @@ impl Etcd {
             None => {
                 let (mut kvs, mut bytes, mut more) = (Vec::new(), 0, false);
                 while let Some(page) = pages.next().await.map_err(failed)? {
-                    bytes += bytes_of(&page.keys);
-                    check_bytes(bytes)?;
+                    bytes += page.keys.iter().map(bytes_of).sum::<usize>();
+                    check_bytes(context, bytes)?;
                     kvs.extend(page.keys);
                     more = page.more;
                 }
                 (kvs, more)
             }
             Some(order) => {
-                let (mut sorted, mut bytes) = (Sorted::new(order, limit), 0);
+                let mut sorted = Sorted::new(order, limit);
                 while let Some(page) = pages.next().await.map_err(failed)? {
-                    if limit.is_none() {
-                        bytes += bytes_of(&page.keys);
-                        check_bytes(bytes)?;
-                    }
                     sorted.add(page.keys);
+                    check_bytes(context, sorted.bytes())?;
                 }
                 sorted.finish()
             }
@@ -152,15 +148,10 @@ impl Parts {
     }
 }
 
-/// Returns the memory that keys of an answer take, in bytes.
-fn bytes_of(keys: &[KeyValue]) -> usize {
-    keys.iter().map(|key| key.key.len() + key.value.len() + KEY_OVERHEAD_BYTES).sum()
-}
-
-/// Checks that an answer fits one message.
-fn check_bytes(bytes: usize) -> Result<(), EtcdError> {
+/// Checks that an answer fits one message, and that there is memory for it.
+fn check_bytes(context: &Context, bytes: usize) -> Result<(), EtcdError> {
     if bytes <= ANSWER_BYTES_MAX {
-        return Ok(());
+        return context.take_answer(bytes);
     }
     let why = format!(
         "etcdserver: the answer has more than {} MiB; ask for pages with a limit, or use \

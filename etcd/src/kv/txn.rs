@@ -14,7 +14,7 @@ pub(super) use self::rules::{check_delete, check_put, check_size};
 
 use super::compares::compare;
 use super::order::Sorted;
-use super::pages::key_value;
+use super::pages::key_at;
 use super::plan::{Part, RangePlan, key_range};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
@@ -135,14 +135,8 @@ fn count_of(key: bytes::Bytes, at: Option<Revision>) -> TransactionOperation {
 
 fn range_operation(range: &RangeRequest) -> Result<TransactionOperation, EtcdError> {
     let plan = RangePlan::new(range)?;
-    let Some(keys) = plan.keys else { return Ok(count_of(range.key.clone(), plan.at)) };
-    let by_value = plan.order.is_some_and(|order| order.needs_values());
-    let part = match plan.part {
-        _ if plan.none_pass => RangePart::Count,
-        Part::Count => RangePart::Count,
-        Part::Keys if !by_value => RangePart::Keys,
-        Part::Keys | Part::Values => RangePart::Values,
-    };
+    let Some(keys) = plan.keys.clone() else { return Ok(count_of(range.key.clone(), plan.at)) };
+    let part = plan.part_to_read();
     // The first keys of another order may be anywhere.
     let keys_max = plan.limit.filter(|_| plan.order.is_none()).unwrap_or_default() as u64;
     let (at, written, created) = (plan.at, plan.written, plan.created);
@@ -161,8 +155,7 @@ fn response(
     results: &mut std::vec::IntoIter<OperationResult>,
     own: Revision,
 ) -> Result<ResponseOp, EtcdError> {
-    let wrong = || EtcdError::new(Code::Internal, "etcdserver: a result is of another kind");
-    let result = results.next().ok_or_else(wrong)?;
+    let result = results.next().ok_or_else(wrong_result)?;
     let response = match (operation.request.as_ref(), result) {
         (
             Some(Request::RequestRange(range)),
@@ -172,7 +165,7 @@ fn response(
             Response::ResponsePut(put_response(put, previous, inner_header(own)))
         }
         (Some(Request::RequestDeleteRange(_)), result) => {
-            let (answer, revision) = delete_response(result).ok_or_else(wrong)?;
+            let (answer, revision) = delete_response(result).ok_or_else(wrong_result)?;
             let header = inner_header(revision);
             Response::ResponseDeleteRange(DeleteRangeResponse { header, ..answer })
         }
@@ -185,7 +178,7 @@ fn response(
             let header = Some(ResponseHeader::default());
             Response::ResponseTxn(TxnResponse { header, succeeded, responses })
         }
-        _ => return Err(wrong()),
+        _ => return Err(wrong_result()),
     };
     Ok(ResponseOp { response: Some(response) })
 }
@@ -196,7 +189,7 @@ pub(super) fn put_response(
     previous: Option<Version>,
     header: Option<ResponseHeader>,
 ) -> PutResponse {
-    let prev_kv = previous.map(|version| kv(put.key.clone(), version));
+    let prev_kv = previous.map(|version| key_at(put.key.clone(), version));
     PutResponse { header, prev_kv }
 }
 
@@ -208,7 +201,7 @@ pub(super) fn delete_response(result: OperationResult) -> Option<(DeleteRangeRes
         OperationResult::Ranged { revision, .. } => (0, Vec::new(), revision),
         _ => return None,
     };
-    let prev_kvs = previous.into_iter().map(|(key, version)| kv(key, version)).collect();
+    let prev_kvs = previous.into_iter().map(|(key, version)| key_at(key, version)).collect();
     let deleted = i64::try_from(deleted).unwrap_or(i64::MAX);
     Some((DeleteRangeResponse { header: None, deleted, prev_kvs }, revision))
 }
@@ -221,7 +214,8 @@ fn range_response(
     revision: Revision,
 ) -> Result<RangeResponse, EtcdError> {
     let plan = RangePlan::new(range)?;
-    let mut kvs: Vec<KeyValue> = keys.into_iter().map(|(key, version)| kv(key, version)).collect();
+    let mut kvs: Vec<KeyValue> =
+        keys.into_iter().map(|(key, version)| key_at(key, version)).collect();
     if let Some(order) = plan.order {
         let mut sorted = Sorted::new(order, plan.limit);
         sorted.add(kvs);
@@ -237,7 +231,7 @@ fn range_response(
     Ok(RangeResponse { header: inner_header(revision), kvs, more, count })
 }
 
-fn kv(key: bytes::Bytes, version: Version) -> KeyValue {
-    let Version { revision, created, version, value, lease, .. } = version;
-    key_value(key, value.unwrap_or_default(), (created, revision, version), lease)
+/// Returns the error that a result of the network is none of its operation.
+pub(super) fn wrong_result() -> EtcdError {
+    EtcdError::new(Code::Internal, "etcdserver: a result is of another kind")
 }

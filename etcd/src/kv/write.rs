@@ -4,10 +4,10 @@ use dkv_api::{Error, OperationResult, Transaction, WriteOptions};
 
 use super::txn::{
     check_delete, check_put, check_size, delete_operation, delete_response, put_operation,
-    put_response,
+    put_response, wrong_result,
 };
 use crate::context::Context;
-use crate::error::{Code, EtcdError};
+use crate::error::EtcdError;
 use crate::etcd::{Etcd, own_revision};
 use crate::lease::lease_id;
 use crate::proto::etcdserverpb::{
@@ -130,8 +130,4 @@ impl Etcd {
         let header = self.header(&done.receipt, done.receipt.revision);
         Ok(CompactionResponse { header: Some(header) })
     }
-}
-
-fn wrong_result() -> EtcdError {
-    EtcdError::new(Code::Internal, "etcdserver: a result is of another kind")
 }

@@ -5,23 +5,20 @@
 mod tests;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use crate::budget::{Budget, RequestBytes};
+use crate::http::BodyError;
 use bytes::Bytes;
 use dkv_base::slots::{Busy, BusyFlag};
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::error::EtcdError;
-use crate::http::BodyError;
-use crate::limits::MESSAGE_BYTES_MAX;
 
 /// The requests in progress on one connection.
 pub(super) struct Running {
     number: Arc<Number>,
-    bytes: Arc<Semaphore>,
+    budget: Budget,
 }
 
 struct Number {
@@ -32,49 +29,27 @@ struct Number {
 }
 
 impl Running {
-    /// Begins to count, up to `max` at a time. `bytes` are those that all connections may have.
-    pub(super) fn new(max: usize, slot: BusyFlag, bytes: Arc<Semaphore>) -> Self {
-        Self { number: Arc::new(Number { now: AtomicUsize::new(0), max, slot }), bytes }
+    /// Begins to count, up to `max` at a time. `budget` is that of all
+    /// connections.
+    pub(super) fn new(max: usize, slot: BusyFlag, budget: Budget) -> Self {
+        Self { number: Arc::new(Number { now: AtomicUsize::new(0), max, slot }), budget }
     }
 
     /// Counts a request until the returned value is dropped; `None` if there are too many.
     pub(super) fn begin(&self) -> Option<RunningRequest> {
         let before = self.number.now.fetch_add(1, Ordering::Relaxed);
         let number = Arc::clone(&self.number);
-        let held = Held { taken: Mutex::new(None), bytes: Arc::clone(&self.bytes) };
+        let bytes = RequestBytes::new(self.budget.clone());
         let _busy = self.number.slot.begin();
-        let request = RunningRequest { number, held: Arc::new(held), _busy };
+        let request = RunningRequest { number, bytes, _busy };
         (before < self.number.max).then_some(request)
-    }
-}
-
-/// The bytes that a request holds.
-struct Held {
-    taken: Mutex<Option<OwnedSemaphorePermit>>,
-    bytes: Arc<Semaphore>,
-}
-
-impl Held {
-    /// Takes bytes for a part of the body. A stream pays for one message: the others are handled as
-    /// they come.
-    fn take(&self, bytes: usize) -> Result<(), EtcdError> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.min(MESSAGE_BYTES_MAX.saturating_sub(before));
-        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(more as u32);
-        let permit = permit.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
-        match &mut *taken {
-            Some(taken) => taken.merge(permit),
-            none => *none = Some(permit),
-        }
-        Ok(())
     }
 }
 
 /// A request in progress.
 pub(super) struct RunningRequest {
     number: Arc<Number>,
-    held: Arc<Held>,
+    bytes: RequestBytes,
     /// Keeps the connection's slot.
     _busy: Busy,
 }
@@ -82,11 +57,18 @@ pub(super) struct RunningRequest {
 impl RunningRequest {
     /// Wraps the body of the request, whose bytes count.
     pub(super) fn request_body<B>(&self, body: B) -> RequestBody<B> {
-        RequestBody { body, held: Arc::clone(&self.held) }
+        RequestBody { body, bytes: self.bytes.clone() }
     }
 
-    /// Wraps the body of its answer, until whose end it is in progress.
+    /// Returns the bytes that the request holds.
+    pub(super) fn bytes(&self) -> RequestBytes {
+        self.bytes.clone()
+    }
+
+    /// Wraps the body of its answer, until whose end it is in progress. The message has been
+    /// handled, or is one of a stream.
     pub(super) fn body<B>(self, body: B) -> RunningBody<B> {
+        self.bytes.free();
         RunningBody { body, _request: self }
     }
 }
@@ -100,7 +82,7 @@ impl Drop for RunningRequest {
 /// The body of a request in progress.
 pub(super) struct RequestBody<B> {
     body: B,
-    held: Arc<Held>,
+    bytes: RequestBytes,
 }
 
 impl<B> Body for RequestBody<B>
@@ -120,7 +102,7 @@ where
         };
         let frame = frame.map_err(Into::into)?;
         if let Some(data) = frame.data_ref()
-            && let Err(error) = self.held.take(data.len())
+            && let Err(error) = self.bytes.take(data.len())
         {
             return Poll::Ready(Some(Err(error.into())));
         }

@@ -1,11 +1,11 @@
 //! Events, and how they are divided over answers.
 
-use dkv_api::{KeyChange, Revision, Version};
+use dkv_api::{KeyChange, Revision};
 use prost::Message;
 
 use super::request::Wanted;
 use crate::etcd::etcd_revision;
-use crate::kv::pages::key_value;
+use crate::kv::pages::{key_at, key_value};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use crate::proto::mvccpb::event::EventType;
 use crate::proto::mvccpb::{Event, KeyValue};
@@ -21,10 +21,7 @@ pub(super) fn events(changes: Vec<KeyChange>, wanted: &Wanted, first: Revision) 
 
 fn event(change: KeyChange) -> Event {
     let KeyChange { key, value, revision, created, version, lease, previous, .. } = change;
-    let prev_kv = previous.map(|previous| {
-        let Version { revision, created, version, value, lease, .. } = previous;
-        key_value(key.clone(), value.unwrap_or_default(), (created, revision, version), lease)
-    });
+    let prev_kv = previous.map(|previous| key_at(key.clone(), previous));
     let (kind, kv) = match value {
         Some(value) => (EventType::Put, key_value(key, value, (created, revision, version), lease)),
         None => {

@@ -30,9 +30,11 @@ impl Wanted {
     /// # Errors
     /// The text says why there is no such watch.
     pub(super) fn new(create: &WatchCreateRequest) -> Result<Self, String> {
+        // The watch outlives its request, and copies would keep the whole message in memory.
+        let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
         // etcd takes the first of all keys for one that is missing.
-        let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key.clone() };
-        let end = &create.range_end;
+        let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { own(&create.key) };
+        let end = &own(&create.range_end);
         let keys = match (&end[..], key.cmp(end)) {
             ([], _) => KeyRange::Key(key),
             ([0], _) => KeyRange::Range(key, Bytes::new()),
@@ -58,6 +60,12 @@ impl Wanted {
         let next = Revision(latest.0.saturating_add(1));
         let first = self.start.unwrap_or(next);
         (Revision(first.0.saturating_sub(1)).min(latest), first)
+    }
+
+    /// Returns the least revision at which the watch has progress to tell of, if the latest was
+    /// `latest` when it began. One of the future has none before it begins.
+    pub(super) fn progress_from(&self, latest: Revision) -> Revision {
+        self.start.unwrap_or(latest)
     }
 }
 
@@ -94,15 +102,16 @@ mod tests {
                 start_revision,
                 ..WatchCreateRequest::default()
             };
-            let (after, first) = Wanted::new(&create).unwrap().position(Revision(10));
-            (after.0, first.0)
+            let wanted = Wanted::new(&create).unwrap();
+            let (after, first) = wanted.position(Revision(10));
+            (after.0, first.0, wanted.progress_from(Revision(10)).0)
         };
         // The shard is at 10, and etcd's revision is 11.
-        assert_eq!(from(0), (10, 11));
-        assert_eq!(from(12), (10, 11));
-        assert_eq!(from(11), (9, 10));
-        assert_eq!(from(2), (0, 1));
-        assert_eq!(from(1), (0, 0));
-        assert_eq!(from(20), (10, 19));
+        assert_eq!(from(0), (10, 11, 10));
+        assert_eq!(from(12), (10, 11, 11));
+        assert_eq!(from(11), (9, 10, 10));
+        assert_eq!(from(2), (0, 1, 1));
+        assert_eq!(from(1), (0, 0, 0));
+        assert_eq!(from(20), (10, 19, 19));
     }
 }

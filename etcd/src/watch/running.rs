@@ -1,14 +1,14 @@
 //! The task of one watch.
 
-use dkv_api::{Client, Error, Revision, WatchOptions, WatchPage};
-use tokio::sync::watch;
+use dkv_api::{Client, Error, Revision, WatchPage};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Sender;
 use super::answer::{answers, events};
 use super::request::Wanted;
-use crate::etcd::{Etcd, etcd_revision};
-use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_EVERY};
+use crate::etcd::{Etcd, etcd_revision, watch_options};
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 
 /// A watch that is about to run.
@@ -21,6 +21,9 @@ pub(super) struct BegunWatch {
     pub(super) after: Revision,
     /// The first revision to show.
     pub(super) first: Revision,
+    /// The least revision at which it has progress to tell of.
+    pub(super) progress_from: Revision,
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 /// Shows events until the watch ends or the caller is gone; returns the id of the watch.
@@ -44,15 +47,26 @@ pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<
 impl BegunWatch {
     /// Shows events as long as the caller listens.
     async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
-        let options = WatchOptions::default().from(self.after).previous(self.wanted.previous);
+        // Nothing comes before the first revision, so nothing of it can be missed; but etcd counts
+        // from 1, and says that this one is compacted.
+        if self.first == Revision(0)
+            && let Ok(Some(floor)) = self.etcd.compacted().await
+        {
+            return Err(Error::Compacted { floor });
+        }
+        let options = watch_options(self.after).previous(self.wanted.previous);
         let mut watch = self.store.watch(self.wanted.keys.clone(), options).await?;
-        let mut progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+        let progress_every = self.etcd.options().progress_every;
+        let mut progress_at = Instant::now() + progress_every;
         loop {
             let page = tokio::select! {
                 page = watch.next_page() => page?,
                 () = sleep_until(progress_at), if self.wanted.progress => {
-                    progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+                    progress_at = Instant::now() + progress_every;
                     let shown = *through.borrow();
+                    if shown < self.progress_from {
+                        continue;
+                    }
                     if to.send(Ok(self.answer(shown).await)).await.is_err() {
                         return Ok(());
                     }
@@ -62,7 +76,7 @@ impl BegunWatch {
             let WatchPage { changes, through: shown, .. } = page;
             let events = events(changes, &self.wanted, self.first);
             if !events.is_empty() {
-                progress_at = Instant::now() + WATCH_PROGRESS_EVERY;
+                progress_at = Instant::now() + progress_every;
                 let header = self.header(shown).await;
                 let fragments = self.wanted.fragments;
                 for answer in answers(header, self.id, events, fragments, MESSAGE_BYTES_MAX) {

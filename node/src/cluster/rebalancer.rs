@@ -106,19 +106,46 @@ impl Rebalancer {
         self.last_transfer = Some(Instant::now());
         let Transfer { group, from, to } = transfer;
         info!(%group, %from, %to, "handing a primary over for balance");
-        let node = Arc::clone(node);
-        let asking = Arc::clone(&node);
+        let asking = Arc::clone(node);
         node.tasks().spawn(async move {
-            let body = RequestBody::HandOver { shard: group, to };
-            let done = if from == asking.id() {
-                hand_over(&asking, group, to).await
-            } else {
-                rpc::tell(asking.peers(), from, body, TRANSFER_PATIENCE).await
-            };
-            if let Err(error) = done {
+            if let Err(error) = tell_to_hand_over(&asking, transfer).await {
                 debug!(%group, %error, "the primary was not handed over");
             }
         });
+    }
+}
+
+/// Has a node hand over a shard that it leads.
+async fn tell_to_hand_over(node: &Node, transfer: Transfer) -> Result<(), Refusal> {
+    let Transfer { group: shard, from, to } = transfer;
+    if from == node.id() {
+        return hand_over(node, shard, to).await;
+    }
+    let body = RequestBody::HandOver { shard, to };
+    rpc::tell(node.peers(), from, body, TRANSFER_PATIENCE).await
+}
+
+/// Makes a node the primary of a shard, on an administrator's word. Balancing may move the primary
+/// again.
+pub(crate) async fn move_primary(node: &Node, shard: GroupId, to: NodeId) -> Result<(), Refusal> {
+    let planned = node.replicas().with_directory(|directory| {
+        directory.groups().get(&shard).map(|plan| plan.voters.contains(&to))
+    });
+    match planned.flatten() {
+        None => return Err(Refusal::Invalid(format!("there is no shard {shard}"))),
+        Some(false) => {
+            let why = format!("node {} has no vote in shard {shard}", to.short());
+            return Err(Refusal::Invalid(why));
+        }
+        Some(true) => {}
+    }
+    match node.primary_of(shard) {
+        Some(from) if from == to => Ok(()),
+        Some(from) => {
+            info!(%shard, %from, %to, "handing a primary over for an administrator");
+            tell_to_hand_over(node, Transfer { group: shard, from, to }).await
+        }
+        None => Err(Refusal::Unavailable(format!("shard {shard} has no primary"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dkv_base::id::{HolderId, KeyspaceId, NodeId};
+use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
 use tokio::time::Instant;
@@ -27,6 +27,9 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
             Some(format!("compact shard {shard} to revision {floor}"))
         }
         RequestBody::Rebalance => Some("rebalance".into()),
+        RequestBody::MovePrimary { shard, to } => {
+            Some(format!("make {to} the primary of shard {shard}"))
+        }
         RequestBody::CreateKeyspace { name, .. } => {
             Some(format!("create keyspace {}", name.escape_debug()))
         }
@@ -63,6 +66,22 @@ pub(super) fn rebalance(context: &RequestContext<'_>, reply: ReplyTo) {
         }
         None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
     }
+}
+
+/// Has the primary of a shard handed over to another of its voters.
+pub(super) fn move_primary(
+    context: &RequestContext<'_>,
+    shard: GroupId,
+    to: NodeId,
+    reply: ReplyTo,
+) {
+    if context.node.coordination().leader_since().is_none() {
+        return reply.refuse(Refusal::NotPrimary { primary: context.node.control().leader() });
+    }
+    context.answer(reply, move |node| async move {
+        rebalancer::move_primary(&node, shard, to).await?;
+        Ok(Answer::Done)
+    });
 }
 
 /// Reports where replicas are, and with `forecast` where they would go.

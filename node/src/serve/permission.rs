@@ -109,7 +109,8 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::CreateKeyspace { .. }
         | RequestBody::SetKeyspace { .. }
         | RequestBody::DropKeyspace(_)
-        | RequestBody::Rebalance => Role::Admin,
+        | RequestBody::Rebalance
+        | RequestBody::MovePrimary { .. } => Role::Admin,
     };
     if role == needed {
         Ok(())

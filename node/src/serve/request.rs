@@ -164,6 +164,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::Revoke(holder) => admin::revoke(context, holder, reply),
         RequestBody::Drain { node, on } => admin::drain(context, node, on, reply),
         RequestBody::Rebalance => admin::rebalance(context, reply),
+        RequestBody::MovePrimary { shard, to } => admin::move_primary(context, shard, to, reply),
         RequestBody::Placement { forecast } => admin::placement(context, forecast, reply),
         RequestBody::Keyspaces => admin::keyspaces(context, reply),
         RequestBody::CreateKeyspace { creation, name, settings } => {

@@ -269,6 +269,13 @@ pub enum RequestBody {
         /// The guarantee that the answer must give, and which replica may answer.
         mode: ReadMode,
     },
+    /// From an administrator: make another node the primary of a shard.
+    MovePrimary {
+        /// The shard.
+        shard: GroupId,
+        /// The new primary, one of the shard's voters.
+        to: NodeId,
+    },
 }
 
 impl RequestBody {
@@ -285,6 +292,7 @@ impl RequestBody {
             | Self::HandOver { .. }
             | Self::Drain { .. }
             | Self::Rebalance
+            | Self::MovePrimary { .. }
             | Self::Compact { .. }
             | Self::CreateKeyspace { .. }
             | Self::SetKeyspace { .. }

@@ -59,7 +59,7 @@ impl Leases {
         let mut attempt = 1;
         let keeper = loop {
             match client.grant_lease_as(lease, ttl).await {
-                Ok(()) | Err(Error::LeaseExists { .. }) => {}
+                Ok(_) | Err(Error::LeaseExists { .. }) => {}
                 Err(error) => return Err(failed(&error)),
             }
             match client.keep_lease(lease).await {

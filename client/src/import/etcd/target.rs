@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dkv_api::{
-    Attach, Client, Error, KeyRange, KeyspaceSettings, LeaseId, RangeOptions, RangePage,
-    RangeRequest, Revision, Role, Transaction, TransactionOperation,
+    Attach, Client, Error, KeyRange, LeaseId, RangeOptions, RangePage, RangeRequest, Revision,
+    Role, Transaction, TransactionOperation,
 };
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::quote::escaped;
@@ -61,7 +61,7 @@ impl Target {
         let client = match client.keyspace(name).await {
             Err(Error::NoKeyspace { .. }) => {
                 let admin = store.client(Role::Admin).await?;
-                let settings = KeyspaceSettings { shards: 1, ..KeyspaceSettings::default() };
+                let settings = dkv_etcd::keyspace_settings();
                 let created = admin.create_keyspace(name, settings).await;
                 created.map_err(|error| {
                     request_problem(&error).prefixed(&format!("cannot create keyspace {name}: "))

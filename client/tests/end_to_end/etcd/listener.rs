@@ -67,7 +67,6 @@ async fn requests_are_bounded_and_streams_are_not() {
         assert_eq!(answers.message().await.unwrap().unwrap().ttl, 0);
         streams.push((sender, answers));
     }
-    // All are reset at once, and the connection goes on.
     drop(streams);
     let mut lease = lease;
     lease.lease_leases(dkv_etcd::proto::etcdserverpb::LeaseLeasesRequest {}).await.unwrap();

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use dkv_etcd::proto::etcdserverpb::alarm_request::AlarmAction;
+use dkv_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use dkv_etcd::proto::etcdserverpb::{
-    AlarmRequest, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
-    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, StatusRequest,
+    AlarmRequest, AlarmType, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, PutRequest,
+    StatusRequest,
 };
 use dkv_test_support::eventually;
 use tonic::Code;
 
-use super::Face;
+use super::{Channel, Face, prefix};
 use crate::harness::Network;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,4 +80,58 @@ async fn what_the_network_does_by_itself_is_refused_by_name() {
     face.put("k", "w").await;
     let changed = other.hash_kv(HashKvRequest { revision: 0 }).await.unwrap().into_inner();
     assert_ne!(hash.hash, changed.hash);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_moves_to_the_member_that_is_asked_for() {
+    let network = Network::start(3).await;
+    let face = Face::start(&network).await;
+    face.put("a", "1").await;
+    let mut maintenance = face.maintenance();
+    let leader = async |maintenance: &mut MaintenanceClient<Channel>| {
+        maintenance.status(StatusRequest {}).await.unwrap().into_inner().leader
+    };
+    let before = leader(&mut maintenance).await;
+    let listed = face.cluster().member_list(MemberListRequest::default()).await.unwrap();
+    let others = listed.into_inner().members.into_iter().map(|member| member.id);
+    let target_id = others.into_iter().find(|id| *id != before).unwrap();
+    eventually("the member has a vote and takes over", async || {
+        let moved = face.maintenance().move_leader(MoveLeaderRequest { target_id }).await;
+        moved.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    eventually("the member leads", async || {
+        let leads = leader(&mut face.maintenance()).await;
+        if leads == target_id { Ok(()) } else { Err(format!("{leads} leads")) }
+    })
+    .await;
+    face.put("a", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alarms_stop_writes_at_every_face_until_they_are_disarmed() {
+    let network = Network::start(1).await;
+    let (here, there) = (Face::start(&network).await, Face::start(&network).await);
+    here.put("a", "1").await;
+    there.put("a", "2").await;
+    let alarm = |action: AlarmAction, alarm: AlarmType| AlarmRequest {
+        action: action.into(),
+        alarm: alarm.into(),
+        member_id: 7,
+    };
+    let raised = here.maintenance().alarm(alarm(AlarmAction::Activate, AlarmType::Nospace)).await;
+    assert_eq!(raised.unwrap().into_inner().alarms.len(), 1);
+    let put = || PutRequest { key: "a".into(), ..Default::default() };
+    assert_eq!(here.kv().put(put()).await.unwrap_err().code(), Code::ResourceExhausted);
+    eventually("the other face knows of it", async || {
+        let refused = there.kv().put(put()).await.err();
+        refused.map(drop).ok_or_else(|| "it wrote".to_owned())
+    })
+    .await;
+    assert_eq!(there.kv().range(prefix("a")).await.unwrap().into_inner().count, 1);
+    let all = there.maintenance().alarm(AlarmRequest::default()).await.unwrap().into_inner();
+    assert_eq!((all.alarms.len(), all.alarms[0].member_id), (1, 7));
+    let disarm = alarm(AlarmAction::Deactivate, AlarmType::Nospace);
+    assert_eq!(there.maintenance().alarm(disarm).await.unwrap().into_inner().alarms.len(), 1);
+    here.kv().put(put()).await.unwrap();
 }

@@ -6,11 +6,13 @@ use dkv_etcd::proto::etcdserverpb::request_op::Request;
 use dkv_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use dkv_etcd::proto::etcdserverpb::watch_request::RequestUnion;
 use dkv_etcd::proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    CompactionRequest, DeleteRangeRequest, HashKvRequest, PutRequest, RequestOp, TxnRequest,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
+use futures::StreamExt;
 use futures::channel::mpsc;
-use tonic::Streaming;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Extensions, Streaming};
 
 use super::{Channel, Face};
 use crate::harness::Network;
@@ -22,10 +24,15 @@ struct Watching {
 
 impl Watching {
     async fn start(face: &Face) -> Self {
+        Self::start_with(face, MetadataMap::new()).await
+    }
+
+    async fn start_with(face: &Face, metadata: MetadataMap) -> Self {
         let (channel, origin) = face.channel();
         let mut client: WatchClient<Channel> = WatchClient::with_origin(channel, origin);
         let (requests, sent) = mpsc::unbounded();
-        let answers = client.watch(sent).await.unwrap().into_inner();
+        let request = tonic::Request::from_parts(metadata, Extensions::default(), sent);
+        let answers = client.watch(request).await.unwrap().into_inner();
         Self { requests, answers }
     }
 
@@ -124,4 +131,164 @@ async fn a_watch_shows_whole_revisions_in_the_order_of_operations() {
     let compacted = watching.next().await;
     assert!(compacted.canceled && compacted.watch_id == 9);
     assert_eq!(compacted.compact_revision, first + 1);
+}
+
+/// Puts some keys, many enough that a watch needs several answers for them; returns the first and
+/// the last revision.
+async fn backlog(face: &Face) -> (i64, i64) {
+    let value = "v".repeat(1000);
+    let first = face.put("k", &value).await.revision;
+    let puts = (0..400).map(|number| face.put(["a", "b", "c"][number % 3], &value));
+    let headers = futures::stream::iter(puts).buffer_unordered(50).collect::<Vec<_>>().await;
+    (first, headers.iter().map(|header| header.revision).max().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_comes_after_the_backlog_of_all_watches() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let (first, last) = backlog(&face).await;
+    for _ in 0..5 {
+        let mut watching = Watching::start(&face).await;
+        let ask = || watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+        // A stream without watches has none.
+        ask();
+        watching.create(1, first);
+        ask();
+        // It begins after the wait for the first one has begun.
+        watching.create(2, first);
+        let mut seen = [None; 3];
+        let told = loop {
+            let answer = watching.next().await;
+            if answer.watch_id == -1 {
+                break answer;
+            }
+            let shown = answer.events.last().map_or(0, |it| it.kv.as_ref().unwrap().mod_revision);
+            seen[answer.watch_id as usize] = Some(shown);
+        };
+        assert_eq!(told.header.unwrap().revision, last);
+        assert_eq!(seen, [None, Some(last), Some(last)]);
+        drop(watching);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_watch_comes_after_its_end() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let (first, _) = backlog(&face).await;
+    let mut watching = Watching::start(&face).await;
+    for id in 1..=50 {
+        watching.create(id, first);
+        assert!(watching.next().await.created);
+        watching.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }));
+        loop {
+            let answer = watching.next().await;
+            assert_eq!(answer.watch_id, id, "nothing of the watch before");
+            if answer.canceled {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_beyond_the_limit_are_refused_with_an_error() {
+    const STREAM_MAX: i64 = 4096;
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.put("k", "v").await;
+    let (mut one, mut other) = (Watching::start(&face).await, Watching::start(&face).await);
+    let create = async |watching: &mut Watching, count: i64| {
+        (0..count).for_each(|_| watching.create(0, 0));
+        for _ in 0..count {
+            let created = watching.next().await;
+            assert!(created.created && !created.canceled, "{created:?}");
+        }
+    };
+    tokio::join!(create(&mut one, STREAM_MAX), create(&mut other, STREAM_MAX));
+    let refused = async |watching: &mut Watching| {
+        watching.create(0, 0);
+        let refused = watching.next().await;
+        assert!(refused.created && refused.canceled, "{refused:?}");
+        refused.cancel_reason
+    };
+    assert_eq!(refused(&mut one).await, "etcdserver: a stream has at most 4096 watches");
+    let mut third = Watching::start(&face).await;
+    assert_eq!(refused(&mut third).await, "etcdserver: too many requests");
+    // All watches work, and one that ends makes room.
+    other.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 0 }));
+    assert!(other.next().await.canceled);
+    face.put("k", "w").await;
+    let mut seen = 0;
+    while seen < STREAM_MAX - 1 {
+        seen += other.next().await.events.len() as i64;
+    }
+    create(&mut third, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_a_leader_hears_that_there_is_none() {
+    let mut network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.put("k", "v").await;
+    let mut needs = MetadataMap::new();
+    needs.insert("hasleader", "true".parse().unwrap());
+    let mut watching = Watching::start_with(&face, needs).await;
+    let mut patient = Watching::start(&face).await;
+    for watching in [&mut watching, &mut patient] {
+        watching.create(0, 0);
+        assert!(watching.next().await.created);
+    }
+    // Long enough for some looks at the leader that there is.
+    let more = tokio::time::timeout(Duration::from_secs(5), watching.answers.message());
+    assert!(more.await.is_err(), "nothing is said as long as there is one");
+    network.kill_node(0);
+    let ended = tokio::time::timeout(Duration::from_secs(15), watching.answers.message());
+    let ended = ended.await.expect("an answer in time").unwrap_err();
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
+    let more = tokio::time::timeout(Duration::from_secs(1), patient.answers.message());
+    assert!(more.await.is_err(), "the other waits until there is one again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_comes_as_often_as_the_option_says() {
+    let network = Network::start(1).await;
+    let face = Face::start_with(&network, &["--etcd-progress", "200ms"]).await;
+    let revision = face.put("k", "v").await.revision;
+    let mut watching = Watching::start(&face).await;
+    watching.ask(RequestUnion::CreateRequest(WatchCreateRequest {
+        key: "k".into(),
+        progress_notify: true,
+        watch_id: 5,
+        ..WatchCreateRequest::default()
+    }));
+    assert!(watching.next().await.created);
+    for _ in 0..3 {
+        let progress = watching.next().await;
+        assert_eq!((progress.watch_id, progress.events.len()), (5, 0));
+        assert_eq!(progress.header.unwrap().revision, revision);
+    }
+    // The face has created the keyspace, with a history as clients of etcd expect it.
+    let view = network.client().await.view().await.unwrap();
+    let etcd = view.keyspaces.iter().find(|keyspace| keyspace.name == "etcd").unwrap();
+    assert_eq!(etcd.settings.history_age_ms, 24 * 3600 * 1000);
+    assert_eq!(etcd.settings.history_bytes, 256 * 1024 * 1024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_the_first_revision_is_refused_once_there_is_a_floor() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let first = face.put("a", "1").await.revision;
+    face.kv().compact(CompactionRequest { revision: first, physical: false }).await.unwrap();
+    // Nothing would be missed, but etcd counts from 1.
+    let mut watching = Watching::start(&face).await;
+    watching.create(1, 1);
+    assert!(watching.next().await.created);
+    let compacted = watching.next().await;
+    assert!(compacted.canceled, "{compacted:?}");
+    assert_eq!(compacted.compact_revision, first);
+    let hash = face.maintenance().hash_kv(HashKvRequest::default()).await.unwrap().into_inner();
+    assert_eq!(hash.compact_revision, first);
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::Sorted;
 use crate::kv::plan::Order;
+use crate::limits::{KEY_OVERHEAD_BYTES, SORT_SLACK_BYTES};
 use crate::proto::etcdserverpb::range_request::SortTarget;
 use crate::proto::mvccpb::KeyValue;
 
@@ -74,4 +75,19 @@ proptest! {
         prop_assert_eq!(found, expected);
         prop_assert_eq!(more, model.len() > limit);
     }
+}
+
+#[test]
+fn long_values_beyond_the_limit_are_not_kept() {
+    static VALUE: [u8; 1 << 20] = [0; 1 << 20];
+    let order = Order { target: SortTarget::Create, descending: true };
+    let mut sorted = Sorted::new(order, Some(2));
+    for create_revision in 0..200 {
+        let value = Bytes::from_static(&VALUE);
+        sorted.add([KeyValue { create_revision, value, ..KeyValue::default() }]);
+        assert!(sorted.bytes() < SORT_SLACK_BYTES + 3 * (VALUE.len() + KEY_OVERHEAD_BYTES));
+    }
+    let (found, more) = sorted.finish();
+    let found: Vec<i64> = found.iter().map(|key| key.create_revision).collect();
+    assert_eq!((found, more), (vec![199, 198], true));
 }

@@ -118,6 +118,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
         RequestBody::HandOver { shard: GroupId(3), to: node('a') },
         RequestBody::Drain { node: node('a'), on: true },
         RequestBody::Rebalance,
+        RequestBody::MovePrimary { shard: GroupId(3), to: node('a') },
         RequestBody::Placement { forecast: true },
         RequestBody::Member { group: GroupId(0), node: node('a') },
         RequestBody::Remainder { applied: 1 << 20 },
