@@ -107,7 +107,10 @@ proptest! {
 
     #[test]
     fn no_bytes_are_taken_for_more_than_they_are(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..64_usize, any::<u8>()), 1..8),
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..64_usize, any::<u8>()),
+            1..8,
+        ),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut bytes = sample();

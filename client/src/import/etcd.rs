@@ -1,12 +1,13 @@
 //! `dkv import etcd`: copies the keys of etcd, from a snapshot file or from its members.
 //!
 //! Members are copied at one revision, page by page, and then followed with a watch. Copying makes
-//! the keyspace equal to the source by writing only what differs, so that an interrupted import goes
-//! on with no more than the keyspace as it is, and a source that has compacted the revision is
-//! simply copied once more, at a later one. While it runs, the leases of the source are kept alive.
+//! the keyspace equal to the source by writing only what differs. So an interrupted import goes on
+//! with no more than the keyspace as it is, and a source that has compacted the revision is copied
+//! once more, at a later one. While it runs, the leases of the source are kept alive.
 //!
-//! - [`target`] is the keyspace, [`leases`] its leases, [`sum`] compares.
-//! - [`file`] reads a file; [`source`] asks the members over [`link`], [`copy`] and [`follow`] use it.
+//! - `target` is the keyspace, `leases` its leases, `sum` compares.
+//! - `file` reads a file; `source` asks the members over `link`; `copy` and `follow`
+//!   use it.
 
 mod copy;
 mod file;
