@@ -10,6 +10,7 @@ mod backup;
 mod choices;
 mod connect;
 mod data;
+mod import_etcd;
 mod keyspace;
 mod lease;
 mod local;
@@ -34,9 +35,11 @@ use self::lease::LOCK_HELP;
 
 pub(crate) use address::{Addresses, DefaultError, default_addresses};
 pub(crate) use backup::{
-    BackupAction, BackupArgs, ExportArgs, ExportFormat, ImportArgs, ImportFormat, RestoreArgs,
+    BackupAction, BackupArgs, ExportArgs, ExportFormat, ImportAction, ImportArgs, ImportFormat,
+    RestoreArgs,
 };
 pub(crate) use connect::{Connect, Output};
+pub(crate) use import_etcd::ImportEtcdArgs;
 pub(crate) use subcommand::is_network_word;
 
 pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, TransferArgs};
@@ -433,8 +436,9 @@ pub(crate) enum Subcommand {
     /// Print keys and values as they are at one moment, as records that import takes
     #[command(override_usage = "dkv [ADDRESS] export [PREFIX] [OPTIONS]")]
     Export(ExportArgs),
-    /// Store the records of a file, or the keys of Redis or Consul
-    #[command(override_usage = "dkv [ADDRESS] import <FILE|URL> [OPTIONS]", after_help = IMPORT_HELP)]
+    /// Store the records of a file, or the keys of Redis, Consul or etcd
+    #[command(override_usage = "dkv [ADDRESS] import <FILE|URL> [OPTIONS]\n       \
+        dkv [ADDRESS] import etcd <SOURCE> [OPTIONS]", after_help = IMPORT_HELP)]
     Import(ImportArgs),
     /// Back up the network, list, check and prune backups
     #[command(override_usage = "dkv [ADDRESS] backup create|follow|list|show|verify|prune <DEST>")]

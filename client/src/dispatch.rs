@@ -118,7 +118,9 @@ async fn dispatch(line: Line) -> ExitCode {
     ) || matches!(&subcommand, Some(Subcommand::Keyspace(args)) if args.action.json())
         || matches!(&subcommand, Some(Subcommand::Backup(args)) if args.action.json())
         || matches!(&subcommand, Some(Subcommand::Restore(args)) if args.json)
-        || matches!(&subcommand, Some(Subcommand::Recover(args)) if args.json());
+        || matches!(&subcommand, Some(Subcommand::Recover(args)) if args.json())
+        || matches!(&subcommand, Some(Subcommand::Import(args))
+            if args.of_etcd().is_some_and(|args| args.json));
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
     if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {

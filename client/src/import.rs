@@ -1,10 +1,11 @@
-//! `dkv import`: stores records of a file, of Redis or of Consul.
+//! `dkv import`: stores records of a file, of Redis, of Consul or of etcd.
 //!
 //! Foreign formats are first converted to the lines of JSON that `load` takes, in a temporary file;
 //! then `load` stores them. So whatever is malformed refuses the whole, and a record is retried,
 //! counted and reported in one way.
 
 mod consul;
+mod etcd;
 mod lzf;
 mod rdb;
 mod redis;
@@ -91,9 +92,15 @@ pub(crate) async fn run(
     store: &impl Store,
     console: &mut Console,
 ) -> Result<(), Abort> {
-    let shown = args.file.display().to_string();
+    if let Some(args) = args.of_etcd() {
+        return etcd::run(args, store, console).await;
+    }
+    let Some(file) = &args.file else {
+        return Err(Problem::usage("name what to import").into());
+    };
+    let shown = file.display().to_string();
     let is_redis = shown.starts_with("redis://") || shown.starts_with("rediss://");
-    let format = args.format.or_else(|| of_name(&args.file));
+    let format = args.format.or_else(|| of_name(file));
     let failed = |error: &ImportError| {
         let name = if is_redis { redis::without_password(&shown) } else { shown.clone() };
         Problem::failed(format!("cannot import {name}: {error}; nothing was stored"))
@@ -101,12 +108,12 @@ pub(crate) async fn run(
     let converted = match format {
         _ if is_redis => redis::scan(&shown, std::env::var(PASSWORD).ok()).await,
         Some(format @ (ImportFormat::Rdb | ImportFormat::Consul)) => {
-            let file = args.file.clone();
+            let file = file.clone();
             let converting = tokio::task::spawn_blocking(move || convert(&file, format));
             converting.await.unwrap_or_else(|error| Err(ImportError::Malformed(error.to_string())))
         }
         own => {
-            let transfer = transfer(args, &args.file, own.and_then(ImportFormat::of_load));
+            let transfer = transfer(args, file, own.and_then(ImportFormat::of_load));
             return load(&transfer, store, console).await;
         }
     };

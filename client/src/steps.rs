@@ -95,10 +95,8 @@ impl Step {
                     | Command::Scan(_)
             ),
             StepKind::Subcommand(word) => {
-                matches!(
-                    **word,
-                    Subcommand::Load(_) | Subcommand::Import(_) | Subcommand::Verify(_)
-                )
+                matches!(**word, Subcommand::Load(_) | Subcommand::Verify(_))
+                    || matches!(&**word, Subcommand::Import(args) if args.of_etcd().is_none())
             }
             StepKind::Help(_) => false,
         }

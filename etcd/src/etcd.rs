@@ -158,13 +158,7 @@ impl Etcd {
         let name = &self.inner.options.keyspace;
         let store = match self.inner.client.keyspace(name).await {
             Err(Error::NoKeyspace { .. }) => {
-                let settings = KeyspaceSettings {
-                    shards: 1,
-                    history_age_ms: HISTORY_AGE.as_millis() as u64,
-                    history_bytes: HISTORY_BYTES,
-                    ..KeyspaceSettings::default()
-                };
-                self.create_keyspace(name, settings).await?;
+                self.create_keyspace(name, keyspace_settings()).await?;
                 self.inner.client.keyspace(name).await?
             }
             found => found?,
@@ -401,6 +395,16 @@ impl Etcd {
 /// Returns the options of a watch after a revision. There may be many of them.
 pub(crate) fn watch_options(after: Revision) -> WatchOptions {
     WatchOptions::default().from(after).room_bytes(WATCH_ROOM_BYTES)
+}
+
+/// Returns the settings with which a keyspace for etcd's keys is created.
+pub fn keyspace_settings() -> KeyspaceSettings {
+    KeyspaceSettings {
+        shards: 1,
+        history_age_ms: HISTORY_AGE.as_millis() as u64,
+        history_bytes: HISTORY_BYTES,
+        ..KeyspaceSettings::default()
+    }
 }
 
 /// Returns a revision in etcd's terms: an empty store is at 1.

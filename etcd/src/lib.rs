@@ -35,6 +35,7 @@ mod lock;
 mod election;
 mod cluster;
 mod maintenance;
+mod snapshot;
 
 mod metrics;
 pub mod grpc;
@@ -47,5 +48,5 @@ pub use args::{AddressError, Args, KeyspaceError, ProgressError};
 pub use auth::{JwtKeys, TokenKind, TokenKindError};
 pub use context::Context;
 pub use error::{Code, EtcdError};
-pub use etcd::{Answers, Etcd, Options, Requests};
+pub use etcd::{Answers, Etcd, Options, Requests, keyspace_settings};
 pub use server::{ListenError, Listener};

@@ -24,6 +24,12 @@ pub(crate) const TXN_OPS_MAX: usize = 128;
 pub(crate) const TXN_PARTS_MAX: usize = 2048;
 /// Most transactions within a transaction: as many as the network takes.
 pub(crate) const TXN_NESTED_MAX: usize = 64;
+/// Bytes of a snapshot in one message. etcd sends 32 KiB.
+pub(crate) const SNAPSHOT_BLOB_BYTES: usize = 256 * 1024;
+/// Messages of a snapshot that wait for its reader.
+pub(crate) const SNAPSHOT_ANSWERS_WAITING: usize = 4;
+/// Snapshots that are sent at the same time. Each takes a temporary file as large as the keyspace.
+pub(crate) const SNAPSHOTS_AT_ONCE: usize = 4;
 /// Watches of the face, those of locks and elections included; further ones are refused. A node
 /// serves twice as many of one holder, so two faces may share their credentials.
 pub(crate) const WATCHES_MAX: usize = 8192;

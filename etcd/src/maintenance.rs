@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use dkv_api::{Client, GroupId, GroupStatus, NodeId, NodeStatus};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::alarms::Alarm;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{Answers, Etcd, etcd_revision};
+use crate::etcd::{Etcd, etcd_revision};
 use crate::identity::member_id;
 use crate::kv::pages::Pages;
 use crate::kv::plan::RangePlan;
@@ -17,8 +17,8 @@ use crate::proto::etcdserverpb::downgrade_request::DowngradeAction;
 use crate::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest, StatusRequest,
+    StatusResponse,
 };
 
 /// The version of etcd whose interface this is. Kubernetes asks for progress of watches only from
@@ -187,14 +187,6 @@ impl Etcd {
             compact_revision: self.compacted().await?.map_or(-1, etcd_revision),
             hash_revision: etcd_revision(at.unwrap_or(moment.latest)),
         })
-    }
-
-    /// Refuses: a snapshot of etcd's is a file of its own database.
-    pub fn snapshot(&self, _: Context, _: SnapshotRequest) -> Answers<SnapshotResponse> {
-        let why = "etcdserver: a snapshot in etcd's file format is not offered; see dkv SERVER \
-                   backup";
-        let error = EtcdError::new(Code::Unimplemented, why);
-        futures::stream::once(async { Err(error) }).boxed()
     }
 
     /// Makes a member the leader, with an administrator's rights. The network may move it again

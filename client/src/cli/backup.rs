@@ -9,7 +9,8 @@ use dkv_base::number::whole_number;
 use dkv_console::units::{parse_bytes, parse_duration, parse_timestamp};
 use dkv_wire::name::parse_name;
 
-use super::{Connect, Format};
+use super::import_etcd::IMPORT_ETCD_HELP;
+use super::{Connect, Format, ImportEtcdArgs};
 
 /// The end of the help of `restore`.
 pub(super) const RESTORE_HELP: &str = "\
@@ -37,7 +38,8 @@ Examples:
   dkv import FILE.jsonl                         what export printed
   consul kv export | dkv import - --format consul
   dkv import dump.rdb
-  dkv import redis://10.0.0.9:6379/0            from a server, while it runs";
+  dkv import redis://10.0.0.9:6379/0            from a server, while it runs
+  dkv import etcd http://10.0.0.7:2379          see dkv import etcd --help";
 
 /// Arguments of `backup`.
 #[derive(Args, Debug)]
@@ -259,10 +261,11 @@ pub(crate) enum ExportFormat {
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ImportArgs {
     /// File of records; - means standard input; redis://HOST:PORT/DB is a server
-    #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE|URL", required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
 
     /// Format of the file [default: from its extension .csv, .tsv, .json, .jsonl, .ndjson or .rdb]
     #[arg(long, value_enum)]
@@ -280,6 +283,27 @@ pub(crate) struct ImportArgs {
 
     #[command(flatten)]
     pub(crate) connect: Connect,
+
+    #[command(subcommand)]
+    pub(crate) action: Option<ImportAction>,
+}
+
+impl ImportArgs {
+    /// Returns the arguments of `import etcd`, if it is that.
+    pub(crate) fn of_etcd(&self) -> Option<&ImportEtcdArgs> {
+        self.action.as_ref().map(|ImportAction::Etcd(args)| &**args)
+    }
+}
+
+/// Sources with options of their own.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportAction {
+    /// Copy the keys of etcd, from a snapshot file, or from its members while they are in use
+    #[command(
+        override_usage = "dkv [ADDRESS] import etcd <SOURCE> [OPTIONS]",
+        after_help = IMPORT_ETCD_HELP
+    )]
+    Etcd(Box<ImportEtcdArgs>),
 }
 
 /// The format of what is imported.

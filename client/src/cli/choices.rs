@@ -113,6 +113,7 @@ pub(super) const TOPICS: Choice<String> = Choice {
         "drop",
         "show",
         "group",
+        "etcd",
     ],
     read: topic,
 };

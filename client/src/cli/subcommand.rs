@@ -7,8 +7,8 @@ use clap::CommandFactory;
 use dkv_api::{Revision, Role};
 
 use super::{
-    BackupAction, BackupArgs, Cli, Connect, ExportArgs, ExportFormat, KeyspaceArgs, LeaseAction,
-    LeaseArgs, Output, PutArgs, Subcommand, TokenAction, TokenArgs,
+    BackupAction, BackupArgs, Cli, Connect, ExportArgs, ExportFormat, ImportAction, ImportArgs,
+    KeyspaceArgs, LeaseAction, LeaseArgs, Output, PutArgs, Subcommand, TokenAction, TokenArgs,
 };
 use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
@@ -165,7 +165,10 @@ impl Subcommand {
                 connect.output = Some(if json { Output::Json } else { Output::Text });
                 Some(connect)
             }
-            Self::Import(args) => Some(args.connect.clone()),
+            Self::Import(args) => Some(match args.of_etcd() {
+                Some(etcd) => etcd.connect.clone().or(args.connect.clone()),
+                None => args.connect.clone(),
+            }),
             Self::Backup(BackupArgs { connect, action }) => {
                 Some(action.connect().clone().or(connect.clone()))
             }
@@ -246,8 +249,9 @@ impl Subcommand {
             | Self::Compact { .. }
             | Self::Load(_)
             | Self::Export(_)
-            | Self::Import(_)
             | Self::Verify(_) => true,
+            // etcd's keys have a keyspace of their own.
+            Self::Import(args) => args.of_etcd().is_none(),
             Self::Wait { .. }
             | Self::Nodes { .. }
             | Self::Status { .. }
@@ -277,7 +281,11 @@ impl Subcommand {
 
     /// Returns whether it is about the keyspaces that `--keyspace` names, and about all without.
     pub(crate) fn takes_keyspace(&self) -> bool {
-        matches!(self, Self::Backup(_) | Self::Restore(_))
+        match self {
+            Self::Backup(_) | Self::Restore(_) => true,
+            Self::Import(args) => args.of_etcd().is_some(),
+            _ => false,
+        }
     }
 
     /// Names the keyspace, unless it names one itself.
@@ -288,6 +296,9 @@ impl Subcommand {
                 args.connect.keyspace = own.or(args.connect.keyspace.take()).or(name);
             }
             Self::Restore(args) => args.connect.keyspace = args.connect.keyspace.take().or(name),
+            Self::Import(ImportArgs { action: Some(ImportAction::Etcd(args)), .. }) => {
+                args.connect.keyspace = args.connect.keyspace.take().or(name);
+            }
             _ => {}
         }
     }
@@ -297,6 +308,7 @@ impl Subcommand {
         match self {
             Self::Lease(args) => matches!(args.action, LeaseAction::Keep { .. }),
             Self::Backup(args) => matches!(args.action, BackupAction::Follow { .. }),
+            Self::Import(args) => args.of_etcd().is_some(),
             _ => false,
         }
     }
@@ -311,7 +323,7 @@ impl Subcommand {
         match self {
             Self::Load(args) => is_stdin(&args.transfer.file),
             Self::Verify(args) => is_stdin(&args.file),
-            Self::Import(args) => is_stdin(&args.file),
+            Self::Import(args) => args.file.as_deref().is_some_and(is_stdin),
             Self::Txn { file, .. } => is_stdin(file),
             _ => false,
         }

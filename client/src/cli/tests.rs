@@ -144,6 +144,16 @@ fn subcommands_parse_their_arguments() {
             .contains("node, client, reader or admin")
     );
     assert!(wrong(&["a", "load"]).contains("<FILE>"));
+    let Subcommand::Import(import) = word(&["a", "import", "etcd", "http://h:1", "--continue"])
+    else {
+        panic!()
+    };
+    assert!(import.file.is_none() && import.of_etcd().is_some_and(|etcd| etcd.go_on));
+    let Subcommand::Import(import) = word(&["a", "import", "./etcd"]) else { panic!() };
+    assert!(import.file.is_some() && import.of_etcd().is_none());
+    assert!(wrong(&["a", "import"]).contains("<FILE|URL>"));
+    assert!(wrong(&["a", "import", "etcd"]).contains("<SOURCE>"));
+    assert!(wrong(&["a", "import", "etcd", "x", "--cert", "c"]).contains("--key"));
     assert!(wrong(&["local", "--nodes", "0"]).contains("from 1 to 256"));
 }
 

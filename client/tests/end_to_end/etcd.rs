@@ -6,6 +6,8 @@ mod keys;
 mod leases;
 mod listener;
 mod members;
+mod moving;
+mod snapshots;
 mod watches;
 
 use std::net::SocketAddr;

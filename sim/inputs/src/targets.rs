@@ -1,5 +1,6 @@
 //! The fuzz targets.
 
+mod bolt;
 mod certificates;
 mod commands;
 mod entries;
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "files", read: files::read, seeds: files::seeds, inputs: 40_000 },
     Target { name: "commands", read: commands::read, seeds: commands::seeds, inputs: 20_000 },
     Target { name: "http", read: http::read, seeds: http::seeds, inputs: 20_000 },
+    Target { name: "bolt", read: bolt::read, seeds: bolt::seeds, inputs: 10_000 },
 ];
 
 /// The target with that name.

@@ -37,5 +37,6 @@ targets!(
     certificates,
     files,
     commands,
-    http
+    http,
+    bolt
 );

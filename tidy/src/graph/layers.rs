@@ -26,7 +26,7 @@ pub const CRATES: &[Layer] = &[
     ("messages", &["dkv-wire"]),
     ("listeners", &["dkv-listener"]),
     ("terminal", &["dkv-console"]),
-    ("foundation", &["dkv-base", "dkv-check"]),
+    ("foundation", &["dkv-base", "dkv-bolt", "dkv-check"]),
 ];
 
 /// Crates that are in no layer, each with its reason.

@@ -7,7 +7,7 @@ use dkv_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use dkv_etcd::proto::etcdserverpb::{
     AlarmRequest, AlarmType, DefragmentRequest, DowngradeRequest, HashKvRequest, MemberAddRequest,
     MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, PutRequest,
-    SnapshotRequest, StatusRequest,
+    StatusRequest,
 };
 use dkv_test_support::eventually;
 use tonic::Code;
@@ -70,8 +70,6 @@ async fn what_the_network_does_by_itself_is_refused_by_name() {
     assert!(alarms.alarms.is_empty());
     let lower = DowngradeRequest { action: 1, version: "3.5.0".into() };
     assert_eq!(maintenance.downgrade(lower).await.unwrap_err().code(), Code::InvalidArgument);
-    let mut snapshot = maintenance.snapshot(SnapshotRequest {}).await.unwrap().into_inner();
-    assert_eq!(snapshot.message().await.unwrap_err().code(), Code::Unimplemented);
 
     let second = Face::start(&network).await;
     let mut other = second.maintenance();

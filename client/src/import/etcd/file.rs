@@ -1,0 +1,140 @@
+//! Imports a snapshot file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use dkv_bolt::{BoltError, Checksum, KeyValue, Lease, SnapshotFile};
+use dkv_console::problem::Problem;
+use tokio::sync::mpsc;
+
+use super::sum::Sum;
+use super::target::{Change, Target, check_key};
+use super::{Event, Outcome, Tell};
+
+/// Keys that are stored at a time.
+const KEYS_AT_ONCE: usize = 100;
+/// Batches that wait to be stored.
+const BATCHES_WAITING: usize = 4;
+/// Bytes of values after which a batch ends.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A file whose keys can be stored.
+pub(super) struct Checked {
+    file: SnapshotFile<File>,
+    leases: BTreeMap<i64, i64>,
+    sum: Sum,
+}
+
+/// Opens a file and checks all of it.
+///
+/// # Errors
+/// It is no snapshot of etcd, or has keys that dkv cannot have.
+pub(super) async fn open(path: PathBuf, skip_hash_check: bool) -> Result<Checked, Problem> {
+    let shown = path.display().to_string();
+    let checking = tokio::task::spawn_blocking(move || {
+        let file = File::open(&path).map_err(|error| Problem::failed(error.to_string()))?;
+        let checksum = if skip_hash_check { Checksum::Skip } else { Checksum::Check };
+        check(SnapshotFile::open(file, checksum).map_err(explained)?)
+    });
+    let checked = checking.await.map_err(|error| Problem::failed(error.to_string()));
+    let checked = checked.and_then(|checked| checked);
+    checked.map_err(|problem| {
+        problem.prefixed(&format!("cannot import {shown}; nothing was stored: "))
+    })
+}
+
+fn explained(error: BoltError) -> Problem {
+    match error {
+        BoltError::NoChecksum => {
+            Problem::failed(format!("{error}; --skip-hash-check takes it all the same"))
+        }
+        error => Problem::failed(error.to_string()),
+    }
+}
+
+/// A failure of either side.
+enum Failed {
+    File(BoltError),
+    Other(Problem),
+}
+
+impl From<BoltError> for Failed {
+    fn from(error: BoltError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::File(error) => explained(error),
+            Failed::Other(problem) => problem,
+        }
+    }
+}
+
+fn check(mut file: SnapshotFile<File>) -> Result<Checked, Problem> {
+    let (mut leases, mut sum) = (BTreeMap::new(), Sum::default());
+    file.leases(|Lease { id, ttl, .. }| {
+        leases.insert(id, ttl);
+        Ok::<_, Failed>(())
+    })?;
+    file.keys(|key| {
+        check_key(&key.key).map_err(Failed::Other)?;
+        sum.add(&key.key, &key.value, lease_of(&key, &leases));
+        Ok::<_, Failed>(())
+    })?;
+    Ok(Checked { file, leases, sum })
+}
+
+/// Returns the lease of a key; zero if the file does not have it.
+fn lease_of(key: &KeyValue, leases: &BTreeMap<i64, i64>) -> i64 {
+    if leases.contains_key(&key.lease) { key.lease } else { 0 }
+}
+
+/// Stores the keys of a file, in the order of their revisions.
+pub(super) async fn run(
+    checked: Checked,
+    mut target: Target,
+    tell: Tell<'_>,
+) -> Result<Outcome, Problem> {
+    let Checked { mut file, leases, sum } = checked;
+    if file.auth_enabled() {
+        tell(Event::Note("users and roles of etcd are not imported".into()));
+    }
+    let revision = file.revision();
+    for (&id, &ttl) in &leases {
+        target.leases.keep(&target.client, id, ttl).await?;
+    }
+    let (sender, mut batches) = mpsc::channel(BATCHES_WAITING);
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        file.keys(|key| {
+            let lease = lease_of(&key, &leases);
+            // Not a part of its page, which would stay in memory.
+            let value = Bytes::copy_from_slice(&key.value);
+            bytes += value.len();
+            batch.push(Change { key: Bytes::copy_from_slice(&key.key), put: Some((value, lease)) });
+            if batch.len() < KEYS_AT_ONCE && bytes < BATCH_BYTES {
+                return Ok(());
+            }
+            bytes = 0;
+            let gone = |_| Failed::Other(Problem::failed("interrupted"));
+            sender.blocking_send(std::mem::take(&mut batch)).map_err(gone)
+        })?;
+        let _ = sender.blocking_send(batch);
+        Ok::<_, Failed>(())
+    });
+    let mut copied = 0;
+    while let Some(batch) = batches.recv().await {
+        target.apply(&batch).await?;
+        copied += batch.len() as u64;
+        tell(Event::Copied(copied));
+    }
+    reading.await.map_err(|error| Problem::failed(error.to_string()))??;
+    let found = target.sum().await?;
+    target.leases.refresh(&target.client).await?;
+    Ok(Outcome { revision, source: sum, target: found, leases: target.leases.count() })
+}
