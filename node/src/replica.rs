@@ -41,6 +41,7 @@ use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
+use crate::common::timeline::Stage;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
@@ -213,8 +214,12 @@ impl Replica {
 
     /// Hands a validated command to the next batch, or refuses it.
     pub(crate) fn write(&self, mut write: PendingWrite) {
-        match self.backlog.enter(write.holder, write.command.len(), write.expires, Instant::now()) {
-            Ok(place) => write.place = place,
+        let now = Instant::now();
+        match self.backlog.enter(write.holder, write.command.len(), write.expires, now) {
+            Ok(place) => {
+                write.place = place;
+                write.reply.enter(Stage::Batch, now);
+            }
             Err(retry_after) => {
                 let retry_after_ms = retry_after.as_millis() as u32; // at most one second
                 return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
@@ -528,7 +533,8 @@ impl Replica {
 }
 
 /// Hands a strong read to the next round, or refuses it.
-fn hand_in(reads: &mpsc::Sender<PendingRead>, read: PendingRead) {
+fn hand_in(reads: &mpsc::Sender<PendingRead>, mut read: PendingRead) {
+    read.reply.enter(Stage::Majority, Instant::now());
     if let Err(error) = reads.try_send(read) {
         error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
     }

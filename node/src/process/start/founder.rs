@@ -61,6 +61,7 @@ impl Founder {
             token_file: None,
             threads: None,
             value_memory: None,
+            slow_request_ms: 0,
         }
     }
 }
