@@ -568,6 +568,10 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
 
+    /// Form of the log's lines: text, or json for one object per line
+    #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: dkv_base::logging::Format,
+
     #[command(flatten)]
     pub(crate) connect: Connect,
 }

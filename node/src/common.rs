@@ -10,3 +10,4 @@ pub(crate) mod suspend;
 pub(crate) mod counters;
 pub(crate) mod timeline;
 pub(crate) mod slow_requests;
+pub(crate) mod turnovers;

@@ -42,6 +42,7 @@ use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
 use crate::common::timeline::Stage;
+use crate::common::turnovers::Turnovers;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
@@ -71,8 +72,6 @@ pub(crate) struct Replica {
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
-    /// The term of the last leader seen; `leaders_seen` counts them all.
-    led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
@@ -166,7 +165,6 @@ impl Replica {
             writes,
             backlog,
             reads,
-            led_term: AtomicU64::default(),
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
@@ -268,6 +266,11 @@ impl Replica {
     /// The transactions over several shards that this replica drives as their home's primary.
     pub(crate) fn attempts(&self) -> &AttemptRegistry {
         &self.attempts
+    }
+
+    /// The last changes of leader.
+    pub(crate) fn turnovers(&self) -> &Turnovers {
+        &self.member.turnovers
     }
 
     /// Upper bound on the age of the state here, in milliseconds.

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use dkv_base::logging::Format;
 use dkv_wire::name::parse_name;
 use dkv_wire::region::Region;
 
@@ -62,4 +63,8 @@ pub struct Args {
     /// logs none
     #[arg(long, value_name = "MS", env = "DKV_SLOW_REQUEST_MS", default_value_t = SLOW_REQUEST_MS)]
     pub slow_request_ms: u32,
+
+    /// Form of the log's lines: text, or json for one object per line
+    #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
+    pub log_format: Format,
 }

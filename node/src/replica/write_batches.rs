@@ -152,10 +152,9 @@ pub(crate) async fn run(
                 let ended = Instant::now();
                 backlog.end(begun, ended);
                 window.ends(ended - begun);
-                let outcome = outcome.map(|(term, results, times)| {
-                    note_times(&mut writes, begun, times);
-                    (term, results)
-                });
+                let times = outcome.as_ref().map(|(_, _, times)| *times).unwrap_or_default();
+                note_times(&mut writes, begun, times, ended);
+                let outcome = outcome.map(|(term, results, _)| (term, results));
                 let stamp = proposer.state_machine().last_stamp();
                 let locked = answer(group, me, stamp, outcome, writes);
                 blocked.add(locked, &mut waiting);
@@ -174,11 +173,11 @@ pub(crate) async fn run(
 }
 
 /// Notes where the time of the writes of a batch went.
-fn note_times(writes: &mut [PendingWrite], begun: Instant, times: BatchTimes) {
-    let BatchTimes { synced, committed } = times;
-    let Some(committed) = committed else { return };
+fn note_times(writes: &mut [PendingWrite], begun: Instant, times: BatchTimes, ended: Instant) {
+    // One that failed was not committed.
+    let committed = times.committed.unwrap_or(ended);
     // A majority may have it before the disk of this node.
-    let synced = synced.unwrap_or(committed).min(committed);
+    let synced = times.synced.unwrap_or(committed).min(committed);
     for write in writes {
         write.reply.enter(Stage::Sync, begun);
         write.reply.enter(Stage::Majority, synced);

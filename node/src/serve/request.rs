@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, cluster, data, eventual_reads, forwarding, permission};
+use super::{admin, cluster, data, diagnosis, eventual_reads, forwarding, permission};
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::common::timeline::{Subject, Timeline};
@@ -183,5 +183,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             admin::set_keyspace(context, keyspace, change, reply);
         }
         RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
+        RequestBody::Log(change) => diagnosis::log(context, change, reply),
+        RequestBody::Diagnose => diagnosis::diagnose(context, reply),
     }
 }

@@ -62,6 +62,7 @@ impl Founder {
             threads: None,
             value_memory: None,
             slow_request_ms: 0,
+            log_format: dkv_base::logging::Format::Text,
         }
     }
 }
