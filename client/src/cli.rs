@@ -13,6 +13,7 @@ mod data;
 mod keyspace;
 mod lease;
 mod local;
+mod seeing;
 mod subcommand;
 
 use std::ffi::OsString;
@@ -42,6 +43,7 @@ pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, Transfe
 pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
+pub(crate) use seeing::{DebugAction, DebugArgs, DoctorArgs, ExplainArgs, LogArgs};
 
 const EXAMPLES: &str = "\
 Commands in upper case; several run in order:
@@ -318,6 +320,10 @@ pub(crate) enum Subcommand {
         #[command(flatten)]
         connect: Connect,
     },
+    Explain(ExplainArgs),
+    Doctor(DoctorArgs),
+    Debug(DebugArgs),
+    Log(LogArgs),
     /// List keys and values in order, as CSV that load accepts
     #[command(override_usage = "dkv [ADDRESS] scan [PREFIX] [OPTIONS]")]
     Scan {

@@ -157,6 +157,10 @@ impl Subcommand {
                 Some(action.connect().clone().or(connect.clone()))
             }
             Self::Lock(args) => Some(args.connect.clone()),
+            Self::Explain(args) => Some(args.connect.clone()),
+            Self::Doctor(args) => Some(args.connect.clone()),
+            Self::Debug(args) => Some(args.action.connect().clone().or(args.connect.clone())),
+            Self::Log(args) => Some(args.connect.clone()),
             Self::Export(args) => {
                 let mut connect = args.connect.clone();
                 // Records of the format that was named, whatever the results of other commands are.
@@ -196,6 +200,7 @@ impl Subcommand {
             | Self::Compact { .. }
             | Self::Keep { .. }
             | Self::Holders { .. }
+            | Self::Log(_)
             | Self::Revoke { .. } => Role::Admin,
             _ => Role::Client,
         }
@@ -217,6 +222,7 @@ impl Subcommand {
             Self::Lease(args) => args.action.writes(),
             Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
             Self::Holders { .. } => false,
+            Self::Log(args) => args.level.is_some(),
             other => other.role() == Role::Admin,
         }
     }
@@ -237,6 +243,7 @@ impl Subcommand {
             | Self::Lease(_)
             | Self::Lock(_)
             | Self::Search { .. }
+            | Self::Explain(_)
             | Self::ShowAll { .. }
             | Self::Scan { .. }
             | Self::History { .. }
@@ -249,6 +256,9 @@ impl Subcommand {
             Self::Wait { .. }
             | Self::Nodes { .. }
             | Self::Status { .. }
+            | Self::Doctor(_)
+            | Self::Debug(_)
+            | Self::Log(_)
             | Self::Keyspace(_)
             // They name the keyspace of a backup, or of all.
             | Self::Backup(_)

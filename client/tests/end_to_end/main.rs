@@ -79,3 +79,5 @@ mod watch;
 mod regions;
 
 mod watches;
+
+mod seeing;
