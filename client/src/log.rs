@@ -36,7 +36,7 @@ fn operands(args: &LogArgs) -> Result<(Target, Option<String>), Problem> {
         "server" => Target::Server,
         node => Target::Node(node.to_owned()),
     };
-    let (target, filter) = match (&args.target, &args.level) {
+    let (target, filter) = match (&args.target, &args.filter) {
         (None, _) => (Target::All, None),
         (Some(word), Some(filter)) => (target(word), Some(filter.clone())),
         (Some(word), None) if level::check(word).is_ok() => (Target::All, Some(word.clone())),
@@ -140,7 +140,7 @@ mod tests {
     fn args(target: Option<&str>, level: Option<&str>, life: Option<u64>) -> LogArgs {
         LogArgs {
             target: target.map(str::to_owned),
-            level: level.map(str::to_owned),
+            filter: level.map(str::to_owned),
             life: life.map(Duration::from_secs),
             connect: crate::cli::Connect::default(),
         }

@@ -32,7 +32,7 @@ pub(crate) struct LogArgs {
 
     /// What to log from now on [default: show what is logged]
     #[arg(value_name = "LEVEL", value_hint = ValueHint::Other)]
-    pub(crate) level: Option<String>,
+    pub(crate) filter: Option<String>,
 
     /// Return to what was logged before after this time, at most a day
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration,

@@ -222,7 +222,7 @@ impl Subcommand {
             Self::Lease(args) => args.action.writes(),
             Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
             Self::Holders { .. } => false,
-            Self::Log(args) => args.level.is_some(),
+            Self::Log(args) => args.filter.is_some(),
             other => other.role() == Role::Admin,
         }
     }
