@@ -192,7 +192,7 @@ async fn last_change(shard: &ShardInfo, client: &Client) -> Option<LeaderChange>
     latest(changes.filter(|change| change.group == shard.group))
 }
 
-/// Of several accounts of changes, returns that of the last one which says most.
+/// Returns the account of the last change that says most, among those of several nodes.
 fn latest(changes: impl Iterator<Item = LeaderChange>) -> Option<LeaderChange> {
     let mut latest: Option<LeaderChange> = None;
     for change in changes {

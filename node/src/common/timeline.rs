@@ -1,8 +1,8 @@
 //! Where the time of a request goes: the stages that it passes, and how long it spent in each.
 //!
 //! A [`Timeline`] travels with the request. It is a few numbers and a reference to the request's
-//! bytes, allocates nothing, and reads no clock unless it is told that a stage ends "now": a batch
-//! or a round ends for all of its requests at one instant.
+//! bytes, allocates nothing, and reads no clock: a batch or a round ends for all of its requests at
+//! one instant, which its task passes in.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,6 +1,6 @@
 //! The last changes of leader of a group, with the reason as far as this node knows it.
 //!
-//! Whoever causes a change says so beforehand; the change itself is seen in openraft's metrics.
+//! The task that causes a change says so beforehand; the change itself is seen in openraft's metrics.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ struct Seen {
 }
 
 impl Turnovers {
-    /// Notes that a change of leader is about to happen, and why. Of several reasons, the one that
+    /// Notes that a change of leader is about to happen, and why. The reason that
     /// says most counts.
     pub(crate) fn expect(&self, why: ChangeReason, now: Instant) {
         let mut seen = self.lock();
@@ -100,10 +100,10 @@ mod tests {
         turnovers.expect(ChangeReason::Stopping, start);
         turnovers.expect(ChangeReason::HandedOver, start);
         assert!(see(2, 3, start));
-        // Nobody said why: this node's own timer made it stand, or others did something.
+        // No task said why: this node's own timer made it stand, or others did something.
         assert!(see(4, 1, start));
         assert!(see(5, 2, start));
-        // What was expected long ago did not happen.
+        // A change that was expected long ago did not happen.
         turnovers.expect(ChangeReason::ProcessGone, start);
         assert!(see(6, 3, start + FOLLOWS_WITHIN));
         let reasons: Vec<_> = turnovers.last().into_iter().map(|it| (it.term.0, it.why)).collect();

@@ -1,4 +1,4 @@
-//! The circumstances of this node, for whoever looks for trouble.
+//! The circumstances of this node, for an operator who looks for trouble.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! What a node says of itself to whoever looks for trouble, and of what it logs.
+//! What a node says of itself to an operator who looks for trouble, and of what
+//! it logs.
 
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
