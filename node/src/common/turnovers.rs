@@ -1,6 +1,7 @@
 //! The last changes of leader of a group, with the reason as far as this node knows it.
 //!
-//! The task that causes a change says so beforehand; the change itself is seen in openraft's metrics.
+//! The task that causes a change says so beforehand; the change itself is seen in openraft's
+//! metrics.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
