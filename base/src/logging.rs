@@ -1,9 +1,15 @@
-//! The log of a process: to standard error, filtered by the variable `DKV_LOG`.
+//! The log of a process: to standard error, filtered by the variable `DKV_LOG` at first. An
+//! administrator may have it filtered otherwise [while it runs](level).
+
+mod json;
+pub mod level;
 
 use std::io::{self, IsTerminal};
+use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::output::Log;
 
@@ -16,6 +22,7 @@ const CRATES: &[&str] = &[
     "dkv_api",
     "dkv_base",
     "dkv_daemon",
+    "dkv_etcd",
     "dkv_gateway",
     "dkv_node",
     "dkv_server",
@@ -68,6 +75,33 @@ pub enum Targets {
     Hidden,
 }
 
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Text for people.
+    #[default]
+    Text,
+    /// One JSON object per line, for programs.
+    Json,
+}
+
+/// A text names no form of log lines. The user writes another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("use text or json")]
+pub struct FormatError;
+
+impl FromStr for Format {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(FormatError),
+        }
+    }
+}
+
 /// Starts logging, filtered by [`LOG_VARIABLE`], or by `default` if that is blank or not set.
 ///
 /// A program that embeds a part of dkv may have installed a subscriber of its own; this call then
@@ -75,20 +109,30 @@ pub enum Targets {
 ///
 /// # Errors
 /// If the variable is misspelt, since silently missing lines would be the only sign of it.
-pub fn start(default: &str, targets: Targets) -> Result<Logging, LoggingError> {
+pub fn start(default: &str, targets: Targets, format: Format) -> Result<Logging, LoggingError> {
     let wanted = std::env::var_os(LOG_VARIABLE).unwrap_or_default();
-    let filter = filter(&wanted.to_string_lossy(), default)?;
+    let wanted = wanted.to_string_lossy();
+    let first = filter(&wanted, default)?;
+    let text = if wanted.trim().is_empty() { default } else { wanted.trim() };
     let log = Log::to_stderr().map_err(LoggingError::Thread)?;
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(targets == Targets::Shown)
+    let (first, handle) = reload::Layer::new(first);
+    let lines = fmt::layer()
+        .with_ansi(format == Format::Text && io::stderr().is_terminal())
+        .with_target(targets == Targets::Shown || format == Format::Json)
         // It would be reported with `eprintln!`, which panics where a log cannot be written.
         .log_internal_errors(false)
-        .with_writer(move || writer.clone())
-        .finish();
+        .with_writer(move || writer.clone());
+    let lines = match format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.event_format(json::JsonLines).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(first).with(lines);
     let is_first = tracing::subscriber::set_global_default(subscriber).is_ok();
+    if is_first {
+        let switch = move |filter| handle.reload(filter).is_ok();
+        level::install(text, Box::new(switch));
+    }
     Ok(Logging(is_first.then_some(log)))
 }
 

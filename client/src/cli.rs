@@ -15,6 +15,7 @@ mod keyspace;
 mod lease;
 mod local;
 mod recover;
+mod seeing;
 mod subcommand;
 
 use std::ffi::OsString;
@@ -47,6 +48,7 @@ pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
 pub(crate) use recover::{RecoverAction, RecoverArgs, RecoverGroupArgs};
+pub(crate) use seeing::{DebugAction, DebugArgs, DoctorArgs, ExplainArgs, LogArgs};
 
 const EXAMPLES: &str = "\
 Commands in upper case; several run in order:
@@ -323,6 +325,10 @@ pub(crate) enum Subcommand {
         #[command(flatten)]
         connect: Connect,
     },
+    Explain(ExplainArgs),
+    Doctor(DoctorArgs),
+    Debug(DebugArgs),
+    Log(LogArgs),
     /// List keys and values in order, as CSV that load accepts
     #[command(override_usage = "dkv [ADDRESS] scan [PREFIX] [OPTIONS]")]
     Scan {
@@ -576,6 +582,10 @@ pub(crate) struct GatewayArgs {
     /// Directory of its own network, kept at the end [default: a temporary one, removed at the end]
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
+
+    /// Form of the log's lines: text, or json for one object per line
+    #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: dkv_base::logging::Format,
 
     #[command(flatten)]
     pub(crate) connect: Connect,

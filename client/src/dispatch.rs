@@ -120,7 +120,9 @@ async fn dispatch(line: Line) -> ExitCode {
         || matches!(&subcommand, Some(Subcommand::Restore(args)) if args.json)
         || matches!(&subcommand, Some(Subcommand::Recover(args)) if args.json())
         || matches!(&subcommand, Some(Subcommand::Import(args))
-            if args.of_etcd().is_some_and(|args| args.json));
+            if args.of_etcd().is_some_and(|args| args.json))
+        || matches!(&subcommand, Some(Subcommand::Explain(args)) if args.json)
+        || matches!(&subcommand, Some(Subcommand::Doctor(args)) if args.json);
     console.json =
         of_subcommand.clone().or(connect.clone()).is_json() || (json_flag && commands.is_empty());
     if json_flag && of_subcommand.clone().or(connect.clone()).output == Some(Output::Text) {

@@ -57,7 +57,7 @@ async fn serve(
         let why = "the server has two addresses: omit the one before gateway";
         return Err(Problem::usage(why));
     }
-    let log = logging::start("warn", Targets::Shown);
+    let log = logging::start("warn", Targets::Shown, args.log_format);
     let _log = log.map_err(|error| Problem::failed(error.to_string()))?;
     durable::keep_files_private();
     let deaf = |error| Problem::failed(format!("cannot listen for signals: {error}"));

@@ -54,6 +54,10 @@ mod import;
 mod backup;
 
 mod admin;
+mod log;
+mod explain;
+mod doctor;
+mod bundle;
 
 mod local;
 

@@ -6,10 +6,13 @@ use dkv_api::Revision;
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
 
-use crate::cli::Subcommand;
+use crate::cli::{DebugAction, Subcommand};
 use crate::load::{self, Task};
 use crate::store::Store;
-use crate::{admin, backup, history, holders, import, keyspace, lease, placement, transaction};
+use crate::{
+    admin, backup, bundle, doctor, explain, history, holders, import, keyspace, lease, log,
+    placement, transaction,
+};
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -59,6 +62,20 @@ pub(crate) async fn run(
         Subcommand::Remove { node, .. } => admin::remove(node, &client, console).await,
         Subcommand::Compact { revision, shard, yes, .. } => {
             history::compact(Revision(*revision), *shard, *yes, &client, console).await
+        }
+        Subcommand::Log(args) => log::run(args, &client, console).await,
+        Subcommand::Explain(args) => {
+            // The step restores this.
+            console.json |= args.json;
+            explain::run(args.key.as_bytes(), &client, console).await
+        }
+        Subcommand::Debug(args) => {
+            let DebugAction::Bundle { file, .. } = &args.action;
+            bundle::run(file.as_deref(), store, &client, console).await
+        }
+        Subcommand::Doctor(args) => {
+            console.json |= args.json;
+            doctor::run(store, &client, console).await
         }
         Subcommand::Txn { file, json, .. } => {
             // The step restores this.

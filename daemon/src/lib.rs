@@ -98,7 +98,7 @@ pub fn main(args: Args) -> ExitCode {
         dkv_base::complain!("error: {why}");
         return ExitCode::from(USAGE);
     }
-    dkv_node::process(args.node.threads, run(args))
+    dkv_node::process(args.node.threads, args.node.log_format, run(args))
 }
 
 /// Why HTTP is not served. The process logs it and tries again.

@@ -53,6 +53,13 @@ fn requests(figures: &Figures, text: &mut Exposition) {
     for kind in counted.requests.iter().filter(|kind| kind.times.count() > 0) {
         family.times(&[("kind", kind.kind)], &kind.times);
     }
+    let mut family = text.counter(
+        "dkv_slow_requests_total",
+        "Requests over the bound of slow ones, by the stage that took longest.",
+    );
+    for (stage, count) in &counted.slow_requests {
+        family.put(&[("stage", stage)], *count);
+    }
     text.counter("dkv_node_received_bytes_total", "Bytes of requests.")
         .put(&[], counted.received_bytes);
     text.counter("dkv_node_sent_bytes_total", "Bytes of answers.").put(&[], counted.sent_bytes);

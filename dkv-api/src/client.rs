@@ -1,6 +1,7 @@
 //! The handle that applications hold: reads, writes and deletes.
 
 mod admin;
+mod diagnosis;
 mod keyspaces;
 mod network;
 mod renewal;

@@ -261,6 +261,9 @@ pub use dkv_wire::message::{
     RangePart, Reach, Receipt, Relation, RunChoice, RunReport, ServerStatus, TokenInfo, Unfit,
     Version, VersionExpiry,
 };
+pub use dkv_wire::message::{
+    ChangeReason, Diagnosis, DiskFacts, LeaderChange, LogChange, LogFilter,
+};
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};

@@ -1,5 +1,6 @@
 //! Building blocks that every module of a node may use and that depend on none of them: the
-//! network's clock, sets of tasks, the ticks that periodic tasks share, and counters.
+//! network's clock, sets of tasks, the ticks that periodic tasks share, counters, and
+//! where the time of requests goes.
 
 pub(crate) mod clock;
 pub(crate) mod unix_time;
@@ -7,3 +8,6 @@ pub(crate) mod ticks;
 pub(crate) mod task_set;
 pub(crate) mod suspend;
 pub(crate) mod counters;
+pub(crate) mod timeline;
+pub(crate) mod slow_requests;
+pub(crate) mod turnovers;

@@ -14,6 +14,7 @@ mod connections;
 mod store;
 mod replicas;
 mod coordination;
+mod diagnosis;
 mod tasks;
 mod start;
 mod directory;

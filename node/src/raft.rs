@@ -18,6 +18,7 @@ mod staleness;
 mod read_index;
 mod lease_times;
 mod log_store;
+mod entry_times;
 mod state_machine;
 mod transport;
 #[cfg(test)]
@@ -36,7 +37,10 @@ mod membership;
 mod metrics_watch;
 pub(crate) mod offline;
 
-pub(crate) use adapter::{OperationError, initialize, propose, start, take_step, voters};
+pub(crate) use adapter::{
+    OperationError, initialize, propose, propose_at, start, take_step, voters,
+};
+pub(crate) use entry_times::BatchTimes;
 pub(crate) use fifo_watch::Receiver as FifoReceiver;
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;
 pub(crate) use heartbeat::time_scaling::TimeScale;

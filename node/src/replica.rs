@@ -41,6 +41,8 @@ use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
 use self::write_batches::{Brakes, Hold, PendingWrite};
 use crate::common::task_set::TaskSet;
+use crate::common::timeline::Stage;
+use crate::common::turnovers::Turnovers;
 use crate::net::peers::Peers;
 use crate::net::reply::ReplyTo;
 use crate::raft::{
@@ -70,8 +72,6 @@ pub(crate) struct Replica {
     writes: mpsc::Sender<PendingWrite>,
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
-    /// The term of the last leader seen; `leaders_seen` counts them all.
-    led_term: AtomicU64,
     leaders_seen: AtomicU64,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
@@ -165,7 +165,6 @@ impl Replica {
             writes,
             backlog,
             reads,
-            led_term: AtomicU64::default(),
             leaders_seen: AtomicU64::default(),
             holds,
             watch_hub,
@@ -213,8 +212,12 @@ impl Replica {
 
     /// Hands a validated command to the next batch, or refuses it.
     pub(crate) fn write(&self, mut write: PendingWrite) {
-        match self.backlog.enter(write.holder, write.command.len(), write.expires, Instant::now()) {
-            Ok(place) => write.place = place,
+        let now = Instant::now();
+        match self.backlog.enter(write.holder, write.command.len(), write.expires, now) {
+            Ok(place) => {
+                write.place = place;
+                write.reply.enter(Stage::Batch, now);
+            }
             Err(retry_after) => {
                 let retry_after_ms = retry_after.as_millis() as u32; // at most one second
                 return write.reply.refuse(Refusal::Overloaded { retry_after_ms });
@@ -263,6 +266,11 @@ impl Replica {
     /// The transactions over several shards that this replica drives as their home's primary.
     pub(crate) fn attempts(&self) -> &AttemptRegistry {
         &self.attempts
+    }
+
+    /// The last changes of leader.
+    pub(crate) fn turnovers(&self) -> &Turnovers {
+        &self.member.turnovers
     }
 
     /// Upper bound on the age of the state here, in milliseconds.
@@ -528,7 +536,8 @@ impl Replica {
 }
 
 /// Hands a strong read to the next round, or refuses it.
-fn hand_in(reads: &mpsc::Sender<PendingRead>, read: PendingRead) {
+fn hand_in(reads: &mpsc::Sender<PendingRead>, mut read: PendingRead) {
+    read.reply.enter(Stage::Majority, Instant::now());
     if let Err(error) = reads.try_send(read) {
         error.into_inner().reply.refuse(Refusal::Overloaded { retry_after_ms: 20 });
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use dkv_base::id::NodeId;
-use dkv_base::logging::{self, Targets};
+use dkv_base::logging::{self, Format, Targets};
 use dkv_base::signals::{Signals, Starting};
 use dkv_base::{complain, durable};
 use dkv_wire::identity::Role;
@@ -40,6 +40,10 @@ pub struct Args {
     /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
     pub trust_voter: Option<NodeId>,
+
+    /// Form of the log's lines: text, or json for one object per line
+    #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
+    pub log_format: Format,
 }
 
 impl Args {
@@ -74,7 +78,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     // First, so that no signal is lost.
     let mut signals = Signals::watch().map_err(StartError::Signals)?;
     let starting = Starting::begin().map_err(StartError::Signals)?;
-    let _log = logging::start("info", Targets::Shown)?;
+    let _log = logging::start("info", Targets::Shown, args.log_format)?;
     durable::keep_files_private();
     let config = args.into_config()?;
     let server = Server::start(config).await?;

@@ -239,6 +239,8 @@ impl Cluster {
             threads: None,
             // Every other node keeps no values in memory, and reads them from its checkpoints.
             value_memory: (index % 2 == 1).then_some(0),
+            slow_request_ms: 0,
+            log_format: dkv_base::logging::Format::Text,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(Mutex::new(None));

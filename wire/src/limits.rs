@@ -65,6 +65,10 @@ pub const KEYSPACE_HISTORY_BYTES_MAX: u64 = 64 * 1024 * MIB as u64;
 /// Age at which a version in the history of a shard is forgotten, unless its keyspace says
 /// otherwise.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
+/// Length of a log filter, in bytes.
+pub const LOG_FILTER_BYTES_MAX: usize = 1024;
+/// Longest time for which a log filter applies before the one before comes back.
+pub const LOG_FILTER_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Leases in one shard.
 pub const LEASES_MAX: usize = 100_000;
 /// Leases in one shard that were granted to one holder.

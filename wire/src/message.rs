@@ -13,6 +13,7 @@ mod read;
 mod scan;
 mod command;
 mod commit;
+mod diagnosis;
 mod reply;
 mod placement;
 mod status;
@@ -28,6 +29,7 @@ pub use commit::{
     Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
     PrepareHome, Prospect, Resolution, TransactOver,
 };
+pub use diagnosis::{ChangeReason, Diagnosis, DiskFacts, LeaderChange, LogChange, LogFilter};
 pub use history::{Cut, Version, VersionExpiry, Versions};
 pub use join::{JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest};
 pub use keys::{KeyRange, Keys};

@@ -158,6 +158,10 @@ impl Subcommand {
                 Some(action.connect().clone().or(connect.clone()))
             }
             Self::Lock(args) => Some(args.connect.clone()),
+            Self::Explain(args) => Some(args.connect.clone()),
+            Self::Doctor(args) => Some(args.connect.clone()),
+            Self::Debug(args) => Some(args.action.connect().clone().or(args.connect.clone())),
+            Self::Log(args) => Some(args.connect.clone()),
             Self::Export(args) => {
                 let mut connect = args.connect.clone();
                 // Records of the format that was named, whatever the results of other commands are.
@@ -201,6 +205,7 @@ impl Subcommand {
             | Self::Compact { .. }
             | Self::Keep { .. }
             | Self::Holders { .. }
+            | Self::Log(_)
             | Self::Revoke { .. } => Role::Admin,
             _ => Role::Client,
         }
@@ -222,6 +227,7 @@ impl Subcommand {
             Self::Lease(args) => args.action.writes(),
             Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
             Self::Holders { .. } => false,
+            Self::Log(args) => args.filter.is_some(),
             other => other.role() == Role::Admin,
         }
     }
@@ -242,6 +248,7 @@ impl Subcommand {
             | Self::Lease(_)
             | Self::Lock(_)
             | Self::Search { .. }
+            | Self::Explain(_)
             | Self::ShowAll { .. }
             | Self::Scan { .. }
             | Self::History { .. }
@@ -255,6 +262,9 @@ impl Subcommand {
             Self::Wait { .. }
             | Self::Nodes { .. }
             | Self::Status { .. }
+            | Self::Doctor(_)
+            | Self::Debug(_)
+            | Self::Log(_)
             | Self::Keyspace(_)
             // They name the keyspace of a backup, or of all.
             | Self::Backup(_)

@@ -81,3 +81,5 @@ mod recovery;
 mod regions;
 
 mod watches;
+
+mod seeing;

@@ -366,7 +366,7 @@ impl Client {
         self.request(RequestKind::Control(body), None).await.map(|_| ())
     }
 
-    async fn ask_server(&self, request: ServerRequest) -> Result<ServerAnswer, Error> {
+    pub(super) async fn ask_server(&self, request: ServerRequest) -> Result<ServerAnswer, Error> {
         let Driver { server, endpoint, .. } = &*self.inner.driver;
         let asked = server.ask(endpoint, &request, self.inner.timeout).await;
         asked.map_err(|error| error.into_error(request.has_effect()))

@@ -79,6 +79,8 @@ impl<W> Pending<W> {
                 RequestBody::Status => matches!(answer, Answer::Status(_)),
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
                 RequestBody::Keyspaces => matches!(answer, Answer::Keyspaces(_)),
+                RequestBody::Log(_) => matches!(answer, Answer::Log(_)),
+                RequestBody::Diagnose => matches!(answer, Answer::Diagnosis(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -277,6 +279,8 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Member(_)
         | Answer::Remainder(_)
         | Answer::Prepared(_)
+        | Answer::Log(_)
+        | Answer::Diagnosis(_)
         | Answer::Resolved(_) => None,
     }
 }

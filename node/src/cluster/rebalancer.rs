@@ -12,8 +12,8 @@ use std::time::Duration;
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{
-    Answer, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal, Remainder,
-    RequestBody,
+    Answer, ChangeReason, LedGroup, Move, MoveStep, NodePlaces, Placement, PlannedMove, Refusal,
+    Remainder, RequestBody,
 };
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -167,6 +167,7 @@ pub(crate) async fn hand_over(node: &Node, shard: GroupId, to: NodeId) -> Result
     let Some(group) = node.group(shard).filter(|group| group.leads()) else {
         return Err(Refusal::NotPrimary { primary: node.primary_of(shard) });
     };
+    group.turnovers().expect(ChangeReason::Moved, Instant::now());
     match group.hand_over_to(to, TRANSFER_PATIENCE).await {
         true => Ok(()),
         false => Err(Refusal::Unavailable("it was not taken over in time".into())),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use dkv_base::histogram::{Histogram, Times};
 use dkv_wire::message::{Answer, ReadMode, Refusal, RequestBody};
 
+use super::slow_requests::SlowRequests;
+
 /// Kinds of requests.
 pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
@@ -81,15 +83,34 @@ pub(crate) struct Counters {
     times: [Histogram; KINDS.len()],
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
+    slow: SlowRequests,
 }
 
 impl Counters {
-    /// Counts an answered request, with the time from its arrival to its answer.
-    pub(crate) fn answered(&self, kind: usize, answer: &Result<Answer, Refusal>, time: Duration) {
+    /// Returns counters that log requests as slow which take longer than a bound; zero logs none.
+    pub(crate) fn new(slow_request: Duration) -> Self {
+        Self { slow: SlowRequests::new(slow_request), ..Self::default() }
+    }
+
+    /// Counts an answered request, with the time from its arrival to its answer. Returns the
+    /// outcome, one of [`RESULTS`].
+    pub(crate) fn answered(
+        &self,
+        kind: usize,
+        answer: &Result<Answer, Refusal>,
+        time: Duration,
+    ) -> &'static str {
+        let result = result(answer);
         if let (Some(results), Some(times)) = (self.requests.get(kind), self.times.get(kind)) {
-            results[result(answer)].fetch_add(1, Ordering::Relaxed);
+            results[result].fetch_add(1, Ordering::Relaxed);
             times.add(time);
         }
+        RESULTS[result]
+    }
+
+    /// The log of slow requests.
+    pub(crate) fn slow(&self) -> &SlowRequests {
+        &self.slow
     }
 
     pub(crate) fn received(&self, bytes: usize) {
@@ -113,6 +134,7 @@ impl Counters {
             requests: requests.collect(),
             received_bytes: load(&self.received_bytes),
             sent_bytes: load(&self.sent_bytes),
+            slow_requests: self.slow.counts(),
         }
     }
 }
@@ -126,6 +148,8 @@ pub struct Counted {
     pub received_bytes: u64,
     /// Bytes of answers sent.
     pub sent_bytes: u64,
+    /// Slow requests, by the stage that took longest.
+    pub slow_requests: Vec<(&'static str, u64)>,
 }
 
 /// Requests of one kind.

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use dkv_wire::frame::FrameWriter;
+use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::common::counters::Counters;
+use crate::common::timeline::{Returned, Stage, Timeline};
 use crate::net::quota::QuotaPermit;
 
 /// Largest number of bytes of answers that are written together.
@@ -21,11 +23,11 @@ const TAKE_MAX: usize = 1024;
 
 pub(crate) type Queued = (Reply, QuotaPermit, Begun);
 
-/// The kind of a request, and its time of arrival.
-#[derive(Clone, Copy)]
+/// The kind of a request, its time of arrival, and where its time has gone.
 pub(crate) struct Begun {
     pub(crate) kind: usize,
     pub(crate) at: Instant,
+    pub(crate) timeline: Timeline,
 }
 
 /// The answers of one stream.
@@ -40,29 +42,41 @@ pub(crate) struct Replies {
 pub(crate) struct ReplyTo {
     /// `None` once the request has been answered.
     to: Option<Destination>,
+    /// The timeline of a part that is answered in this node, once it is.
+    part: Option<Returned>,
 }
 
 enum Destination {
-    Stream { id: u64, sender: mpsc::UnboundedSender<Queued>, permit: QuotaPermit, begun: Begun },
+    Stream {
+        id: u64,
+        sender: mpsc::UnboundedSender<Queued>,
+        permit: QuotaPermit,
+        begun: Begun,
+    },
     Here(oneshot::Sender<Result<Answer, Refusal>>),
+    /// The same, for a part of a request that is measured.
+    Part(oneshot::Sender<Result<Answer, Refusal>>, Timeline, Returned),
 }
 
 impl Begun {
     /// Returns a placeholder for tests that examine answers only.
     #[cfg(test)]
     pub(crate) fn now() -> Self {
-        Self { kind: 0, at: Instant::now() }
+        use crate::common::timeline::Subject;
+        let at = Instant::now();
+        Self { kind: 0, at, timeline: Timeline::new(Subject::Other, at, at) }
     }
 }
 
 impl Replies {
     /// Returns the handle for the answers of a stream, and the task that writes them.
     pub(crate) fn new(
+        peer: Identity,
         writer: FrameWriter<quinn::SendStream>,
         counters: Arc<Counters>,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender }, write(receiver, writer, counters))
+        (Self { sender }, write(peer, receiver, writer, counters))
     }
 
     /// Returns a handle and the receiver from which a test takes the answers.
@@ -75,7 +89,8 @@ impl Replies {
     /// Returns the handle for the answer to the request with this id.
     pub(crate) fn to(&self, id: u64, permit: QuotaPermit, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
-        ReplyTo { to: Some(Destination::Stream { id, sender, permit, begun }) }
+        let to = Some(Destination::Stream { id, sender, permit, begun });
+        ReplyTo { to, part: None }
     }
 }
 
@@ -83,7 +98,45 @@ impl ReplyTo {
     /// Returns a handle for an answer that stays in this node, which builds its own answer from it.
     pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { to: Some(Destination::Here(sender)) }, receiver)
+        (Self { to: Some(Destination::Here(sender)), part: None }, receiver)
+    }
+
+    /// Returns a handle as [`here`](Self::here) does, for a part of this request: where its time
+    /// goes counts for this request.
+    pub(crate) fn part(&mut self) -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
+        let Some(timeline) = self.timeline() else { return Self::here() };
+        let timeline = timeline.part();
+        let returned = Returned::default();
+        self.part = Some(Arc::clone(&returned));
+        let (sender, receiver) = oneshot::channel();
+        let to = Some(Destination::Part(sender, timeline, returned));
+        (Self { to, part: None }, receiver)
+    }
+
+    /// Notes that the request enters a stage at `at`.
+    pub(crate) fn enter(&mut self, stage: Stage, at: Instant) {
+        self.rejoin();
+        if let Some(timeline) = self.timeline() {
+            timeline.enter(stage, at);
+        }
+    }
+
+    /// Adds the time of a part that was answered to that of this request.
+    fn rejoin(&mut self) {
+        if let Some(part) = self.part.as_ref().and_then(|part| part.get().cloned()) {
+            self.part = None;
+            if let Some(timeline) = self.timeline() {
+                timeline.adopt(&part);
+            }
+        }
+    }
+
+    fn timeline(&mut self) -> Option<&mut Timeline> {
+        match &mut self.to {
+            Some(Destination::Stream { begun, .. }) => Some(&mut begun.timeline),
+            Some(Destination::Part(_, timeline, _)) => Some(timeline),
+            Some(Destination::Here(_)) | None => None,
+        }
     }
 
     /// Waits for room for results of `bytes` bytes, until the answer has been written.
@@ -104,12 +157,20 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
+        self.rejoin();
         // The requester may be gone.
         match self.to.take() {
-            Some(Destination::Stream { id, sender, permit, begun }) => {
+            Some(Destination::Stream { id, sender, permit, mut begun }) => {
+                begun.timeline.enter(Stage::Reply, Instant::now());
                 let _ = sender.send((Reply { id, result }, permit, begun));
             }
             Some(Destination::Here(sender)) => {
+                let _ = sender.send(result);
+            }
+            Some(Destination::Part(sender, mut timeline, returned)) => {
+                timeline.enter(Stage::Reply, Instant::now());
+                // First, so that the receiver finds it.
+                let _ = returned.set(timeline);
                 let _ = sender.send(result);
             }
             None => {}
@@ -124,6 +185,7 @@ impl Drop for ReplyTo {
 }
 
 async fn write(
+    peer: Identity,
     mut receiver: mpsc::UnboundedReceiver<Queued>,
     mut writer: FrameWriter<quinn::SendStream>,
     counters: Arc<Counters>,
@@ -133,8 +195,13 @@ async fn write(
         let mut permits = Vec::with_capacity(queued.len());
         // One clock read for all answers that are written together.
         let now = Instant::now();
-        for (reply, permit, begun) in queued.drain(..) {
-            counters.answered(begun.kind, &reply.result, now.saturating_duration_since(begun.at));
+        for (reply, permit, mut begun) in queued.drain(..) {
+            let time = now.saturating_duration_since(begun.at);
+            let result = counters.answered(begun.kind, &reply.result, time);
+            if counters.slow().is_slow(time) {
+                begun.timeline.enter(Stage::Other, now);
+                counters.slow().note(peer, &begun.timeline, result, time, now);
+            }
             writer.push(&reply);
             permits.push(permit);
             if writer.pending() >= FLUSH_BYTES {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dkv_wire::message::RequestBody;
+use dkv_wire::message::{ChangeReason, RequestBody};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Node;
@@ -17,6 +18,9 @@ impl Node {
     pub(crate) async fn stop(&self, patience: Duration) {
         let groups = self.groups();
         let hand_over = groups.iter().filter(|group| group.leads());
+        let hand_over = hand_over.inspect(|group| {
+            group.turnovers().expect(ChangeReason::Stopping, Instant::now());
+        });
         let handed = futures::future::join_all(hand_over.map(|group| group.hand_over(patience)));
         let handed = handed.await;
         if handed.contains(&false) {

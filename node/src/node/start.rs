@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dkv_base::id::GroupId;
 use dkv_base::supervise::Failure;
@@ -18,6 +19,7 @@ use super::replicas::Replicas;
 use super::store::Store;
 use super::tasks::{NodeTasks, TaskFactories};
 use super::{Me, Node};
+use crate::common::counters::Counters;
 use crate::net::incarnations::{self, Incarnations};
 use crate::net::server_link::ServerLink;
 use crate::raft;
@@ -29,6 +31,8 @@ use dkv_wal::Wal;
 pub(crate) struct Parts {
     pub(crate) me: Me,
     pub(crate) settings: Settings,
+    /// The time from which a request is slow; zero if none ever is.
+    pub(crate) slow_request: Duration,
     pub(crate) founder: bool,
     pub(crate) data_dir: DataDir,
     pub(crate) endpoint: Endpoint,
@@ -47,6 +51,7 @@ impl Node {
     pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts { me, settings, founder, data_dir, endpoint, acceptor, .. } = parts;
         let Parts { wal, engine, server, incarnations, task_factories, failure, .. } = parts;
+        let slow_request = parts.slow_request;
         let config = raft::config(&settings)?;
         let connections = Connections::new(&me, endpoint, acceptor, server, incarnations);
         let store = Store::open(me.id, data_dir, wal, engine, settings.log_bytes_max)?;
@@ -81,7 +86,7 @@ impl Node {
         let node = Arc::new(Self {
             me,
             started: Instant::now(),
-            counters: Arc::default(),
+            counters: Arc::new(Counters::new(slow_request)),
             connections,
             store,
             replicas: Replicas::new(config, control),

@@ -5,8 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use dkv_base::logging::Format;
 use dkv_wire::name::parse_name;
 use dkv_wire::region::Region;
+
+/// Time from which a request is slow, in milliseconds, unless an argument says otherwise.
+const SLOW_REQUEST_MS: u32 = 500;
 
 /// Joins this machine to a network as a node that holds data.
 ///
@@ -54,4 +58,13 @@ pub struct Args {
     /// [default: half of the memory of this machine or control group]
     #[arg(long, value_name = "MIB", env = "DKV_VALUE_MEMORY")]
     pub value_memory: Option<u32>,
+
+    /// Log a request that takes longer than this, with where the time went, in milliseconds; 0
+    /// logs none
+    #[arg(long, value_name = "MS", env = "DKV_SLOW_REQUEST_MS", default_value_t = SLOW_REQUEST_MS)]
+    pub slow_request_ms: u32,
+
+    /// Form of the log's lines: text, or json for one object per line
+    #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
+    pub log_format: Format,
 }

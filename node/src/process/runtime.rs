@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dkv_base::logging::{self, Targets};
+use dkv_base::logging::{self, Format, Targets};
 use dkv_base::signals::Signals;
 use dkv_base::{durable, output};
 use tracing::warn;
@@ -20,9 +20,10 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// returns an exit status that reflects the result. An error is printed as the last line.
 pub fn process<E: Display>(
     threads: Option<NonZeroUsize>,
+    format: Format,
     work: impl Future<Output = Result<(), E>>,
 ) -> ExitCode {
-    let log = match logging::start(LOG_DEFAULT, Targets::Hidden) {
+    let log = match logging::start(LOG_DEFAULT, Targets::Hidden, format) {
         Ok(log) => log,
         Err(error) => return complain(&error.to_string()),
     };

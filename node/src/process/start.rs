@@ -187,6 +187,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, Pr
     let node = Node::start(Parts {
         me,
         settings,
+        slow_request: Duration::from_millis(u64::from(args.slow_request_ms)),
         founder: bootstrap,
         data_dir: directory,
         endpoint: endpoint.clone(),

@@ -20,6 +20,7 @@ use super::{
     Types,
 };
 use crate::raft::ProposeError;
+use crate::raft::entry_times::EntryTimes;
 use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
 
@@ -63,7 +64,8 @@ pub(crate) async fn start(
     // Set before the start, because the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
     network.shows(state_machine.handle());
-    let raft = Raft::new(me, config, network.clone(), LogStore::new(log), state_machine);
+    let log = LogStore::new(log, state_machine.handle().entry_times().clone());
+    let raft = Raft::new(me, config, network.clone(), log, state_machine);
     let raft = time_scale.run(raft).await;
     let raft = raft?;
     network.told_by(&raft);
@@ -72,7 +74,7 @@ pub(crate) async fn start(
 
 /// Returns the voters of the newest configuration on disk, or none if it cannot be read.
 pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> BTreeSet<NodeId> {
-    let mut log = LogStore::new(log.clone());
+    let mut log = LogStore::new(log.clone(), EntryTimes::default());
     let found = StorageHelper::<Types, _, _>::new(&mut log, state_machine).get_membership().await;
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }
@@ -98,11 +100,23 @@ pub(crate) async fn propose(
     time_scale: &TimeScale,
     entry: Bytes,
 ) -> Result<(Term, Outcome), ProposeError> {
+    propose_at(raft, time_scale, entry).await.map(|(term, _, outcome)| (term, outcome))
+}
+
+/// Proposes an entry and waits until it is applied. Returns its index too.
+pub(crate) async fn propose_at(
+    raft: &Raft,
+    time_scale: &TimeScale,
+    entry: Bytes,
+) -> Result<(Term, u64, Outcome), ProposeError> {
     let patience = tokio::time::Instant::now() + turnover_wait(time_scale);
     let mut has_waited = false;
     loop {
         match raft.client_write(Proposal(entry.clone())).await {
-            Ok(response) => return Ok((Term(*response.log_id.leader_id), response.data)),
+            Ok(response) => {
+                let log_id = response.log_id;
+                return Ok((Term(*log_id.leader_id), log_id.index, response.data));
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 // A leader that was just elected accepts no entries before a quorum has answered
                 // it, which happens within a round trip.

@@ -23,6 +23,7 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_base::platform::run_blocking;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
+use dkv_wire::message::ChangeReason;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt, unfold};
 use openraft::errors::RaftError;
@@ -45,6 +46,7 @@ use super::{
     DurabilityCheck, LogId, MetricsWatch, Raft, Snapshot, SnapshotData, SnapshotMeta,
     StateMachineHandle, TimeScale, Types, Vote,
 };
+use crate::common::turnovers::Turnovers;
 use crate::net::denials::DenialLog;
 use crate::net::liveness::Liveness;
 use crate::raft::heartbeat::coalescing::{HeartbeatBatch, HeartbeatBatchAnswer};
@@ -132,6 +134,7 @@ pub(crate) struct ReplicaHandle {
     late: Arc<Semaphore>,
     forgotten: ForgottenLeader,
     is_to_begin: Arc<AtomicBool>,
+    pub(crate) turnovers: Turnovers,
 }
 
 impl ReplicaHandle {
@@ -143,7 +146,17 @@ impl ReplicaHandle {
     ) -> Self {
         let (late, forgotten) = (Arc::new(Semaphore::new(LATE_MAX)), ForgottenLeader::default());
         let is_to_begin = Arc::default();
-        Self { raft, state_machine, durability, time_scale, late, forgotten, is_to_begin }
+        let turnovers = Turnovers::default();
+        Self {
+            raft,
+            state_machine,
+            durability,
+            time_scale,
+            late,
+            forgotten,
+            is_to_begin,
+            turnovers,
+        }
     }
 
     /// Returns the last entry known to be committed.
@@ -257,6 +270,7 @@ async fn answer(
             own(request.from_leader(), from).map_err(refuse)?;
             known.transfer(&request).map_err(implausible)?;
             member.time_scale.told(false);
+            member.turnovers.expect(ChangeReason::HandedOver, Instant::now());
             let answer = raft.handle_transfer_leader(request).await;
             answer.map(CallAnswer::Transfer).map_err(|error| stopped(error.into()))
         }

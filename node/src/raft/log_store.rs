@@ -20,8 +20,10 @@ use dkv_wire::codec::{decode, encode};
 use futures::stream::{Stream, try_unfold};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::codec::{decode_entry, encode_entry, invalid};
+use super::entry_times::EntryTimes;
 use super::{Entry, LogId, Types, Vote};
 use dkv_wal::{GroupLog, bounds};
 
@@ -33,11 +35,13 @@ const READ_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: GroupLog,
+    times: EntryTimes,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: GroupLog) -> Self {
-        Self { log }
+    /// Returns the store over a log, which notes in `times` when entries are on disk.
+    pub(crate) fn new(log: GroupLog, times: EntryTimes) -> Self {
+        Self { log, times }
     }
 
     /// Gives one durable write to the log and waits until it is durable.
@@ -121,7 +125,14 @@ impl RaftLogStorage<Types> for LogStore {
             return self.log.append_when_ready(entries, Box::new(|_| ())).await;
         }
         // Waits while the disk is far behind: a proposer must not outrun it for long.
-        let done = Box::new(move |result| callback.io_completed(result));
+        let times = self.times.clone();
+        let range = entries.first().zip(entries.last()).map(|(first, last)| (first.0, last.0));
+        let done = Box::new(move |result: io::Result<()>| {
+            if let (Some((first, last)), Ok(())) = (range, &result) {
+                times.synced(first, last, Instant::now());
+            }
+            callback.io_completed(result);
+        });
         self.log.append_when_ready(entries, done).await
     }
 

@@ -13,6 +13,7 @@ mod history;
 mod leases;
 mod locks;
 mod range;
+mod times;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,6 +31,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::entry_times::EntryTimes;
 use super::fifo_watch;
 use super::lease_times::LeaseTimes;
 use super::snapshot::{Incoming, NotTaken, OffThread, Position, outgoing};
@@ -139,6 +141,8 @@ struct StateMachineInner {
     applied: fifo_watch::Sender<u64>,
     /// Counts the entries that released locks of transactions, for those who wait for one.
     released: fifo_watch::Sender<u64>,
+    /// When the last entries were on disk and committed.
+    entry_times: EntryTimes,
     /// Locked by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -182,6 +186,7 @@ impl StateMachine {
             followed_us: AtomicU64::new(0),
             applied,
             released: fifo_watch::Sender::new(0),
+            entry_times: EntryTimes::default(),
             installing: Arc::default(),
         };
         Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
@@ -452,21 +457,6 @@ impl StateMachineHandle {
         Incoming::begin(self.shared.store.clone(), meta, installing).await
     }
 
-    /// Returns the reading of the shard's clock, in milliseconds: the stamp of a batch made now.
-    pub(crate) fn clock_ms(&self) -> u64 {
-        lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
-    }
-
-    /// Returns a fresh stamp of the network's clock.
-    pub(crate) fn stamp(&self) -> Stamp {
-        self.shared.stamps.stamp()
-    }
-
-    /// Returns the latest stamp that this node made or saw.
-    pub(crate) fn last_stamp(&self) -> Stamp {
-        self.shared.stamps.last()
-    }
-
     fn note_freshness(&self) {
         let applied = self.shared.applied.get();
         lock(&self.shared.staleness).applied(applied);
@@ -496,6 +486,9 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         while let Some(entry) = entries.next().await {
             let (entry, responder) = entry?;
+            if responder.is_some() {
+                self.handle.shared.entry_times.committed(entry.log_id.index, Instant::now());
+            }
             let outcome = self.handle.apply(entry.log_id, entry.payload)?;
             self.handle.shared.applied.set(entry.log_id.index);
             if let Some(responder) = responder {

@@ -9,8 +9,8 @@ use super::status;
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, DurabilityCheck, MetricsWatch, Network, Outcome, ProposeError, Raft, ServerState,
-    StateMachineHandle, TimeScale,
+    self, BatchTimes, DurabilityCheck, MetricsWatch, Network, Outcome, ProposeError, Raft,
+    ServerState, StateMachineHandle, TimeScale,
 };
 use dkv_state::CommandResult;
 
@@ -30,10 +30,20 @@ impl Proposer {
         &self,
         batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>), ProposeError> {
+        self.propose_timed(batch).await.map(|(term, results, _)| (term, results))
+    }
+
+    /// Proposes a batch to a shard and waits until it is applied. Returns its times too.
+    pub(crate) async fn propose_timed(
+        &self,
+        batch: Bytes,
+    ) -> Result<(Term, Vec<CommandResult>, BatchTimes), ProposeError> {
         self.time_scale.wake();
-        match raft::propose(&self.raft, &self.time_scale, batch).await? {
-            (term, Outcome::Shard(results)) => Ok((term, results)),
-            (_, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
+        match raft::propose_at(&self.raft, &self.time_scale, batch).await? {
+            (term, index, Outcome::Shard(results)) => {
+                Ok((term, results, self.state_machine.entry_times().of(index)))
+            }
+            (_, _, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
         }
     }
 

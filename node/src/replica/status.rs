@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
+use tokio::time::Instant;
 
 use super::Replica;
+use crate::common::unix_time::unix_ms;
 use crate::raft::{self, Metrics, ServerState};
 
 /// Most entries that a member may lack and still count as caught up: about as many as are in
@@ -47,14 +49,17 @@ impl Replica {
         }
     }
 
-    /// Records the term of the current leader, for [`figures`](Self::figures). Call it
-    /// periodically.
+    /// Records the current leader, for [`figures`](Self::figures) and
+    /// [`turnovers`](Self::turnovers). Call it periodically.
     pub(crate) fn note_leader(&self) {
-        let metrics = self.metrics();
-        let metrics = metrics.borrow();
-        if metrics.current_leader.is_some() {
-            let term = metrics.current_term;
-            if self.led_term.swap(term, Ordering::Relaxed) != term {
+        let seen = {
+            let metrics = self.metrics();
+            let metrics = metrics.borrow();
+            metrics.current_leader.map(|leader| (Term(metrics.current_term), leader))
+        };
+        if let Some(seen) = seen {
+            let now = (Instant::now(), unix_ms());
+            if self.turnovers().note(self.id, seen, self.me, now) {
                 self.leaders_seen.fetch_add(1, Ordering::Relaxed);
             }
         }

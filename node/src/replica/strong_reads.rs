@@ -34,7 +34,9 @@ use dkv_wire::message::{Answer, Level, Receipt, Refusal, RequestBody, Span};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::peers::Lane;
 use crate::net::quota::HOLDER_PARTS;
 use crate::net::reply::ReplyTo;
@@ -100,13 +102,16 @@ pub(crate) async fn run(
     };
     while let Some((mut reads, confirmed)) = rounds.next(confirm).await {
         while away.try_join_next().is_some() {}
+        let now = Instant::now();
+        reads.iter_mut().for_each(|read| read.reply.enter(Stage::Read, now));
         match confirmed {
             Ok(term) => {
                 let receipt = who.receipt(term, Level::Strong, Some(0));
                 serve(proposer.state_machine(), reads.into_iter(), receipt);
             }
             Err(ProposeError::NotLeader(Some(primary))) if primary != who.node => {
-                let here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
+                let mut here: Vec<_> = reads.extract_if(.., |read| read.anywhere).collect();
+                here.iter_mut().for_each(|read| read.reply.enter(Stage::Behind, now));
                 refuse(reads.into_iter(), &Refusal::NotPrimary { primary: Some(primary) });
                 if !here.is_empty() {
                     if away.len() >= ROUNDS_AWAY_MAX {
@@ -201,10 +206,11 @@ fn is_locked(state_machine: &StateMachineHandle, query: &ReadQuery) -> bool {
 /// What it finds then is not older than what its round has confirmed.
 fn locked(
     state_machine: StateMachineHandle,
-    read: PendingRead,
+    mut read: PendingRead,
     receipt: Receipt,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        read.reply.enter(Stage::Lock, Instant::now());
         let mut released = state_machine.released();
         let free = async {
             while is_locked(&state_machine, &read.query) {
@@ -216,6 +222,7 @@ fn locked(
         if tokio::time::timeout(LOCK_PATIENCE, free).await.is_err() {
             return read.reply.refuse(LookupError::Locked.into());
         }
+        read.reply.enter(Stage::Read, Instant::now());
         serve(&state_machine, std::iter::once(read), receipt);
     })
 }
@@ -225,7 +232,7 @@ async fn serve_after(
     who: ReplicaName,
     proposer: Arc<Proposer>,
     primary: NodeId,
-    reads: Vec<PendingRead>,
+    mut reads: Vec<PendingRead>,
 ) {
     let catch_up = async {
         let followed = proposer.followed(primary);
@@ -243,6 +250,8 @@ async fn serve_after(
     };
     match tokio::time::timeout(patience(&proposer), catch_up).await {
         Ok(Ok(term)) => {
+            let now = Instant::now();
+            reads.iter_mut().for_each(|read| read.reply.enter(Stage::Read, now));
             let receipt = who.receipt(term, Level::Strong, Some(0));
             serve(proposer.state_machine(), reads.into_iter(), receipt);
         }

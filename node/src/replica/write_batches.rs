@@ -30,8 +30,9 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::quota::HOLDER_PARTS;
-use crate::raft::ProposeError;
+use crate::raft::{BatchTimes, ProposeError};
 use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, IN_FLIGHT_MAX, Place};
 use crate::replica::blocked_writes::Blocked;
@@ -136,7 +137,7 @@ pub(crate) async fn run(
             let begun = Instant::now();
             backlog.begin(begun);
             window.begins(begun);
-            in_flight.push(async move { (proposer.propose_batch(batch).await, writes, begun) });
+            in_flight.push(async move { (proposer.propose_timed(batch).await, writes, begun) });
         }
         let room = waiting.len() < TAKE_MAX;
         tokio::select! {
@@ -147,10 +148,13 @@ pub(crate) async fn run(
                 open = count > 0;
                 waiting.extend(taken.drain(..));
             }
-            Some((outcome, writes, begun)) = in_flight.next(), if !in_flight.is_empty() => {
+            Some((outcome, mut writes, begun)) = in_flight.next(), if !in_flight.is_empty() => {
                 let ended = Instant::now();
                 backlog.end(begun, ended);
                 window.ends(ended - begun);
+                let times = outcome.as_ref().map(|(_, _, times)| *times).unwrap_or_default();
+                note_times(&mut writes, begun, times, ended);
+                let outcome = outcome.map(|(term, results, _)| (term, results));
                 let stamp = proposer.state_machine().last_stamp();
                 let locked = answer(group, me, stamp, outcome, writes);
                 blocked.add(locked, &mut waiting);
@@ -165,6 +169,19 @@ pub(crate) async fn run(
                 refuse_expired(&mut waiting, log_full);
             }
         }
+    }
+}
+
+/// Notes where the time of the writes of a batch went.
+fn note_times(writes: &mut [PendingWrite], begun: Instant, times: BatchTimes, ended: Instant) {
+    // One that failed was not committed.
+    let committed = times.committed.unwrap_or(ended);
+    // A majority may have it before the disk of this node.
+    let synced = times.synced.unwrap_or(committed).min(committed);
+    for write in writes {
+        write.reply.enter(Stage::Sync, begun);
+        write.reply.enter(Stage::Majority, synced);
+        write.reply.enter(Stage::Apply, committed);
     }
 }
 
@@ -262,10 +279,13 @@ fn answer(
                 stamp,
                 pending: None,
             };
-            for (write, result) in writes.into_iter().zip(results) {
+            for (mut write, result) in writes.into_iter().zip(results) {
                 let is_locked = result == CommandResult::Locked;
                 match is_locked.then(|| AtLock::of(&write.command)) {
-                    Some(AtLock::Waits) => locked.push(write),
+                    Some(AtLock::Waits) => {
+                        write.reply.enter(Stage::Lock, Instant::now());
+                        locked.push(write);
+                    }
                     Some(AtLock::Refuses) => write.reply.refuse(too_early()),
                     Some(AtLock::Tells) | None => write.reply.send(to_answer(result, receipt)),
                 }

@@ -37,6 +37,7 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
             Some(format!("change keyspace {keyspace}: {change:?}"))
         }
         RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
+        RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", change.filter.escape_debug())),
         _ => None,
     }
 }

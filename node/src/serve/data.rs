@@ -282,8 +282,8 @@ fn read_by_mode(
 }
 
 /// The destination of an answer that is to wait for every replica.
-fn at_all(replica: &Arc<Replica>, deadline_ms: u32, reply: ReplyTo) -> ReplyTo {
-    let (here, done) = ReplyTo::here();
+fn at_all(replica: &Arc<Replica>, deadline_ms: u32, mut reply: ReplyTo) -> ReplyTo {
+    let (here, done) = reply.part();
     level_all::answer(replica, done, deadline_ms, reply);
     here
 }

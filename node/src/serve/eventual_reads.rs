@@ -17,7 +17,9 @@ use dkv_base::id::{GroupId, NodeId, Number, Revision, Term};
 use dkv_wire::message::{
     Answer, Level, Page, Pair, ReadBounds, ReadMode, Receipt, Refusal, RequestBody, Span, Stored,
 };
+use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::outbox::{DurableWrite, Outbox};
@@ -48,7 +50,7 @@ pub(crate) fn read(
     group: &Arc<Replica>,
     query: ReadQuery,
     bounds: ReadBounds,
-    reply: ReplyTo,
+    mut reply: ReplyTo,
 ) {
     // Without bounds an empty outbox does not matter.
     let outboxes = node.outboxes();
@@ -60,6 +62,7 @@ pub(crate) fn read(
     if empty || part.keeps_within(&bounds) && !part.is_locked(&query, &bounds) {
         return part.answer(query, reply);
     }
+    reply.enter(Stage::Behind, Instant::now());
     group.spawn(async move { part.later(query, bounds, reply).await });
 }
 
@@ -131,13 +134,14 @@ impl Part {
             _ => {}
         }
         let receipt = group.who().receipt(group.term(), Level::Eventual, group.staleness_ms());
+        reply.enter(Stage::Read, Instant::now());
         let read = PendingRead { query, anywhere: true, reply };
         strong_reads::serve(group.state_machine(), std::iter::once(read), receipt);
     }
 
     /// Has a waiting write answer, if it is later than the value in the state.
-    fn or_pending(&self, pending: DurableWrite, reply: ReplyTo) -> ReplyTo {
-        let (here, answered) = ReplyTo::here();
+    fn or_pending(&self, pending: DurableWrite, mut reply: ReplyTo) -> ReplyTo {
+        let (here, answered) = reply.part();
         self.group.spawn(async move {
             let answered = answered.await;
             reply.send(match answered {

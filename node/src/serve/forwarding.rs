@@ -16,6 +16,7 @@ use dkv_wire::message::{Answer, Opening, ReadMode, Refusal, Reply, Request, Requ
 use dkv_wire::rpc::call;
 use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
@@ -51,7 +52,8 @@ pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<Gro
 }
 
 /// Has a request answered by a node that can.
-pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, reply: ReplyTo) {
+pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, mut reply: ReplyTo) {
+    reply.enter(Stage::Forward, Instant::now());
     let forwarding = Arc::clone(node);
     node.tasks().spawn(async move {
         let result = pass_on(&forwarding, shard, request).await;

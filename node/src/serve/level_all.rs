@@ -20,6 +20,7 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
 use crate::net::rpc::ask;
@@ -34,7 +35,7 @@ pub(crate) fn answer(
     group: &Arc<Replica>,
     done: oneshot::Receiver<Result<Answer, Refusal>>,
     deadline_ms: u32,
-    reply: ReplyTo,
+    mut reply: ReplyTo,
 ) {
     let until = end(Instant::now(), deadline_ms);
     let asking = Arc::clone(group);
@@ -43,6 +44,7 @@ pub(crate) fn answer(
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Unknown("the node is stopping".into())),
         };
+        reply.enter(Stage::Replicas, Instant::now());
         let all = |receipt| Receipt { level: Level::All, ..receipt };
         reply.send(match answer {
             Ok(Answer::Value(receipt, stored)) => {

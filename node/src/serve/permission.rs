@@ -37,7 +37,7 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
 /// Returns why this node refuses a request, if its data directory may be a copy.
 fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>> {
     match body {
-        RequestBody::Status => None,
+        RequestBody::Status | RequestBody::Diagnose | RequestBody::Log(_) => None,
         RequestBody::View
         | RequestBody::Placement { .. }
         | RequestBody::Keyspaces
@@ -65,6 +65,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         RequestBody::View
         | RequestBody::Status
         | RequestBody::Placement { .. }
+        | RequestBody::Diagnose
         | RequestBody::Keyspaces => return Ok(()),
         RequestBody::Read { .. }
         | RequestBody::Scan { .. }
@@ -110,7 +111,8 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::SetKeyspace { .. }
         | RequestBody::DropKeyspace(_)
         | RequestBody::Rebalance
-        | RequestBody::MovePrimary { .. } => Role::Admin,
+        | RequestBody::MovePrimary { .. }
+        | RequestBody::Log(_) => Role::Admin,
     };
     if role == needed {
         Ok(())
@@ -128,6 +130,7 @@ fn needs_listing(body: &RequestBody) -> bool {
         body,
         RequestBody::View
             | RequestBody::Status
+            | RequestBody::Diagnose
             | RequestBody::Announce { .. }
             | RequestBody::Placement { .. }
             | RequestBody::Keyspaces

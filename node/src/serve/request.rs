@@ -19,9 +19,10 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, cluster, data, eventual_reads, forwarding, permission};
+use super::{admin, cluster, data, diagnosis, eventual_reads, forwarding, permission};
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
+use crate::common::timeline::{Subject, Timeline};
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
 use crate::node::Node;
@@ -36,12 +37,12 @@ pub(crate) async fn serve(
     mut reader: FrameReader<quinn::RecvStream>,
     writer: FrameWriter<quinn::SendStream>,
 ) {
-    let (replies, writing) = Replies::new(writer, Arc::clone(node.counters()));
+    let (replies, writing) = Replies::new(peer, writer, Arc::clone(node.counters()));
     // A separate task, which ends with this one at the latest.
     let mut writer = JoinSet::new();
     writer.spawn(writing);
-    while let Some((frame, mut part)) = next_frame(&mut reader, &quota).await {
-        let at = Instant::now();
+    while let Some((frame, mut part, announced)) = next_frame(&mut reader, &quota).await {
+        let mut at = Instant::now();
         node.counters().received(frame.len());
         let mut request: Request = match decode(&frame) {
             Ok(request) => request,
@@ -55,6 +56,7 @@ pub(crate) async fn serve(
         if super::history::has_large_answer(&request.body) {
             let Some(more) = quota.take_scan().await else { break };
             part.merge(more);
+            at = Instant::now();
         }
         name_session(peer, &mut request.body);
         if let Some(act) = admin::act(&request.body)
@@ -62,7 +64,8 @@ pub(crate) async fn serve(
         {
             info!(by = %peer, %address, "administrative act: {act}");
         }
-        let begun = Begun { kind: counters::kind(&request.body), at };
+        let timeline = Timeline::new(Subject::of(&request.body), announced, at);
+        let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };
         let reply = replies.to(request.id, part, begun);
         handle(&node, peer, request, reply);
     }
@@ -70,13 +73,19 @@ pub(crate) async fn serve(
     let _ = writer.join_next().await;
 }
 
+/// Returns the next frame, its share of the quota, and when it was announced.
+///
+/// A request counts from then on: the time until there is room for it is its own.
 async fn next_frame(
     reader: &mut FrameReader<quinn::RecvStream>,
     quota: &Quota,
-) -> Option<(Bytes, QuotaPermit)> {
-    let read = reader.next_with_room(async |bytes| quota.take(bytes).await).await;
-    match read {
-        Ok(Some((frame, part))) => Some((frame, part?)),
+) -> Option<(Bytes, QuotaPermit, Instant)> {
+    let room = async |bytes| {
+        let announced = Instant::now();
+        (quota.take(bytes).await, announced)
+    };
+    match reader.next_with_room(room).await {
+        Ok(Some((frame, (part, announced)))) => Some((frame, part?, announced)),
         Ok(None) => None,
         Err(error) => {
             debug!(%error, "request stream ended");
@@ -174,5 +183,7 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             admin::set_keyspace(context, keyspace, change, reply);
         }
         RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
+        RequestBody::Log(change) => diagnosis::log(context, change, reply),
+        RequestBody::Diagnose => diagnosis::diagnose(context, reply),
     }
 }

@@ -22,6 +22,7 @@ use dkv_wire::message::{KeyRange, Refusal, WatchFrame, WatchRequest};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use crate::common::timeline::{Stage, Subject, Timeline};
 use crate::net::quota::{Quota, WatchPermit};
 use crate::node::Node;
 use crate::raft::WatchPage;
@@ -67,7 +68,8 @@ pub(crate) async fn serve(
             begun();
             node.counters().received(frame_bytes(&request));
             let (node, quota) = (Arc::clone(node), quota.clone());
-            let watch = Watch { node, group: Arc::clone(&group), request, quota, _permit: permit };
+            let serving = Arc::clone(&group);
+            let watch = Watch { node, peer, group: serving, request, quota, _permit: permit };
             // The receiving half stays open: a client may close its side after the request.
             group.spawn(async move {
                 let _reader = reader;
@@ -158,10 +160,36 @@ async fn end(writer: &mut Writer, refusal: Refusal) {
 /// One watch.
 struct Watch {
     node: Arc<Node>,
+    peer: Identity,
     group: Arc<Replica>,
     request: WatchRequest,
     quota: Quota,
     _permit: WatchPermit,
+}
+
+/// The beginning of a watch: until its first page of history is read.
+struct Beginning {
+    at: Instant,
+    timeline: Timeline,
+}
+
+impl Beginning {
+    fn new(request: &WatchRequest) -> Self {
+        let at = Instant::now();
+        let subject = Subject::of_watch(request.shard, &request.keys);
+        let mut timeline = Timeline::new(subject, at, at);
+        timeline.enter(Stage::Read, at);
+        Self { at, timeline }
+    }
+
+    fn end(mut self, node: &Node, peer: Identity) {
+        let now = Instant::now();
+        let (time, slow) = (now.saturating_duration_since(self.at), node.counters().slow());
+        if slow.is_slow(time) {
+            self.timeline.enter(Stage::Other, now);
+            slow.note(peer, &self.timeline, "ok", time, now);
+        }
+    }
 }
 
 /// The reason why a watch ends.
@@ -194,6 +222,7 @@ impl Watch {
         let watcher = group.watch(keys.clone());
         let mut after = request.after.unwrap_or_else(|| group.revision());
         let mut sent = None;
+        let mut beginning = Some(Beginning::new(request));
         if request.after.is_none() {
             // Before any change: the client can resume from here.
             sent = Some(self.mark(writer, after).await?);
@@ -205,6 +234,9 @@ impl Watch {
                 check_held(node)?;
                 let at = known.as_deref();
                 let page = group.state_machine().changes(keys, after, at, *previous).await?;
+                if let Some(beginning) = beginning.take() {
+                    beginning.end(node, self.peer);
+                }
                 let (through, more) = (page.through, page.more);
                 if let Some(known) = &mut known {
                     known.retain(|revision| *revision > through);

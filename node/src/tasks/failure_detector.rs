@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_wire::message::ChangeReason;
 use dkv_wire::net_platform;
 use tokio::net::UdpSocket;
 use tokio::task::{JoinError, JoinSet};
@@ -132,6 +133,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             let takeover = handled.get(&(group.id(), term));
             if takeover.is_none_or(|takeover| takeover.begins_again(heard)) {
                 info!(group = %group.id(), %leader, %term, "the leader's process is gone");
+                group.turnovers().expect(ChangeReason::ProcessGone, Instant::now());
                 handled.insert((group.id(), term), Takeover::UnderWay);
                 let node = Arc::clone(&node);
                 results.spawn(async move {

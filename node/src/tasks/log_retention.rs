@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_wire::message::ChangeReason;
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -148,6 +149,7 @@ async fn step_aside(replicas: &Replicas, pending: Duration) {
     for group in replicas.all() {
         if group.leads() {
             warn!(group = %group.id(), ?pending, "the disk has stalled: handing over");
+            group.turnovers().expect(ChangeReason::DiskStalled, Instant::now());
             if !group.hand_over(TICK).await {
                 // No voter takes over; asking again at once would not help.
                 tokio::time::sleep(STALLED_AFTER_MIN).await;

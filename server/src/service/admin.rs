@@ -1,11 +1,16 @@
 //! Requests of administrators, and the use of bearer tokens that gateways report.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use dkv_base::id::{HolderId, NodeId};
+use dkv_base::logging::level::{self, LevelError};
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::message::{BearerLife, HolderKind, RunChoice, ServerAnswer, ServerRefusal};
+use dkv_wire::limits::{LOG_FILTER_BYTES_MAX, LOG_FILTER_LIFE_MAX};
+use dkv_wire::message::{
+    BearerLife, HolderKind, LogChange, LogFilter, RunChoice, ServerAnswer, ServerRefusal,
+};
 use dkv_wire::token::Token;
 use tracing::info;
 use uuid::Uuid;
@@ -33,6 +38,36 @@ impl Service {
         });
         flatten(created.await)?;
         Ok(ServerAnswer::Token(token.to_string()))
+    }
+
+    /// Tells what the server logs, after a change of that if there is one.
+    pub(super) fn log(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+        change: Option<LogChange>,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        require_admin(identity)?;
+        if let Some(LogChange { filter, for_ms }) = change {
+            if filter.len() > LOG_FILTER_BYTES_MAX {
+                let why = format!("a log filter has at most {LOG_FILTER_BYTES_MAX} bytes");
+                return Err(ServerRefusal::Invalid(why));
+            }
+            self.log_action(identity, address, &format!("log \"{}\"", filter.escape_debug()));
+            let life = for_ms.map(|ms| Duration::from_millis(ms).min(LOG_FILTER_LIFE_MAX));
+            let number = level::set(&filter, life).map_err(not_logged)?;
+            if let Some(life) = life {
+                tokio::spawn(async move {
+                    tokio::time::sleep(life).await;
+                    if let Some(filter) = level::revert(number) {
+                        info!(filter, "the log filter before is back");
+                    }
+                });
+            }
+        }
+        let level::Levels { filter, then } = level::levels().map_err(not_logged)?;
+        let then = then.map(|(filter, left)| (filter, left.as_millis() as u64));
+        Ok(ServerAnswer::Log(LogFilter { filter, then }))
     }
 
     pub(super) fn list_tokens(&self, identity: Identity) -> Result<ServerAnswer, ServerRefusal> {
@@ -126,4 +161,8 @@ impl Service {
 
 fn require_admin(identity: Identity) -> Result<(), ServerRefusal> {
     if identity.role == Role::Admin { Ok(()) } else { Err(denied(Role::Admin, identity.role)) }
+}
+
+fn not_logged(error: LevelError) -> ServerRefusal {
+    ServerRefusal::Invalid(error.to_string())
 }

@@ -51,6 +51,11 @@ pub enum FoundExpiry {
 }
 
 impl ShardState {
+    /// Returns the number of leases.
+    pub fn leases_len(&self) -> usize {
+        self.attachments.leases_len()
+    }
+
     /// Returns a lease.
     pub fn lease(&self, id: LeaseId) -> Option<FoundLease> {
         self.attachments.lease(id).map(|(lease, keys)| found(id, lease, keys))

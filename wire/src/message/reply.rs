@@ -5,6 +5,7 @@ use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
 use super::commit::{PartReceipt, PrepareAnswer, Resolution};
+use super::diagnosis::{Diagnosis, LogFilter};
 use super::history::{Cut, Version, Versions};
 use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
@@ -219,6 +220,10 @@ pub enum Answer {
         /// The floor before. If it was not below the one that was asked for, nothing has changed.
         before: Revision,
     },
+    /// To [`RequestBody::Log`](super::RequestBody::Log).
+    Log(LogFilter),
+    /// To [`RequestBody::Diagnose`](super::RequestBody::Diagnose).
+    Diagnosis(Box<Diagnosis>),
 }
 
 impl From<BadTransaction> for Refusal {

@@ -7,6 +7,7 @@ use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Sta
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::diagnosis::LogChange;
 use super::history::Cut;
 use super::keys::KeyRange;
 use super::placement::Measures;
@@ -276,6 +277,10 @@ pub enum RequestBody {
         /// The new primary, one of the shard's voters.
         to: NodeId,
     },
+    /// From an administrator: what this node logs, and a change of that.
+    Log(Option<LogChange>),
+    /// The circumstances of this node.
+    Diagnose,
 }
 
 impl RequestBody {
@@ -293,6 +298,7 @@ impl RequestBody {
             | Self::Drain { .. }
             | Self::Rebalance
             | Self::MovePrimary { .. }
+            | Self::Log(Some(_))
             | Self::Compact { .. }
             | Self::CreateKeyspace { .. }
             | Self::SetKeyspace { .. }
@@ -318,6 +324,8 @@ impl RequestBody {
             | Self::LeaseInfo { .. }
             | Self::KeyTtl { .. }
             | Self::Range { .. }
+            | Self::Log(None)
+            | Self::Diagnose
             | Self::Keyspaces => false,
         }
     }

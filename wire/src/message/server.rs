@@ -7,6 +7,7 @@ use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::diagnosis::{LogChange, LogFilter};
 use crate::bearer::Rights;
 use crate::identity::Role;
 use crate::incarnation::{Incarnation, Ruling, Verdict};
@@ -76,6 +77,8 @@ pub enum ServerRequest {
         /// The run.
         run: RunChoice,
     },
+    /// From an administrator: what the server logs, and a change of that.
+    Log(Option<LogChange>),
 }
 
 /// The report of a node about the run of its process.
@@ -180,9 +183,11 @@ impl ServerRequest {
             | Self::CreateToken { .. }
             | Self::RevokeToken(_)
             | Self::Stand(_)
+            | Self::Log(Some(_))
             | Self::Keep { .. } => true,
             Self::Lookup
             | Self::Status
+            | Self::Log(None)
             | Self::Renew { .. }
             | Self::ListTokens
             | Self::ListHolders
@@ -204,6 +209,7 @@ impl ServerRequest {
             | Self::ListHolders
             | Self::BearersSeen(_)
             | Self::Stand(_)
+            | Self::Log(_)
             | Self::Keep { .. } => true,
         }
     }
@@ -262,6 +268,8 @@ pub enum ServerAnswer {
     Holders(Vec<HolderInfo>),
     /// To [`ServerRequest::Stand`].
     Stands(Box<Standing>),
+    /// To [`ServerRequest::Log`].
+    Log(LogFilter),
 }
 
 /// The server's answer to a node that registers.

@@ -61,6 +61,8 @@ impl Founder {
             token_file: None,
             threads: None,
             value_memory: None,
+            slow_request_ms: 0,
+            log_format: dkv_base::logging::Format::Text,
         }
     }
 }

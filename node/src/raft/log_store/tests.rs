@@ -32,7 +32,7 @@ fn store(cache_bytes: usize) -> (LogStore, MemoryDisk, Wal) {
         log.append(vec![(index, encode_entry(&entry(index)))], done).unwrap();
         written.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     }
-    (LogStore::new(log), disk, wal)
+    (LogStore::new(log, EntryTimes::default()), disk, wal)
 }
 
 fn indexes(entries: &[Entry]) -> Vec<u64> {

@@ -7,7 +7,9 @@ use dkv_base::id::Revision;
 use dkv_state::FoundResult;
 use dkv_wire::limits::SCAN_BYTES_MAX;
 use dkv_wire::message::{Answer, OperationResult, PrepareAnswer, Prospect, Refusal, Version};
+use tokio::time::Instant;
 
+use crate::common::timeline::Stage;
 use crate::net::reply::ReplyTo;
 use crate::raft::{LOOK_UPS_MAX, StateMachineHandle};
 use crate::replica::Replica;
@@ -19,11 +21,12 @@ pub(in crate::serve) fn with_results(
     body: Bytes,
     mut reply: ReplyTo,
 ) -> ReplyTo {
-    let (here, decided) = ReplyTo::here();
+    let (here, decided) = reply.part();
     let reading = Arc::clone(replica);
     replica.spawn(async move {
         let answer = match decided.await {
             Ok(Ok(Answer::Transacted { receipt, succeeded, changed, path, .. })) => {
+                reply.enter(Stage::Read, Instant::now());
                 let outcome = (receipt.revision, (succeeded, path), changed);
                 // The outcome stands, whether or not its results can be read.
                 let results = results(reading.state_machine(), &body, outcome, &mut reply).await;
@@ -62,9 +65,9 @@ async fn results(
 pub(in crate::serve) fn with_foreseen(
     replica: &Arc<Replica>,
     body: Bytes,
-    reply: ReplyTo,
+    mut reply: ReplyTo,
 ) -> ReplyTo {
-    let (here, prepared) = ReplyTo::here();
+    let (here, prepared) = reply.part();
     let reading = Arc::clone(replica);
     replica.spawn(async move {
         let answer = match prepared.await {
@@ -75,6 +78,7 @@ pub(in crate::serve) fn with_foreseen(
                 then,
                 otherwise,
             }))) => {
+                reply.enter(Stage::Read, Instant::now());
                 let foreseen = reading.state_machine().foreseen_results(&body).await;
                 let [first, second] = match foreseen {
                     Ok(Some([then, otherwise])) => [fitting(then), fitting(otherwise)],

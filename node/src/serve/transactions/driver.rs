@@ -29,6 +29,7 @@ use tracing::debug;
 
 use super::parts::{DividedTransaction, PreparedPart};
 use super::proposals::{propose, propose_here};
+use crate::common::timeline::Stage;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use crate::replica::Replica;
@@ -75,7 +76,7 @@ pub(in crate::serve) fn drive(
     context: &RequestContext<'_>,
     replica: &Arc<Replica>,
     command: &Bytes,
-    reply: ReplyTo,
+    mut reply: ReplyTo,
 ) {
     let Ok(Command::TransactOver(over)) = decode(command) else {
         return reply.refuse(Refusal::Invalid("this is no transaction".into()));
@@ -87,6 +88,7 @@ pub(in crate::serve) fn drive(
     };
     let TransactOver { session, serial, settled, after, .. } = over;
     let name = (session, serial);
+    reply.enter(Stage::Shards, Instant::now());
     if !replica.attempts().join(name, context.peer.holder, reply) {
         return;
     }

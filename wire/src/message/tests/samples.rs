@@ -18,6 +18,7 @@ use crate::seal::Seal;
 
 mod commands;
 mod commit;
+mod diagnosis;
 mod history;
 mod keyspaces;
 mod lease;
@@ -145,6 +146,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     .into_iter()
     .chain(lease::request_bodies())
     .chain(keyspaces::requests())
+    .chain(diagnosis::requests())
     .collect()
 }
 
@@ -289,6 +291,7 @@ pub(super) fn answers() -> Vec<Answer> {
     ];
     answers.extend(lease::answers());
     answers.extend(keyspaces::answers());
+    answers.extend(diagnosis::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -380,6 +383,7 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::Keep { node: node('a'), run: RunChoice::Address(v4()) },
         ServerRequest::Keep { node: node('a'), run: RunChoice::Start(300) },
     ];
+    requests.extend(diagnosis::server_requests());
     requests
         .extend(roles().into_iter().zip([None, Some(0), Some(3600), None, Some(60)]).map(create));
     requests
@@ -505,6 +509,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             rulings: vec![(node('b'), ruling.clone())],
         }))
     }));
+    answers.extend(diagnosis::server_answers());
     answers
 }
 

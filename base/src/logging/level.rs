@@ -1,0 +1,193 @@
+//! What this process logs, shown and changed while it runs.
+//!
+//! A change may be for a time: then the filter before comes back, whatever other changes for a time
+//! were made meanwhile. The caller has [`revert`] called when that time is over.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{LOG_VARIABLE, LoggingError};
+
+/// Sets the filter of this process; returns whether it did.
+type Switch = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static CONTROL: OnceLock<Control> = OnceLock::new();
+
+struct Control {
+    switch: Switch,
+    filters: Mutex<Filters>,
+}
+
+/// The filters of a process, as texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Filters {
+    /// The filter that stays.
+    lasting: String,
+    /// The filter that applies for a time, and the number of the change.
+    passing: Option<(String, u64)>,
+    /// When the time of that is over.
+    until: Option<Instant>,
+    changes: u64,
+}
+
+/// What a process logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// The filter.
+    pub filter: String,
+    /// The filter that comes back, and when.
+    pub then: Option<(String, Duration)>,
+}
+
+/// Why the filter of this process cannot be shown or changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LevelError {
+    /// The filter is misspelt; the caller writes another.
+    #[error("{0}")]
+    Filter(String),
+    /// Another program has installed the log of this process.
+    #[error("the log of this process belongs to the program around it")]
+    NotOurs,
+}
+
+impl Filters {
+    fn new(lasting: &str) -> Self {
+        Self { lasting: lasting.to_owned(), passing: None, until: None, changes: 0 }
+    }
+
+    /// Returns the number of the change.
+    fn change(&mut self, filter: &str, life: Option<Duration>, now: Instant) -> u64 {
+        self.changes += 1;
+        match life {
+            Some(life) => {
+                self.passing = Some((filter.to_owned(), self.changes));
+                self.until = now.checked_add(life);
+            }
+            None => *self = Self { changes: self.changes, ..Self::new(filter) },
+        }
+        self.changes
+    }
+
+    /// Returns the filter that comes back after a change, unless there was a later one.
+    fn revert(&mut self, change: u64) -> Option<&str> {
+        self.passing.take_if(|(_, number)| *number == change)?;
+        self.until = None;
+        Some(&self.lasting)
+    }
+
+    fn levels(&self, now: Instant) -> Levels {
+        let passing = self.passing.as_ref().zip(self.until);
+        match passing {
+            Some(((filter, _), until)) => Levels {
+                filter: filter.clone(),
+                then: Some((self.lasting.clone(), until.saturating_duration_since(now))),
+            },
+            None => Levels { filter: self.lasting.clone(), then: None },
+        }
+    }
+}
+
+impl Control {
+    fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the filter of this process changeable.
+pub(super) fn install(lasting: &str, switch: Switch) {
+    let filters = Mutex::new(Filters::new(lasting));
+    // Only the first log of a process gets here.
+    let _ = CONTROL.set(Control { switch, filters });
+}
+
+/// Returns what this process logs.
+///
+/// # Errors
+/// If its log is not dkv's.
+pub fn levels() -> Result<Levels, LevelError> {
+    let control = CONTROL.get().ok_or(LevelError::NotOurs)?;
+    Ok(control.filters().levels(Instant::now()))
+}
+
+/// Changes what this process logs, for a time if `life` says so. Returns the number of the change,
+/// for [`revert`].
+///
+/// # Errors
+/// If the filter is misspelt, or the log is not dkv's.
+pub fn set(filter: &str, life: Option<Duration>) -> Result<u64, LevelError> {
+    let parsed = parse(filter)?;
+    let control = CONTROL.get().ok_or(LevelError::NotOurs)?;
+    let mut filters = control.filters();
+    if !(control.switch)(parsed) {
+        return Err(LevelError::NotOurs);
+    }
+    Ok(filters.change(filter.trim(), life, Instant::now()))
+}
+
+/// Has the filter before a change for a time come back. Does nothing if there was a later change.
+/// Returns the filter that applies then.
+pub fn revert(change: u64) -> Option<String> {
+    let control = CONTROL.get()?;
+    let mut filters = control.filters();
+    let lasting = filters.revert(change)?.to_owned();
+    // It was parsed before.
+    let parsed = EnvFilter::builder().parse(&lasting).ok()?;
+    (control.switch)(parsed).then_some(lasting)
+}
+
+/// Checks that a filter can be used.
+///
+/// # Errors
+/// If it is blank or misspelt.
+pub fn check(filter: &str) -> Result<(), LevelError> {
+    parse(filter).map(drop)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LevelError> {
+    if filter.trim().is_empty() {
+        return Err(LevelError::Filter("the filter is empty".into()));
+    }
+    super::filter(filter.trim(), "").map_err(|error: LoggingError| {
+        let text = error.to_string();
+        let prefix = format!("{LOG_VARIABLE}: ");
+        LevelError::Filter(text.strip_prefix(&prefix).unwrap_or(&text).to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_filter_for_a_time_gives_way_to_the_one_before() {
+        let (mut filters, start) = (Filters::new("info"), Instant::now());
+        let first = filters.change("debug", Some(10 * S), start + S);
+        let then = Some(("info".to_owned(), 9 * S));
+        assert_eq!(filters.levels(start + 2 * S), Levels { filter: "debug".into(), then });
+        // A second change for a time keeps what comes back, and the end of the first means nothing.
+        let second = filters.change("trace", Some(10 * S), start + 5 * S);
+        assert_eq!(filters.revert(first), None);
+        assert_eq!(filters.levels(start + 5 * S).filter, "trace");
+        assert_eq!(filters.revert(second), Some("info"));
+        assert_eq!(filters.levels(start + 5 * S), Levels { filter: "info".into(), then: None });
+        assert_eq!(filters.revert(second), None);
+        // A lasting change ends the one for a time.
+        let third = filters.change("trace", Some(10 * S), start + 5 * S);
+        filters.change("warn", None, start + 6 * S);
+        assert_eq!(filters.revert(third), None);
+        assert_eq!(filters.levels(start + 6 * S), Levels { filter: "warn".into(), then: None });
+    }
+
+    #[test]
+    fn a_misspelt_filter_is_refused_without_naming_the_variable() {
+        for filter in ["", "  ", "loud", "dkv_nod=debug"] {
+            let error = check(filter).unwrap_err().to_string();
+            assert!(!error.contains(LOG_VARIABLE), "{error}");
+        }
+        assert!(check("dkv_node=debug,info").is_ok());
+    }
+}

@@ -1,0 +1,366 @@
+//! Explains where a key is and who answers for it: `explain KEY`.
+
+use std::time::{Duration, Instant};
+
+use dkv_api::{
+    ChangeReason, Client, Error, GroupId, HistoryOptions, LeaderChange, Level, Lifetime,
+    NetworkView, NodeId, ReadOptions, ShardInfo,
+};
+use dkv_console::Console;
+use dkv_console::problem::{Abort, Problem};
+use dkv_console::table::aligned;
+use dkv_console::units::{duration, duration_ms, timestamp};
+use dkv_gateway::bytes_json::{self, Encoding};
+use serde_json::{Map, Value, json};
+
+use crate::api_problems::request_problem;
+use crate::grammar::Key;
+
+/// Versions that are counted.
+const VERSIONS_MAX: usize = 100;
+/// Time that each question has.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Everything that is known of a key.
+struct Explanation {
+    keyspace: String,
+    shard: GroupId,
+    /// The first hash of the shard, and the last.
+    hashes: (u64, u64),
+    primary: Option<String>,
+    replicas: Vec<ReplicaRow>,
+    key: String,
+    levels: Vec<(Level, Result<Answered, String>)>,
+    change: Option<(LeaderChange, String, Option<String>)>,
+}
+
+/// A replica of the key's shard.
+struct ReplicaRow {
+    name: String,
+    region: String,
+    role: &'static str,
+    /// What it has of the key: the revision, that it is absent, or why it is not known.
+    has: String,
+    /// Latest revision of the shard on it, and the entries by which its state is behind.
+    revision: Option<u64>,
+    lag: Option<u64>,
+}
+
+/// An answer to a read of this client.
+struct Answered {
+    node: String,
+    staleness_ms: Option<u64>,
+    took: Duration,
+}
+
+/// Explains a key.
+pub(crate) async fn run(key: &[u8], client: &Client, console: &mut Console) -> Result<(), Abort> {
+    let key =
+        Key::new(key).map_err(|error| Problem::usage(format!("{error}; give another key")))?;
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    let Some(shard) = view.shard_of(client.keyspace_id(), key.as_bytes()) else {
+        return Err(Problem::failed("no node knows the keyspace yet; try again").into());
+    };
+    let (replicas, text, levels, change) = tokio::join!(
+        replicas(&key, shard, &view, client),
+        contents(&key, client),
+        levels(&key, client),
+        last_change(shard, client),
+    );
+    let change = change.map(|change| {
+        let name = |node: NodeId| client.names(&[node]).concat();
+        (change, name(change.leader), change.before.map(name))
+    });
+    let explanation = Explanation {
+        keyspace: client.keyspace_name().to_owned(),
+        shard: shard.group,
+        hashes: hashes(&view, shard),
+        primary: shard.primary.map(|node| client.names(&[node]).concat()),
+        replicas: replicas.map_err(|error| request_problem(&error))?,
+        key: text,
+        levels,
+        change,
+    };
+    console.result(&explanation.text(), || explanation.document(&key))?;
+    Ok(())
+}
+
+/// Returns the first and the last hash of a shard.
+fn hashes(view: &NetworkView, shard: &ShardInfo) -> (u64, u64) {
+    let after = view.shards_of(shard.keyspace).iter().map(|other| other.first_hash);
+    let next = after.filter(|first| *first > shard.first_hash).min();
+    (shard.first_hash, next.map_or(u64::MAX, |next| next - 1))
+}
+
+async fn replicas(
+    key: &Key,
+    shard: &ShardInfo,
+    view: &NetworkView,
+    client: &Client,
+) -> Result<Vec<ReplicaRow>, Error> {
+    let (found, status) = tokio::join!(client.read_replicas(key.as_bytes()), client.status());
+    let last = status.nodes.iter().filter_map(|(_, status)| status.as_ref().ok());
+    let last = last.flat_map(|status| &status.groups);
+    let last = last.filter(|it| it.group == shard.group).map(|it| it.last_index).max();
+    let row = |replica: dkv_api::ReplicaValue| {
+        let node = replica.node;
+        let own = status.nodes.iter().find(|(info, _)| info.id == node);
+        let own = own.and_then(|(_, status)| status.as_ref().ok());
+        let own = own.and_then(|it| it.groups.iter().find(|it| it.group == shard.group));
+        let region = view.node(node).and_then(|info| info.region.clone());
+        ReplicaRow {
+            name: client.names(&[node]).concat(),
+            region: region.map_or_else(|| "-".to_owned(), |region| region.to_string()),
+            role: match () {
+                () if shard.primary == Some(node) => "primary",
+                () if shard.learners.contains(&node) => "learner",
+                () => "voter",
+            },
+            has: match replica.found {
+                Ok((receipt, _)) if receipt.pending.is_some() => "pending write".to_owned(),
+                Ok((receipt, Some(_))) => format!("revision {}", receipt.revision),
+                Ok((_, None)) => "absent".to_owned(),
+                Err(error) => format!("no answer: {error}"),
+            },
+            revision: own.map(|own| own.revision.0),
+            lag: own.zip(last).map(|(own, last)| last.saturating_sub(own.applied_index)),
+        }
+    };
+    Ok(found?.into_iter().map(row).collect())
+}
+
+/// Says whether the key exists, what is kept of it, and for how long.
+async fn contents(key: &Key, client: &Client) -> String {
+    let options = HistoryOptions::default().limit(VERSIONS_MAX).timeout(PATIENCE);
+    let (versions, life) =
+        tokio::join!(client.history(key.as_bytes(), options), client.ttl(key.as_bytes()));
+    let kept = match versions {
+        Ok(history) if history.versions.len() >= VERSIONS_MAX => {
+            format!("{VERSIONS_MAX} or more versions are kept")
+        }
+        Ok(history) => match history.versions.len() {
+            1 => "1 version is kept".to_owned(),
+            count => format!("{count} versions are kept"),
+        },
+        Err(error) => format!("its versions are unknown ({error})"),
+    };
+    match life {
+        Ok(Lifetime::Ttl { remaining, .. }) => {
+            format!("exists, for {} more; {kept}", duration(remaining))
+        }
+        Ok(Lifetime::Lease { lease, remaining, .. }) => format!(
+            "exists as long as lease {lease}, which has {} left; {kept}",
+            duration(remaining)
+        ),
+        Ok(_) => format!("exists until it is deleted; {kept}"),
+        Err(Error::NotFound { .. }) => format!("does not exist; {kept}"),
+        Err(error) => format!("cannot be read strongly ({error}); {kept}"),
+    }
+}
+
+/// Reads the key at each level, and says who answered.
+async fn levels(key: &Key, client: &Client) -> Vec<(Level, Result<Answered, String>)> {
+    let ask = async |level| {
+        let begun = Instant::now();
+        let mut options = ReadOptions::default();
+        (options.level, options.timeout) = (level, Some(PATIENCE));
+        let receipt = match client.read_with(key.as_bytes(), options).await {
+            Ok(read) => Ok(read.receipt),
+            Err(Error::NotFound { receipt }) => Ok(receipt),
+            Err(error) => Err(error.to_string()),
+        };
+        let answered = receipt.map(|receipt| Answered {
+            node: client.names(&[receipt.node]).concat(),
+            staleness_ms: receipt.staleness_ms,
+            took: begun.elapsed(),
+        });
+        (level, answered)
+    };
+    let mut answers = Vec::new();
+    for level in [Level::Strong, Level::Session, Level::Eventual, Level::All] {
+        answers.push(ask(level).await);
+    }
+    answers
+}
+
+/// Returns the last change of a shard's primary, as the node tells it that knows most.
+async fn last_change(shard: &ShardInfo, client: &Client) -> Option<LeaderChange> {
+    let members = shard.voters.iter().chain(&shard.learners);
+    let asked = members.map(async |node| client.diagnose(*node).await.ok());
+    let told = futures::future::join_all(asked).await;
+    let changes = told.into_iter().flatten().flat_map(|diagnosis| diagnosis.leader_changes);
+    latest(changes.filter(|change| change.group == shard.group))
+}
+
+/// Returns the account of the last change that says most, among those of several nodes.
+fn latest(changes: impl Iterator<Item = LeaderChange>) -> Option<LeaderChange> {
+    let mut latest: Option<LeaderChange> = None;
+    for change in changes {
+        latest = Some(match latest {
+            Some(known) if known.term > change.term => known,
+            Some(known) if known.term == change.term => {
+                let (more, less) = match known.why.weight() >= change.why.weight() {
+                    true => (known, change),
+                    false => (change, known),
+                };
+                // The first that saw it knows when it was.
+                let at_ms = more.at_ms.min(less.at_ms);
+                LeaderChange { at_ms, before: more.before.or(less.before), ..more }
+            }
+            _ => change,
+        });
+    }
+    latest
+}
+
+/// Says when and why a shard got its primary.
+fn told_change(change: &LeaderChange, leader: &str, before: Option<&str>) -> String {
+    let from = before.filter(|before| *before != leader);
+    let from = from.map(|before| format!(" after {before}")).unwrap_or_default();
+    let (when, term) = (timestamp(change.at_ms), change.term);
+    match change.why {
+        ChangeReason::FirstSeen => {
+            format!("{leader} leads in term {term}, since {when} or before: no node remembers more")
+        }
+        why => format!("{leader}{from} at {when}, in term {term}: {why}"),
+    }
+}
+
+impl Explanation {
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!("keyspace   {}", self.keyspace),
+            format!(
+                "shard      {}, of the hashes {:016x} to {:016x}",
+                self.shard, self.hashes.0, self.hashes.1
+            ),
+            format!("primary    {}", self.primary.as_deref().unwrap_or("nobody known")),
+            format!("key        {}", self.key),
+        ];
+        for (level, answered) in &self.levels {
+            let told = match answered {
+                Ok(Answered { node, staleness_ms, took }) => {
+                    let age = match staleness_ms {
+                        Some(0) => String::new(),
+                        Some(ms) => format!(", at most {} old", duration_ms(*ms)),
+                        None => ", of unknown age".to_owned(),
+                    };
+                    format!("{node} answers in {}{age}", duration(*took))
+                }
+                Err(error) => format!("no answer: {error}"),
+            };
+            lines.push(format!("{:<9}  {told}", level.word()));
+        }
+        if let Some((change, leader, before)) = &self.change {
+            lines.push(format!("changed    {}", told_change(change, leader, before.as_deref())));
+        } else {
+            lines.push("changed    no node remembers a change of the primary".to_owned());
+        }
+        let head = ["REPLICA", "REGION", "ROLE", "KEY", "SHARD AT", "LAG"].map(str::to_owned);
+        let number = |number: Option<u64>| number.map_or("-".to_owned(), |it| it.to_string());
+        let rows = self.replicas.iter().map(|row| {
+            [
+                row.name.clone(),
+                row.region.clone(),
+                row.role.to_owned(),
+                row.has.clone(),
+                number(row.revision),
+                number(row.lag),
+            ]
+        });
+        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+        lines.push(aligned(&rows));
+        lines.join("\n")
+    }
+
+    fn document(&self, key: &Key) -> Value {
+        let mut object = Map::new();
+        object.insert("command".into(), "explain".into());
+        bytes_json::put(&mut object, "key", key.as_bytes(), Encoding::Text);
+        let replicas = self.replicas.iter().map(|row| {
+            json!({
+                "name": row.name,
+                "region": (row.region != "-").then_some(&row.region),
+                "role": row.role,
+                "has": row.has,
+                "shard_revision": row.revision,
+                "applied_lag": row.lag,
+            })
+        });
+        let levels = self.levels.iter().map(|(level, answered)| match answered {
+            Ok(answered) => json!({
+                "level": level.word(),
+                "node": answered.node,
+                "staleness_ms": answered.staleness_ms,
+                "took_us": answered.took.as_micros() as u64,
+            }),
+            Err(error) => json!({ "level": level.word(), "error": error }),
+        });
+        let change = self.change.as_ref().map(|(change, leader, before)| {
+            json!({
+                "primary": leader,
+                "before": before,
+                "term": change.term.0,
+                "at_ms": change.at_ms,
+                "why": change.why.to_string(),
+            })
+        });
+        let rest = json!({
+            "keyspace": self.keyspace,
+            "shard": self.shard.0,
+            "first_hash": format!("{:016x}", self.hashes.0),
+            "last_hash": format!("{:016x}", self.hashes.1),
+            "primary": self.primary,
+            "state": self.key,
+            "replicas": replicas.collect::<Vec<_>>(),
+            "levels": levels.collect::<Vec<_>>(),
+            "last_change": change,
+        });
+        if let Value::Object(rest) = rest {
+            object.extend(rest);
+        }
+        object.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_api::{Term, Uuid};
+
+    use super::*;
+
+    fn change(term: u64, at_ms: u64, why: ChangeReason) -> LeaderChange {
+        let node = |number| NodeId(Uuid::from_u128(number));
+        let before = (why != ChangeReason::FirstSeen).then(|| node(1));
+        LeaderChange { group: GroupId(1), term: Term(term), leader: node(2), before, at_ms, why }
+    }
+
+    #[test]
+    fn the_last_change_is_told_by_whoever_knows_most() {
+        let told = latest(
+            [
+                change(3, 50, ChangeReason::Stopping),
+                change(4, 110, ChangeReason::Unknown),
+                change(4, 105, ChangeReason::ProcessGone),
+                change(4, 100, ChangeReason::FirstSeen),
+            ]
+            .into_iter(),
+        );
+        assert_eq!(
+            told,
+            Some(LeaderChange { at_ms: 100, ..change(4, 105, ChangeReason::ProcessGone) })
+        );
+        assert_eq!(latest(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn a_change_is_told_in_one_sentence() {
+        let told = told_change(&change(4, 0, ChangeReason::ProcessGone), "n2", Some("n1"));
+        assert_eq!(
+            told,
+            "n2 after n1 at 1970-01-01 00:00:00 UTC, in term 4: the process of the primary before was gone"
+        );
+        let told = told_change(&change(4, 0, ChangeReason::FirstSeen), "n2", None);
+        assert!(told.contains("no node remembers more"), "{told}");
+    }
+}

@@ -1,0 +1,28 @@
+//! The times that a state machine keeps: the shard's clock, the network's, and those of entries.
+
+use dkv_base::id::Stamp;
+
+use super::{StateMachineHandle, lock};
+use crate::raft::entry_times::EntryTimes;
+
+impl StateMachineHandle {
+    /// Returns the reading of the shard's clock, in milliseconds: the stamp of a batch made now.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
+    }
+
+    /// Returns a fresh stamp of the network's clock.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.shared.stamps.stamp()
+    }
+
+    /// Returns the latest stamp that this node made or saw.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        self.shared.stamps.last()
+    }
+
+    /// Returns when the last entries were on disk and committed.
+    pub(crate) fn entry_times(&self) -> &EntryTimes {
+        &self.shared.entry_times
+    }
+}
