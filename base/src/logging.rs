@@ -20,10 +20,12 @@ pub const LOG_VARIABLE: &str = "DKV_LOG";
 const CRATES: &[&str] = &[
     "dkv",
     "dkv_api",
+    "dkv_backup",
     "dkv_base",
     "dkv_daemon",
     "dkv_etcd",
     "dkv_gateway",
+    "dkv_listener",
     "dkv_node",
     "dkv_server",
     "dkv_state",

@@ -25,7 +25,7 @@ pub enum BoltError {
     Damaged {
         /// Number of the page.
         page: u64,
-        /// What is wrong with it.
+        /// The reason why it cannot be one.
         why: &'static str,
     },
     /// It has no checksum at its end.

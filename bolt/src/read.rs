@@ -16,7 +16,7 @@ use crate::format::{self, META_BYTES, Meta, PAGE_HEADER_BYTES, PageHeader};
 const DEPTH_MAX: usize = 16;
 /// Longest page with children, in bytes: keys of a database have 32 KiB at most.
 const BRANCH_BYTES_MAX: u64 = 1 << 20;
-/// Longest page with values, in bytes. etcd's values have 1.5 MiB unless it is told otherwise.
+/// Longest page with values, in bytes. etcd's values have 1.5 MiB unless a flag says otherwise.
 const LEAF_BYTES_MAX: u64 = 64 << 20;
 
 /// A bbolt database that is read.
@@ -93,7 +93,7 @@ impl<R: Read + Seek> Database<R> {
                     return Err(BoltError::Damaged { page, why: "it has too many buckets" });
                 }
                 let bucket = Bucket::read(&entry.value, page)?;
-                // Not a part of its page: whoever keeps it should not keep that.
+                // Not a part of its page, which would be kept as long as this is.
                 buckets.push((Bytes::copy_from_slice(&entry.key), bucket));
             }
         }

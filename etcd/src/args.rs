@@ -7,7 +7,7 @@ use std::time::Duration;
 use dkv_api::ClientBuilder;
 use dkv_console::units::{DurationError, parse_duration};
 
-use crate::auth::TokenKind;
+use crate::access::tokens::TokenKind;
 use crate::etcd::Options;
 use crate::limits::{WATCH_PROGRESS_EVERY, WATCH_PROGRESS_MIN};
 use crate::shared::SETTINGS_SUFFIX;

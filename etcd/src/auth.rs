@@ -1,26 +1,20 @@
 //! The service Auth: users, roles and what they may do.
 //!
-//! [`state`] and [`permissions`] decide, [`needs`] is the table of what a request needs, and
-//! [`tokens`] says who asks; all of them are plain data. [`guard`] checks each request. The users and
-//! roles are part of what the faces [share](crate::shared).
+//! [`needs`] is the table of what a request needs, and [`guard`] checks each request. Users, roles
+//! and tokens themselves are in [`access`](crate::access), and what the faces of a network have of
+//! them together in [`shared`](crate::shared).
 
 mod guard;
 mod needs;
-mod passwords;
-mod permissions;
-mod state;
-mod tokens;
 
 use data_encoding::BASE64;
 use tracing::{debug, info};
 
 pub(crate) use self::needs::Guarded;
-use self::passwords::{Hashing, NO_HASH, is_usual};
-use self::permissions::Permission;
-use self::state::ROOT;
-pub(crate) use self::state::{AuthState, Grants};
-use self::tokens::Tokens;
-pub use self::tokens::{JwtKeys, TokenKind, TokenKindError};
+use crate::access::Change;
+use crate::access::passwords::{NO_HASH, is_usual};
+use crate::access::permissions::Permission;
+use crate::access::state::{AuthState, ROOT};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
@@ -28,19 +22,6 @@ use crate::limits::SHARED_BYTES_RESERVED;
 use crate::proto::authpb;
 use crate::proto::authpb::permission::Type;
 use crate::proto::etcdserverpb::*;
-use crate::shared::Change;
-
-/// What a face needs to check users.
-pub(crate) struct Auth {
-    tokens: Tokens,
-    hashing: Hashing,
-}
-
-impl Auth {
-    pub(crate) fn new(tokens: TokenKind) -> Self {
-        Self { tokens: Tokens::new(tokens), hashing: Hashing::default() }
-    }
-}
 
 #[allow(missing_docs, reason = "as in the proto file")]
 impl Etcd {
@@ -287,6 +268,3 @@ impl Etcd {
         self.auth().hashing.hash(password).await
     }
 }
-
-#[cfg(test)]
-mod tests;

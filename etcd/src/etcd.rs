@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
 
-use crate::auth::{Auth, TokenKind};
+use crate::access::tokens::TokenKind;
+use crate::access::{Auth, Shared};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
@@ -25,7 +26,6 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
-use crate::shared::Shared;
 
 /// The messages of a caller's stream.
 pub type Requests<T> = BoxStream<'static, Result<T, EtcdError>>;

@@ -21,6 +21,7 @@ mod limits;
 mod budget;
 mod context;
 mod identity;
+mod access;
 mod http;
 mod etcd;
 
@@ -28,7 +29,6 @@ pub mod kv;
 mod lease;
 mod watch;
 mod auth;
-mod alarms;
 mod shared;
 mod recipes;
 mod lock;
@@ -44,8 +44,8 @@ mod monitoring;
 mod args;
 mod server;
 
+pub use access::tokens::{JwtKeys, TokenKind, TokenKindError};
 pub use args::{AddressError, Args, KeyspaceError, ProgressError};
-pub use auth::{JwtKeys, TokenKind, TokenKindError};
 pub use context::Context;
 pub use error::{Code, EtcdError};
 pub use etcd::{Answers, Etcd, Options, Requests, keyspace_settings};

@@ -5,7 +5,7 @@ use dkv_api::{Client, GroupId, GroupStatus, NodeId, NodeStatus};
 use futures::FutureExt;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::alarms::Alarm;
+use crate::access::alarms::Alarm;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Etcd, etcd_revision};

@@ -5,109 +5,23 @@
 //! asked, and before it refuses anybody. So what is granted is granted at every face at once, and
 //! what is taken away is gone at the face that took it at once, and at the others after that time.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use dkv_api::{Bytes, Client, Condition, Error, KeyspaceSettings, Revision};
-use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex as AsyncMutex;
 use tracing::debug;
 
-use crate::alarms::Alarms;
-use crate::auth::{AuthState, Grants};
+use crate::access::{Change, Rules, SharedState};
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
 use crate::limits::{
-    SHARED_BYTES_MAX, SHARED_DENIED_FRESH, SHARED_FIRST_TIMEOUT, SHARED_FRESH, SHARED_GRACE,
-    SHARED_LOAD_TIMEOUT,
+    SHARED_BYTES_MAX, SHARED_DENIED_FRESH, SHARED_FIRST_TIMEOUT, SHARED_FRESH, SHARED_LOAD_TIMEOUT,
 };
 
 /// What the name of the keyspace has behind that of the keys.
 pub(crate) const SETTINGS_SUFFIX: &str = "-settings";
 /// The key of the value.
 const KEY: &str = "settings";
-
-/// What the faces share: plain data.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SharedState {
-    pub(crate) auth: AuthState,
-    pub(crate) alarms: Alarms,
-}
-
-/// Whether a change has changed anything.
-pub(crate) type Change = Result<bool, EtcdError>;
-
-/// It, ready to be asked.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    pub(crate) state: SharedState,
-    pub(crate) grants: Grants,
-}
-
-impl Rules {
-    fn new(state: SharedState) -> Self {
-        let grants = Grants::new(&state.auth);
-        Self { state, grants }
-    }
-}
-
-/// What the faces share, as one of them has it.
-#[derive(Default)]
-pub(crate) struct Shared {
-    known: RwLock<Option<Known>>,
-    /// The client of the keyspace, once it is known to exist.
-    keyspace: Mutex<Option<Client>>,
-    /// Held while the value is read or replaced.
-    loading: AsyncMutex<()>,
-}
-
-/// What a face knows, and since when.
-#[derive(Clone)]
-struct Known {
-    rules: Arc<Rules>,
-    /// The revision of the value; none if there is no value.
-    revision: Option<Revision>,
-    /// When the reading began that found it.
-    asked: Instant,
-    /// Until when it counts as fresh.
-    fresh: Instant,
-    /// Whether it could not be read again since.
-    is_stale: bool,
-}
-
-impl Known {
-    fn is_enabled(&self) -> bool {
-        self.rules.state.auth.enabled
-    }
-}
-
-impl Shared {
-    fn known(&self) -> Option<Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note(&self, rules: Arc<Rules>, revision: Option<Revision>, asked: Instant) -> Arc<Rules> {
-        let fresh = asked + SHARED_FRESH;
-        let known = Known { rules: Arc::clone(&rules), revision, asked, fresh, is_stale: false };
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        rules
-    }
-
-    /// Notes that the value could not be read; returns what counts nevertheless. Where nobody has
-    /// asked for authentication, as far as this face knows, requests go on while others than their
-    /// own shard are out of reach. Where it is on, they go on for a while.
-    fn note_failure(&self) -> Option<Arc<Rules>> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let (known, now) = (known.as_mut()?, Instant::now());
-        let until = match known.is_enabled() {
-            true => known.asked + SHARED_GRACE,
-            false => now + SHARED_FRESH,
-        };
-        known.is_stale = true;
-        known.fresh = until.min(now + SHARED_FRESH).max(known.fresh);
-        (until > now).then(|| Arc::clone(&known.rules))
-    }
-}
 
 impl Etcd {
     /// Returns what the faces share, as it was a short time ago.
@@ -286,12 +200,6 @@ impl Etcd {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-}
-
-impl Shared {
-    fn keyspace(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
-        self.keyspace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

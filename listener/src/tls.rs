@@ -26,11 +26,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct FileError {
     /// Its path.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The reason why it cannot be used.
     pub source: TlsError,
 }
 
-/// What is wrong with a file for TLS.
+/// The reason why a file for TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read, or is not PEM.

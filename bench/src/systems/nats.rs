@@ -155,8 +155,8 @@ impl System for Nats {
             }
             let mut watches = Vec::new();
             for number in 0..count {
-                // NATS's wildcards end at dots, and keys have none: all of them come, and the others
-                // are left out here.
+                // NATS's wildcards end at dots, and keys have none: all of them come, and the
+                // others are left out here.
                 let watch = stores[number % stores.len()].watch_all().await;
                 let watch = watch.map_err(|error| error.to_string())?;
                 let values = watch.filter_map(|entry| async {

@@ -84,7 +84,7 @@ async fn imported(
     let shown = args.source.to_string_lossy().into_owned();
     let name = args.connect.keyspace.as_deref().unwrap_or(KEYSPACE);
     let is_live = shown.starts_with("http://") || shown.starts_with("https://");
-    // What is wrong with the source is found before the keyspace is created.
+    // Faults of the source are found before the keyspace is created.
     let source = if is_live { Some(EtcdSource::open(args, &shown).await?) } else { None };
     let file = match is_live {
         true => None,

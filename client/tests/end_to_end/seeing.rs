@@ -17,7 +17,7 @@ async fn shard_of(client: &Client, key: &str) -> ShardInfo {
 
 fn document(ended: &std::process::Output) -> Value {
     let text = output(&ended.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,12 +6,12 @@ use futures::StreamExt;
 use futures::stream;
 
 use super::needs::{Caller, Guarded, Needs};
-use super::permissions::Access;
+use crate::access::Rules;
+use crate::access::permissions::Access;
 use crate::context::Context;
 use crate::error::EtcdError;
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::lease::lease_id;
-use crate::shared::Rules;
 
 impl Etcd {
     /// Checks that the caller may make a request.

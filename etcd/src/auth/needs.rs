@@ -1,14 +1,14 @@
 //! What a caller needs for each request: the table of rules, which is plain data.
 //!
-//! It follows etcd's newest rules, which are stricter than those of older versions: whoever compacts
-//! needs the role `root`, and whoever grants a lease has to be a user.
+//! It follows etcd's newest rules, which are stricter than those of older versions: a caller that
+//! compacts needs the role `root`, and one that grants a lease has to be a user.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::permissions::Access;
-use crate::alarms::Effect;
+use crate::access::alarms::Effect;
+use crate::access::permissions::Access;
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::*;
 use crate::proto::{v3electionpb, v3lockpb};
@@ -281,7 +281,7 @@ impl Guarded for LeaseTimeToLiveRequest {
 }
 
 impl Guarded for LeaseLeasesRequest {
-    /// Whoever sees all leases needs all keys: each lease may have any.
+    /// A caller that sees all leases needs all keys: each lease may have any.
     fn needs(&self) -> Needs {
         let zero = Bytes::from_static(&[0]);
         Needs::only(Caller::User).key(Access::Read, &zero, &zero)

@@ -125,8 +125,8 @@ async fn tell_to_hand_over(node: &Node, transfer: Transfer) -> Result<(), Refusa
     rpc::tell(node.peers(), from, body, TRANSFER_PATIENCE).await
 }
 
-/// Makes a node the primary of a shard, on an administrator's word. To be called on the coordinator,
-/// which has led since `since`. Balancing may move the primary again.
+/// Makes a node the primary of a shard, on an administrator's word. To be called on the
+/// coordinator, which has led since `since`. Balancing may move the primary again.
 ///
 /// # Errors
 /// The node could not lead the shard, or did not take over in time. Asking again is for the

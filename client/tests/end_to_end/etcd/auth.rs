@@ -114,7 +114,7 @@ async fn users_may_what_their_roles_say_at_every_face() {
     let status = there.auth().auth_status(AuthStatusRequest {}).await.unwrap().into_inner();
     assert!(status.enabled && status.auth_revision > 1, "{status:?}");
 
-    // Nobody may anything, at the other face after a second at the latest.
+    // A caller without a token may do nothing, at the other face after a second at the latest.
     refused(here.put_as("", "a1").await, NOBODY);
     eventually("the other face refuses nobody's requests", async || {
         is_refused(there.get_as("", key("a1")).await)
@@ -166,7 +166,7 @@ async fn users_may_what_their_roles_say_at_every_face() {
         DENIED,
     );
 
-    // What is granted at one face is granted at the other at once, and what is taken away is gone.
+    // A permission that is granted at one face counts at the other at once.
     auth.role_grant_permission(by(&root, permission("reader", 2, "w", ""))).await.unwrap();
     there.put_as(&mars, "w").await.unwrap();
     let revoke = AuthRoleRevokePermissionRequest {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::proto::authpb;
 use crate::proto::authpb::permission::Type;
 
-/// What is done to keys.
+/// A way to use keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Access {
     /// Their values or versions are shown.
@@ -20,7 +20,7 @@ pub(crate) enum Access {
 /// What a permission allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Allowed {
+pub(crate) enum Allowed {
     Read,
     Write,
     ReadWrite,
@@ -38,18 +38,18 @@ impl Allowed {
 
 /// A permission of a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Permission {
-    pub(super) allowed: Allowed,
+pub(crate) struct Permission {
+    pub(crate) allowed: Allowed,
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
-    pub(super) key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// As in a request for a range: empty for one key, and a zero byte for no end.
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
-    pub(super) range_end: Vec<u8>,
+    pub(crate) range_end: Vec<u8>,
 }
 
 impl Permission {
     /// Returns the permission of a message; `None` if its range has no keys or its kind is unknown.
-    pub(super) fn new(message: &authpb::Permission) -> Option<Self> {
+    pub(crate) fn new(message: &authpb::Permission) -> Option<Self> {
         let allowed = match Type::try_from(message.perm_type).ok()? {
             Type::Read => Allowed::Read,
             Type::Write => Allowed::Write,
@@ -61,7 +61,7 @@ impl Permission {
     }
 
     /// Returns its message.
-    pub(super) fn message(&self) -> authpb::Permission {
+    pub(crate) fn message(&self) -> authpb::Permission {
         let perm_type = match self.allowed {
             Allowed::Read => Type::Read,
             Allowed::Write => Type::Write,
@@ -137,13 +137,13 @@ impl Ranges {
 
 /// All keys that a user may access, by all of the user's roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Granted {
+pub(crate) struct Granted {
     read: Ranges,
     write: Ranges,
 }
 
 impl Granted {
-    pub(super) fn new(permissions: &[&Permission]) -> Self {
+    pub(crate) fn new(permissions: &[&Permission]) -> Self {
         Self {
             read: Ranges::new(permissions, Access::Read),
             write: Ranges::new(permissions, Access::Write),
@@ -151,7 +151,7 @@ impl Granted {
     }
 
     /// Returns whether they cover the range of a request.
-    pub(super) fn allow(&self, access: Access, key: &[u8], range_end: &[u8]) -> bool {
+    pub(crate) fn allow(&self, access: Access, key: &[u8], range_end: &[u8]) -> bool {
         match access {
             Access::Read => self.read.contain(key, range_end),
             Access::Write => self.write.contain(key, range_end),

@@ -14,10 +14,10 @@ const PASSWORD_BYTES_MAX: usize = 72;
 /// Most work that a caller's own hash may make.
 const BCRYPT_COST_MAX: u32 = 14;
 /// The hash of no password.
-pub(super) const NO_HASH: &str = "";
+pub(crate) const NO_HASH: &str = "";
 
 /// Hashes passwords. Each takes a core for long, so only some do at the same time.
-pub(super) struct Hashing {
+pub(crate) struct Hashing {
     running: Arc<Semaphore>,
     /// Those that run or wait: of callers who are nobody yet, and of users.
     checks: Arc<Semaphore>,
@@ -37,7 +37,7 @@ impl Hashing {
     ///
     /// # Errors
     /// It is too long; too many wait.
-    pub(super) async fn hash(&self, password: String) -> Result<String, EtcdError> {
+    pub(crate) async fn hash(&self, password: String) -> Result<String, EtcdError> {
         if password.len() > PASSWORD_BYTES_MAX {
             let why = "bcrypt: password length exceeds 72 bytes";
             return Err(EtcdError::new(Code::Unknown, why));
@@ -50,7 +50,7 @@ impl Hashing {
     ///
     /// # Errors
     /// Too many wait.
-    pub(super) async fn matches(&self, password: String, hash: String) -> Result<bool, EtcdError> {
+    pub(crate) async fn matches(&self, password: String, hash: String) -> Result<bool, EtcdError> {
         self.run(&self.checks, move || matches(&password, &hash)).await
     }
 
@@ -72,8 +72,9 @@ impl Hashing {
     }
 }
 
-/// Returns whether a hash that a caller has made can be used: one of bcrypt, or that of no password.
-pub(super) fn is_usual(hash: &str) -> bool {
+/// Returns whether a hash that a caller has made can be used: one of bcrypt, or that of no
+/// password.
+pub(crate) fn is_usual(hash: &str) -> bool {
     let parts = hash.parse::<bcrypt::HashParts>();
     hash == NO_HASH || parts.is_ok_and(|parts| parts.get_cost() <= BCRYPT_COST_MAX)
 }

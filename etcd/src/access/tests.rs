@@ -1,5 +1,9 @@
 use super::permissions::Access::{Read, Write};
-use super::*;
+use super::permissions::Permission;
+use super::state::{AuthState, Grants};
+use crate::error::EtcdError;
+use crate::proto::authpb;
+use crate::proto::authpb::permission::Type;
 
 /// Returns a state with `root`, and a user who may read keys from a to b.
 fn state() -> AuthState {

@@ -88,7 +88,7 @@ pub enum TokenKindError {
         file: String,
         /// The algorithm.
         algorithm: Algorithm,
-        /// What is wrong.
+        /// The error of the library.
         why: jsonwebtoken::errors::Error,
     },
     /// A key is missing.
@@ -228,7 +228,7 @@ struct Claims {
 }
 
 /// The tokens of a face.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     kind: TokenKind,
     own: Option<OwnKey>,
     /// Simple tokens that were used, so that their signatures need not be checked each time.
@@ -261,7 +261,7 @@ impl OwnKey {
 }
 
 impl Tokens {
-    pub(super) fn new(kind: TokenKind) -> Self {
+    pub(crate) fn new(kind: TokenKind) -> Self {
         let own = match kind {
             TokenKind::Simple { .. } => OwnKey::new(),
             TokenKind::Jwt(_) => None,
@@ -270,7 +270,7 @@ impl Tokens {
     }
 
     /// Returns what others have to know to check the tokens of this face, if they are simple.
-    pub(super) fn signer(&self) -> Option<&Signer> {
+    pub(crate) fn signer(&self) -> Option<&Signer> {
         self.own.as_ref().map(|own| &own.public)
     }
 
@@ -278,7 +278,7 @@ impl Tokens {
     ///
     /// # Errors
     /// There is no key to sign with.
-    pub(super) fn make(&self, state: &AuthState, user: &str) -> Result<String, EtcdError> {
+    pub(crate) fn make(&self, state: &AuthState, user: &str) -> Result<String, EtcdError> {
         let ttl = match &self.kind {
             TokenKind::Simple { ttl } => *ttl,
             TokenKind::Jwt(keys) => keys.ttl,
@@ -305,7 +305,7 @@ impl Tokens {
     /// # Errors
     /// It is invalid or has ended; it was made before the last change of the users and roles, if it
     /// is one of files' keys.
-    pub(super) fn user(&self, state: &AuthState, token: &str) -> Result<String, EtcdError> {
+    pub(crate) fn user(&self, state: &AuthState, token: &str) -> Result<String, EtcdError> {
         match &self.kind {
             TokenKind::Simple { ttl } => {
                 self.simple(state, token, *ttl).ok_or(EtcdError::INVALID_AUTH_TOKEN)
@@ -428,7 +428,7 @@ mod tests {
             let token = format!("{}.{}.", encode(&header), encode(claims));
             assert_eq!(face.user(&state, &token), Err(EtcdError::INVALID_AUTH_TOKEN), "{alg}");
         }
-        // What is public signs nothing.
+        // The public half of a key signs nothing.
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(id.clone());
         let claims = Claims { username: "root".into(), revision: 3, exp: u64::MAX / 2, since: 2 };

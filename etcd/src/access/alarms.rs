@@ -1,7 +1,7 @@
 //! Alarms that an administrator has raised: plain data.
 //!
-//! etcd raises them itself when its disk is full or its replicas differ. A network of dkv raises one
-//! only for a quota, which ends by itself; these are the ones that somebody wants to be there.
+//! etcd raises them itself when its disk is full or its replicas differ. A network of dkv raises
+//! one only for a quota, which ends by itself; these are those that an administrator has raised.
 
 use std::collections::BTreeSet;
 

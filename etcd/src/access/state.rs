@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::Change;
 use super::permissions::{Access, Granted, Permission};
 use crate::error::EtcdError;
-use crate::shared::Change;
 
 /// The user, and the role, that may do everything.
-pub(super) const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// Faces whose tokens are valid; each has a new key after a restart.
 const SIGNERS_MAX: usize = 256;
@@ -20,7 +20,7 @@ pub(crate) struct AuthState {
     /// Whether requests are checked at all.
     pub(crate) enabled: bool,
     /// Rises with each change of a user or a role. etcd begins at 1.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     /// Those whose tokens are valid, the newest last.
     signers: Vec<Signer>,
     users: BTreeMap<String, User>,
@@ -31,9 +31,9 @@ pub(crate) struct AuthState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signer {
     /// Chosen at random when the face starts.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// Its public key (Ed25519), in base64.
-    pub(super) key: String,
+    pub(crate) key: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +65,12 @@ impl Default for AuthState {
 
 impl AuthState {
     /// Returns the public key of one who signs tokens.
-    pub(super) fn signer(&self, id: &str) -> Option<&Signer> {
+    pub(crate) fn signer(&self, id: &str) -> Option<&Signer> {
         self.signers.iter().find(|signer| signer.id == id)
     }
 
-    /// Lets tokens be valid that somebody signs. Of too many, the oldest ends.
-    pub(super) fn add_signer(&mut self, signer: &Signer) -> Change {
+    /// Adds a face whose tokens are valid. The oldest makes room if there are too many.
+    pub(crate) fn add_signer(&mut self, signer: &Signer) -> Change {
         if self.signer(&signer.id).is_some() {
             return Ok(false);
         }
@@ -90,48 +90,48 @@ impl AuthState {
     }
 
     /// Returns the hash of a user's password; the inner option is `None` for one who has none.
-    pub(super) fn password(&self, user: &str) -> Option<Option<&str>> {
+    pub(crate) fn password(&self, user: &str) -> Option<Option<&str>> {
         self.users.get(user).map(|user| user.password.as_deref())
     }
 
     /// Returns the revision since which a user has the present password; `None` if there is no such
     /// user.
-    pub(super) fn since(&self, user: &str) -> Option<u64> {
+    pub(crate) fn since(&self, user: &str) -> Option<u64> {
         self.users.get(user).map(|user| user.since)
     }
 
     /// Returns the names of all users.
-    pub(super) fn users(&self) -> Vec<String> {
+    pub(crate) fn users(&self) -> Vec<String> {
         self.users.keys().cloned().collect()
     }
 
     /// Returns the names of all roles.
-    pub(super) fn roles(&self) -> Vec<String> {
+    pub(crate) fn roles(&self) -> Vec<String> {
         self.roles.keys().cloned().collect()
     }
 
     /// Returns the roles of a user.
-    pub(super) fn roles_of(&self, user: &str) -> Result<Vec<String>, EtcdError> {
+    pub(crate) fn roles_of(&self, user: &str) -> Result<Vec<String>, EtcdError> {
         Ok(self.user(user)?.roles.iter().cloned().collect())
     }
 
     /// Returns the permissions of a role.
-    pub(super) fn permissions_of(&self, role: &str) -> Result<&[Permission], EtcdError> {
+    pub(crate) fn permissions_of(&self, role: &str) -> Result<&[Permission], EtcdError> {
         Ok(&self.role(role)?.permissions)
     }
 
     /// Returns whether a user may do everything.
-    pub(super) fn is_root(&self, user: &str) -> bool {
+    pub(crate) fn is_root(&self, user: &str) -> bool {
         self.has_role(user, ROOT)
     }
 
     /// Returns whether a user has a role.
-    pub(super) fn has_role(&self, user: &str, role: &str) -> bool {
+    pub(crate) fn has_role(&self, user: &str, role: &str) -> bool {
         self.users.get(user).is_some_and(|user| user.roles.contains(role))
     }
 
     /// Turns authentication on.
-    pub(super) fn enable(&mut self) -> Change {
+    pub(crate) fn enable(&mut self) -> Change {
         if self.enabled {
             return Ok(false);
         }
@@ -144,7 +144,7 @@ impl AuthState {
     }
 
     /// Turns authentication off. All tokens end.
-    pub(super) fn disable(&mut self) -> Change {
+    pub(crate) fn disable(&mut self) -> Change {
         if !self.enabled {
             return Ok(false);
         }
@@ -163,7 +163,7 @@ impl AuthState {
     }
 
     /// Adds a user with the hash of a password, or without one.
-    pub(super) fn add_user(&mut self, name: &str, password: Option<String>) -> Change {
+    pub(crate) fn add_user(&mut self, name: &str, password: Option<String>) -> Change {
         if name.is_empty() {
             return Err(EtcdError::USER_EMPTY);
         }
@@ -176,7 +176,7 @@ impl AuthState {
     }
 
     /// Deletes a user.
-    pub(super) fn delete_user(&mut self, name: &str) -> Change {
+    pub(crate) fn delete_user(&mut self, name: &str) -> Change {
         if self.enabled && name == ROOT {
             return Err(EtcdError::INVALID_AUTH_MGMT);
         }
@@ -185,7 +185,7 @@ impl AuthState {
     }
 
     /// Changes the password of a user who has one.
-    pub(super) fn change_password(&mut self, name: &str, password: String) -> Change {
+    pub(crate) fn change_password(&mut self, name: &str, password: String) -> Change {
         let user = self.users.get_mut(name).ok_or(EtcdError::USER_NOT_FOUND)?;
         // As etcd: it takes the request, and the user stays one without a password.
         if user.password.is_some() {
@@ -196,7 +196,7 @@ impl AuthState {
     }
 
     /// Gives a user a role.
-    pub(super) fn grant_role(&mut self, user: &str, role: &str) -> Change {
+    pub(crate) fn grant_role(&mut self, user: &str, role: &str) -> Change {
         self.user(user)?;
         if role != ROOT {
             self.role(role)?;
@@ -209,7 +209,7 @@ impl AuthState {
     }
 
     /// Takes a role from a user.
-    pub(super) fn revoke_role(&mut self, user: &str, role: &str) -> Change {
+    pub(crate) fn revoke_role(&mut self, user: &str, role: &str) -> Change {
         if self.enabled && user == ROOT && role == ROOT {
             return Err(EtcdError::INVALID_AUTH_MGMT);
         }
@@ -221,7 +221,7 @@ impl AuthState {
     }
 
     /// Adds a role.
-    pub(super) fn add_role(&mut self, name: &str) -> Change {
+    pub(crate) fn add_role(&mut self, name: &str) -> Change {
         if name.is_empty() {
             return Err(EtcdError::ROLE_EMPTY);
         }
@@ -233,7 +233,7 @@ impl AuthState {
     }
 
     /// Deletes a role, also from its users.
-    pub(super) fn delete_role(&mut self, name: &str) -> Change {
+    pub(crate) fn delete_role(&mut self, name: &str) -> Change {
         if self.enabled && name == ROOT {
             return Err(EtcdError::INVALID_AUTH_MGMT);
         }
@@ -245,7 +245,7 @@ impl AuthState {
     }
 
     /// Gives a role a permission; one for the same range is replaced.
-    pub(super) fn grant_permission(&mut self, role: &str, permission: Permission) -> Change {
+    pub(crate) fn grant_permission(&mut self, role: &str, permission: Permission) -> Change {
         let role = self.roles.get_mut(role).ok_or(EtcdError::ROLE_NOT_FOUND)?;
         let range =
             |permission: &Permission| (permission.key.clone(), permission.range_end.clone());
@@ -258,7 +258,7 @@ impl AuthState {
     }
 
     /// Takes the permission for a range from a role.
-    pub(super) fn revoke_permission(&mut self, role: &str, key: &[u8], end: &[u8]) -> Change {
+    pub(crate) fn revoke_permission(&mut self, role: &str, key: &[u8], end: &[u8]) -> Change {
         let role = self.roles.get_mut(role).ok_or(EtcdError::ROLE_NOT_FOUND)?;
         let before = role.permissions.len();
         role.permissions.retain(|permission| permission.key != key || permission.range_end != end);
@@ -287,7 +287,7 @@ impl Grants {
     }
 
     /// Returns whether they let a user access a range.
-    pub(super) fn allow(&self, user: &str, access: Access, key: &[u8], range_end: &[u8]) -> bool {
+    pub(crate) fn allow(&self, user: &str, access: Access, key: &[u8], range_end: &[u8]) -> bool {
         // As in a request: the first of all keys stands for one that is missing.
         let key = if key.is_empty() { &[0] } else { key };
         self.users.get(user).is_some_and(|granted| granted.allow(access, key, range_end))

@@ -1,0 +1,101 @@
+//! What the faces of a network share, as one of them has it, and since when.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use dkv_api::{Client, Revision};
+use dkv_base::sync::lock;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::alarms::Alarms;
+use super::state::{AuthState, Grants};
+use crate::limits::{SHARED_FRESH, SHARED_GRACE};
+
+/// What the faces share: plain data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedState {
+    pub(crate) auth: AuthState,
+    pub(crate) alarms: Alarms,
+}
+
+/// It, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) state: SharedState,
+    pub(crate) grants: Grants,
+}
+
+impl Rules {
+    pub(crate) fn new(state: SharedState) -> Self {
+        let grants = Grants::new(&state.auth);
+        Self { state, grants }
+    }
+}
+
+/// What the faces share, as one of them has it.
+#[derive(Default)]
+pub(crate) struct Shared {
+    known: RwLock<Option<Known>>,
+    /// The client of the keyspace, once it is known to exist.
+    keyspace: Mutex<Option<Client>>,
+    /// Held while the value is read or replaced.
+    pub(crate) loading: AsyncMutex<()>,
+}
+
+/// What a face knows, and since when.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) rules: Arc<Rules>,
+    /// The revision of the value; none if there is no value.
+    pub(crate) revision: Option<Revision>,
+    /// When the reading began that found it.
+    pub(crate) asked: Instant,
+    /// Until when it counts as fresh.
+    pub(crate) fresh: Instant,
+    /// Whether it could not be read again since.
+    pub(crate) is_stale: bool,
+}
+
+impl Known {
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.rules.state.auth.enabled
+    }
+}
+
+impl Shared {
+    pub(crate) fn known(&self) -> Option<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note(
+        &self,
+        rules: Arc<Rules>,
+        revision: Option<Revision>,
+        asked: Instant,
+    ) -> Arc<Rules> {
+        let fresh = asked + SHARED_FRESH;
+        let known = Known { rules: Arc::clone(&rules), revision, asked, fresh, is_stale: false };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        rules
+    }
+
+    /// Notes that the value could not be read; returns what counts nevertheless. Where nobody has
+    /// asked for authentication, as far as this face knows, requests go on while others than their
+    /// own shard are out of reach. Where it is on, they go on for a while.
+    pub(crate) fn note_failure(&self) -> Option<Arc<Rules>> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let (known, now) = (known.as_mut()?, Instant::now());
+        let until = match known.is_enabled() {
+            true => known.asked + SHARED_GRACE,
+            false => now + SHARED_FRESH,
+        };
+        known.is_stale = true;
+        known.fresh = until.min(now + SHARED_FRESH).max(known.fresh);
+        (until > now).then(|| Arc::clone(&known.rules))
+    }
+
+    pub(crate) fn keyspace(&self) -> MutexGuard<'_, Option<Client>> {
+        lock(&self.keyspace)
+    }
+}
