@@ -56,7 +56,8 @@ pub(crate) async fn run(setup: &Setup, plan: &BackupPlan) -> Result<(), String> 
     let destination = Destination::open(plan.destination.as_deref().unwrap_or(&own), true);
     let destination = destination.map_err(|error| error.to_string())?;
     let network = Dkv::start(setup).await?;
-    let client = network.client().await?;
+    // A restore creates a keyspace.
+    let client = network.administrator().await?;
     let writers = HistoryPlan::writers(plan.keys, plan.value_bytes, plan.clients);
     write_all(&client, &writers, 1).await?;
     let backup = beside_writers(&client, &writers, create(&client, &destination, plan)).await?;

@@ -85,7 +85,7 @@ struct Figures {
 /// Measures memory, compaction and a scan.
 pub(crate) async fn run(setup: &Setup, plan: &HistoryPlan) -> Result<(), String> {
     let network = Dkv::start(setup).await?;
-    let client = keyspace(&network.client().await?, plan).await?;
+    let client = keyspace(&network.administrator().await?, plan).await?;
     write_all(&client, plan, 1).await?;
     let before = anonymous(&network).await;
     write_all(&client, plan, plan.versions).await?;
@@ -144,10 +144,10 @@ pub(crate) async fn write_all(
     for first in 0..LOADERS as u64 {
         let (client, keys, bytes) = (client.clone(), plan.keys, plan.value_bytes);
         tasks.spawn(async move {
-            let value = workload::value(bytes, first);
             for _ in 0..times {
                 for number in (first..keys).step_by(LOADERS) {
-                    client.write(key(number), value.clone()).await?;
+                    // Equal values would take no room in a backup.
+                    client.write(key(number), workload::value(bytes, number)).await?;
                 }
             }
             Ok::<(), dkv_api::Error>(())

@@ -113,8 +113,17 @@ impl Dkv {
 
     /// Returns a client of the network.
     pub(crate) async fn client(&self) -> Result<Client, String> {
+        self.client_as(Role::Client).await
+    }
+
+    /// Returns a client that may create keyspaces.
+    pub(crate) async fn administrator(&self) -> Result<Client, String> {
+        self.client_as(Role::Admin).await
+    }
+
+    async fn client_as(&self, role: Role) -> Result<Client, String> {
         let home = self.processes.path("home");
-        let client = Client::builder().server(&self.address).home(home).role(Role::Client);
+        let client = Client::builder().server(&self.address).home(home).role(role);
         client.timeout(REQUEST_TIMEOUT).connect().await.map_err(|error| error.to_string())
     }
 
