@@ -114,7 +114,7 @@ impl Etcd {
             Err(Error::NotFound { .. }) => Ok((None, None)),
             Err(error) => {
                 if matches!(error, Error::NoKeyspace { .. }) {
-                    *self.shared().keyspace() = None;
+                    self.shared().forget_keyspace();
                 }
                 Err(error.into())
             }

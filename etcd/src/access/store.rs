@@ -95,6 +95,15 @@ impl Shared {
         (until > now).then(|| Arc::clone(&known.rules))
     }
 
+    /// Forgets the keyspace, which is gone. Another one may be created under its name, whose
+    /// revisions begin anew.
+    pub(crate) fn forget_keyspace(&self) {
+        *self.keyspace() = None;
+        if let Some(known) = &mut *self.known.write().unwrap_or_else(PoisonError::into_inner) {
+            known.revision = None;
+        }
+    }
+
     pub(crate) fn keyspace(&self) -> MutexGuard<'_, Option<Client>> {
         lock(&self.keyspace)
     }

@@ -286,3 +286,23 @@ async fn users_without_passwords_are_for_certificates() {
     refused(face.token("by-certificate", "").await, (Code::Unknown, why));
     assert!(face.token("empty", "").await.is_err(), "nobody gets in without a password");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_face_does_not_open_when_its_users_are_gone() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.enable().await;
+    refused(face.put_as("", "a").await, NOBODY);
+    let name = "etcd-settings";
+    let dropped = network.dkv(&["keyspace", "drop", name, "--yes", name]).await;
+    assert!(dropped.status.success(), "{dropped:?}");
+    // It refuses what it refused before, and everything once it has not read its users for long.
+    eventually("the face says that its users are gone", async || {
+        match face.put_as("", "a").await {
+            Ok(()) => panic!("it wrote for a caller without a token"),
+            Err(error) if error.code() == Code::Unavailable => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+}
