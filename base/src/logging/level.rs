@@ -133,7 +133,7 @@ pub fn revert(change: u64) -> Option<String> {
     let mut filters = control.filters();
     let lasting = filters.revert(change)?.to_owned();
     // It was parsed before.
-    let parsed = EnvFilter::builder().parse(&lasting).ok()?;
+    let parsed = super::builder().parse(&lasting).ok()?;
     (control.switch)(parsed).then_some(lasting)
 }
 
