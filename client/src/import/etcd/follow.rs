@@ -197,8 +197,9 @@ impl Following<'_> {
                 self.target.leases.keep(&self.target.client, id, ttl).await?;
             }
         }
-        // The keyspace has all that came before they ended, or one may still get a key.
-        if revision <= self.applied {
+        // The keyspace has all that came before they ended, or one may still get a key. A member
+        // that lags does not know the newest ones, so they have not ended.
+        if revision == self.applied {
             self.target.leases.retain(&leases).await?;
             if !self.target.is_fresh && !self.others_ended {
                 self.target.leases.end_others(&self.target.client, &leases).await?;
