@@ -92,6 +92,8 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time in which the caller of a snapshot must take a part of it; others may wait for its place.
+pub(crate) const SNAPSHOT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Age of what a face knows of what all faces share, beyond which it looks again before it answers.
 pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);
 /// Time to wait for that. Beyond, what was known before counts, if it may.

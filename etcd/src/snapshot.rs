@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use dkv_bolt::{Lease, Members, Spool, SpooledSnapshot};
 use futures::{StreamExt, stream};
 use prost::Message;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinError;
 
@@ -23,7 +24,9 @@ use crate::etcd::{Answers, Etcd, etcd_revision};
 use crate::identity::member_id;
 use crate::kv::pages::{Pages, RangeMoment};
 use crate::kv::plan::RangePlan;
-use crate::limits::{SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOTS_AT_ONCE};
+use crate::limits::{
+    SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOT_READ_TIMEOUT, SNAPSHOTS_AT_ONCE,
+};
 use crate::maintenance::CLUSTER_VERSION;
 use crate::proto::etcdserverpb::{RangeRequest, ResponseHeader, SnapshotRequest, SnapshotResponse};
 use crate::proto::mvccpb::KeyValue;
@@ -168,7 +171,7 @@ fn send(
     let left = spooled.database_bytes();
     let blobs = Blobs { answers, header: Some(header), blob: BytesMut::new(), left };
     match spooled.write(blobs) {
-        // The caller has gone away.
+        // The caller has gone away, or does not read.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => _ = answers.blocking_send(Err(spool_failed(&error))),
         Ok(()) => {}
@@ -196,8 +199,12 @@ impl Blobs<'_> {
             blob,
             version: CLUSTER_VERSION.to_owned(),
         };
-        let sent = self.answers.blocking_send(Ok(answer));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sending = tokio::time::timeout(SNAPSHOT_READ_TIMEOUT, self.answers.send(Ok(answer)));
+        match Handle::current().block_on(sending) {
+            Ok(Ok(())) => Ok(()),
+            // The caller has gone away, or keeps the place of others without reading.
+            Ok(Err(_)) | Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 
