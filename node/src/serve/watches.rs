@@ -222,11 +222,12 @@ impl Watch {
         let watcher = group.watch(keys.clone());
         let mut after = request.after.unwrap_or_else(|| group.revision());
         let mut sent = None;
-        let mut beginning = Some(Beginning::new(request));
         if request.after.is_none() {
             // Before any change: the client can resume from here.
             sent = Some(self.mark(writer, after).await?);
         }
+        // From here on, or a client that does not read would look like a slow disk.
+        let mut beginning = Some(Beginning::new(request));
         // The revisions to read, if they are known.
         let mut known: Option<Vec<Revision>> = None;
         loop {
