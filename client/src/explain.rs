@@ -1,10 +1,11 @@
 //! Explains where a key is and who answers for it: `explain KEY`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dkv_api::{
     ChangeReason, Client, Error, GroupId, HistoryOptions, LeaderChange, Level, Lifetime,
-    NetworkView, NodeId, ReadOptions, ShardInfo,
+    NetworkView, NodeId, ReadOptions, ShardInfo, Term,
 };
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
@@ -18,6 +19,8 @@ use crate::grammar::Key;
 
 /// Versions that are counted.
 const VERSIONS_MAX: usize = 100;
+/// Changes of the primary that are shown: as many as a node remembers.
+const CHANGES_SHOWN: usize = 8;
 /// Time that each question has.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -31,7 +34,9 @@ struct Explanation {
     replicas: Vec<ReplicaRow>,
     key: String,
     levels: Vec<(Level, Result<Answered, String>)>,
-    change: Option<(LeaderChange, String, Option<String>)>,
+    /// The last changes of the primary, the newest first, with the names of the primary and of the
+    /// one before.
+    changes: Vec<(LeaderChange, String, Option<String>)>,
 }
 
 /// A replica of the key's shard.
@@ -61,16 +66,14 @@ pub(crate) async fn run(key: &[u8], client: &Client, console: &mut Console) -> R
     let Some(shard) = view.shard_of(client.keyspace_id(), key.as_bytes()) else {
         return Err(Problem::failed("no node knows the keyspace yet; try again").into());
     };
-    let (replicas, text, levels, change) = tokio::join!(
+    let (replicas, text, levels, changes) = tokio::join!(
         replicas(&key, shard, &view, client),
         contents(&key, client),
         levels(&key, client),
-        last_change(shard, client),
+        changes(shard, client),
     );
-    let change = change.map(|change| {
-        let name = |node: NodeId| client.names(&[node]).concat();
-        (change, name(change.leader), change.before.map(name))
-    });
+    let name = |node: NodeId| client.names(&[node]).concat();
+    let named = |change: LeaderChange| (change, name(change.leader), change.before.map(name));
     let explanation = Explanation {
         keyspace: client.keyspace_name().to_owned(),
         shard: shard.group,
@@ -79,7 +82,7 @@ pub(crate) async fn run(key: &[u8], client: &Client, console: &mut Console) -> R
         replicas: replicas.map_err(|error| request_problem(&error))?,
         key: text,
         levels,
-        change,
+        changes: changes.into_iter().map(named).collect(),
     };
     console.result(&explanation.text(), || explanation.document(&key))?;
     Ok(())
@@ -183,34 +186,30 @@ async fn levels(key: &Key, client: &Client) -> Vec<(Level, Result<Answered, Stri
     answers
 }
 
-/// Returns the last change of a shard's primary, as the node tells it that knows most.
-async fn last_change(shard: &ShardInfo, client: &Client) -> Option<LeaderChange> {
+/// Returns the last changes of a shard's primary, the newest first.
+async fn changes(shard: &ShardInfo, client: &Client) -> Vec<LeaderChange> {
     let members = shard.voters.iter().chain(&shard.learners);
     let asked = members.map(async |node| client.diagnose(*node).await.ok());
     let told = futures::future::join_all(asked).await;
     let changes = told.into_iter().flatten().flat_map(|diagnosis| diagnosis.leader_changes);
-    latest(changes.filter(|change| change.group == shard.group))
+    merged(changes.filter(|change| change.group == shard.group))
 }
 
-/// Returns the account of the last change that says most, among those of several nodes.
-fn latest(changes: impl Iterator<Item = LeaderChange>) -> Option<LeaderChange> {
-    let mut latest: Option<LeaderChange> = None;
+/// Returns one account of each change, the newest first: among those of several nodes, the one that
+/// says most.
+fn merged(changes: impl Iterator<Item = LeaderChange>) -> Vec<LeaderChange> {
+    let mut by_term = BTreeMap::<Term, LeaderChange>::new();
     for change in changes {
-        latest = Some(match latest {
-            Some(known) if known.term > change.term => known,
-            Some(known) if known.term == change.term => {
-                let (more, less) = match known.why.weight() >= change.why.weight() {
-                    true => (known, change),
-                    false => (change, known),
-                };
-                // The first that saw it knows when it was.
-                let at_ms = more.at_ms.min(less.at_ms);
-                LeaderChange { at_ms, before: more.before.or(less.before), ..more }
-            }
-            _ => change,
-        });
+        let known = by_term.entry(change.term).or_insert(change);
+        let (more, less) = match known.why.weight() >= change.why.weight() {
+            true => (*known, change),
+            false => (change, *known),
+        };
+        // The first that saw it knows when it was.
+        let at_ms = more.at_ms.min(less.at_ms);
+        *known = LeaderChange { at_ms, before: more.before.or(less.before), ..more };
     }
-    latest
+    by_term.into_values().rev().take(CHANGES_SHOWN).collect()
 }
 
 /// Says when and why a shard got its primary.
@@ -251,9 +250,10 @@ impl Explanation {
             };
             lines.push(format!("{:<9}  {told}", level.word()));
         }
-        if let Some((change, leader, before)) = &self.change {
+        for (change, leader, before) in &self.changes {
             lines.push(format!("changed    {}", told_change(change, leader, before.as_deref())));
-        } else {
+        }
+        if self.changes.is_empty() {
             lines.push("changed    no node remembers a change of the primary".to_owned());
         }
         let head = ["REPLICA", "REGION", "ROLE", "KEY", "SHARD AT", "LAG"].map(str::to_owned);
@@ -296,7 +296,7 @@ impl Explanation {
             }),
             Err(error) => json!({ "level": level.word(), "error": error }),
         });
-        let change = self.change.as_ref().map(|(change, leader, before)| {
+        let changes = self.changes.iter().map(|(change, leader, before)| {
             json!({
                 "primary": leader,
                 "before": before,
@@ -314,7 +314,7 @@ impl Explanation {
             "state": self.key,
             "replicas": replicas.collect::<Vec<_>>(),
             "levels": levels.collect::<Vec<_>>(),
-            "last_change": change,
+            "changes": changes.collect::<Vec<_>>(),
         });
         if let Value::Object(rest) = rest {
             object.extend(rest);
@@ -325,7 +325,7 @@ impl Explanation {
 
 #[cfg(test)]
 mod tests {
-    use dkv_api::{Term, Uuid};
+    use dkv_api::Uuid;
 
     use super::*;
 
@@ -336,8 +336,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_change_is_told_by_whoever_knows_most() {
-        let told = latest(
+    fn each_change_is_told_by_the_node_that_knows_most() {
+        let told = merged(
             [
                 change(3, 50, ChangeReason::Stopping),
                 change(4, 110, ChangeReason::Unknown),
@@ -346,11 +346,9 @@ mod tests {
             ]
             .into_iter(),
         );
-        assert_eq!(
-            told,
-            Some(LeaderChange { at_ms: 100, ..change(4, 105, ChangeReason::ProcessGone) })
-        );
-        assert_eq!(latest(std::iter::empty()), None);
+        let newest = LeaderChange { at_ms: 100, ..change(4, 105, ChangeReason::ProcessGone) };
+        assert_eq!(told, [newest, change(3, 50, ChangeReason::Stopping)]);
+        assert_eq!(merged(std::iter::empty()), []);
     }
 
     #[test]
