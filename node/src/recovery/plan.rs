@@ -6,7 +6,7 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_state::Recovery;
 use dkv_wire::limits;
 
-use super::directories::{Found, most_complete};
+use super::directories::{Copy, Found, most_complete};
 use super::error::RecoveryError;
 
 /// Terms by which a recovered group is ahead of all that is known here: more elections than lost
@@ -69,6 +69,17 @@ pub(super) fn have_majority(voters: &[BTreeSet<NodeId>], here: &BTreeSet<NodeId>
     !voters.is_empty() && voters.iter().all(|half| half.intersection(here).count() > half.len() / 2)
 }
 
+/// Returns whether a recovery was cut off after it had rewritten this replica and before the others
+/// heard of it. They could still elect a leader of the old configuration among themselves.
+fn is_half_written(best: &Copy, copies: &[Copy]) -> bool {
+    let is_behind = |copy: &&Copy| best.disk.last.0 >= copy.disk.last.0.saturating_add(LEAP);
+    let alone = best.disk.voters == [BTreeSet::from([best.node])];
+    let others = copies.iter().filter(|copy| copy.is_whole && copy.disk.voters != best.disk.voters);
+    let behind: Vec<&Copy> = others.filter(is_behind).collect();
+    let here = behind.iter().map(|copy| copy.node).collect();
+    alone && behind.iter().any(|copy| have_majority(&copy.disk.voters, &here))
+}
+
 /// Decides what becomes of each group of the directory.
 pub(super) fn plan(found: &Found) -> Result<Plan, RecoveryError> {
     let given: BTreeSet<NodeId> = found.given.iter().copied().collect();
@@ -83,6 +94,9 @@ pub(super) fn plan(found: &Found) -> Result<Plan, RecoveryError> {
         let fate = match most_complete(copies) {
             None if planned.started => Fate::Nowhere,
             None => Fate::NotBegun,
+            Some(best) if is_half_written(best, copies) => {
+                Fate::Recovered { keeper: best.node, term }
+            }
             Some(best) if have_majority(&best.disk.voters, &here) => {
                 Fate::Serves { best: best.node }
             }

@@ -72,6 +72,26 @@ fn the_latest_entry_goes_on_and_not_the_longest_log() {
 }
 
 #[test]
+fn a_recovery_that_was_cut_off_before_all_replicas_knew_of_it_is_repeated() {
+    let all = nodes(5);
+    let given = &all[..4];
+    let shard = || vec![copy(all[3], (4 + LEAP, 8), &[&all[3..4]])];
+    let keeper = || copy(all[0], (4 + LEAP, 11), &[&all[..1]]);
+    let old = |node: &NodeId| copy(*node, (4, 9), &[&all]);
+    let control: Vec<Copy> = [keeper()].into_iter().chain(all[1..4].iter().map(old)).collect();
+    let cut_off = plan(&found(&all, given, control, shard())).unwrap();
+    let Fate::Recovered { keeper: chosen, term } = cut_off.fates[&GroupId::CONTROL] else {
+        panic!()
+    };
+    assert_eq!(chosen, all[0]);
+    assert!(term > 4 + LEAP, "{term}");
+    // Once all of them have the new configuration there is nothing left to do.
+    let new = |node: &NodeId| copy(*node, (4 + LEAP, 11), &[&all[..1]]);
+    let whole = plan(&found(&all, given, given.iter().map(new).collect(), shard()));
+    assert!(matches!(whole, Err(RecoveryError::NothingLost)), "{whole:?}");
+}
+
+#[test]
 fn a_majority_of_every_half_is_needed() {
     let all = nodes(5);
     let have = |halves: &[&[NodeId]], here: &[NodeId]| {
