@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use dkv_base::logging::level;
+
 pub use dkv_base::hlc::CLOCK_SKEW;
 pub use dkv_base::id::{FIRST_TERM_MAX, TERMS_AHEAD_MAX};
 
@@ -66,9 +68,9 @@ pub const KEYSPACE_HISTORY_BYTES_MAX: u64 = 64 * 1024 * MIB as u64;
 /// otherwise.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
 /// Length of a log filter, in bytes.
-pub const LOG_FILTER_BYTES_MAX: usize = 1024;
+pub const LOG_FILTER_BYTES_MAX: usize = level::FILTER_BYTES_MAX;
 /// Longest time for which a log filter applies before the one before comes back.
-pub const LOG_FILTER_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const LOG_FILTER_LIFE_MAX: Duration = level::LIFE_MAX;
 /// Leases in one shard.
 pub const LEASES_MAX: usize = 100_000;
 /// Leases in one shard that were granted to one holder.

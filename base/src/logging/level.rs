@@ -1,14 +1,20 @@
 //! What this process logs, shown and changed while it runs.
 //!
 //! A change may be for a time: then the filter before comes back, whatever other changes for a time
-//! were made meanwhile. The caller has [`revert`] called when that time is over.
+//! were made meanwhile. The caller runs [`Passing::end`], which waits until that time is over.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use super::{LOG_VARIABLE, LoggingError};
+
+/// Length of a filter, in bytes.
+pub const FILTER_BYTES_MAX: usize = 1024;
+/// Longest time for which a filter applies before the one before comes back.
+pub const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Sets the filter of this process; returns whether it did.
 type Switch = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -111,24 +117,48 @@ pub fn levels() -> Result<Levels, LevelError> {
     Ok(control.filters().levels(Instant::now()))
 }
 
-/// Changes what this process logs, for a time if `life` says so. Returns the number of the change,
-/// for [`revert`].
+/// A change for a time, which its maker ends.
+#[derive(Debug)]
+#[must_use = "the filter before comes back only if this is run"]
+pub struct Passing {
+    number: u64,
+    life: Duration,
+}
+
+impl Passing {
+    /// Waits until the time of the change is over, and has the filter before come back, unless
+    /// there was a later change.
+    pub async fn end(self) {
+        tokio::time::sleep(self.life).await;
+        if let Some(filter) = revert(self.number) {
+            info!(filter, "the log filter before is back");
+        }
+    }
+}
+
+/// Changes what this process logs, for a time of at most [`LIFE_MAX`] if `life` says so.
 ///
 /// # Errors
-/// If the filter is misspelt, or the log is not dkv's.
-pub fn set(filter: &str, life: Option<Duration>) -> Result<u64, LevelError> {
+/// If the filter is too long or misspelt, or the log is not dkv's.
+pub fn change(filter: &str, life: Option<Duration>) -> Result<Option<Passing>, LevelError> {
+    if filter.len() > FILTER_BYTES_MAX {
+        let why = format!("a log filter has at most {FILTER_BYTES_MAX} bytes");
+        return Err(LevelError::Filter(why));
+    }
     let parsed = parse(filter)?;
+    let life = life.map(|life| life.min(LIFE_MAX));
     let control = CONTROL.get().ok_or(LevelError::NotOurs)?;
     let mut filters = control.filters();
     if !(control.switch)(parsed) {
         return Err(LevelError::NotOurs);
     }
-    Ok(filters.change(filter.trim(), life, Instant::now()))
+    let number = filters.change(filter.trim(), life, Instant::now());
+    Ok(life.map(|life| Passing { number, life }))
 }
 
 /// Has the filter before a change for a time come back. Does nothing if there was a later change.
 /// Returns the filter that applies then.
-pub fn revert(change: u64) -> Option<String> {
+fn revert(change: u64) -> Option<String> {
     let control = CONTROL.get()?;
     let mut filters = control.filters();
     let lasting = filters.revert(change)?.to_owned();
@@ -188,6 +218,10 @@ mod tests {
             let error = check(filter).unwrap_err().to_string();
             assert!(!error.contains(LOG_VARIABLE), "{error}");
         }
+        let long = "info,".repeat(FILTER_BYTES_MAX);
+        assert!(
+            matches!(change(&long, None), Err(LevelError::Filter(why)) if why.contains("1024"))
+        );
         assert!(check("dkv_node=debug,info").is_ok());
     }
 }

@@ -90,10 +90,15 @@ impl SlowRequests {
         time: Duration,
         now: Instant,
     ) {
-        let Some((kind, shard, key)) = timeline.subject().read() else { return };
+        if !timeline.subject().is_measured() {
+            return;
+        }
         self.counts[timeline.longest()].fetch_add(1, Ordering::Relaxed);
         let taken = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now);
-        if let Some(unlogged) = taken {
+        // Only what is written is decoded: a slow disk has thousands of slow requests a second.
+        let read =
+            taken.and_then(|unlogged| timeline.subject().read().map(|read| (read, unlogged)));
+        if let Some(((kind, shard, key), unlogged)) = read {
             let (ms, stages) = (time.as_millis() as u64, timeline.stages());
             let (key, key_bytes) = (shown(&key), key.len());
             warn!(

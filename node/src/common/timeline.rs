@@ -165,6 +165,11 @@ impl Subject {
         Self::Key("watch", shard, first(keys).clone())
     }
 
+    /// Returns whether such requests are measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        !matches!(self, Self::Other)
+    }
+
     /// Returns the kind of the request, its shard, and its key; `None` for one that is not
     /// measured.
     pub(crate) fn read(&self) -> Option<(&'static str, GroupId, Bytes)> {

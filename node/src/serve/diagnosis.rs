@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use dkv_base::logging::level::{self, LevelError, Levels};
 use dkv_base::platform::run_blocking;
-use dkv_wire::limits::{LOG_FILTER_BYTES_MAX, LOG_FILTER_LIFE_MAX};
 use dkv_wire::message::{Answer, LogChange, LogFilter, Refusal};
-use tracing::info;
 
 use super::context::RequestContext;
 use crate::net::reply::ReplyTo;
@@ -18,20 +16,10 @@ pub(super) fn log(context: &RequestContext<'_>, change: Option<LogChange>, reply
 }
 
 fn apply(context: &RequestContext<'_>, change: &LogChange) -> Result<(), Refusal> {
-    let LogChange { filter, for_ms } = change;
-    if filter.len() > LOG_FILTER_BYTES_MAX {
-        let why = format!("a log filter has at most {LOG_FILTER_BYTES_MAX} bytes");
-        return Err(Refusal::Invalid(why));
+    let life = change.for_ms.map(Duration::from_millis);
+    if let Some(passing) = level::change(&change.filter, life).map_err(refusal)? {
+        context.node.tasks().spawn(passing.end());
     }
-    let life = for_ms.map(|ms| Duration::from_millis(ms).min(LOG_FILTER_LIFE_MAX));
-    let number = level::set(filter, life).map_err(refusal)?;
-    let Some(life) = life else { return Ok(()) };
-    context.node.tasks().spawn(async move {
-        tokio::time::sleep(life).await;
-        if let Some(filter) = level::revert(number) {
-            info!(filter, "the log filter before is back");
-        }
-    });
     Ok(())
 }
 
