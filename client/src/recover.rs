@@ -37,13 +37,14 @@ async fn group(
     console: &mut Console,
 ) -> Result<(), Abort> {
     durable::keep_files_private();
-    // Without an address the server is not asked: that is one sign of life less, and no mistake.
     let addresses = address.or_else(|| default_addresses().ok());
     let options = Options {
         directories: args.directories.clone(),
-        server: addresses.and_then(|addresses| addresses.0.into_iter().next()),
+        servers: addresses.map(|addresses| addresses.0).unwrap_or_default(),
+        server_lost: args.server_lost,
         gone: args.gone.clone(),
         empty_shards: args.empty_shards,
+        stale_shards: args.stale_shards,
     };
     console.note("reading the data directories, and looking for signs of life of the lost nodes");
     let survey = recovery::survey(&options).await.map_err(|error| problem(&error))?;
@@ -62,7 +63,8 @@ async fn group(
 async fn confirm(report: &Report, yes: bool, console: &mut Console) -> Result<(), Problem> {
     let lost: BTreeSet<&str> = report.missing.iter().map(|node| node.name.as_str()).collect();
     let names = lost.iter().copied().collect::<Vec<_>>().join(" ");
-    if yes {
+    // To take back what was begun loses nothing.
+    if yes || lost.is_empty() && report.undoes {
         return Ok(());
     }
     if !io::stdin().is_terminal() || console.json {

@@ -14,31 +14,32 @@
 //! - All other replicas that are left get the same log, and with it the new configuration: they
 //!   cannot elect anybody by the old one. One that is too far behind for that keeps its log, and
 //!   nothing is recovered if such replicas could elect somebody without the one that goes on.
-//! - Shards are rewritten before the control group. A recovery that was cut off is repeated, and
-//!   finds the groups that are done.
+//! - A recovery that was cut off is taken back by the next one, whatever directories that is given,
+//!   and no node starts before (`execution`).
+//! - Silence is no consent: the registration server must say that it has not heard the lost nodes
+//!   lately, or the operator that it is lost as well.
 //!
 //! Deliberately missing: recovery beside running nodes. The control group may then have a majority
 //! that knows more than the directories here.
 
 mod directories;
 mod error;
+mod execution;
 mod plan;
 mod probe;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bytes::Bytes;
-use dkv_base::id::{GroupId, NodeId};
-use dkv_base::platform::run_blocking;
+use dkv_base::id::NodeId;
+use dkv_base::platform::{random_u64, run_blocking};
 use dkv_state::{DirectoryCommand, DirectoryEntry, DirectoryResult};
 
-use self::directories::{Copy, Found, Opened};
+use self::directories::{Found, Opened};
 use self::plan::{Fate, Plan};
 use crate::common::unix_time::unix_ms;
-use crate::raft::offline;
-use crate::replica::tombstone::ReplicaTombstone;
+use crate::raft::offline::{self, Alignment};
 
 pub use self::error::RecoveryError;
 pub use self::report::{
@@ -50,20 +51,26 @@ pub use self::report::{
 pub struct Options {
     /// The data directories that are left.
     pub directories: Vec<PathBuf>,
-    /// The address of the registration server, to ask it which nodes it has heard lately.
-    pub server: Option<String>,
+    /// The addresses of the registration server, to ask it which nodes it has heard lately.
+    pub servers: Vec<String>,
+    /// Whether the registration server is lost as well, or cannot be reached and need not be.
+    pub server_lost: bool,
     /// Names or ids of nodes that are lost for good, although something answers at their addresses
     /// or the server has heard them lately.
     pub gone: Vec<String>,
     /// Whether shards of which no replica is left begin anew, without their keys.
     pub empty_shards: bool,
+    /// Whether shards of which only a replica is left that is no longer theirs go on with that.
+    pub stale_shards: bool,
 }
 
 /// The findings in the directories, and the plan of a recovery. It holds all of their locks.
 pub struct Survey {
+    options: Options,
     nodes: Vec<Opened>,
     found: Found,
-    plan: Plan,
+    /// `None` if there is nothing to recover, and only an earlier recovery to take back.
+    plan: Option<Plan>,
     report: Report,
 }
 
@@ -77,19 +84,34 @@ pub async fn survey(options: &Options) -> Result<Survey, RecoveryError> {
     let paths = options.directories.clone();
     let opened = run_blocking(move || directories::open(&paths));
     let (nodes, found) = opened.await.map_err(RecoveryError::System)??;
-    let mut plan = plan::plan(&found)?;
-    check_laggards(&nodes, &found, &plan)?;
-    let missing = probe::look(&nodes, &found, &plan, options).await?;
+    let asked = probe::ask(&nodes, &options.servers).await?;
+    let mut plan = match plan::plan(&found, plan::leap(random_u64())) {
+        Ok(plan) => plan,
+        Err(RecoveryError::NothingLost) if nodes.iter().any(|node| node.unfinished().is_some()) => {
+            let report = report::nothing_lost(&nodes, &found);
+            let options = options.clone();
+            return Ok(Survey { options, nodes, found, plan: None, report });
+        }
+        Err(error) => return Err(error),
+    };
+    check_copies(&nodes, &found, &plan)?;
+    let missing = probe::look(&nodes, &found, &plan, options, asked).await?;
     plan.raise_control_term(missing.server.as_ref().and_then(|server| server.term));
     let report = report::report(&nodes, &found, &plan, &missing);
-    let nowhere = plan.with_fate(|fate| matches!(fate, Fate::Nowhere));
+    let nowhere = plan.with_fate(|fate| matches!(fate, Fate::Nowhere { .. }));
     if !nowhere.is_empty() && !options.empty_shards {
         return Err(RecoveryError::Nowhere(nowhere));
+    }
+    if !plan.stale.is_empty() && !options.stale_shards {
+        return Err(RecoveryError::Stale(plan.stale));
     }
     // Now, not after the first group was changed.
     let mut directory = found.directory.clone();
     match directory.execute(&entry(&plan)) {
-        DirectoryResult::Done => Ok(Survey { nodes, found, plan, report }),
+        DirectoryResult::Done => {
+            let (options, plan) = (options.clone(), Some(plan));
+            Ok(Survey { options, nodes, found, plan, report })
+        }
         DirectoryResult::Rejected(why) => Err(RecoveryError::Rejected(why)),
     }
 }
@@ -103,93 +125,51 @@ impl Survey {
     /// Makes the network go on, and releases the directories. Returns the report of what was done.
     ///
     /// # Errors
-    /// If a log cannot be written. The same recovery can be repeated then.
+    /// If a lost node has shown a sign of life since the survey, or if a directory cannot be
+    /// written. The same recovery can be repeated then.
     pub async fn carry_out(self) -> Result<Report, RecoveryError> {
-        let Self { nodes, found, plan, mut report } = self;
-        let by_id: BTreeMap<NodeId, &Opened> = nodes.iter().map(|node| (node.id(), node)).collect();
-        let shards = plan.fates.iter().filter(|(group, _)| group.is_shard());
-        let control = plan.fates.iter().filter(|(group, _)| !group.is_shard());
-        for (group, fate) in shards.chain(control) {
-            match fate {
-                Fate::Serves { .. } | Fate::NotBegun => {}
-                Fate::Nowhere => {
-                    // A new replica would wait for what the one before it has known.
-                    let keeper = by_id[&plan.keeper];
-                    ReplicaTombstone::delete(keeper.path(), *group)
-                        .map_err(RecoveryError::System)?;
-                }
-                Fate::Recovered { keeper, term } => {
-                    let commands = match *group {
-                        GroupId::CONTROL => vec![entry(&plan).encode()],
-                        _ => Vec::new(),
-                    };
-                    let written = Rewrite { group: *group, keeper: *keeper, term: *term, commands };
-                    let end = written.carry_out(&by_id, &found.copies[group]).await?;
-                    report.recovered(*group, *term, end);
-                }
-            }
+        let Self { options, nodes, found, plan, mut report } = self;
+        if let Some(plan) = &plan {
+            // The operator may have taken hours to decide.
+            let asked = probe::ask(&nodes, &options.servers).await?;
+            probe::look(&nodes, &found, plan, &options, asked).await?;
         }
-        drop(by_id);
-        let closed = run_blocking(move || nodes.iter().for_each(Opened::close));
-        closed.await.map_err(RecoveryError::System)?;
+        let entry = plan.as_ref().map(|plan| entry(plan).encode());
+        execution::carry_out(nodes, &found, plan.as_ref(), entry, &mut report).await?;
         report.finish();
         Ok(report)
     }
 }
 
-/// The rewriting of one group.
-struct Rewrite {
-    group: GroupId,
-    keeper: NodeId,
-    term: u64,
-    commands: Vec<Bytes>,
-}
-
-impl Rewrite {
-    /// Rewrites the replica that goes on, and then the others. Returns the index of the last entry.
-    async fn carry_out(
-        self,
-        nodes: &BTreeMap<NodeId, &Opened>,
-        copies: &[Copy],
-    ) -> Result<u64, RecoveryError> {
-        let Self { group, keeper, term, commands } = self;
-        let at = |node: &Opened| {
-            let path = node.path().to_owned();
-            move |why| RecoveryError::NotWritten { path, why }
-        };
-        let last = copies.iter().find(|copy| copy.node == keeper);
-        let last = last.map_or((0, 0), |copy| copy.disk.last);
-        let from = nodes[&keeper].log(group);
-        let end = offline::rewrite(&from, last, keeper, term, commands).await;
-        let end = end.map_err(at(nodes[&keeper]))?;
-        for copy in copies.iter().filter(|copy| copy.node != keeper && copy.is_whole) {
-            let to = nodes[&copy.node].log(group);
-            let aligned = offline::align(&from, &to, &copy.disk, keeper, term).await;
-            aligned.map_err(at(nodes[&copy.node]))?;
-        }
-        Ok(end)
-    }
-}
-
 /// Checks that no replicas that are too far behind to learn the new configuration could elect a
-/// leader by the old one.
-fn check_laggards(nodes: &[Opened], found: &Found, plan: &Plan) -> Result<(), RecoveryError> {
-    let log_of = |id: NodeId, group| nodes.iter().find(|it| it.id() == id).map(|it| it.log(group));
+/// leader by the old one, and that there are no two histories.
+fn check_copies(nodes: &[Opened], found: &Found, plan: &Plan) -> Result<(), RecoveryError> {
+    let node_of = |id: NodeId| nodes.iter().find(|it| it.id() == id);
     for (group, fate) in &plan.fates {
-        let Fate::Recovered { keeper, .. } = fate else { continue };
-        let (copies, Some(from)) = (&found.copies[group], log_of(*keeper, *group)) else {
+        let (Fate::Recovered { keeper: best, .. } | Fate::Serves { best }) = *fate else {
             continue;
         };
+        let (copies, Some(best)) = (&found.copies[group], node_of(best)) else { continue };
+        let from = best.log(*group);
         let mut behind = BTreeSet::new();
-        for copy in copies.iter().filter(|copy| copy.node != *keeper) {
-            let Some(to) = log_of(copy.node, *group) else { continue };
-            let can = copy.is_whole
-                && offline::can_align(&from, &to, &copy.disk).map_err(RecoveryError::System)?;
-            if !can {
+        for copy in copies.iter().filter(|copy| copy.node != best.id()) {
+            let Some(node) = node_of(copy.node) else { continue };
+            if !copy.is_whole {
                 behind.insert(copy.node);
+                continue;
+            }
+            let possible = offline::alignment(&from, &node.log(*group), &copy.disk);
+            match possible.map_err(RecoveryError::System)? {
+                Alignment::From(_) => {}
+                Alignment::Behind => _ = behind.insert(copy.node),
+                Alignment::Diverged => {
+                    let (one, other) = (best.file().name.clone(), node.file().name.clone());
+                    return Err(RecoveryError::Diverged { group: *group, one, other });
+                }
             }
         }
-        if copies.iter().any(|copy| plan::have_majority(&copy.disk.voters, &behind)) {
+        let can_elect = |copy: &directories::Copy| plan::have_majority(&copy.disk.voters, &behind);
+        if matches!(fate, Fate::Recovered { .. }) && copies.iter().any(can_elect) {
             return Err(RecoveryError::Laggards(*group));
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod backlog;
 pub(crate) mod strong_reads;
 pub(crate) mod quorum_rounds;
 pub(crate) mod in_flight;
+pub(crate) mod recovery_mark;
 pub(crate) mod tombstone;
 
 pub(crate) mod watch_hub;

@@ -49,6 +49,14 @@ pub(crate) struct RecoverGroupArgs {
     /// Let shards begin anew, without keys, if no replica of them is left
     #[arg(long)]
     pub(crate) empty_shards: bool,
+    /// Let shards go on with old replicas, on nodes that no longer have a place in them, if no other
+    /// is left
+    #[arg(long)]
+    pub(crate) stale_shards: bool,
+    /// The registration server is lost as well: do not insist on its word that the lost nodes are
+    /// silent
+    #[arg(long)]
+    pub(crate) server_lost: bool,
     /// Do not ask: all other nodes are lost for good
     #[arg(long)]
     pub(crate) yes: bool,

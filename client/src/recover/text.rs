@@ -8,6 +8,9 @@ use dkv_daemon::recovery::{GroupReport, ReplicaReport, Report};
 /// Describes what was found, what will be done, and what may be lost.
 pub(super) fn plan(report: &Report) -> String {
     let mut lines = vec![format!("network {}", report.network)];
+    if report.undoes {
+        lines.push("note    a recovery was cut off here; it is taken back first".to_owned());
+    }
     for directory in &report.directories {
         lines.push(format!("left    {} in {}", directory.name, directory.path.display()));
     }
@@ -25,6 +28,9 @@ pub(super) fn plan(report: &Report) -> String {
             None => lines.push(format!("server  {} was asked", server.address)),
         },
     }
+    if report.groups.is_empty() {
+        return lines.join("\n");
+    }
     lines.push(String::new());
     lines.push(table(&report.groups));
     lines.push(String::new());
@@ -39,7 +45,8 @@ pub(super) fn plan(report: &Report) -> String {
 
 /// Describes what was done, and what comes next.
 pub(super) fn done(report: &Report, file: &Path) -> String {
-    let mut lines = vec![format!("recovered; the report is in {}", file.display())];
+    let what = if report.groups.is_empty() { "the recovery was taken back" } else { "recovered" };
+    let mut lines = vec![format!("{what}; the report is in {}", file.display())];
     lines.extend(report.next.iter().map(|what| format!("- {what}")));
     lines.join("\n")
 }

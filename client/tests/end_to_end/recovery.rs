@@ -1,14 +1,17 @@
 //! Recovery of networks whose groups have lost their majorities with their disks.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use dkv_api::Client;
+use dkv_api::{Client, Level, WriteOptions};
 use dkv_test_support::{output, text};
+use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
-use crate::harness::process::spawn;
-use crate::harness::{Load, Network};
+use crate::harness::process::{command_under, spawn};
+use crate::harness::{Load, Network, eventually};
 
 /// Runs `dkv recover group`, checks its exit status, and returns what it printed.
 async fn recover(network: &Network, more: &[&str], status: i32) -> String {
@@ -141,7 +144,10 @@ async fn two_of_five_nodes_go_on_with_the_most_complete_replicas() {
     }
     let dirs = [text(&network.nodes[3].dir).to_owned(), text(&network.nodes[4].dir).to_owned()];
     network.kill_server();
-    let done = recover(&network, &[&dirs[0], &dirs[1], "--yes", "--json"], 0).await;
+    let how = [dirs[0].as_str(), &dirs[1], "--yes", "--json"];
+    let silent = recover(&network, &how, 1).await;
+    assert!(silent.contains("does not tell") && silent.contains("--server-lost"), "{silent}");
+    let done = recover(&network, &[&how[..], &["--server-lost"]].concat(), 0).await;
     let done: Value = serde_json::from_str(&done).unwrap();
     let complete = name(&network, 4);
     for group in done["groups"].as_array().unwrap() {
@@ -175,6 +181,13 @@ async fn shards_without_a_replica_begin_anew_only_if_that_is_said() {
     for number in 0..40 {
         client.write(format!("key-{number}"), number.to_string()).await.unwrap();
     }
+    // Writes that wait in the last node's outbox, and then settle in shards that will be lost.
+    network.kill_node(0);
+    network.kill_node(1);
+    eventually_write(&client, "before").await;
+    network.start_node(0).await;
+    network.start_node(1).await;
+    arrived(&client, "before").await;
     for index in 0..3 {
         network.kill_node(index);
     }
@@ -201,4 +214,179 @@ async fn shards_without_a_replica_begin_anew_only_if_that_is_said() {
         assert_eq!(read.value, number.to_string());
     }
     network.assert_alive();
+    // The shards have lost what the outbox had delivered, and take what it delivers now.
+    eventually_write(&client, "after").await;
+    arrived(&client, "after").await;
+}
+
+/// Writes at level eventual, at a node that answers.
+async fn eventually_write(client: &Client, prefix: &str) {
+    for number in 0..20 {
+        let key = format!("{prefix}-{number}");
+        let options = WriteOptions::from(Level::Eventual).timeout(Duration::from_secs(30));
+        client.write_with(key, number.to_string(), options).await.unwrap();
+    }
+}
+
+/// Waits until such writes are in their shards.
+async fn arrived(client: &Client, prefix: &str) {
+    for number in 0..20 {
+        eventually("an eventual write does not arrive", async || {
+            let read = client.read(format!("{prefix}-{number}")).await;
+            let read = read.map_err(|error| error.to_string())?;
+            let arrived = read.value == number.to_string();
+            if arrived { Ok(()) } else { Err(format!("{prefix}-{number}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_of_keyspaces_go_on_although_nothing_has_been_checkpointed() {
+    let mut network = Network::start(3).await;
+    let created = network.dkv(&["keyspace", "create", "orders", "--shards", "3"]).await;
+    assert!(created.status.success(), "{}", output(&created.stderr));
+    let client = network.client().await;
+    let orders = client.keyspace("orders").await.unwrap();
+    for number in 0..30 {
+        orders.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    network.same_state().await;
+    for index in 0..3 {
+        network.kill_node(index);
+    }
+    let dir = text(&network.nodes[2].dir).to_owned();
+    let (one, other) = (name(&network, 0), name(&network, 1));
+    let how = [dir.as_str(), "--yes", "--json", "--gone", &one, "--gone", &other];
+    let done: Value = serde_json::from_str(&recover(&network, &how, 0).await).unwrap();
+    for group in done["groups"].as_array().unwrap() {
+        assert_eq!(group["fate"], "recovered", "{group}");
+    }
+    network.nodes.drain(..2);
+    network.start_node(0).await;
+    let orders = network.client().await.keyspace("orders").await.unwrap();
+    for number in 0..30 {
+        assert_eq!(orders.read(format!("key-{number}")).await.unwrap().value, number.to_string());
+    }
+}
+
+fn has_strace() -> bool {
+    let version = std::process::Command::new("strace").arg("-V").output();
+    version.is_ok_and(|version| version.status.success())
+}
+
+/// Runs a command that is killed at a thread's system call of this name and number. Returns whether
+/// it was.
+async fn kill_at(network: &Network, call: &str, number: u32, how: &[&str]) -> bool {
+    let (trace, inject) =
+        (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={number}"));
+    let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let address = network.address.to_string();
+    let how = [&[address.as_str()], how].concat();
+    let ran = Command::from(command_under(&strace, &how, &network.home())).output().await.unwrap();
+    !ran.status.success()
+}
+
+/// A copy of the data directories of the nodes that are left.
+async fn copied(network: &Network, kept: &[PathBuf], name: &str) -> Vec<PathBuf> {
+    let mut copies = Vec::new();
+    for dir in kept {
+        let copy = network.path(&format!("{name}-{}", dir.file_name().unwrap().display()));
+        let copied = Command::new("cp").arg("-a").args([dir, &copy]).status().await.unwrap();
+        assert!(copied.success());
+        copies.push(copy);
+    }
+    copies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
+    if !has_strace() {
+        eprintln!("SKIPPED: there is no strace");
+        return;
+    }
+    let mut network = Network::with(json!({ "replication": 5 }), 5).await;
+    let client = network.client().await;
+    for number in 0..50 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    network.same_state().await;
+    for index in 0..5 {
+        network.kill_node(index);
+    }
+    network.kill_server();
+    let kept: Vec<PathBuf> = network.nodes[3..].iter().map(|node| node.dir.clone()).collect();
+    for index in 0..3 {
+        fs::remove_dir_all(&network.nodes[index].dir).unwrap();
+    }
+    // strace counts the calls of each thread: marks are written by one, each log by one of its own.
+    let renames = (5..=10).map(|at| ("rename", at));
+    let kills = renames.chain((1..=7).chain([30]).map(|at| ("fdatasync", at)));
+    let run = async |(call, at): (&str, u32)| {
+        let copies = copied(&network, &kept, &format!("{call}-{at}")).await;
+        let dirs = [text(&copies[0]), text(&copies[1])];
+        let how = ["recover", "group", dirs[0], dirs[1], "--yes", "--server-lost"];
+        let killed = kill_at(&network, call, at, &how).await;
+        let again = network.dkv(&how).await;
+        let said = format!("{}{}", output(&again.stdout), output(&again.stderr));
+        let whole = again.status.code() == Some(1) && said.contains("every group has a majority");
+        assert!(again.status.success() || whole, "killed at {call} {at}: {said}");
+        (killed, said.contains("taken back"), copies)
+    };
+    let runs = join_all(kills.map(run)).await;
+    let undone = runs.iter().filter(|(_, undone, _)| *undone).count();
+    assert!(undone >= 6, "{undone} recoveries were cut off in the middle");
+    assert!(runs.iter().any(|(killed, ..)| !killed), "one has nothing left to be killed at");
+
+    network.nodes.drain(..3);
+    network.start_server().await;
+    let cut_off = runs.iter().filter(|(_, undone, _)| *undone);
+    for (_, _, copies) in cut_off.step_by(undone.div_ceil(3)) {
+        for (node, copy) in network.nodes.iter_mut().zip(copies) {
+            node.dir.clone_from(copy);
+        }
+        network.respawn_node(0, &[]);
+        network.start_node(1).await;
+        network.nodes[0].running().ready().await.unwrap();
+        check_keys(&network.client().await, 50).await;
+        network.kill_node(0);
+        network.kill_node(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_was_cut_off_is_taken_back_when_the_lost_nodes_are_found() {
+    if !has_strace() {
+        eprintln!("SKIPPED: there is no strace");
+        return;
+    }
+    let mut network = Network::start(3).await;
+    let client = network.client().await;
+    client.write("key-0", "0").await.unwrap();
+    network.same_state().await;
+    // It misses what follows.
+    network.kill_node(2);
+    for number in 0..50 {
+        client.write(format!("key-{number}"), number.to_string()).await.unwrap();
+    }
+    network.kill_node(0);
+    network.kill_node(1);
+    let kept = network.nodes[2].dir.clone();
+    let lost = [name(&network, 0), name(&network, 1)];
+    let how = ["recover", "group", text(&kept), "--yes", "--gone", &lost[0], "--gone", &lost[1]];
+    assert!(kill_at(&network, "fdatasync", 4, &how).await, "it was never cut off in the middle");
+    let refused = network.try_start_node(2).await.unwrap_err();
+    assert!(refused.contains("was cut off; run `dkv recover group` again"), "{refused}");
+    let dirs: Vec<String> = network.nodes.iter().map(|node| text(&node.dir).to_owned()).collect();
+    let said = recover(&network, &[&dirs[0], &dirs[1], &dirs[2], "--yes"], 0).await;
+    assert!(said.contains("the recovery was taken back"), "{said}");
+    for index in 0..3 {
+        network.respawn_node(index, &[]);
+    }
+    for index in 0..3 {
+        network.nodes[index].running().ready().await.unwrap();
+    }
+    check_keys(&network.client().await, 50).await;
+    network.settled().await;
+    network.same_state().await;
 }

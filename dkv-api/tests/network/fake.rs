@@ -578,6 +578,7 @@ impl Desk {
                 view,
                 settings: Settings::default(),
                 runs: Vec::new(),
+                now_ms: 0,
             })),
             ServerRequest::Renew { public_key } => ServerAnswer::Certificate(
                 self.authority.sign(identity, &public_key, SystemTime::now()).unwrap(),

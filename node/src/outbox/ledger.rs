@@ -232,6 +232,46 @@ impl Ledger {
         self.sent = Number(0);
     }
 
+    /// Makes the oldest kept write the first one of this outbox, for a shard that lacks the writes
+    /// before it: they had settled, so it has lost them, and nobody can send them again. `number` is
+    /// the oldest one that was sent. Returns whether it is still here.
+    ///
+    /// In memory only: after a restart the shard asks for the same again.
+    pub(crate) fn skip_lost(&mut self, number: Number) -> bool {
+        let Some(mut first) = self.kept.first_entry() else { return false };
+        if *first.key() != number {
+            return false;
+        }
+        let kept = first.get_mut();
+        kept.after = Number(0);
+        let operation = kept.value.as_deref().map_or(Operation::Delete, Operation::Put);
+        let deposited = Deposited {
+            node: self.me,
+            number,
+            after: kept.after,
+            stamp: kept.stamp,
+            key: &kept.key,
+            operation,
+        };
+        let command = codec::encode(&Command::Deposited(deposited));
+        self.bytes -= kept.bytes();
+        *kept = shared(
+            (number, kept.after),
+            kept.stamp,
+            &kept.key,
+            kept.value.as_ref(),
+            command,
+            kept.index,
+        );
+        self.bytes += kept.bytes();
+        true
+    }
+
+    /// The number of the oldest write that is kept.
+    pub(crate) fn first_kept(&self) -> Option<Number> {
+        self.kept.keys().next().copied()
+    }
+
     /// The last number that the primary has.
     pub(crate) fn last_sent(&self) -> Number {
         self.sent

@@ -11,6 +11,7 @@ use dkv_wire::message::{JoinRefusal, ServerRefusal};
 use crate::net::incarnations::{Farewell, IncarnationFileError};
 use crate::net::server_link::ServerError;
 use crate::node::StartError;
+use crate::replica::recovery_mark::MarkError;
 use crate::storage::data_dir::DataDirError;
 use crate::storage::disk_check::DiskError;
 
@@ -28,6 +29,9 @@ pub(crate) enum ProcessError {
     /// The records of the incarnations in the data directory cannot be used.
     #[error(transparent)]
     IncarnationFile(#[from] IncarnationFileError),
+    /// A recovery of the data directory was cut off.
+    #[error(transparent)]
+    Recovery(#[from] MarkError),
     /// The disk is too slow or too full for a node to begin on it.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -33,6 +33,7 @@ use crate::process::listen::{listen, may_listen};
 use crate::process::node_registration::{Registration, keep_registered, learn};
 use crate::process::renewal::keep_certified;
 use crate::process::stores::open_stores;
+use crate::replica::recovery_mark::RecoveryMark;
 use crate::serve::connection;
 use crate::serve::transaction_resolver;
 use crate::storage::data_dir::{DataDir, NodeFile};
@@ -157,6 +158,7 @@ async fn start_with(storage: Box<dyn Storage>, args: Args) -> Result<Started, Pr
     let id = credentials.identity.as_node().ok_or(ProcessError::NotANode)?;
     let network = credentials.identity.network;
     let known = directory.node_file(&credentials)?;
+    RecoveryMark::require_finished(directory.path())?;
     // This happens before the node sends anything to another process.
     let log_begun = known.as_ref().is_some_and(|file| file.log_begun);
     let incarnations = incarnations::begin(id, directory.path(), log_begun)?;

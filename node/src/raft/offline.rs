@@ -12,6 +12,7 @@ use bytes::Bytes;
 use dkv_base::id::{NodeId, Stamp};
 use dkv_wire::codec::{decode, encode};
 use openraft::{EntryPayload, Membership};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::codec::{decode_entry, encode_entry, invalid, log_id};
@@ -40,11 +41,45 @@ pub(crate) struct OnDisk {
     pub(crate) stamp: Stamp,
 }
 
-/// Reads a replica, and applies its whole log to `state`, in memory only.
+/// The end of a log that an unfinished recovery has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unfinished {
+    /// Index of the first entry of the recovery, if it has written one.
+    pub(crate) first: u64,
+    /// The term of its entries.
+    pub(crate) term: u64,
+    /// Index of the last entry that was known to be committed before.
+    pub(crate) committed: u64,
+}
+
+impl Unfinished {
+    /// Returns whether the log has entries of the recovery.
+    fn is_in(&self, log: &GroupLog) -> io::Result<bool> {
+        Ok(term_at(log, self.first)? == Some(self.term))
+    }
+}
+
+/// Whether one log can be made equal to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alignment {
+    /// It can: both have this entry, and all before it.
+    From(u64),
+    /// The other log has purged what this one lacks.
+    Behind,
+    /// Both have committed entries at one index, and not the same.
+    Diverged,
+}
+
+/// Reads a replica, and applies its whole log to `state`, in memory only; what an unfinished
+/// recovery has written does not count.
 ///
 /// # Errors
 /// If an entry is missing or cannot be applied, or the log cannot be read.
-pub(crate) fn read(log: &GroupLog, state: &StateMachine) -> io::Result<OnDisk> {
+pub(crate) fn read(
+    log: &GroupLog,
+    state: &StateMachine,
+    unfinished: Option<Unfinished>,
+) -> io::Result<OnDisk> {
     let (handle, stored) = (state.handle(), log.state());
     let committed = match &stored.committed {
         Some(committed) => decode::<Option<LogId>>(committed).map_err(invalid)?,
@@ -55,9 +90,14 @@ pub(crate) fn read(log: &GroupLog, state: &StateMachine) -> io::Result<OnDisk> {
         Some(vote) => Some(decode::<Vote>(vote).map_err(invalid)?),
         None => None,
     };
-    let mut next = handle.applied_index() + 1;
-    while stored.last_index.is_some_and(|last| next <= last) {
-        let entries = log.read_limited(next, u64::MAX, READ_BYTES)?;
+    let written = unfinished.map(|it| it.is_in(log)).transpose()?.unwrap_or(false);
+    let unfinished = unfinished.filter(|_| written);
+    let end = stored.last_index.map_or(0, |last| last + 1);
+    let end = unfinished.map_or(end, |it| it.first);
+    // The first entry of a log has the index 0.
+    let mut next = handle.applied_log_id().map_or(0, |applied| applied.index + 1);
+    while next < end {
+        let entries = log.read_limited(next, end, READ_BYTES)?;
         for (index, entry) in &entries {
             if *index != next {
                 break;
@@ -75,7 +115,9 @@ pub(crate) fn read(log: &GroupLog, state: &StateMachine) -> io::Result<OnDisk> {
     Ok(OnDisk {
         term: vote.map_or(0, |vote| vote.leader_id.term),
         last: last.map_or((0, 0), |last| (*last.leader_id, last.index)),
-        committed: committed.map_or(0, |committed| committed.index),
+        committed: unfinished
+            .map_or(u64::MAX, |it| it.committed)
+            .min(committed.map_or(0, |committed| committed.index)),
         voters: membership.get_joint_config().clone(),
         members: membership.nodes().map(|(node, _)| *node).collect(),
         stamp: handle.state_stamp(),
@@ -97,9 +139,7 @@ pub(crate) async fn rewrite(
     term: u64,
     commands: Vec<Bytes>,
 ) -> io::Result<u64> {
-    let mut vote = Vote::new(term, keeper);
-    vote.committed = true;
-    let vote = encode(&vote);
+    let vote = committed_vote(term, keeper);
     durably(|done| log.save_vote(vote.clone(), done)).await?;
     let stored = log.state();
     let in_log = stored.last_index.max(stored.purged.map(|(purged, _)| purged));
@@ -125,10 +165,48 @@ pub(crate) async fn rewrite(
     Ok(end)
 }
 
+/// Takes back what an unfinished recovery has written. Its vote stays: terms never go back.
+///
+/// # Errors
+/// If the log cannot be read or written.
+pub(crate) async fn undo(log: &GroupLog, unfinished: Unfinished) -> io::Result<()> {
+    if !unfinished.is_in(log)? {
+        return Ok(());
+    }
+    let index = unfinished.committed;
+    let committed = term_at(log, index)?.map(|term| log_id(term, index));
+    // It goes to disk with the frame that drops the entries: no position outlives its entry.
+    log.save_committed(encode(&committed))?;
+    durably(|done| log.truncate_from(unfinished.first, done)).await
+}
+
+/// Gives a group whose log is empty a first entry with `keeper` as the only member, in `term`.
+///
+/// # Errors
+/// If the log cannot be written.
+pub(crate) async fn begin_anew(log: &GroupLog, keeper: NodeId, term: u64) -> io::Result<()> {
+    let vote = committed_vote(term, keeper);
+    durably(|done| log.save_vote(vote.clone(), done)).await?;
+    let membership = Membership::new_with_defaults(vec![BTreeSet::from([keeper])], []);
+    let payload = EntryPayload::Membership(membership);
+    let entry = encode_entry(&Entry { log_id: log_id(term, 0), payload });
+    durably(|done| log.append(vec![(0, entry)], done)).await?;
+    log.save_committed(encode(&Some(log_id(term, 0))))?;
+    durably(|done| log.save_vote(vote, done)).await
+}
+
+/// Drops all data of a group from the log.
+///
+/// # Errors
+/// If the log cannot be written.
+pub(crate) async fn forget(log: &GroupLog) -> io::Result<()> {
+    durably(|done| log.forget(done)).await
+}
+
 /// Makes the replica in `to`, which has what `disk` says, equal to the one in `from`, which was
 /// rewritten in `term` for `keeper`: it gets the entries that it lacks, and loses those that the
 /// other does not have. So it knows the new configuration, and can elect nobody by the old one.
-/// Returns whether that was possible: it is not if `from` has purged what `to` lacks.
+/// Does nothing if [`alignment`] says that it cannot.
 ///
 /// # Errors
 /// If a log cannot be read or written.
@@ -138,13 +216,11 @@ pub(crate) async fn align(
     disk: &OnDisk,
     keeper: NodeId,
     term: u64,
-) -> io::Result<bool> {
+) -> io::Result<()> {
     let last = disk.last;
-    let Some(end) = from.state().last_index else { return Ok(false) };
-    let Some(common) = last_common(from, to, disk, end)? else { return Ok(false) };
-    let mut vote = Vote::new(term, keeper);
-    vote.committed = true;
-    let vote = encode(&vote);
+    let Some(end) = from.state().last_index else { return Ok(()) };
+    let Alignment::From(common) = alignment(from, to, disk)? else { return Ok(()) };
+    let vote = committed_vote(term, keeper);
     durably(|done| to.save_vote(vote.clone(), done)).await?;
     let stored = to.state();
     let in_log = stored.last_index.max(stored.purged.map(|(purged, _)| purged));
@@ -163,35 +239,35 @@ pub(crate) async fn align(
         durably(|done| to.append(entries, done)).await?;
     }
     to.save_committed(encode(&Some(log_id(term, end))))?;
-    durably(|done| to.save_vote(vote, done)).await?;
-    Ok(true)
+    durably(|done| to.save_vote(vote, done)).await
 }
 
-/// Returns whether [`align`] is possible.
+/// Returns whether the replica in `to`, which has what `disk` says, can be made equal to the one in
+/// `from`, which goes on.
 ///
 /// # Errors
 /// If a log cannot be read.
-pub(crate) fn can_align(from: &GroupLog, to: &GroupLog, disk: &OnDisk) -> io::Result<bool> {
-    let stored = from.state();
-    let end = stored.last_index.max(stored.purged.map(|(purged, _)| purged));
-    Ok(last_common(from, to, disk, end.unwrap_or(0))?.is_some())
-}
-
-/// Returns the index of the last entry that two logs have in common, if the first still has all
-/// that follow it.
-fn last_common(from: &GroupLog, to: &GroupLog, disk: &OnDisk, end: u64) -> io::Result<Option<u64>> {
-    let last = disk.last;
+pub(crate) fn alignment(from: &GroupLog, to: &GroupLog, disk: &OnDisk) -> io::Result<Alignment> {
+    let (last, stored) = (disk.last, from.state());
+    let end = stored.last_index.max(stored.purged.map(|(purged, _)| purged)).unwrap_or(0);
     let mut index = last.1.min(end);
     // A committed entry is never dropped, and never missing in a later log.
     while index >= disk.committed {
         let theirs = if index == last.1 { Some(last.0) } else { term_at(to, index)? };
         match (term_at(from, index)?, theirs) {
-            (Some(one), Some(other)) if one == other => return Ok(Some(index)),
+            (Some(one), Some(other)) if one == other => return Ok(Alignment::From(index)),
             (Some(_), Some(_)) if index > 0 => index -= 1,
-            _ => return Ok(None),
+            (Some(_), Some(_)) => return Ok(Alignment::Diverged),
+            _ => return Ok(Alignment::Behind),
         }
     }
-    Ok(None)
+    Ok(Alignment::Diverged)
+}
+
+fn committed_vote(term: u64, keeper: NodeId) -> Bytes {
+    let mut vote = Vote::new(term, keeper);
+    vote.committed = true;
+    encode(&vote)
 }
 
 /// Returns the term of an entry, as far as the log knows it. Before the first entry it is zero.

@@ -1,19 +1,23 @@
 //! Opens the data directories that are left, and reads what each has of every group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::certificate::Credentials;
+use uuid::Uuid;
 
 use super::error::RecoveryError;
 use crate::common::clock::NodeClock;
+use crate::net::incarnations::{self, IncarnationFileError};
 use crate::process::stores::open_stopped;
 use crate::raft::StateMachine;
 use crate::raft::offline::{self, OnDisk};
+use crate::replica::recovery_mark::{MarkedWrite, RecoveryMark};
 use crate::replica::tombstone::ReplicaTombstone;
 use crate::storage::data_dir::{DataDir, NodeFile};
-use dkv_state::{Directory, Engine};
+use dkv_state::{Directory, Engine, EngineError};
 use dkv_wal::{GroupLog, Wal};
 
 /// A data directory that is open for a recovery.
@@ -21,6 +25,8 @@ pub(super) struct Opened {
     directory: DataDir,
     file: NodeFile,
     pub(super) credentials: Credentials,
+    /// What an earlier recovery has written here.
+    mark: Option<RecoveryMark>,
     wal: Wal,
     engine: Engine,
 }
@@ -30,8 +36,13 @@ impl Opened {
     fn open(path: &Path) -> Result<Self, RecoveryError> {
         let no_node = || RecoveryError::NoNode(path.to_owned());
         // Otherwise it would be created.
-        if !path.is_dir() {
-            return Err(no_node());
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => {}
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let path = path.display();
+                return Err(RecoveryError::Directory(format!("{path} cannot be read: {source}")));
+            }
+            Ok(_) | Err(_) => return Err(no_node()),
         }
         let directory = DataDir::open(path)?;
         let credentials = directory.credentials()?.ok_or_else(no_node)?;
@@ -39,8 +50,9 @@ impl Opened {
         if !file.log_begun {
             return Err(no_node());
         }
+        let mark = RecoveryMark::load(path)?;
         let (wal, engine) = open_stopped(&directory, &file)?;
-        Ok(Self { directory, file, credentials, wal, engine })
+        Ok(Self { directory, file, credentials, mark, wal, engine })
     }
 
     pub(super) fn id(&self) -> NodeId {
@@ -59,6 +71,29 @@ impl Opened {
         self.wal.group(group)
     }
 
+    /// Returns the mark of a recovery that was cut off.
+    pub(super) fn unfinished(&self) -> Option<&RecoveryMark> {
+        self.mark.as_ref().filter(|mark| !mark.is_finished)
+    }
+
+    /// Returns what a recovery that was cut off has written into the log of a group, or was about
+    /// to write.
+    fn marked(&self, group: GroupId) -> Option<MarkedWrite> {
+        let writes = self.unfinished()?.writes.iter();
+        writes.clone().find(|(marked, _)| *marked == group).map(|(_, write)| *write)
+    }
+
+    /// Begins an incarnation of the node, as a start does: what is written now is written by a run
+    /// that no older copy of the directory has had.
+    pub(super) fn begin_incarnation(&self) -> Result<(), IncarnationFileError> {
+        incarnations::begin(self.id(), self.path(), true)?.open(self.wal.clone())
+    }
+
+    /// Deletes the rows of a group.
+    pub(super) fn delete_rows(&self, group: GroupId) -> Result<(), EngineError> {
+        self.engine.group(group)?.remove()
+    }
+
     /// Closes the log: everything that was written is on disk.
     pub(super) fn close(&self) {
         self.wal.close();
@@ -71,10 +106,22 @@ impl Opened {
         let state = StateMachine::load(store, NodeClock::default());
         let state = state.map_err(|error| damaged(error.to_string()))?;
         let log = self.wal.group(group);
-        let disk = offline::read(&log, &state).map_err(|error| damaged(error.to_string()))?;
+        let marked = self.marked(group);
+        let extended = match marked {
+            Some(MarkedWrite::Extended(unfinished)) => Some(unfinished),
+            _ => None,
+        };
+        let disk = offline::read(&log, &state, extended);
+        let mut disk = disk.map_err(|error| damaged(error.to_string()))?;
         let tombstone = ReplicaTombstone::load(self.path(), group);
         let tombstone = tombstone.map_err(|error| damaged(error.to_string()))?;
-        let owed = tombstone.map_or(0, |tombstone| tombstone.index);
+        let mut owed = tombstone.map_or(0, |tombstone| tombstone.index);
+        if let Some(MarkedWrite::Emptied { term, owed: before }) = marked {
+            // Whatever is here, it is not what was here.
+            (disk.term, owed) = (disk.term.max(term), owed.max(before));
+            (disk.last, disk.committed) = ((0, 0), 0);
+            (disk.voters, disk.members) = (Vec::new(), BTreeSet::new());
+        }
         let (summary, handle) = (state.handle().summary(), state.handle());
         let copy = Copy {
             node: self.file.id,
@@ -82,6 +129,7 @@ impl Opened {
             revision: summary.revision.0,
             keys: summary.keys,
             bytes: summary.bytes,
+            owed,
             disk,
         };
         Ok((copy, handle.with_directory(Directory::clone)))
@@ -96,6 +144,9 @@ pub(super) struct Copy {
     /// Whether it may go on: it has begun, and has everything that an earlier replica in its place
     /// has known.
     pub(super) is_whole: bool,
+    /// Index of the last entry that an earlier replica in its place has known; zero if there was
+    /// none.
+    pub(super) owed: u64,
     pub(super) revision: u64,
     pub(super) keys: u64,
     pub(super) bytes: u64,
@@ -141,6 +192,12 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Opened>, Found), RecoveryEr
             return Err(RecoveryError::Twice(same, this));
         }
         nodes.push(node);
+    }
+    let marks = nodes.iter().filter_map(|node| node.mark.as_ref());
+    let finished: BTreeSet<Uuid> = marks.filter(|it| it.is_finished).map(|it| it.id).collect();
+    for mark in nodes.iter_mut().filter_map(|node| node.mark.as_mut()) {
+        // It was cut off after the last write, while it said so.
+        mark.is_finished |= finished.contains(&mark.id);
     }
     let mut copies: BTreeMap<GroupId, Vec<Copy>> = BTreeMap::new();
     let mut directories = BTreeMap::new();

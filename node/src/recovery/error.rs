@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use dkv_base::id::GroupId;
 
+use crate::replica::recovery_mark::MarkError;
 use crate::storage::data_dir::DataDirError;
 
 /// Why nothing is recovered, in one sentence. Nothing was changed, except by
@@ -40,9 +41,44 @@ pub enum RecoveryError {
     NoControlGroup,
     /// A node was removed from the network before.
     #[error(
-        "node {0} was removed from this network before, so its data directory is of no use here; omit it"
+        "node {0} was removed from this network before, so its data directory cannot be used here; omit \
+         it, and keep it until nothing is missed: it may have the only copy of some writes"
     )]
     Stranger(String),
+    /// The server says that a node was removed.
+    #[error(
+        "node {name} was removed from the network, says the registration server at {server}: the network \
+         goes on without it, perhaps after another recovery. Do not start it; keep {}: it may have the \
+         only copy of some writes", .path.display()
+    )]
+    Removed {
+        /// Its name.
+        name: String,
+        /// Its data directory.
+        path: PathBuf,
+        /// The address of the server.
+        server: String,
+    },
+    /// A node runs elsewhere whose directory was given.
+    #[error(
+        "node {name} is running at {address}, so {} is only a copy of its data directory; stop it, and \
+         name its directory as it is then", .path.display()
+    )]
+    Copied {
+        /// Its name.
+        name: String,
+        /// Its address.
+        address: String,
+        /// The directory that was given.
+        path: PathBuf,
+    },
+    /// The registration server does not tell which nodes it has heard.
+    #[error(
+        "the registration server, which would know whether a lost node is alive, does not tell: {0}; \
+         name its address (`dkv ADDRESS recover group ...`), or add --server-lost if it is lost as well \
+         and nobody can reach a lost node"
+    )]
+    ServerSilent(String),
     /// A replica is not in the directory.
     #[error(
         "there is a replica of shard {0}, which the control group does not know; a newer replica of \
@@ -86,6 +122,27 @@ pub enum RecoveryError {
          one, or add --empty-shards to lose all of their keys", names(.0)
     )]
     Nowhere(Vec<GroupId>),
+    /// Shards would go on with replicas that are no longer theirs.
+    #[error(
+        "what is left of {} is on nodes that no longer have a place in {}: keys may be far older there \
+         than what was acknowledged since. Name the data directory of a node that has a place, or \
+         add --stale-shards to go on with the old data", names(.0), if .0.len() == 1 { "it" } else { "them" }
+    )]
+    Stale(Vec<GroupId>),
+    /// Two replicas have committed different entries.
+    #[error(
+        "the replicas of group {group} on {one} and {other} have committed different entries: there are \
+         two histories, and no recovery can unite them. Name the directories of one history only, and \
+         keep the others"
+    )]
+    Diverged {
+        /// The group.
+        group: GroupId,
+        /// A node.
+        one: String,
+        /// The other node.
+        other: String,
+    },
     /// Replicas are so far behind that they cannot learn the new configuration.
     #[error(
         "replicas of group {0} that are too far behind could elect a leader among themselves; omit \
@@ -95,20 +152,27 @@ pub enum RecoveryError {
     /// The directory cannot be changed.
     #[error("the directory of the network cannot be changed: {0}")]
     Rejected(String),
-    /// A log was not written.
+    /// The recovery was cut off.
     #[error(
-        "the log in {} was not written completely: {why}; repeat the command once the disk works",
+        "{} was not written completely: {why}; repeat the command once the disk works, with the same data \
+         directories: no node starts on them before",
         .path.display()
     )]
     NotWritten {
         /// The data directory.
         path: PathBuf,
-        /// The error of the log.
+        /// The error.
         why: io::Error,
     },
     /// This process cannot do what it has to.
     #[error(transparent)]
     System(io::Error),
+}
+
+impl From<MarkError> for RecoveryError {
+    fn from(error: MarkError) -> Self {
+        Self::Directory(error.to_string())
+    }
 }
 
 impl From<DataDirError> for RecoveryError {

@@ -6,12 +6,19 @@ use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_state::Recovery;
 use dkv_wire::limits;
 
-use super::directories::{Copy, Found, most_complete};
+use super::directories::{Found, most_complete};
 use super::error::RecoveryError;
 
-/// Terms by which a recovered group is ahead of all that is known here: more elections than lost
-/// members can have had meanwhile, and few enough that nobody takes the term for a forgery.
-const LEAP: u64 = limits::TERMS_AHEAD_MAX / 16;
+/// Least number of terms by which a recovered group is ahead of all that is known here: more
+/// elections than lost members can have had meanwhile, and few enough that nobody takes the term
+/// for a forgery, nor twice as many.
+const LEAP_MIN: u64 = limits::TERMS_AHEAD_MAX / 16;
+
+/// Returns a number of terms for a recovery, given a random number: two recoveries of the same
+/// replicas that know nothing of each other must not write different entries in one term.
+pub(super) fn leap(random: u64) -> u64 {
+    LEAP_MIN + random % LEAP_MIN
+}
 
 /// What becomes of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +35,11 @@ pub(super) enum Fate {
         /// The term of the new configuration.
         term: u64,
     },
-    /// It has begun, and no usable replica of it is here.
-    Nowhere,
+    /// It has begun, or may have, and no usable replica of it is here. It can only begin anew.
+    Nowhere {
+        /// The term in which it does.
+        term: u64,
+    },
     /// It has never begun, so it has nothing to lose.
     NotBegun,
 }
@@ -43,6 +53,10 @@ pub(super) struct Plan {
     pub(super) missing: BTreeSet<NodeId>,
     /// The node whose replica of the control group goes on.
     pub(super) keeper: NodeId,
+    /// Shards that go on with a replica that the directory does not count among theirs.
+    pub(super) stale: Vec<GroupId>,
+    /// Terms that this recovery skips.
+    leap: u64,
     /// The change of the directory.
     pub(super) recovery: Recovery,
 }
@@ -59,7 +73,7 @@ impl Plan {
         if let Some(Fate::Recovered { term, .. }) = self.fates.get_mut(&GroupId::CONTROL)
             && *term <= confirmed
         {
-            *term = confirmed.saturating_add(LEAP);
+            *term = confirmed.saturating_add(self.leap);
         }
     }
 }
@@ -69,42 +83,36 @@ pub(super) fn have_majority(voters: &[BTreeSet<NodeId>], here: &BTreeSet<NodeId>
     !voters.is_empty() && voters.iter().all(|half| half.intersection(here).count() > half.len() / 2)
 }
 
-/// Returns whether a recovery was cut off after it had rewritten this replica and before the others
-/// heard of it. They could still elect a leader of the old configuration among themselves.
-fn is_half_written(best: &Copy, copies: &[Copy]) -> bool {
-    let is_behind = |copy: &&Copy| best.disk.last.0 >= copy.disk.last.0.saturating_add(LEAP);
-    let alone = best.disk.voters == [BTreeSet::from([best.node])];
-    let others = copies.iter().filter(|copy| copy.is_whole && copy.disk.voters != best.disk.voters);
-    let behind: Vec<&Copy> = others.filter(is_behind).collect();
-    let here = behind.iter().map(|copy| copy.node).collect();
-    alone && behind.iter().any(|copy| have_majority(&copy.disk.voters, &here))
-}
-
-/// Decides what becomes of each group of the directory.
-pub(super) fn plan(found: &Found) -> Result<Plan, RecoveryError> {
+/// Decides what becomes of each group of the directory, by terms that are `leap` later than what is
+/// known.
+pub(super) fn plan(found: &Found, leap: u64) -> Result<Plan, RecoveryError> {
     let given: BTreeSet<NodeId> = found.given.iter().copied().collect();
     let mut fates: BTreeMap<GroupId, Fate> = BTreeMap::new();
+    let mut stale = Vec::new();
     let mut members: BTreeSet<NodeId> = found.directory.nodes().keys().copied().collect();
     for (group, planned) in found.directory.groups() {
         let copies = found.copies.get(group).map_or(&[][..], Vec::as_slice);
         members.extend(copies.iter().flat_map(|copy| &copy.disk.members));
         let here = copies.iter().filter(|copy| copy.is_whole).map(|copy| copy.node).collect();
         let known = copies.iter().map(|copy| copy.disk.term.max(copy.disk.last.0)).max();
-        let term = known.unwrap_or(0).saturating_add(LEAP);
+        let term = known.unwrap_or(0).saturating_add(leap);
         let fate = match most_complete(copies) {
-            None if planned.started => Fate::Nowhere,
+            // That it has begun may be recorded at lost nodes only.
+            None if planned.started || !planned.voters.is_subset(&given) => Fate::Nowhere { term },
             None => Fate::NotBegun,
-            Some(best) if is_half_written(best, copies) => {
-                Fate::Recovered { keeper: best.node, term }
-            }
             Some(best) if have_majority(&best.disk.voters, &here) => {
                 Fate::Serves { best: best.node }
             }
-            Some(best) => Fate::Recovered { keeper: best.node, term },
+            Some(best) => {
+                if group.is_shard() && !planned.may_count_on(best.node) {
+                    stale.push(*group);
+                }
+                Fate::Recovered { keeper: best.node, term }
+            }
         };
         fates.insert(*group, fate);
     }
-    let lost = |fate: &Fate| matches!(fate, Fate::Recovered { .. } | Fate::Nowhere);
+    let lost = |fate: &Fate| matches!(fate, Fate::Recovered { .. } | Fate::Nowhere { .. });
     if !fates.values().any(lost) {
         return Err(RecoveryError::NothingLost);
     }
@@ -114,7 +122,7 @@ pub(super) fn plan(found: &Found) -> Result<Plan, RecoveryError> {
     // Also with a majority here: lost nodes must be removed before anybody meets them, and only one
     // replica can be given that entry.
     let known = copies.iter().map(|copy| copy.disk.term.max(copy.disk.last.0)).max();
-    let term = known.unwrap_or(0).saturating_add(LEAP);
+    let term = known.unwrap_or(0).saturating_add(leap);
     fates.insert(GroupId::CONTROL, Fate::Recovered { keeper, term });
     let is_gone =
         |node: &NodeId| !given.contains(node) && !found.directory.is_denied((*node).into());
@@ -124,7 +132,7 @@ pub(super) fn plan(found: &Found) -> Result<Plan, RecoveryError> {
         .map(|(group, fate)| (*group, places(found, *group, *fate, &given, keeper)))
         .collect();
     let recovery = Recovery { gone: missing.clone(), groups };
-    Ok(Plan { fates, missing, keeper, recovery })
+    Ok(Plan { fates, missing, keeper, stale, leap, recovery })
 }
 
 /// Returns the voters that a group should have from now on, and whether it begins anew.
@@ -144,7 +152,7 @@ fn places(
         Fate::Serves { best } if voters.is_empty() => best,
         Fate::Serves { .. } => return (voters, false),
         Fate::Recovered { keeper, .. } => keeper,
-        Fate::Nowhere => return (BTreeSet::from([control]), true),
+        Fate::Nowhere { .. } => return (BTreeSet::from([control]), true),
         Fate::NotBegun if voters.is_empty() => return (BTreeSet::from([control]), true),
         Fate::NotBegun => return (voters, true),
     };

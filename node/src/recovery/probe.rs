@@ -1,5 +1,6 @@
 //! Whether a lost node may be alive: it is called at its addresses, and the registration server is
-//! asked whom it has heard.
+//! asked whom it has heard. The nodes whose directories were given are called as well: one that
+//! answers has a newer directory elsewhere.
 //!
 //! A node that proves its identity is alive, and nothing else counts then. Whatever else answers
 //! may be a node that this one cannot talk to, so the operator has to say that it is none.
@@ -14,13 +15,12 @@ use dkv_wire::message::{ServerAnswer, ServerRequest, ServerStatus};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
 use super::Options;
 use super::directories::{Found, Opened};
 use super::error::RecoveryError;
 use super::plan::Plan;
-use crate::common::clock::wall;
 use crate::net::server_link::resolve;
 
 /// Time that the server has to answer.
@@ -61,13 +61,53 @@ pub(super) struct AskedServer {
 /// A sign of life at an address.
 enum Answer {
     Silence,
+    /// This machine cannot call anybody.
+    Unknown(String),
     /// The node proved who it is.
     Itself,
     /// Something else answers, or a node of another release.
     Something(String),
 }
 
-/// Looks for the nodes that are missing.
+/// The registration server's answer, and its status if it gave one.
+pub(super) type Asked = (AskedServer, Option<ServerStatus>);
+
+/// Asks the registration server, at the first of its addresses that answers, in the name of each of
+/// the nodes. `None` without an address.
+///
+/// # Errors
+/// If it says that one of them was removed.
+pub(super) async fn ask(
+    nodes: &[Opened],
+    servers: &[String],
+) -> Result<Option<Asked>, RecoveryError> {
+    let mut answer = None;
+    for node in nodes {
+        let endpoint = Endpoint::dial_only(Some(node.credentials.clone()));
+        let endpoint = endpoint.map_err(RecoveryError::System)?;
+        for address in servers {
+            let (asked, status, is_removed) = ask_server(&endpoint, address).await;
+            if is_removed {
+                let (name, path) = (node.file().name.clone(), node.path().to_owned());
+                return Err(RecoveryError::Removed { name, path, server: address.clone() });
+            }
+            let was_answered = status.is_some();
+            if was_answered || answer.is_none() {
+                answer = Some((asked, status));
+            }
+            if was_answered {
+                break;
+            }
+        }
+        // What is silent for one is silent for the next.
+        if !matches!(answer, Some((_, Some(_)))) {
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// Looks for the nodes that are missing, and for those whose directories are here.
 ///
 /// # Errors
 /// If one of them lives, or may live and the operator does not say otherwise.
@@ -76,14 +116,19 @@ pub(super) async fn look(
     found: &Found,
     plan: &Plan,
     options: &Options,
+    server: Option<Asked>,
 ) -> Result<Missing, RecoveryError> {
     let credentials = nodes.first().map(|node| node.credentials.clone());
     let endpoint = Endpoint::dial_only(credentials).map_err(RecoveryError::System)?;
-    let server = match &options.server {
-        Some(address) => Some(ask_server(&endpoint, address).await),
-        None => None,
-    };
     let status = server.as_ref().and_then(|(_, status)| status.as_ref());
+    if status.is_none() && !options.server_lost {
+        let why = server.as_ref().map_or_else(
+            || "no address of it was given".to_owned(),
+            |(asked, _)| asked.problem.clone().unwrap_or_default(),
+        );
+        return Err(RecoveryError::ServerSilent(why));
+    }
+    let now = status.map_or(Duration::ZERO, |status| Duration::from_millis(status.now_ms));
     let mut missing: BTreeMap<NodeId, MissingNode> = BTreeMap::new();
     for node in &plan.missing {
         let listed = found.directory.nodes().get(node);
@@ -91,7 +136,7 @@ pub(super) async fn look(
         let name = listed.map(|it| &it.name).or(reported.map(|it| &it.name));
         let addresses = listed.map(|it| it.address).into_iter();
         let heard_ms = reported.map(|it| it.last_report_ms).filter(|heard| *heard > 0);
-        let since = heard_ms.map(|heard| wall().saturating_sub(Duration::from_millis(heard)));
+        let since = heard_ms.map(|heard| now.saturating_sub(Duration::from_millis(heard)));
         let since = since.filter(|since| *since < HEARD_WITHIN);
         missing.insert(
             *node,
@@ -115,10 +160,16 @@ pub(super) async fn look(
     let calls = missing.values().flat_map(|it| it.addresses.iter().map(|at| (it.node, *at)));
     let endpoint = &endpoint;
     let answers = calls.map(|(node, at)| async move { (node, at, dial(endpoint, node, at).await) });
-    for (node, address, answer) in join_all(answers.collect::<Vec<_>>()).await {
+    let answers = join_all(answers.collect::<Vec<_>>());
+    let (answers, copied) = join(answers, check_copied(endpoint, nodes, found)).await;
+    copied?;
+    for (node, address, answer) in answers {
         let Some(it) = missing.get_mut(&node) else { continue };
         match answer {
             Answer::Silence => {}
+            Answer::Unknown(why) => {
+                it.sign_of_life = Some(format!("it cannot be called from here ({why})"));
+            }
             Answer::Itself => {
                 let (name, address) = (it.name.clone(), address.to_string());
                 return Err(RecoveryError::Alive { name, address });
@@ -147,19 +198,50 @@ async fn dial(endpoint: &Endpoint, node: NodeId, address: SocketAddr) -> Answer 
             Close::Done.close(&connection, "it lives");
             Answer::Itself
         }
-        Err(ConnectError::Unreachable { .. } | ConnectError::Local(_)) => Answer::Silence,
+        Err(ConnectError::Unreachable { .. }) => Answer::Silence,
+        Err(ConnectError::Local(why)) => Answer::Unknown(why),
         Err(error) => Answer::Something(error.to_string()),
     }
 }
 
-async fn ask_server(endpoint: &Endpoint, address: &str) -> (AskedServer, Option<ServerStatus>) {
+/// Checks that none of the nodes runs elsewhere: its directory here would be an old one.
+async fn check_copied(
+    endpoint: &Endpoint,
+    nodes: &[Opened],
+    found: &Found,
+) -> Result<(), RecoveryError> {
+    let calls = nodes.iter().filter_map(|node| {
+        let address = found.directory.nodes().get(&node.id())?.address;
+        Some(async move { (node, address, dial(endpoint, node.id(), address).await) })
+    });
+    for (node, address, answer) in join_all(calls.collect::<Vec<_>>()).await {
+        if matches!(answer, Answer::Itself) {
+            let (name, path) = (node.file().name.clone(), node.path().to_owned());
+            return Err(RecoveryError::Copied { name, address: address.to_string(), path });
+        }
+    }
+    Ok(())
+}
+
+/// Returns what the server says, and whether it says that who asks was removed.
+async fn ask_server(
+    endpoint: &Endpoint,
+    address: &str,
+) -> (AskedServer, Option<ServerStatus>, bool) {
+    let mut is_removed = false;
     let asked = async {
         let at = resolve(address).await.map_err(|error| error.to_string())?;
-        let connection = endpoint.connect(at, Expect::Server).await;
-        let connection = connection.map_err(|error| error.to_string())?;
+        let connection = endpoint.connect(at, Expect::Server).await.map_err(|error| {
+            is_removed = matches!(error, ConnectError::Removed { .. });
+            error.to_string()
+        })?;
         let request = ServerRequest::Status;
         let answer =
             call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, PATIENCE).await;
+        if let Some(closed) = connection.close_reason() {
+            is_removed =
+                matches!(ConnectError::from_lost(at, &closed), ConnectError::Removed { .. });
+        }
         Close::Done.close(&connection, "the question is answered");
         match answer {
             Ok(ServerAnswer::Status(status)) => Ok(*status),
@@ -179,5 +261,5 @@ async fn ask_server(endpoint: &Endpoint, address: &str) -> (AskedServer, Option<
         term: confirmed.map(|(_, term)| term),
         coordinator: confirmed.map(|(node, _)| node),
     };
-    (asked, status)
+    (asked, status, is_removed)
 }

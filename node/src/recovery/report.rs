@@ -20,6 +20,8 @@ pub struct Report {
     pub at_ms: u64,
     /// Whether everything was written.
     pub done: bool,
+    /// Whether a recovery was cut off before, which this one takes back first.
+    pub undoes: bool,
     /// The data directories that are left.
     pub directories: Vec<DirectoryReport>,
     /// The nodes that are lost: they are removed for good.
@@ -178,12 +180,36 @@ pub(super) fn report(nodes: &[Opened], found: &Found, plan: &Plan, missing: &Mis
         network: nodes.first().map(|node| node.file().network.to_string()).unwrap_or_default(),
         at_ms: unix_ms(),
         done: false,
+        undoes: nodes.iter().any(|node| node.unfinished().is_some()),
         directories: directories.collect(),
         missing: missing_nodes.collect(),
         server,
         groups: groups.collect(),
         may_be_lost: may_be_lost(found, plan),
         next: next(found, plan, missing, &names),
+    }
+}
+
+/// Makes the report of directories in which there is only an earlier recovery to take back.
+pub(super) fn nothing_lost(nodes: &[Opened], found: &Found) -> Report {
+    let listed = found.directory.nodes().iter().map(|(id, member)| (*id, member.name.clone()));
+    let names = Names(listed.collect());
+    let directories = nodes.iter().map(|node| DirectoryReport {
+        path: node.path().to_owned(),
+        node: node.id().to_string(),
+        name: names.of(node.id()),
+    });
+    Report {
+        network: nodes.first().map(|node| node.file().network.to_string()).unwrap_or_default(),
+        at_ms: unix_ms(),
+        done: false,
+        undoes: true,
+        directories: directories.collect(),
+        missing: Vec::new(),
+        server: None,
+        groups: Vec::new(),
+        may_be_lost: Vec::new(),
+        next: vec!["every group has a majority of its voters here: start the nodes".to_owned()],
     }
 }
 
@@ -198,7 +224,7 @@ fn group_report(
     let (fate, keeper) = match fate {
         Fate::Serves { .. } => ("serves", None),
         Fate::Recovered { keeper, .. } => ("recovered", Some(keeper)),
-        Fate::Nowhere => ("empty", Some(plan.keeper)),
+        Fate::Nowhere { .. } => ("empty", Some(plan.keeper)),
         Fate::NotBegun => ("new", None),
     };
     let best = super::directories::most_complete(copies);
@@ -245,6 +271,22 @@ fn may_be_lost(found: &Found, plan: &Plan) -> Vec<String> {
                 .to_owned(),
         );
         lost.push("eventual writes that only lost nodes had accepted".to_owned());
+        let keepers = recovered.iter().filter(|group| group.is_shard()).filter(|group| {
+            let Fate::Recovered { keeper, .. } = plan.fates[*group] else { return false };
+            found.copies[*group].iter().any(|copy| copy.node == keeper && !copy.votes())
+        });
+        for group in keepers {
+            lost.push(format!(
+                "more of shard {group} than of others: the replica that goes on did not vote, so it may \
+                 have been far behind"
+            ));
+        }
+        for group in &plan.stale {
+            lost.push(format!(
+                "everything that was written to shard {group} since its replica left the node that goes \
+                 on with it; keys that were deleted since come back"
+            ));
+        }
         if found.directory.groups().len() > 2 {
             lost.push(
                 "the atomicity of transactions over several shards that were in progress: some may \
@@ -256,7 +298,7 @@ fn may_be_lost(found: &Found, plan: &Plan) -> Vec<String> {
     lost.push(
         "changes of nodes and keyspaces, and revocations, that only lost nodes had recorded".into(),
     );
-    for group in plan.with_fate(|fate| matches!(fate, Fate::Nowhere)) {
+    for group in plan.with_fate(|fate| matches!(fate, Fate::Nowhere { .. })) {
         lost.push(format!("ALL keys of shard {group}: no replica of it is left"));
     }
     lost

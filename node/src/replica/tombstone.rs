@@ -18,10 +18,9 @@ use std::path::{Path, PathBuf};
 use dkv_base::durable;
 use dkv_base::id::GroupId;
 use dkv_base::mutants::{Mutant, planted};
-use dkv_wire::codec::{decode, encode};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::common::checked;
 use crate::raft::Vote;
 
 /// The record that a deleted replica leaves behind.
@@ -54,14 +53,11 @@ impl ReplicaTombstone {
 
     /// Saves the tombstone, in place of an earlier one.
     pub(crate) fn save(&self, directory: &Path, group: GroupId) -> io::Result<()> {
-        let content = encode(self);
-        let mut file = xxh3_64(&content).to_le_bytes().to_vec();
-        file.extend_from_slice(&content);
         let path = path(directory, group);
         if let Some(parent) = path.parent() {
             durable::create_dir(parent)?;
         }
-        durable::write(&path, &file)
+        checked::save(&path, self)
     }
 
     /// Returns the shards of which there is a tombstone, as far as the directory can be read.
@@ -85,14 +81,8 @@ impl ReplicaTombstone {
             return Ok(None);
         }
         let path = path(directory, group);
-        let content =
-            durable::read(&path).map_err(|error| TombstoneError::Io(error.to_string()))?;
-        let Some(content) = content else { return Ok(None) };
-        let whole = content.split_first_chunk().and_then(|(checksum, content)| {
-            (u64::from_le_bytes(*checksum) == xxh3_64(content)).then_some(content)
-        });
-        let tombstone = whole.and_then(|content| decode(content).ok());
-        tombstone.map(Some).ok_or(TombstoneError::Malformed(path))
+        let found = checked::load(&path).map_err(|error| TombstoneError::Io(error.to_string()))?;
+        found.map(|whole| whole.ok_or(TombstoneError::Malformed(path))).transpose()
     }
 }
 

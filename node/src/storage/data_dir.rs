@@ -6,6 +6,7 @@
 //! node.json       network, name, address, region, settings
 //! starts.json     how often the node was started here; see `incarnations/files.rs`
 //! runs.json       what was heard of the runs of other nodes
+//! recovery        what an offline recovery has written here, or was about to write
 //! damaged         why nobody may use the directory any more; not there while all is well
 //! wal/            the log of all groups
 //! state/          checkpoints

@@ -16,7 +16,7 @@ use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
 use dkv_wire::rpc::RpcError;
 use futures::future::join_all;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::net::peers::Lane;
 use crate::net::reply::ReplyTo;
@@ -70,12 +70,14 @@ impl Relay {
     async fn step(&mut self) {
         let group = self.node.group(self.outbox.shard());
         let taken = group.as_ref().map(|group| group.state_machine().taken(self.node.id()));
-        let (empty, window) = {
+        let (empty, window, first) = {
             let mut ledger = self.outbox.ledger();
             if let Some(taken) = taken {
                 ledger.sent(taken);
             }
-            (ledger.is_empty(), ledger.window(WINDOW_WRITES, WINDOW_BYTES))
+            let window = ledger.window(WINDOW_WRITES, WINDOW_BYTES);
+            let sent = window.first().map(|(number, _)| *number);
+            (ledger.is_empty(), window, ledger.first_kept().filter(|first| sent == Some(*first)))
         };
         let settled = taken.unwrap_or_else(|| self.outbox.ledger().last_sent());
         self.outbox.settle(settled);
@@ -109,7 +111,15 @@ impl Relay {
                 _ => None,
             };
             if refused == too_early() {
-                self.outbox.ledger().start_over();
+                let mut ledger = self.outbox.ledger();
+                ledger.start_over();
+                // Everything before the oldest write has been taken once. A shard that was recovered
+                // without a majority, or begun anew, has lost it.
+                let lost = first.filter(|_| attempt.acknowledged.is_none());
+                if lost.is_some_and(|first| ledger.skip_lost(first)) {
+                    let shard = self.outbox.shard();
+                    warn!(%shard, "the shard has lost eventual writes of this node that it once had");
+                }
             }
             self.pause(Some(refused)).await;
         }

@@ -149,6 +149,7 @@ impl Registry {
             view: self.view.clone(),
             settings: self.settings.clone(),
             runs: self.run_reports(now_ms),
+            now_ms,
         }
     }
 

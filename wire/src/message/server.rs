@@ -347,6 +347,8 @@ pub struct ServerStatus {
     pub settings: Settings,
     /// Runs of nodes that may not take part, or of which two exist.
     pub runs: Vec<RunReport>,
+    /// The server's time, in milliseconds since 1970: the times of this message are on its clock.
+    pub now_ms: u64,
 }
 
 /// A run of a node that needs an administrator's attention.

@@ -119,6 +119,7 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         view: None,
         settings: Settings::default(),
         runs: Vec::new(),
+        now_ms: 1_772_368_500_000,
     };
     NetworkStatus { server: Ok(server), nodes, view: Some(view), placement: None }
 }

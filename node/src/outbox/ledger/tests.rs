@@ -250,3 +250,32 @@ fn an_outbox_that_has_lost_its_end_gives_no_number_twice() {
                 .next_least
     );
 }
+
+#[test]
+fn a_shard_that_has_lost_what_had_settled_gets_what_is_left() {
+    let key = Bytes::from_static(b"k");
+    let mut ledger = Ledger::load(ME, 1, Vec::new(), None, Duration::ZERO).unwrap();
+    for at in 1..=5 {
+        ledger.stage(Stamp(at), &key, Some(&Bytes::from(vec![at as u8; at as usize])));
+        ledger.durable();
+    }
+    ledger.sent(Number(3));
+    ledger.settle(Number(3));
+    let bytes = ledger.bytes();
+    let window = |ledger: &Ledger| {
+        let sent = ledger.window(9, usize::MAX).into_iter();
+        sent.map(|(number, command)| (number, decode(ME, 1, &command).unwrap().after)).collect()
+    };
+    let sent: Vec<_> = window(&ledger);
+    assert_eq!(sent, [(Number(4), Number(3)), (Number(5), Number(4))]);
+    assert!(!ledger.skip_lost(Number(5)), "there is an older one");
+    assert!(!ledger.skip_lost(Number(3)), "that one is gone");
+    assert!(ledger.skip_lost(Number(4)));
+    let sent: Vec<_> = window(&ledger);
+    assert_eq!(sent, [(Number(4), Number(0)), (Number(5), Number(4))]);
+    assert!(ledger.bytes() <= bytes && bytes - ledger.bytes() < 8, "{}", ledger.bytes());
+    assert_eq!(ledger.find(b"k").unwrap().value.as_deref(), Some(&[5; 5][..]));
+    assert!(ledger.shows(Number(5), Number(0)));
+    ledger.settle(Number(5));
+    assert_eq!((ledger.bytes(), ledger.is_empty()), (0, true));
+}

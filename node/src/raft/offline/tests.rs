@@ -18,16 +18,18 @@ struct Stopped {
 }
 
 impl Stopped {
-    /// Makes a replica whose first entry names these voters, followed by an empty entry of each of
-    /// these terms.
+    /// Makes a replica whose first entry names these voters, followed by empty entries of the term
+    /// 1 and of each of these terms.
     async fn new(voters: &[NodeId], terms: &[u64], committed: u64) -> Self {
         let (disk, store) = (MemoryDisk::new(), MemoryStore::default());
         let stopped = Self { wal: open(&disk), disk, store };
         let log = stopped.log();
         let configuration =
             Membership::new_with_defaults(vec![voters.iter().copied().collect()], []);
+        // As openraft begins a group.
         let mut entries =
-            vec![Entry { log_id: log_id(1, 1), payload: EntryPayload::Membership(configuration) }];
+            vec![Entry { log_id: log_id(0, 0), payload: EntryPayload::Membership(configuration) }];
+        entries.push(Entry { log_id: log_id(1, 1), payload: EntryPayload::Blank });
         entries.extend(terms.iter().zip(2..).map(|(term, index)| Entry {
             log_id: log_id(*term, index),
             payload: EntryPayload::Blank,
@@ -52,9 +54,13 @@ impl Stopped {
     }
 
     fn read(&self) -> OnDisk {
+        self.read_without(None)
+    }
+
+    fn read_without(&self, unfinished: Option<Unfinished>) -> OnDisk {
         let engine = Engine::in_memory(&self.store, EngineOptions::default()).unwrap();
         let state = StateMachine::load(engine.group(SHARD).unwrap(), NodeClock::default()).unwrap();
-        read(&self.log(), &state).unwrap()
+        read(&self.log(), &state, unfinished).unwrap()
     }
 }
 
@@ -91,10 +97,11 @@ async fn a_replica_that_is_behind_or_differs_gets_the_same_log() {
         let keeper = Stopped::new(&nodes, &[1, 1, 4, 4], 4).await;
         let mut other = Stopped::new(&nodes, theirs, 1).await;
         let (kept, disk) = (keeper.read(), other.read());
-        assert!(can_align(&keeper.log(), &other.log(), &disk).unwrap(), "{theirs:?}");
+        let possible = alignment(&keeper.log(), &other.log(), &disk).unwrap();
+        assert!(matches!(possible, Alignment::From(_)), "{theirs:?}");
         let end = rewrite(&keeper.log(), kept.last, nodes[0], 99, Vec::new()).await.unwrap();
         let (from, to) = (keeper.log(), other.log());
-        assert!(align(&from, &to, &disk, nodes[0], 99).await.unwrap(), "{theirs:?}");
+        align(&from, &to, &disk, nodes[0], 99).await.unwrap();
         other.reopen();
         assert_eq!(other.log().read(..).unwrap(), keeper.log().read(..).unwrap(), "{theirs:?}");
         let aligned = other.read();
@@ -108,12 +115,52 @@ async fn a_replica_that_lacks_purged_entries_or_has_committed_others_stays_as_it
     let nodes = ids();
     let keeper = Stopped::new(&nodes, &[1, 1, 4, 4], 4).await;
     let differs = Stopped::new(&nodes, &[1, 1, 2, 2], 4).await;
-    assert!(!can_align(&keeper.log(), &differs.log(), &differs.read()).unwrap());
+    let both = alignment(&keeper.log(), &differs.log(), &differs.read()).unwrap();
+    assert_eq!(both, Alignment::Diverged);
     let behind = Stopped::new(&nodes, &[1], 1).await;
     let purged = encode(&log_id(1, 3));
     durably(|done| keeper.log().purge(3, purged, done)).await.unwrap();
     let before = behind.log().read(..).unwrap();
     let (from, to, disk) = (keeper.log(), behind.log(), behind.read());
-    assert!(!align(&from, &to, &disk, nodes[0], 99).await.unwrap());
+    assert_eq!(alignment(&from, &to, &disk).unwrap(), Alignment::Behind);
+    align(&from, &to, &disk, nodes[0], 99).await.unwrap();
     assert_eq!(behind.log().read(..).unwrap(), before);
+}
+
+#[tokio::test]
+async fn an_unfinished_recovery_is_undone_without_a_trace_but_its_vote() {
+    let nodes = ids();
+    for theirs in [&[1, 1, 4, 4][..], &[1, 1], &[1, 1, 2, 2, 2, 2, 2, 2]] {
+        let mut keeper = Stopped::new(&nodes, &[1, 1, 4, 4], 4).await;
+        let mut other = Stopped::new(&nodes, theirs, 1).await;
+        let (kept, disk) = (keeper.read(), other.read());
+        let unfinished = Unfinished { first: kept.last.1 + 1, term: 99, committed: 4 };
+        // Before anything was written there is nothing to undo.
+        assert_eq!(keeper.read_without(Some(unfinished)), kept);
+        undo(&keeper.log(), unfinished).await.unwrap();
+        let commands = vec![Bytes::from_static(b"not a command, and never applied")];
+        rewrite(&keeper.log(), kept.last, nodes[0], 99, commands).await.unwrap();
+        align(&keeper.log(), &other.log(), &disk, nodes[0], 99).await.unwrap();
+        for (replica, committed) in [(&mut keeper, 4), (&mut other, 1)] {
+            let unfinished = Unfinished { committed, ..unfinished };
+            let expected = OnDisk { term: 99, committed, ..kept.clone() };
+            replica.reopen();
+            assert_eq!(replica.read_without(Some(unfinished)), expected, "{theirs:?}");
+            undo(&replica.log(), unfinished).await.unwrap();
+            replica.reopen();
+            assert_eq!(replica.read(), expected, "{theirs:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_begins_anew_has_one_voter_and_a_late_term() {
+    let nodes = ids();
+    let mut replica = Stopped::new(&nodes, &[1, 1, 4, 4], 4).await;
+    forget(&replica.log()).await.unwrap();
+    begin_anew(&replica.log(), nodes[1], 99).await.unwrap();
+    replica.reopen();
+    let begun = replica.read();
+    assert_eq!((begun.term, begun.last, begun.committed), (99, (99, 0), 0));
+    assert_eq!(begun.voters, [BTreeSet::from([nodes[1]])]);
 }

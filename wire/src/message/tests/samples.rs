@@ -451,6 +451,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
                 heard_ms: 1_700_000_000_000,
             })
             .collect(),
+        now_ms: 1_700_000_000_500,
     };
     let admission = Admission {
         network: NetworkId(uuid('n')),
