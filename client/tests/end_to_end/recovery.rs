@@ -315,6 +315,7 @@ async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
         network.kill_node(index);
     }
     network.kill_server();
+    let before = copied(&network, &[network.path("server")], "before").await;
     let kept: Vec<PathBuf> = network.nodes[3..].iter().map(|node| node.dir.clone()).collect();
     for index in 0..3 {
         fs::remove_dir_all(&network.nodes[index].dir).unwrap();
@@ -339,18 +340,23 @@ async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
     assert!(runs.iter().any(|(killed, ..)| !killed), "one has nothing left to be killed at");
 
     network.nodes.drain(..3);
-    network.start_server().await;
     let cut_off = runs.iter().filter(|(_, undone, _)| *undone);
     for (_, _, copies) in cut_off.step_by(undone.div_ceil(3)) {
         for (node, copy) in network.nodes.iter_mut().zip(copies) {
             node.dir.clone_from(copy);
         }
+        // It would tell one recovered network from another by its nodes' incarnations.
+        fs::remove_dir_all(network.path("server")).unwrap();
+        fs::rename(copied(&network, &before, "copy").await.remove(0), network.path("server"))
+            .unwrap();
+        network.start_server().await;
         network.respawn_node(0, &[]);
         network.start_node(1).await;
         network.nodes[0].running().ready().await.unwrap();
         check_keys(&network.client().await, 50).await;
         network.kill_node(0);
         network.kill_node(1);
+        network.kill_server();
     }
 }
 
