@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use self::progress::Bar;
 use crate::api_problems::{partial_problem, request_problem};
 use crate::cli::{BackupAction, RestoreArgs};
-use crate::stop::{AbortOnDrop, Stop};
+use crate::stop::{Beside, Stop};
 
 /// Time between two looks at how old a followed backup is.
 const AGE_EVERY: Duration = Duration::from_secs(1);
@@ -159,15 +159,15 @@ async fn follow(
     // On its own: a console that does not take what is written to it holds up no backup.
     let (client, destination, options) = (client.clone(), destination.clone(), options.clone());
     let stopped = stop.stopped();
-    let mut work = AbortOnDrop(tokio::spawn(async move {
+    let mut work = Beside::begin(move || async move {
         dkv_backup::follow(&client, &destination, &options, stopped, &tell).await
-    }));
+    });
     let mut bar = Bar::new("following", console.json);
     let mut ages = tokio::time::interval(AGE_EVERY);
     ages.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let backup = loop {
         tokio::select! {
-            done = &mut work.0 => break done.map_err(|error| Problem::failed(error.to_string()))?,
+            done = work.done() => break done?,
             _ = ages.tick() => bar.age(),
             Some(event) = events.recv() => match event {
                 Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dkv_console::problem::Problem;
 use dkv_console::signals::{Signals, StopSignal};
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Time after the second signal in which the command may say that it was given up.
@@ -21,11 +22,44 @@ pub(crate) struct Stop {
 }
 
 /// A task that ends when this is dropped.
-pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Work that goes on beside the task that shows it, and ends when this is dropped.
+pub(crate) struct Beside<T> {
+    work: JoinHandle<Option<T>>,
+    _dropped: oneshot::Sender<()>,
+}
+
+impl<T: Send + 'static> Beside<T> {
+    /// Begins it, on a thread of its own.
+    pub(crate) fn begin<F: Future<Output = T>>(work: impl FnOnce() -> F + Send + 'static) -> Self {
+        let (dropped, is_dropped) = oneshot::channel();
+        let runtime = Handle::current();
+        // Its futures need not be able to change threads.
+        let work = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    done = work() => Some(done),
+                    _ = is_dropped => None,
+                }
+            })
+        });
+        Self { work, _dropped: dropped }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub(crate) async fn done(&mut self) -> Result<T, Problem> {
+        let done = (&mut self.work).await.map_err(|error| Problem::failed(error.to_string()))?;
+        done.ok_or_else(|| Problem::failed("the command was ended"))
     }
 }
 

@@ -34,7 +34,7 @@ use self::source::EtcdSource;
 use self::sum::Sum;
 use self::target::Target;
 use crate::cli::ImportEtcdArgs;
-use crate::stop::{AbortOnDrop, Stop};
+use crate::stop::{Beside, Stop};
 use crate::store::Store;
 
 /// Keyspace of etcd's keys, unless the user names another one.
@@ -100,7 +100,7 @@ async fn imported(
     let (sender, mut events) = mpsc::unbounded_channel();
     // On its own: a console that does not take what is written to it holds up no import, and the
     // leases are kept alive.
-    let mut work = AbortOnDrop(tokio::spawn(async move {
+    let mut work = Beside::begin(move || async move {
         // Without a listener nobody needs it.
         let tell = move |event| _ = sender.send(event);
         match (source, file) {
@@ -108,13 +108,11 @@ async fn imported(
             (None, Some(file)) => file::run(file, target, &tell).await,
             (None, None) => Err(Problem::failed("there is no source")),
         }
-    }));
+    });
     let mut report = Report::new(console.json);
     let outcome = loop {
         tokio::select! {
-            done = &mut work.0 => {
-                break done.unwrap_or_else(|error| Err(Problem::failed(error.to_string())));
-            }
+            done = work.done() => break done.and_then(|done| done),
             Some(event) = events.recv() => report.show(event, console)?,
             // Members are followed to what they have by then; a file is given up at once.
             signal = stop.given_up(is_live) => break Err(Problem::new(signal.into(), "interrupted")),

@@ -349,7 +349,9 @@ mod tests {
         let url = format!("redis://:s%65cret@{address}/1");
         let (lines, left_out) = scan(&url, Some("not this one".into())).await.unwrap();
         assert_eq!((lines.count, left_out.other_types, left_out.expired), (2, 1, 3));
-        let text = std::fs::read_to_string(lines.finish().unwrap().path()).unwrap();
+        let mut written = lines.finish().unwrap();
+        std::io::Seek::rewind(&mut written).unwrap();
+        let text = std::io::read_to_string(written).unwrap();
         assert_eq!(
             text,
             "{\"key\":\"a\",\"value\":\"one\"}\n{\"key\":\"b\",\"ttl_ms\":5000,\"value\":\"\"}\n"
