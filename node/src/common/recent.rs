@@ -26,7 +26,7 @@ impl<T: Clone> Recent<T> {
     pub(crate) async fn get<E>(
         &self,
         within: Duration,
-        find: impl AsyncFnOnce() -> Result<T, E>,
+        find: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut last = self.last.lock().await;
         if let Some((at, found)) = &*last
@@ -34,7 +34,7 @@ impl<T: Clone> Recent<T> {
         {
             return Ok(found.clone());
         }
-        let found = find().await?;
+        let found = find.await?;
         *last = Some((Instant::now(), found.clone()));
         Ok(found)
     }
@@ -50,7 +50,7 @@ mod tests {
     async fn many_who_ask_at_once_have_one_look() {
         let (recent, looks) = (Recent::default(), AtomicU32::new(0));
         let get = || {
-            recent.get(Duration::from_secs(1), async || {
+            recent.get(Duration::from_secs(1), async {
                 let look = looks.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 Ok::<_, ()>(look)

@@ -26,7 +26,7 @@ impl Node {
     /// # Errors
     /// The node is stopping.
     pub(crate) async fn diagnosis(self: &Arc<Self>) -> Result<Diagnosis, Refusal> {
-        let look = async || {
+        let look = async {
             let node = Arc::clone(self);
             let found = run_blocking(move || node.diagnosis_now()).await;
             found.map_err(|_| Refusal::Unavailable("the node is stopping".into()))
