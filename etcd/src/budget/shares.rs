@@ -2,9 +2,10 @@
 //! within it from its own.
 //!
 //! Who has more than a multiple of what is left gets no more of it. So there is always something
-//! left for an address that has less, and within an address for a caller that has less, and one that
-//! is alone may have most of it. (That is the rule of dynamic thresholds for buffers of switches, by
-//! Choudhury and Hahne, 1998.) Beside that, each connection has a little that nobody else can take.
+//! left for an address that has less, and within an address for a caller that has less, and one
+//! that is alone may have most of it. (That is the rule of dynamic thresholds for buffers of
+//! switches, by Choudhury and Hahne, 1998.) Beside that, each connection has a little that nobody
+//! else can take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -132,7 +132,12 @@ fn a_connection_has_a_little_that_nobody_takes() {
 
 proptest! {
     #[test]
-    fn what_is_taken_is_given_back(steps in prop::collection::vec((0..4_u8, 0..3_usize, 0..300_usize, any::<bool>()), 0..200)) {
+    fn what_is_taken_is_given_back(
+        steps in prop::collection::vec(
+            (0..4_u8, 0..3_usize, 0..300_usize, any::<bool>()),
+            0..200,
+        ),
+    ) {
         let all = Budget::new([1000; 4], 50);
         let kinds = [Kind::Message, Kind::Answer, Kind::Watch];
         let connections: Vec<_> = (0..4).map(|last| connection(&all, last / 2)).collect();

@@ -1,5 +1,5 @@
-//! Something that takes long to find out, and is found out by one task at a time. Others get what it
-//! found, for a while.
+//! Something that takes long to find out, and is found out by one task at a time. Others get what
+//! it found, for a while.
 
 use std::time::Duration;
 

@@ -20,8 +20,8 @@ const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Returns the circumstances of this node, or those of a moment ago. Everybody may ask, so there
-    /// is one look at a time.
+    /// Returns the circumstances of this node, or those of a moment ago. Everybody may ask, so
+    /// there is one look at a time.
     ///
     /// # Errors
     /// The node is stopping.
