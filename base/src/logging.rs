@@ -17,6 +17,10 @@ use crate::output::Log;
 /// Environment variable that filters the log, such as `debug` or `dkv_node=debug,info`.
 pub const LOG_VARIABLE: &str = "DKV_LOG";
 
+/// The target of lines that every filter keeps: who has done what as an administrator. A filter
+/// that hid them would hide what is done after it.
+pub const AUDIT: &str = "dkv_audit";
+
 /// The crates of dkv, whose names are valid log targets.
 const CRATES: &[&str] = &[
     "dkv",
@@ -143,7 +147,7 @@ pub fn start(default: &str, targets: Targets, format: Format) -> Result<Logging,
 /// name of a module.
 fn filter(wanted: &str, default: &str) -> Result<EnvFilter, LoggingError> {
     if wanted.trim().is_empty() {
-        return Ok(EnvFilter::new(default));
+        return Ok(keeping(EnvFilter::new(default)));
     }
     for part in wanted.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
@@ -158,7 +162,15 @@ fn filter(wanted: &str, default: &str) -> Result<EnvFilter, LoggingError> {
         }
     }
     let malformed = |_| LoggingError::Filter { part: wanted.escape_default().to_string() };
-    builder().parse(wanted).map_err(malformed)
+    builder().parse(wanted).map(keeping).map_err(malformed)
+}
+
+/// Adds the lines that every filter keeps.
+fn keeping(filter: EnvFilter) -> EnvFilter {
+    match format!("{AUDIT}=info").parse() {
+        Ok(kept) => filter.add_directive(kept),
+        Err(_) => filter,
+    }
 }
 
 /// Begins a filter. Values of fields are compared as they are: a regular expression could take all
@@ -188,6 +200,42 @@ mod tests {
             let error = filter(wanted, "info").unwrap_err();
             assert!(matches!(error, LoggingError::Filter { .. }), "{wanted}: {error}");
         }
+    }
+
+    /// Returns what a filter lets through of an act of an administrator and of another line.
+    fn kept(filter: EnvFilter) -> String {
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: AUDIT, "administrative act: revoke");
+            tracing::error!("another line");
+        });
+        let lines = lines.0.lock().unwrap().clone();
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn no_filter_hides_what_administrators_do() {
+        for wanted in ["off", "dkv_node=off", "error", "off,dkv=trace", "[{a=b}]=off"] {
+            let lines = kept(filter(wanted, "info").unwrap());
+            assert!(lines.contains("administrative act: revoke"), "{wanted}: {lines}");
+        }
+        assert!(kept(filter("", "off").unwrap()).contains("administrative act"));
+        assert!(!kept(filter("off", "info").unwrap()).contains("another line"));
+        assert!(filter(&format!("{AUDIT}=off"), "info").is_err(), "nobody names it");
     }
 
     #[test]

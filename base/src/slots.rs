@@ -169,7 +169,7 @@ impl Drop for Slot {
 }
 
 /// The address that a peer counts under: its own, or its IPv6 network of 64 bits.
-fn group(address: IpAddr) -> IpAddr {
+pub fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> 64 << 64;

@@ -7,10 +7,6 @@ use dkv_wire::message::{GroupRole, GroupStatus};
 #[cfg(test)]
 mod tests;
 
-/// Time after which a member that has not answered its leader counts as unheard, in milliseconds.
-/// A group at rest is in touch at least twice as often.
-const UNHEARD_MS: u64 = 3000;
-
 /// Writes the metrics to a text.
 pub(crate) fn expose(figures: &Figures, text: &mut Exposition) {
     node(figures, text);
@@ -75,7 +71,7 @@ fn groups(figures: &Figures, text: &mut Exposition) {
         (
             "dkv_raft_has_leader",
             "Whether this node knows who leads the group with a majority.",
-            |group| u64::from(has_leader(group)),
+            |group| u64::from(group.has_leader()),
         ),
         ("dkv_raft_last_index", "Last entry of the log on this node.", |group| group.last_index),
         ("dkv_raft_applied_index", "Last entry applied to the state on this node.", |group| {
@@ -123,22 +119,5 @@ fn groups(figures: &Figures, text: &mut Exposition) {
         let id = group.group.to_string();
         family.put(&[("group", &id), ("queue", "writes")], group.writes_waiting as u64);
         family.put(&[("group", &id), ("queue", "reads")], group.reads_waiting as u64);
-    }
-}
-
-/// Returns whether the group has a leader, as far as this node knows. One that leads and hears no
-/// majority of the voters leads nobody.
-fn has_leader(group: &GroupStatus) -> bool {
-    let heard = |voter| {
-        let replica = group.replicas.iter().find(|replica| replica.node == voter);
-        let silent_ms = replica.and_then(|replica| replica.silent_ms);
-        group.leader == Some(voter) || silent_ms.is_some_and(|ms| ms < UNHEARD_MS)
-    };
-    match group.role {
-        GroupRole::Leader => {
-            let heard = group.voters.iter().filter(|voter| heard(**voter)).count();
-            heard > group.voters.len() / 2
-        }
-        _ => group.leader.is_some(),
     }
 }

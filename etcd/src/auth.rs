@@ -8,8 +8,10 @@ mod guard;
 mod needs;
 
 use data_encoding::BASE64;
-use tracing::{debug, info};
+use dkv_base::logging::AUDIT;
+use tracing::info;
 
+pub(crate) use self::guard::{Asker, token};
 pub(crate) use self::needs::Guarded;
 use crate::access::Change;
 use crate::access::passwords::{NO_HASH, is_usual};
@@ -27,19 +29,19 @@ use crate::proto::etcdserverpb::*;
 impl Etcd {
     pub async fn auth_enable(
         &self,
-        _: &Context,
+        context: &Context,
         _: AuthEnableRequest,
     ) -> Result<AuthEnableResponse, EtcdError> {
-        self.change("authentication is on", AuthState::enable).await?;
+        self.change(context, "turn authentication on", AuthState::enable).await?;
         Ok(AuthEnableResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn auth_disable(
         &self,
-        _: &Context,
+        context: &Context,
         _: AuthDisableRequest,
     ) -> Result<AuthDisableResponse, EtcdError> {
-        self.change("authentication is off", AuthState::disable).await?;
+        self.change(context, "turn authentication off", AuthState::disable).await?;
         Ok(AuthDisableResponse { header: self.known_header().await.ok() })
     }
 
@@ -62,10 +64,11 @@ impl Etcd {
     /// Authentication is off; there is no such user, or the password is another one.
     pub async fn authenticate(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, EtcdError> {
         let AuthenticateRequest { name, password } = request;
+        let _place = context.take_login()?;
         let rules = self.latest_rules().await?;
         if !rules.state.auth.enabled {
             return Err(EtcdError::AUTH_NOT_ENABLED);
@@ -79,7 +82,8 @@ impl Etcd {
             None => NO_HASH.to_owned(),
         };
         if !self.auth().hashing.matches(password, hash).await? {
-            debug!(user = ?name, "a wrong password, or no such user");
+            let address = context.address().map_or("-".to_owned(), |address| address.to_string());
+            info!(target: AUDIT, user = ?name, address, "a login failed");
             return Err(EtcdError::AUTH_FAILED);
         }
         if let Some(signer) = self.auth().tokens.signer()
@@ -97,7 +101,7 @@ impl Etcd {
 
     pub async fn user_add(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthUserAddRequest,
     ) -> Result<AuthUserAddResponse, EtcdError> {
         let AuthUserAddRequest { name, password, options, hashed_password } = request;
@@ -105,8 +109,8 @@ impl Etcd {
             true => None,
             false => Some(self.password_hash(password, &hashed_password).await?),
         };
-        let text = format!("added the user {name}");
-        self.change(&text, |state| state.add_user(&name, hash.clone())).await?;
+        let text = format!("add the user {name}");
+        self.change(context, &text, |state| state.add_user(&name, hash.clone())).await?;
         Ok(AuthUserAddResponse { header: self.known_header().await.ok() })
     }
 
@@ -130,56 +134,57 @@ impl Etcd {
 
     pub async fn user_delete(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthUserDeleteRequest,
     ) -> Result<AuthUserDeleteResponse, EtcdError> {
         let name = request.name;
-        let text = format!("deleted the user {name}");
-        self.change(&text, |state| state.delete_user(&name)).await?;
+        let text = format!("delete the user {name}");
+        self.change(context, &text, |state| state.delete_user(&name)).await?;
         Ok(AuthUserDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_change_password(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthUserChangePasswordRequest,
     ) -> Result<AuthUserChangePasswordResponse, EtcdError> {
         let AuthUserChangePasswordRequest { name, password, hashed_password } = request;
         let hash = self.password_hash(password, &hashed_password).await?;
-        let text = format!("changed the password of the user {name}");
-        self.change(&text, |state| state.change_password(&name, hash.clone())).await?;
+        let text = format!("change the password of the user {name}");
+        self.change(context, &text, |state| state.change_password(&name, hash.clone())).await?;
         Ok(AuthUserChangePasswordResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_grant_role(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthUserGrantRoleRequest,
     ) -> Result<AuthUserGrantRoleResponse, EtcdError> {
         let AuthUserGrantRoleRequest { user, role } = request;
-        let text = format!("granted the role {role} to the user {user}");
-        self.change(&text, |state| state.grant_role(&user, &role)).await?;
+        let text = format!("grant the role {role} to the user {user}");
+        self.change(context, &text, |state| state.grant_role(&user, &role)).await?;
         Ok(AuthUserGrantRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn user_revoke_role(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthUserRevokeRoleRequest,
     ) -> Result<AuthUserRevokeRoleResponse, EtcdError> {
         let AuthUserRevokeRoleRequest { name, role } = request;
-        let text = format!("revoked the role {role} from the user {name}");
-        self.change(&text, |state| state.revoke_role(&name, &role)).await?;
+        let text = format!("revoke the role {role} from the user {name}");
+        self.change(context, &text, |state| state.revoke_role(&name, &role)).await?;
         Ok(AuthUserRevokeRoleResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_add(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthRoleAddRequest,
     ) -> Result<AuthRoleAddResponse, EtcdError> {
         let name = request.name;
-        self.change(&format!("added the role {name}"), |state| state.add_role(&name)).await?;
+        self.change(context, &format!("add the role {name}"), |state| state.add_role(&name))
+            .await?;
         Ok(AuthRoleAddResponse { header: self.known_header().await.ok() })
     }
 
@@ -212,47 +217,60 @@ impl Etcd {
 
     pub async fn role_delete(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthRoleDeleteRequest,
     ) -> Result<AuthRoleDeleteResponse, EtcdError> {
         let role = request.role;
-        self.change(&format!("deleted the role {role}"), |state| state.delete_role(&role)).await?;
+        self.change(context, &format!("delete the role {role}"), |state| state.delete_role(&role))
+            .await?;
         Ok(AuthRoleDeleteResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_grant_permission(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthRoleGrantPermissionRequest,
     ) -> Result<AuthRoleGrantPermissionResponse, EtcdError> {
         let AuthRoleGrantPermissionRequest { name, perm } = request;
         let perm = perm.ok_or(EtcdError::PERMISSION_NOT_GIVEN)?;
         let permission = Permission::new(&perm).ok_or(EtcdError::INVALID_AUTH_MGMT)?;
-        let text = format!("granted a permission to the role {name}");
-        self.change(&text, |state| state.grant_permission(&name, permission.clone())).await?;
+        let text = format!("grant a permission to the role {name}");
+        self.change(context, &text, |state| state.grant_permission(&name, permission.clone()))
+            .await?;
         Ok(AuthRoleGrantPermissionResponse { header: self.known_header().await.ok() })
     }
 
     pub async fn role_revoke_permission(
         &self,
-        _: &Context,
+        context: &Context,
         request: AuthRoleRevokePermissionRequest,
     ) -> Result<AuthRoleRevokePermissionResponse, EtcdError> {
         let AuthRoleRevokePermissionRequest { role, key, range_end } = request;
-        let text = format!("revoked a permission from the role {role}");
-        self.change(&text, |state| state.revoke_permission(&role, &key, &range_end)).await?;
+        let text = format!("revoke a permission from the role {role}");
+        self.change(context, &text, |state| state.revoke_permission(&role, &key, &range_end))
+            .await?;
         Ok(AuthRoleRevokePermissionResponse { header: self.known_header().await.ok() })
     }
 
-    /// Changes the users and roles, and logs what was done.
+    /// Logs an act of a caller who was permitted to do it, and then changes the users and roles.
     async fn change(
         &self,
+        context: &Context,
         what: &str,
         mut change: impl FnMut(&mut AuthState) -> Change,
     ) -> Result<(), EtcdError> {
-        self.change_shared(|shared| change(&mut shared.auth)).await?;
-        info!("{}", what.escape_debug());
-        Ok(())
+        self.log_act(context, what);
+        self.change_shared(|shared| change(&mut shared.auth)).await
+    }
+
+    /// Logs an act that only administrators may do, with its author.
+    pub(crate) fn log_act(&self, context: &Context, what: &str) {
+        let rules = self.shared().known().filter(|known| known.is_enabled());
+        let user = rules.and_then(|known| self.user_of(&known.rules, context).ok()).flatten();
+        let by = user.or_else(|| context.certificate_name.clone());
+        let by = by.as_deref().unwrap_or("anybody").escape_debug();
+        let address = context.address().map_or("-".to_owned(), |address| address.to_string());
+        info!(target: AUDIT, %by, address, "administrative act: {}", what.escape_debug());
     }
 
     /// Returns the hash of a password, or the one that the caller has made. An empty password has

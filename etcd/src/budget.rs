@@ -1,46 +1,20 @@
 //! The bytes of requests in progress and of their answers, which are bounded over all connections.
 
+mod shares;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use dkv_base::sync::lock;
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use self::shares::{Budget, Kind, Shares, Taken};
 use crate::error::EtcdError;
-use crate::limits::{ANSWERS_BYTES_MAX, MESSAGE_BYTES_MAX, REQUESTS_BYTES_MAX};
-
-/// Bytes of answers that one permit stands for.
-const PERMIT_BYTES: usize = 1024;
-
-/// The bytes that all requests may have.
-#[derive(Clone)]
-pub(crate) struct Budget {
-    messages: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self::new(REQUESTS_BYTES_MAX, ANSWERS_BYTES_MAX)
-    }
-}
-
-impl Budget {
-    /// Creates a budget for the messages of requests, and one for their answers.
-    pub(crate) fn new(messages: usize, answers: usize) -> Self {
-        let answers = Arc::new(Semaphore::new(answers / PERMIT_BYTES));
-        Self { messages: Arc::new(Semaphore::new(messages)), answers }
-    }
-
-    /// Returns the bytes that are left for messages.
-    #[cfg(test)]
-    pub(crate) fn left(&self) -> usize {
-        self.messages.available_permits()
-    }
-}
+use crate::limits::JSON_BYTES_MAX;
 
 /// The bytes that a request holds: those of its message until it is handled, and those of its
 /// answer until it has been sent. Clones are the same request.
@@ -50,9 +24,13 @@ pub(crate) struct RequestBytes {
 }
 
 struct Held {
-    message: Mutex<Option<OwnedSemaphorePermit>>,
-    answer: Mutex<Option<OwnedSemaphorePermit>>,
-    budget: Budget,
+    message: Mutex<Taken>,
+    answer: Mutex<Taken>,
+    shares: Arc<Shares>,
+    /// Messages that have been handled.
+    handled: AtomicUsize,
+    /// Whether the answer is a stream, which may be quiet for long.
+    is_stream: AtomicBool,
 }
 
 impl std::fmt::Debug for RequestBytes {
@@ -63,52 +41,109 @@ impl std::fmt::Debug for RequestBytes {
 
 impl RequestBytes {
     /// Begins without bytes.
-    pub(crate) fn new(budget: Budget) -> Self {
-        let (message, answer) = Default::default();
-        Self { held: Arc::new(Held { message, answer, budget }) }
+    pub(crate) fn new(shares: Arc<Shares>) -> Self {
+        let message = Mutex::new(Taken::none(&shares, Kind::Message));
+        let answer = Mutex::new(Taken::none(&shares, Kind::Answer));
+        let (handled, is_stream) = Default::default();
+        Self { held: Arc::new(Held { message, answer, shares, handled, is_stream }) }
     }
 
     /// Takes bytes for a part of the body. A request pays for one message at most: those of a
     /// stream are handled as they come.
     ///
     /// # Errors
-    /// All requests together have too many.
+    /// The caller has too many, or all requests together.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), EtcdError> {
-        let Held { message, budget, .. } = &*self.held;
-        take(message, &budget.messages, bytes, MESSAGE_BYTES_MAX)
+        let mut message = lock(&self.held.message);
+        let more = bytes.min(JSON_BYTES_MAX.saturating_sub(message.number()));
+        message.more(more)
+    }
+
+    /// Returns whether a message has arrived in part, or is not handled yet.
+    pub(crate) fn has_message(&self) -> bool {
+        lock(&self.held.message).number() > 0
+    }
+
+    /// Returns the number of messages that have been handled.
+    pub(crate) fn handled(&self) -> usize {
+        self.held.handled.load(Ordering::Relaxed)
     }
 
     /// Takes bytes so that an answer may have this many.
     ///
     /// # Errors
-    /// All answers together have too many.
+    /// The caller has too many, or all answers together.
     pub(crate) fn take_answer(&self, bytes: usize) -> Result<(), EtcdError> {
-        let Held { answer, budget, .. } = &*self.held;
-        let permits = bytes.div_ceil(PERMIT_BYTES);
-        let before = lock(answer).as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        take(answer, &budget.answers, permits.saturating_sub(before), usize::MAX)
+        let mut answer = lock(&self.held.answer);
+        let more = bytes.saturating_sub(answer.number());
+        answer.more(more)
+    }
+
+    /// Takes the bytes of the next message of an answer that is a stream, in place of those of the
+    /// one before.
+    ///
+    /// # Errors
+    /// As for [`take_answer`](Self::take_answer).
+    pub(crate) fn take_next_answer(&self, bytes: usize) -> Result<(), EtcdError> {
+        lock(&self.held.answer).clear();
+        self.take_answer(bytes)
+    }
+
+    /// Takes the place of a watch, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The caller has too many, or all callers together.
+    pub(crate) fn take_watch(&self) -> Result<Taken, EtcdError> {
+        self.held.shares.take(Kind::Watch, 1)
+    }
+
+    /// Takes the place of one who shows a password, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// As for [`take_watch`](Self::take_watch).
+    pub(crate) fn take_login(&self) -> Result<Taken, EtcdError> {
+        self.held.shares.take(Kind::Login, 1)
+    }
+
+    /// Returns the address of the caller.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.held.shares.address()
     }
 
     /// Gives the bytes of the message back: it is handled, or will wait for long.
     pub(crate) fn free(&self) {
-        *lock(&self.held.message) = None;
+        lock(&self.held.message).clear();
+        self.held.handled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the answer is a stream.
+    pub(crate) fn begin_stream(&self) {
+        self.held.is_stream.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the answer is a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.held.is_stream.load(Ordering::Relaxed)
+    }
+
+    /// Returns a part of the answer, for which this request holds what it does until it has been
+    /// sent: the connection takes a body long before that. `more` lives as long.
+    pub(crate) fn keep(&self, part: Bytes, more: impl Send + Sync + 'static) -> Bytes {
+        Bytes::from_owner(Kept { part, _request: self.clone(), _more: more })
     }
 }
 
-type Taken = Mutex<Option<OwnedSemaphorePermit>>;
+/// See [`RequestBytes::keep`].
+struct Kept<T> {
+    part: Bytes,
+    _request: RequestBytes,
+    _more: T,
+}
 
-/// Takes permits, so that no more than `most` are taken.
-fn take(taken: &Taken, all: &Arc<Semaphore>, more: usize, most: usize) -> Result<(), EtcdError> {
-    let mut taken = lock(taken);
-    let before = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    let more = u32::try_from(more.min(most.saturating_sub(before))).unwrap_or(u32::MAX);
-    let permit = Arc::clone(all).try_acquire_many_owned(more);
-    let permit = permit.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
-    match &mut *taken {
-        Some(taken) => taken.merge(permit),
-        none => *none = Some(permit),
+impl<T> AsRef<[u8]> for Kept<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.part
     }
-    Ok(())
 }
 
 /// Frees the bytes of each message of a stream once the next one is asked for. A stream may stay

@@ -67,7 +67,7 @@ impl Etcd {
         request: MemberRemoveRequest,
     ) -> Result<MemberRemoveResponse, EtcdError> {
         let node = self.member(request.id).await?;
-        let why = format!("an administrator removes a node: dkv SERVER node remove {}", node.name);
+        let why = format!("an administrator removes a node: dkv SERVER remove {}", node.name);
         Err(refusal(&why))
     }
 

@@ -1,8 +1,9 @@
 //! What a request says beside its message.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::budget::RequestBytes;
+use crate::budget::{RequestBytes, Taken};
 use crate::error::EtcdError;
 
 /// Who asks, and how.
@@ -33,10 +34,31 @@ impl Context {
         }
     }
 
+    /// Takes the place of a watch, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The caller has as many as it may, or all callers together.
+    pub(crate) fn take_watch(&self) -> Result<Option<Taken>, EtcdError> {
+        self.bytes.as_ref().map(RequestBytes::take_watch).transpose()
+    }
+
+    /// Takes the place of one who shows a password, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// The caller has as many as it may, or all callers together.
+    pub(crate) fn take_login(&self) -> Result<Option<Taken>, EtcdError> {
+        self.bytes.as_ref().map(RequestBytes::take_login).transpose()
+    }
+
+    /// Returns the address of the caller.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.bytes.as_ref().map(RequestBytes::address)
+    }
+
     /// Takes memory so that the answer may have this many bytes, until it has been sent.
     ///
     /// # Errors
-    /// All answers together have too many.
+    /// The caller has too many, or all answers together.
     pub(crate) fn take_answer(&self, bytes: usize) -> Result<(), EtcdError> {
         self.bytes.as_ref().map_or(Ok(()), |held| held.take_answer(bytes))
     }

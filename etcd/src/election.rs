@@ -125,7 +125,7 @@ impl Etcd {
         to: &AnswerSender<LeaderResponse>,
     ) -> Result<(), EtcdError> {
         let prefix = prefix(name);
-        let (store, _place) = (self.store().await?, self.take_watch()?);
+        let (store, _place) = (self.store().await?, context.take_watch()?);
         let mut shown = 0;
         loop {
             let found = self.range(context, first(&prefix)).await?;

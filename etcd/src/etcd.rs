@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use dkv_api::{
-    Client, ClientBuilder, Error, HistoryOptions, KeyspaceSettings, Level, NodeId, Receipt,
-    Revision, Role, Term, WatchOptions,
+    Client, ClientBuilder, Error, HistoryOptions, KeyspaceSettings, NodeId, Receipt, Revision,
+    Role, Term, WatchOptions,
 };
 use dkv_base::sync::lock;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info};
 
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::identity::{cluster_id, member_id};
 use crate::limits::{
-    HISTORY_AGE, HISTORY_BYTES, LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES, WATCHES_MAX,
+    HISTORY_AGE, HISTORY_BYTES, LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES,
 };
 use crate::metrics::Metrics;
 use crate::proto::etcdserverpb::ResponseHeader;
@@ -102,15 +102,13 @@ struct Inner {
     seen: Mutex<Option<Seen>>,
     /// The latest term of the shard that this face has seen.
     term: AtomicU64,
-    /// When a leader last answered.
+    /// When a question was asked that a leader has answered.
     led: Mutex<Option<Instant>>,
     /// How often that term has changed.
     leader_changes: AtomicU64,
     metrics: Metrics,
     auth: Auth,
     shared: Shared,
-    /// Places for watches.
-    watches: Arc<Semaphore>,
 }
 
 /// A moment of the keyspace.
@@ -137,7 +135,6 @@ impl Etcd {
             metrics: Metrics::default(),
             auth,
             shared: Shared::default(),
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -234,7 +231,12 @@ impl Etcd {
     /// There is no leader, or no keyspace.
     pub(crate) async fn moment(&self) -> Result<ResponseHeader, EtcdError> {
         let store = self.store().await?;
+        let asked = Instant::now();
         let receipt = store.latest().await.map_err(|error| self.failed(error))?;
+        // The answer says that there was a leader after the question, and may be long on its way.
+        let mut led = lock(&self.inner.led);
+        *led = Some(led.map_or(asked, |led| led.max(asked)));
+        drop(led);
         Ok(self.header(&receipt, receipt.revision))
     }
 
@@ -264,9 +266,6 @@ impl Etcd {
     /// Returns the header of an answer that shows the keyspace at a revision.
     pub(crate) fn header(&self, receipt: &Receipt, revision: Revision) -> ResponseHeader {
         let raft_term = self.note_term(receipt.term);
-        if receipt.level == Level::Strong {
-            *lock(&self.inner.led) = Some(Instant::now());
-        }
         let mut last = self.seen();
         let latest = last.map_or(revision, |last| last.revision.max(revision));
         *last = Some(Seen { revision: latest, node: receipt.node });
@@ -345,15 +344,6 @@ impl Etcd {
             Ok(moment) => moment.map(drop),
             Err(_) => Err(EtcdError::NO_LEADER),
         }
-    }
-
-    /// Takes the place of a watch, until the returned value is dropped.
-    ///
-    /// # Errors
-    /// The face has as many as it may.
-    pub(crate) fn take_watch(&self) -> Result<OwnedSemaphorePermit, EtcdError> {
-        let place = Arc::clone(&self.inner.watches).try_acquire_owned();
-        place.map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)
     }
 
     /// Returns the number of changes of the shard's leader that this face has seen.

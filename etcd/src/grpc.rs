@@ -19,11 +19,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http_body_util::BodyExt;
+use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
+use crate::answer::answers_that_fit;
 use crate::auth::Guarded;
 use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
@@ -31,7 +33,7 @@ use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::http::{Body, BodyError, Peer, boxed};
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::method::Method;
+use crate::method::{Kind, Method};
 use crate::proto::DESCRIPTORS;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -79,6 +81,18 @@ fn body_status(error: BodyError) -> BodyError {
     }
 }
 
+/// Returns whether the body of a request at a path is a stream of messages.
+pub(crate) fn takes_many(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let is_many = |method: &Method, (service, name): (&str, &str)| {
+        method.kind() == Kind::BidiStream && (method.service(), method.name()) == (service, name)
+    };
+    method.is_some_and(|(service, name)| {
+        service.starts_with("grpc.reflection.")
+            || Method::ALL.iter().any(|method| is_many(method, (service, name)))
+    })
+}
+
 /// Refuses a request before a service has seen it.
 pub(crate) fn refusal(error: EtcdError) -> hyper::Response<Body> {
     Status::from(error).into_http::<tonic::body::Body>().map(boxed)
@@ -120,7 +134,7 @@ pub(crate) fn services(etcd: &Etcd) -> Services {
 
 impl Shell {
     /// Answers one message with one.
-    async fn unary<Q: Guarded + Sync, A, F>(
+    async fn unary<Q: Guarded + Sync, A: Message, F>(
         &self,
         method: Method,
         request: Request<Q>,
@@ -133,19 +147,8 @@ impl Shell {
         metrics.started(method);
         metrics.received(method);
         let context = context(&request);
-        let left = context.time_left();
-        let (etcd, message) = (self.etcd.clone(), request.into_inner());
-        let answer = async move {
-            etcd.permit(&context, &message).await?;
-            call(etcd, context, message).await
-        };
-        let answered = match left {
-            Some(left) => {
-                let answered = tokio::time::timeout(left, answer).await;
-                answered.unwrap_or(Err(EtcdError::DEADLINE_EXCEEDED))
-            }
-            None => answer.await,
-        };
+        let message = request.into_inner();
+        let answered = self.etcd.answer_one(method, context, message, call, A::encoded_len).await;
         match answered {
             Ok(answer) => {
                 metrics.sent(method);
@@ -160,7 +163,7 @@ impl Shell {
     }
 
     /// Answers one message with a stream.
-    fn server_stream<Q: Guarded + Send + Sync + 'static, A: Send + 'static>(
+    fn server_stream<Q: Guarded + Send + Sync + 'static, A: Message + 'static>(
         &self,
         method: Method,
         request: Request<Q>,
@@ -169,13 +172,13 @@ impl Shell {
         self.etcd.metrics().started(method);
         self.etcd.metrics().received(method);
         let context = context(&request);
-        let answers = self.etcd.permitted(context, request.into_inner(), call);
-        Ok(Response::new(self.answers(method, answers)))
+        let answers = self.etcd.permitted(context.clone(), request.into_inner(), call);
+        Ok(Response::new(self.answers(method, context, answers)))
     }
 
     /// Answers a stream with a stream. Each message of it says what the caller wants, so the method
     /// checks whether that is permitted.
-    fn bidi_stream<Q: Send + 'static, A: Send + 'static>(
+    fn bidi_stream<Q: Send + 'static, A: Message + 'static>(
         &self,
         method: Method,
         request: Request<Streaming<Q>>,
@@ -189,12 +192,18 @@ impl Shell {
             etcd.metrics().received(method);
             message.map_err(EtcdError::from)
         });
-        let answers = call(self.etcd.clone(), context, requests.boxed());
-        Ok(Response::new(self.answers(method, answers)))
+        let answers = call(self.etcd.clone(), context.clone(), requests.boxed());
+        Ok(Response::new(self.answers(method, context, answers)))
     }
 
-    fn answers<A: Send + 'static>(&self, method: Method, answers: Answers<A>) -> Stream<A> {
-        let (mut answers, etcd) = (answers, self.etcd.clone());
+    fn answers<A: Message + 'static>(
+        &self,
+        method: Method,
+        context: Context,
+        answers: Answers<A>,
+    ) -> Stream<A> {
+        let mut answers = answers_that_fit(answers, context, A::encoded_len);
+        let etcd = self.etcd.clone();
         let mut end = StreamEnd { etcd: etcd.clone(), method, code: Code::Canceled };
         let counted = stream::poll_fn(move |context| {
             let end = &mut end;

@@ -12,16 +12,17 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
+use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::answer::{failure, lines, message, plain};
+use self::answer::{failure, json_len, lines, response, text_of};
 use crate::budget::{RequestBytes, freed_when_handled};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::http::{Body, BodyError};
-use crate::limits::{BODY_TIMEOUT, JSON_BYTES_MAX};
+use crate::limits::JSON_BYTES_MAX;
 use crate::method::Method;
 
 /// Older prefixes of the paths; their interface is the same.
@@ -47,11 +48,9 @@ where
     }
     let bytes = request.extensions().get::<RequestBytes>().cloned();
     let context = context(request.headers(), bytes);
-    let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return failure(&body_error(error)),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    let body = match Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return failure(&body_error(error)),
     };
     let metrics = etcd.clone();
     metrics.metrics().started(method);
@@ -71,10 +70,14 @@ async fn dispatch(
     macro_rules! unary {
         ($call:ident) => {
             match parse(body) {
-                Ok(request) => answered(match etcd.permit(&context, &request).await {
-                    Ok(()) => etcd.$call(&context, request).await,
-                    Err(error) => Err(error),
-                }),
+                Ok(request) => {
+                    let call = |etcd: Etcd, context: Context, request| async move {
+                        etcd.$call(&context, request).await
+                    };
+                    let asked = context.clone();
+                    let answer = etcd.answer_one(method, asked, request, call, json_len).await;
+                    answered(answer, method, &context)
+                }
                 Err(error) => (error.code(), failure(&error)),
             }
         };
@@ -83,9 +86,8 @@ async fn dispatch(
         ($call:ident) => {
             match parse(body) {
                 Ok(request) => {
-                    streamed(etcd.permitted(context, request, |etcd, context, request| {
-                        etcd.$call(context, request)
-                    }))
+                    let answers = |etcd: Etcd, context, request| etcd.$call(context, request);
+                    streamed(etcd.permitted(context.clone(), request, answers), context)
                 }
                 Err(error) => (error.code(), failure(&error)),
             }
@@ -96,7 +98,7 @@ async fn dispatch(
             match parse_all(body) {
                 Ok(requests) => {
                     let requests = freed_when_handled(requests, context.bytes.clone()).boxed();
-                    streamed(etcd.$call(context, requests))
+                    streamed(etcd.$call(context.clone(), requests), context)
                 }
                 Err(error) => (error.code(), failure(&error)),
             }
@@ -155,15 +157,30 @@ async fn dispatch(
     }
 }
 
-fn answered<A: Serialize>(answer: Result<A, EtcdError>) -> (Code, Response<Body>) {
-    match answer {
-        Ok(answer) => (Code::Ok, message(&answer)),
+fn answered<A: Serialize>(
+    answer: Result<A, EtcdError>,
+    method: Method,
+    context: &Context,
+) -> (Code, Response<Body>) {
+    let text = answer.and_then(|answer| {
+        let text = text_of(&answer)?;
+        // Most of it is taken already.
+        match context.take_answer(text.len()) {
+            Err(_) if method.changes() => Err(EtcdError::TIMEOUT),
+            taken => taken.map(|()| text),
+        }
+    });
+    match text {
+        Ok(text) => (Code::Ok, response(StatusCode::OK, text)),
         Err(error) => (error.code(), failure(&error)),
     }
 }
 
-fn streamed<A: Serialize + Send + 'static>(answers: Answers<A>) -> (Code, Response<Body>) {
-    (Code::Ok, lines(answers))
+fn streamed<A>(answers: Answers<A>, context: Context) -> (Code, Response<Body>)
+where
+    A: Message + Serialize + 'static,
+{
+    (Code::Ok, lines(answers, context))
 }
 
 /// Returns the message of a body; an empty body is an empty message.

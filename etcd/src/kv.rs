@@ -9,3 +9,5 @@ mod order;
 mod range;
 mod txn;
 mod write;
+
+pub(crate) use self::txn::check_txn;

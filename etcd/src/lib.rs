@@ -38,6 +38,7 @@ mod maintenance;
 mod snapshot;
 
 mod metrics;
+mod answer;
 pub mod grpc;
 pub mod json;
 mod monitoring;

@@ -11,7 +11,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 pub(crate) const JSON_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Longest answer to a range in one message, in bytes: about what a client can hold.
 pub(crate) const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Bytes of answers to ranges that are read or sent, of all connections; further ones are refused.
+/// Bytes of answers that are made or sent, of all connections; further ones are refused.
 pub(crate) const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
 /// Memory of keys that an order holds beyond those that its limit asks for, in bytes.
 pub(crate) const SORT_SLACK_BYTES: usize = 16 * 1024 * 1024;
@@ -20,6 +20,8 @@ pub(crate) const KEY_OVERHEAD_BYTES: usize = 128;
 /// Most operations of each list of a transaction; a transaction within it counts against what its
 /// parent has left.
 pub(crate) const TXN_OPS_MAX: usize = 128;
+/// Most keys of a lease of which a user is checked to have the permission for each.
+pub(crate) const LEASE_KEYS_CHECKED_MAX: usize = 65_536;
 /// Most compares and operations of a transaction and those within it: as many as the network takes.
 pub(crate) const TXN_PARTS_MAX: usize = 2048;
 /// Most transactions within a transaction: as many as the network takes.
@@ -30,7 +32,8 @@ pub(crate) const SNAPSHOT_BLOB_BYTES: usize = 256 * 1024;
 pub(crate) const SNAPSHOT_ANSWERS_WAITING: usize = 4;
 /// Snapshots that are sent at the same time. Each takes a temporary file as large as the keyspace.
 pub(crate) const SNAPSHOTS_AT_ONCE: usize = 4;
-/// Watches of the face, those of locks and elections included; further ones are refused. A node
+/// Watches of the face, those of locks and elections included; further ones are refused. A caller
+/// has [shares](crate::budget) of them. A node
 /// serves twice as many of one holder, so two faces may share their credentials.
 pub(crate) const WATCHES_MAX: usize = 8192;
 /// Watches of one stream.
@@ -68,6 +71,22 @@ pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 pub(crate) const CONNECTION_REQUESTS_MAX: usize = 65_536;
 /// Bytes of requests in progress, of all connections; further ones are refused.
 pub(crate) const REQUESTS_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of messages, and of answers, that each connection has beside those of all: enough to log
+/// in, and for small requests.
+pub(crate) const CONNECTION_RESERVE_BYTES: usize = 8 * 1024;
+/// Bytes of an answer that are sent without being counted until they have been.
+pub(crate) const ANSWER_SMALL_BYTES: usize = 512;
+/// Bytes of an answer handed to the connection at a time. Longer ones have to be read at a pace.
+pub(crate) const ANSWER_PIECE_BYTES: usize = 256 * 1024;
+/// Least pace at which an answer that is no stream has to be read, in bytes a second.
+pub(crate) const ANSWER_PACE_BYTES: usize = 64 * 1024;
+/// Time by which a reader may be behind that pace. Then its connection ends.
+pub(crate) const ANSWER_PACE_GRACE: Duration = Duration::from_secs(60);
+/// Time between two looks at the pace.
+pub(crate) const ANSWER_PACE_CHECK: Duration = Duration::from_secs(5);
+/// Bytes for which a transaction has to find room before it is executed; so one whose answer cannot
+/// be sent is seldom done.
+pub(crate) const ANSWER_LEAST_BYTES: usize = 1024;
 /// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
 /// default of 20 is fewer than a client that cancels a few watches at once needs.
 pub(crate) const PENDING_RESETS_MAX: usize = 4096;
@@ -81,7 +100,7 @@ pub(crate) const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Time in which the head of an HTTP/1 request must arrive.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time in which the body of a request in JSON must arrive.
+/// Time in which a message must arrive, once its request or its first byte has.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/2 peer is pinged.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
@@ -92,7 +111,9 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time in which the caller of a snapshot must take a part of it; others may wait for its place.
+/// Least pace at which a snapshot has to be read, in bytes a second.
+pub(crate) const SNAPSHOT_PACE_BYTES: u32 = 256 * 1024;
+/// Time by which the caller of a snapshot may be behind that pace; others may wait for its place.
 pub(crate) const SNAPSHOT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Age of what a face knows of what all faces share, beyond which it looks again before it answers.
 pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);
@@ -118,5 +139,9 @@ const _: () = {
     // The other face of the process has as many files again.
     assert!(CONNECTIONS_MAX as u64 * 2 < dkv_listener::FILES_MAX);
     assert!(STREAM_WATCHES_MAX < WATCHES_MAX);
-    assert!(JSON_BYTES_MAX < REQUESTS_BYTES_MAX && ANSWER_BYTES_MAX < ANSWERS_BYTES_MAX);
+    // A connection that is alone may have a third of all messages, and three fifths of the rest.
+    assert!(JSON_BYTES_MAX * 3 < REQUESTS_BYTES_MAX);
+    assert!(ANSWER_BYTES_MAX * 5 <= ANSWERS_BYTES_MAX * 3);
+    assert!(STREAM_WATCHES_MAX * 5 <= WATCHES_MAX * 3);
+    assert!(CONNECTION_RESERVE_BYTES * CONNECTIONS_MAX < REQUESTS_BYTES_MAX);
 };

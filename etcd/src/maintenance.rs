@@ -1,7 +1,7 @@
 //! The service Maintenance.
 
 use bytes::Bytes;
-use dkv_api::{Client, GroupId, GroupStatus, NodeId, NodeStatus};
+use dkv_api::{Client, GroupId, GroupRole, GroupStatus, NodeId, NodeStatus};
 use futures::FutureExt;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -78,7 +78,7 @@ impl Etcd {
     /// There is no leader, or too many alarms stand.
     pub async fn alarm(
         &self,
-        _: &Context,
+        context: &Context,
         request: AlarmRequest,
     ) -> Result<AlarmResponse, EtcdError> {
         let (member, kind) = (request.member_id, request.alarm());
@@ -99,10 +99,12 @@ impl Etcd {
             // As etcd: nothing is raised or disarmed, and that is no error.
             (_, None) => Vec::new(),
             (AlarmAction::Activate, Some(alarm)) => {
+                self.log_act(context, &format!("raise the alarm {alarm:?} of member {member:x}"));
                 self.change_shared(|shared| shared.alarms.raise(member, alarm)).await?;
                 vec![(member, alarm)]
             }
             (AlarmAction::Deactivate, Some(alarm)) => {
+                self.log_act(context, &format!("disarm the alarm {alarm:?} of member {member:x}"));
                 let mut stood = false;
                 self.change_shared(|shared| {
                     stood = shared.alarms.disarm(member, alarm);
@@ -197,7 +199,7 @@ impl Etcd {
     /// such rights.
     pub async fn move_leader(
         &self,
-        _: &Context,
+        context: &Context,
         request: MoveLeaderRequest,
     ) -> Result<MoveLeaderResponse, EtcdError> {
         let leader = self.primary().await?.ok_or(EtcdError::NO_LEADER)?;
@@ -212,6 +214,7 @@ impl Etcd {
         if !shards.iter().all(|shard| shard.voters.contains(&to)) {
             return Err(EtcdError::BAD_LEADER_TRANSFEREE);
         }
+        self.log_act(context, &format!("make {to} the leader"));
         let moving =
             |client: Client| async move { client.move_primary(leader.shard, to).await }.boxed();
         let moved = self.as_administrator(moving).await;
@@ -252,7 +255,7 @@ impl Etcd {
         for node in candidates {
             let Ok(status) = store.node_status(node).await else { continue };
             let leader = Leader { node, shard: shard.group, status, quota_bytes };
-            if leader.replica().is_some_and(|replica| replica.leader == Some(node)) {
+            if leader.replica().is_some_and(|replica| leads(replica, node)) {
                 return Ok(Some(leader));
             }
         }
@@ -279,6 +282,12 @@ impl Leader {
     }
 }
 
+/// Returns whether a node leads the group of its replica. One that hears no majority of the voters
+/// may be cut off from those who have elected another.
+fn leads(replica: &GroupStatus, node: NodeId) -> bool {
+    replica.leader == Some(node) && replica.role == GroupRole::Leader && replica.has_leader()
+}
+
 /// Returns whether a text is a version, such as `3.5` or `3.5.0`.
 fn is_version(text: &str) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
@@ -292,7 +301,37 @@ fn short_hash(hash: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::is_version;
+    use dkv_api::{GroupId, GroupRole, GroupStatus, NodeId, Revision, Term};
+
+    use super::{is_version, leads};
+
+    #[test]
+    fn one_that_hears_no_majority_leads_nobody() {
+        let [one, other] = [(); 2].map(|()| NodeId::random());
+        let mut replica = GroupStatus {
+            group: GroupId(1),
+            role: GroupRole::Leader,
+            term: Term(3),
+            leader: Some(one),
+            voters: vec![one],
+            learners: Vec::new(),
+            last_index: 7,
+            applied_index: 7,
+            checkpoint_index: 0,
+            purged_index: 0,
+            keys: 0,
+            bytes: 0,
+            revision: Revision(4),
+            state_hash: 0,
+            replicas: Vec::new(),
+        };
+        assert!(leads(&replica, one) && !leads(&replica, other));
+        replica.voters.push(other);
+        assert!(!leads(&replica, one), "it hears nobody, and believes in itself");
+        replica.voters.pop();
+        replica.role = GroupRole::Follower;
+        assert!(!leads(&replica, one), "it has a leader, and that is another");
+    }
 
     #[test]
     fn versions_have_two_or_three_numbers() {

@@ -152,13 +152,19 @@ impl Etcd {
             let earlier = self.range(context, last_before(prefix, revision)).await?;
             let at = earlier.header.as_ref().map_or(0, |header| header.revision);
             let Some(last) = earlier.kvs.into_iter().next() else { return Ok(()) };
-            self.wait_for_deletion(last.key, own_revision(at).unwrap_or_default()).await?;
+            let after = own_revision(at).unwrap_or_default();
+            self.wait_for_deletion(context, last.key, after).await?;
         }
     }
 
     /// Waits until a key is deleted after a revision, or that cannot be known any more.
-    async fn wait_for_deletion(&self, key: Bytes, after: Revision) -> Result<(), EtcdError> {
-        let (store, _place) = (self.store().await?, self.take_watch()?);
+    async fn wait_for_deletion(
+        &self,
+        context: &Context,
+        key: Bytes,
+        after: Revision,
+    ) -> Result<(), EtcdError> {
+        let (store, _place) = (self.store().await?, context.take_watch()?);
         let watch = store.watch(KeyRange::Key(key), watch_options(after)).await;
         let mut watch = watch.map_err(|error| self.failed(error))?;
         // Without the history after the revision, another look tells whether the key is there.

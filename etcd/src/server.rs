@@ -1,20 +1,23 @@
 //! The listener: one port for gRPC, JSON and monitoring, with TLS, bounds and an orderly stop.
 
+mod callers;
 mod running;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dkv_base::slots::BusyFlag;
+use dkv_listener::host_name::HostName;
+use dkv_listener::same_origin::{AcceptedNames, ForeignRequest, Head, add_protection};
 use dkv_listener::tls::{self, FileError};
 use dkv_listener::{Bounds, is_loopback};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,8 +26,10 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
+use self::callers::Callers;
 use self::running::{RequestBody, Running};
 use crate::args::Args;
+use crate::auth::Asker;
 use crate::budget::Budget;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
@@ -68,6 +73,7 @@ pub struct Listener {
     tls: Option<TlsAcceptor>,
     /// Whether clients need a certificate.
     asks_certificate: bool,
+    names: AcceptedNames,
 }
 
 impl Listener {
@@ -86,7 +92,7 @@ impl Listener {
         let fail = |source| ListenError::Bind { address, source };
         let (listener, address) = dkv_listener::bind(address).await.map_err(fail)?;
         let asks_certificate = args.etcd_client_ca.is_some();
-        Ok(Self { listener, address, tls, asks_certificate })
+        Ok(Self { listener, address, tls, asks_certificate, names: names(address, &args.etcd_url) })
     }
 
     /// Returns the address, with the actual port.
@@ -109,7 +115,12 @@ impl Listener {
     pub async fn serve(self, etcd: Etcd, stop: impl Future<Output = ()>) {
         let services = grpc::services(&etcd);
         let budget = Budget::default();
-        let serving = Serving { builder: builder(), etcd, services, budget, tls: self.tls };
+        self.serve_face(FaceOfNetwork { etcd, services }, budget, stop).await;
+    }
+
+    async fn serve_face(self, face: impl Face, budget: Budget, stop: impl Future<Output = ()>) {
+        let names = self.names;
+        let serving = Serving { builder: builder(), face, budget, names, tls: self.tls };
         let serving = Arc::new(serving);
         let bounds = Bounds { connections_max: CONNECTIONS_MAX, stop_timeout: STOP_TIMEOUT };
         let serve = |stream, slot, stop| {
@@ -121,25 +132,70 @@ impl Listener {
     }
 }
 
-/// The state that all connections share.
-struct Serving {
-    builder: Builder<TokioExecutor>,
+/// Returns the names under which browsers may ask a listener. Programs may use any other one too:
+/// the URLs are for the list of members.
+fn names(address: SocketAddr, urls: &[String]) -> AcceptedNames {
+    let host = |url: &String| {
+        let authority = url.split_once("://")?.1.split('/').next()?;
+        HostName::parse(authority).ok()
+    };
+    let given = urls.iter().filter_map(host).collect();
+    AcceptedNames { address, given, only_given: false, needs_token: false }
+}
+
+/// What a listener serves. Tests serve something else.
+trait Face: Send + Sync + 'static {
+    /// Answers a request.
+    fn answer(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static;
+
+    /// Returns who asks, as far as it is known at once.
+    fn asker(&self, token: Option<&str>, certificate_name: Option<&str>) -> Asker;
+}
+
+/// The face of a network.
+struct FaceOfNetwork {
     etcd: Etcd,
     services: Services,
-    /// Bytes that requests in progress may have.
+}
+
+impl Face for FaceOfNetwork {
+    fn answer(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        answer(self.etcd.clone(), self.services.clone(), request)
+    }
+
+    fn asker(&self, token: Option<&str>, certificate_name: Option<&str>) -> Asker {
+        self.etcd.asker(token, certificate_name)
+    }
+}
+
+/// The state that all connections share.
+struct Serving<F> {
+    builder: Builder<TokioExecutor>,
+    face: F,
+    /// What callers have together.
     budget: Budget,
+    names: AcceptedNames,
     tls: Option<TlsAcceptor>,
 }
 
-impl Serving {
+impl<F: Face> Serving<F> {
     /// Serves an accepted stream, after the TLS handshake if there is one.
     async fn serve_stream(&self, stream: TcpStream, slot: BusyFlag, stop: watch::Receiver<()>) {
+        // It has gone already if it has no address.
+        let Ok(address) = stream.peer_addr() else { return };
+        let address = address.ip();
         let Some(tls) = &self.tls else {
-            return self.serve_connection(stream, Peer::default(), slot, stop).await;
+            return self.serve_connection(stream, address, Peer::default(), slot, stop).await;
         };
         if let Some(stream) = tls::handshake(tls, stream).await {
             let peer = Peer { certificate_name: tls::common_name(stream.get_ref().1) };
-            self.serve_connection(stream, peer, slot, stop).await;
+            self.serve_connection(stream, address, peer, slot, stop).await;
         }
     }
 
@@ -149,23 +205,41 @@ impl Serving {
     async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: IpAddr,
         peer: Peer,
         slot: BusyFlag,
         mut stop: watch::Receiver<()>,
     ) {
-        let running = Running::new(CONNECTION_REQUESTS_MAX, slot, self.budget.clone());
+        let running = Running::new(CONNECTION_REQUESTS_MAX, slot);
+        let callers = Callers::new(&self.budget, address);
         let service = service_fn(|mut request: Request<Incoming>| {
-            let begun = running.begin();
-            let (etcd, services) = (self.etcd.clone(), self.services.clone());
-            request.extensions_mut().insert(peer.clone());
-            async move {
-                let Some(begun) = begun else {
-                    return Ok::<_, Infallible>(too_many(&request));
-                };
+            let is_grpc = is_grpc(&request);
+            let answer = match self.refusal(&request) {
+                Some(refusal) => Err(refusal),
+                None => {
+                    let asker = |token: Option<&str>| {
+                        self.face.asker(token, peer.certificate_name.as_deref())
+                    };
+                    let shares = callers.shares(request.headers(), asker);
+                    running.begin(shares).ok_or_else(|| too_many(is_grpc))
+                }
+            };
+            let answer = answer.map(|begun| {
+                request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(begun.bytes());
-                let request = request.map(|body| begun.request_body(body));
-                let answer = answer(etcd, services, request).await;
-                Ok(answer.map(|body| boxed(begun.body(body))))
+                let is_one = !grpc::takes_many(request.uri().path());
+                let request = request.map(|body| begun.request_body(body, is_one));
+                (begun, self.face.answer(request))
+            });
+            async move {
+                let mut answer = match answer {
+                    Ok((begun, answer)) => answer.await.map(|body| boxed(begun.body(body))),
+                    Err(refusal) => refusal,
+                };
+                if !is_grpc {
+                    add_protection(answer.headers_mut());
+                }
+                Ok::<_, Infallible>(answer)
             }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
@@ -178,11 +252,46 @@ impl Serving {
                 let ending = tokio::time::timeout(STOP_TIMEOUT, connection).await;
                 ending.unwrap_or(Ok(()))
             }
+            () = running.overdue() => Err("the peer reads its answers too slowly".into()),
         };
         if let Err(error) = ended {
             debug!(error, "a connection ended");
         }
     }
+
+    /// Refuses the requests of pages in browsers, before anything else is looked at. A page of any
+    /// origin could otherwise write to a face on loopback, or read what it says of itself.
+    fn refusal<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+        if request.headers().contains_key(header::ORIGIN) {
+            let text = "pages of browsers may not ask\n";
+            return Some(json::answer::plain(StatusCode::FORBIDDEN, text));
+        }
+        if request.version() == Version::HTTP_2 && !has_fetch_site(request.headers()) {
+            // Browsers speak it over TLS only, where a false name has no certificate. Clients of
+            // etcd have names of their own making.
+            return None;
+        }
+        let head = Head {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+        };
+        let foreign = self.names.check(&head).err()?;
+        let text = match &foreign {
+            ForeignRequest::Name(name) => format!(
+                "this face does not answer to the name {name:?}; use {}, or start it with \
+                 --etcd-url http://NAME:PORT\n",
+                self.names.address
+            ),
+            other => format!("{other}\n"),
+        };
+        Some(json::answer::plain(foreign.status(), text))
+    }
+}
+
+fn has_fetch_site(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site")
 }
 
 /// Answers a request of whichever kind.
@@ -191,10 +300,6 @@ async fn answer(
     mut services: Services,
     request: Request<RequestBody<Incoming>>,
 ) -> Response<Body> {
-    // Only browsers send it. A page of any origin could otherwise write to a face on loopback.
-    if request.headers().contains_key(header::ORIGIN) {
-        return json::answer::plain(StatusCode::FORBIDDEN, "pages of browsers may not ask\n");
-    }
     if is_grpc(&request) {
         return services.call(request).await;
     }
@@ -218,9 +323,9 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// Refuses a request of a connection that has too many in progress.
-fn too_many<B>(request: &Request<B>) -> Response<Body> {
+fn too_many(is_grpc: bool) -> Response<Body> {
     let error = EtcdError::REQUEST_TOO_MANY_REQUESTS;
-    if is_grpc(request) { grpc::refusal(error) } else { json::answer::failure(&error) }
+    if is_grpc { grpc::refusal(error) } else { json::answer::failure(&error) }
 }
 
 /// Configures HTTP/1 and HTTP/2 with their bounds.

@@ -83,6 +83,11 @@ impl Etcd {
                     let why = format!("etcdserver: the keyspace {name} is gone");
                     return Err(EtcdError::new(Code::Unavailable, why));
                 }
+                // The view may be that of a node that lags. What the coordinator says is confirmed
+                // by a majority.
+                let keyspaces = self.client().list_keyspaces().await?;
+                let mut names = keyspaces.iter().map(|used| used.keyspace.name.as_str());
+                check_absent(&self.shared_keyspace_name(), &mut names)?;
                 return Ok(store.note(Arc::new(Rules::new(SharedState::default())), None, asked));
             };
             let (value, revision) = self.read_value(&keyspace).await?;
@@ -203,6 +208,16 @@ impl Etcd {
     }
 }
 
+/// Checks that the keyspace of users and roles does not exist, by the names of all keyspaces.
+/// Without it authentication is off.
+fn check_absent<'a>(name: &str, mut names: impl Iterator<Item = &'a str>) -> Result<(), EtcdError> {
+    if !names.any(|other| other == name) {
+        return Ok(());
+    }
+    let why = format!("etcdserver: the keyspace {name} is not seen yet; try again");
+    Err(EtcdError::new(Code::Unavailable, why))
+}
+
 /// Returns the state of a value; that of no value is empty.
 fn decode(value: Option<&[u8]>) -> Result<SharedState, EtcdError> {
     let Some(value) = value else { return Ok(SharedState::default()) };
@@ -210,4 +225,17 @@ fn decode(value: Option<&[u8]>) -> Result<SharedState, EtcdError> {
         let why = format!("etcdserver: the users and roles are damaged: {error}");
         EtcdError::new(Code::Internal, why)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authentication_is_off_only_where_the_keyspace_is_known_not_to_exist() {
+        let check = |names: &[&str]| check_absent("etcd-settings", &mut names.iter().copied());
+        assert_eq!(check(&["default", "etcd", "other-settings"]), Ok(()));
+        let error = check(&["default", "etcd-settings"]).unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+    }
 }

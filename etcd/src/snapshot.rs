@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dkv_bolt::{Lease, Members, Spool, SpooledSnapshot};
@@ -16,16 +17,18 @@ use futures::{StreamExt, stream};
 use prost::Message;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
-use crate::etcd::{Answers, Etcd, etcd_revision};
+use crate::etcd::{Answers, Etcd, etcd_revision, panicked};
 use crate::identity::member_id;
 use crate::kv::pages::{Pages, RangeMoment};
 use crate::kv::plan::RangePlan;
 use crate::limits::{
-    SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOT_READ_TIMEOUT, SNAPSHOTS_AT_ONCE,
+    SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOT_PACE_BYTES, SNAPSHOT_READ_TIMEOUT,
+    SNAPSHOTS_AT_ONCE,
 };
 use crate::maintenance::CLUSTER_VERSION;
 use crate::proto::etcdserverpb::{RangeRequest, ResponseHeader, SnapshotRequest, SnapshotResponse};
@@ -47,15 +50,13 @@ impl Etcd {
             let place = PLACES.try_acquire().map_err(|_| EtcdError::REQUEST_TOO_MANY_REQUESTS)?;
             let (header, spooled) = etcd.spool_keys().await?;
             let (sender, receiver) = mpsc::channel(SNAPSHOT_ANSWERS_WAITING);
-            tokio::task::spawn_blocking(move || send(header, spooled, &sender, place));
-            Ok(receiver)
+            let sending =
+                tokio::task::spawn_blocking(move || send(header, spooled, &sender, place));
+            Ok(sent(receiver, sending))
         };
         stream::once(opening)
             .flat_map(|opened| match opened {
-                Ok(answers) => stream::unfold(answers, async |mut answers| {
-                    Some((answers.recv().await?, answers))
-                })
-                .boxed(),
+                Ok(answers) => answers,
                 Err(error) => stream::once(async { Err(error) }).boxed(),
             })
             .boxed()
@@ -161,20 +162,55 @@ fn spool_failed(error: &dyn std::fmt::Display) -> EtcdError {
     EtcdError::new(Code::ResourceExhausted, why)
 }
 
+/// Whether the whole file was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Whole,
+    /// The caller has gone away, or reads too slowly; or it was told why the rest is missing.
+    Part,
+}
+
+/// Returns the answers that are being sent. If the file is cut off, they end with an error: the
+/// caller would take it for whole otherwise.
+fn sent(
+    answers: mpsc::Receiver<Result<SnapshotResponse, EtcdError>>,
+    sending: JoinHandle<Sent>,
+) -> Answers<SnapshotResponse> {
+    stream::unfold((answers, Some(sending)), async |(mut answers, mut sending)| {
+        if let Some(answer) = answers.recv().await {
+            // After an error there is nothing more to tell.
+            let sending = sending.filter(|_| answer.is_ok());
+            return Some((answer, (answers, sending)));
+        }
+        let why = match sending.take()?.await {
+            Ok(Sent::Whole) => return None,
+            Ok(Sent::Part) => {
+                let why = "etcdserver: the snapshot is cut off, because it was read too slowly";
+                EtcdError::new(Code::Unavailable, why)
+            }
+            Err(error) => panicked(&error).unwrap_or(EtcdError::STOPPED),
+        };
+        Some((Err(why), (answers, None)))
+    })
+    .boxed()
+}
+
 /// Writes the file into the answers. The first one has the moment of all.
 fn send(
     header: ResponseHeader,
     spooled: SpooledSnapshot<File>,
     answers: &mpsc::Sender<Result<SnapshotResponse, EtcdError>>,
     _place: SemaphorePermit<'_>,
-) {
+) -> Sent {
     let left = spooled.database_bytes();
-    let blobs = Blobs { answers, header: Some(header), blob: BytesMut::new(), left };
-    match spooled.write(blobs) {
+    match spooled.write(Blobs::new(answers, header, left)) {
+        Ok(()) => Sent::Whole,
         // The caller has gone away, or does not read.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => _ = answers.blocking_send(Err(spool_failed(&error))),
-        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Sent::Part,
+        Err(error) => {
+            _ = answers.blocking_send(Err(spool_failed(&error)));
+            Sent::Part
+        }
     }
 }
 
@@ -187,20 +223,39 @@ struct Blobs<'a> {
     blob: BytesMut,
     /// Bytes of the database that no answer has yet.
     left: u64,
+    /// When all that was sent so far must have been read.
+    until: Instant,
 }
 
-impl Blobs<'_> {
+impl<'a> Blobs<'a> {
+    fn new(
+        answers: &'a mpsc::Sender<Result<SnapshotResponse, EtcdError>>,
+        header: ResponseHeader,
+        left: u64,
+    ) -> Self {
+        let until = Instant::now() + SNAPSHOT_READ_TIMEOUT;
+        Self { answers, header: Some(header), blob: BytesMut::new(), left, until }
+    }
+
     fn send(&mut self) -> io::Result<()> {
+        Handle::current().block_on(self.send_soon())
+    }
+
+    async fn send_soon(&mut self) -> io::Result<()> {
         let blob = self.blob.split().freeze();
-        self.left = self.left.saturating_sub(blob.len() as u64);
+        let blob_bytes = blob.len() as u64;
+        self.left = self.left.saturating_sub(blob_bytes);
         let answer = SnapshotResponse {
             header: self.header.take(),
             remaining_bytes: self.left,
             blob,
             version: CLUSTER_VERSION.to_owned(),
         };
-        let sending = tokio::time::timeout(SNAPSHOT_READ_TIMEOUT, self.answers.send(Ok(answer)));
-        match Handle::current().block_on(sending) {
+        // A caller that reads a little now and then would keep its place for days.
+        let at_pace = Duration::from_secs(blob_bytes) / SNAPSHOT_PACE_BYTES;
+        self.until = (self.until + at_pace).min(Instant::now() + SNAPSHOT_READ_TIMEOUT);
+        let sending = tokio::time::timeout_at(self.until, self.answers.send(Ok(answer)));
+        match sending.await {
             Ok(Ok(())) => Ok(()),
             // The caller has gone away, or keeps the place of others without reading.
             Ok(Err(_)) | Err(_) => Err(io::ErrorKind::BrokenPipe.into()),

@@ -207,7 +207,7 @@ impl WatchStream {
             return Err(format!("etcdserver: a stream has at most {STREAM_WATCHES_MAX} watches"));
         }
         let text = |error: EtcdError| error.to_string();
-        let place = self.etcd.take_watch().map_err(text)?;
+        let place = self.context.take_watch().map_err(text)?;
         let store = self.etcd.store().await.map_err(text)?;
         let receipt = store.latest().await;
         let receipt = receipt.map_err(|error| text(self.etcd.failed(error)))?;

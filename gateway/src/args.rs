@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dkv_listener::host_name::HostName;
 use dkv_listener::is_loopback;
-
-use crate::host_name::HostName;
 
 /// How to serve HTTP.
 ///

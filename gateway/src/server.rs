@@ -13,6 +13,7 @@ use axum::http::Request;
 use axum::middleware::from_fn_with_state;
 use dkv_base::slots::BusyFlag;
 use dkv_base::supervise::again;
+use dkv_listener::same_origin::AcceptedNames;
 use dkv_listener::tls::{self, FileError};
 use dkv_listener::{Bounds, is_loopback};
 use hyper::body::Incoming;
@@ -36,7 +37,7 @@ use crate::limits::{
     PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
-use crate::same_origin::{self, AcceptedNames, OriginGuard};
+use crate::same_origin::{self, OriginGuard, accepted_names};
 
 /// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,7 @@ impl Listener {
         };
         let fail = |source| ListenError::Bind { address, source };
         let (listener, address) = dkv_listener::bind(address).await.map_err(fail)?;
-        let names = Arc::new(AcceptedNames::new(address, args));
+        let names = Arc::new(accepted_names(address, args));
         Ok(Self { listener, address, tls, names, connections_max: CONNECTIONS_MAX })
     }
 

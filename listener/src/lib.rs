@@ -1,9 +1,12 @@
 //! TCP listeners of the faces: what every one of them needs before it speaks its protocol.
 //!
 //! [`bind`] takes an address, [`serve`] accepts its connections within bounds until it is to stop,
-//! and [`tls`] makes acceptors from files. What a connection says is not known here.
+//! and [`tls`] makes acceptors from files. [`same_origin`] refuses requests of pages in browsers.
+//! What else a connection says is not known here.
 #![forbid(unsafe_code)]
 
+pub mod host_name;
+pub mod same_origin;
 pub mod tls;
 
 use std::io;

@@ -12,3 +12,4 @@ pub(crate) mod counters;
 pub(crate) mod timeline;
 pub(crate) mod slow_requests;
 pub(crate) mod turnovers;
+pub(crate) mod recent;

@@ -30,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dkv_base::id::{GroupId, NetworkId, NodeId};
+use dkv_wire::message::Diagnosis;
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
 use tokio::time::Instant;
@@ -43,6 +44,7 @@ pub(crate) use self::store::Store;
 pub(crate) use self::tasks::{NodeTasks, TaskFactories};
 use crate::common::clock::NodeClock;
 use crate::common::counters::Counters;
+use crate::common::recent::Recent;
 use crate::common::ticks::Ticks;
 use crate::net::incarnations::Incarnations;
 use crate::net::peers::Peers;
@@ -71,6 +73,7 @@ pub(crate) struct Node {
     replicas: Replicas,
     coordination: Coordination,
     tasks: NodeTasks,
+    diagnosed: Recent<Diagnosis>,
 }
 
 impl Node {

@@ -181,7 +181,7 @@ impl Service {
             ServerRequest::ListHolders => self.list_holders(identity),
             ServerRequest::ListTokens => self.list_tokens(identity),
             ServerRequest::RevokeToken(token) => self.revoke_token(identity, address, token).await,
-            ServerRequest::Keep { node, run } => self.keep_run(identity, node, run).await,
+            ServerRequest::Keep { node, run } => self.keep_run(identity, address, node, run).await,
             ServerRequest::Log(change) => self.log(identity, address, change),
         }
     }

@@ -163,7 +163,7 @@ fn revert(change: u64) -> Option<String> {
     let mut filters = control.filters();
     let lasting = filters.revert(change)?.to_owned();
     // It was parsed before.
-    let parsed = super::builder().parse(&lasting).ok()?;
+    let parsed = super::builder().parse(&lasting).map(super::keeping).ok()?;
     (control.switch)(parsed).then_some(lasting)
 }
 

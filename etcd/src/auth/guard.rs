@@ -1,19 +1,70 @@
 //! The check of each request: who asks, and whether that is enough.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
+use hyper::HeaderMap;
 
 use super::needs::{Caller, Guarded, Needs};
 use crate::access::Rules;
 use crate::access::permissions::Access;
 use crate::context::Context;
-use crate::error::EtcdError;
+use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::lease::lease_id;
+use crate::limits::{LEASE_KEYS_CHECKED_MAX, TXN_OPS_MAX};
+
+/// Who asks, as far as it is known at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Anybody: authentication is off, or not known to be on.
+    Anybody,
+    /// A user.
+    User(String),
+    /// Somebody without a valid token.
+    Nobody,
+}
+
+/// Returns the token that a request shows, in whichever field.
+pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
+    let fields = ["token", "authorization", "grpc-metadata-token", "grpc-metadata-authorization"];
+    fields.into_iter().find_map(|field| headers.get(field)?.to_str().ok())
+}
+
+/// Returns the leases whose keys have to be looked up, each once, and what for.
+///
+/// # Errors
+/// There are too many.
+fn accesses(
+    needs: &Needs,
+    counts: impl Fn(Access) -> bool,
+) -> Result<BTreeMap<i64, Vec<Access>>, EtcdError> {
+    let mut leases = BTreeMap::<i64, Vec<Access>>::new();
+    for (access, lease) in needs.leases.iter().filter(|(access, _)| counts(*access)) {
+        leases.entry(*lease).or_default().push(*access);
+    }
+    if leases.len() > TXN_OPS_MAX { Err(EtcdError::TOO_MANY_OPS) } else { Ok(leases) }
+}
 
 impl Etcd {
+    /// Returns who asks, as far as it is known at once. It is for shares of memory, and decides
+    /// nothing else.
+    pub(crate) fn asker(&self, token: Option<&str>, certificate_name: Option<&str>) -> Asker {
+        let known = self.shared().known().filter(|known| known.is_enabled());
+        let Some(known) = known else { return Asker::Anybody };
+        let context = Context {
+            token: token.map(str::to_owned),
+            certificate_name: certificate_name.map(str::to_owned),
+            ..Context::default()
+        };
+        match self.user_of(&known.rules, &context) {
+            Ok(Some(user)) => Asker::User(user),
+            Ok(None) | Err(_) => Asker::Nobody,
+        }
+    }
+
     /// Checks that the caller may make a request.
     ///
     /// # Errors
@@ -75,6 +126,7 @@ impl Etcd {
         request: &(impl Guarded + Sync),
     ) -> Result<(), EtcdError> {
         if rules.state.auth.enabled {
+            request.check()?;
             self.check_caller(rules, context, &request.needs()).await?;
         }
         rules.state.alarms.check(request.effect())
@@ -107,13 +159,12 @@ impl Etcd {
         if !enough || !needs.keys.iter().all(|(access, key, end)| may(*access, key, end)) {
             return Err(EtcdError::PERMISSION_DENIED);
         }
-        for (access, lease) in &needs.leases {
-            // Who may access all keys may access those of any lease.
-            if may(*access, &[0], &[0]) {
-                continue;
-            }
-            let keys = self.keys_of_lease(*lease).await?;
-            if !keys.iter().all(|key| may(*access, key, &[])) {
+        // Who may access all keys may access those of any lease.
+        let leases = accesses(needs, |access| !may(access, &[0], &[0]))?;
+        for (lease, accesses) in leases {
+            let keys = self.keys_of_lease(lease).await?;
+            let may_all = |key| accesses.iter().all(|access| may(*access, key, &[]));
+            if !keys.iter().all(|key| may_all(key)) {
                 return Err(EtcdError::PERMISSION_DENIED);
             }
         }
@@ -121,7 +172,11 @@ impl Etcd {
     }
 
     /// Returns the user who asks, by a token or else a certificate.
-    fn user_of(&self, rules: &Rules, context: &Context) -> Result<Option<String>, EtcdError> {
+    pub(super) fn user_of(
+        &self,
+        rules: &Rules,
+        context: &Context,
+    ) -> Result<Option<String>, EtcdError> {
         match &context.token {
             Some(token) => {
                 let token = token.strip_prefix("Bearer ").unwrap_or(token);
@@ -135,10 +190,50 @@ impl Etcd {
     async fn keys_of_lease(&self, lease: i64) -> Result<Vec<bytes::Bytes>, EtcdError> {
         let Some(lease) = lease_id(lease) else { return Ok(Vec::new()) };
         let store = self.store().await?;
-        match store.lease_keys(lease, usize::MAX).await {
+        match store.lease_keys(lease, LEASE_KEYS_CHECKED_MAX).await {
+            Ok(found) if found.more => {
+                let why = "etcdserver: the lease has too many keys to check the permission for all";
+                Err(EtcdError::new(Code::ResourceExhausted, why))
+            }
             Ok(found) => Ok(found.keys),
             Err(dkv_api::Error::NoLease { .. }) => Ok(Vec::new()),
             Err(error) => Err(self.failed(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::etcdserverpb::request_op::Request;
+    use crate::proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
+
+    fn puts(leases: impl Iterator<Item = i64>) -> TxnRequest {
+        let put = |lease: i64| PutRequest {
+            key: lease.to_string().into(),
+            lease,
+            ..PutRequest::default()
+        };
+        let operation = |lease| RequestOp { request: Some(Request::RequestPut(put(lease))) };
+        TxnRequest { success: leases.map(operation).collect(), ..TxnRequest::default() }
+    }
+
+    #[test]
+    fn a_transaction_has_its_size_checked_before_its_leases_are_looked_up() {
+        assert_eq!(puts(1..100_000).check(), Err(EtcdError::TOO_MANY_OPS));
+        assert_eq!(puts(1..129).check(), Ok(()));
+    }
+
+    #[test]
+    fn each_lease_is_looked_up_once_and_no_more_than_some() {
+        let mut needs = puts([7, 8, 7, 9].into_iter()).needs();
+        needs.leases.insert((Access::Read, 7));
+        let found = accesses(&needs, |_| true).unwrap();
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [7, 8, 9]);
+        assert_eq!(found[&7].len(), 2);
+        let found = accesses(&needs, |access| access == Access::Read).unwrap();
+        assert_eq!(found.len(), 1);
+        let many = puts(1..=TXN_OPS_MAX as i64 + 1).needs();
+        assert_eq!(accesses(&many, |_| true), Err(EtcdError::TOO_MANY_OPS));
     }
 }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use crate::access::alarms::Effect;
 use crate::access::permissions::Access;
+use crate::error::EtcdError;
+use crate::kv::check_txn;
 use crate::proto::etcdserverpb::request_op::Request;
 use crate::proto::etcdserverpb::*;
 use crate::proto::{v3electionpb, v3lockpb};
@@ -108,6 +110,14 @@ impl Needs {
 pub(crate) trait Guarded {
     /// Returns what the caller needs.
     fn needs(&self) -> Needs;
+
+    /// Checks its size, before anything is looked up for it.
+    ///
+    /// # Errors
+    /// It can never be executed.
+    fn check(&self) -> Result<(), EtcdError> {
+        Ok(())
+    }
 
     /// Returns what it does to the keys, as far as alarms matter.
     fn effect(&self) -> Effect {
@@ -240,6 +250,10 @@ fn puts(txn: &TxnRequest) -> bool {
 }
 
 impl Guarded for TxnRequest {
+    fn check(&self) -> Result<(), EtcdError> {
+        check_txn(self)
+    }
+
     fn needs(&self) -> Needs {
         Needs::only(Caller::User).txn(self)
     }

@@ -5,18 +5,26 @@ use futures::StreamExt;
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 use hyper::{Response, StatusCode, header};
+use prost::Message;
 use serde::Serialize;
 
+use crate::answer::answers_that_fit;
+use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::Answers;
 use crate::http::{Body, boxed};
 
-/// Answers with a message.
-pub(crate) fn message<A: Serialize>(answer: &A) -> Response<Body> {
-    match serde_json::to_vec(answer) {
-        Ok(text) => response(StatusCode::OK, text),
-        Err(error) => failure(&EtcdError::new(Code::Internal, error.to_string())),
-    }
+/// Returns about how long the text of a message will be: base64 makes it a third longer.
+pub(crate) fn json_len<A: Message>(answer: &A) -> usize {
+    answer.encoded_len() / 3 * 4
+}
+
+/// Returns the text of a message.
+///
+/// # Errors
+/// It has none, which would be a bug.
+pub(crate) fn text_of<A: Serialize>(answer: &A) -> Result<Vec<u8>, EtcdError> {
+    serde_json::to_vec(answer).map_err(|error| EtcdError::new(Code::Internal, error.to_string()))
 }
 
 /// Answers with an error, in the words of both versions of etcd's gateway.
@@ -32,8 +40,11 @@ pub(crate) fn failure(error: &EtcdError) -> Response<Body> {
 }
 
 /// Answers with the messages of a stream, a line each.
-pub(crate) fn lines<A: Serialize + Send + 'static>(answers: Answers<A>) -> Response<Body> {
-    let frames = answers.map(|answer| {
+pub(crate) fn lines<A>(answers: Answers<A>, context: Context) -> Response<Body>
+where
+    A: Message + Serialize + 'static,
+{
+    let frames = answers_that_fit(answers, context, json_len).map(|answer| {
         let line = match answer.map(|answer| serde_json::to_value(&answer)) {
             Ok(Ok(answer)) => serde_json::json!({ "result": answer }),
             Ok(Err(error)) => stream_error(&EtcdError::new(Code::Internal, error.to_string())),
@@ -47,8 +58,8 @@ pub(crate) fn lines<A: Serialize + Send + 'static>(answers: Answers<A>) -> Respo
 }
 
 /// Answers with a text.
-pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut answer = Response::new(boxed(Full::new(Bytes::from_static(text.as_bytes()))));
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut answer = Response::new(boxed(Full::new(text.into())));
     *answer.status_mut() = status;
     answer
 }

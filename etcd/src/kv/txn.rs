@@ -28,6 +28,15 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb::KeyValue;
 
+/// Checks a transaction before it is executed.
+///
+/// # Errors
+/// It breaks a rule, or is too large.
+pub(crate) fn check_txn(request: &TxnRequest) -> Result<(), EtcdError> {
+    rules::check(request)?;
+    check_size(request)
+}
+
 impl Etcd {
     /// Executes a transaction.
     ///
@@ -40,8 +49,7 @@ impl Etcd {
         context: &Context,
         request: TxnRequest,
     ) -> Result<TxnResponse, EtcdError> {
-        rules::check(&request)?;
-        check_size(&request)?;
+        check_txn(&request)?;
         self.check_leader(context).await?;
         let done = self.execute(context, transaction(&request)?).await?;
         let header = self.header(&done.receipt, done.receipt.revision);

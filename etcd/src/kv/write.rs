@@ -117,6 +117,7 @@ impl Etcd {
             return Err(EtcdError::COMPACTED);
         }
         let floor = own_revision(request.revision).unwrap_or_default();
+        self.log_act(context, &format!("compact to revision {}", request.revision));
         let store = self.store().await?;
         let done = match store.compact(floor).await {
             Ok(done) => done,

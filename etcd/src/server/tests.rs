@@ -1,15 +1,26 @@
-//! Tests of the settings of HTTP/2, with frames written by hand.
+//! Tests of the listener: the settings of HTTP/2, with frames written by hand; browsers; and those
+//! who take all that they get.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Response, body::Bytes};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 
-use super::builder;
+use super::running::RequestBody;
+use super::{Asker, Face, Listener, builder};
+use crate::args::Args;
+use crate::budget::Budget;
+use crate::http::Body;
+use crate::json::answer::plain;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -67,4 +78,116 @@ async fn a_client_may_reset_many_streams_at_once() {
     assert_eq!(answer_to_resets(&Builder::new(TokioExecutor::new()), 500).await, GOAWAY);
     // There is a limit all the same.
     assert_eq!(answer_to_resets(&builder(), 10_000).await, GOAWAY);
+}
+
+/// Answers with the length of the body.
+struct Lengths;
+
+impl Face for Lengths {
+    fn answer(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        async {
+            match request.into_body().collect().await {
+                Ok(body) => plain(StatusCode::OK, body.to_bytes().len().to_string()),
+                Err(error) => plain(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+            }
+        }
+    }
+
+    fn asker(&self, _: Option<&str>, _: Option<&str>) -> Asker {
+        Asker::Anybody
+    }
+}
+
+async fn serve(budget: Budget) -> (SocketAddr, JoinHandle<()>) {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::bind(loopback, &Args::default()).await.unwrap();
+    let address = listener.address();
+    (address, tokio::spawn(listener.serve_face(Lengths, budget, std::future::pending())))
+}
+
+/// Sends a request over its own connection, and returns the whole answer.
+async fn raw(address: SocketAddr, request: String) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    let reading = stream.read_to_end(&mut said);
+    tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
+    String::from_utf8_lossy(&said).to_lowercase()
+}
+
+/// The same cases as those of the gateway.
+#[tokio::test]
+async fn no_listener_serves_a_page_of_another_site() {
+    let (address, serving) = serve(Budget::default()).await;
+    let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n";
+    for path in ["/v3/kv/put", "/metrics", "/health", "/version"] {
+        for (method, fields, status) in [
+            // DNS rebinding.
+            ("PUT", "Host: evil.example\r\n".to_owned(), 421),
+            ("GET", format!("Host: evil.example:{}\r\n", address.port()), 421),
+            // A form, a script, a preflight, and an image of another page.
+            ("POST", format!("Host: {address}\r\nOrigin: http://evil.example\r\n"), 403),
+            ("PUT", format!("Host: {address}\r\nOrigin: null\r\n"), 403),
+            ("OPTIONS", format!("Host: {address}\r\nOrigin: http://localhost:3000\r\n"), 403),
+            ("GET", format!("Host: {address}\r\n{image}"), 403),
+            ("GET", String::new(), 400),
+            // One that calls itself a client of gRPC, which may speak HTTP/1.1 too.
+            ("POST", "Host: evil.example\r\nContent-Type: application/grpc\r\n".to_owned(), 421),
+        ] {
+            let head = format!("{method} {path} HTTP/1.1\r\n{fields}Connection: close\r\n");
+            let said = raw(address, format!("{head}Content-Length: 0\r\n\r\n")).await;
+            assert!(said.starts_with(&format!("http/1.1 {status} ")), "{head} {said}");
+            assert!(!said.contains("access-control-"), "{said}");
+        }
+    }
+    // A program is served, and every answer instructs browsers.
+    let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let said = raw(address, request).await;
+    for part in [
+        "http/1.1 200 ",
+        "\r\ncross-origin-resource-policy: same-origin\r\n",
+        "\r\nx-content-type-options: nosniff\r\n",
+        "\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n",
+        "\r\nx-frame-options: deny\r\n",
+    ] {
+        assert!(said.contains(part), "{part} {said}");
+    }
+    serving.abort();
+}
+
+#[tokio::test]
+async fn those_who_send_long_messages_slowly_do_not_keep_others_out() {
+    const BUDGET: usize = 1024 * 1024;
+    let (address, serving) = serve(Budget::new([BUDGET, 0, 0, 0], 4096)).await;
+    let head = |length: usize| {
+        let fields = "Host: localhost\r\nConnection: close\r\n";
+        format!("POST / HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n")
+    };
+    // Together they would have four times as much as there is, and send no more.
+    let part = [head(2 * BUDGET).into_bytes(), vec![b'x'; BUDGET / 16]].concat();
+    let mut flooders = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // One that is refused may not be read to the end.
+        _ = stream.write_all(&part).await;
+        flooders.push(stream);
+    }
+    let mut said = [0; 12];
+    flooders[63].read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"HTTP/1.1 429");
+    // A short one is taken even from their address, and longer ones from another.
+    for (from, length) in [([127, 0, 0, 1], 3000), ([127, 0, 0, 2], BUDGET / 8)] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let request = head(length) + &"x".repeat(length);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with(&length.to_string()), "{said}");
+    }
+    serving.abort();
 }

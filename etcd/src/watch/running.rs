@@ -1,12 +1,13 @@
 //! The task of one watch.
 
 use dkv_api::{Client, Error, Revision, WatchPage};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Sender;
 use super::answer::{answers, events};
 use super::request::Wanted;
+use crate::budget::Taken;
 use crate::etcd::{Etcd, etcd_revision, watch_options};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
@@ -23,7 +24,7 @@ pub(super) struct BegunWatch {
     pub(super) first: Revision,
     /// The least revision at which it has progress to tell of.
     pub(super) progress_from: Revision,
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Option<Taken>,
 }
 
 /// Shows events until the watch ends or the caller is gone; returns the id of the watch.

@@ -1,9 +1,12 @@
 //! The circumstances of this node, for an operator who looks for trouble.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
+use dkv_base::platform::run_blocking;
 use dkv_state::ShardState;
-use dkv_wire::message::{Diagnosis, DiskFacts, LeaderChange};
+use dkv_wire::message::{Diagnosis, DiskFacts, LeaderChange, Refusal};
 
 use super::Node;
 use crate::common::unix_time::{ms_of, unix_ms};
@@ -13,9 +16,26 @@ const CHANGES_MAX: usize = 1024;
 /// The types of file systems in memory: tmpfs and ramfs.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// Age up to which a diagnosis serves for others who ask.
+const FRESH: Duration = Duration::from_secs(1);
+
 impl Node {
+    /// Returns the circumstances of this node, or those of a moment ago. Everybody may ask, so
+    /// there is one look at a time.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub(crate) async fn diagnosis(self: &Arc<Self>) -> Result<Diagnosis, Refusal> {
+        let look = async {
+            let node = Arc::clone(self);
+            let found = run_blocking(move || node.diagnosis_now()).await;
+            found.map_err(|_| Refusal::Unavailable("the node is stopping".into()))
+        };
+        self.diagnosed.get(FRESH, look).await
+    }
+
     /// Returns the circumstances of this node. Waits for the disk.
-    pub(crate) fn diagnosis(&self) -> Diagnosis {
+    fn diagnosis_now(&self) -> Diagnosis {
         let groups = self.groups();
         let leases = groups.iter().filter(|group| group.id().is_shard()).filter_map(|group| {
             let count = group.state_machine().with_shard(ShardState::leases_len)?;

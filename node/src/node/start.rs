@@ -20,6 +20,7 @@ use super::store::Store;
 use super::tasks::{NodeTasks, TaskFactories};
 use super::{Me, Node};
 use crate::common::counters::Counters;
+use crate::common::recent::Recent;
 use crate::net::incarnations::{self, Incarnations};
 use crate::net::server_link::ServerLink;
 use crate::raft;
@@ -92,6 +93,7 @@ impl Node {
             replicas: Replicas::new(config, control),
             coordination: Coordination::new(settings, founder),
             tasks: NodeTasks::new(task_factories, failure),
+            diagnosed: Recent::default(),
         });
         node.attend(node.control());
         // This happens whatever the directory wants by now: as long as this node is among a group's

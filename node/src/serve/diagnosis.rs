@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use dkv_base::logging::level::{self, LevelError, Levels};
-use dkv_base::platform::run_blocking;
 use dkv_wire::message::{Answer, LogChange, LogFilter, Refusal};
 
 use super::context::RequestContext;
@@ -39,9 +38,6 @@ fn refusal(error: LevelError) -> Refusal {
 /// Tells the circumstances of this node.
 pub(super) fn diagnose(context: &RequestContext<'_>, reply: ReplyTo) {
     context.answer(reply, move |node| async move {
-        let found = run_blocking(move || node.diagnosis()).await;
-        found
-            .map(|found| Answer::Diagnosis(Box::new(found)))
-            .map_err(|_| Refusal::Unavailable("the node is stopping".into()))
+        Ok(Answer::Diagnosis(Box::new(node.diagnosis().await?)))
     });
 }

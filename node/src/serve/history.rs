@@ -26,15 +26,22 @@ const ON_ITS_WAY: Duration = Duration::from_millis(10);
 /// Time that the way to the primary may take, among nearby members.
 const AS_FAR_AS_THE_PRIMARY: Duration = Duration::from_millis(500);
 
-/// Returns whether the answer to a request may be as large as a page.
+/// Returns whether the answer to a request may be as large as a page. Those about the network have
+/// as many parts as it has nodes and shards.
 pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
     matches!(
         body,
         RequestBody::Scan { .. }
             | RequestBody::ScanAt { .. }
             | RequestBody::History { .. }
+            | RequestBody::Leases { .. }
             | RequestBody::LeaseInfo { .. }
             | RequestBody::Range { .. }
+            | RequestBody::View
+            | RequestBody::Status
+            | RequestBody::Placement { .. }
+            | RequestBody::Keyspaces
+            | RequestBody::Diagnose
     )
 }
 
@@ -166,5 +173,24 @@ async fn raise_floor(group: &Replica, floor: Revision) -> Result<Answer, Refusal
             Ok(Answer::Compacted { receipt: Receipt { revision, ..receipt }, before })
         }
         None => Err(Refusal::Unknown("the floor was raised without an answer".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_about_the_whole_network_take_room() {
+        for body in [
+            RequestBody::View,
+            RequestBody::Status,
+            RequestBody::Placement { forecast: false },
+            RequestBody::Keyspaces,
+            RequestBody::Diagnose,
+        ] {
+            assert!(has_large_answer(&body), "{body:?}");
+        }
+        assert!(!has_large_answer(&RequestBody::Rebalance));
     }
 }

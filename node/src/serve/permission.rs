@@ -130,10 +130,20 @@ fn needs_listing(body: &RequestBody) -> bool {
         body,
         RequestBody::View
             | RequestBody::Status
-            | RequestBody::Diagnose
             | RequestBody::Announce { .. }
             | RequestBody::Placement { .. }
             | RequestBody::Keyspaces
             | RequestBody::Member { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_not_listed_learns_no_circumstances() {
+        assert!(needs_listing(&RequestBody::Diagnose));
+        assert!(!needs_listing(&RequestBody::View) && !needs_listing(&RequestBody::Status));
+    }
 }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::logging::AUDIT;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Identity;
@@ -62,7 +63,7 @@ pub(crate) async fn serve(
         if let Some(act) = admin::act(&request.body)
             && permission::allowed(peer, &request.body).is_ok()
         {
-            info!(by = %peer, %address, "administrative act: {act}");
+            info!(target: AUDIT, by = %peer, %address, "administrative act: {act}");
         }
         let timeline = Timeline::new(Subject::of(&request.body), announced, at);
         let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_base::id::{HolderId, NodeId};
+use dkv_base::logging::AUDIT;
 use dkv_base::logging::level::{self, LevelError};
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::identity::{Identity, Role};
@@ -133,11 +134,16 @@ impl Service {
     pub(super) async fn keep_run(
         &self,
         identity: Identity,
+        address: SocketAddr,
         node: NodeId,
         run: RunChoice,
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
-        info!(%identity, %node, ?run, "an administrator keeps one run of a node");
+        let kept = match run {
+            RunChoice::Address(address) => format!("keep the run of node {node} at {address}"),
+            RunChoice::Start(start) => format!("keep the run {start} of node {node}"),
+        };
+        self.log_action(identity, address, &kept);
         let kept = self.store.update(move |next| next.handle_keep_run(node, run, clock::now_ms()));
         flatten(kept.await)?;
         Ok(ServerAnswer::Done)
@@ -147,7 +153,7 @@ impl Service {
     fn log_action(&self, identity: Identity, address: SocketAddr, action: &str) {
         let registry = self.store.snapshot();
         let name = registry.name_of(identity.holder).unwrap_or("-");
-        info!(by = %identity, name, %address, "administrative act: {action}");
+        info!(target: AUDIT, by = %identity, name, %address, "administrative act: {action}");
     }
 }
 

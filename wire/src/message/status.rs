@@ -67,6 +67,29 @@ pub struct GroupStatus {
     pub replicas: Vec<ReplicaStatus>,
 }
 
+/// Time after which a member that has not answered its leader counts as unheard, in milliseconds.
+/// A group at rest is in touch at least twice as often.
+const UNHEARD_MS: u64 = 3000;
+
+impl GroupStatus {
+    /// Returns whether the group has a leader, as far as this replica knows. One that leads and
+    /// hears no majority of the voters leads nobody.
+    pub fn has_leader(&self) -> bool {
+        let heard = |voter| {
+            let replica = self.replicas.iter().find(|replica| replica.node == voter);
+            let silent_ms = replica.and_then(|replica| replica.silent_ms);
+            self.leader == Some(voter) || silent_ms.is_some_and(|ms| ms < UNHEARD_MS)
+        };
+        match self.role {
+            GroupRole::Leader => {
+                let heard = self.voters.iter().filter(|voter| heard(**voter)).count();
+                heard > self.voters.len() / 2
+            }
+            _ => self.leader.is_some(),
+        }
+    }
+}
+
 /// The role of a replica in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

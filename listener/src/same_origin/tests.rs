@@ -5,8 +5,21 @@ use super::*;
 const LOOPBACK: &str = "127.0.0.1:8080";
 const OUTSIDE: &str = "10.0.0.20:8080";
 
+/// What matters of the options of a face.
+#[derive(Clone, Default)]
+struct Args {
+    host: Vec<HostName>,
+    without_authentication: bool,
+}
+
 fn names(address: &str, args: Args) -> AcceptedNames {
-    AcceptedNames::new(address.parse().unwrap(), &args)
+    let address: SocketAddr = address.parse().unwrap();
+    AcceptedNames {
+        address,
+        only_given: !args.host.is_empty(),
+        given: args.host,
+        needs_token: !args.without_authentication && !is_loopback(address),
+    }
 }
 
 fn open() -> Args {
@@ -18,12 +31,14 @@ fn given(hosts: &[&str], args: Args) -> Args {
 }
 
 fn status(names: &AcceptedNames, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
-    let mut request = Request::builder().method(method).uri(target);
+    let mut request = http::Request::builder().method(method).uri(target);
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let head = request.body(Body::empty()).unwrap().into_parts().0;
-    names.check_request(&head).map_or_else(|problem| problem.status.as_u16(), |()| 200)
+    let (head, ()) = request.body(()).unwrap().into_parts();
+    let http::request::Parts { method, uri, version, headers, .. } = &head;
+    let head = Head { method, uri, version: *version, headers };
+    names.check(&head).map_or_else(|foreign| foreign.status().as_u16(), |()| 200)
 }
 
 #[test]

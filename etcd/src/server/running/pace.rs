@@ -1,0 +1,80 @@
+//! The pace at which a peer reads long answers. Those of which it reads less than the least pace
+//! keep room that others need.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use dkv_base::sync::lock;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use crate::limits::{ANSWER_PACE_BYTES, ANSWER_PACE_CHECK, ANSWER_PACE_GRACE};
+
+/// The long answers of a connection.
+#[derive(Default)]
+pub(super) struct Paces {
+    all: Mutex<Vec<Weak<Pace>>>,
+    begun: Notify,
+}
+
+/// How far a long answer is, until this is dropped.
+pub(super) struct Pace {
+    begun: Instant,
+    bytes: AtomicUsize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { begun: Instant::now(), bytes: AtomicUsize::new(0) }
+    }
+}
+
+impl Pace {
+    /// Notes that the connection has taken bytes.
+    pub(super) fn note(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        let seconds = self.bytes.load(Ordering::Relaxed) / ANSWER_PACE_BYTES;
+        let until = self.begun + ANSWER_PACE_GRACE + Duration::from_secs(seconds as u64);
+        until <= now
+    }
+}
+
+impl Paces {
+    /// Begins a long answer.
+    pub(super) fn begin(&self) -> Arc<Pace> {
+        let pace = Arc::<Pace>::default();
+        let mut all = lock(&self.all);
+        if all.len() == all.capacity() {
+            all.retain(|pace| pace.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&pace));
+        self.begun.notify_one();
+        pace
+    }
+
+    /// Completes once one is behind the least pace for too long.
+    pub(super) async fn overdue(&self) {
+        loop {
+            self.begun.notified().await;
+            while let Some(is_overdue) = self.look() {
+                if is_overdue {
+                    return;
+                }
+                sleep(ANSWER_PACE_CHECK).await;
+            }
+        }
+    }
+
+    /// Returns whether one is overdue; `None` if there is none at all.
+    fn look(&self) -> Option<bool> {
+        let mut all = lock(&self.all);
+        all.retain(|pace| pace.strong_count() > 0);
+        let now = Instant::now();
+        let alive = all.iter().filter_map(Weak::upgrade);
+        (!all.is_empty()).then(|| alive.into_iter().any(|pace| pace.is_overdue(now)))
+    }
+}
