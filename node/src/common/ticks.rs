@@ -3,7 +3,7 @@
 //! Many tasks check something a few times a second. With a timer each, they would wake the
 //! processor at as many different times; with shared ticks they wake together. While all groups of
 //! a node rest, the tasks share the few ticks of [`AT_REST`], and all of them wake when a group
-//! wakes (see `raft/rest.rs`).
+//! wakes (see `raft/heartbeat/quiescence.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,7 +8,7 @@
 //! leader for one and a half heartbeats runs its clock again from the next beat on: in time, as no
 //! election time is shorter than three heartbeats. A node that neither leads nor votes in any group
 //! checks only now and then whether that has changed, and so does a node whose groups are all
-//! quiescent (see `raft/rest.rs`): it wakes when one of them wakes.
+//! quiescent (see `raft/heartbeat/quiescence.rs`): it wakes when one of them wakes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@
 //! the log has grown past three quarters of its limit and only that member prevents a purge. No
 //! quorum needs the purged entries: they are committed, and in a checkpoint.
 //!
-//! All of this takes time, and writes may be faster: then they wait. See `writes`.
+//! All of this takes time, and writes may be faster: then they wait. See `write_batches`.
 //!
 //! A disk that stalls without failing leaves a primary that still sends heartbeats but never
 //! commits anything of its own. Such a primary hands over to a voter whose disk works.
