@@ -163,7 +163,7 @@ async fn followed(
     Ok(None)
 }
 
-/// Failures that may pass. The same one is not told each time.
+/// Failures that may pass. A repeated one is not reported each time.
 #[derive(Default)]
 struct Troubles {
     count: u32,

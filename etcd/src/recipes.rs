@@ -156,7 +156,7 @@ impl Etcd {
         }
     }
 
-    /// Waits until a key is deleted after a revision, or that cannot be known any more.
+    /// Waits until a key is deleted after a revision, or until the history no longer tells.
     async fn wait_for_deletion(&self, key: Bytes, after: Revision) -> Result<(), EtcdError> {
         let (store, _place) = (self.store().await?, self.take_watch()?);
         let watch = store.watch(KeyRange::Key(key), watch_options(after)).await;

@@ -90,7 +90,7 @@ impl Leadership {
         self.place.revision()
     }
 
-    /// Returns the lease of the leadership, for keys that shall be gone with it.
+    /// Returns the lease of the leadership, for keys to delete with it.
     pub fn lease(&self) -> LeaseId {
         self.place.lease()
     }

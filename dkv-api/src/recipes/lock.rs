@@ -205,7 +205,7 @@ impl Lock {
         self.place.key()
     }
 
-    /// Returns the lease of the lock, for keys that shall be gone with it.
+    /// Returns the lease of the lock, for keys to delete with it.
     pub fn lease(&self) -> LeaseId {
         self.place.lease()
     }

@@ -193,7 +193,7 @@ impl Incarnations {
         };
         if is_new {
             match verdict {
-                Verdict::Sound => info!(%node, "another node does not refuse this one any more"),
+                Verdict::Sound => info!(%node, "another node accepts this one again"),
                 _ => {
                     warn!(%node, "another node refuses this one: {}", self.explain(verdict, &own));
                     self.shared.refusal.notify_one();
@@ -321,7 +321,7 @@ impl Incarnations {
         let note = match verdict {
             Verdict::Sound => {
                 if refused.remove(&node).is_some() {
-                    info!(%node, start = run.start, "the node is refused no more");
+                    info!(%node, start = run.start, "accepting the node again");
                 }
                 return;
             }

@@ -72,7 +72,7 @@ pub(crate) enum LookupError {
     #[error("a transaction over several shards that is not decided has locked a key")]
     Locked,
     /// Values were replaced as often as they were looked up.
-    #[error("what is scanned changes too fast")]
+    #[error("the scanned keys change too fast")]
     Changing,
     /// A value on disk cannot be read, or is not what was written. The cause is in the log.
     #[error("a value of this node's checkpoint cannot be read")]

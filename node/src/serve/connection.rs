@@ -113,7 +113,7 @@ async fn serve_stream(
     // A peer that has not reported its incarnation, or may not take part, is ignored; so is every
     // peer while this node takes no part.
     if caller.boot().is_none() || node.incarnations().held().is_some() {
-        return debug!(%identity, "not spoken to");
+        return debug!(%identity, "ignoring a peer whose incarnation is unknown or held back");
     }
     let Some(group) = group else {
         let raft_peer = raft_peer(&node, from);

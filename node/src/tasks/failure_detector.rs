@@ -261,7 +261,7 @@ async fn probe_of(
         None => match connect(address).await {
             Ok(socket) => Some(socket),
             Err(error) => {
-                debug!(%address, %error, "cannot look whether the leader is there");
+                debug!(%address, %error, "cannot probe the leader");
                 return None;
             }
         },

@@ -2,7 +2,7 @@
 //!
 //! `starts.json` has the directory's own incarnations. The node writes and syncs it at each start,
 //! before it sends anything, and once more after opening the log and before appending to it, with
-//! the mark that the previous incarnation has left. `runs.json` has what was heard of other nodes.
+//! the mark that the previous incarnation has left. `runs.json` has the known incarnations of other nodes.
 //! The node writes it at once if an incarnation of one was new, and now and then with how far their
 //! logs are. An older `runs.json` knows less, and nothing that is wrong.
 
@@ -117,7 +117,7 @@ pub(crate) fn begin(
     let heard: BTreeMap<NodeId, IncarnationRecord> = match load(&book_path(directory)) {
         Ok(heard) => heard.unwrap_or_default(),
         Err(error) => {
-            tracing::warn!(%error, "what was heard of other nodes is forgotten");
+            tracing::warn!(%error, "discarding the known incarnations of other nodes");
             BTreeMap::new()
         }
     };
@@ -166,7 +166,7 @@ pub(crate) async fn keep_book(incarnations: Incarnations) {
         saved = Instant::now();
         let writing = incarnations.clone();
         if let Ok(Err(error)) = run_blocking(move || writing.save_book()).await {
-            debug!(%error, "what was heard of other nodes was not written");
+            debug!(%error, "could not save the known incarnations of other nodes");
             shared.has_news.store(true, Ordering::Relaxed);
         }
     }

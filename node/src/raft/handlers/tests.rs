@@ -94,7 +94,7 @@ async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
     let mut other = snapshot(20, 40);
     other.meta.last_log_id = snapshot(21, 1).meta.last_log_id;
     let taken = leader.send(&replica, &other, &other.chunks, || {}).await;
-    assert_eq!(refused(taken), "the snapshot is of another moment than its head says");
+    assert_eq!(refused(taken), "the snapshot does not match its header");
     replica.assert_runs();
     assert_eq!(replica.state_machine.summary().hash, before);
 
