@@ -31,6 +31,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::checkpointed::Checkpointed;
 use super::entry_times::EntryTimes;
 use super::fifo_watch;
 use super::lease_times::LeaseTimes;
@@ -143,6 +144,8 @@ struct StateMachineInner {
     released: fifo_watch::Sender<u64>,
     /// When the last entries were on disk and committed.
     entry_times: EntryTimes,
+    /// How far the durable checkpoint reaches.
+    checkpointed: Checkpointed,
     /// Locked by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -171,6 +174,8 @@ impl StateMachine {
                 .map_err(|_| store.damaged("the applied position is malformed"))?,
             None => Position::default(),
         };
+        let checkpointed = Checkpointed::default();
+        checkpointed.note(position.applied);
         let applied = fifo_watch::Sender::new(index(position.applied));
         let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
         let shared = StateMachineInner {
@@ -187,6 +192,7 @@ impl StateMachine {
             applied,
             released: fifo_watch::Sender::new(0),
             entry_times: EntryTimes::default(),
+            checkpointed,
             installing: Arc::default(),
         };
         Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
@@ -429,7 +435,7 @@ impl StateMachineHandle {
     /// `quorum_age` before it was sent, and the leader has applied the index `applied`.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
         lock(&self.shared.staleness).heard(sent, quorum_age, applied);
-        self.note_freshness();
+        self.note_staleness();
     }
 
     /// Records that this replica follows a leader that it has just heard.
@@ -457,7 +463,7 @@ impl StateMachineHandle {
         Incoming::begin(self.shared.store.clone(), meta, installing).await
     }
 
-    fn note_freshness(&self) {
+    fn note_staleness(&self) {
         let applied = self.shared.applied.get();
         lock(&self.shared.staleness).applied(applied);
     }
@@ -495,7 +501,7 @@ impl RaftStateMachine<Types> for StateMachine {
                 responder.send(outcome);
             }
         }
-        self.handle.note_freshness();
+        self.handle.note_staleness();
         Ok(())
     }
 
@@ -518,7 +524,13 @@ impl RaftStateMachine<Types> for StateMachine {
             return Ok(());
         };
         let (state, position) = arrived.switch().await?;
-        debug_assert_eq!(position.applied, meta.last_log_id);
+        self.handle.shared.checkpointed.note(position.applied);
+        if position.applied != meta.last_log_id {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the state that was installed is not at the position of its snapshot",
+            ));
+        }
         self.handle.note_clock(position.applied, state.clock_ms());
         self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
@@ -576,6 +588,9 @@ impl RaftSnapshotBuilder<Types> for Checkpoint {
             debug!(group = %self.handle.shared.group, index, "checkpoint written");
         }
         let snapshot = outgoing(store).await?;
+        if let Some(snapshot) = &snapshot {
+            self.handle.shared.checkpointed.note(snapshot.meta.last_log_id);
+        }
         snapshot.ok_or_else(|| io::Error::other("the checkpoint that was written is gone"))
     }
 }

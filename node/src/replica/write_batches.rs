@@ -268,7 +268,7 @@ fn answer(
     let mut locked = Vec::new();
     match outcome {
         Ok((term, results)) => {
-            debug_assert_eq!(results.len(), writes.len());
+            assert_eq!(results.len(), writes.len(), "a batch has one result for each command");
             let receipt = |revision| Receipt {
                 shard: group,
                 revision,
