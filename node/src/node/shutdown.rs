@@ -39,7 +39,7 @@ impl Node {
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
-        if let Err(error) = self.connections.incarnations.save_book() {
+        if let Err(error) = self.connections.incarnations.save_records() {
             info!(%error, "could not save the known incarnations of other nodes");
         }
         self.connections.endpoint.close().await;
