@@ -334,10 +334,10 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
     node.tasks()
         .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
-    node.tasks().keep("the task that asks which run goes on", keep_asking(Arc::clone(node)));
+    node.tasks().keep("the task that asks which incarnation goes on", keep_asking(Arc::clone(node)));
     node.tasks().keep(
-        "the task that keeps the book of runs",
-        incarnations::keep_book(node.incarnations().clone()),
+        "the task that saves the known incarnations",
+        incarnations::keep_records(node.incarnations().clone()),
     );
 }
 

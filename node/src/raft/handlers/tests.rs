@@ -459,7 +459,7 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
 /// A hint that a leader is gone may be wrong. Once the replica hears that leader again, it gives no
 /// vote against it.
 #[tokio::test]
-async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
+async fn a_leader_that_was_forgotten_and_is_heard_again_is_kept_to() {
     let replica = TestReplica::start().await;
     let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
     let beat = async || {
@@ -478,7 +478,7 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
             _ => panic!("no answer"),
         }
     };
-    // The replica does not vote against a leader that it hears, unless it has forsaken it.
+    // The replica does not vote against a leader that it hears, unless it has forgotten it.
     beat().await;
     assert!(!votes(false).await);
     member.forget_leader(leader.id).await;
