@@ -489,7 +489,8 @@ impl Tombstone {
         let malformed = MalformedRow("a tombstone is not of 16 bytes");
         let (stamp, deleted_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
         let deleted_ms = deleted_ms.try_into().map_err(|_| malformed)?;
-        let (stamp, deleted_ms) = (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(deleted_ms));
+        let (stamp, deleted_ms) =
+            (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(deleted_ms));
         Ok(Self { stamp, deleted_ms })
     }
 

@@ -302,7 +302,9 @@ impl TransactionOperation {
     }
 }
 
-pub(super) fn operations_to_wire(all: &[TransactionOperation]) -> Vec<message::TransactionOperation<'_>> {
+pub(super) fn operations_to_wire(
+    all: &[TransactionOperation],
+) -> Vec<message::TransactionOperation<'_>> {
     all.iter().map(operation_to_wire).collect()
 }
 

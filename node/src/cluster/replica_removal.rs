@@ -68,7 +68,9 @@ pub(crate) async fn run(node: Arc<Node>) {
                         return node.tasks().fail(why);
                     }
                 }
-                Err(why) => debug!(group = %group.id(), %why, "keeping the replica: the shard still needs it"),
+                Err(why) => {
+                    debug!(group = %group.id(), %why, "keeping the replica: the shard still needs it")
+                }
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Many tasks check something a few times a second. With a timer each, they would wake the
 //! processor at as many different times; with shared ticks they wake together. While all groups of
-//! a node rest, the tasks share the few ticks of [`WHILE_QUIESCENT`], and all of them wake when a group
-//! wakes (see `raft/heartbeat/quiescence.rs`).
+//! a node are quiescent, the tasks share the few ticks of [`WHILE_QUIESCENT`], and all of them wake
+//! when a group wakes (see `raft/heartbeat/quiescence.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,10 +55,14 @@ impl Ticks {
         let _ = timeout_at(until, self.0.beat.notified()).await;
     }
 
-    /// Sleeps until the next tick of the period `every`. If all groups are quiescent, the sleep is longer,
-    /// but ends when a group wakes at the latest.
+    /// Sleeps until the next tick of the period `every`. If all groups are quiescent, the sleep is
+    /// longer, but ends when a group wakes at the latest.
     pub(crate) async fn pause(&self, every: Duration) {
-        let every = if self.0.all_quiescent.load(Ordering::Relaxed) { every.max(WHILE_QUIESCENT) } else { every };
+        let every = if self.0.all_quiescent.load(Ordering::Relaxed) {
+            every.max(WHILE_QUIESCENT)
+        } else {
+            every
+        };
         self.until(self.next(every, Instant::now())).await;
     }
 

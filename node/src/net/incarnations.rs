@@ -228,7 +228,8 @@ impl Incarnations {
     fn hear(&self, node: NodeId, run: &Incarnation, answers: Option<u64>) -> Observation {
         self.make_room(node);
         let mut tracker = lock(&self.shared.tracker);
-        let mark = tracker.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
+        let mark =
+            tracker.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
         let heard = tracker.observe(node, run, answers);
         drop(tracker);
         if heard.is_news {

@@ -63,9 +63,9 @@ impl Node {
         let caught_up = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout(PATIENCE, caught_up).await {
             Ok(Ok(_)) => Ok(()),
-            _ => {
-                Err(Refusal::Unavailable("this node is not receiving the coordinator's changes".into()))
-            }
+            _ => Err(Refusal::Unavailable(
+                "this node is not receiving the coordinator's changes".into(),
+            )),
         }
     }
 

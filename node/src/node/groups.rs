@@ -183,7 +183,9 @@ impl Node {
             Err(error) if leftovers.insert(id) => {
                 warn!(group = %id, %error, "could not delete the leftovers of a replica; will retry");
             }
-            Err(error) => debug!(group = %id, %error, "could not delete the leftovers of a replica yet; will retry"),
+            Err(error) => {
+                debug!(group = %id, %error, "could not delete the leftovers of a replica yet; will retry")
+            }
         }
     }
 

@@ -334,7 +334,8 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
     node.tasks()
         .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
-    node.tasks().keep("the task that asks which incarnation goes on", keep_asking(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that asks which incarnation goes on", keep_asking(Arc::clone(node)));
     node.tasks().keep(
         "the task that saves the known incarnations",
         incarnations::keep_records(node.incarnations().clone()),

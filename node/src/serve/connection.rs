@@ -132,7 +132,10 @@ async fn serve_stream(
     }
     let raft_peer = raft_peer(&node, from);
     match opening {
-        Opening::Requests | Opening::Watch | Opening::RaftHeartbeats { .. } | Opening::Run { .. } => {}
+        Opening::Requests
+        | Opening::Watch
+        | Opening::RaftHeartbeats { .. }
+        | Opening::Run { .. } => {}
         Opening::RaftCalls { .. } => {
             raft::serve_calls(group.as_replica_handle(), raft_peer, reader, writer).await;
         }

@@ -334,7 +334,9 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         Command::OpenSessionOf { .. } => {
             Err(Refusal::Denied("a client may open sessions only in its own name".into()))
         }
-        Command::Compact { .. } => Err(Refusal::Denied("only a node may propose a compaction".into())),
+        Command::Compact { .. } => {
+            Err(Refusal::Denied("only a node may propose a compaction".into()))
+        }
         Command::Cut { .. } => Err(Refusal::Denied("only a node may propose a cut".into())),
         Command::Expire(_) => Err(Refusal::Denied("only a node may propose an expiry".into())),
         Command::Lease(_) => Ok(()),

@@ -147,8 +147,8 @@ fn check_divisible(transaction: &Transaction<'_>) -> Result<(), Refusal> {
     }
     match PartKeys::of(transaction) {
         Some(_) => Ok(()),
-        None => {
-            Err(Refusal::Invalid("a transaction over several shards cannot contain key ranges".into()))
-        }
+        None => Err(Refusal::Invalid(
+            "a transaction over several shards cannot contain key ranges".into(),
+        )),
     }
 }

@@ -21,7 +21,8 @@ impl ShardState {
     /// end of the table.
     pub fn evict(&mut self, keys_max: usize) -> bool {
         if !self.past_is_evicted {
-            self.past_is_evicted = self.history.evict(keys_max, self.stored, &mut self.cached_values);
+            self.past_is_evicted =
+                self.history.evict(keys_max, self.stored, &mut self.cached_values);
             return false;
         }
         let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);

@@ -52,10 +52,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
 fn dead(tree: &Tree, ends: &HashSet<&str>, span: &str) -> Option<String> {
     if span.ends_with(".rs") && span.chars().all(is_of_path) {
         let is_there = span.starts_with("foo") || ends.contains(span);
-        return (!is_there)
-            .then(|| format!("no file ends with `{span}`; name one of the tree"));
+        return (!is_there).then(|| format!("no file ends with `{span}`; name one of the tree"));
     }
-    let is_name = |character: char| character.is_ascii_lowercase() || crate::rust::is_word(character);
+    let is_name =
+        |character: char| character.is_ascii_lowercase() || crate::rust::is_word(character);
     let (modules, test) = match span.split_once("::tests::") {
         Some((modules, test)) => (modules, Some(test)),
         None => (span.strip_suffix("::tests")?, None),

@@ -83,7 +83,8 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             for identifier in line.code.split(|character| !is_word(character)) {
                 for word in words(identifier) {
                     if let Some((old, new)) = OLD_WORDS.iter().find(|(old, _)| *old == word) {
-                        let message = format!("`{old}` in `{identifier}` is an old name; the term is {new}");
+                        let message =
+                            format!("`{old}` in `{identifier}` is an old name; the term is {new}");
                         findings.push(Finding::new(&file.path, number + 1, message));
                     }
                 }
@@ -102,7 +103,9 @@ fn words(identifier: &str) -> Vec<String> {
             words.push(String::new());
         }
         was_lower = character.is_lowercase() || character.is_ascii_digit();
-        if character != '_' && let Some(word) = words.last_mut() {
+        if character != '_'
+            && let Some(word) = words.last_mut()
+        {
             word.extend(character.to_lowercase());
         }
     }

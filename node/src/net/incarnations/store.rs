@@ -2,9 +2,9 @@
 //!
 //! `starts.json` has the directory's own incarnations. The node writes and syncs it at each start,
 //! before it sends anything, and once more after opening the log and before appending to it, with
-//! the mark that the previous incarnation has left. `runs.json` has the known incarnations of other nodes.
-//! The node writes it at once if an incarnation of one was new, and now and then with how far their
-//! logs are. An older `runs.json` knows less, and nothing that is wrong.
+//! the mark that the previous incarnation has left. `runs.json` has the known incarnations of
+//! other nodes. The node writes it at once if an incarnation of one was new, and now and then with
+//! how far their logs are. An older `runs.json` knows less, and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

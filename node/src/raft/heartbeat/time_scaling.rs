@@ -92,7 +92,9 @@ impl TimeScale {
 
     /// Records whether the group is quiescent, as the leader, or a node that would lead, says.
     pub(in crate::raft) fn told(&self, is_quiescent: bool) {
-        if self.is_slow() != is_quiescent && self.quiescence(|quiescence| quiescence.told(is_quiescent)) {
+        if self.is_slow() != is_quiescent
+            && self.quiescence(|quiescence| quiescence.told(is_quiescent))
+        {
             self.0.ticks.wake();
         }
     }

@@ -1,5 +1,5 @@
-//! The times that a state machine keeps: the shard's clock, the network's, and those of entries; and
-//! how far its checkpoint reaches.
+//! The times that a state machine keeps: the shard's clock, the network's, and those of entries;
+//! and how far its checkpoint reaches.
 
 use dkv_base::id::Stamp;
 
