@@ -224,7 +224,7 @@ impl Following {
                     anew = true;
                     self.tell(Progress::Note(format!(
                         "keyspace {name} has forgotten changes that this backup does not have: \
-                         writing all keys anew; moments in between cannot be restored"
+                         writing all keys again; moments in between cannot be restored"
                     )))
                     .await;
                 }

@@ -84,7 +84,7 @@ pub(crate) enum BackupAction {
     #[command(
         override_usage = "dkv [ADDRESS] backup follow <DEST> [OPTIONS]",
         after_help = "It goes on where it was when it is started again. If it was away for longer \
-            than the history of a keyspace reaches, it says so and writes all keys anew.\n\n\
+            than the history of a keyspace reaches, it says so and writes all keys again.\n\n\
             Examples:\n  \
             dkv backup follow /mnt/backup\n  \
             dkv backup follow s3://backups/dkv --every 10s --base-every 7d"

@@ -34,7 +34,7 @@ use crate::transaction::{Compare, Transaction, TransactionOperation};
 /// loop {
 ///     let here = Registration::new(client, "service/web", "7", "10.0.0.7:80", ttl).await?;
 ///     // After a network failure for longer than its time, it registers anew.
-///     println!("registering anew: {}", here.lost().await);
+///     println!("registering again: {}", here.lost().await);
 /// }
 /// # }
 /// ```

@@ -299,7 +299,7 @@ impl Incarnations {
                 return Err(HandshakeError::RunsTwice);
             }
         }
-        self.part_from(node, |other| other != boot, "it was started anew");
+        self.part_from(node, |other| other != boot, "it was restarted");
         self.link(node, boot, connection);
         Ok(())
     }

@@ -242,7 +242,7 @@ impl Peers {
             if (state.seems_dead() || moved)
                 && let Some(connection) = state.connection.take()
             {
-                Close::Done.close(&connection, "connecting anew");
+                Close::Done.close(&connection, "reconnecting");
             }
             state.failing_since = None;
             state.attempts = 0;
