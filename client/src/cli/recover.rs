@@ -49,8 +49,8 @@ pub(crate) struct RecoverGroupArgs {
     /// Recreate shards as empty if no replica of them is left
     #[arg(long)]
     pub(crate) empty_shards: bool,
-    /// Let shards go on with old replicas, on nodes that no longer have a place in them, if no other
-    /// is left
+    /// Let shards go on with old replicas, on nodes that no longer have a place in them, if no
+    /// other is left
     #[arg(long)]
     pub(crate) stale_shards: bool,
     /// The registration server is lost as well: do not insist on its word that the lost nodes are
