@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-pub use self::prune::{Pruned, prune};
+pub use self::prune::{PruneOptions, Pruned, prune};
 use super::Progress;
 use super::chain::Chain;
 use super::chunk::{Content, CutMark};

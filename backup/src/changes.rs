@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dkv_api::{
     Client, Error, GroupId, KeyRange, Revision, SnapshotToken, WatchEvent, WatchOptions, WatchToken,
 };
+use dkv_base::supervise::caught;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -86,8 +87,8 @@ impl Shared {
             Ok(WatchEvent::Progress { shard, .. }) => shard,
             Ok(_) => return Taking::More,
             Err(error) => {
-                waiting.ended = Some(error);
-                self.news.notify_one();
+                drop(waiting);
+                self.end(error);
                 return Taking::Ended;
             }
         };
@@ -96,6 +97,12 @@ impl Shared {
         }
         self.news.notify_one();
         if waiting.bytes >= WAITING_BYTES_MAX { Taking::Full } else { Taking::More }
+    }
+
+    /// Notes why the watch has ended.
+    fn end(&self, error: Error) {
+        self.waiting().ended = Some(error);
+        self.news.notify_one();
     }
 
     /// Waits until what was collected is taken.
@@ -107,6 +114,15 @@ impl Shared {
             }
             room.await;
         }
+    }
+}
+
+/// Collects until the end, and notes a panic as the end: nobody else would learn of it.
+async fn watched(shared: Arc<Shared>, collecting: impl Future<Output = ()>) {
+    if let Err(panicked) = caught(collecting).await {
+        let why = format!("the task that collects the changes {panicked}; this is a bug in dkv");
+        tracing::error!("{why}");
+        shared.end(Error::Unavailable(why));
     }
 }
 
@@ -127,7 +143,7 @@ impl Changes {
         let everything = KeyRange::Prefix(Default::default());
         let mut watch = client.watch(everything, WatchOptions::default().from(position)).await?;
         let collecting = Arc::clone(&shared);
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(watched(Arc::clone(&shared), async move {
             loop {
                 let event = watch.next().await;
                 match collecting.take(event, watch.token()) {
@@ -136,7 +152,7 @@ impl Changes {
                     Taking::Ended => return,
                 }
             }
-        });
+        }));
         Ok(Self { shared, task })
     }
 
@@ -194,5 +210,20 @@ impl Changes {
             }
             news.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_changes_learns_that_their_task_has_panicked() {
+        let shared = Arc::new(Shared::default());
+        let panicking = watched(Arc::clone(&shared), async { panic!("planted") });
+        let changes = Changes { shared, task: tokio::spawn(panicking) };
+        changes.some().await;
+        let why = changes.ended().unwrap().to_string();
+        assert!(why.contains("panicked: planted"), "{why}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Client, KeyspaceSettings, KeyspaceUse};
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::StreamExt;
 use uuid::Uuid;
 
 use super::Progress;
@@ -69,15 +69,14 @@ pub async fn create(
     destination.check_is_ours().await?;
     let wanted = keyspaces(client, &options.keyspaces).await?;
     let names: Vec<String> = wanted.iter().map(|it| it.keyspace.name.clone()).collect();
+    let network = client.identity().network.0;
     let parent = match &options.since {
-        Some(since) => {
-            Some(catalog::parent(destination, client.identity().network.0, since).await?)
-        }
+        Some(since) => Some(catalog::parent(destination, network, since).await?),
         None => None,
     };
     let kind = if parent.is_some() { Kind::Increment } else { Kind::Full };
     let all = options.keyspaces.is_empty();
-    let found = unfinished(destination, client, kind, (all, &names), parent.as_deref()).await?;
+    let found = unfinished(destination, network, kind, (all, &names), parent.as_deref()).await?;
     let resumed = found.is_some();
     let (plan, plan_hash) = match found {
         Some(found) => {
@@ -196,10 +195,11 @@ pub(crate) async fn begin(
 ) -> Result<(Plan, super::chunk::Hash), BackupError> {
     // A backup is later than those that are there, whatever the clock shows.
     let mut begun_ms = now_ms();
-    if let Some(last) = destination.backups().await?.last()
-        && let Ok((plan, _)) = reader::plan(destination, last).await
-    {
-        begun_ms = begun_ms.max(plan.begun_ms.saturating_add(1));
+    for backup in destination.backups().await?.iter().rev() {
+        if let Some((plan, _)) = reader::whole_plan(destination, backup).await? {
+            begun_ms = begun_ms.max(plan.begun_ms.saturating_add(1));
+            break;
+        }
     }
     let random = Uuid::new_v4().as_u128() as u8;
     let plan = Plan {
@@ -220,15 +220,15 @@ pub(crate) async fn begin(
 /// Returns the last backup that was begun with these options and not completed.
 async fn unfinished(
     destination: &Destination,
-    client: &Client,
+    network: Uuid,
     kind: Kind,
     (all, keyspaces): (bool, &[String]),
     parent: Option<&str>,
 ) -> Result<Option<(Plan, super::chunk::Hash)>, BackupError> {
     for backup in destination.backups().await?.into_iter().rev() {
-        let Ok((plan, hash)) = reader::plan(destination, &backup).await else { continue };
+        let Some((plan, hash)) = reader::whole_plan(destination, &backup).await? else { continue };
         let is_it = plan.kind == kind
-            && plan.network == client.identity().network.0
+            && plan.network == network
             && (plan.all, plan.keyspaces.as_slice()) == (all, keyspaces)
             && plan.parent.as_deref() == parent;
         if !is_it {
@@ -241,8 +241,10 @@ async fn unfinished(
     Ok(None)
 }
 
-/// Reads what an interrupted writer has left of a chain. Chunks after one that is damaged or
-/// missing are removed.
+/// Reads what an interrupted writer has left of a chain. Removes its last chunk if it is damaged.
+///
+/// # Errors
+/// More than that is damaged or missing: see [`check_useless`].
 pub(crate) async fn recovered(
     destination: &Destination,
     backup: &str,
@@ -266,23 +268,41 @@ pub(crate) async fn recovered(
     let last = chain.last().map_or(0, |last| last.header.number);
     let useless: Vec<u64> =
         numbers.iter().map(|(number, _)| *number).filter(|number| *number > last).collect();
-    if !useless.is_empty() {
-        let count = useless.len();
-        tell(Progress::Note(format!(
-            "{count} chunks of {keyspace} are damaged: writing them again"
-        )));
-        let mut deleting: FuturesUnordered<_> = useless
-            .into_iter()
-            .map(|number| {
-                let name = chunk_name(backup, keyspace, number);
-                async move { destination.delete(&name).await }
-            })
-            .collect();
-        while let Some(deleted) = deleting.next().await {
-            deleted?;
-        }
+    check_useless(destination, backup, keyspace, &useless)?;
+    for number in useless {
+        let place = chunk_name(backup, keyspace, number);
+        tell(Progress::Note(format!("{place} is damaged: writing it again")));
+        destination.delete(&place).await?;
     }
     Ok(chain)
+}
+
+/// Checks the chunks that cannot be gone on with. A writer that was killed leaves one at most, its
+/// last; more of them are damage by something else, of which the user is to know before anything
+/// is removed.
+///
+/// # Errors
+/// There are several.
+pub(crate) fn check_useless(
+    destination: &Destination,
+    backup: &str,
+    keyspace: &str,
+    useless: &[u64],
+) -> Result<(), BackupError> {
+    let (Some(first), Some(last)) = (useless.first(), useless.last()) else { return Ok(()) };
+    if useless.len() == 1 {
+        return Ok(());
+    }
+    let place = |number: u64| destination.place(&chunk_name(backup, keyspace, number));
+    Err(BackupError::Refused(format!(
+        "the last {} chunks of keyspace {keyspace}, from {} to {}, are damaged or follow one that \
+         is: an interrupted writer leaves one at most, so nothing was removed; check the \
+         destination, and move {} away to begin a new backup",
+        useless.len(),
+        place(*first),
+        place(*last),
+        destination.place(backup)
+    )))
 }
 
 /// A keyspace of a backup.
@@ -354,7 +374,12 @@ impl Of<'_> {
         let mut session = match self.open(client, writer, stage, settings, tell).await {
             Ok(session) => session,
             // The writer and its list of chunks were dropped with the session.
-            Err(stopped) => return Err((stopped, self.reread(known).await)),
+            Err(stopped) => {
+                return Err(match self.reread().await {
+                    Ok(chain) => (stopped, chain),
+                    Err(error) => (Stopped::Failed(error), known),
+                });
+            }
         };
         match session.cut(true).await {
             Ok(_) => Ok(session.writer.chain.take().unwrap_or_default()),
@@ -363,12 +388,10 @@ impl Of<'_> {
     }
 
     /// Returns a chain as it is in the destination.
-    async fn reread(&self, known: Chain) -> Chain {
+    async fn reread(&self) -> Result<Chain, BackupError> {
         let (backup, name) = (&self.plan.backup, &self.used.keyspace.name);
-        let numbers = reader::numbers_of(self.destination, backup, name).await;
-        let Ok(numbers) = numbers else { return known };
-        let read = recovered(self.destination, backup, name, &numbers, &|_| {}).await;
-        read.unwrap_or(known)
+        let numbers = reader::numbers_of(self.destination, backup, name).await?;
+        recovered(self.destination, backup, name, &numbers, &|_| {}).await
     }
 
     /// Writes the pages.

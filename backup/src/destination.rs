@@ -1,5 +1,6 @@
 //! Destinations: a directory, or a bucket that speaks S3.
 
+use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -86,8 +87,8 @@ impl Destination {
         if bucket.is_empty() {
             return Err(failed(&"it names no bucket"));
         }
-        let endpoint = std::env::var("AWS_ENDPOINT_URL").unwrap_or_default();
-        let store = AmazonS3Builder::from_env()
+        let endpoint = dkv_base::environment::text("AWS_ENDPOINT_URL").unwrap_or_default();
+        let store = bucket_from(std::env::vars_os())
             .with_bucket_name(bucket)
             .with_allow_http(endpoint.starts_with("http://"))
             .build()
@@ -293,6 +294,19 @@ impl Destination {
     }
 }
 
+/// Begins with the credentials and the place that the environment names. It differs from the
+/// library's own reading of it in that a blank variable counts as not set.
+fn bucket_from(variables: impl Iterator<Item = (OsString, OsString)>) -> AmazonS3Builder {
+    let named = variables.filter_map(|(name, value)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        let key = name.strip_prefix("AWS_").map(|_| name.to_ascii_lowercase())?;
+        (!value.trim().is_empty()).then_some((key.parse().ok()?, value))
+    });
+    named.fold(AmazonS3Builder::new(), |builder, (key, value): (AmazonS3ConfigKey, _)| {
+        builder.with_config(key, value)
+    })
+}
+
 /// Creates a directory, and those above it, for their owner only: they hold what the network holds.
 fn create_private(path: &FilePath) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -368,6 +382,17 @@ mod tests {
             let mode = std::fs::metadata(created).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o700, "{}", created.display());
         }
+    }
+
+    #[test]
+    fn blank_variables_of_a_bucket_count_as_not_set() {
+        let set =
+            [("AWS_REGION", "eu-1"), ("AWS_ENDPOINT_URL", ""), ("AWS_TOKEN", " "), ("HOME", "/")];
+        let builder = bucket_from(set.map(|(name, value)| (name.into(), value.into())).into_iter());
+        let value = |key| builder.get_config_value(&key);
+        assert_eq!(value(AmazonS3ConfigKey::Region).as_deref(), Some("eu-1"));
+        assert_eq!(value(AmazonS3ConfigKey::Endpoint), None);
+        assert_eq!(value(AmazonS3ConfigKey::Token), None);
     }
 
     #[test]

@@ -45,6 +45,14 @@ pub enum BackupError {
     /// The restored keys are not those of the backup.
     #[error("{0}")]
     Different(String),
+    /// A part was done, or may have been, before this.
+    #[error("{source}; {stays}")]
+    Partly {
+        /// What ended it.
+        source: Box<BackupError>,
+        /// What becomes of the part that was done, and what to do.
+        stays: String,
+    },
     /// The network did not serve a request.
     #[error("{what}: {source}")]
     Network {
@@ -62,6 +70,14 @@ impl BackupError {
     /// Names what failed in the network.
     pub(crate) fn network(what: &str) -> impl Fn(Error) -> Self + use<'_> {
         move |source| Self::Network { what: what.to_owned(), source: Box::new(source) }
+    }
+
+    /// Says that a part was done.
+    pub(crate) fn partly(self, stays: impl Into<String>) -> Self {
+        match self {
+            Self::Partly { .. } => self,
+            source => Self::Partly { source: Box::new(source), stays: stays.into() },
+        }
     }
 
     /// Returns whether the network refuses this client, which no patience changes.

@@ -8,13 +8,14 @@ use dkv_api::{Client, KeyspaceId, KeyspaceUse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Progress;
 use super::catalog;
 use super::chain::Stage;
 use super::chunk::Content;
 use super::clock::now_ms;
-use super::create::{begin, keyspaces, parsed};
+use super::create::{begin, check_useless, keyspaces, parsed};
 use super::destination::Destination;
 use super::error::BackupError;
 use super::plan::{Kind, Plan};
@@ -29,8 +30,8 @@ const KEYSPACES_EVERY: Duration = Duration::from_secs(5);
 const IDLE_CUTS: u32 = 10;
 /// Time for the last cut when following is to end.
 const LAST_CUT: Duration = Duration::from_secs(10);
-/// A network that does not answer is asked again for good.
-const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Time after which the user hears that the network does not answer. It is asked again for good.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before a keyspace is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after several failures, each twice as long as the one before.
@@ -64,7 +65,7 @@ pub async fn follow(
     tell: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<String, BackupError> {
     destination.check_is_ours().await?;
-    let plan = match followed(destination, client, &options.keyspaces).await? {
+    let plan = match followed(destination, client.identity().network.0, &options.keyspaces).await? {
         Some(plan) => {
             tell(Progress::Note(format!("going on with {}", plan.backup)));
             plan
@@ -148,14 +149,13 @@ pub async fn follow(
 /// Returns the last followed backup of these keyspaces.
 async fn followed(
     destination: &Destination,
-    client: &Client,
+    network: Uuid,
     keyspaces: &[String],
 ) -> Result<Option<Plan>, BackupError> {
     for backup in destination.backups().await?.into_iter().rev() {
-        let Ok((plan, _)) = reader::plan(destination, &backup).await else { continue };
-        let is_it = plan.kind == Kind::Followed
-            && plan.network == client.identity().network.0
-            && plan.keyspaces == keyspaces;
+        let Some((plan, _)) = reader::whole_plan(destination, &backup).await? else { continue };
+        let is_it =
+            plan.kind == Kind::Followed && plan.network == network && plan.keyspaces == keyspaces;
         if is_it {
             return Ok(Some(plan));
         }
@@ -267,16 +267,13 @@ impl Following {
         let last = tail.last().map_or(0, |last| last.header.number);
         let damaged: Vec<u64> =
             numbers.iter().map(|(number, _)| *number).filter(|number| *number > last).collect();
-        if !damaged.is_empty() {
-            let (count, chunks) =
-                (damaged.len(), if damaged.len() == 1 { "chunk" } else { "chunks" });
+        check_useless(&self.destination, backup, name, &damaged)?;
+        for number in damaged {
             self.tell(Progress::Note(format!(
-                "the last {count} {chunks} of keyspace {name} in {backup} are damaged: removing \
-                 them, and going on from the one before"
+                "the last chunk of keyspace {name} in {backup} is damaged: removing it, and going \
+                 on from the one before"
             )))
             .await;
-        }
-        for number in damaged {
             self.destination.delete(&chunk_name(backup, name, number)).await?;
         }
         let base_ms = tail.links().iter().find_map(|link| match &link.header.content {
@@ -301,8 +298,8 @@ impl Following {
         let tell = |event| _ = self.events.try_send(event);
         let mut session = match stage {
             Stage::Nothing | Stage::Dropped => {
-                let (mut session, from) =
-                    Session::begin(client, writer, settings.clone(), pace).await?;
+                let begun = Session::begin(client, writer, settings.clone(), pace);
+                let Some((mut session, from)) = self.soon(begun).await? else { return Ok(()) };
                 let bytes = self.used.bytes;
                 self.unless_stopped(session.base(from, Bytes::new(), bytes, &tell)).await?;
                 session
@@ -316,13 +313,16 @@ impl Following {
                     }
                     None => Bytes::new(),
                 };
-                let mut session = Session::open(client, writer, position, pace, base_ms).await?;
+                let opened = Session::open(client, writer, position, pace, base_ms);
+                let Some(mut session) = self.soon(opened).await? else { return Ok(()) };
                 self.unless_stopped(session.base(of, after, self.used.bytes, &tell)).await?;
                 session
             }
             Stage::Changes { position, .. } => {
                 let position = position.parse().map_err(|_| Stopped::Compacted)?;
-                Session::open(client, writer, position, pace, base_ms).await?
+                let opened = Session::open(client, writer, position, pace, base_ms);
+                let Some(session) = self.soon(opened).await? else { return Ok(()) };
+                session
             }
         };
         if *self.stop.borrow() {
@@ -344,11 +344,33 @@ impl Following {
         }
     }
 
+    /// Completes a future; `None` if following is to end, and it did not complete soon after.
+    /// Everything that it may have written is a stage from which the next call goes on.
+    async fn soon<T>(
+        &self,
+        work: impl Future<Output = Result<T, Stopped>>,
+    ) -> Result<Option<T>, Stopped> {
+        let mut stop = self.stop.clone();
+        let ended = async {
+            // Without a sender nobody ends it.
+            if stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LAST_CUT).await;
+        };
+        tokio::select! {
+            done = work => done.map(Some),
+            () = ended => Ok(None),
+        }
+    }
+
     /// Takes cuts until the end.
     async fn changes(&self, session: &mut Session) -> Result<(), Stopped> {
         let mut stop = self.stop.clone();
         let every = self.options.every;
-        self.cut(session).await?;
+        if self.soon(self.cut(session)).await?.is_none() {
+            return Ok(());
+        }
         loop {
             let due = Instant::now() + every;
             let idle = Instant::now() + every * IDLE_CUTS;
@@ -361,12 +383,15 @@ impl Following {
                 () = tokio::time::sleep_until(due) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
-            self.cut(session).await?;
+            if self.soon(self.cut(session)).await?.is_none() {
+                return Ok(());
+            }
             let base_every = u64::try_from(self.options.base_every.as_millis());
             let base_at = session.base_ms().saturating_add(base_every.unwrap_or(u64::MAX));
             if now_ms() >= base_at {
                 let settings = self.used.keyspace.settings.clone();
-                let from = session.begin_again(settings).await?;
+                let begun = session.begin_again(settings);
+                let Some(from) = self.soon(begun).await? else { return Ok(()) };
                 session.set_cuts(Some(every));
                 let tell = |event| _ = self.events.try_send(event);
                 let pages = session.base(from, Bytes::new(), self.used.bytes, &tell);
@@ -379,10 +404,7 @@ impl Following {
             }
         }
         // Writes that were acknowledged before the end are to be in the backup.
-        match tokio::time::timeout(LAST_CUT, self.cut(session)).await {
-            Ok(done) => done,
-            Err(_) => Ok(()),
-        }
+        self.soon(self.cut(session)).await.map(|_| ())
     }
 
     async fn cut(&self, session: &mut Session) -> Result<(), Stopped> {
@@ -399,6 +421,19 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination::PLAN;
+    use crate::sample::Sample;
+
+    #[tokio::test]
+    async fn a_backup_that_cannot_be_read_at_the_moment_is_not_begun_anew() {
+        let sample = Sample::new();
+        let destination = &sample.destination;
+        let (plan, _) = sample.begin(10, Kind::Followed, &[]).await;
+        let find = async || followed(destination, plan.network, &[]).await;
+        assert_eq!(find().await.unwrap().unwrap().backup, plan.backup);
+        *destination.broken.lock().unwrap() = Some(format!("{}/{PLAN}", plan.backup));
+        assert!(matches!(find().await, Err(BackupError::Read { .. })));
+    }
 
     #[test]
     fn failures_are_told_once_and_tried_again_less_and_less_often() {

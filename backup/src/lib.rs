@@ -42,7 +42,9 @@ mod session;
 mod throttle;
 mod writer;
 
-pub use catalog::{Backup, KeyspaceContents, Pruned, Verified, find, list, prune, show, verify};
+pub use catalog::{
+    Backup, KeyspaceContents, PruneOptions, Pruned, Verified, find, list, prune, show, verify,
+};
 pub use create::{CreateOptions, Created, create};
 pub use destination::Destination;
 pub use error::BackupError;
@@ -56,6 +58,8 @@ pub use restore::{RestoreOptions, Restored, drop_interrupted, restore};
 pub enum Progress {
     /// A sentence for the user.
     Note(String),
+    /// A keyspace was restored, and is whole.
+    Restored(Restored),
     /// So far, of a keyspace: keys, and bytes of keys and values; and how many keys there may be.
     Keys {
         /// The keyspace.

@@ -30,6 +30,20 @@ pub(crate) async fn plan(
     Ok((plan, hash))
 }
 
+/// Reads the plan of a backup; `None` if it is damaged, or was removed meanwhile.
+///
+/// # Errors
+/// It cannot be read at the moment.
+pub(crate) async fn whole_plan(
+    destination: &Destination,
+    backup: &str,
+) -> Result<Option<(Plan, Hash)>, BackupError> {
+    match plan(destination, backup).await {
+        Err(BackupError::Damaged { .. }) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// Reads the manifest of a backup; `None` if it is not complete.
 pub(crate) async fn manifest(
     destination: &Destination,

@@ -86,10 +86,12 @@ pub struct Restored {
     pub resumed: bool,
 }
 
-/// Restores keyspaces of a backup. Needs the role of an administrator.
+/// Restores keyspaces of a backup. Needs the role of an administrator. Tells of each keyspace when
+/// it is whole.
 ///
 /// # Errors
-/// See [`BackupError`]. Nothing that was there is changed.
+/// See [`BackupError`]; [`BackupError::Partly`] once something was restored. Nothing that was there
+/// is changed.
 pub async fn restore(
     client: &Client,
     destination: &Destination,
@@ -110,12 +112,22 @@ pub async fn restore(
         let name = options.rename.as_ref().unwrap_or(&source.keyspace);
         Target::check(client, name, source).await?;
     }
-    let mut restored = Vec::new();
+    let mut whole: Vec<Restored> = Vec::new();
     for source in sources {
         let name = options.rename.clone().unwrap_or_else(|| source.keyspace.clone());
-        restored.push(one(client, destination, source, name, options.rate, tell).await?);
+        let restored = one(client, destination, source, name.clone(), options.rate, tell).await;
+        let restored = restored.map_err(|error| match whole.as_slice() {
+            [] => error,
+            whole => error.partly(format!(
+                "{} was restored before, and stays; restore {name} by itself, with --keyspace \
+                 {name}",
+                whole.iter().map(|it| &*it.restored_as).collect::<Vec<_>>().join(", ")
+            )),
+        })?;
+        tell(Progress::Restored(restored.clone()));
+        whole.push(restored);
     }
-    Ok(restored)
+    Ok(whole)
 }
 
 /// Removes what an interrupted restore has left in a keyspace: the keyspace itself if it was
@@ -131,31 +143,38 @@ pub async fn drop_interrupted(client: &Client, keyspace: &str) -> Result<(), Bac
         return Err(BackupError::Refused(why));
     };
     if marker.created && keyspace != DEFAULT_KEYSPACE {
-        return client.drop_keyspace(keyspace).await.map_err(BackupError::network(failed));
+        // The one that has the mark, and no other that has its name by now.
+        let dropped = client.drop_keyspace_by_id(target.keyspace_id()).await;
+        return dropped.map_err(BackupError::network(failed));
     }
+    let emptied = empty(&target).await.map_err(BackupError::network(failed));
+    emptied.map_err(|error| {
+        error.partly("some of the keys may be deleted already; run the same command again")
+    })
+}
+
+/// Deletes all keys of a keyspace, and its mark last.
+async fn empty(target: &Client) -> Result<(), Error> {
     let mut scan = target.scan(ScanOptions::default().values(false));
     loop {
-        let page = scan.page(BATCH_KEYS, BATCH_BYTES).await;
-        let page = page.map_err(BackupError::network(failed))?;
+        let page = scan.page(BATCH_KEYS, BATCH_BYTES).await?;
         let keys = page.pairs.into_iter().map(|pair| pair.key).filter(|key| key != marker::KEY);
-        let deleting = keys.map(|key| {
-            let target = &target;
-            async move {
-                match target.delete(&key).await {
-                    Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                }
+        let deleting = keys.map(|key| async move {
+            match target.delete(&key).await {
+                Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(error),
             }
         });
-        let deleted: Result<Vec<()>, Error> =
-            stream::iter(deleting).buffer_unordered(IN_FLIGHT).try_collect().await;
-        deleted.map_err(BackupError::network(failed))?;
+        stream::iter(deleting).buffer_unordered(IN_FLIGHT).try_collect::<Vec<()>>().await?;
         if !page.more {
             break;
         }
     }
-    target.delete(marker::KEY).await.map_err(BackupError::network(failed))?;
-    Ok(())
+    match target.delete(marker::KEY).await {
+        // It was deleted by an attempt whose answer was lost.
+        Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Restores one keyspace.
@@ -167,7 +186,29 @@ async fn one(
     rate: Option<u64>,
     tell: Tell<'_>,
 ) -> Result<Restored, BackupError> {
-    let mut target = Target::begin(client, &name, &source).await?;
+    let target = Target::begin(client, &name, &source).await?;
+    let of = source.keyspace.clone();
+    let restored = filled(client, destination, source, name.clone(), target, rate, tell).await;
+    restored.map_err(|error| {
+        let own = if of == name { String::new() } else { format!(" --as {name}") };
+        error.partly(format!(
+            "what was restored of keyspace {name} so far stays, marked as not whole: restore \
+             --keyspace {of}{own} of the same backup and moment goes on with it, and restore \
+             --drop {name} removes it"
+        ))
+    })
+}
+
+/// Fills a keyspace that is marked.
+async fn filled(
+    client: &Client,
+    destination: &Destination,
+    source: Source,
+    name: String,
+    mut target: Target,
+    rate: Option<u64>,
+    tell: Tell<'_>,
+) -> Result<Restored, BackupError> {
     if target.resumed {
         tell(Progress::Note(format!(
             "going on with keyspace {name}, whose restore was interrupted"
@@ -337,8 +378,7 @@ async fn compare(
     if hash != expected || expired == 0 && expiring != expected_expiring {
         return Err(BackupError::Different(format!(
             "keyspace {name} is not what the backup has: {} keys with the hash {}, and not {} with \
-             {}; did somebody write to it? It stays marked as incomplete: drop it with restore \
-             --drop {name}",
+             {}; did somebody write to it?",
             hash.0 + expiring.0,
             hex(&hash.2),
             expected.0 + expected_expiring.0,

@@ -8,6 +8,11 @@ pub fn value(name: impl AsRef<OsStr>) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !is_blank(value))
 }
 
+/// The value of a variable as text, unless it is unset, blank or not UTF-8.
+pub fn text(name: impl AsRef<OsStr>) -> Option<String> {
+    value(name)?.into_string().ok()
+}
+
 fn is_blank(value: &OsStr) -> bool {
     value.to_str().is_some_and(|text| text.trim().is_empty())
 }

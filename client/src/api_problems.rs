@@ -101,6 +101,16 @@ pub(crate) fn write_problem(key: &Key, condition: Condition, done: &str, error: 
 
 /// Explains any failed request.
 pub(crate) fn request_problem(error: &Error) -> Problem {
+    explained(error, "; nothing was changed", ", try again")
+}
+
+/// Explains a failed request of a command that may have done a part before.
+pub(crate) fn partial_problem(error: &Error) -> Problem {
+    explained(error, "", "")
+}
+
+/// Explains a failed request; `unchanged` says that nothing was changed, and `again` what to do.
+fn explained(error: &Error, unchanged: &str, again: &str) -> Problem {
     match error {
         Error::Compacted { floor } => Problem::failed(format!(
             "compacted: the shard has forgotten what was before revision {floor}; give that \
@@ -117,10 +127,10 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
             format!("denied: {why}; use a token that allows this, with --token-file"),
         ),
         Error::TooLarge { what, bytes, limit } => Problem::failed(format!(
-            "the {what} is too large: {bytes} bytes, but the limit is {limit}; nothing was changed"
+            "the {what} is too large: {bytes} bytes, but the limit is {limit}{unchanged}"
         )),
         Error::Unavailable(why) => {
-            Problem::new(Failure::Unavailable, format!("{why}; nothing was changed, try again"))
+            Problem::new(Failure::Unavailable, format!("{why}{unchanged}{again}"))
         }
         Error::Unknown(why) => Problem::new(
             Failure::Unknown,
@@ -128,8 +138,8 @@ pub(crate) fn request_problem(error: &Error) -> Problem {
         ),
         Error::Incomplete { .. } => Problem::new(Failure::Incomplete, error.to_string()),
         Error::OverQuota { used, limit } => Problem::failed(format!(
-            "over quota: the shard has {} of its share of {} of the keyspace's quota; nothing was \
-             changed; delete something, or raise the quota with keyspace set",
+            "over quota: the shard has {} of its share of {} of the keyspace's quota{unchanged}; \
+             delete something, or raise the quota with keyspace set",
             bytes(*used),
             bytes(*limit)
         ))

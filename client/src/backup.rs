@@ -6,19 +6,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dkv_api::Client;
 use dkv_backup::{
-    Backup, BackupError, CreateOptions, Created, Destination, FollowOptions, Progress, Pruned,
-    RestoreOptions, Restored, Verified,
+    Backup, BackupError, CreateOptions, Created, Destination, FollowOptions, Progress,
+    PruneOptions, Pruned, RestoreOptions, Restored, Verified,
 };
 use dkv_console::Console;
-use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::problem::{Abort, Effect, Failure, Problem};
 use dkv_console::table::aligned;
 use dkv_console::units::{bytes, duration, number, plural, timestamp};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::progress::Bar;
-use crate::api_problems::request_problem;
+use crate::api_problems::{partial_problem, request_problem};
 use crate::cli::{BackupAction, RestoreArgs};
+use crate::stop::{AbortOnDrop, Stop};
+
+/// Time between two looks at how old a followed backup is.
+const AGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries out a subcommand that needs no network.
 pub(crate) async fn offline(action: &BackupAction, console: &mut Console) -> Result<(), Abort> {
@@ -55,10 +59,10 @@ pub(crate) async fn offline(action: &BackupAction, console: &mut Console) -> Res
             let verified = shown(work, events, "verifying", console).await;
             verified_result(&name, &verified.map_err(|error| problem(&error))?, console)?;
         }
-        BackupAction::Prune { destination, keep, dry_run, .. } => {
+        BackupAction::Prune { destination, keep, dry_run, yes, .. } => {
             let destination = open(destination, false)?;
-            let before_ms = now_ms().saturating_sub(keep.as_millis() as u64);
-            let pruned = dkv_backup::prune(&destination, before_ms, *dry_run).await;
+            let options = PruneOptions { keep: *keep, dry_run: *dry_run, sure: *yes };
+            let pruned = dkv_backup::prune(&destination, options).await;
             pruned_result(&pruned.map_err(|error| problem(&error))?, *dry_run, console)?;
         }
         BackupAction::Create { .. } | BackupAction::Follow { .. } => {}
@@ -82,7 +86,7 @@ pub(crate) async fn run(
             let (tell, events) = channel();
             let work = dkv_backup::create(client, &destination, &options, &tell);
             let created = shown(work, events, "backing up", console).await;
-            created_result(&created.map_err(|error| problem(&error))?, &destination, console)?;
+            created_result(&created.map_err(|error| backing_up(&error))?, &destination, console)?;
         }
         BackupAction::Follow { destination, every, base_every, rate, .. } => {
             let destination = open(destination, true)?;
@@ -119,12 +123,27 @@ pub(crate) async fn restore(
         at_ms: args.at,
         rate: args.rate,
     };
-    let (tell, events) = channel();
-    let work = dkv_backup::restore(client, &destination, &options, &tell);
-    let restored = shown(work, events, "restoring", console).await;
-    for restored in restored.map_err(|error| problem(&error))? {
-        restored_result(&restored, console)?;
+    let (tell, mut events) = channel();
+    let mut work = std::pin::pin!(dkv_backup::restore(client, &destination, &options, &tell));
+    let mut bar = Bar::new("restoring", console.json);
+    let mut show = |event, console: &mut Console| match event {
+        Progress::Restored(restored) => bar.suspend(|| restored_result(&restored, console)),
+        event => {
+            bar.show(event, console);
+            Ok(())
+        }
+    };
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            Some(event) = events.recv() => show(event, console)?,
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        show(event, console)?;
     }
+    bar.finish();
+    done.map_err(|error| problem(&error))?;
     Ok(())
 }
 
@@ -135,15 +154,21 @@ async fn follow(
     options: &FollowOptions,
     console: &mut Console,
 ) -> Result<(), Abort> {
-    let mut signals = dkv_console::signals::Signals::take()
-        .map_err(|error| Problem::failed(format!("cannot listen for signals: {error}")))?;
-    let (stop, stopped) = watch::channel(false);
+    let stop = Stop::take()?;
     let (tell, mut events) = channel();
-    let mut work = std::pin::pin!(dkv_backup::follow(client, destination, options, stopped, &tell));
+    // On its own: a console that does not take what is written to it holds up no backup.
+    let (client, destination, options) = (client.clone(), destination.clone(), options.clone());
+    let stopped = stop.stopped();
+    let mut work = AbortOnDrop(tokio::spawn(async move {
+        dkv_backup::follow(&client, &destination, &options, stopped, &tell).await
+    }));
     let mut bar = Bar::new("following", console.json);
+    let mut ages = tokio::time::interval(AGE_EVERY);
+    ages.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let backup = loop {
         tokio::select! {
-            done = &mut work => break done,
+            done = &mut work.0 => break done.map_err(|error| Problem::failed(error.to_string()))?,
+            _ = ages.tick() => bar.age(),
             Some(event) = events.recv() => match event {
                 Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {
                     console.document(&json!({
@@ -158,12 +183,10 @@ async fn follow(
                 }
                 event => bar.show(event, console),
             },
-            _ = signals.next() => {
-                // A second one does not wait for the last changes.
-                if *stop.borrow() {
-                    break Err(BackupError::Refused("given up; the last changes may be missing".into()));
-                }
-                let _ = stop.send(true);
+            signal = stop.given_up(true) => {
+                bar.finish();
+                let why = "given up; the last changes may be missing; the same command goes on";
+                return Err(Problem::new(signal.into(), why).into());
             }
         }
     };
@@ -177,7 +200,7 @@ async fn follow(
         names => format!(", but of {} only what it had before", names.join(", ")),
     };
     bar.finish();
-    let backup = backup.map_err(|error| problem(&error))?;
+    let backup = backup.map_err(|error| backing_up(&error))?;
     if !console.json {
         console.note(&format!(
             "{backup} has everything{through}{without}; run the same command to go on"
@@ -218,6 +241,17 @@ fn open(destination: &str, create: bool) -> Result<Destination, Problem> {
     Destination::open(destination, create).map_err(|error| problem(&error))
 }
 
+/// Explains why a backup was not made.
+fn backing_up(error: &BackupError) -> Problem {
+    match error {
+        BackupError::Network { what, source } => {
+            let stays = "; what was written is kept: run the same command again";
+            partial_problem(source).prefixed(&format!("{what}: ")).followed(stays)
+        }
+        error => problem(error),
+    }
+}
+
 /// Explains a failure.
 fn problem(error: &BackupError) -> Problem {
     match error {
@@ -227,6 +261,15 @@ fn problem(error: &BackupError) -> Problem {
         }
         BackupError::Network { what, source } => {
             request_problem(source).prefixed(&format!("{what}: "))
+        }
+        BackupError::Partly { source, stays } => {
+            let partly = match &**source {
+                BackupError::Network { what, source } => {
+                    partial_problem(source).prefixed(&format!("{what}: "))
+                }
+                source => problem(source),
+            };
+            partly.followed(&format!("; {stays}")).with_effect(Effect::Partly)
         }
         error => Problem::failed(error.to_string()),
     }
@@ -299,15 +342,16 @@ fn verified_result(name: &str, verified: &Verified, console: &mut Console) -> Re
 }
 
 fn pruned_result(pruned: &Pruned, dry_run: bool, console: &mut Console) -> Result<(), Abort> {
-    let Pruned { backups, chunks, bytes: freed, needed, .. } = pruned;
+    let Pruned { backups, chunks, bytes: freed, needed, before_ms, .. } = pruned;
     let would = if dry_run { "would remove" } else { "removed" };
     let mut text = format!(
-        "{would} {} {} and {} {} of followed ones, {}",
+        "{would} {} {} and {} {} of followed ones, {}{}",
         backups.len(),
         plural(backups.len() as u64, "backup", "backups"),
         number(*chunks),
         plural(*chunks, "chunk", "chunks"),
-        bytes(*freed)
+        bytes(*freed),
+        before_ms.map(|ms| format!(", from before {}", timestamp(ms))).unwrap_or_default()
     );
     backups.iter().for_each(|name| text.push_str(&format!("\n  {name}")));
     for name in needed {
@@ -317,6 +361,7 @@ fn pruned_result(pruned: &Pruned, dry_run: bool, console: &mut Console) -> Resul
         json!({
             "command": "backup prune",
             "dry_run": dry_run,
+            "before_at_ms": before_ms,
             "backups": backups,
             "chunks": chunks,
             "freed_bytes": freed,

@@ -5,7 +5,6 @@
 mod tar;
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
 use dkv_console::units::{bytes, timestamp};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use self::tar::Archive;
 use crate::doctor::{self, Examination};
@@ -37,7 +37,8 @@ There are names and addresses of nodes, and names of keyspaces. There are no key
 or certificates, and no lines of logs.
 ";
 
-/// Writes the bundle to `file`, or to a new file in this directory.
+/// Writes the bundle to `file`, to standard output if that is `-`, or to a new file in this
+/// directory.
 pub(crate) async fn run(
     file: Option<&Path>,
     store: &impl Store,
@@ -59,11 +60,10 @@ pub(crate) async fn run(
         Problem::failed(format!("cannot write {}: {error}", file.display()))
     };
     let packed = zstd::bulk::compress(&archive.finish(), ZSTD_LEVEL).map_err(failed)?;
-    // Never over another file, and not for others to read.
-    let mut options = std::fs::OpenOptions::new();
-    let mut written =
-        options.write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
-    written.write_all(&packed).and_then(|()| written.sync_all()).map_err(failed)?;
+    if file == Path::new("-") {
+        return Ok(console.bytes(&packed)?);
+    }
+    write(&file, &packed).map_err(failed)?;
     let size = packed.len() as u64;
     let text = format!(
         "{} has {} of {} files, without keys, values or tokens; tar --zstd -xf {0} unpacks it",
@@ -79,6 +79,17 @@ pub(crate) async fn run(
             "parts": names,
         })
     })?;
+    Ok(())
+}
+
+/// Writes a new file, whole or not at all: never over another one, and not for others to read.
+fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // Created for its owner only.
+    let mut whole = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    whole.write_all(bytes)?;
+    whole.as_file().sync_all()?;
+    whole.persist_noclobber(file).map_err(|failed| failed.error)?;
     Ok(())
 }
 
@@ -123,4 +134,23 @@ fn parts(
         parts.push((format!("nodes/{}.json", info.name.replace('/', "_")), pretty(&node)));
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bundle");
+        write(&file, b"one").unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let taken = write(&file, b"two").unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&file).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a part was left");
+    }
 }

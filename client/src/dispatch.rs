@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use dkv_api::Role;
+use dkv_base::durable::keep_files_private;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
@@ -31,6 +32,10 @@ pub fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return explain(&error),
     };
+    // What others run with this, and manual pages, are for whom they will.
+    if !matches!(line.subcommand, Some(Subcommand::Lock(_) | Subcommand::Manual { .. })) {
+        keep_files_private();
+    }
     if line.address.is_none()
         && matches!(
             line.subcommand,

@@ -51,8 +51,8 @@ pub(crate) async fn run(
     let text = text(&examination.findings);
     console.result(&text, || examination.document())?;
     match examination.findings.first().map(|finding| finding.severity) {
-        Some(Severity::Critical) => Err(Abort::Reported(Failure::Usage)),
-        Some(Severity::Warning) => Err(Abort::Reported(Failure::Failed)),
+        Some(Severity::Critical) => Err(Abort::Reported(Failure::Critical)),
+        Some(Severity::Warning) => Err(Abort::Reported(Failure::Warning)),
         Some(Severity::Hint) | None => Ok(()),
     }
 }
@@ -76,7 +76,7 @@ pub(crate) async fn examine(store: &impl Store, client: &Client) -> Result<Exami
         report: &report,
         view: status.view.as_ref(),
         nodes: &nodes,
-        keyspaces: keyspaces.ok(),
+        keyspaces: keyspaces.map_err(|error| error.to_string()),
         servers: address.split(',').count(),
     });
     Ok(Examination { status, report, nodes, findings })

@@ -55,9 +55,45 @@ pub(crate) async fn serve(
 }
 
 impl ServedEtcd {
+    /// Waits until it ends although nobody has stopped it; returns what to tell.
+    pub(crate) async fn ended(&mut self) -> Problem {
+        let why = match (&mut self.serving).await {
+            Ok(()) => "it has stopped".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Problem::failed(format!(
+            "etcd's interface is no longer served: {why}; this is a bug in dkv"
+        ))
+    }
+
     /// Stops, after the requests in progress.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        let _ = self.serving.await;
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
+    }
+}
+
+/// Waits until etcd's interface ends by itself, for good if none is served.
+pub(crate) async fn ended(etcd: Option<&mut ServedEtcd>) -> Problem {
+    match etcd {
+        Some(etcd) => etcd.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_that_nobody_asked_for_is_noticed() {
+        let (stop, _) = oneshot::channel();
+        let serving = tokio::spawn(async { panic!("planted") });
+        let mut etcd = ServedEtcd { address: ([127, 0, 0, 1], 0).into(), stop, serving };
+        let problem = ended(Some(&mut etcd)).await;
+        assert!(problem.message.contains("no longer served"), "{problem:?}");
+        etcd.stop().await;
     }
 }

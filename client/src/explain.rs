@@ -8,7 +8,7 @@ use dkv_api::{
     NetworkView, NodeId, ReadOptions, ShardInfo, Term,
 };
 use dkv_console::Console;
-use dkv_console::problem::{Abort, Problem};
+use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::table::aligned;
 use dkv_console::units::{duration, duration_ms, timestamp};
 use dkv_gateway::bytes_json::{self, Encoding};
@@ -37,6 +37,8 @@ struct Explanation {
     /// The last changes of the primary, the newest first, with the names of the primary and of the
     /// one before.
     changes: Vec<(LeaderChange, String, Option<String>)>,
+    /// The nodes that did not tell which changes they remember.
+    silent: Vec<String>,
 }
 
 /// A replica of the key's shard.
@@ -64,9 +66,10 @@ pub(crate) async fn run(key: &[u8], client: &Client, console: &mut Console) -> R
         Key::new(key).map_err(|error| Problem::usage(format!("{error}; give another key")))?;
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
     let Some(shard) = view.shard_of(client.keyspace_id(), key.as_bytes()) else {
-        return Err(Problem::failed("no node knows the keyspace yet; try again").into());
+        let why = "no node knows the keyspace yet; try again";
+        return Err(Problem::new(Failure::Unavailable, why).into());
     };
-    let (replicas, text, levels, changes) = tokio::join!(
+    let (replicas, text, levels, (changes, silent)) = tokio::join!(
         replicas(&key, shard, &view, client),
         contents(&key, client),
         levels(&key, client),
@@ -83,9 +86,10 @@ pub(crate) async fn run(key: &[u8], client: &Client, console: &mut Console) -> R
         key: text,
         levels,
         changes: changes.into_iter().map(named).collect(),
+        silent: client.names(&silent),
     };
     console.result(&explanation.text(), || explanation.document(&key))?;
-    Ok(())
+    Ok(explanation.available()?)
 }
 
 /// Returns the first and the last hash of a shard.
@@ -102,9 +106,11 @@ async fn replicas(
     client: &Client,
 ) -> Result<Vec<ReplicaRow>, Error> {
     let (found, status) = tokio::join!(client.read_replicas(key.as_bytes()), client.status());
-    let last = status.nodes.iter().filter_map(|(_, status)| status.as_ref().ok());
-    let last = last.flat_map(|status| &status.groups);
-    let last = last.filter(|it| it.group == shard.group).map(|it| it.last_index).max();
+    // Those that answer may all be behind one that does not, but not behind the primary.
+    let primary = status.nodes.iter().find(|(info, _)| Some(info.id) == shard.primary);
+    let primary = primary.and_then(|(_, status)| status.as_ref().ok());
+    let last = primary.and_then(|it| it.groups.iter().find(|it| it.group == shard.group));
+    let last = last.map(|it| it.last_index);
     let row = |replica: dkv_api::ReplicaValue| {
         let node = replica.node;
         let own = status.nodes.iter().find(|(info, _)| info.id == node);
@@ -186,13 +192,19 @@ async fn levels(key: &Key, client: &Client) -> Vec<(Level, Result<Answered, Stri
     answers
 }
 
-/// Returns the last changes of a shard's primary, the newest first.
-async fn changes(shard: &ShardInfo, client: &Client) -> Vec<LeaderChange> {
+/// Returns the last changes of a shard's primary, the newest first, and the nodes that did not tell
+/// which they remember.
+async fn changes(shard: &ShardInfo, client: &Client) -> (Vec<LeaderChange>, Vec<NodeId>) {
     let members = shard.voters.iter().chain(&shard.learners);
-    let asked = members.map(async |node| client.diagnose(*node).await.ok());
-    let told = futures::future::join_all(asked).await;
-    let changes = told.into_iter().flatten().flat_map(|diagnosis| diagnosis.leader_changes);
-    merged(changes.filter(|change| change.group == shard.group))
+    let asked = members.map(async |node| (*node, client.diagnose(*node).await));
+    let (mut changes, mut silent) = (Vec::new(), Vec::new());
+    for (node, told) in futures::future::join_all(asked).await {
+        match told {
+            Ok(diagnosis) => changes.extend(diagnosis.leader_changes),
+            Err(_) => silent.push(node),
+        }
+    }
+    (merged(changes.into_iter().filter(|change| change.group == shard.group)), silent)
 }
 
 /// Returns one account of each change, the newest first: among those of several nodes, the one that
@@ -226,6 +238,18 @@ fn told_change(change: &LeaderChange, leader: &str, before: Option<&str>) -> Str
 }
 
 impl Explanation {
+    /// Checks that the key can be read and written.
+    fn available(&self) -> Result<(), Problem> {
+        let why = match () {
+            () if self.levels.iter().all(|(_, answered)| answered.is_err()) => {
+                format!("no replica of shard {} answers a read", self.shard)
+            }
+            () if self.primary.is_none() => format!("shard {} has no known primary", self.shard),
+            () => return Ok(()),
+        };
+        Err(Problem::new(Failure::Unavailable, format!("the key is unavailable: {why}")))
+    }
+
     fn text(&self) -> String {
         let mut lines = vec![
             format!("keyspace   {}", self.keyspace),
@@ -253,8 +277,18 @@ impl Explanation {
         for (change, leader, before) in &self.changes {
             lines.push(format!("changed    {}", told_change(change, leader, before.as_deref())));
         }
-        if self.changes.is_empty() {
-            lines.push("changed    no node remembers a change of the primary".to_owned());
+        match (self.changes.is_empty(), self.silent.as_slice()) {
+            (true, []) => {
+                lines.push("changed    no node remembers a change of the primary".to_owned());
+            }
+            (true, silent) => {
+                lines.push(format!("changed    not known: no answer from {}", silent.join(", ")));
+            }
+            (false, []) => {}
+            (false, silent) => lines.push(format!(
+                "changed    there may have been others: no answer from {}",
+                silent.join(", ")
+            )),
         }
         let head = ["REPLICA", "REGION", "ROLE", "KEY", "SHARD AT", "LAG"].map(str::to_owned);
         let number = |number: Option<u64>| number.map_or("-".to_owned(), |it| it.to_string());
@@ -315,6 +349,7 @@ impl Explanation {
             "replicas": replicas.collect::<Vec<_>>(),
             "levels": levels.collect::<Vec<_>>(),
             "changes": changes.collect::<Vec<_>>(),
+            "changes_unknown_to": self.silent,
         });
         if let Value::Object(rest) = rest {
             object.extend(rest);
@@ -349,6 +384,42 @@ mod tests {
         let newest = LeaderChange { at_ms: 100, ..change(4, 105, ChangeReason::ProcessGone) };
         assert_eq!(told, [newest, change(3, 50, ChangeReason::Stopping)]);
         assert_eq!(merged(std::iter::empty()), []);
+    }
+
+    fn explanation() -> Explanation {
+        let answered =
+            Answered { node: "n1".into(), staleness_ms: Some(0), took: Duration::from_millis(1) };
+        Explanation {
+            keyspace: "default".into(),
+            shard: GroupId(1),
+            hashes: (0, u64::MAX),
+            primary: Some("n1".into()),
+            replicas: Vec::new(),
+            key: "exists".into(),
+            levels: vec![(Level::Strong, Err("no quorum".into())), (Level::Eventual, Ok(answered))],
+            changes: Vec::new(),
+            silent: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_key_that_nobody_serves_is_unavailable() {
+        assert_eq!(explanation().available(), Ok(()));
+        let without = Explanation { primary: None, ..explanation() };
+        assert_eq!(without.available().unwrap_err().failure, Failure::Unavailable);
+        let mut silent = explanation();
+        silent.levels.truncate(1);
+        assert!(silent.available().unwrap_err().message.contains("answers a read"));
+    }
+
+    #[test]
+    fn what_a_silent_node_remembers_is_not_called_nothing() {
+        assert!(explanation().text().contains("no node remembers a change"));
+        let silent = Explanation { silent: vec!["n2".into()], ..explanation() };
+        assert!(silent.text().contains("not known: no answer from n2"), "{}", silent.text());
+        let newest = (change(4, 1, ChangeReason::ProcessGone), "n2".to_owned(), None);
+        let some = Explanation { changes: vec![newest], ..silent };
+        assert!(some.text().contains("there may have been others: no answer from n2"));
     }
 
     #[test]

@@ -122,30 +122,37 @@ async fn serve(
     }
     let connection = Connection::new(server, args.connect, Role::Client);
     let session = Session::connect(&connection).await.map_err(|error| connect_problem(&error))?;
-    let etcd = match etcd {
+    let mut etcd = match etcd {
         Some(listener) => {
             let (client, founder) = (session.client.clone(), founder(&connection));
             Some(etcd::serve(listener, &args.etcd, client, founder, console).await?)
         }
         None => None,
     };
-    match (listener, &etcd) {
+    let (address, mut failed) = (etcd.as_ref().map(|etcd| etcd.address), None);
+    let until_stopped = async {
+        tokio::select! {
+            _ = signals.next_of_service() => {}
+            problem = etcd::ended(etcd.as_mut()) => failed = Some(problem),
+        }
+    };
+    match (listener, address) {
         (Some(listener), _) => {
             let app = app(&session, &args.http, &listener, console)?;
             ready(listener.address(), console)?;
-            listener.serve(app, async { _ = signals.next_of_service().await }).await;
+            listener.serve(app, until_stopped).await;
         }
-        (None, Some(etcd)) => {
-            ready(etcd.address, console)?;
-            _ = signals.next_of_service().await;
+        (None, Some(address)) => {
+            ready(address, console)?;
+            until_stopped.await;
         }
-        (None, None) => {}
+        (None, None) => drop(until_stopped),
     }
     if let Some(etcd) = etcd {
         etcd.stop().await;
     }
     session.client.close().await;
-    Ok(ExitCode::SUCCESS)
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Binds the address of HTTP.

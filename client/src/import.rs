@@ -13,13 +13,13 @@ mod redis;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Problem};
 use dkv_console::units::{number, plural};
 use dkv_gateway::bytes_json::{self, Encoding};
 use serde_json::{Map, Value};
-use tempfile::NamedTempFile;
 
 use crate::backup::now_ms;
 use crate::cli::{ImportArgs, ImportFormat, TransferArgs};
@@ -59,15 +59,16 @@ struct LeftOut {
     expired: u64,
 }
 
-/// Writes keys as lines of JSON.
+/// Writes keys as lines of JSON, into a file without a name: it holds values, and the system
+/// removes it when this process ends, in whatever way.
 struct Lines {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
     count: u64,
 }
 
 impl Lines {
     fn new() -> io::Result<Self> {
-        Ok(Self { file: BufWriter::new(NamedTempFile::new()?), count: 0 })
+        Ok(Self { file: BufWriter::new(tempfile::tempfile()?), count: 0 })
     }
 
     fn add(&mut self, found: &Found) -> io::Result<()> {
@@ -81,7 +82,7 @@ impl Lines {
         writeln!(self.file, "{}", Value::Object(object))
     }
 
-    fn finish(self) -> io::Result<NamedTempFile> {
+    fn finish(self) -> io::Result<File> {
         self.file.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
@@ -106,7 +107,7 @@ pub(crate) async fn run(
         Problem::failed(format!("cannot import {name}: {error}; nothing was stored"))
     };
     let converted = match format {
-        _ if is_redis => redis::scan(&shown, std::env::var(PASSWORD).ok()).await,
+        _ if is_redis => redis::scan(&shown, dkv_base::environment::text(PASSWORD)).await,
         Some(format @ (ImportFormat::Rdb | ImportFormat::Consul)) => {
             let file = file.clone();
             let converting = tokio::task::spawn_blocking(move || convert(&file, format));
@@ -135,8 +136,10 @@ pub(crate) async fn run(
     if count == 0 {
         return Err(failed(&ImportError::Malformed("it has no keys to import".into())).into());
     }
-    let mut transfer = transfer(args, file.path(), Some(crate::cli::Format::Json));
-    transfer.shown = Some(if is_redis { redis::without_password(&shown) } else { shown });
+    let shown = if is_redis { redis::without_password(&shown) } else { shown };
+    let mut transfer = transfer(args, Path::new(&shown), Some(crate::cli::Format::Json));
+    transfer.opened = Some(Arc::new(file));
+    transfer.shown = Some(shown);
     load(&transfer, store, console).await
 }
 
@@ -157,6 +160,7 @@ fn transfer(args: &ImportArgs, file: &Path, format: Option<crate::cli::Format>) 
         in_flight: args.in_flight,
         retry: args.retry,
         shown: None,
+        opened: None,
         connect: args.connect.clone(),
     }
 }

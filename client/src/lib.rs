@@ -22,6 +22,7 @@ mod cli;
 mod grammar;
 
 mod steps;
+mod stop;
 mod input;
 mod help;
 

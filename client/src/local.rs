@@ -78,8 +78,12 @@ pub(crate) async fn run(mut args: LocalArgs, outer: Connect, console: &mut Conso
             let etcd = serve_etcd(etcd, &args, &network, client.clone(), console).await;
             let store = LocalStore::new(&network, client, &args.connect);
             let status = match etcd {
-                Ok(etcd) => {
-                    let status = run_commands(&store, &steps, console, &mut signals).await;
+                Ok(mut etcd) => {
+                    let status = tokio::select! {
+                        status = run_commands(&store, &steps, console, &mut signals) => Ok(status),
+                        problem = etcd::ended(etcd.as_mut()) => Err(problem),
+                    };
+                    let status = status.unwrap_or_else(|problem| ended(console, &problem));
                     if let Some(etcd) = etcd {
                         etcd.stop().await;
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dkv_api::{Client, Error, LogChange, LogFilter, NodeInfo};
 use dkv_base::logging::level;
 use dkv_console::Console;
-use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::problem::{Abort, Problem, worst};
 use dkv_console::table::aligned;
 use dkv_console::units;
 use dkv_wire::limits::LOG_FILTER_LIFE_MAX;
@@ -105,7 +105,10 @@ pub(crate) async fn run(
         true => console.changed(&table(&told), document)?,
         false => console.result(&table(&told), document)?,
     }
-    failure(&told)
+    let problems: Vec<Problem> = problems(&told).collect();
+    problems.iter().for_each(|problem| console.problem(problem));
+    let failure = problems.iter().fold(None, |one, it| worst(one, Some(it.failure)));
+    failure.map_or(Ok(()), |failure| Err(Abort::Reported(failure)))
 }
 
 fn table(told: &[Told]) -> String {
@@ -123,18 +126,18 @@ fn table(told: &[Told]) -> String {
     aligned(&rows)
 }
 
-/// Fails if a process did not answer, as the worst of them says.
-fn failure(told: &[Told]) -> Result<(), Abort> {
-    let failures = told.iter().filter_map(|(_, told)| told.as_ref().err());
-    let failures = failures.map(|error| request_problem(error).failure);
-    match failures.max_by_key(|failure| *failure == Failure::Denied) {
-        Some(failure) => Err(Abort::Reported(failure)),
-        None => Ok(()),
-    }
+/// Returns the problem of each process that did not do what was asked.
+fn problems(told: &[Told]) -> impl Iterator<Item = Problem> {
+    told.iter().filter_map(|(name, told)| {
+        let problem = request_problem(told.as_ref().err()?);
+        Some(problem.prefixed(&format!("{name}: ")).with("process", name.clone()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use dkv_console::problem::Failure;
+
     use super::*;
 
     fn args(target: Option<&str>, level: Option<&str>, life: Option<u64>) -> LogArgs {
@@ -144,6 +147,17 @@ mod tests {
             life: life.map(Duration::from_secs),
             connect: crate::cli::Connect::default(),
         }
+    }
+
+    #[test]
+    fn an_unknown_outcome_weighs_more_than_a_refusal() {
+        let refused = ("n1".to_owned(), Err(Error::Denied("not an administrator".into())));
+        let unknown = ("n2".to_owned(), Err(Error::Unknown("no answer".into())));
+        let problems: Vec<Problem> = problems(&[refused, unknown]).collect();
+        let failure = problems.iter().fold(None, |one, it| worst(one, Some(it.failure)));
+        assert_eq!(failure, Some(Failure::Unknown));
+        assert_eq!(problems[1].document()["process"], "n2");
+        assert!(problems[0].message.starts_with("n1: denied"), "{problems:?}");
     }
 
     #[test]

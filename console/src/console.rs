@@ -143,6 +143,15 @@ impl Console {
         self.out.flush()
     }
 
+    /// Prints bytes unchanged, as the result of a command that prints nothing else.
+    ///
+    /// # Errors
+    /// Those of stdout.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.flush()
+    }
+
     /// Prints a line of results.
     ///
     /// # Errors

@@ -11,12 +11,18 @@
 //! | 6 | `unknown` | a change may have happened, or may still happen |
 //! | 7 | `denied` | the credentials do not allow it |
 //! | 8 | `incomplete` | a write at level `all` was done, but not every replica has it |
+//! | 10 | `warning` | an examination found something that may fail |
+//! | 11 | `critical` | an examination found something that is failing |
+//! | 130 | `interrupted` | ended by Ctrl-C before it was done |
+//! | 143 | `terminated` | ended by SIGTERM before it was done |
 //!
 //! If several commands fail, the most serious problem decides.
 
 use std::io;
 
 use serde_json::{Map, Value, json};
+
+use crate::signals::StopSignal;
 
 /// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,23 @@ pub enum Failure {
     Denied,
     /// Done, but not on every replica.
     Incomplete,
+    /// An examination found something that may fail.
+    Warning,
+    /// An examination found something that is failing.
+    Critical,
+    /// Ended by Ctrl-C before it was done.
+    Interrupted,
+    /// Ended by SIGTERM before it was done.
+    Terminated,
+}
+
+impl From<StopSignal> for Failure {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Interrupted => Self::Interrupted,
+            StopSignal::Terminated => Self::Terminated,
+        }
+    }
 }
 
 impl Failure {
@@ -51,6 +74,10 @@ impl Failure {
             Self::Unknown => 6,
             Self::Denied => 7,
             Self::Incomplete => 8,
+            Self::Warning => 10,
+            Self::Critical => 11,
+            Self::Interrupted => StopSignal::Interrupted.status(),
+            Self::Terminated => StopSignal::Terminated.status(),
         }
     }
 
@@ -65,6 +92,10 @@ impl Failure {
             Self::Unknown => "unknown",
             Self::Denied => "denied",
             Self::Incomplete => "incomplete",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
         }
     }
 
@@ -75,14 +106,18 @@ impl Failure {
 
     fn weight(self) -> u8 {
         match self {
-            Self::NotFound => 0,
-            Self::Conflict => 1,
-            Self::Usage => 2,
-            Self::Failed => 3,
-            Self::Denied => 4,
-            Self::Unavailable => 5,
-            Self::Incomplete => 6,
-            Self::Unknown => 7,
+            Self::Warning => 0,
+            Self::Critical => 1,
+            Self::NotFound => 2,
+            Self::Conflict => 3,
+            Self::Usage => 4,
+            Self::Failed => 5,
+            Self::Denied => 6,
+            Self::Unavailable => 7,
+            Self::Incomplete => 8,
+            Self::Unknown => 9,
+            Self::Terminated => 10,
+            Self::Interrupted => 11,
         }
     }
 }
@@ -100,6 +135,8 @@ pub fn worst(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
 pub enum Effect {
     /// It has not.
     None,
+    /// A part was done, or may have been.
+    Partly,
     /// It is unknown whether it has.
     Unknown,
     /// It has.
@@ -110,6 +147,7 @@ impl Effect {
     fn word(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Partly => "partly",
             Self::Unknown => "unknown",
             Self::Done => "done",
         }
@@ -170,6 +208,12 @@ impl Problem {
     /// Puts a text before the message.
     pub fn prefixed(mut self, words: &str) -> Self {
         self.message.insert_str(0, words);
+        self
+    }
+
+    /// Puts a text after the message.
+    pub fn followed(mut self, words: &str) -> Self {
+        self.message.push_str(words);
         self
     }
 
@@ -261,6 +305,10 @@ mod tests {
         assert_eq!(statuses, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(all.iter().all(|failure| failure.worse(Unknown) == Unknown));
         assert!(all.iter().all(|failure| NotFound.worse(*failure) == *failure));
+        let late = [Failure::Warning, Failure::Critical, Failure::Interrupted, Failure::Terminated];
+        assert_eq!(late.map(Failure::status), [10, 11, 130, 143]);
+        assert!(all.iter().all(|failure| failure.worse(Failure::Interrupted).status() == 130));
+        assert!(all.iter().all(|failure| failure.worse(Failure::Critical) == *failure));
         assert_eq!(worst(Some(Unavailable), Some(Conflict)), Some(Unavailable));
         assert_eq!(worst(None, Some(NotFound)), Some(NotFound));
         assert_eq!(worst(None, None), None);

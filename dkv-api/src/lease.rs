@@ -8,6 +8,7 @@
 
 mod keeper;
 mod keeping;
+mod undoing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,7 +79,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::TtlOutOfBounds`]; [`Error::TooManyLeases`]; [`Error::Unavailable`] if not every
-    /// shard granted it in time. No client has the lease then.
+    /// shard granted it in time, and no shard has it. [`Error::Unknown`] if a shard may have it:
+    /// the error names it, it has no keys, and it ends after its time.
     ///
     /// # Examples
     /// ```
@@ -92,14 +94,10 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
-        let lease = LeaseId::random();
+        let (lease, deadline) = (LeaseId::random(), Instant::now() + self.timeout());
         match self.grant_lease_as(lease, ttl).await {
             Ok(_) => Ok(lease),
-            Err(Error::Unknown(why)) => {
-                // No caller knows its id, so it has no effect.
-                self.revoke_in_background(lease, self.lease_shards().await.unwrap_or_default());
-                Err(Error::Unavailable(why))
-            }
+            Err(Error::Unknown(why)) => Err(self.undo_grant(lease, why, deadline).await),
             Err(error) => Err(error),
         }
     }
@@ -164,7 +162,8 @@ impl Client {
     /// [`keep_lease`](Self::keep_lease).
     ///
     /// # Errors
-    /// As for these two.
+    /// As for these two; [`Error::Unknown`] also if the lease was granted, cannot be kept alive,
+    /// and may not have been revoked in time.
     ///
     /// # Examples
     /// ```
@@ -176,12 +175,16 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn hold_lease(&self, ttl: Duration) -> Result<LeaseKeeper, Error> {
+        let deadline = Instant::now() + self.timeout();
         let lease = self.grant_lease(ttl).await?;
-        let kept = self.keep_lease(lease).await;
-        if kept.is_err() {
-            self.revoke_in_background(lease, self.lease_shards().await?);
+        match self.keep_lease(lease).await {
+            Err(Error::Unavailable(why)) => Err(self.undo_grant(lease, why, deadline).await),
+            Err(error) => {
+                self.revoke_in_background(lease, self.lease_shards().await?);
+                Err(error)
+            }
+            kept => kept,
         }
-        kept
     }
 
     /// Keeps a lease alive from now on, at a third of its time, until the keeper is dropped.
@@ -251,7 +254,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NoLease`] if no shard has it; [`Error::Unknown`] if the outcome could not be learnt
-    /// in time. After that it is safe to call again.
+    /// in time, or the lease has ended in some shards only. After that it is safe to call again.
     ///
     /// # Examples
     /// ```
@@ -285,7 +288,7 @@ impl Client {
     ) -> Result<(u64, Vec<Receipt>), Error> {
         let shards = self.lease_shards().await?;
         let revokes = join_all(shards.iter().map(|&shard| self.revoke_in(lease, shard))).await;
-        let (mut deleted, mut receipts) = (0, Vec::new());
+        let (mut deleted, mut receipts, mut failure) = (0, Vec::new(), None::<Error>);
         for revoked in revokes {
             match revoked {
                 Ok((receipt, keys)) => {
@@ -293,10 +296,21 @@ impl Client {
                     receipts.push(receipt);
                 }
                 Err(Error::NoLease { .. }) => {}
-                Err(error) => return Err(error),
+                // One that may have had an effect decides.
+                Err(error) => match &failure {
+                    Some(first) if first.may_have_had_effect() || !error.may_have_had_effect() => {}
+                    _ => failure = Some(error),
+                },
             }
         }
-        if receipts.is_empty() { Err(Error::NoLease { lease }) } else { Ok((deleted, receipts)) }
+        match failure {
+            Some(error) if receipts.is_empty() => Err(error),
+            Some(error) => Err(Error::Unknown(format!(
+                "the lease has ended in some shards, with {deleted} keys, while in another: {error}"
+            ))),
+            None if receipts.is_empty() => Err(Error::NoLease { lease }),
+            None => Ok((deleted, receipts)),
+        }
     }
 
     /// Returns all leases, in the order of their ids.

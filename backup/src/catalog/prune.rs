@@ -1,12 +1,15 @@
 //! Removes what is old.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
+use dkv_base::hlc::CLOCK_SKEW;
 use futures::stream::{self, StreamExt};
 
 use super::{Backup, list};
 use crate::chain::{Begin, moment_ms};
+use crate::clock::{now_ms, shown};
 use crate::destination::{Destination, PLAN, REMOVED};
 use crate::error::BackupError;
 use crate::plan::Kind;
@@ -20,6 +23,9 @@ const DELETES_AT_ONCE: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pruned {
+    /// The time before which things are old, in milliseconds since 1970; `None` if there is no
+    /// complete backup, so that nothing is.
+    pub before_ms: Option<u64>,
     /// Backups that were removed, or would be.
     pub backups: Vec<String>,
     /// Chunks of followed backups that were removed, or would be.
@@ -30,24 +36,72 @@ pub struct Pruned {
     pub needed: Vec<String>,
 }
 
-/// Removes backups that ended before a time, and what followed backups have from before it. Keeps
-/// the last complete backup of all keyspaces and of each one, those that others go on from, and
-/// everything that leads to the moment itself. Keeps a backup that is not complete if something of
-/// it was written since then, or if no later one is complete.
+/// How to prune.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneOptions {
+    /// How far back from the newest moment of the destination everything stays.
+    pub keep: Duration,
+    /// Show only what would be removed.
+    pub dry_run: bool,
+    /// Prune although the newest moment has not come yet.
+    pub sure: bool,
+}
+
+/// Removes backups that ended before a time, and what followed backups have from before it. The
+/// time counts back from the newest moment that can be restored, so that a clock that is ahead, or
+/// backups that have stopped, cost nothing. Keeps the last complete backup of all keyspaces and of
+/// each one, those that others go on from, and everything that leads to the time itself. Keeps a
+/// backup that is not complete if something of it was written since then, or if no later one is
+/// complete.
 ///
 /// # Errors
-/// The destination cannot be read or written.
+/// The destination cannot be read or written; or its newest moment is ahead of this machine's
+/// clock, so that one of the clocks was wrong.
 pub async fn prune(
     destination: &Destination,
+    options: PruneOptions,
+) -> Result<Pruned, BackupError> {
+    prune_at(destination, options, now_ms()).await
+}
+
+/// Prunes when this machine's clock shows `now_ms`.
+async fn prune_at(
+    destination: &Destination,
+    options: PruneOptions,
+    now_ms: u64,
+) -> Result<Pruned, BackupError> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let all = list(destination).await?;
+    let whole = all.iter().filter(|backup| backup.complete);
+    let newest = whole.flat_map(|backup| backup.reaches(u64::MAX)).map(|(_, ms)| ms).max();
+    let Some(newest) = newest else { return Ok(Pruned::default()) };
+    if newest > now_ms.saturating_add(ms(CLOCK_SKEW)) && !options.sure {
+        return Err(BackupError::Refused(format!(
+            "the newest moment in {} is {}, and the clock here shows {}, so one of the clocks was \
+             wrong and what is old is not known; nothing was removed; check the clocks, and prune \
+             with --yes",
+            destination.shown(),
+            shown(newest),
+            shown(now_ms)
+        )));
+    }
+    let before_ms = newest.saturating_sub(ms(options.keep));
+    let pruned = before(destination, &all, before_ms, options.dry_run).await?;
+    Ok(Pruned { before_ms: Some(before_ms), ..pruned })
+}
+
+/// Prunes what is before a time.
+pub(super) async fn before(
+    destination: &Destination,
+    all: &[Backup],
     before_ms: u64,
     dry_run: bool,
 ) -> Result<Pruned, BackupError> {
-    let all = list(destination).await?;
     let through = |backup: &Backup| {
         let through = backup.keyspaces.iter().filter_map(|it| it.through_ms).max();
         through.unwrap_or(backup.begun_ms)
     };
-    let last = last_ones(&all);
+    let last = last_ones(all);
     let last_complete = all.iter().rposition(|backup| backup.complete);
     let mut kept: BTreeSet<&str> = BTreeSet::new();
     for (index, backup) in all.iter().enumerate() {
@@ -79,7 +133,7 @@ pub async fn prune(
             remove(destination, &interrupted).await?;
         }
     }
-    for backup in &all {
+    for backup in all {
         let is_needed = needed.contains(backup.name.as_str());
         if kept.contains(backup.name.as_str()) {
             let is_whole = backup.complete && backup.fault.is_none();
@@ -171,4 +225,39 @@ async fn shorten(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    #[tokio::test]
+    async fn what_is_old_does_not_depend_on_this_machines_clock() {
+        let sample = Sample::new();
+        let old = sample.full(10, &["k"]).await.backup;
+        sample.full(50, &["k"]).await;
+        sample.full(60, &["k"]).await;
+        let keep = Duration::from_secs(20);
+        let options = PruneOptions { keep, dry_run: true, sure: false };
+        let prune = async |options, now_ms| prune_at(&sample.destination, options, now_ms).await;
+        for ahead in [60_000, 1_000_000_000_000] {
+            let pruned = prune(options, ahead).await.unwrap();
+            assert_eq!((pruned.backups, pruned.before_ms), (vec![old.clone()], Some(40_000)));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_removed_if_a_backup_is_from_the_future() {
+        let sample = Sample::new();
+        let old = sample.full(10, &["k"]).await.backup;
+        sample.full(20_000, &["k"]).await;
+        let options = PruneOptions { keep: Duration::ZERO, dry_run: false, sure: false };
+        let refused = prune_at(&sample.destination, options, 20_000).await.unwrap_err();
+        assert!(refused.to_string().contains("nothing was removed"), "{refused}");
+        assert_eq!(sample.destination.backups().await.unwrap().len(), 2);
+        let sure = PruneOptions { sure: true, ..options };
+        let pruned = prune_at(&sample.destination, sure, 20_000).await.unwrap();
+        assert_eq!(pruned.backups, [old]);
+    }
 }

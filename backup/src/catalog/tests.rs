@@ -5,6 +5,15 @@ use std::time::Duration;
 use super::*;
 use crate::sample::{Sample, base, changes, cut, dropped, pages};
 
+/// Prunes what is before a time.
+async fn prune(
+    destination: &Destination,
+    before_ms: u64,
+    dry_run: bool,
+) -> Result<Pruned, BackupError> {
+    prune::before(destination, &list(destination).await?, before_ms, dry_run).await
+}
+
 /// A followed backup of one keyspace with cuts at 5, 6, 15 and 16, the last two of a second base.
 async fn followed(sample: &Sample) -> Plan {
     let (plan, _) = sample.begin(1, Kind::Followed, &[]).await;

@@ -78,7 +78,8 @@ impl Target {
                 let created = client.create_keyspace(name, settings).await;
                 created.map_err(BackupError::network("cannot create the keyspace"))?;
                 let opened = client.keyspace(name).await;
-                (opened.map_err(BackupError::network("cannot use the keyspace"))?, true)
+                let opened = opened.map_err(BackupError::network("cannot use the keyspace"));
+                (opened.map_err(|error| error.partly(created_stays(name)))?, true)
             }
         };
         let marker = Marker {
@@ -90,7 +91,9 @@ impl Target {
         };
         let options = WriteOptions::default().condition(Condition::Absent);
         let marked = target.write_with(marker::KEY, codec::encode(&marker), options).await;
-        marked.map_err(BackupError::network("cannot mark the keyspace as being restored"))?;
+        let marked =
+            marked.map_err(BackupError::network("cannot mark the keyspace as being restored"));
+        marked.map_err(|error| if created { error.partly(created_stays(name)) } else { error })?;
         Ok(Self { client: target, marker, resumed: false })
     }
 
@@ -108,6 +111,11 @@ impl Target {
             Err(error) => Err(BackupError::network("cannot take the mark away")(error)),
         }
     }
+}
+
+/// Says what becomes of a keyspace that was created, and not marked.
+fn created_stays(name: &str) -> String {
+    format!("keyspace {name} was created for it, and stays empty: run the same command again")
 }
 
 /// Writes a key, as often as it takes: what is written twice is the same.

@@ -65,14 +65,31 @@ impl Bar {
                 }
                 bar.unset_length();
                 bar.set_prefix(self.doing);
-                bar.set_message(format!(
-                    "{} behind; {} records, {} written",
-                    ago(through_ms),
-                    number(self.changes),
-                    bytes(self.written)
-                ));
+                bar.set_message(self.behind(through_ms));
             }
             _ => {}
+        }
+    }
+
+    /// Shows how far behind a followed backup is by now.
+    pub(super) fn age(&self) {
+        let (Some(bar), (Some(through_ms), _)) = (&self.bar, self.reach.through()) else { return };
+        // Until it follows, the bar shows keys.
+        if bar.length().is_none() {
+            bar.set_message(self.behind(through_ms));
+        }
+    }
+
+    fn behind(&self, through_ms: u64) -> String {
+        let (changes, written) = (number(self.changes), bytes(self.written));
+        format!("{} behind; {changes} records, {written} written", ago(through_ms))
+    }
+
+    /// Writes to the console while the bar is hidden.
+    pub(super) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 

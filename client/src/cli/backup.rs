@@ -162,12 +162,15 @@ pub(crate) enum BackupAction {
         /// Where they are
         #[arg(value_name = "DEST", value_hint = ValueHint::DirPath)]
         destination: String,
-        /// How far back everything stays, as in 30d
+        /// How far back from the newest moment everything stays, as in 30d
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         keep: Duration,
         /// Show what would be removed, without removing anything
         #[arg(long)]
         dry_run: bool,
+        /// Prune although the newest moment is ahead of this machine's clock
+        #[arg(long)]
+        yes: bool,
         /// Print a JSON document; the same as --output json
         #[arg(long)]
         json: bool,

@@ -1,7 +1,9 @@
 //! Arguments of the commands for values, for files of records and for tokens.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
@@ -95,6 +97,10 @@ pub(crate) struct TransferArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration,
         allow_negative_numbers = true)]
     pub(crate) retry: Duration,
+
+    /// The file, if it is open already and can be read repeatedly.
+    #[arg(skip)]
+    pub(crate) opened: Option<Arc<File>>,
 
     /// The name of the file in results, if it is another one.
     #[arg(skip)]

@@ -88,7 +88,8 @@ pub(crate) enum DebugAction {
     /// Write status, findings, placement and settings to an archive, without keys and values
     #[command(override_usage = "dkv [ADDRESS] debug bundle [FILE] [OPTIONS]")]
     Bundle {
-        /// The archive, which must not exist [default: dkv-debug-TIME.tar.zst here]
+        /// The archive, which must not exist; - is standard output [default:
+        /// dkv-debug-TIME.tar.zst here]
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
 

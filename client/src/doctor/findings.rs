@@ -80,8 +80,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) report: &'a Report,
     pub(super) view: Option<&'a NetworkView>,
     pub(super) nodes: &'a [Examined],
-    /// The keyspaces and their use, if a coordinator answers.
-    pub(super) keyspaces: Option<Vec<KeyspaceUse>>,
+    /// The keyspaces and their use, or why they are not known.
+    pub(super) keyspaces: Result<Vec<KeyspaceUse>, String>,
     /// Number of addresses of registration servers that were given.
     pub(super) servers: usize,
 }
@@ -95,9 +95,20 @@ pub(super) fn all(snapshot: &Snapshot<'_>) -> Vec<Finding> {
     clocks(snapshot, &mut findings);
     keyspaces(snapshot, &mut findings);
     for node in snapshot.nodes {
-        if let Ok(diagnosis) = &node.diagnosis {
-            machine(node, diagnosis, &mut findings);
-            leaders(node, diagnosis, &mut findings);
+        match &node.diagnosis {
+            Ok(diagnosis) => {
+                machine(node, diagnosis, &mut findings);
+                leaders(node, diagnosis, &mut findings);
+            }
+            Err(why) => {
+                let name = &node.name;
+                let what = format!(
+                    "{name} did not tell its circumstances, so its disk, clock, files and \
+                     certificate were not examined: {why}"
+                );
+                let help = "see why it does not answer, and run doctor again".to_owned();
+                findings.add(Severity::Warning, "unexamined", what, help);
+            }
         }
     }
     for warning in &snapshot.report.warnings {
@@ -276,6 +287,11 @@ fn clocks(snapshot: &Snapshot<'_>, findings: &mut Findings) {
 }
 
 fn keyspaces(snapshot: &Snapshot<'_>, findings: &mut Findings) {
+    if let Err(why) = &snapshot.keyspaces {
+        let what = format!("the keyspaces are not known, so their quotas were not examined: {why}");
+        let help = "see that the control group has a majority, and run doctor again".to_owned();
+        findings.add(Severity::Warning, "unexamined", what, help);
+    }
     for KeyspaceUse { keyspace, bytes: used, .. } in snapshot.keyspaces.iter().flatten() {
         let Some(quota) = keyspace.settings.quota_bytes else { continue };
         let percent = percent(*used, quota);

@@ -5,7 +5,8 @@
 //! with no more than the keyspace as it is, and a source that has compacted the revision is copied
 //! once more, at a later one. While it runs, the leases of the source are kept alive.
 //!
-//! - `target` is the keyspace, `leases` its leases, `sum` compares.
+//! - `target` is the keyspace, `leases` its leases, `touched` whether both were changed, `sum`
+//!   compares.
 //! - `file` reads a file; `source` asks the members over `link`; `copy` and `follow`
 //!   use it.
 
@@ -17,6 +18,7 @@ mod link;
 mod source;
 mod sum;
 mod target;
+mod touched;
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -26,12 +28,13 @@ use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::units::{number, plural};
 use indicatif::ProgressBar;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::source::EtcdSource;
 use self::sum::Sum;
 use self::target::Target;
 use crate::cli::ImportEtcdArgs;
+use crate::stop::{AbortOnDrop, Stop};
 use crate::store::Store;
 
 /// Keyspace of etcd's keys, unless the user names another one.
@@ -91,41 +94,38 @@ async fn imported(
         false => Some(file::open(args.source.clone().into(), args.skip_hash_check).await?),
     };
     let target = Target::open(store, name, args.go_on).await?;
-    let (stop, stopped) = watch::channel(false);
+    let touched = target.touched.clone();
+    let stop = Stop::take()?;
+    let (stopped, until_caught_up) = (stop.stopped(), args.until_caught_up);
     let (sender, mut events) = mpsc::unbounded_channel();
-    // Without a listener nobody needs it.
-    let tell = move |event| _ = sender.send(event);
-    let work = async {
+    // On its own: a console that does not take what is written to it holds up no import, and the
+    // leases are kept alive.
+    let mut work = AbortOnDrop(tokio::spawn(async move {
+        // Without a listener nobody needs it.
+        let tell = move |event| _ = sender.send(event);
         match (source, file) {
-            (Some(source), _) => {
-                follow::run(source, target, args.until_caught_up, stopped, &tell).await
-            }
+            (Some(source), _) => follow::run(source, target, until_caught_up, stopped, &tell).await,
             (None, Some(file)) => file::run(file, target, &tell).await,
             (None, None) => Err(Problem::failed("there is no source")),
         }
-    };
-    let mut work = std::pin::pin!(work);
-    let mut signals = dkv_console::signals::Signals::take()
-        .map_err(|error| Problem::failed(format!("cannot listen for signals: {error}")))?;
+    }));
     let mut report = Report::new(console.json);
     let outcome = loop {
         tokio::select! {
-            done = &mut work => break done,
-            Some(event) = events.recv() => report.show(event, console)?,
-            _ = signals.next() => {
-                // A second one does not wait for what is missing.
-                if *stop.borrow() || !is_live {
-                    break Err(Problem::failed("interrupted; --continue goes on"));
-                }
-                let _ = stop.send(true);
+            done = &mut work.0 => {
+                break done.unwrap_or_else(|error| Err(Problem::failed(error.to_string())));
             }
+            Some(event) = events.recv() => report.show(event, console)?,
+            // Members are followed to what they have by then; a file is given up at once.
+            signal = stop.given_up(is_live) => break Err(Problem::new(signal.into(), "interrupted")),
         }
     };
     while let Ok(event) = events.try_recv() {
         report.show(event, console)?;
     }
     report.finish();
-    let outcome = outcome.map_err(|problem| problem.prefixed(&format!("import of {shown}: ")))?;
+    let outcome = outcome
+        .map_err(|problem| touched.told(problem.prefixed(&format!("import of {shown}: ")), name))?;
     result(&outcome, name, is_live, console)
 }
 

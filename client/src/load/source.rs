@@ -70,11 +70,13 @@ impl InputFile {
     pub(super) fn open(task: Task, transfer: &TransferArgs) -> Result<Self, InputError> {
         let TransferArgs { file: path, format, binary, .. } = transfer;
         let format = *format;
-        let stdin = is_stdin(path);
+        let stdin = transfer.opened.is_none() && is_stdin(path);
         let own = if stdin { "standard input".into() } else { path.display().to_string() };
         let name = transfer.shown.clone().unwrap_or(own);
         let unreadable = |source| InputError::Unreadable { name: name.clone(), source };
-        let given = if stdin {
+        let given = if let Some(opened) = &transfer.opened {
+            opened.try_clone().map_err(unreadable)?
+        } else if stdin {
             // A duplicate of descriptor 0 shows whether it is a file.
             let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned();
             File::from(input.map_err(unreadable)?)

@@ -60,6 +60,7 @@ async fn over_as(
         format,
         binary,
         shown: None,
+        opened: None,
         in_flight: 16,
         retry: Duration::from_millis(50),
         connect: Connect::default(),
@@ -225,6 +226,7 @@ async fn a_pipe_is_read_once_and_can_still_be_verified() {
         in_flight: 16,
         retry: Duration::from_millis(50),
         shown: None,
+        opened: None,
         connect: Connect::default(),
     };
     let out = Buffer::default();

@@ -6,6 +6,7 @@ mod interrupted;
 mod s3;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -232,6 +233,9 @@ async fn destinations_that_are_none_are_refused() {
 async fn old_backups_are_pruned() {
     let network = Network::with(json!({ "shards": 1 }), 1).await;
     let destination = network.path("backups");
+    // One that others may enter, as a mounted disk.
+    std::fs::create_dir(&destination).unwrap();
+    std::fs::set_permissions(&destination, PermissionsExt::from_mode(0o755)).unwrap();
     let dest = text(&destination);
     let mut names = Vec::new();
     for (number, since) in [None, Some("latest"), None].into_iter().enumerate() {
@@ -241,6 +245,10 @@ async fn old_backups_are_pruned() {
         let created = &json_of(&network, &line).await[0];
         names.push(created["backup"].as_str().unwrap().to_owned());
         for_a_while(1100).await;
+    }
+    for chunk in chunks(&destination, &names[0], "default") {
+        let mode = std::fs::metadata(&chunk).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", chunk.display());
     }
     let prune = |more: &'static [&'static str]| [&["backup", "prune", dest][..], more].concat();
     let pruned = &json_of(&network, &prune(&["--keep", "1s", "--dry-run"])).await[0];

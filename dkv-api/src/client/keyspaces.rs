@@ -165,6 +165,24 @@ impl Client {
     /// ```
     pub async fn drop_keyspace(&self, name: &str) -> Result<(), Error> {
         let keyspace = self.keyspace_id_of(name).await?;
+        self.drop_keyspace_by_id(keyspace).await
+    }
+
+    /// Does what [`drop_keyspace`](Self::drop_keyspace) does, with the keyspace of an id: not with
+    /// another one that has been given its name meanwhile.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// let orders = client.keyspace("orders").await?;
+    /// // ... somebody confirms that it may go ...
+    /// client.drop_keyspace_by_id(orders.keyspace_id()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn drop_keyspace_by_id(&self, keyspace: KeyspaceId) -> Result<(), Error> {
         self.change_keyspaces(RequestBody::DropKeyspace(keyspace)).await
     }
 

@@ -80,7 +80,7 @@ impl Place {
     ) -> Result<Self, Error> {
         let prefix = prefix_of(name)?;
         let view = client.view().await?;
-        let keeper = client.hold_lease(ttl).await?;
+        let keeper = client.hold_lease_of_recipe(ttl).await?;
         let lease = keeper.id();
         let stem = [prefix.as_ref(), lease.to_string().as_bytes()].concat();
         let (shard, key) = shard_keys::key_beside(client, &view, name, &stem)?;

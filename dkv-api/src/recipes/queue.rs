@@ -189,7 +189,7 @@ impl Queue {
                 let lost = keeper.as_ref().is_none_or(LeaseKeeper::is_lost);
                 let held = match keeper.take().filter(|_| !lost) {
                     Some(held) => held,
-                    None => self.client.hold_lease(ttl).await?,
+                    None => self.client.hold_lease_of_recipe(ttl).await?,
                 };
                 match self.claim(number, pair, held).await? {
                     Ok(item) => return Ok(Some(item)),

@@ -89,7 +89,7 @@ impl Registration {
             return Err(Error::Invalid("a name has at least one byte".into()));
         }
         let key = Bytes::from([service, b"/", name].concat());
-        let keeper = client.hold_lease(ttl).await?;
+        let keeper = client.hold_lease_of_recipe(ttl).await?;
         let lease = keeper.id();
         let mut here = Self {
             client: client.clone(),

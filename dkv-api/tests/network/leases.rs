@@ -97,3 +97,37 @@ async fn the_first_part_of_a_revocation_decides() {
     let revoked = client.revoke_lease_with_receipts(LEASE).await;
     assert_eq!(revoked, Ok((1024, vec![last])));
 }
+
+#[tokio::test]
+async fn a_revocation_of_which_a_part_is_done_is_not_called_undone() {
+    let fake = Fake::start(1).await;
+    let client = fake.builder().timeout(Duration::from_millis(500)).connect().await.unwrap();
+    let done = Answer::Revoked { receipt: receipt(&fake, GroupId(1), 9), deleted: 3, left: 0 };
+    let busy = Refusal::Unavailable("no quorum".into());
+    leases(&fake, move |shard, _| match shard {
+        GroupId(1) => Act::Answer(done.clone()),
+        _ => Act::Refuse(busy.clone()),
+    });
+    match client.revoke_lease(LEASE).await {
+        Err(Error::Unknown(why)) => assert!(why.contains("with 3 keys"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_may_have_been_granted_is_told_and_revoked() {
+    let fake = Fake::start(1).await;
+    let client = fake.builder().timeout(Duration::from_millis(500)).connect().await.unwrap();
+    let (revoked, mut told) = tokio::sync::mpsc::unbounded_channel();
+    leases(&fake, move |_, action| {
+        if !is_grant(action) {
+            revoked.send(()).unwrap();
+        }
+        Act::Ignore
+    });
+    match client.grant_lease(TTL).await {
+        Err(Error::Unknown(why)) => assert!(why.contains("may exist"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    told.recv().await.unwrap();
+}

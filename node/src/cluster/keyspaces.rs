@@ -64,6 +64,20 @@ pub(crate) async fn create(
     wait_for_primaries(node, creation, &name, until).await
 }
 
+/// Returns the id of a keyspace that was created, from what the directory says of its creation:
+/// `None` if this node has no directory any more.
+fn created(found: Option<Option<KeyspaceId>>, name: &str) -> Result<KeyspaceId, Refusal> {
+    match found {
+        Some(Some(id)) => Ok(id),
+        Some(None) => {
+            Err(Refusal::Invalid(format!("the keyspace {name} was dropped by somebody else")))
+        }
+        None => Err(Refusal::Unknown(format!(
+            "the keyspace {name} was created, and this node no longer knows what has become of it"
+        ))),
+    }
+}
+
 async fn wait_for_primaries(
     node: &Node,
     creation: Uuid,
@@ -71,11 +85,8 @@ async fn wait_for_primaries(
     until: Instant,
 ) -> Result<(), Refusal> {
     loop {
-        let id = node.replicas().with_directory(|directory| directory.created_by(creation));
-        let Some(id) = id.flatten() else {
-            let why = format!("the keyspace {name} was dropped by somebody else");
-            return Err(Refusal::Invalid(why));
-        };
+        let found = node.replicas().with_directory(|directory| directory.created_by(creation));
+        let id = created(found, name)?;
         let used = use_of(node).into_iter().find(|used| used.keyspace.id == id);
         let Some(used) = used else { continue };
         let shards = used.keyspace.settings.shards;
@@ -119,4 +130,16 @@ fn use_of(node: &Node) -> Vec<KeyspaceUse> {
         used.collect()
     });
     used.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_the_directory_does_not_say_that_a_keyspace_was_dropped() {
+        assert_eq!(created(Some(Some(KeyspaceId(7))), "k"), Ok(KeyspaceId(7)));
+        assert!(matches!(created(Some(None), "k"), Err(Refusal::Invalid(_))));
+        assert!(matches!(created(None, "k"), Err(Refusal::Unknown(_))));
+    }
 }

@@ -16,6 +16,9 @@ use dkv_state::DirectoryCommand;
 /// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
 
+/// Most characters of a text that are written to the log.
+const TEXT_CHARS_MAX: usize = 200;
+
 /// Describes an administrator's request for the log; `None` for any other request.
 pub(super) fn act(body: &RequestBody) -> Option<String> {
     match body {
@@ -31,15 +34,22 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
             Some(format!("make {to} the primary of shard {shard}"))
         }
         RequestBody::CreateKeyspace { name, .. } => {
-            Some(format!("create keyspace {}", name.escape_debug()))
+            Some(format!("create keyspace {}", brief(name)))
         }
         RequestBody::SetKeyspace { keyspace, change } => {
             Some(format!("change keyspace {keyspace}: {change:?}"))
         }
         RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
-        RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", change.filter.escape_debug())),
+        RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", brief(&change.filter))),
         _ => None,
     }
+}
+
+/// Returns a text of an administrator for the log: this is before anything has bounded it.
+fn brief(text: &str) -> String {
+    let cut = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
+    let more = if cut < text.len() { "..." } else { "" };
+    format!("{}{more}", text[..cut].escape_debug())
 }
 
 /// Removes a node from the network, once its replicas are on others.
@@ -129,4 +139,19 @@ pub(super) fn keyspaces(context: &RequestContext<'_>, reply: ReplyTo) {
     context.answer(reply, move |node| async move {
         Ok(Answer::Keyspaces(keyspaces::list(&node, until).await?))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_wire::message::LogChange;
+
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_before_it_is_logged() {
+        let log = |filter: String| act(&RequestBody::Log(Some(LogChange { filter, for_ms: None })));
+        assert_eq!(log("debug".into()).unwrap(), "log \"debug\"");
+        let told = log("ä\n".repeat(1 << 20)).unwrap();
+        assert!(told.len() < 1000 && told.ends_with("...\"") && !told.contains('\n'), "{told}");
+    }
 }

@@ -109,7 +109,7 @@ fn examined(number: u128, diagnosis: Diagnosis) -> Examined {
 }
 
 fn find(report: &Report, nodes: &[Examined]) -> Vec<(Severity, &'static str)> {
-    let snapshot = Snapshot { report, view: None, nodes, keyspaces: None, servers: 2 };
+    let snapshot = Snapshot { report, view: None, nodes, keyspaces: Ok(Vec::new()), servers: 2 };
     all(&snapshot).into_iter().map(|finding| (finding.severity, finding.about)).collect()
 }
 
@@ -120,6 +120,19 @@ fn healthy() -> Vec<Examined> {
 #[test]
 fn nothing_is_found_in_a_healthy_network() {
     assert_eq!(find(&report(), &healthy()), []);
+}
+
+#[test]
+fn what_was_not_examined_is_no_good_news() {
+    let mut nodes = healthy();
+    nodes[1].diagnosis = Err("it did not answer in time".into());
+    assert_eq!(find(&report(), &nodes), [(Severity::Warning, "unexamined")]);
+    let (report, keyspaces) = (report(), Err("no quorum".to_owned()));
+    let snapshot =
+        Snapshot { report: &report, view: None, nodes: &healthy(), keyspaces, servers: 2 };
+    let found = all(&snapshot);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].what.contains("quotas were not examined: no quorum"), "{found:?}");
 }
 
 #[test]
@@ -200,7 +213,7 @@ fn a_quota_that_is_nearly_reached_is_found() {
     let used = |bytes| {
         let settings = KeyspaceSettings { quota_bytes: Some(1000), ..KeyspaceSettings::default() };
         let keyspace = KeyspaceInfo { id: KeyspaceId(3), name: "k8s".into(), settings };
-        let keyspaces = Some(vec![KeyspaceUse { keyspace, shards_led: 1, bytes }]);
+        let keyspaces = Ok(vec![KeyspaceUse { keyspace, shards_led: 1, bytes }]);
         let snapshot =
             Snapshot { report: &whole, view: None, nodes: &nodes, keyspaces, servers: 2 };
         all(&snapshot)

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::sum::Sum;
 use super::target::{Change, Target, check_key};
 use super::{Event, Outcome, Tell};
+use crate::input::is_stdin;
 
 /// Keys that are stored at a time.
 const KEYS_AT_ONCE: usize = 100;
@@ -33,8 +34,21 @@ pub(super) struct Checked {
 /// It is no snapshot of etcd, or has keys that dkv cannot have.
 pub(super) async fn open(path: PathBuf, skip_hash_check: bool) -> Result<Checked, Problem> {
     let shown = path.display().to_string();
+    if is_stdin(&path) {
+        return Err(Problem::usage(
+            "a snapshot of etcd is read in any order, so it cannot come from standard input; save \
+             it to a file first",
+        ));
+    }
     let checking = tokio::task::spawn_blocking(move || {
         let file = File::open(&path).map_err(|error| Problem::failed(error.to_string()))?;
+        let kind = file.metadata().map_err(|error| Problem::failed(error.to_string()))?;
+        if !kind.is_file() {
+            return Err(Problem::usage(
+                "it is not a regular file, and a snapshot is read in any order; save it to a file \
+                 first",
+            ));
+        }
         let checksum = if skip_hash_check { Checksum::Skip } else { Checksum::Check };
         check(SnapshotFile::open(file, checksum).map_err(explained)?)
     });
@@ -137,4 +151,17 @@ pub(super) async fn run(
     let found = target.sum().await?;
     target.leases.refresh(&target.client).await?;
     Ok(Outcome { revision, source: sum, target: found, leases: target.leases.count() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_read_in_any_order_is_to_be_saved_first() {
+        for path in ["-", "/dev/stdin", "/dev/null"] {
+            let Err(problem) = open(path.into(), false).await else { panic!("{path}") };
+            assert!(problem.message.contains("save it to a file first"), "{problem:?}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LEASES_EVERY: u32 = 4;
 /// How long the end waits for what is missing.
 const END_PATIENCE: Duration = Duration::from_secs(60);
+/// Time in which a watch has to tell something while there are changes.
+const STALL_MAX: Duration = Duration::from_secs(10);
 /// Changes that revisions are put together into while the keyspace is behind.
 const CHANGES_AT_ONCE: usize = 100;
 
@@ -75,6 +77,21 @@ pub(super) async fn run(
     }
 }
 
+/// How long a watch has told nothing although there are changes.
+#[derive(Default)]
+struct Stall(Option<Instant>);
+
+impl Stall {
+    /// Returns whether that is too long by now.
+    fn is_over(&mut self, behind: i64, now: Instant) -> bool {
+        if behind == 0 {
+            self.0 = None;
+            return false;
+        }
+        now.duration_since(*self.0.get_or_insert(now)) > STALL_MAX
+    }
+}
+
 struct Following<'a> {
     /// The last revision that the keyspace has.
     applied: i64,
@@ -101,6 +118,7 @@ impl Following<'_> {
         let (mut number, mut ending) = (0_u32, None);
         // The revision at which it ends: the source's, once it shall end.
         let mut goal = None;
+        let mut stall = Stall::default();
         loop {
             tokio::select! {
                 answer = watching.next() => {
@@ -110,6 +128,7 @@ impl Following<'_> {
                         watching = self.source.watch(self.applied + 1).await?;
                         continue;
                     };
+                    stall = Stall::default();
                     if answer.canceled {
                         if answer.compact_revision > 0 {
                             let why = "etcd has compacted the revisions that follow";
@@ -124,6 +143,13 @@ impl Following<'_> {
                     self.latest = self.source.revision().await?.max(self.applied);
                     let behind = self.latest - self.applied;
                     tell(Event::Followed { revision: self.applied, behind });
+                    if stall.is_over(behind, Instant::now()) {
+                        let why = "a member of etcd does not tell changes that there are";
+                        tell(Event::Note(format!("{why}; connecting to another")));
+                        self.source.disconnect();
+                        watching = self.source.watch(self.applied + 1).await?;
+                        stall = Stall::default();
+                    }
                     if self.target.leases.has_lost() {
                         let why = "a lease has ended while the network was unavailable";
                         return Ok(Ended::Again(why));
@@ -141,7 +167,7 @@ impl Following<'_> {
                     }
                     if ending.is_some_and(|since: Instant| since.elapsed() > END_PATIENCE) {
                         return Err(Problem::failed(format!(
-                            "ended {behind} revisions behind etcd; --continue goes on"
+                            "ended {behind} revisions behind etcd"
                         )));
                     }
                 }
@@ -207,5 +233,22 @@ impl Following<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_stalls_only_while_there_are_changes() {
+        let (mut stall, now) = (Stall::default(), Instant::now());
+        assert!(!stall.is_over(0, now) && !stall.is_over(0, now + STALL_MAX * 2));
+        let begun = now + STALL_MAX * 2;
+        assert!(!stall.is_over(3, begun) && !stall.is_over(5, begun + STALL_MAX));
+        assert!(stall.is_over(1, begun + STALL_MAX + Duration::from_millis(1)));
+        assert!(
+            !stall.is_over(0, begun + STALL_MAX * 2) && !stall.is_over(1, begun + STALL_MAX * 3)
+        );
     }
 }

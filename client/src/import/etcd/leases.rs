@@ -7,7 +7,8 @@ use dkv_api::{Client, Error, LeaseId, LeaseKeeper};
 use dkv_console::problem::Problem;
 use dkv_wire::limits::{LEASE_TTL_MIN, TTL_MAX};
 
-use crate::api_problems::request_problem;
+use super::touched::Touched;
+use crate::api_problems::partial_problem;
 
 /// Attempts to grant a lease that is being revoked.
 const ATTEMPTS: usize = 20;
@@ -15,12 +16,17 @@ const ATTEMPTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The leases that this import keeps alive.
-#[derive(Default)]
 pub(super) struct Leases {
     kept: BTreeMap<i64, LeaseKeeper>,
+    touched: Touched,
 }
 
 impl Leases {
+    /// Leases of a keyspace, of which there are none yet.
+    pub(super) fn new(touched: Touched) -> Self {
+        Self { kept: BTreeMap::new(), touched }
+    }
+
     /// Returns whether a lease is kept alive.
     pub(super) fn has(&self, id: i64) -> bool {
         self.kept.get(&id).is_some_and(|keeper| !keeper.is_lost())
@@ -52,11 +58,12 @@ impl Leases {
         if self.has(id) {
             return Ok(());
         }
-        let failed = |error: &Error| request_problem(error).prefixed(&format!("lease {id:x}: "));
+        let failed = |error: &Error| partial_problem(error).prefixed(&format!("lease {id:x}: "));
         let lease = LeaseId(u64::try_from(id).unwrap_or_default());
         let seconds = u64::try_from(seconds).unwrap_or_default();
         let ttl = Duration::from_secs(seconds).clamp(LEASE_TTL_MIN, TTL_MAX);
         let mut attempt = 1;
+        self.touched.set();
         let keeper = loop {
             match client.grant_lease_as(lease, ttl).await {
                 Ok(_) | Err(Error::LeaseExists { .. }) => {}
@@ -81,9 +88,10 @@ impl Leases {
         let gone: Vec<i64> = self.kept.keys().copied().filter(|id| !known.contains(id)).collect();
         for id in gone {
             if let Some(keeper) = self.kept.remove(&id) {
+                self.touched.set();
                 match keeper.revoke().await {
                     Ok(_) | Err(Error::NoLease { .. }) => {}
-                    Err(error) => return Err(request_problem(&error)),
+                    Err(error) => return Err(partial_problem(&error)),
                 }
             }
         }
@@ -96,13 +104,14 @@ impl Leases {
         client: &Client,
         known: &BTreeSet<i64>,
     ) -> Result<(), Problem> {
-        let found = client.leases().await.map_err(|error| request_problem(&error))?;
+        let found = client.leases().await.map_err(|error| partial_problem(&error))?;
         for lease in found {
             let id = lease.id.0 as i64;
             if !known.contains(&id) && !self.kept.contains_key(&id) {
+                self.touched.set();
                 match client.revoke_lease(lease.id).await {
                     Ok(_) | Err(Error::NoLease { .. }) => {}
-                    Err(error) => return Err(request_problem(&error)),
+                    Err(error) => return Err(partial_problem(&error)),
                 }
             }
         }
@@ -114,7 +123,7 @@ impl Leases {
         for keeper in self.kept.values() {
             match client.refresh_lease(keeper.id()).await {
                 Ok(_) | Err(Error::NoLease { .. }) => {}
-                Err(error) => return Err(request_problem(&error)),
+                Err(error) => return Err(partial_problem(&error)),
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::link::{Endpoint, Link, is_passing, tls};
@@ -69,6 +70,9 @@ pub(super) struct EtcdSource {
     /// The granted times of leases, in seconds.
     ttls: HashMap<i64, i64>,
 }
+
+/// Asks a member to end a stream once it knows no leader.
+const HAS_LEADER: &str = "hasleader";
 
 /// The changes after a revision. It ends if the requests are dropped.
 pub(super) struct Watching {
@@ -283,7 +287,10 @@ impl EtcdSource {
             // The receiver is here.
             let _ = sender.unbounded_send(WatchRequest { request_union: request });
             kept = Some(sender);
-            link.watch().watch(link.request(requests.boxed())).await
+            let mut request = link.request(requests.boxed());
+            // A member that is cut off from its cluster has nothing new, and is to say so.
+            request.metadata_mut().insert(HAS_LEADER, MetadataValue::from_static("true"));
+            link.watch().watch(request).await
         };
         let answers = self.ask(ask).await?;
         let Some(requests) = kept else {
@@ -316,7 +323,7 @@ fn password(args: &ImportEtcdArgs) -> Result<String, Problem> {
                 Err(Problem::failed(why))
             }
         },
-        None => std::env::var(PASSWORD).map_err(|_| {
+        None => dkv_base::environment::text(PASSWORD).ok_or_else(|| {
             Problem::usage(format!("--user needs a password, in {PASSWORD} or --password-file"))
         }),
     }

@@ -14,7 +14,8 @@ use dkv_wire::limits::KEY_BYTES_MAX;
 
 use super::leases::Leases;
 use super::sum::Sum;
-use crate::api_problems::request_problem;
+use super::touched::Touched;
+use crate::api_problems::{partial_problem, request_problem};
 use crate::store::Store;
 
 /// How long a change is retried while the network is unavailable.
@@ -48,6 +49,8 @@ pub(super) struct Target {
     pub(super) leases: Leases,
     /// Whether it had no keys before the import.
     pub(super) is_fresh: bool,
+    /// Whether something was changed, or may have been.
+    pub(super) touched: Touched,
 }
 
 impl Target {
@@ -57,6 +60,7 @@ impl Target {
     /// It has several shards, or keys although this does not go on.
     pub(super) async fn open(store: &impl Store, name: &str, go_on: bool) -> Result<Self, Problem> {
         let failed = |error: Error| request_problem(&error);
+        let touched = Touched::default();
         let client = store.client(Role::Client).await?;
         let client = match client.keyspace(name).await {
             Err(Error::NoKeyspace { .. }) => {
@@ -66,10 +70,13 @@ impl Target {
                 created.map_err(|error| {
                     request_problem(&error).prefixed(&format!("cannot create keyspace {name}: "))
                 })?;
-                client.keyspace(name).await.map_err(failed)?
+                touched.set();
+                let opened = client.keyspace(name).await;
+                opened.map_err(|error| touched.told(partial_problem(&error), name))?
             }
             found => found.map_err(failed)?,
         };
+        let failed = |error: Error| touched.told(partial_problem(&error), name);
         let view = client.view().await.map_err(failed)?;
         let shards = view.shards_of(client.keyspace_id()).len();
         if shards != 1 {
@@ -90,7 +97,8 @@ impl Target {
             );
             return Err(Problem::new(Failure::Conflict, why));
         }
-        Ok(Self { client, leases: Leases::default(), is_fresh: count == 0 })
+        let leases = Leases::new(touched.clone());
+        Ok(Self { client, leases, is_fresh: count == 0, touched })
     }
 
     /// Executes changes of different keys: in one transaction, if they fit one.
@@ -112,6 +120,7 @@ impl Target {
 
     async fn transact(&self, changes: &[Change]) -> Result<(), Problem> {
         let begun = Instant::now();
+        self.touched.set();
         loop {
             let transaction = match changes.len() {
                 ..=LIST_MAX => list(changes),
@@ -128,7 +137,7 @@ impl Target {
                 {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => return Err(request_problem(&error)),
+                Err(error) => return Err(partial_problem(&error)),
             }
         }
     }
@@ -152,7 +161,7 @@ impl Target {
                 Err(error) if error.is_retryable() && begun.elapsed() < PATIENCE => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => return Err(request_problem(&error)),
+                Err(error) => return Err(partial_problem(&error)),
             }
         }
     }
