@@ -1,7 +1,7 @@
 //! Changes: what a watch shows of a keyspace, collected until it is written.
 //!
-//! The collector stops to read when it has much that is not written yet. The watch then waits, and
-//! the shards have what comes in their histories.
+//! The collector stops reading while it holds much unwritten data. The watch then waits, and the
+//! shards have what comes in their histories.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

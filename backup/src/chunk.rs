@@ -124,7 +124,7 @@ pub(crate) enum ChunkError {
     #[error("it is not a part of a backup of this version of dkv")]
     Magic,
     /// Its hash is another one.
-    #[error("its hash is not the one that it was written with")]
+    #[error("its hash does not match")]
     Hash,
     /// Its contents make no sense.
     #[error("{0}")]

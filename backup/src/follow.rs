@@ -163,7 +163,7 @@ async fn followed(
     Ok(None)
 }
 
-/// Failures that may pass. The same one is not told each time.
+/// Failures that may pass. A repeated one is not reported each time.
 #[derive(Default)]
 struct Troubles {
     count: u32,
@@ -224,7 +224,7 @@ impl Following {
                     anew = true;
                     self.tell(Progress::Note(format!(
                         "keyspace {name} has forgotten changes that this backup does not have: \
-                         writing all keys anew; moments in between cannot be restored"
+                         writing all keys again; moments in between cannot be restored"
                     )))
                     .await;
                 }

@@ -52,7 +52,7 @@ pub use follow::{FollowOptions, follow};
 pub use plan::Kind;
 pub use restore::{RestoreOptions, Restored, drop_interrupted, restore};
 
-/// What a long command tells while it runs.
+/// Progress events of a long command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {

@@ -1,11 +1,11 @@
-//! The mark that a restore leaves in a keyspace until it is complete.
+//! The restore marker, which a restore leaves in a keyspace until it is complete.
 
 use serde::{Deserialize, Serialize};
 
-/// The key of the mark. No backup has it.
+/// The key of the restore marker. No backup has it.
 pub(crate) const KEY: &[u8] = b"\0dkv-restore-in-progress";
 
-/// The value of the mark.
+/// The value of the restore marker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// The backup.

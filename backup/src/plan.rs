@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) begun_ms: u64,
     /// Whether it is of all keyspaces that there were.
     pub(crate) all: bool,
-    /// The keyspaces; of a followed backup of all none.
+    /// The keyspaces; empty for a followed backup of all keyspaces.
     pub(crate) keyspaces: Vec<String>,
     /// The backup that an increment goes on from.
     pub(crate) parent: Option<String>,

@@ -25,7 +25,7 @@ pub enum Mutant {
     /// A page of a scan begins one key too late.
     SkipInScan,
     /// A new replica forgets that an earlier one was deleted on the same node.
-    ForgetFormer,
+    ForgetTombstone,
     /// The coordinator says that a node may be switched off without asking the node.
     PromiseWithoutAsking,
     /// A late acknowledgement of an entry confirms the leader for a read that began after it.
@@ -84,7 +84,7 @@ impl Mutant {
         Self::OlderCoordinator,
         Self::LastArrivalWins,
         Self::SkipInScan,
-        Self::ForgetFormer,
+        Self::ForgetTombstone,
         Self::PromiseWithoutAsking,
         Self::TrustLateAcknowledgements,
         Self::ElectByNewest,

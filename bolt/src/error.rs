@@ -31,8 +31,8 @@ pub enum BoltError {
     /// It has no checksum at its end.
     #[error("it has no checksum at its end, as a file of etcdctl snapshot save has")]
     NoChecksum,
-    /// Its checksum is that of other bytes.
-    #[error("it is damaged: its checksum is that of other bytes")]
+    /// Its checksum does not match.
+    #[error("it is damaged: its checksum does not match")]
     WrongChecksum,
     /// The database is sound, and not one of etcd.
     #[error("it is no database of etcd: {0}")]

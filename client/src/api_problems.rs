@@ -118,7 +118,7 @@ fn explained(error: &Error, unchanged: &str, again: &str) -> Problem {
         ))
         .with("floor_revision", floor.0),
         Error::NotYet { asked, latest } => Problem::failed(format!(
-            "revision {asked} is not there yet: the shard is at revision {latest}; give that \
+            "revision {asked} does not exist yet: the shard is at revision {latest}; give that \
              revision or an earlier one"
         ))
         .with("latest_revision", latest.0),

@@ -1,4 +1,4 @@
-//! Collects what helps to understand a network into one file: `debug bundle`.
+//! Collects diagnostics about a network into one file: `debug bundle`.
 //!
 //! The file has what the other commands show, and neither keys nor values, tokens or certificates.
 
@@ -26,7 +26,7 @@ const ABOUT: &str = "\
 What an operator sees of a dkv network at one moment.
 
 status.json     nodes, shards, replicas and warnings, as dkv status --json
-doctor.json     what may fail next, as dkv doctor --json
+doctor.json     likely failures, as dkv doctor --json
 placement.json  where replicas are and where they move
 keyspaces.json  names, settings and sizes of the keyspaces
 settings.json   the settings that the nodes share

@@ -183,8 +183,8 @@ pub(crate) enum Subcommand {
     /// Add to the number that is the value of a key, and print the sum
     #[command(
         override_usage = "dkv [ADDRESS] increment <KEY> [N] [OPTIONS]",
-        after_help = "A key that does not exist counts as 0. However often the command has to be \
-            sent, it is executed once.\n\nExamples:\n  \
+        after_help = "A key that does not exist counts as 0. The command is executed exactly \
+            once, even if it is resent.\n\nExamples:\n  \
             dkv increment visits\n  \
             dkv increment stock -5"
     )]
@@ -202,8 +202,8 @@ pub(crate) enum Subcommand {
     /// Append to the value of a key
     #[command(
         override_usage = "dkv [ADDRESS] append <KEY> <VALUE> [OPTIONS]",
-        after_help = "A key that does not exist counts as empty. However often the command has to \
-            be sent, it is executed once.\n\nExamples:\n  \
+        after_help = "A key that does not exist counts as empty. The command is executed \
+            exactly once, even if it is resent.\n\nExamples:\n  \
             dkv append log \"a line\"\n  \
             dkv append log @FILE"
     )]
@@ -355,7 +355,7 @@ pub(crate) enum Subcommand {
     #[command(
         override_usage = "dkv [ADDRESS] watch [PREFIX] [OPTIONS]\n       \
             dkv [ADDRESS] watch <KEY> --key [OPTIONS]",
-        after_help = "At its end it prints the position from which another watch can go on. Each \
+        after_help = "On exit it prints the position to resume from. Each \
             change comes once, whichever nodes fail meanwhile.\n\nExamples:\n  \
             dkv watch                            all keys\n  \
             dkv watch user/ --previous           keys that begin with user/, and what they were\n  \
@@ -424,7 +424,7 @@ pub(crate) enum Subcommand {
     /// Restore keyspaces from a backup, never over what is there
     #[command(override_usage = "dkv [ADDRESS] restore <DEST> [OPTIONS]", after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
-    /// Make a network go on that has lost majorities for good, from the data directories left
+    /// Recover a network that has permanently lost majorities, from the remaining data directories
     #[command(override_usage = "dkv [ADDRESS] recover group <DATA_DIR>... [OPTIONS]")]
     Recover(RecoverArgs),
     /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own

@@ -1,4 +1,4 @@
-//! Shows what may fail next in a network, and what helps: `doctor`.
+//! Shows likely failures of a network and their remedies: `doctor`.
 //!
 //! This is the shell: it asks all processes. What their answers mean is decided in [`findings`].
 
@@ -101,7 +101,7 @@ fn unix_ms() -> u64 {
 
 fn text(findings: &[Finding]) -> String {
     if findings.is_empty() {
-        return "nothing was found that may fail next".into();
+        return "no likely failure was found".into();
     }
     let lines = findings.iter().map(|Finding { severity, what, help, .. }| {
         format!("{:<8}  {what}\n          → {help}", severity.word())

@@ -342,7 +342,7 @@ async fn a_node_that_is_unreachable_at_its_address_warns() {
     let mut command = place.command("n1");
     command.args([&place.address.to_string(), "--advertise", &nobody]);
     let _lost = Node::run(&mut command).ready();
-    place.logged("n1", "nobody reaches this node at the address that it names").await;
+    place.logged("n1", "this node is unreachable at its advertised address").await;
     // A node with the right address does not warn.
     let other = Place::new().await;
     let _node = other.start("n1").ready();

@@ -20,6 +20,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        println!("registering anew: {}", here.lost().await);
+        println!("registering again: {}", here.lost().await);
     }
 }

@@ -478,5 +478,5 @@ fn closed() -> Error {
 
 /// The error for an answer of the wrong kind. The router passes on none, so this is a safeguard.
 pub(crate) fn wrong_answer() -> Error {
-    Error::Unknown("the answer is to another kind of request".into())
+    Error::Unknown("unexpected answer".into())
 }

@@ -60,7 +60,7 @@ pub enum Error {
         floor: Revision,
     },
     /// The shard has not reached that revision. No effect.
-    #[error("revision {asked} is not there yet: the latest is {latest}")]
+    #[error("revision {asked} does not exist yet: the latest is {latest}")]
     NotYet {
         /// The revision that was asked for.
         asked: Revision,
@@ -90,7 +90,7 @@ pub enum Error {
     /// The write was executed and stands, but not every replica is known to have it, as
     /// [`Level::All`](dkv_wire::message::Level::All) asks. The missing ones get it once they can.
     #[error(
-        "written at revision {}, but not everywhere yet: {} did not say in time that it has it",
+        "written at revision {}, but {} did not confirm it in time",
         .written.receipt.revision, .missing.join(", ")
     )]
     Incomplete {
@@ -145,10 +145,10 @@ pub enum Error {
         most: Duration,
     },
     /// The write would add to a shard that has reached its share of its keyspace's quota. No
-    /// effect. Deletes are taken, and so is the write once there is room.
+    /// effect. Deletes are still accepted, and so is the write once there is room.
     #[error(
         "over quota: the shard has {used} bytes of keys and values, and its share of the \
-         keyspace's quota is {limit}; deletes are taken"
+         keyspace's quota is {limit}; deletes are still accepted"
     )]
     OverQuota {
         /// Size of the keys and values of the shard, in bytes.

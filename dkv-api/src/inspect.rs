@@ -17,6 +17,18 @@ use crate::router::RequestKind;
 use crate::status::answer_timeout;
 
 /// What one replica has of a key; see [`Client::read_replicas`].
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// for replica in client.read_replicas("color").await? {
+///     match replica.found {
+///         Ok((receipt, value)) => println!("{}: {value:?} at {}", replica.node, receipt.revision),
+///         Err(error) => println!("{}: {error}", replica.node),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReplicaValue {
     /// The node of the replica.

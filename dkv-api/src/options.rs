@@ -321,6 +321,21 @@ pub struct NetworkStatus {
 
 /// Why the registration server or a node gave no status; see
 /// [`NetworkStatus`].
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// use dkv_api::StatusError;
+///
+/// for (node, status) in client.status().await.nodes {
+///     match status {
+///         Ok(_) => println!("{} is there", node.name),
+///         Err(StatusError::Silent(why)) => println!("{} may be down: {why}", node.name),
+///         Err(error) => println!("{}: {error}", node.name),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {

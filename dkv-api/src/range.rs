@@ -44,6 +44,14 @@ pub struct RangeRequest {
 
 impl RangeRequest {
     /// Reads all keys of a range with their values.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{KeyRange, RangeRequest};
+    ///
+    /// let users = RangeRequest::new(KeyRange::Prefix("user/".into()));
+    /// assert!(!users.count);
+    /// ```
     pub fn new(keys: KeyRange) -> Self {
         Self {
             keys,
@@ -57,21 +65,53 @@ impl RangeRequest {
     }
 
     /// Sets which keys, what of them, and at which revision.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{KeyRange, RangeOptions, RangeRequest, Revision};
+    ///
+    /// let then = RangeOptions { at: Some(Revision(17)), ..RangeOptions::default() };
+    /// let users = RangeRequest::new(KeyRange::Prefix("user/".into())).options(then);
+    /// ```
     pub fn options(self, options: RangeOptions) -> Self {
         Self { options, ..self }
     }
 
     /// Sets whether to count all keys of the range.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{KeyRange, RangeRequest};
+    ///
+    /// let users = RangeRequest::new(KeyRange::Prefix("user/".into())).counted(true);
+    /// assert!(users.count);
+    /// ```
     pub fn counted(self, count: bool) -> Self {
         Self { count, ..self }
     }
 
     /// Reads only keys after this one.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{KeyRange, RangeRequest};
+    ///
+    /// // The next page, after one that ended with this key.
+    /// let page = RangeRequest::new(KeyRange::Prefix("user/".into())).after("user/mars");
+    /// ```
     pub fn after(self, key: impl Into<Bytes>) -> Self {
         Self { after: key.into(), ..self }
     }
 
     /// Sets what the answer must guarantee.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{KeyRange, Level, RangeRequest};
+    ///
+    /// let near = RangeRequest::new(KeyRange::Prefix("user/".into())).level(Level::Eventual);
+    /// assert_eq!(near.level, Level::Eventual);
+    /// ```
     pub fn level(self, level: Level) -> Self {
         Self { level, ..self }
     }

@@ -50,7 +50,7 @@ pub(crate) enum LookupError {
     #[error("{NOT_BOOTSTRAPPED}")]
     NotBootstrapped,
     /// The server answers something else: it is of another version.
-    #[error("registration server: the answer is to another question")]
+    #[error("registration server: unexpected answer")]
     AnotherQuestion,
     /// The server did not do what it was asked.
     #[error(transparent)]

@@ -131,6 +131,12 @@ impl SnapshotToken {
 }
 
 /// A text is no token of a snapshot.
+///
+/// # Examples
+/// ```
+/// let wrong = "7040".parse::<dkv_api::SnapshotToken>().unwrap_err();
+/// assert!(wrong.to_string().contains("7040:1=500,2=498-490"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is not the token of a snapshot, which looks like 7040:1=500,2=498-490")]
 #[non_exhaustive]

@@ -216,7 +216,7 @@ async fn ask(client: &Client, node: &NodeInfo) -> Result<NodeStatus, StatusError
 }
 
 fn another_question() -> StatusError {
-    StatusError::Refused("the answer is to another question".to_owned())
+    StatusError::Refused("unexpected answer".to_owned())
 }
 
 impl From<ServerError> for StatusError {

@@ -4,20 +4,24 @@
 //! two rounds. The types here own their keys and values; those of the protocol borrow them.
 
 mod check;
+mod compare;
 mod open;
+mod operation;
 
+pub use compare::{Compare, Test};
 pub use open::OpenTransaction;
+pub use operation::{NestedTransaction, PutAttach, TransactionOperation};
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use dkv_base::id::{Revision, Stamp};
+use dkv_base::id::Stamp;
 use dkv_wire::codec;
-use dkv_wire::message::{
-    self, Answer, KeyRange, OperationResult, PartReceipt, RangeOptions, Receipt, Relation,
-};
+use dkv_wire::message::{self, Answer, OperationResult, PartReceipt, Receipt};
 
-use crate::attach::Attach;
+use compare::compare_to_wire;
+use operation::operations_to_wire;
+
 use crate::client::{Client, wrong_answer};
 use crate::error::Error;
 use crate::router::RequestKind;
@@ -52,40 +56,103 @@ pub struct Transaction {
 
 impl Transaction {
     /// Creates a transaction that does nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::Transaction;
+    ///
+    /// assert!(Transaction::new().operations(true).is_empty());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a compare. Without any, the operations of [`then`](Self::then) are executed.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Compare, Transaction};
+    ///
+    /// let if_new = Transaction::new().when(Compare::absent("order/17"));
+    /// assert_eq!(if_new.compares().len(), 1);
+    /// ```
     pub fn when(mut self, compare: Compare) -> Self {
         self.compares.push(compare);
         self
     }
 
     /// Adds an operation to execute if all compares hold.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Transaction, TransactionOperation};
+    ///
+    /// let both = Transaction::new()
+    ///     .then(TransactionOperation::put("color", "blue"))
+    ///     .then(TransactionOperation::increment("changes", 1));
+    /// assert_eq!(both.operations(true).len(), 2);
+    /// ```
     pub fn then(mut self, operation: TransactionOperation) -> Self {
         self.then.push(operation);
         self
     }
 
     /// Adds an operation to execute if a compare does not hold.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Compare, Transaction, TransactionOperation};
+    ///
+    /// let create_or_read = Transaction::new()
+    ///     .when(Compare::absent("color"))
+    ///     .then(TransactionOperation::put("color", "blue"))
+    ///     .otherwise(TransactionOperation::get("color"));
+    /// assert_eq!(create_or_read.operations(false).len(), 1);
+    /// ```
     pub fn otherwise(mut self, operation: TransactionOperation) -> Self {
         self.otherwise.push(operation);
         self
     }
 
     /// Sets the longest time to wait for the outcome [default: that of the client].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use dkv_api::{Transaction, TransactionOperation};
+    ///
+    /// let hurried = Transaction::new()
+    ///     .then(TransactionOperation::increment("visits", 1))
+    ///     .timeout(Duration::from_millis(200));
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Returns the operations that are executed if the compares hold, or those if they do not.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Transaction, TransactionOperation};
+    ///
+    /// let read = Transaction::new().then(TransactionOperation::get("color"));
+    /// assert_eq!(read.operations(true), [TransactionOperation::get("color")]);
+    /// assert!(read.operations(false).is_empty());
+    /// ```
     pub fn operations(&self, succeeded: bool) -> &[TransactionOperation] {
         if succeeded { &self.then } else { &self.otherwise }
     }
 
     /// Returns the compares.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{Compare, Transaction};
+    ///
+    /// let guarded = Transaction::new().when(Compare::exists("color"));
+    /// assert_eq!(guarded.compares(), [Compare::exists("color")]);
+    /// ```
     pub fn compares(&self) -> &[Compare] {
         &self.compares
     }
@@ -96,301 +163,6 @@ impl Transaction {
             compares: self.compares.iter().map(compare_to_wire).collect(),
             then: operations_to_wire(&self.then),
             otherwise: operations_to_wire(&self.otherwise),
-        }
-    }
-}
-
-/// A condition on one key, or on all existing keys of a range.
-///
-/// A key that does not exist has zero for every number, and fails every test of its value. So does
-/// a range in which no key exists.
-///
-/// # Examples
-/// ```
-/// use dkv_api::{Compare, KeyRange, Relation, Revision, Test};
-///
-/// let unchanged = Compare::revision("planet", Relation::Equal, Revision(17));
-/// let none = Compare::of(KeyRange::Prefix("user/".into()), Test::Exists(false));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compare {
-    keys: KeyRange,
-    test: Test,
-}
-
-/// What a [`Compare`] tests.
-///
-/// # Examples
-/// ```
-/// use dkv_api::{Relation, Test};
-///
-/// let changed_often = Test::Version(Relation::Greater, 100);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Test {
-    /// Whether the key exists; for a range, whether any key does.
-    Exists(bool),
-    /// The revision of the last write of the key.
-    Revision(Relation, Revision),
-    /// The revision of the write that created the key.
-    Created(Relation, Revision),
-    /// The number of writes of the key since it was created.
-    Version(Relation, u64),
-    /// The value, in the order of bytes.
-    Value(Relation, Bytes),
-    /// The lease of the key, by its number; zero for a key without one.
-    Lease(Relation, u64),
-}
-
-impl Compare {
-    /// Tests the keys of a range. More than one key needs a network with one shard.
-    pub fn of(keys: KeyRange, test: Test) -> Self {
-        Self { keys, test }
-    }
-
-    /// Returns the keys that it is about.
-    pub fn keys(&self) -> &KeyRange {
-        &self.keys
-    }
-
-    /// Returns what it tests.
-    pub fn test(&self) -> &Test {
-        &self.test
-    }
-
-    fn of_key(key: impl AsRef<[u8]>, test: Test) -> Self {
-        Self { keys: KeyRange::Key(Bytes::copy_from_slice(key.as_ref())), test }
-    }
-
-    /// Holds if the key exists.
-    pub fn exists(key: impl AsRef<[u8]>) -> Self {
-        Self::of_key(key, Test::Exists(true))
-    }
-
-    /// Holds if the key does not exist.
-    pub fn absent(key: impl AsRef<[u8]>) -> Self {
-        Self::of_key(key, Test::Exists(false))
-    }
-
-    /// Compares the value of a key.
-    pub fn value(key: impl AsRef<[u8]>, relation: Relation, value: impl Into<Bytes>) -> Self {
-        Self::of_key(key, Test::Value(relation, value.into()))
-    }
-
-    /// Compares the revision of the last write of a key.
-    pub fn revision(key: impl AsRef<[u8]>, relation: Relation, revision: Revision) -> Self {
-        Self::of_key(key, Test::Revision(relation, revision))
-    }
-
-    /// Compares the revision of the write that created a key.
-    pub fn created(key: impl AsRef<[u8]>, relation: Relation, revision: Revision) -> Self {
-        Self::of_key(key, Test::Created(relation, revision))
-    }
-
-    /// Compares the number of writes of a key since it was created.
-    pub fn version(key: impl AsRef<[u8]>, relation: Relation, version: u64) -> Self {
-        Self::of_key(key, Test::Version(relation, version))
-    }
-}
-
-/// One operation of a transaction.
-///
-/// # Examples
-/// ```
-/// use dkv_api::TransactionOperation;
-///
-/// let count = TransactionOperation::increment("visits", 1);
-/// assert!(matches!(count, TransactionOperation::Increment { by: 1, .. }));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TransactionOperation {
-    /// Reads a key.
-    Get(Bytes),
-    /// Reads the first keys of a range.
-    List {
-        /// The range. More than one key needs a network with one shard.
-        keys: KeyRange,
-        /// Most keys.
-        keys_max: u32,
-    },
-    /// Stores a value.
-    Put(Bytes, Bytes),
-    /// Removes a key.
-    Delete(Bytes),
-    /// Removes all keys of a range. More than one key needs a network with one shard.
-    DeleteAll(KeyRange),
-    /// Adds to the number that is a key's value, in decimal digits with an optional minus sign; a
-    /// key that does not exist counts as zero. The number and the result are within 64 signed bits.
-    Increment {
-        /// The key.
-        key: Bytes,
-        /// The number to add.
-        by: i64,
-    },
-    /// Appends bytes to a key's value; a key that does not exist counts as empty.
-    Append {
-        /// The key.
-        key: Bytes,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// Stores a value, and attaches its key to a lease or gives it a time to live.
-    PutAttached {
-        /// The key.
-        key: Bytes,
-        /// The value.
-        value: Bytes,
-        /// How long the key will live.
-        attach: Attach,
-    },
-    /// Stores a value or a new attachment, and can tell what was there. Needs a keyspace with one
-    /// shard.
-    PutWith {
-        /// The key.
-        key: Bytes,
-        /// The value; `None` keeps that of the key, which must exist.
-        value: Option<Bytes>,
-        /// How long the key will live.
-        attach: PutAttach,
-        /// Whether the result has the version before.
-        previous: bool,
-    },
-    /// Removes all keys of a range, and can tell what they were. Needs a keyspace with one shard.
-    DeleteWith {
-        /// The range.
-        keys: KeyRange,
-        /// Whether the result has the versions before.
-        previous: bool,
-    },
-    /// Reads a range. Needs a keyspace with one shard.
-    Range {
-        /// The range.
-        keys: KeyRange,
-        /// Which keys of it, and what of them.
-        options: RangeOptions,
-    },
-    /// Executes another transaction as a part of this one. Its compares see the state before the
-    /// whole. Needs a keyspace with one shard.
-    Nested(NestedTransaction),
-}
-
-/// How long a key lives that a put of a transaction stores.
-///
-/// # Examples
-/// ```
-/// use std::time::Duration;
-/// use dkv_api::{Attach, PutAttach};
-///
-/// let soon_gone = PutAttach::To(Attach::Ttl(Duration::from_secs(30)));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutAttach {
-    /// Until it is deleted.
-    Nothing,
-    /// As this says.
-    To(Attach),
-    /// As long as before; the key must exist.
-    AsBefore,
-}
-
-impl PutAttach {
-    fn to_wire(self) -> message::PutAttach {
-        match self {
-            Self::Nothing => message::PutAttach::Nothing,
-            Self::To(attach) => message::PutAttach::To(attach.to_wire()),
-            Self::AsBefore => message::PutAttach::AsBefore,
-        }
-    }
-}
-
-/// A transaction within another; see [`TransactionOperation::nested`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NestedTransaction {
-    body: Bytes,
-}
-
-impl From<Transaction> for NestedTransaction {
-    fn from(transaction: Transaction) -> Self {
-        Self { body: codec::encode(&transaction.to_wire()) }
-    }
-}
-
-impl TransactionOperation {
-    /// Executes another transaction as a part of this one. The results of its operations follow its
-    /// own in [`Transacted::results`].
-    pub fn nested(transaction: Transaction) -> Self {
-        Self::Nested(transaction.into())
-    }
-
-    /// Stores a value, and attaches its key to a lease or gives it a time to live.
-    pub fn put_attached(key: impl AsRef<[u8]>, value: impl Into<Bytes>, attach: Attach) -> Self {
-        let key = Bytes::copy_from_slice(key.as_ref());
-        Self::PutAttached { key, value: value.into(), attach }
-    }
-
-    /// Reads a key.
-    pub fn get(key: impl AsRef<[u8]>) -> Self {
-        Self::Get(Bytes::copy_from_slice(key.as_ref()))
-    }
-
-    /// Stores a value.
-    pub fn put(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
-        Self::Put(Bytes::copy_from_slice(key.as_ref()), value.into())
-    }
-
-    /// Removes a key.
-    pub fn delete(key: impl AsRef<[u8]>) -> Self {
-        Self::Delete(Bytes::copy_from_slice(key.as_ref()))
-    }
-
-    /// Adds to a number.
-    pub fn increment(key: impl AsRef<[u8]>, by: i64) -> Self {
-        Self::Increment { key: Bytes::copy_from_slice(key.as_ref()), by }
-    }
-
-    /// Appends to a value.
-    pub fn append(key: impl AsRef<[u8]>, bytes: impl Into<Bytes>) -> Self {
-        Self::Append { key: Bytes::copy_from_slice(key.as_ref()), bytes: bytes.into() }
-    }
-
-    /// Returns the name of the operation: `get`, `list`, `put`, `delete`, `delete-all`,
-    /// `increment`, `append`, `range` or `transaction`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Get(_) => "get",
-            Self::List { .. } => "list",
-            Self::Put(..) | Self::PutAttached { .. } | Self::PutWith { .. } => "put",
-            Self::Delete(_) => "delete",
-            Self::DeleteAll(_) | Self::DeleteWith { .. } => "delete-all",
-            Self::Range { .. } => "range",
-            Self::Nested(_) => "transaction",
-            Self::Increment { .. } => "increment",
-            Self::Append { .. } => "append",
-        }
-    }
-
-    /// Returns whether it changes nothing. A nested transaction may change something.
-    pub fn is_read(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::List { .. } | Self::Range { .. })
-    }
-
-    /// Returns its key, or the beginning of its range; nothing for a nested transaction.
-    pub fn first_key(&self) -> &[u8] {
-        match self {
-            Self::Get(key)
-            | Self::Put(key, _)
-            | Self::Delete(key)
-            | Self::Increment { key, .. }
-            | Self::Append { key, .. }
-            | Self::PutAttached { key, .. }
-            | Self::PutWith { key, .. } => key,
-            Self::List { keys, .. }
-            | Self::DeleteAll(keys)
-            | Self::DeleteWith { keys, .. }
-            | Self::Range { keys, .. } => match keys {
-                KeyRange::Key(first) | KeyRange::Prefix(first) | KeyRange::Range(first, _) => first,
-            },
-            Self::Nested(_) => &[],
         }
     }
 }
@@ -534,61 +306,5 @@ impl Client {
             Some(OperationResult::Changed(version)) => version.value.ok_or_else(wrong_answer),
             _ => Err(wrong_answer()),
         }
-    }
-}
-
-fn keys_to_wire(keys: &KeyRange) -> message::Keys<'_> {
-    match keys {
-        KeyRange::Key(key) => message::Keys::Key(key),
-        KeyRange::Prefix(prefix) => message::Keys::Prefix(prefix),
-        KeyRange::Range(from, to) => message::Keys::Range(from, to),
-    }
-}
-
-fn compare_to_wire(compare: &Compare) -> message::Compare<'_> {
-    let test = match &compare.test {
-        Test::Exists(exists) => message::Test::Exists(*exists),
-        Test::Revision(relation, revision) => message::Test::Revision(*relation, *revision),
-        Test::Created(relation, revision) => message::Test::Created(*relation, *revision),
-        Test::Version(relation, version) => message::Test::Version(*relation, *version),
-        Test::Value(relation, value) => message::Test::Value(*relation, value),
-        Test::Lease(relation, lease) => message::Test::Lease(*relation, *lease),
-    };
-    message::Compare { keys: keys_to_wire(&compare.keys), test }
-}
-
-fn operations_to_wire(all: &[TransactionOperation]) -> Vec<message::TransactionOperation<'_>> {
-    all.iter().map(operation_to_wire).collect()
-}
-
-fn operation_to_wire(operation: &TransactionOperation) -> message::TransactionOperation<'_> {
-    use message::TransactionOperation as Wire;
-
-    match operation {
-        TransactionOperation::Get(key) => Wire::Get(key),
-        TransactionOperation::List { keys, keys_max } => {
-            Wire::List { keys: keys_to_wire(keys), keys_max: *keys_max }
-        }
-        TransactionOperation::Put(key, value) => Wire::Put(key, value),
-        TransactionOperation::Delete(key) => Wire::Delete(key),
-        TransactionOperation::DeleteAll(keys) => Wire::DeleteAll(keys_to_wire(keys)),
-        TransactionOperation::Increment { key, by } => Wire::Increment { key, by: *by },
-        TransactionOperation::Append { key, bytes } => Wire::Append { key, bytes },
-        TransactionOperation::PutAttached { key, value, attach } => {
-            Wire::PutAttached { key, value, attach: attach.to_wire() }
-        }
-        TransactionOperation::PutWith { key, value, attach, previous } => Wire::PutWith {
-            key,
-            value: value.as_deref(),
-            attach: attach.to_wire(),
-            previous: *previous,
-        },
-        TransactionOperation::DeleteWith { keys, previous } => {
-            Wire::DeleteWith { keys: keys_to_wire(keys), previous: *previous }
-        }
-        TransactionOperation::Range { keys, options } => {
-            Wire::Range { keys: keys_to_wire(keys), options: *options }
-        }
-        TransactionOperation::Nested(nested) => Wire::Nested(&nested.body),
     }
 }

@@ -246,7 +246,7 @@ impl Etcd {
     /// There is no leader, or no keyspace.
     pub(crate) async fn compacted(&self) -> Result<Option<Revision>, EtcdError> {
         let store = self.store().await?;
-        // Every shard has the same floor for all keys, and this one needs not exist.
+        // Every shard has the same floor for all keys, and this one need not exist.
         let history = store.history([0], HistoryOptions::default().limit(1)).await;
         let floor = history.map_err(|error| self.failed(error))?.floor;
         Ok((floor > Revision(0)).then_some(floor))

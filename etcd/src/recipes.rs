@@ -157,7 +157,7 @@ impl Etcd {
         }
     }
 
-    /// Waits until a key is deleted after a revision, or that cannot be known any more.
+    /// Waits until a key is deleted after a revision, or until the history no longer tells.
     async fn wait_for_deletion(
         &self,
         context: &Context,

@@ -24,7 +24,7 @@ pub(crate) const SETTINGS_SUFFIX: &str = "-settings";
 const KEY: &str = "settings";
 
 impl Etcd {
-    /// Returns what the faces share, as it was a short time ago.
+    /// Returns what all gateways share, as it was a short time ago.
     ///
     /// # Errors
     /// It cannot be read, and it is not known that authentication is off.
@@ -45,7 +45,7 @@ impl Etcd {
         Ok(known.rules)
     }
 
-    /// Returns what they share as it is now.
+    /// Returns the shared state as it is now.
     ///
     /// # Errors
     /// As for [`rules`](Self::rules).
@@ -53,8 +53,8 @@ impl Etcd {
         self.load(Instant::now()).await
     }
 
-    /// Returns what they share as it is now, or was a moment ago: so often callers without rights
-    /// may have it read.
+    /// Returns the shared state, at most a moment old, so that unauthorized callers cannot force a
+    /// read per request.
     ///
     /// # Errors
     /// As for [`rules`](Self::rules).
@@ -102,7 +102,7 @@ impl Etcd {
             Ok(Err(why)) => why,
             Err(_) => EtcdError::TIMEOUT,
         };
-        debug!(error = %why, "what the faces share cannot be read");
+        debug!(error = %why, "cannot read the users and roles that all gateways share");
         store.note_failure().ok_or_else(|| {
             let why = format!("etcdserver: the users and roles cannot be read: {why}");
             EtcdError::new(Code::Unavailable, why)

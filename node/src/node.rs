@@ -23,6 +23,7 @@ mod keyspaces;
 mod opener;
 pub(crate) mod reports;
 mod routing;
+mod node_states;
 mod status;
 mod shutdown;
 

@@ -19,6 +19,7 @@ mod read_index;
 mod lease_times;
 mod log_store;
 mod entry_times;
+mod checkpointed;
 mod state_machine;
 mod transport;
 #[cfg(test)]

@@ -25,7 +25,7 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::LastArrivalWins => (None, 9),
         Mutant::SkipInScan => (None, 1),
         Mutant::BelieveCopies => (None, 1),
-        Mutant::ForgetFormer => (Some(Course::Refilled), 2),
+        Mutant::ForgetTombstone => (Some(Course::Refilled), 2),
         Mutant::PromiseWithoutAsking => (Some(Course::Emptied), 1),
         Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
         Mutant::ElectByNewest => (Some(Course::HalfChange), 1),

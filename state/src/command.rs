@@ -172,7 +172,9 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
             check_write(write, value_bytes_max)?;
             check_attach(attach)?;
             if write.operation == Operation::Delete {
-                return Err(Refusal::Invalid("a delete cannot attach its key".into()));
+                return Err(Refusal::Invalid(
+                    "a delete cannot have a lease or a time to live".into(),
+                ));
             }
         }
         Command::Lease(change) => {

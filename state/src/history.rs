@@ -306,7 +306,7 @@ impl History {
     pub(super) fn sweep(
         &mut self,
         changes_max: usize,
-        residents: &mut CachedValues,
+        cached_values: &mut CachedValues,
         digest: &mut Digest,
     ) {
         let mut swept = 0;
@@ -324,7 +324,7 @@ impl History {
             self.swept = revision.min(self.floor);
             swept += 1;
             if let Some(past) = replaced {
-                self.forget(&key, &past, residents, digest);
+                self.forget(&key, &past, cached_values, digest);
             }
             // The key did not exist at the floor, nor just before it, and does not now.
             let is_newest = |origin: Origin| next == Revision(0) && origin.revision == revision;
@@ -333,7 +333,7 @@ impl History {
             {
                 self.deleted.remove(&key);
                 let past = PastVersion::deleted(origin);
-                self.forget(&key, &past, residents, digest);
+                self.forget(&key, &past, cached_values, digest);
             }
         }
     }
@@ -343,14 +343,14 @@ impl History {
         &mut self,
         key: &Arc<[u8]>,
         past: &PastVersion,
-        residents: &mut CachedValues,
+        cached_values: &mut CachedValues,
         digest: &mut Digest,
     ) {
         self.versions -= 1;
         self.bytes -= past.cost();
         digest.remove_history(past.hash(key));
         if let PastValue::Here(value) = &past.value {
-            residents.went(value);
+            cached_values.went(value);
         }
         let name = VersionKey { key: Arc::clone(key), revision: past.origin.revision };
         self.changed.push(name, None);
@@ -463,7 +463,7 @@ impl History {
         &mut self,
         changes_max: usize,
         stored: Revision,
-        residents: &mut CachedValues,
+        cached_values: &mut CachedValues,
     ) -> bool {
         let first = self.first_after(self.hand);
         for place in first..first.saturating_add(changes_max) {
@@ -473,7 +473,7 @@ impl History {
                 self.hand = Revision(0);
                 return true;
             };
-            if !residents.memory().is_exceeded() {
+            if !cached_values.memory().is_exceeded() {
                 return false;
             }
             self.hand = change.revision;
@@ -481,7 +481,7 @@ impl History {
             let PastValue::Here(value) = &past.value else { continue };
             let Ok(bytes) = u32::try_from(value.len()) else { continue };
             let hash = key_hash(&change.key, past.origin, value);
-            residents.went(value);
+            cached_values.went(value);
             past.value = PastValue::Stored { bytes, hash };
         }
         false

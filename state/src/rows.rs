@@ -475,26 +475,27 @@ pub(super) struct Tombstone {
     /// The time of the deletion by the network's clock, which orders writes.
     pub(super) stamp: Stamp,
     /// The time of the deletion by the log's clock, in milliseconds; the tombstone expires by it.
-    pub(super) dug_ms: u64,
+    pub(super) deleted_ms: u64,
 }
 
 impl Tombstone {
     /// Encodes the value of the tombstone's row.
     pub(super) fn encode(self) -> Vec<u8> {
-        [self.stamp.0.to_le_bytes(), self.dug_ms.to_le_bytes()].concat()
+        [self.stamp.0.to_le_bytes(), self.deleted_ms.to_le_bytes()].concat()
     }
 
     /// Decodes the value of a tombstone's row.
     pub(super) fn decode(row: &[u8]) -> Result<Self, MalformedRow> {
         let malformed = MalformedRow("a tombstone is not of 16 bytes");
-        let (stamp, dug_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
-        let dug_ms = dug_ms.try_into().map_err(|_| malformed)?;
-        let (stamp, dug_ms) = (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(dug_ms));
-        Ok(Self { stamp, dug_ms })
+        let (stamp, deleted_ms) = row.split_first_chunk::<8>().ok_or(malformed)?;
+        let deleted_ms = deleted_ms.try_into().map_err(|_| malformed)?;
+        let (stamp, deleted_ms) =
+            (Stamp(u64::from_le_bytes(*stamp)), u64::from_le_bytes(deleted_ms));
+        Ok(Self { stamp, deleted_ms })
     }
 
     /// Returns the number that represents the tombstone in the digest.
     pub(super) fn number(self) -> u64 {
-        xxh3_64_with_seed(&self.stamp.0.to_le_bytes(), self.dug_ms)
+        xxh3_64_with_seed(&self.stamp.0.to_le_bytes(), self.deleted_ms)
     }
 }

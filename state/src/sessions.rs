@@ -214,7 +214,7 @@ impl SessionTable {
         debug_assert!(session.is_some(), "only an admitted write is recorded");
         if let Some(session) = session {
             let before = session.results.insert(serial, outcome);
-            debug_assert!(before.is_none(), "no write is executed twice");
+            assert!(before.is_none(), "no write is executed twice");
             let holder = session.holder;
             self.holders.entry(holder).or_default().results += 1;
             digest.add_result(id, serial, outcome);

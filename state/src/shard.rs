@@ -21,6 +21,7 @@
 mod admission;
 pub(super) mod budget;
 pub(super) mod commit;
+mod eviction;
 mod growth;
 mod loading;
 mod store;
@@ -31,7 +32,6 @@ pub(super) mod path;
 pub(super) mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,7 +54,7 @@ use super::limits;
 use super::rows::{Attachment, Changes, Counts, Generation, Meta, Row};
 use super::session::Outcome;
 use super::sessions::{Admission, SessionTable};
-use super::tombstones::{self, ExpiryTurn, OutboxPositions, Tombstones};
+use super::tombstones::{self, DepositOrder, OutboxPositions, Tombstones};
 use super::value_cache::{CachedValues, Found, Place, Slot, ValueCache};
 
 /// Changes that each batch sweeps at least, if compaction has raised the floor above them; besides
@@ -76,7 +76,7 @@ pub(super) enum Attaching {
 #[derive(Debug, Default)]
 pub struct ShardState {
     keys: BTreeMap<Arc<[u8]>, Slot>,
-    residents: CachedValues,
+    cached_values: CachedValues,
     /// Rows of this revision or an earlier one are in a checkpoint.
     stored: Revision,
     /// The key that the clock hand of the eviction has reached.
@@ -138,7 +138,7 @@ impl ShardState {
         let results = commands.map(execute).collect::<Result<_, _>>()?;
         // More than the batch has added: one command may have made many changes.
         let swept = SWEPT_PER_BATCH + 2 * self.history.take_added();
-        self.history.sweep(swept, &mut self.residents, &mut self.digest);
+        self.history.sweep(swept, &mut self.cached_values, &mut self.digest);
         Ok(results)
     }
 
@@ -285,7 +285,7 @@ impl ShardState {
     /// Charges the values to this memory, whose limit then bounds them. To be called before there
     /// are any values.
     pub(super) fn set_memory(&mut self, memory: ValueCache) {
-        self.residents = CachedValues::of(memory);
+        self.cached_values = CachedValues::of(memory);
     }
 
     /// Records that a checkpoint of changes of this generation, up to this revision, is durable:
@@ -294,38 +294,6 @@ impl ShardState {
         if generation == self.generation {
             self.stored = self.stored.max(revision);
         }
-    }
-
-    /// Returns whether the node has more values in memory than its limit allows.
-    pub fn memory_is_exceeded(&self) -> bool {
-        self.residents.memory().is_exceeded()
-    }
-
-    /// Evicts values that are in a checkpoint while the node exceeds its memory limit, past ones
-    /// first. The hand passes at most `keys_max` keys or changes. Returns whether it reached the
-    /// end of the table.
-    pub fn evict(&mut self, keys_max: usize) -> bool {
-        if !self.past_is_evicted {
-            self.past_is_evicted = self.history.evict(keys_max, self.stored, &mut self.residents);
-            return false;
-        }
-        let from = self.hand.take().map_or(Bound::Unbounded, Bound::Included);
-        for (passed, (key, slot)) in self.keys.range_mut((from, Bound::Unbounded)).enumerate() {
-            if passed == keys_max || !self.residents.memory().is_exceeded() {
-                self.hand = Some(Arc::clone(key));
-                return false;
-            }
-            let Place::Here { value, used } = &mut slot.value else { continue };
-            if slot.origin.revision > self.stored || std::mem::take(used.get_mut()) {
-                continue;
-            }
-            let Ok(bytes) = u32::try_from(value.len()) else { continue };
-            let hash = key_hash(key, slot.origin, value);
-            self.residents.went(value);
-            slot.value = Place::Stored { bytes, hash };
-        }
-        self.past_is_evicted = false;
-        true
     }
 
     /// Puts a value that was read from the checkpoint back into memory, unless it has been
@@ -339,7 +307,7 @@ impl ShardState {
         if key_hash(key, row.origin, &row.value) != hash {
             return false;
         }
-        self.residents.came(&row.value);
+        self.cached_values.came(&row.value);
         *slot = Slot::new(row.origin, Arc::clone(&row.value));
         true
     }
@@ -361,7 +329,7 @@ impl ShardState {
             Some(Command::Compact { floor }) => {
                 let before = self.history.floor();
                 self.history.compact(floor.min(self.revision));
-                self.history.sweep(SWEPT_PER_COMMAND, &mut self.residents, &mut self.digest);
+                self.history.sweep(SWEPT_PER_COMMAND, &mut self.cached_values, &mut self.digest);
                 CommandResult::Compacted { revision: self.revision, before }
             }
             Some(Command::Cut { moment }) => {
@@ -435,10 +403,10 @@ impl ShardState {
             return CommandResult::Locked;
         }
         match self.outboxes.take(node, number, after, &mut self.digest) {
-            ExpiryTurn::Now => {}
-            ExpiryTurn::Before => return self.nothing_new(),
-            ExpiryTurn::Later => return CommandResult::TooEarly,
-            ExpiryTurn::Never => {
+            DepositOrder::Now => {}
+            DepositOrder::Before => return self.nothing_new(),
+            DepositOrder::Later => return CommandResult::TooEarly,
+            DepositOrder::Never => {
                 return CommandResult::Overloaded { retry_after_ms: limits::SESSION_RETRY_MS };
             }
         }

@@ -50,14 +50,14 @@ impl Tombstones {
         let Some((key, tombstone)) = self.tombstones.remove_entry(key) else { return };
         self.bytes -= cost(&key);
         digest.remove_small(Table::Tombstones, &key, tombstone.number());
-        self.by_age.remove(&(tombstone.dug_ms, Arc::clone(&key)));
+        self.by_age.remove(&(tombstone.deleted_ms, Arc::clone(&key)));
         self.changed.insert(key);
     }
 
     /// Drops the tombstones that have expired at this time of the log's clock.
     pub(super) fn expire(&mut self, clock_ms: u64, digest: &mut Digest) {
         let limit = clock_ms.saturating_sub(limits::TOMBSTONE_LIFE_MS);
-        while self.by_age.first().is_some_and(|(dug_ms, _)| *dug_ms < limit) {
+        while self.by_age.first().is_some_and(|(deleted_ms, _)| *deleted_ms < limit) {
             self.fill_oldest(digest);
         }
     }
@@ -72,7 +72,7 @@ impl Tombstones {
     pub(super) fn load(&mut self, key: Arc<[u8]>, tombstone: Tombstone, digest: &mut Digest) {
         digest.add_small(Table::Tombstones, &key, tombstone.number());
         self.bytes += cost(&key);
-        self.by_age.insert((tombstone.dug_ms, Arc::clone(&key)));
+        self.by_age.insert((tombstone.deleted_ms, Arc::clone(&key)));
         self.tombstones.insert(key, tombstone);
     }
 }
@@ -90,7 +90,7 @@ pub(super) struct OutboxPositions {
 
 /// The decision on an eventual write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ExpiryTurn {
+pub(super) enum DepositOrder {
     /// Take it.
     Now,
     /// The shard already has it.
@@ -116,20 +116,20 @@ impl OutboxPositions {
         number: Number,
         after: Number,
         digest: &mut Digest,
-    ) -> ExpiryTurn {
+    ) -> DepositOrder {
         let taken = self.taken(node);
         if number <= taken {
-            return ExpiryTurn::Before;
+            return DepositOrder::Before;
         }
         if after > taken {
-            return ExpiryTurn::Later;
+            return DepositOrder::Later;
         }
         if taken == Number(0) && self.taken.len() >= limits::OUTBOXES_MAX {
-            return ExpiryTurn::Never;
+            return DepositOrder::Never;
         }
         self.load(node, number, digest);
         self.changed.insert(node);
-        ExpiryTurn::Now
+        DepositOrder::Now
     }
 
     /// Adds a row that was read back.
@@ -150,11 +150,11 @@ pub(super) fn take_changed(
     outboxes: &mut OutboxPositions,
 ) -> SmallRows {
     let number = |number: u64| number.to_le_bytes().to_vec();
-    let dug = std::mem::take(&mut tombstones.changed).into_iter().map(|key| {
+    let deleted = std::mem::take(&mut tombstones.changed).into_iter().map(|key| {
         let row = tombstones.tombstones.get(&key).map(|tombstone| tombstone.encode());
         (Table::Tombstones, key.to_vec(), row)
     });
-    let mut rows: SmallRows = dug.collect();
+    let mut rows: SmallRows = deleted.collect();
     for node in std::mem::take(&mut outboxes.changed) {
         let row = Some(number(outboxes.taken(node).0));
         rows.push((Table::OutboxPositions, node.0.as_bytes().to_vec(), row));

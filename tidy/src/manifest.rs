@@ -20,6 +20,8 @@ pub struct Manifest {
     pub has_workspace_lints: bool,
     /// Names of what it depends on.
     pub dependencies: Vec<String>,
+    /// Names of those that only a feature asks for.
+    pub optional: Vec<String>,
     /// Names of what its tests depend on besides.
     pub dev_dependencies: Vec<String>,
 }
@@ -40,6 +42,7 @@ fn read(path: &str, text: &str) -> Option<Manifest> {
         description: String::new(),
         has_workspace_lints: false,
         dependencies: Vec::new(),
+        optional: Vec::new(),
         dev_dependencies: Vec::new(),
     };
     let mut section = "";
@@ -56,6 +59,9 @@ fn read(path: &str, text: &str) -> Option<Manifest> {
             ("package", "description") => manifest.description = value.into(),
             ("lints", "workspace") => manifest.has_workspace_lints = value == "true",
             ("dependencies", key) if !key.starts_with('#') => {
+                if value.contains("optional = true") {
+                    manifest.optional.push(dependency());
+                }
                 manifest.dependencies.push(dependency());
             }
             ("dev-dependencies", key) if !key.starts_with('#') => {

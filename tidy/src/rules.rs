@@ -12,6 +12,7 @@ mod homonyms;
 mod imports;
 mod length;
 mod links;
+mod lock_files;
 mod modules;
 mod old_names;
 mod phrases;
@@ -71,7 +72,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "links",
-        demand: "Links, anchors and paths in the documentation lead somewhere.",
+        demand: "Links, anchors, paths and tests that documentation and comments name are there.",
         check: links::check,
     },
     Rule {
@@ -85,13 +86,18 @@ pub const RULES: &[Rule] = &[
         check: crates::check,
     },
     Rule {
+        name: "lock_files",
+        demand: "The lock file of the fuzz targets knows our crates as they are.",
+        check: lock_files::check,
+    },
+    Rule {
         name: "homonyms",
         demand: "No two types of a crate have one name.",
         check: homonyms::check,
     },
     Rule {
         name: "old_names",
-        demand: "No module has a name that was given up.",
+        demand: "No module and no identifier has a name that was given up.",
         check: old_names::check,
     },
     Rule {

@@ -43,6 +43,6 @@ macro_rules! rules {
 }
 
 rules! {
-    width length headers phrases module_files links figures crates homonyms old_names libraries
-    circles pictures
+    width length headers phrases module_files links figures crates lock_files homonyms old_names
+    libraries circles pictures
 }

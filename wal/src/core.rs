@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 
-use super::format::{Kind, Record, SegmentHeader, frame_bytes, record_bytes};
+use super::format::{Kind, Record, SegmentHeader, frame_bytes, record_bytes, stored_length};
 use super::groups::{Groups, Location};
 use super::options::WalOptions;
 use super::segments::Segments;
@@ -170,7 +170,7 @@ impl Core {
         let first = entries.first().map_or(0, |(index, _)| *index);
         let mut payload_bytes = Vec::with_capacity(entries.len());
         for (index, payload) in entries {
-            let bytes = payload.len() as u32; // bounded by APPEND_BYTES_MAX
+            let bytes = stored_length(payload.len() as u64);
             payload_bytes.push(bytes);
             self.groups.append(group, index, Location::staged(bytes), Some(payload));
         }
@@ -293,7 +293,7 @@ impl Core {
     fn locate(&mut self, appended: &Appended, segment: u64, at: u64) {
         let mut at = at;
         for (index, &payload_bytes) in (appended.first..).zip(&appended.payload_bytes) {
-            let offset = at as u32; // a segment is far below 4 GiB, see `options.rs`
+            let offset = stored_length(at);
             self.groups.locate(appended.group, index, Location { segment, offset, payload_bytes });
             at += record_bytes(payload_bytes as usize) as u64;
         }

@@ -119,6 +119,12 @@ impl FrameHeader {
     }
 }
 
+/// Returns a length or an offset in a segment as it is stored, in 32 bits: the bounds in
+/// `options.rs` keep all of them below 4 GiB.
+pub(super) fn stored_length(bytes: u64) -> u32 {
+    u32::try_from(bytes).expect("segments, frames and appends are shorter than 4 GiB")
+}
+
 /// Bytes that a frame with a body of `body_bytes` takes in its segment.
 pub(super) fn frame_bytes(body_bytes: u64) -> u64 {
     (FRAME_HEADER_BYTES as u64 + body_bytes).next_multiple_of(SECTOR_BYTES as u64)

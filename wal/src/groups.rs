@@ -145,6 +145,7 @@ impl Groups {
         location: Location,
         payload: Option<Bytes>,
     ) {
+        debug_assert!(self.check_append(id, index, 1).is_ok(), "the caller has checked it");
         self.promises += 1;
         let group = self.groups.entry(id).or_default();
         let first = group.range.map_or(index, |(first, _)| first);
@@ -180,6 +181,7 @@ impl Groups {
 
     /// Drops all entries from `index` on. The caller has checked it.
     pub(super) fn truncate(&mut self, id: GroupId, index: u64) {
+        debug_assert!(self.check_truncate(id, index).is_ok(), "the caller has checked it");
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some((first, next)) = group.range else { return };
         let dropped = usize::try_from(next.saturating_sub(index)).unwrap_or(usize::MAX);
@@ -201,6 +203,7 @@ impl Groups {
     /// Drops all entries up to `index`; the next entry to append is at least the one after it. The
     /// caller has checked it.
     pub(super) fn purge(&mut self, id: GroupId, index: u64, log_id: Bytes) {
+        debug_assert!(self.check_purge(id, index).is_ok(), "the caller has checked it");
         let group = self.groups.entry(id).or_default();
         group.purged = Some((index, log_id));
         let (first, next) = group.range.unwrap_or((index + 1, index + 1));

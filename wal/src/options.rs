@@ -24,6 +24,7 @@ pub const ROOM_RETRY: Duration = Duration::from_millis(200);
 // Positions in a segment are stored in 32 bits: a frame is at most the staged bytes, one append
 // beyond their bound, and small records.
 const _: () = assert!(STAGED_BYTES_MAX + 4 * APPEND_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES < 2 * SECTOR_BYTES);
 
 /// Options with which a log is opened.

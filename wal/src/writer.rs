@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::core::{Frame, Plan};
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes};
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, checksum, frame_bytes, stored_length};
 use super::shared::WalInner;
 use super::{Done, WriteDelay};
 
@@ -133,7 +133,7 @@ impl Writer {
             salt: frame.segment.salt,
             sequence: frame.segment.sequence,
             number: frame.number,
-            body_bytes: body.len() as u32, // bounded, see `options.rs`
+            body_bytes: stored_length(body.len() as u64),
             body_crc: checksum(&[body]),
         };
         let whole = frame_bytes(body.len() as u64) as usize;

@@ -72,7 +72,7 @@ pub enum Opening {
     },
     /// Heartbeats of all groups that a node leads, those due together in one frame. The node crate
     /// defines the frames; they are numbered and answered in any order.
-    RaftPulse {
+    RaftHeartbeats {
         /// The leader; must be the node of the certificate.
         from: NodeId,
     },

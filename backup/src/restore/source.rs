@@ -119,8 +119,8 @@ async fn source<'a>(
                 Ok(Found::Nothing(format!("backup {backup} has no moment of it until then")))
             }
             (_, Some(_)) => Err(BackupError::NotFound(format!(
-                "keyspace {keyspace} in backup {backup} is of a later moment; backup show says of \
-                 which, and without --at it is restored"
+                "keyspace {keyspace} in backup {backup} was taken later than that; see backup \
+                 show, or omit --at"
             ))),
             (_, None) => {
                 let place = destination.place(&format!("{backup}/{keyspace}"));

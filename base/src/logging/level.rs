@@ -54,7 +54,7 @@ pub enum LevelError {
     #[error("{0}")]
     Filter(String),
     /// Another program has installed the log of this process.
-    #[error("the log of this process belongs to the program around it")]
+    #[error("the embedding program controls this log")]
     NotOurs,
 }
 
@@ -131,7 +131,7 @@ impl Passing {
     pub async fn end(self) {
         tokio::time::sleep(self.life).await;
         if let Some(filter) = revert(self.number) {
-            info!(filter, "the log filter before is back");
+            info!(filter, "restored the previous log filter");
         }
     }
 }

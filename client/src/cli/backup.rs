@@ -18,8 +18,8 @@ A keyspace that has keys is never touched: restore into a new network, or under 
 keyspace that does not exist is created with the settings that it had. If a restore is interrupted, \
 the same command goes on with it. At the end everything is compared with the backup.
 
-Keys, values, leases and expiries come back; revisions are new. A lease has its full time again, and \
-a key that expires the time that it had left at that moment.
+Keys, values, leases and expiries come back; revisions are new. A lease starts again with its \
+full time, and a key that expires has the time that it had left at that moment.
 
 Examples:
   dkv restore /mnt/backup                              everything, as of the last moment
@@ -30,7 +30,7 @@ Examples:
 
 /// The end of the help of `import`.
 pub(super) const IMPORT_HELP: &str = "\
-Of Redis, keys that hold a string are taken, with their expiry; others are counted and left out. \
+From Redis, only string keys are imported, with their expiry; others are counted and left out. \
 The password of a server comes from REDISCLI_AUTH, which, unlike a command line, is not seen by \
 others. Nothing is stored if the file is malformed. Running it again stores the same once more.
 
@@ -80,11 +80,11 @@ pub(crate) enum BackupAction {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Keep writing what changes, so that every second can be restored, until Ctrl-C
+    /// Back up changes continuously until Ctrl-C, so that every second can be restored
     #[command(
         override_usage = "dkv [ADDRESS] backup follow <DEST> [OPTIONS]",
         after_help = "It goes on where it was when it is started again. If it was away for longer \
-            than the history of a keyspace reaches, it says so and writes all keys anew.\n\n\
+            than the history of a keyspace reaches, it says so and writes all keys again.\n\n\
             Examples:\n  \
             dkv backup follow /mnt/backup\n  \
             dkv backup follow s3://backups/dkv --every 10s --base-every 7d"

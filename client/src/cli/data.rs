@@ -31,7 +31,7 @@ as a whole, at one revision, once. Words are quoted as in a shell; # begins a co
 A transaction that begins with { is the JSON that the gateway's /v1/txn takes.
 
 It prints the branch, the revision, and a line for each operation. If a condition does not hold, \
-the exit status is 0 with an else, as the transaction says what to do then, and 4 without one.
+the exit status is 0 if the transaction has an else, 4 otherwise.
 
 Examples:
   dkv txn order.txt

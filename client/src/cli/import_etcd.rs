@@ -38,7 +38,7 @@ pub(crate) struct ImportEtcdArgs {
     #[arg(long = "continue")]
     pub(crate) go_on: bool,
 
-    /// Take a file without a checksum, as one that was copied from the directory of a member
+    /// Accept a file without a checksum, such as a copy of a member's database
     #[arg(long)]
     pub(crate) skip_hash_check: bool,
 

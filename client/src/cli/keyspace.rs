@@ -35,7 +35,7 @@ pub(crate) enum KeyspaceAction {
         /// Its name
         #[arg(value_parser = parse_name, value_hint = ValueHint::Other)]
         name: String,
-        /// Number of shards, which stays as it is
+        /// Number of shards, which cannot be changed later
         #[arg(long, value_name = "N", default_value_t = 1,
             value_parser = whole_number(1..=SHARDS_MAX), allow_negative_numbers = true)]
         shards: u32,
@@ -43,10 +43,10 @@ pub(crate) enum KeyspaceAction {
         #[arg(long, value_name = "N", default_value_t = 3,
             value_parser = whole_number(1..=REPLICATION_MAX), allow_negative_numbers = true)]
         replication: u32,
-        /// How long, and how much of it, earlier versions are kept, as in 10m, 64MiB or 10m,64MiB
+        /// Age and size up to which earlier versions are kept, as in 10m, 64MiB or 10m,64MiB
         #[arg(long, value_name = "TIME|SIZE", value_delimiter = ',', value_parser = history_limit)]
         history: Vec<HistoryLimit>,
-        /// Size of keys and values from which on writes that add to it are refused, as in 4GiB
+        /// Total size above which writes that add data are refused, as in 4GiB
         #[arg(long, value_name = "SIZE", value_parser = quota)]
         quota: Option<Quota>,
         #[command(flatten)]
@@ -89,10 +89,10 @@ pub(crate) enum KeyspaceAction {
         #[arg(long, value_name = "N", value_parser = whole_number(1..=REPLICATION_MAX),
             allow_negative_numbers = true)]
         replication: Option<u32>,
-        /// How long, and how much of it, earlier versions are kept, as in 10m, 64MiB or 10m,64MiB
+        /// Age and size up to which earlier versions are kept, as in 10m, 64MiB or 10m,64MiB
         #[arg(long, value_name = "TIME|SIZE", value_delimiter = ',', value_parser = history_limit)]
         history: Vec<HistoryLimit>,
-        /// Size of keys and values from which on writes that add to it are refused, as in 4GiB;
+        /// Total size above which writes that add data are refused, as in 4GiB;
         /// none for no limit
         #[arg(long, value_name = "SIZE|none", value_parser = quota)]
         quota: Option<Quota>,

@@ -17,11 +17,11 @@ command finds in its environment
   DKV_LOCK_FENCE    a number that grows with each holder: whatever the command changes elsewhere \
 should refuse a lower number than it has seen, because a process may be paused and go on after its \
 lock is lost
-  DKV_LOCK_LEASE    the lease of the lock, for keys that shall be gone with it: put --lease
+  DKV_LOCK_LEASE    the lease of the lock, for keys to delete with it: put --lease
 
 If the lock is lost, the command is sent SIGTERM, and SIGKILL when the grace is over; the exit \
 status is then 5. Otherwise it is that of the command, or 128 and the number of the signal that \
-ended it. Ctrl-C and SIGTERM are passed on to the command; while waiting they give up.
+ended it. Ctrl-C and SIGTERM are passed on to the command; while waiting they cancel the wait.
 
 Examples:
   dkv lock backup -- tar cf /backup/all.tar /srv

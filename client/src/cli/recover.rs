@@ -22,7 +22,7 @@ impl RecoverArgs {
 /// What to recover.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecoverAction {
-    /// Go on with the data directories that are left after groups have lost their majorities
+    /// Recover groups from the remaining data directories
     #[command(
         override_usage = "dkv [ADDRESS] recover group <DATA_DIR>... [OPTIONS]",
         after_help = "Stop every node that is left, and name all of their data directories. The \
@@ -46,11 +46,11 @@ pub(crate) struct RecoverGroupArgs {
     /// the registration server has heard it lately; may be repeated
     #[arg(long, value_name = "NODE", value_hint = ValueHint::Other)]
     pub(crate) gone: Vec<String>,
-    /// Let shards begin anew, without keys, if no replica of them is left
+    /// Recreate shards as empty if no replica of them is left
     #[arg(long)]
     pub(crate) empty_shards: bool,
-    /// Let shards go on with old replicas, on nodes that no longer have a place in them, if no other
-    /// is left
+    /// Let shards go on with old replicas, on nodes that no longer have a place in them, if no
+    /// other is left
     #[arg(long)]
     pub(crate) stale_shards: bool,
     /// The registration server is lost as well: do not insist on its word that the lost nodes are

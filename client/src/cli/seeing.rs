@@ -18,7 +18,7 @@ const LOG_HELP: &str = "LEVEL is off, error, warn, info, debug or trace, or a fi
     dkv log server dkv_server=debug,info\n  \
     dkv log all info";
 
-const DOCTOR_HELP: &str = "The status is 0 if nothing was found but hints, 1 if there are \
+const DOCTOR_HELP: &str = "The status is 0 if only hints were found, 1 if there are \
     warnings, and 2 if something is critical; 5 if neither the server nor a node answers.";
 
 /// Show what nodes and the server log, or change it
@@ -34,7 +34,7 @@ pub(crate) struct LogArgs {
     #[arg(value_name = "LEVEL", value_hint = ValueHint::Other)]
     pub(crate) filter: Option<String>,
 
-    /// Return to what was logged before after this time, at most a day
+    /// Restore the previous filter after this time, at most a day
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration,
         value_hint = ValueHint::Other)]
     pub(crate) life: Option<Duration>,
@@ -43,7 +43,7 @@ pub(crate) struct LogArgs {
     pub(crate) connect: Connect,
 }
 
-/// Show where a key is, what is kept of it, who answers, and when its primary last changed
+/// Show a key's shard, replicas and versions, who answers, and when its primary last changed
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "dkv [ADDRESS] explain <KEY> [OPTIONS]")]
 pub(crate) struct ExplainArgs {
@@ -59,7 +59,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) connect: Connect,
 }
 
-/// Show what may fail next, and what helps
+/// Show likely failures and their remedies
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "dkv [ADDRESS] doctor [OPTIONS]", after_help = DOCTOR_HELP)]
 pub(crate) struct DoctorArgs {
@@ -71,7 +71,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) connect: Connect,
 }
 
-/// Collect what helps to understand a network
+/// Collect diagnostics about a network
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "dkv [ADDRESS] debug bundle [FILE] [OPTIONS]")]
 pub(crate) struct DebugArgs {

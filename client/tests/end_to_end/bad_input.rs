@@ -83,7 +83,7 @@ async fn the_library_refuses_what_can_never_be() {
         (client.refresh_lease(ended).await.unwrap_err(), "does not exist"),
         (
             client.read_at("a", Revision(99)).await.unwrap_err(),
-            "revision 99 is not there yet: the latest is 5",
+            "revision 99 does not exist yet: the latest is 5",
         ),
         (
             client.read_at("a", Revision(1)).await.unwrap_err(),
@@ -99,7 +99,7 @@ async fn the_library_refuses_what_can_never_be() {
     for (keys, from, says) in [
         (range("z", "b"), None, "the range ends before it begins"),
         (range("", ""), Some(1), "compacted: the history begins at revision 3"),
-        (range("", ""), Some(99), "revision 99 is not there yet"),
+        (range("", ""), Some(99), "revision 99 does not exist yet"),
     ] {
         let options = WatchOptions::default();
         let options = match from {

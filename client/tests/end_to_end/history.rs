@@ -86,13 +86,13 @@ async fn earlier_values_stay_until_they_are_compacted() {
         (&["scan", "--revision", &at], 0, "color,red\n"),
         (&["history", "nothing"], 3, "key not found: nothing has no versions"),
         (&["get", "shape", "--revision", &at], 3, "shape did not exist at revision"),
-        (&["get", "color", "--revision", "99999"], 1, "revision 99999 is not there yet"),
-        (&["scan", "--revision", "99999"], 1, "revision 99999 is not there yet"),
+        (&["get", "color", "--revision", "99999"], 1, "revision 99999 does not exist yet"),
+        (&["scan", "--revision", "99999"], 1, "revision 99999 does not exist yet"),
         (&["get", "color", "eventual", "--revision", "1"], 2, "takes no level and no bounds"),
         (&["get", "color", "--revision", "x"], 2, "invalid value 'x'"),
         (&["history", "color", "--limit", "-1"], 2, "unexpected argument '-1'"),
         (&["compact", "--revision", "3"], 2, "repeat the command with --yes"),
-        (&["compact", "--revision", "99999", "--yes"], 1, "revision 99999 is not there yet"),
+        (&["compact", "--revision", "99999", "--yes"], 1, "revision 99999 does not exist yet"),
         (&["compact", "--revision", "3", "--shard", "7", "--yes"], 1, "there is no shard 7"),
     ] {
         let ran = network.dkv(line).await;

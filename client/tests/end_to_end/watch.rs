@@ -364,7 +364,7 @@ async fn the_command_shows_changes_until_it_is_interrupted() {
         (&["watch", "--from", "5"], 1, "the keyspace has 2 shards"),
         (&["watch", "--from", "1:5"], 1, "does not name shard 2"),
         (&["watch", "--from", "1:0,2:0,3:0"], 1, "there is no shard 3"),
-        (&["watch", "--from", "1:0,2:99999"], 1, "revision 99999 is not there yet"),
+        (&["watch", "--from", "1:0,2:99999"], 1, "revision 99999 does not exist yet"),
         (&["watch", "", "--key"], 2, "the key is empty"),
     ] {
         let ended = network.dkv(line).await;

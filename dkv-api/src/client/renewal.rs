@@ -48,7 +48,7 @@ pub(super) async fn renew(driver: Weak<Driver>) {
                 }
             }
             Ok(_) => {
-                tracing::warn!("the certificate was not renewed: the answer is to another question")
+                tracing::warn!("the certificate was not renewed: unexpected answer")
             }
             Err(error) => tracing::warn!(%error, "the certificate was not renewed"),
         }

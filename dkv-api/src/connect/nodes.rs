@@ -146,7 +146,7 @@ async fn ask_node(
     match answer {
         Ok(Reply { result: Ok(Answer::View(view)), .. }) => Ok((node, *view)),
         Ok(Reply { result: Err(refusal), .. }) => Err(failed(format!("{address}: {refusal}"))),
-        Ok(_) => Err(failed(format!("{address}: the answer is to another question"))),
+        Ok(_) => Err(failed(format!("{address}: unexpected answer"))),
         Err(error) => Err(NodesError { denied, why: format!("{address}: {error}") }),
     }
 }

@@ -199,7 +199,7 @@ async fn ask_server(
             let answer = registration_server::ask_on(&connection, &lookup, ANSWER_TIMEOUT).await?;
             match answer {
                 ServerAnswer::View(view) => Ok((connection, view.map(|view| *view))),
-                _ => Err(ServerError::NoAnswer("the answer is to another question".into())),
+                _ => Err(ServerError::NoAnswer("unexpected answer".into())),
             }
         };
         match asked.await {
@@ -225,7 +225,7 @@ async fn renew_if_old(contact: &mut Contact, store: &CredentialStore) {
                 None => warn!("the renewed certificate is not usable"),
             }
         }
-        Ok(_) => warn!("the certificate was not renewed: the answer is to another question"),
+        Ok(_) => warn!("the certificate was not renewed: unexpected answer"),
         Err(error) => warn!(%error, "the certificate was not renewed"),
     }
 }

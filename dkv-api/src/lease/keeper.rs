@@ -87,17 +87,42 @@ impl LeaseKeeper {
     }
 
     /// Returns the id of the lease.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, LeaseKeeper};
+    /// # async fn example(client: &Client, keeper: LeaseKeeper) -> Result<(), Error> {
+    /// let here = dkv_api::WriteOptions::default().lease(keeper.id());
+    /// client.write_with("service/7", "10.0.0.7:80", here).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn id(&self) -> LeaseId {
         self.id
     }
 
     /// Returns whether the lease is lost, or may be: it was not confirmed for as long as it lives.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(keeper: dkv_api::LeaseKeeper) -> Result<(), dkv_api::Error> {
+    /// if keeper.is_lost() {
+    ///     println!("its keys may be gone");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_lost(&self) -> bool {
         self.remaining().is_zero()
     }
 
     /// Returns for how long the lease will certainly not have ended, unless somebody revokes it;
     /// zero if it is lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(keeper: dkv_api::LeaseKeeper) -> Result<(), dkv_api::Error> {
+    /// println!("safe for {:?}", keeper.remaining());
+    /// # Ok(()) }
+    /// ```
     pub fn remaining(&self) -> Duration {
         let state = self.state.borrow();
         match state.lost {
@@ -107,6 +132,13 @@ impl LeaseKeeper {
     }
 
     /// Waits until the lease is lost, and returns the reason. May be cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(keeper: dkv_api::LeaseKeeper) -> Result<(), dkv_api::Error> {
+    /// println!("the lease is lost: {}", keeper.lost().await);
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Error {
         let mut state = self.state.clone();
         match state.wait_for(|state| state.lost.is_some()).await {
@@ -120,6 +152,13 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// As for [`Client::revoke_lease`].
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(keeper: dkv_api::LeaseKeeper) -> Result<(), dkv_api::Error> {
+    /// println!("{} keys are gone", keeper.revoke().await?);
+    /// # Ok(()) }
+    /// ```
     pub async fn revoke(self) -> Result<u64, Error> {
         self.task.abort();
         self.client.revoke_lease(self.id).await

@@ -86,26 +86,72 @@ impl Leadership {
     }
 
     /// Returns a number that is greater than that of every leader before this one.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(leads: dkv_api::recipes::Leadership) -> Result<(), dkv_api::Error> {
+    /// println!("leader of term {}", leads.term());
+    /// # Ok(()) }
+    /// ```
     pub fn term(&self) -> Revision {
         self.place.revision()
     }
 
-    /// Returns the lease of the leadership, for keys that shall be gone with it.
+    /// Returns the lease of the leadership, for keys to delete with it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::Leadership};
+    /// # async fn example(client: &Client, leads: Leadership) -> Result<(), Error> {
+    /// let here = dkv_api::WriteOptions::default().lease(leads.lease());
+    /// client.write_with("leader/address", "10.0.0.7:80", here).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn lease(&self) -> LeaseId {
         self.place.lease()
     }
 
     /// Returns a condition for transactions, which holds only as long as the leadership.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::Leadership};
+    /// # async fn example(client: &Client, leads: Leadership) -> Result<(), Error> {
+    /// use dkv_api::{Transaction, TransactionOperation};
+    ///
+    /// let step = Transaction::new()
+    ///     .when(leads.condition())
+    ///     .then(TransactionOperation::put("step", "2"));
+    /// assert!(client.transact(step).await?.succeeded);
+    /// # Ok(()) }
+    /// ```
     pub fn condition(&self) -> Compare {
         self.place.condition()
     }
 
     /// Returns whether the leadership is lost, or may be.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(leads: dkv_api::recipes::Leadership) -> Result<(), dkv_api::Error> {
+    /// while !leads.is_lost() {
+    ///     // Do a little.
+    /// #     break;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_lost(&self) -> bool {
         self.place.is_lost()
     }
 
     /// Waits until the leadership is lost; returns the reason. May be cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(leads: dkv_api::recipes::Leadership) -> Result<(), dkv_api::Error> {
+    /// println!("no longer the leader: {}", leads.lost().await);
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Error {
         self.place.lost().await
     }
@@ -114,6 +160,13 @@ impl Leadership {
     ///
     /// # Errors
     /// As for [`Lock::release`](super::Lock::release).
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(leads: dkv_api::recipes::Leadership) -> Result<(), dkv_api::Error> {
+    /// leads.resign().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn resign(self) -> Result<(), Error> {
         self.place.leave().await
     }

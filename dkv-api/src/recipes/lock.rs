@@ -196,31 +196,86 @@ impl Lock {
     }
 
     /// Returns a number that is greater than that of every holder before this one.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(lock: dkv_api::recipes::Lock) -> Result<(), dkv_api::Error> {
+    /// println!("pass {} on to whatever the lock protects", lock.fence());
+    /// # Ok(()) }
+    /// ```
     pub fn fence(&self) -> Revision {
         self.place.revision()
     }
 
     /// Returns the key of this holder. The lock is lost when it is deleted.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::Lock};
+    /// # async fn example(client: &Client, lock: Lock) -> Result<(), Error> {
+    /// // An administrator takes the lock away.
+    /// client.delete(lock.key()).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn key(&self) -> &Bytes {
         self.place.key()
     }
 
-    /// Returns the lease of the lock, for keys that shall be gone with it.
+    /// Returns the lease of the lock, for keys to delete with it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::Lock};
+    /// # async fn example(client: &Client, lock: Lock) -> Result<(), Error> {
+    /// let with_lock = dkv_api::WriteOptions::default().lease(lock.lease());
+    /// client.write_with("report/draft", "…", with_lock).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn lease(&self) -> LeaseId {
         self.place.lease()
     }
 
     /// Returns a condition for transactions, which holds only until the lock is released or lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::Lock};
+    /// # async fn example(client: &Client, lock: Lock) -> Result<(), Error> {
+    /// use dkv_api::{Transaction, TransactionOperation};
+    ///
+    /// let report = Transaction::new()
+    ///     .when(lock.condition())
+    ///     .then(TransactionOperation::put("report", "done"));
+    /// assert!(client.transact(report).await?.succeeded);
+    /// # Ok(()) }
+    /// ```
     pub fn condition(&self) -> Compare {
         self.place.condition()
     }
 
     /// Returns whether the lock is lost, or may be.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(lock: dkv_api::recipes::Lock) -> Result<(), dkv_api::Error> {
+    /// while !lock.is_lost() {
+    ///     // Do a little.
+    /// #     break;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_lost(&self) -> bool {
         self.place.is_lost()
     }
 
     /// Waits until the lock is lost; returns the reason. May be cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(lock: dkv_api::recipes::Lock) -> Result<(), dkv_api::Error> {
+    /// println!("the lock is lost: {}", lock.lost().await);
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Error {
         self.place.lost().await
     }
@@ -230,6 +285,13 @@ impl Lock {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Unknown`] if that could not be confirmed in time. The
     /// lock is released then when its time is over.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(lock: dkv_api::recipes::Lock) -> Result<(), dkv_api::Error> {
+    /// lock.release().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn release(self) -> Result<(), Error> {
         self.place.leave().await
     }

@@ -278,36 +278,92 @@ impl Drop for QueueItem {
 
 impl QueueItem {
     /// Returns its value.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// println!("{:?}", item.value());
+    /// # Ok(()) }
+    /// ```
     pub fn value(&self) -> &Bytes {
         &self.value
     }
 
     /// Returns its number in the queue.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// println!("item {}", item.number());
+    /// # Ok(()) }
+    /// ```
     pub fn number(&self) -> u64 {
         self.number
     }
 
     /// Returns its key, which is in the queue until it is done.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::QueueItem};
+    /// # async fn example(client: &Client, item: QueueItem) -> Result<(), Error> {
+    /// let is_done = matches!(client.read(item.key()).await, Err(Error::NotFound { .. }));
+    /// # Ok(()) }
+    /// ```
     pub fn key(&self) -> &Bytes {
         &self.key
     }
 
     /// Returns the lease with which this worker has it; `None` once it is done.
+    ///
+    /// # Examples
+    /// ```
+    /// # use dkv_api::{Client, Error, recipes::QueueItem};
+    /// # async fn example(client: &Client, item: QueueItem) -> Result<(), Error> {
+    /// if let Some(lease) = item.lease() {
+    ///     let meanwhile = dkv_api::WriteOptions::default().lease(lease);
+    ///     client.write_with("progress/17", "half", meanwhile).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn lease(&self) -> Option<LeaseId> {
         self.keeper.as_ref().map(LeaseKeeper::id)
     }
 
     /// Returns a number that is greater than that of every worker that had it before.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// println!("pass {} on to whatever the work changes", item.fence());
+    /// # Ok(()) }
+    /// ```
     pub fn fence(&self) -> Revision {
         self.fence
     }
 
     /// Returns whether it is lost, or may be: another worker may have it.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// if !item.is_lost() {
+    ///     item.done().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_lost(&self) -> bool {
         self.keeper.as_ref().is_none_or(LeaseKeeper::is_lost)
     }
 
     /// Waits until it is lost; returns the reason. May be cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// println!("another worker may have it: {}", item.lost().await);
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Error {
         match &self.keeper {
             Some(keeper) => keeper.lost().await,
@@ -320,6 +376,14 @@ impl QueueItem {
     /// # Errors
     /// [`Error::NoLease`] if it was lost, so that another worker does it. Otherwise as for
     /// [`Client::transact`].
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// println!("{:?}", item.value());
+    /// item.done().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn done(self) -> Result<(), Error> {
         self.done_with(Transaction::new()).await.map(drop)
     }
@@ -358,6 +422,13 @@ impl QueueItem {
     ///
     /// # Errors
     /// It could not be confirmed in time; it is free when its time is over.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(item: dkv_api::recipes::QueueItem) -> Result<(), dkv_api::Error> {
+    /// item.give_back().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn give_back(mut self) -> Result<(), Error> {
         match self.keeper.take().map(LeaseKeeper::revoke) {
             Some(revoked) => match revoked.await {

@@ -34,7 +34,7 @@ use crate::transaction::{Compare, Transaction, TransactionOperation};
 /// loop {
 ///     let here = Registration::new(client, "service/web", "7", "10.0.0.7:80", ttl).await?;
 ///     // After a network failure for longer than its time, it registers anew.
-///     println!("registering anew: {}", here.lost().await);
+///     println!("registering again: {}", here.lost().await);
 /// }
 /// # }
 /// ```
@@ -136,11 +136,27 @@ impl Registration {
     }
 
     /// Returns whether the registration is lost, or may be.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(here: dkv_api::recipes::Registration) -> Result<(), dkv_api::Error> {
+    /// if here.is_lost() {
+    ///     println!("others do not find this instance any more");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_lost(&self) -> bool {
         self.keeper.as_ref().is_none_or(LeaseKeeper::is_lost)
     }
 
     /// Waits until the registration is lost; returns the reason. May be cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(here: dkv_api::recipes::Registration) -> Result<(), dkv_api::Error> {
+    /// println!("others do not find this instance any more: {}", here.lost().await);
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Error {
         match &self.keeper {
             Some(keeper) => keeper.lost().await,
@@ -152,6 +168,13 @@ impl Registration {
     ///
     /// # Errors
     /// It could not be confirmed in time; the instance is taken off when its time is over.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(here: dkv_api::recipes::Registration) -> Result<(), dkv_api::Error> {
+    /// here.withdraw().await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn withdraw(mut self) -> Result<(), Error> {
         match self.keeper.take().map(LeaseKeeper::revoke) {
             Some(revoked) => match revoked.await {

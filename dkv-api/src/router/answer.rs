@@ -141,7 +141,7 @@ impl<W> Router<W> {
                             false => Refusal::Unavailable(why),
                         }
                     }
-                    Ok(_) => Refusal::Unknown("the answer is to another kind of request".into()),
+                    Ok(_) => Refusal::Unknown("unexpected answer".into()),
                 };
                 self.handle_refusal(now, node, id, refusal);
             }

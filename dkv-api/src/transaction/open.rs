@@ -23,6 +23,20 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// A transaction that is being run: what it has read, and what it is going to write.
 ///
 /// Clones refer to the same transaction. Nothing is written before the function has returned.
+///
+/// # Examples
+/// ```
+/// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+/// client
+///     .transaction(|open| async move {
+///         let planet = open.get("planet").await?.unwrap_or_default();
+///         open.put("planet-before", planet);
+///         open.delete("planet");
+///         Ok::<_, dkv_api::Error>(())
+///     })
+///     .await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct OpenTransaction {
     client: Client,
@@ -43,6 +57,20 @@ impl OpenTransaction {
     ///
     /// # Errors
     /// As for [`Client::read`], without [`Error::NotFound`].
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// client
+    ///     .transaction(|open| async move {
+    ///         if open.get("planet").await?.is_none() {
+    ///             open.put("planet", "Mars");
+    ///         }
+    ///         Ok::<_, dkv_api::Error>(())
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, Error> {
         let key = checked_key(key.as_ref())?;
         if let Some(known) = self.known(&key) {
@@ -59,12 +87,39 @@ impl OpenTransaction {
     }
 
     /// Stores a value once the transaction commits.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// client
+    ///     .transaction(|open| async move {
+    ///         open.put("planet", "Mars");
+    ///         // It sees what it has put.
+    ///         assert!(open.get("planet").await?.is_some());
+    ///         Ok::<_, dkv_api::Error>(())
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.lock().written.insert(key, Some(value.into()));
     }
 
     /// Removes a key once the transaction commits.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), dkv_api::Error> {
+    /// client
+    ///     .transaction(|open| async move {
+    ///         open.delete("planet");
+    ///         open.put("dwarf", "Pluto");
+    ///         Ok::<_, dkv_api::Error>(())
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub fn delete(&self, key: impl AsRef<[u8]>) {
         let key = Bytes::copy_from_slice(key.as_ref());
         self.lock().written.insert(key, None);

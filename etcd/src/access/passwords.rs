@@ -19,7 +19,7 @@ pub(crate) const NO_HASH: &str = "";
 /// Hashes passwords. Each takes a core for long, so only some do at the same time.
 pub(crate) struct Hashing {
     running: Arc<Semaphore>,
-    /// Those that run or wait: of callers who are nobody yet, and of users.
+    /// Those that run or wait: of unauthenticated callers, and of users.
     checks: Arc<Semaphore>,
     changes: Arc<Semaphore>,
 }

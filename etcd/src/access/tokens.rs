@@ -103,7 +103,7 @@ impl fmt::Debug for TokenKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Simple { ttl } => formatter.debug_struct("Simple").field("ttl", ttl).finish(),
-            // Keys are no business of a log.
+            // Never log keys.
             Self::Jwt(keys) => formatter.debug_tuple("Jwt").field(&keys.algorithm).finish(),
         }
     }

@@ -39,7 +39,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         let pause = match announce(&node).await {
             Err(Refusal::Invalid(why)) => {
-                warn!(name = node.me().name, why, "the coordinator does not take this node's name");
+                warn!(name = node.me().name, why, "the coordinator rejected this node's name");
                 REFUSED_EVERY
             }
             _ => RETRY_EVERY,

@@ -186,11 +186,11 @@ async fn report(node: Arc<Node>) {
             Err(error @ ServerError::Refused(_)) => {
                 // The server accepts it once it has learnt of the voters from the nodes that it
                 // knows.
-                warn!(%error, "the server does not take this coordinator's report");
+                warn!(%error, "the server rejected this coordinator's report");
                 tokio::time::sleep(REPORT_EVERY).await;
             }
             Err(error) => {
-                debug!(%error, "the server was not told");
+                debug!(%error, "could not report to the server");
                 tokio::time::sleep(REPORT_EVERY / 4).await;
             }
         }

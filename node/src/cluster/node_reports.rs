@@ -50,7 +50,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let body = RequestBody::Measures(Box::new(measures));
         match rpc::tell(node.peers(), coordinator, body, PATIENCE).await {
             Ok(()) => told = Some((now, Instant::now())),
-            Err(error) => debug!(%error, "the coordinator was not told how this node is"),
+            Err(error) => debug!(%error, "could not report this node's load to the coordinator"),
         }
     }
 }

@@ -67,7 +67,7 @@ impl Rebalancer {
         });
         let (change, transfer, at_rest) = found?;
         if at_rest && node.coordination().is_rebalancing() {
-            info!("what the nodes hold and lead is evened out");
+            info!("replicas and primaries are balanced");
             node.coordination().set_rebalancing(false);
         }
         if let Some(transfer) = transfer {
@@ -258,7 +258,7 @@ enum NoWord {
     #[error(transparent)]
     Refused(Refusal),
     /// Its answer belongs to a question of another kind.
-    #[error("an answer to another question")]
+    #[error("unexpected answer")]
     WrongAnswer,
 }
 

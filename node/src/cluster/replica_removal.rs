@@ -68,7 +68,9 @@ pub(crate) async fn run(node: Arc<Node>) {
                         return node.tasks().fail(why);
                     }
                 }
-                Err(why) => debug!(group = %group.id(), %why, "the replica is still counted on"),
+                Err(why) => {
+                    debug!(group = %group.id(), %why, "keeping the replica: the shard still needs it")
+                }
             }
         }
     }
@@ -96,7 +98,7 @@ async fn departed(
     let mut next: Vec<NodeId> = holders.iter().rev().copied().collect();
     next.extend(group.leader().filter(|leader| *leader != node.id()));
     let is_known = |peer: NodeId| holders.contains(&peer) || node.replicas().is_member(group, peer);
-    let mut last = Refusal::Unavailable("nobody is known who holds it".into());
+    let mut last = Refusal::Unavailable("no holder of the shard is known".into());
     for _ in 0..ASKED_MAX {
         let Some(peer) = next.pop() else { break };
         let body = RequestBody::Departed(group.id());
@@ -106,7 +108,7 @@ async fn departed(
                 agreed(node, group, peer, &holders).await?;
                 return Ok((index, Vote::new(term.0, peer)));
             }
-            Ok(_) => last = Refusal::Unavailable("an answer to another question".into()),
+            Ok(_) => last = Refusal::Unavailable("unexpected answer".into()),
             Err(refusal) => {
                 if let Refusal::NotPrimary { primary: Some(primary) } = &refusal
                     && is_known(*primary)
@@ -172,7 +174,7 @@ pub(crate) async fn confirm(
     let configured = group.configured();
     let is_member = configured.voters.contains(&who) || configured.others.contains(&who);
     if is_member || configured.is_joint || !configured.is_applied {
-        return Err(Refusal::Unavailable("the shard still counts on the node".into()));
+        return Err(Refusal::Unavailable("the shard still needs the node".into()));
     }
     Ok((configured.index, term))
 }

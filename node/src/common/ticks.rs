@@ -2,8 +2,8 @@
 //!
 //! Many tasks check something a few times a second. With a timer each, they would wake the
 //! processor at as many different times; with shared ticks they wake together. While all groups of
-//! a node rest, the tasks share the few ticks of [`AT_REST`], and all of them wake when a group
-//! wakes (see `raft/rest.rs`).
+//! a node are quiescent, the tasks share the few ticks of [`WHILE_QUIESCENT`], and all of them wake
+//! when a group wakes (see `raft/heartbeat/quiescence.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// Time between two ticks while all groups rest.
-const AT_REST: Duration = Duration::from_millis(250);
+/// Time between two ticks while all groups are quiescent.
+const WHILE_QUIESCENT: Duration = Duration::from_millis(250);
 
 /// The ticks of one node. Clones share them.
 #[derive(Clone, Debug)]
@@ -22,30 +22,30 @@ pub(crate) struct Ticks(Arc<TicksInner>);
 #[derive(Debug)]
 struct TicksInner {
     began: Instant,
-    /// Whether all groups of the node rest.
-    rests: AtomicBool,
+    /// Whether all groups of the node are quiescent.
+    all_quiescent: AtomicBool,
     beat: Notify,
     looks: Notify,
 }
 
 impl Default for Ticks {
     fn default() -> Self {
-        let (rests, beat, looks) = Default::default();
-        Self(Arc::new(TicksInner { began: Instant::now(), rests, beat, looks }))
+        let (all_quiescent, beat, looks) = Default::default();
+        Self(Arc::new(TicksInner { began: Instant::now(), all_quiescent, beat, looks }))
     }
 }
 
 impl Ticks {
     /// Wakes every task that sleeps here, because a group wakes.
     pub(crate) fn wake(&self) {
-        self.0.rests.store(false, Ordering::Relaxed);
+        self.0.all_quiescent.store(false, Ordering::Relaxed);
         self.0.looks.notify_waiters();
         self.0.beat.notify_one();
     }
 
-    /// Sets whether all groups rest. Only the heartbeat task calls this.
-    pub(crate) fn set_rests(&self, rests: bool) {
-        self.0.rests.store(rests, Ordering::Relaxed);
+    /// Sets whether all groups are quiescent. Only the heartbeat task calls this.
+    pub(crate) fn set_quiescent(&self, all_quiescent: bool) {
+        self.0.all_quiescent.store(all_quiescent, Ordering::Relaxed);
     }
 
     /// Sleeps until `until` or until a group wakes. Only the heartbeat task calls this; a wake that
@@ -55,10 +55,14 @@ impl Ticks {
         let _ = timeout_at(until, self.0.beat.notified()).await;
     }
 
-    /// Sleeps until the next tick of the period `every`. If all groups rest, the sleep is longer,
-    /// but ends when a group wakes at the latest.
+    /// Sleeps until the next tick of the period `every`. If all groups are quiescent, the sleep is
+    /// longer, but ends when a group wakes at the latest.
     pub(crate) async fn pause(&self, every: Duration) {
-        let every = if self.0.rests.load(Ordering::Relaxed) { every.max(AT_REST) } else { every };
+        let every = if self.0.all_quiescent.load(Ordering::Relaxed) {
+            every.max(WHILE_QUIESCENT)
+        } else {
+            every
+        };
         self.until(self.next(every, Instant::now())).await;
     }
 
@@ -72,8 +76,8 @@ impl Ticks {
     }
 
     /// Returns the first resting tick at or after `from`.
-    pub(crate) fn at_rest(&self, from: Instant) -> Instant {
-        self.next(AT_REST, from)
+    pub(crate) fn while_quiescent(&self, from: Instant) -> Instant {
+        self.next(WHILE_QUIESCENT, from)
     }
 
     /// Returns the first tick of the period `every` after `now`.
@@ -102,20 +106,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_rest_there_are_few_moments_until_a_group_wakes() {
+    async fn while_quiescent_there_are_few_moments_until_a_group_wakes() {
         let (ticks, began) = (Ticks::default(), Instant::now());
-        ticks.set_rests(true);
+        ticks.set_quiescent(true);
         ticks.pause(10 * MS).await;
-        assert_eq!(began.elapsed(), AT_REST);
+        assert_eq!(began.elapsed(), WHILE_QUIESCENT);
         let waking = async {
             tokio::time::sleep(20 * MS).await;
             ticks.wake();
         };
         tokio::join!(ticks.pause(10 * MS), waking);
-        assert_eq!(began.elapsed(), AT_REST + 20 * MS);
+        assert_eq!(began.elapsed(), WHILE_QUIESCENT + 20 * MS);
         // The heartbeat task misses no wake-up.
         ticks.until_beat(began + 1000 * MS).await;
         ticks.pause(10 * MS).await;
-        assert_eq!(began.elapsed(), AT_REST + 30 * MS);
+        assert_eq!(began.elapsed(), WHILE_QUIESCENT + 30 * MS);
     }
 }

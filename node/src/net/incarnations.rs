@@ -46,7 +46,7 @@ pub use handshake::introduce;
 pub(crate) use handshake::refuse_all;
 pub(crate) use handshake::{Caller, HandshakeError, frame, frame_samples, greet, serve};
 pub(crate) use server_verdict::{Farewell, before_serving, keep_asking, say_goodbye};
-pub(crate) use store::{IncarnationFileError, begin, keep_book};
+pub(crate) use store::{IncarnationFileError, begin, keep_records};
 use verdicts::Verdicts;
 
 use crate::net::denials::DenialLog;
@@ -68,15 +68,15 @@ pub(crate) struct Incarnations {
 
 struct IncarnationsInner {
     me: NodeId,
-    /// The data directory, where the book is stored.
+    /// The data directory, where the records are stored.
     directory: PathBuf,
     own: Incarnation,
     /// The node's log, and this incarnation as it was when the log was opened.
     wal: OnceLock<(Wal, Incarnation)>,
     /// The node's name and address, for messages.
     named: OnceLock<(String, SocketAddr)>,
-    book: Mutex<IncarnationTracker<NodeId>>,
-    /// Whether the book has changes that must reach the disk at once (`has_news`) or can wait
+    tracker: Mutex<IncarnationTracker<NodeId>>,
+    /// Whether the records have changes that must reach the disk at once (`has_news`) or can wait
     /// (`has_marks`).
     has_news: AtomicBool,
     has_marks: AtomicBool,
@@ -103,7 +103,7 @@ impl Incarnations {
         me: NodeId,
         directory: &Path,
         own: Incarnation,
-        book: IncarnationTracker<NodeId>,
+        tracker: IncarnationTracker<NodeId>,
     ) -> Self {
         let shared = IncarnationsInner {
             me,
@@ -111,7 +111,7 @@ impl Incarnations {
             own,
             wal: OnceLock::new(),
             named: OnceLock::new(),
-            book: Mutex::new(book),
+            tracker: Mutex::new(tracker),
             has_news: AtomicBool::new(false),
             has_marks: AtomicBool::new(false),
             verdicts: Mutex::default(),
@@ -193,7 +193,7 @@ impl Incarnations {
         };
         if is_new {
             match verdict {
-                Verdict::Sound => info!(%node, "another node does not refuse this one any more"),
+                Verdict::Sound => info!(%node, "another node accepts this one again"),
                 _ => {
                     warn!(%node, "another node refuses this one: {}", self.explain(verdict, &own));
                     self.shared.refusal.notify_one();
@@ -227,10 +227,11 @@ impl Incarnations {
     /// there was one. Closes the connections to the incarnation if it may not take part.
     fn hear(&self, node: NodeId, run: &Incarnation, answers: Option<u64>) -> Observation {
         self.make_room(node);
-        let mut book = lock(&self.shared.book);
-        let mark = book.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
-        let heard = book.observe(node, run, answers);
-        drop(book);
+        let mut tracker = lock(&self.shared.tracker);
+        let mark =
+            tracker.record(node).and_then(|known| known.run.as_ref()).map(|known| known.mark);
+        let heard = tracker.observe(node, run, answers);
+        drop(tracker);
         if heard.is_news {
             self.shared.has_news.store(true, Ordering::Relaxed);
         }
@@ -256,15 +257,15 @@ impl Incarnations {
 
     /// Forgets strangers without connections if there is no room for one more node.
     fn make_room(&self, node: NodeId) {
-        let mut book = lock(&self.shared.book);
-        if book.record(node).is_some() || book.records().len() < KNOWN_MAX {
+        let mut tracker = lock(&self.shared.tracker);
+        if tracker.record(node).is_some() || tracker.records().len() < KNOWN_MAX {
             return;
         }
         let mut links = lock(&self.shared.links);
         links.retain(|_, links| links.iter().any(|(_, open)| open.close_reason().is_none()));
         let verdicts = lock(&self.shared.verdicts);
         let stays = |known: &NodeId| verdicts.is_member(*known) || links.contains_key(known);
-        book.retain(|known| stays(&known));
+        tracker.retain(|known| stays(&known));
         lock(&self.shared.doubts).retain(|known, _| stays(known));
         lock(&self.shared.refused).retain(|known, _| stays(known));
     }
@@ -294,11 +295,11 @@ impl Incarnations {
         while may_live() && begun.elapsed() < ANSWERS_WITHIN {
             self.doubt_of(node).notify_waiters();
             tokio::time::sleep(ANSWER_LOOK).await;
-            if lock(&self.shared.book).record(node).is_some_and(|record| record.twice) {
+            if lock(&self.shared.tracker).record(node).is_some_and(|record| record.twice) {
                 return Err(HandshakeError::RunsTwice);
             }
         }
-        self.part_from(node, |other| other != boot, "it was started anew");
+        self.part_from(node, |other| other != boot, "it was restarted");
         self.link(node, boot, connection);
         Ok(())
     }
@@ -321,7 +322,7 @@ impl Incarnations {
         let note = match verdict {
             Verdict::Sound => {
                 if refused.remove(&node).is_some() {
-                    info!(%node, start = run.start, "the node is refused no more");
+                    info!(%node, start = run.start, "accepting the node again");
                 }
                 return;
             }
@@ -375,13 +376,13 @@ impl Incarnations {
         let Some((boot, _)) = links.get(&node).and_then(|links| links.iter().find(here)) else {
             return;
         };
-        lock(&self.shared.book).advance(node, *boot, mark);
+        lock(&self.shared.tracker).advance(node, *boot, mark);
         self.shared.has_marks.store(true, Ordering::Relaxed);
     }
 
     /// Returns the number of a new question to other nodes.
     fn question(&self) -> u64 {
-        lock(&self.shared.book).question()
+        lock(&self.shared.tracker).question()
     }
 
     /// Carries out the rulings of administrators.
@@ -393,7 +394,7 @@ impl Incarnations {
                 }
                 continue;
             }
-            if lock(&self.shared.book).obey(*node, ruling) {
+            if lock(&self.shared.tracker).obey(*node, ruling) {
                 let start = ruling.kept.start;
                 info!(%node, start, "an administrator has said which run of the node goes on");
                 self.shared.has_news.store(true, Ordering::Relaxed);

@@ -44,7 +44,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Nodes whose liveness is tracked: as many as there can be, and as many that have left or never
 /// were members.
-const HEARINGS_MAX: usize = 2 * NODES_MAX;
+const LIVENESS_MAX: usize = 2 * NODES_MAX;
 
 /// The reason why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ struct PeersInner {
     incarnations: Option<Incarnations>,
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     links: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
-    hearings: Mutex<BTreeMap<NodeId, Liveness>>,
+    liveness: Mutex<BTreeMap<NodeId, Liveness>>,
     /// The newest connection from each node.
     met: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     denials: DenialLog,
@@ -139,7 +139,7 @@ impl Peers {
             incarnations,
             addresses: Mutex::default(),
             links: Mutex::default(),
-            hearings: Mutex::default(),
+            liveness: Mutex::default(),
             met: Mutex::default(),
             denials: DenialLog::default(),
             refusing: Mutex::default(),
@@ -178,12 +178,12 @@ impl Peers {
 
     /// Returns the record of when a node last sent a Raft message, for updates and queries.
     pub(crate) fn liveness(&self, node: NodeId) -> Liveness {
-        let mut hearings = lock(&self.shared.hearings);
-        if hearings.len() >= HEARINGS_MAX && !hearings.contains_key(&node) {
+        let mut liveness = lock(&self.shared.liveness);
+        if liveness.len() >= LIVENESS_MAX && !liveness.contains_key(&node) {
             // Most of that many nodes are strangers; nothing is recorded about them.
             return Liveness::default();
         }
-        hearings.entry(node).or_default().clone()
+        liveness.entry(node).or_default().clone()
     }
 
     /// Registers a connection from another node.
@@ -242,7 +242,7 @@ impl Peers {
             if (state.seems_dead() || moved)
                 && let Some(connection) = state.connection.take()
             {
-                Close::Done.close(&connection, "connecting anew");
+                Close::Done.close(&connection, "reconnecting");
             }
             state.failing_since = None;
             state.attempts = 0;

@@ -59,6 +59,6 @@ pub(crate) async fn tell(
 ) -> Result<(), Refusal> {
     match ask(peers, peer, Lane::Urgent, body, patience).await? {
         Answer::Done => Ok(()),
-        _ => Err(Refusal::Unavailable("an answer to another question".into())),
+        _ => Err(Refusal::Unavailable("unexpected answer".into())),
     }
 }

@@ -57,15 +57,15 @@ impl Node {
         let body = RequestBody::Committed { shard: GroupId::CONTROL, followed: None };
         let asked = ask(&self.connections.peers, coordinator, Lane::Urgent, body, PATIENCE).await?;
         let Answer::Committed { index, .. } = asked else {
-            return Err(Refusal::Unavailable("the answer is to another question".into()));
+            return Err(Refusal::Unavailable("unexpected answer".into()));
         };
         let mut applied = control.state_machine().applied();
         let caught_up = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout(PATIENCE, caught_up).await {
             Ok(Ok(_)) => Ok(()),
-            _ => {
-                Err(Refusal::Unavailable("this node does not get what the coordinator has".into()))
-            }
+            _ => Err(Refusal::Unavailable(
+                "this node is not receiving the coordinator's changes".into(),
+            )),
         }
     }
 

@@ -31,7 +31,7 @@ impl Node {
         if leftovers.contains(&id) {
             // Leftovers of an earlier replica would be taken for the state of this one.
             if let Err(error) = self.delete_rows(id).await {
-                debug!(group = %id, %error, "not opened yet: what is left of a replica cannot be deleted");
+                debug!(group = %id, %error, "not opened yet: could not delete the leftovers of a replica; will retry");
                 return Ok(());
             }
             leftovers.remove(&id);
@@ -181,9 +181,11 @@ impl Node {
         match self.delete_rows(id).await {
             Ok(()) => _ = leftovers.remove(&id),
             Err(error) if leftovers.insert(id) => {
-                warn!(group = %id, %error, "what is left of a replica is not deleted yet");
+                warn!(group = %id, %error, "could not delete the leftovers of a replica; will retry");
             }
-            Err(error) => debug!(group = %id, %error, "nor is it now"),
+            Err(error) => {
+                debug!(group = %id, %error, "could not delete the leftovers of a replica yet; will retry")
+            }
         }
     }
 
@@ -199,7 +201,7 @@ impl Node {
         let known = self.store.wal.groups();
         let stored = self.store.engine.stored()?;
         for id in stored.into_iter().filter(|id| id.is_shard() && !known.contains(id)) {
-            info!(group = %id, "deleting what is left of a replica");
+            info!(group = %id, "deleting the leftovers of a replica");
             self.delete_leftover(id, &mut leftovers).await;
         }
         Ok(())

@@ -67,7 +67,7 @@ impl Node {
                 continue;
             }
             if let Err(why) = self.begin_now(group).await {
-                debug!(group = %group.id(), %why, "the shard is not begun yet");
+                debug!(group = %group.id(), %why, "could not initialize the shard yet");
             }
             tokio::time::sleep(AGAIN_EVERY).await;
         }

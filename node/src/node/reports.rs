@@ -17,7 +17,7 @@ const OLD_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
     /// It names a leader of a group that does not exist.
-    #[error("it claims to lead group {0}, which there is not")]
+    #[error("it claims to lead group {0}, which does not exist")]
     NoGroup(GroupId),
     /// A term in it is too far ahead.
     #[error("the term of group {group} leaps to {term}")]

@@ -39,8 +39,8 @@ impl Node {
         // A group whose log waits for its disk cannot stop by itself; closing the log ends it.
         let stops = groups.iter().map(|group| tokio::time::timeout(patience, group.stop()));
         futures::future::join_all(stops).await;
-        if let Err(error) = self.connections.incarnations.save_book() {
-            info!(%error, "what was heard of other nodes was not written");
+        if let Err(error) = self.connections.incarnations.save_records() {
+            info!(%error, "could not save the known incarnations of other nodes");
         }
         self.connections.endpoint.close().await;
         self.end_tasks().await;
@@ -55,7 +55,7 @@ impl Node {
         let goodbye =
             rpc::tell(&self.connections.peers, coordinator, RequestBody::Leaving, patience);
         if let Err(error) = goodbye.await {
-            info!(%error, "the coordinator was not told that this node leaves");
+            info!(%error, "could not tell the coordinator that this node leaves");
         }
     }
 }

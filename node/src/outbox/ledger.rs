@@ -233,8 +233,8 @@ impl Ledger {
     }
 
     /// Makes the oldest kept write the first one of this outbox, for a shard that lacks the writes
-    /// before it: they had settled, so it has lost them, and nobody can send them again. `number` is
-    /// the oldest one that was sent. Returns whether it is still here.
+    /// before it: they had settled, so it has lost them, and no node can send them again. `number`
+    /// is the oldest one that was sent. Returns whether it is still here.
     ///
     /// In memory only: after a restart the shard asks for the same again.
     pub(crate) fn skip_lost(&mut self, number: Number) -> bool {

@@ -110,9 +110,9 @@ impl WriteGate {
     }
 }
 
-/// The refusal of a node that is being emptied.
+/// The refusal of a node that is being drained.
 pub(crate) fn refused() -> Refusal {
-    Refusal::Unavailable("this node is being emptied and takes no writes to keep".into())
+    Refusal::Unavailable("this node is being drained and accepts no eventual writes".into())
 }
 
 fn save(directory: &Path, at: u64) -> io::Result<()> {

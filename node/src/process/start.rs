@@ -312,8 +312,8 @@ fn accept_connections(node: &Arc<Node>, acceptor: Arc<Acceptor>, endpoint: Endpo
     node.tasks().keep("the task that accepts connections", accepting);
 }
 
-/// Starts the tasks of a node. Without any of these the node would look alive and be of no use, or
-/// lag behind for ever.
+/// Starts the tasks of a node. Without any of these the node would look alive and be useless, or
+/// fall behind forever.
 fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the coordinator's task", coordinator::run(Arc::clone(node)));
     node.tasks()
@@ -334,10 +334,11 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
     node.tasks()
         .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));
-    node.tasks().keep("the task that asks which run goes on", keep_asking(Arc::clone(node)));
+    node.tasks()
+        .keep("the task that asks which incarnation goes on", keep_asking(Arc::clone(node)));
     node.tasks().keep(
-        "the task that keeps the book of runs",
-        incarnations::keep_book(node.incarnations().clone()),
+        "the task that saves the known incarnations",
+        incarnations::keep_records(node.incarnations().clone()),
     );
 }
 

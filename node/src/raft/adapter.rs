@@ -20,6 +20,7 @@ use super::{
     Types,
 };
 use crate::raft::ProposeError;
+use crate::raft::checkpointed::Checkpointed;
 use crate::raft::entry_times::EntryTimes;
 use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
@@ -64,7 +65,8 @@ pub(crate) async fn start(
     // Set before the start, because the only member that a log names elects itself at once.
     let config = Arc::new(openraft::Config { enable_elect: elects, ..(*config).clone() });
     network.shows(state_machine.handle());
-    let log = LogStore::new(log, state_machine.handle().entry_times().clone());
+    let handle = state_machine.handle();
+    let log = LogStore::new(log, handle.entry_times().clone(), handle.checkpointed_log().clone());
     let raft = Raft::new(me, config, network.clone(), log, state_machine);
     let raft = time_scale.run(raft).await;
     let raft = raft?;
@@ -74,7 +76,7 @@ pub(crate) async fn start(
 
 /// Returns the voters of the newest configuration on disk, or none if it cannot be read.
 pub(crate) async fn voters(log: &GroupLog, state_machine: &mut StateMachine) -> BTreeSet<NodeId> {
-    let mut log = LogStore::new(log.clone(), EntryTimes::default());
+    let mut log = LogStore::new(log.clone(), EntryTimes::default(), Checkpointed::default());
     let found = StorageHelper::<Types, _, _>::new(&mut log, state_machine).get_membership().await;
     found.map(|found| found.effective().membership().voter_ids().collect()).unwrap_or_default()
 }

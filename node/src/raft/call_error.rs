@@ -34,16 +34,16 @@ pub(crate) enum CallError {
     #[error("{0}")]
     Refused(String),
     /// The answer belongs to a question of another kind.
-    #[error("an answer to another question")]
+    #[error("unexpected answer")]
     WrongAnswer,
     /// The answer cannot be true.
     #[error(transparent)]
     Implausible(#[from] Implausible),
     /// The heartbeat was left out, because the member is a learner that has answered lately.
-    #[error("a learner was spared it")]
+    #[error("skipped for a learner")]
     Spared,
     /// The log is being purged beyond what the member has: it needs a snapshot.
-    #[error("it is behind the log")]
+    #[error("the log no longer has the entries it needs")]
     LeftBehind,
     /// This node's checkpoint cannot be read.
     #[error(transparent)]

@@ -188,7 +188,10 @@ pub fn forgeries(from: NodeId, to: NodeId, group: GroupId, term: u64) -> Vec<For
         mark: 0,
     };
     let mut forged = vec![
-        Forged { opening: Opening::RaftPulse { from }, frames: vec![encode(&heartbeat_batch)] },
+        Forged {
+            opening: Opening::RaftHeartbeats { from },
+            frames: vec![encode(&heartbeat_batch)],
+        },
         Forged { opening: Opening::RaftSnapshot { group, from }, frames: snapshot.into() },
         stream(acknowledged, append(None, None, Vec::new())),
         stream(None, append(None, far, vec![takeover])),

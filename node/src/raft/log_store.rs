@@ -22,6 +22,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::checkpointed::Checkpointed;
 use super::codec::{decode_entry, encode_entry, invalid};
 use super::entry_times::EntryTimes;
 use super::{Entry, LogId, Types, Vote};
@@ -36,12 +37,14 @@ const READ_BYTES_MAX: u64 = 1024 * 1024;
 pub(crate) struct LogStore {
     log: GroupLog,
     times: EntryTimes,
+    checkpointed: Checkpointed,
 }
 
 impl LogStore {
-    /// Returns the store over a log, which notes in `times` when entries are on disk.
-    pub(crate) fn new(log: GroupLog, times: EntryTimes) -> Self {
-        Self { log, times }
+    /// Returns the store over a log, which notes in `times` when entries are on disk, and purges no
+    /// entry that is not `checkpointed`.
+    pub(crate) fn new(log: GroupLog, times: EntryTimes, checkpointed: Checkpointed) -> Self {
+        Self { log, times, checkpointed }
     }
 
     /// Gives one durable write to the log and waits until it is durable.
@@ -144,6 +147,12 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        if !self.checkpointed.covers(upto.index) {
+            return Err(io::Error::other(format!(
+                "entry {} is to be purged, and no durable checkpoint covers it; this is a bug in dkv",
+                upto.index
+            )));
+        }
         // Does not wait: entries that come back after a crash are in a checkpoint anyway.
         self.log.purge(upto.index, encode(&upto), Box::new(|_| ()))
     }

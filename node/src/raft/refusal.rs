@@ -42,7 +42,7 @@ pub(crate) enum NotNow {
     #[error("group {0} is not here")]
     NotHere(GroupId),
     /// The replica takes no part in elections yet.
-    #[error("this replica is new and is being filled")]
+    #[error("this replica is new and still catching up")]
     Filling,
     /// The group did not answer in time.
     #[error("no answer in time")]

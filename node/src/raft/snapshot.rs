@@ -115,10 +115,10 @@ pub(crate) enum TransferError {
     #[error(transparent)]
     Malformed(#[from] DecodeError),
     /// The rows belong to another position than the head names.
-    #[error("the snapshot is of another moment than its head says")]
+    #[error("the snapshot does not match its header")]
     OtherMoment,
     /// An earlier part of the transfer failed.
-    #[error("the transfer has broken off before")]
+    #[error("the transfer was already aborted")]
     BrokenOff,
     /// The engine did not take the rows.
     #[error(transparent)]

@@ -9,6 +9,7 @@
 //! there, so that state and position can never diverge.
 
 mod apply;
+mod checkpoint;
 mod history;
 mod leases;
 mod locks;
@@ -23,14 +24,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
-use dkv_base::platform::{self, run_blocking};
+use dkv_base::platform;
 use dkv_wire::codec::encode;
 use dkv_wire::message::{Level, Page, Pair, Receipt, Refusal, Span, Stored};
 use futures::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
+use super::checkpointed::Checkpointed;
 use super::entry_times::EntryTimes;
 use super::fifo_watch;
 use super::lease_times::LeaseTimes;
@@ -39,24 +41,21 @@ use super::staleness::Staleness;
 use super::{LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::common::clock::NodeClock;
 use dkv_state::{
-    Changes, Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey, LogClock,
-    Row, ShardState, Waiting,
+    Directory, EngineError, Found, GroupState, GroupStore, Listed, ListedKey, LogClock, Row,
+    ShardState, Waiting,
 };
+
+use checkpoint::Checkpoint;
 
 pub(crate) use history::{HistoryQuery, RangeQuery, WatchPage};
 pub(crate) use leases::LeaseQuery;
 pub(crate) use range::borrowed;
 
-/// Time between two attempts to write a checkpoint to a full disk.
-const ROOM_RETRY: Duration = Duration::from_millis(500);
-
 /// Keys that one thread looks up in the checkpoint, one after the other.
 const LOOK_UPS_TOGETHER: usize = 16;
 /// Most attempts to look up a key whose value was just removed.
 pub(crate) const LOOK_UPS_MAX: usize = 8;
-/// Keys examined under one lock of the state when values are evicted from memory.
-const EVICT_KEYS: usize = 256;
-/// Most such batches of keys examined after values were read back.
+/// Most batches of keys examined after values were read back.
 const EVICT_STEPS: usize = 64;
 
 /// The result of looking up a key, or why there is none.
@@ -72,7 +71,7 @@ pub(crate) enum LookupError {
     #[error("a transaction over several shards that is not decided has locked a key")]
     Locked,
     /// Values were replaced as often as they were looked up.
-    #[error("what is scanned changes too fast")]
+    #[error("the scanned keys change too fast")]
     Changing,
     /// A value on disk cannot be read, or is not what was written. The cause is in the log.
     #[error("a value of this node's checkpoint cannot be read")]
@@ -143,6 +142,8 @@ struct StateMachineInner {
     released: fifo_watch::Sender<u64>,
     /// When the last entries were on disk and committed.
     entry_times: EntryTimes,
+    /// How far the durable checkpoint reaches.
+    checkpointed: Checkpointed,
     /// Locked by the one snapshot that is complete and not installed yet.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -171,6 +172,8 @@ impl StateMachine {
                 .map_err(|_| store.damaged("the applied position is malformed"))?,
             None => Position::default(),
         };
+        let checkpointed = Checkpointed::default();
+        checkpointed.note(position.applied);
         let applied = fifo_watch::Sender::new(index(position.applied));
         let clock = LogClock::new(state.clock_ms(), Duration::ZERO);
         let shared = StateMachineInner {
@@ -187,6 +190,7 @@ impl StateMachine {
             applied,
             released: fifo_watch::Sender::new(0),
             entry_times: EntryTimes::default(),
+            checkpointed,
             installing: Arc::default(),
         };
         Ok(Self { handle: StateMachineHandle { shared: Arc::new(shared) } })
@@ -324,39 +328,6 @@ impl StateMachineHandle {
         LookupError::Unreadable
     }
 
-    /// Marks these changes as durable.
-    async fn checkpointed(&self, changes: &Changes) -> io::Result<()> {
-        let exceeded = match self.write().state.as_shard_mut() {
-            Some(shard) => {
-                shard.checkpointed(changes.generation(), changes.meta().revision);
-                shard.memory_is_exceeded()
-            }
-            None => false,
-        };
-        if exceeded {
-            let handle = self.clone();
-            run_blocking(move || handle.evict(usize::MAX)).await?;
-        }
-        Ok(())
-    }
-
-    /// Evicts values from memory if they exceed the limit.
-    fn evict(&self, steps_max: usize) {
-        let mut ends = 0;
-        for _ in 0..steps_max {
-            let mut current = self.write();
-            let Some(shard) = current.state.as_shard_mut() else { return };
-            if !shard.memory_is_exceeded() {
-                return;
-            }
-            ends += usize::from(shard.evict(EVICT_KEYS));
-            // Two full passes, since the first may have found all values in use.
-            if ends > 2 {
-                return;
-            }
-        }
-    }
-
     /// Calls `look` with the directory. Returns `None` if this group is a shard.
     pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
         self.read().state.as_directory().map(look)
@@ -429,7 +400,7 @@ impl StateMachineHandle {
     /// `quorum_age` before it was sent, and the leader has applied the index `applied`.
     pub(crate) fn heard_leader(&self, sent: Instant, quorum_age: Duration, applied: u64) {
         lock(&self.shared.staleness).heard(sent, quorum_age, applied);
-        self.note_freshness();
+        self.note_staleness();
     }
 
     /// Records that this replica follows a leader that it has just heard.
@@ -457,7 +428,7 @@ impl StateMachineHandle {
         Incoming::begin(self.shared.store.clone(), meta, installing).await
     }
 
-    fn note_freshness(&self) {
+    fn note_staleness(&self) {
         let applied = self.shared.applied.get();
         lock(&self.shared.staleness).applied(applied);
     }
@@ -495,7 +466,7 @@ impl RaftStateMachine<Types> for StateMachine {
                 responder.send(outcome);
             }
         }
-        self.handle.note_freshness();
+        self.handle.note_staleness();
         Ok(())
     }
 
@@ -518,7 +489,13 @@ impl RaftStateMachine<Types> for StateMachine {
             return Ok(());
         };
         let (state, position) = arrived.switch().await?;
-        debug_assert_eq!(position.applied, meta.last_log_id);
+        self.handle.shared.checkpointed.note(position.applied);
+        if position.applied != meta.last_log_id {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the state that was installed is not at the position of its snapshot",
+            ));
+        }
         self.handle.note_clock(position.applied, state.clock_ms());
         self.handle.shared.stamps.observe(state.stamp());
         let old = std::mem::replace(&mut *self.handle.write(), Current { state, position });
@@ -535,48 +512,6 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         outgoing(self.handle.shared.store.clone()).await
-    }
-}
-
-/// One checkpoint to write.
-pub(crate) struct Checkpoint {
-    handle: StateMachineHandle,
-    work: Option<(Position, Changes)>,
-}
-
-impl RaftSnapshotBuilder<Types> for Checkpoint {
-    type SnapshotData = SnapshotData;
-
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let store = self.handle.shared.store.clone();
-        if let Some((position, mut changes)) = self.work.take() {
-            loop {
-                let writer = store.clone();
-                let written = run_blocking(move || {
-                    let result = writer.checkpoint(&changes);
-                    (result, changes)
-                });
-                let (result, kept) = written.await?;
-                match result {
-                    Ok(()) => {
-                        self.handle.checkpointed(&kept).await?;
-                        break;
-                    }
-                    // An installed snapshot has overtaken this checkpoint.
-                    Err(EngineError::Superseded) => break,
-                    Err(error @ EngineError::NoSpace { .. }) => {
-                        warn!(group = %self.handle.shared.group, %error, "waiting for room");
-                        changes = kept;
-                        tokio::time::sleep(ROOM_RETRY).await;
-                    }
-                    Err(error) => return Err(io::Error::other(error)),
-                }
-            }
-            let index = index(position.applied);
-            debug!(group = %self.handle.shared.group, index, "checkpoint written");
-        }
-        let snapshot = outgoing(store).await?;
-        snapshot.ok_or_else(|| io::Error::other("the checkpoint that was written is gone"))
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) use append_stream::AppendStreams;
 
 /// Priority of a snapshot's stream; entries use the default, zero.
 const SNAPSHOT_PRIORITY: i32 = -10;
-/// Pause after a session that failed to start.
-const SESSION_PAUSE: Duration = Duration::from_millis(30);
+/// Pause after an append stream that failed to start.
+const APPEND_STREAM_PAUSE: Duration = Duration::from_millis(30);
 /// Time that the receiver of a snapshot has to install it once it has received all of it.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -353,7 +353,7 @@ impl RaftNetworkV2<Types> for NetworkClient {
         let term = Term(request.vote.leader_id.term);
         let confirmed = self.network.confirmed();
         let acknowledged = self.network.acknowledged(self.target);
-        let is_quiescent = self.network.time_scale.says_rest();
+        let is_quiescent = self.network.time_scale.says_quiescence();
         let request = Call::Heartbeat { append, confirmed, acknowledged, is_quiescent };
         let peers = &self.network.peers;
         let beat = self.network.heartbeats.beat(self.target, self.network.group, request);
@@ -404,8 +404,8 @@ impl RaftNetworkV2<Types> for NetworkClient {
             let (send, receive) = match opened {
                 Ok(streams) => streams,
                 Err(error) => {
-                    // openraft pauses between the requests of a session, but not between sessions.
-                    tokio::time::sleep(SESSION_PAUSE).await;
+                    // openraft pauses between the requests of a stream, but not between streams.
+                    tokio::time::sleep(APPEND_STREAM_PAUSE).await;
                     return Err(error.into());
                 }
             };

@@ -70,7 +70,7 @@ pub(crate) enum Implausible {
         message: u64,
     },
     /// Only a leader may send such a message, and the vote in it was not granted by a quorum.
-    #[error("{0} of somebody who does not lead")]
+    #[error("{0} from a sender that is not the leader")]
     NoLeader(&'static str),
     /// Entries do not follow each other.
     #[error("entry {index} comes where {due} is due")]
@@ -84,7 +84,7 @@ pub(crate) enum Implausible {
     #[error("entry {0} is of an earlier term than the one before")]
     EarlierTerm(u64),
     /// Two positions cannot belong to one log.
-    #[error("entries {0} and {1} are not of one log")]
+    #[error("entries {0} and {1} cannot be in one log")]
     TwoLogs(LogId, LogId),
     /// The group cannot apply an entry.
     #[error("entry {index}: {why}")]
@@ -95,7 +95,7 @@ pub(crate) enum Implausible {
         why: InvalidPayload,
     },
     /// A snapshot has no last entry.
-    #[error("a snapshot of nothing")]
+    #[error("an empty snapshot")]
     EmptySnapshot,
     /// The membership of a snapshot is later than the snapshot.
     #[error("the members of a snapshot are later than it is")]
@@ -104,7 +104,7 @@ pub(crate) enum Implausible {
     #[error(transparent)]
     Members(#[from] InvalidMembers),
     /// A heartbeat carries no entries of which a part could be accepted.
-    #[error("a part of nothing was taken")]
+    #[error("a partial success of an empty request")]
     PartOfNothing,
     /// The beginning of the log cannot conflict with another log.
     #[error("a conflict with the beginning of the log")]
@@ -133,7 +133,7 @@ pub(crate) enum InvalidPayload {
 
 /// The members of a configuration that no group can have.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no group can have such members")]
+#[error("an impossible set of members")]
 pub(crate) struct InvalidMembers;
 
 impl Known {

@@ -1,8 +1,8 @@
 //! Carries out a plan.
 //!
-//! The writes can be cut off anywhere. Before the first one each directory says what will be written
-//! into it, and no node starts there until all is done; a repetition first takes back what was
-//! written. In this order: incarnations, the undoing of an earlier recovery, marks, shards, the
+//! The writes can be cut off anywhere. Before the first one each directory says what will be
+//! written into it, and no node starts there until all is done; a repetition first takes back what
+//! was written. In this order: incarnations, the undoing of an earlier recovery, marks, shards, the
 //! control group, shards that begin anew, marks again.
 
 use std::collections::BTreeMap;

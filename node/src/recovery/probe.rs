@@ -99,7 +99,7 @@ pub(super) async fn ask(
                 break;
             }
         }
-        // What is silent for one is silent for the next.
+        // An address that is silent for one is silent for the next.
         if !matches!(answer, Some((_, Some(_)))) {
             break;
         }

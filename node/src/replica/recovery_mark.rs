@@ -1,9 +1,9 @@
 //! The mark that an offline recovery leaves in each data directory.
 //!
-//! A recovery writes into several directories, and can be cut off between any two writes. Before the
-//! first one it says in all of them what it is about to write. A node does not start on a directory
-//! with the mark of an unfinished recovery, and the next recovery first takes back what was written.
-//! The mark of a finished recovery stays, as a record.
+//! A recovery writes into several directories, and can be cut off between any two writes. Before
+//! the first one it says in all of them what it is about to write. A node does not start on a
+//! directory with the mark of an unfinished recovery, and the next recovery first takes back what
+//! was written. The mark of a finished recovery stays, as a record.
 
 use std::io;
 use std::path::{Path, PathBuf};

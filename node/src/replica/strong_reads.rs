@@ -240,7 +240,7 @@ async fn serve_after(
         let answer =
             ask(proposer.peers(), primary, Lane::Urgent, body, patience(&proposer)).await?;
         let Answer::Committed { index, term } = answer else {
-            return Err(Refusal::Unavailable("the primary answered another question".into()));
+            return Err(Refusal::Unavailable("unexpected answer of the primary".into()));
         };
         let mut applied = proposer.state_machine().applied();
         match applied.wait_for(|applied| *applied >= index).await {

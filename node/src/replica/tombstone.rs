@@ -77,7 +77,7 @@ impl ReplicaTombstone {
     /// # Errors
     /// Returns the problem, if the file cannot be read or is malformed.
     pub(crate) fn load(directory: &Path, group: GroupId) -> Result<Option<Self>, TombstoneError> {
-        if planted(Mutant::ForgetFormer) {
+        if planted(Mutant::ForgetTombstone) {
             return Ok(None);
         }
         let path = path(directory, group);

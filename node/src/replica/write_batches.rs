@@ -8,7 +8,7 @@
 //! busy: there more batches begin before the others have ended (see
 //! [`window`](crate::replica::in_flight)).
 //!
-//! Checkpoints and purges shorten the node's log in the background (`compaction`). When writes
+//! Checkpoints and purges shorten the node's log in the background (`log_retention`). When writes
 //! outpace them, no batch begins until there is room: commands wait, none longer than its deadline.
 //! Batches in flight go on, and nothing that shortens the log depends on a batch that waits.
 //!
@@ -225,12 +225,12 @@ fn refuse_expired(waiting: &mut VecDeque<PendingWrite>, log_full: bool) {
 
 fn not_shortened() -> Refusal {
     Refusal::Unavailable(
-        "the log of the primary is full, or its checkpoint is late, for too long".into(),
+        "the primary's log was full, or its checkpoint overdue, for too long".into(),
     )
 }
 
 fn expired() -> Refusal {
-    Refusal::Unavailable("no quorum took it before its deadline".into())
+    Refusal::Unavailable("no quorum accepted it before its deadline".into())
 }
 
 /// Takes the commands that fit into one batch off the front of the queue, and refuses those that
@@ -268,7 +268,7 @@ fn answer(
     let mut locked = Vec::new();
     match outcome {
         Ok((term, results)) => {
-            debug_assert_eq!(results.len(), writes.len());
+            assert_eq!(results.len(), writes.len(), "a batch has one result for each command");
             let receipt = |revision| Receipt {
                 shard: group,
                 revision,
@@ -362,7 +362,7 @@ fn to_prospect(Foreseen { unfit, changes }: Foreseen) -> Prospect {
 
 /// The refusal of an outbox's number whose predecessors the shard does not have.
 pub(crate) fn too_early() -> Refusal {
-    Refusal::Unavailable("the writes before it in its outbox have not come yet".into())
+    Refusal::Unavailable("earlier writes of its outbox have not arrived yet".into())
 }
 
 #[cfg(test)]

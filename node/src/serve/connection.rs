@@ -93,7 +93,7 @@ async fn serve_stream(
             let begun = || allow_streams(&node, identity, &connection, &quota);
             return watches::serve(&node, identity, &quota, begun, reader, writer).await;
         }
-        Opening::RaftPulse { from } | Opening::Run { from } => (None, from),
+        Opening::RaftHeartbeats { from } | Opening::Run { from } => (None, from),
     };
     if !speaks_for(identity, from) {
         warn!(%identity, claimed = ?from, "refused to speak Raft");
@@ -113,7 +113,7 @@ async fn serve_stream(
     // A peer that has not reported its incarnation, or may not take part, is ignored; so is every
     // peer while this node takes no part.
     if caller.boot().is_none() || node.incarnations().held().is_some() {
-        return debug!(%identity, "not spoken to");
+        return debug!(%identity, "ignoring a peer whose incarnation is unknown or held back");
     }
     let Some(group) = group else {
         let raft_peer = raft_peer(&node, from);
@@ -132,7 +132,10 @@ async fn serve_stream(
     }
     let raft_peer = raft_peer(&node, from);
     match opening {
-        Opening::Requests | Opening::Watch | Opening::RaftPulse { .. } | Opening::Run { .. } => {}
+        Opening::Requests
+        | Opening::Watch
+        | Opening::RaftHeartbeats { .. }
+        | Opening::Run { .. } => {}
         Opening::RaftCalls { .. } => {
             raft::serve_calls(group.as_replica_handle(), raft_peer, reader, writer).await;
         }

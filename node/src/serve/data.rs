@@ -177,7 +177,7 @@ pub(super) fn cut(context: &RequestContext<'_>, shard: GroupId, moment: Stamp, r
                 floor: cutting.state_machine().with_shard(ShardState::floor).unwrap_or_default(),
             }),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Refusal::Unavailable("no quorum took it before its deadline".into())),
+            Err(_) => Err(Refusal::Unavailable("no quorum accepted it before its deadline".into())),
         });
     });
 }
@@ -332,11 +332,13 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
             Ok(())
         }
         Command::OpenSessionOf { .. } => {
-            Err(Refusal::Denied("a session is opened in one's own name".into()))
+            Err(Refusal::Denied("a client may open sessions only in its own name".into()))
         }
-        Command::Compact { .. } => Err(Refusal::Denied("only a node proposes to compact".into())),
-        Command::Cut { .. } => Err(Refusal::Denied("only a node proposes a cut".into())),
-        Command::Expire(_) => Err(Refusal::Denied("only a node proposes what ends".into())),
+        Command::Compact { .. } => {
+            Err(Refusal::Denied("only a node may propose a compaction".into()))
+        }
+        Command::Cut { .. } => Err(Refusal::Denied("only a node may propose a cut".into())),
+        Command::Expire(_) => Err(Refusal::Denied("only a node may propose an expiry".into())),
         Command::Lease(_) => Ok(()),
         Command::Prepare(_)
         | Command::Decide(_)
@@ -345,7 +347,7 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         | Command::Forget(_)
             if peer.role != Role::Node =>
         {
-            Err(Refusal::Denied("only nodes agree on a transaction".into()))
+            Err(Refusal::Denied("only nodes may send the steps of a transaction".into()))
         }
         Command::Decide(_)
         | Command::Finish { .. }
@@ -369,7 +371,7 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         )),
         Command::Deposited(deposited) if peer.as_node() == Some(deposited.node) => Ok(()),
         Command::Deposited(_) => {
-            Err(Refusal::Denied("only a node brings what is in its outbox".into()))
+            Err(Refusal::Denied("only a node may deliver from its outbox".into()))
         }
     }
 }

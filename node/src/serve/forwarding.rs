@@ -64,7 +64,7 @@ pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, mut re
 async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer, Refusal> {
     let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
     let is_write = matches!(request.body, RequestBody::Propose { .. });
-    let (mut doubt, mut why) = (false, "nobody is known who leads the shard".to_owned());
+    let (mut doubt, mut why) = (false, "no leader of the shard is known".to_owned());
     let mut next = node.primary_of(shard);
     let mut tried = BTreeSet::new();
     while Instant::now() < deadline {

@@ -260,7 +260,7 @@ impl Watch {
             loop {
                 // The watchers of a node wake together.
                 let since = sent.unwrap_or_else(Instant::now);
-                let until = node.ticks().at_rest(since + WATCH_KEEP_ALIVE);
+                let until = node.ticks().while_quiescent(since + WATCH_KEEP_ALIVE);
                 match timeout_at(until, watcher.news(after)).await {
                     Ok(News::Changed { after: unchanged }) => {
                         (after, known) = (unchanged, None);

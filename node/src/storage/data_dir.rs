@@ -4,13 +4,13 @@
 //! lock            held by the process that uses the directory
 //! credentials/    key and certificates
 //! node.json       network, name, address, region, settings
-//! starts.json     how often the node was started here; see `incarnations/files.rs`
-//! runs.json       what was heard of the runs of other nodes
+//! starts.json     how often the node was started here; see `incarnations/store.rs`
+//! runs.json       the known incarnations of other nodes
 //! recovery        what an offline recovery has written here, or was about to write
-//! damaged         why nobody may use the directory any more; not there while all is well
+//! damaged         why the directory must not be used; not there while all is well
 //! wal/            the log of all groups
 //! state/          checkpoints
-//! former/         what is left of replicas that were deleted; see `former.rs`
+//! former/         what is left of replicas that were deleted; see `tombstone.rs`
 //! ```
 //!
 //! The identity is bound to the directory. `node.json` says whether the log was begun: a directory

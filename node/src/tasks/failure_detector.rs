@@ -37,7 +37,7 @@ const TRY_EVERY: Duration = Duration::from_millis(10);
 /// Longest time between two checks of the leaders, and between two probes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The same interval while all groups are quiescent, and for a node that votes in no group.
-const LOOK_EVERY_AT_REST: Duration = Duration::from_millis(500);
+const LOOK_EVERY_WHILE_QUIESCENT: Duration = Duration::from_millis(500);
 /// Time within which the kernel of a nearby machine reports that a port has no process.
 const REFUSAL_WAIT: Duration = Duration::from_millis(5);
 /// Time that each voter leaves to those before it, so that two do not split the votes. If voters
@@ -67,9 +67,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         handled.retain(|(id, term), _| node.group(*id).is_some_and(|group| group.term() <= *term));
         let is_quiescent =
             |groups: &[Arc<Replica>]| groups.iter().all(|group| group.time_scale().is_quiescent());
-        let all_rest = is_quiescent(&node.groups());
-        let look_every = if all_rest || node.replicas().only_follows() {
-            LOOK_EVERY_AT_REST
+        let all_quiescent = is_quiescent(&node.groups());
+        let look_every = if all_quiescent || node.replicas().only_follows() {
+            LOOK_EVERY_WHILE_QUIESCENT
         } else {
             LOOK_EVERY
         };
@@ -261,7 +261,7 @@ async fn probe_of(
         None => match connect(address).await {
             Ok(socket) => Some(socket),
             Err(error) => {
-                debug!(%address, %error, "cannot look whether the leader is there");
+                debug!(%address, %error, "cannot probe the leader");
                 return None;
             }
         },

@@ -8,7 +8,7 @@
 //! leader for one and a half heartbeats runs its clock again from the next beat on: in time, as no
 //! election time is shorter than three heartbeats. A node that neither leads nor votes in any group
 //! checks only now and then whether that has changed, and so does a node whose groups are all
-//! quiescent (see `raft/rest.rs`): it wakes when one of them wakes.
+//! quiescent (see `raft/heartbeat/quiescence.rs`): it wakes when one of them wakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +42,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         node.connections().expect_heartbeats(beating.len());
         // A group that is behind with its work must not delay the others.
         let _ = timeout(every, join_all(beating.iter().map(|group| group.send_heartbeats()))).await;
-        let all_rest = groups.iter().all(|group| group.time_scale().is_quiescent());
-        ticks.set_rests(all_rest);
-        let seldom = all_rest || node.replicas().only_follows();
+        let all_quiescent = groups.iter().all(|group| group.time_scale().is_quiescent());
+        ticks.set_quiescent(all_quiescent);
+        let seldom = all_quiescent || node.replicas().only_follows();
         let until = if seldom { next_whole } else { ticks.next(every, now) };
         ticks.until_beat(until).await;
     }

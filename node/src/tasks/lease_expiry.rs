@@ -80,7 +80,7 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
                 Ok(confirmed) if confirmed == term => {}
                 Ok(_) => return,
                 Err(error) => {
-                    debug!(group = %group.id(), %error, "nothing ends without a quorum");
+                    debug!(group = %group.id(), %error, "no quorum: leases and keys do not expire");
                     is_alone = true;
                     sleep(RETRY).await;
                     continue;
@@ -100,7 +100,7 @@ async fn lead(node: &Node, group: &Replica, term: Term) {
 
 fn keep_all_alive(group: &Replica, term: Term) {
     if group.state_machine().keep_all_alive(term) {
-        info!(group = %group.id(), "leases have their full time again after a pause");
+        info!(group = %group.id(), "leases restarted with their full time after a pause");
     }
 }
 
@@ -114,9 +114,9 @@ async fn end(group: &Replica, term: Term) -> bool {
     group.state_machine().ended(term, &ends);
     match ended {
         Ok(true) => return true,
-        Ok(false) => debug!(group = %group.id(), "the end of keys is postponed"),
+        Ok(false) => debug!(group = %group.id(), "postponing the expiry of keys"),
         Err(error) => {
-            debug!(group = %group.id(), %error, "the end of leases or keys is proposed again");
+            debug!(group = %group.id(), %error, "proposing the expiry of leases or keys again");
         }
     }
     sleep(RETRY).await;

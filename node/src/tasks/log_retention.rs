@@ -8,7 +8,7 @@
 //! the log has grown past three quarters of its limit and only that member prevents a purge. No
 //! quorum needs the purged entries: they are committed, and in a checkpoint.
 //!
-//! All of this takes time, and writes may be faster: then they wait. See `writes`.
+//! All of this takes time, and writes may be faster: then they wait. See `write_batches`.
 //!
 //! A disk that stalls without failing leaves a primary that still sends heartbeats but never
 //! commits anything of its own. Such a primary hands over to a voter whose disk works.
@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// busy log fills many of them in a second.
 const TICK_WHILE_LONG: Duration = Duration::from_millis(10);
 /// Interval between checks while nothing is written.
-const TICK_AT_REST: Duration = Duration::from_millis(250);
+const TICK_WHILE_IDLE: Duration = Duration::from_millis(250);
 
 /// Most bytes of changed rows after which the task takes a checkpoint: a checkpoint is one batch,
 /// and all of it is in memory while it is written.
@@ -67,12 +67,12 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         }
         let is_long = stats.bytes_on_disk > log_bytes_max / 2;
-        let at_rest = stats.fsyncs == fsyncs && stats.staged_bytes == 0;
+        let is_idle = stats.fsyncs == fsyncs && stats.staged_bytes == 0;
         fsyncs = stats.fsyncs;
-        tick = match (is_long, at_rest) {
+        tick = match (is_long, is_idle) {
             (true, _) => TICK_WHILE_LONG,
             (false, false) => TICK,
-            (false, true) => TICK_AT_REST,
+            (false, true) => TICK_WHILE_IDLE,
         };
         if !is_long {
             continue;

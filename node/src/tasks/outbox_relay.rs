@@ -113,8 +113,8 @@ impl Relay {
             if refused == too_early() {
                 let mut ledger = self.outbox.ledger();
                 ledger.start_over();
-                // Everything before the oldest write has been taken once. A shard that was recovered
-                // without a majority, or begun anew, has lost it.
+                // Everything before the oldest write has been taken once. A shard that was
+                // recovered without a majority, or recreated, has lost it.
                 let lost = first.filter(|_| attempt.acknowledged.is_none());
                 if lost.is_some_and(|first| ledger.skip_lost(first)) {
                     let shard = self.outbox.shard();

@@ -94,12 +94,12 @@ pub(crate) async fn run(node: Arc<Node>) {
         ) {
             Some(ReachabilityChange::NotReached) => warn!(
                 %address,
-                "nobody reaches this node at the address that it names: not the registration server, and no \
-                 other node. Others cannot count on it. Name the address at which they reach it with \
-                 --advertise, and see that firewalls let UDP through to it"
+                "this node is unreachable at its advertised address: neither the registration server nor \
+                 another node can connect to it. Others cannot count on it. Name the address at which they \
+                 reach it with --advertise, and see that firewalls let UDP through to it"
             ),
             Some(ReachabilityChange::Reached) => {
-                info!(%address, "this node is reached at the address that it names")
+                info!(%address, "this node is reachable at its advertised address")
             }
             None => {}
         }

@@ -142,13 +142,13 @@ fn check_divisible(transaction: &Transaction<'_>) -> Result<(), Refusal> {
     };
     if then.iter().chain(otherwise).any(needs_lease) {
         return Err(Refusal::Invalid(
-            "a transaction over several shards attaches no key to a lease".into(),
+            "a transaction over several shards cannot attach a key to a lease".into(),
         ));
     }
     match PartKeys::of(transaction) {
         Some(_) => Ok(()),
-        None => {
-            Err(Refusal::Invalid("a transaction over several shards has no ranges of keys".into()))
-        }
+        None => Err(Refusal::Invalid(
+            "a transaction over several shards cannot contain key ranges".into(),
+        )),
     }
 }

@@ -10,7 +10,7 @@ use crate::directory::Directory;
 
 /// No node can take a replica of a new shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no node can take a replica now: none is live, stays, and has room on its disk")]
+#[error("no node can take a replica now: a node must be live, not leaving, and have disk space")]
 pub struct NoPlace;
 
 /// Returns the first voters of each shard of a new keyspace: as many as its replication asks for,

@@ -51,12 +51,12 @@ impl RowSink for ShardState {
                 let (origin, value) = Row::decode(value)?;
                 self.digest.add_key(key, origin, value);
                 let slot = match u32::try_from(value.len()) {
-                    Ok(bytes) if self.residents.memory().is_exceeded() => {
+                    Ok(bytes) if self.cached_values.memory().is_exceeded() => {
                         let hash = key_hash(key, origin, value);
                         Slot { origin, value: Place::Stored { bytes, hash } }
                     }
                     _ => {
-                        self.residents.came(value);
+                        self.cached_values.came(value);
                         Slot::new(origin, Arc::from(value))
                     }
                 };
@@ -68,12 +68,12 @@ impl RowSink for ShardState {
                 let value = match value {
                     None => PastValue::Deleted,
                     Some(value) => match u32::try_from(value.len()) {
-                        Ok(bytes) if self.residents.memory().is_exceeded() => {
+                        Ok(bytes) if self.cached_values.memory().is_exceeded() => {
                             let hash = key_hash(key, origin, value);
                             PastValue::Stored { bytes, hash }
                         }
                         _ => {
-                            self.residents.came(value);
+                            self.cached_values.came(value);
                             PastValue::Here(Arc::from(value))
                         }
                     },

@@ -39,7 +39,7 @@ impl ShardState {
         let attachment = self.attachments.get(key);
         let found = find(&mut self.keys, key);
         let existed = found.is_some();
-        let tombstone = Tombstone { stamp, dug_ms: self.clock_ms };
+        let tombstone = Tombstone { stamp, deleted_ms: self.clock_ms };
         match (operation, found) {
             (Operation::Delete, None) => {
                 self.tombstones.dig(Arc::from(key), tombstone, &mut self.digest);
@@ -68,7 +68,7 @@ impl ShardState {
                 let origin = Origin { revision, stamp, created, version, position };
                 let new = Row { origin, value: Arc::from(value) };
                 self.digest.add_key(key, origin, value);
-                self.residents.came(value);
+                self.cached_values.came(value);
                 let slot = Slot::new(origin, Arc::clone(&new.value));
                 let (key, replaced) = match found {
                     Some((key, row)) => {

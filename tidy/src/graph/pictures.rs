@@ -25,8 +25,8 @@ const COLUMNS_MAX: usize = 100;
 
 /// Folders of the crates whose modules are shown, from the bottom to the top.
 const SHOWN: &[&str] = &[
-    "base", "wire", "wal", "state", "node", "server", "dkv-api", "gateway", "daemon", "local",
-    "drill", "client",
+    "base", "bolt", "check", "console", "listener", "wire", "wal", "state", "node", "server",
+    "dkv-api", "backup", "gateway", "etcd", "daemon", "local", "drill", "client", "bench", "sim",
 ];
 
 /// Returns a finding for each picture that is not the one that would be generated.

@@ -3,7 +3,11 @@
 //! In Markdown, relative links and their anchors are followed, and code spans that look like the
 //! path of a source file must be the end of a path in the tree: `raft/log.rs` may stand for
 //! `node/src/raft/log.rs`. The module `foo` stands for any. In Rust, comments that name a document
-//! of `docs/` must name one that is there.
+//! of `docs/` must name one that is there, and code spans of comments are checked as those of
+//! Markdown are.
+//!
+//! A code span such as `raft::log::tests::a_log_grows` names a test: the end of a module's path,
+//! and a function of its tests. This crate makes up its samples, so its comments are exempt.
 
 use std::collections::HashSet;
 
@@ -20,10 +24,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
         for span in &file.as_markdown().spans {
-            let is_path = span.code.ends_with(".rs") && span.code.chars().all(is_of_path);
-            let is_path = is_path && !span.code.starts_with("foo");
-            if is_path && !ends.contains(span.code.as_str()) {
-                let message = format!("no file ends with `{}`; name one of the tree", span.code);
+            if let Some(message) = dead(tree, &ends, &span.code) {
                 findings.push(Finding::new(&file.path, span.line, message));
             }
         }
@@ -36,9 +37,53 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                     findings.push(Finding::new(&file.path, number + 1, message));
                 }
             }
+            let spans = line.comment.split('`').skip(1).step_by(2);
+            for span in spans.filter(|_| !file.path.starts_with("tidy/")) {
+                if let Some(message) = dead(tree, &ends, span) {
+                    findings.push(Finding::new(&file.path, number + 1, message));
+                }
+            }
         }
     }
     findings
+}
+
+/// Returns what is wrong with a code span that names a source file or a test, if anything is.
+fn dead(tree: &Tree, ends: &HashSet<&str>, span: &str) -> Option<String> {
+    if span.ends_with(".rs") && span.chars().all(is_of_path) {
+        let is_there = span.starts_with("foo") || ends.contains(span);
+        return (!is_there).then(|| format!("no file ends with `{span}`; name one of the tree"));
+    }
+    let is_name =
+        |character: char| character.is_ascii_lowercase() || crate::rust::is_word(character);
+    let (modules, test) = match span.split_once("::tests::") {
+        Some((modules, test)) => (modules, Some(test)),
+        None => (span.strip_suffix("::tests")?, None),
+    };
+    if !modules.split("::").all(|name| !name.is_empty() && name.chars().all(is_name)) {
+        return None;
+    }
+    let files: Vec<&File> = tests_of(tree, &modules.replace("::", "/")).collect();
+    if files.is_empty() {
+        return Some(format!("no module has the tests `{span}`; name one of the tree"));
+    }
+    let test = test.filter(|test| test.chars().all(crate::rust::is_word))?;
+    let function = format!("fn {test}(");
+    (!files.iter().any(|file| file.text.contains(&function)))
+        .then(|| format!("no test is called `{span}`; name one of the tree"))
+}
+
+/// Returns the files that may hold the tests of the modules whose paths end with `module`.
+fn tests_of<'a>(tree: &'a Tree, module: &str) -> impl Iterator<Item = &'a File> {
+    let inside = format!("/{module}.rs");
+    let beside = format!("/{module}/tests.rs");
+    let below = format!("/{module}/tests/");
+    tree.rust().filter(move |file| {
+        let path = format!("/{}", file.path.replacen("/src/", "/", 1));
+        path.ends_with(&beside)
+            || path.contains(&below)
+            || (path.ends_with(&inside) && file.text.contains("mod tests"))
+    })
 }
 
 /// Returns what is wrong with a link, if anything is.

@@ -100,6 +100,32 @@ fn links_lead_to_files_and_headings() {
 }
 
 #[test]
+fn code_spans_name_files_and_tests_that_are_there() {
+    let there = [
+        ("a/src/raft/log.rs", "mod tests {\n    fn grows() {}\n}\n"),
+        ("a/src/raft/tests.rs", "fn elects() {}\n"),
+    ];
+    for (span, finds) in [
+        ("raft/log.rs", 0),
+        ("raft/session.rs", 1),
+        ("log::tests", 0),
+        ("raft::log::tests::grows", 0),
+        ("raft::tests::elects", 0),
+        ("a::raft::tests", 0),
+        ("log::tests::shrinks", 1),
+        ("session::tests", 1),
+        ("crate::Tests::new()", 0),
+    ] {
+        let comment = format!("// See `{span}`.\n");
+        for name in ["b/src/c.rs", "docs/a.md"] {
+            let files = [there[0], there[1], (name, comment.as_str())];
+            let found = findings("links", &files);
+            assert_eq!(found.len(), finds, "{name}: {span}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn figures_stand_near_their_command() {
     let table = "| work | p50 ms | p99 ms |\n|---|---|---|\n| put | 0.46 | 1.2 |\n";
     let bad = format!("## Load\n\n`dkv-bench load`\n\n## Other\n\n{table}");
@@ -142,6 +168,36 @@ fn crates_depend_downwards() {
 }
 
 #[test]
+fn the_fuzzers_lock_file_knows_our_crates() {
+    let manifest = (
+        "a/Cargo.toml",
+        "[package]\nname = \"dkv-a\"\n[dependencies]\nbytes.workspace = true\n\
+         rand = { workspace = true, optional = true }\n[dev-dependencies]\nproptest = \"1\"\n",
+    );
+    let lock = |version: &str, dependencies: &str| {
+        format!(
+            "[[package]]\nname = \"dkv-a\"\nversion = \"{version}\"\ndependencies = [\n\
+             {dependencies}]\n"
+        )
+    };
+    let here = lock("0.1.0", " \"bytes 1.0\",\n \"proptest\",\n \"rand\",\n");
+    let check = |there: &str| {
+        findings("lock_files", &[manifest, ("Cargo.lock", &here), ("fuzz/Cargo.lock", there)])
+    };
+    assert!(check(&lock("0.1.0", " \"bytes\",\n")).is_empty());
+    assert!(check(&lock("0.1.0", " \"bytes\",\n \"rand\",\n")).is_empty());
+    for (version, dependencies, wanted) in [
+        ("0.0.9", " \"bytes\",\n", "version 0.0.9 is 0.1.0 now"),
+        ("0.1.0", "", "depends on bytes now"),
+        ("0.1.0", " \"bytes\",\n \"serde\",\n", "does not depend on serde any more"),
+    ] {
+        let found = check(&lock(version, dependencies));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with(&format!("fuzz/Cargo.lock:1: dkv-a: {wanted}")), "{found:#?}");
+    }
+}
+
+#[test]
 fn homonyms_are_found_within_a_crate() {
     let one = ("a/src/b.rs", "pub struct Plan;\npub(crate) enum Args {}\n");
     let two = ("a/src/c.rs", "pub(super) type Plan<T> = T;\npub struct Args;\n");
@@ -160,6 +216,16 @@ fn old_names_of_modules_stay_away() {
     assert!(
         findings("old_names", &[("server/src/service.rs", ""), ("node/src/net.rs", "")]).is_empty()
     );
+    for (code, finds) in [
+        ("RaftPulse {}", 1),
+        ("const HEARINGS_MAX: usize;", 1),
+        ("note_freshness()", 1),
+        ("let dug_ms = 1;", 1),
+        ("impulse(); debug(); // the graves\n", 0),
+    ] {
+        let found = findings("old_names", &[("node/src/net.rs", code)]);
+        assert_eq!(found.len(), finds, "{code}: {found:?}");
+    }
 }
 
 #[test]

@@ -320,7 +320,7 @@ pub enum Refusal {
         floor: Revision,
     },
     /// The shard has not reached that revision. No effect.
-    #[error("revision {asked} is not there yet: the latest is {latest}")]
+    #[error("revision {asked} does not exist yet: the latest is {latest}")]
     NotYet {
         /// The revision that was asked for.
         asked: Revision,
@@ -362,7 +362,7 @@ pub enum Refusal {
     /// effect.
     #[error(
         "over quota: the shard has {used} bytes of keys and values, and its share of the \
-         keyspace's quota is {limit}; deletes are taken"
+         keyspace's quota is {limit}; deletes are still accepted"
     )]
     OverQuota {
         /// Size of the keys and values of the shard, in bytes.

@@ -362,7 +362,7 @@ pub enum Unfit {
     #[error("the history before that revision is compacted")]
     Compacted,
     /// The shard has not reached the revision that is to be read.
-    #[error("that revision is not there yet")]
+    #[error("that revision does not exist yet")]
     NotYet,
     /// The compares, or the operations up to this one, need too much at once.
     #[error("the transaction would compare, read or write more than 32 MiB")]

@@ -33,7 +33,7 @@ pub struct KeyspaceSettings {
     /// Size at which the oldest versions in the history are forgotten, in bytes. The shards have
     /// equal shares of it.
     pub history_bytes: u64,
-    /// Size of keys and values from which on writes that add to it are refused, in bytes; `None`
+    /// Total size of keys and values above which writes that add data are refused, in bytes; `None`
     /// for no limit. The shards have equal shares of it.
     pub quota_bytes: Option<u64>,
 }

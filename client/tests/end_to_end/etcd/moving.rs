@@ -88,7 +88,7 @@ async fn a_snapshot_file_comes_in() {
     let mut damaged = bytes.clone();
     damaged[9000] ^= 1;
     for (bytes, why) in [
-        (&damaged[..], "its checksum is that of other bytes"),
+        (&damaged[..], "its checksum does not match"),
         (&bytes[..bytes.len() - 32], "it has no checksum"),
         (&bytes[..8192], "it is cut short"),
         (b"no database", "it is no bbolt database"),

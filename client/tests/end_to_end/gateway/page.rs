@@ -42,7 +42,7 @@ async fn the_page_shows_versions_and_follows_changes() {
         )
         .await;
     browser.evaluate("at('read-at').value = '999999'; at('show-at').click()").await;
-    browser.until("at('said').textContent.includes('is not there yet')").await;
+    browser.until("at('said').textContent.includes('does not exist yet')").await;
     assert_eq!(browser.evaluate("at('said').className").await, "bad");
     let list_at = format!("at('list-at').value = '{latest}'; at('find').requestSubmit()");
     browser.evaluate(&list_at).await;

@@ -76,7 +76,7 @@ impl Caller {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     /// The peer did not state its incarnation in time.
-    #[error("it does not say which run it is")]
+    #[error("it did not identify its incarnation")]
     Silent,
     /// The peer did not answer a later question in time.
     #[error("no answer in time")]
@@ -85,7 +85,7 @@ pub(crate) enum HandshakeError {
     #[error(transparent)]
     Broken(#[from] RpcError),
     /// The peer's list of earlier incarnations is too long.
-    #[error("it names too many runs")]
+    #[error("it names too many incarnations")]
     TooManyRuns,
     /// The peer is held back.
     #[error("it takes no part itself")]
@@ -94,13 +94,13 @@ pub(crate) enum HandshakeError {
     #[error("it refuses this node")]
     RefusesUs,
     /// This node refuses the peer's incarnation.
-    #[error("its run is refused: {0:?}")]
+    #[error("its incarnation is refused: {0:?}")]
     Refused(Verdict),
     /// Two processes of the peer are alive.
-    #[error("two processes of it run")]
+    #[error("two of its processes are running")]
     RunsTwice,
     /// Another incarnation than before answers.
-    #[error("another run answers")]
+    #[error("a different incarnation answered")]
     OtherRun,
 }
 
@@ -131,10 +131,10 @@ pub(crate) async fn greet(
                 tokio::spawn(async move {
                     match supervise::caught(greeting.go_on(&incarnations, &connection)).await {
                         Ok(Ok(())) => return,
-                        Ok(Err(why)) => debug!(%node, %why, "no more is said on a connection"),
+                        Ok(Err(why)) => debug!(%node, %why, "stopped using a connection"),
                         Err(panicked) => error!(
-                            %node, "the task that says which run this is {panicked}; the connection is \
-                             made anew; this is a bug in dkv"
+                            %node, "the task that states this node's incarnation {panicked}; connecting \
+                             again; this is a bug in dkv"
                         ),
                     }
                     Close::Done.close(&connection, "no answer");

@@ -216,6 +216,6 @@ pub(crate) async fn say_goodbye(
     }
     let goodbye = incarnations.ask(server, address, true);
     if !matches!(tokio::time::timeout(GOODBYE, goodbye).await, Ok(Ok(_))) {
-        debug!("the server was not told how far the log is");
+        debug!("could not report the log's position to the server");
     }
 }

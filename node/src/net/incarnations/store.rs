@@ -2,9 +2,9 @@
 //!
 //! `starts.json` has the directory's own incarnations. The node writes and syncs it at each start,
 //! before it sends anything, and once more after opening the log and before appending to it, with
-//! the mark that the previous incarnation has left. `runs.json` has what was heard of other nodes.
-//! The node writes it at once if an incarnation of one was new, and now and then with how far their
-//! logs are. An older `runs.json` knows less, and nothing that is wrong.
+//! the mark that the previous incarnation has left. `runs.json` has the known incarnations of
+//! other nodes. The node writes it at once if an incarnation of one was new, and now and then with
+//! how far their logs are. An older `runs.json` knows less, and nothing that is wrong.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Incarnations, lock};
 use dkv_wal::Wal;
 
-/// Interval of the checks whether the book must be written.
+/// Interval of the checks whether the records must be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two writes when only the positions of logs have changed.
 const MARKS_EVERY: Duration = Duration::from_secs(10);
@@ -114,10 +114,10 @@ pub(crate) fn begin(
     save(&path, &own)?;
     // The record of other nodes matters only until they are heard again, so an unreadable file
     // counts as missing.
-    let heard: BTreeMap<NodeId, IncarnationRecord> = match load(&book_path(directory)) {
+    let heard: BTreeMap<NodeId, IncarnationRecord> = match load(&records_path(directory)) {
         Ok(heard) => heard.unwrap_or_default(),
         Err(error) => {
-            tracing::warn!(%error, "what was heard of other nodes is forgotten");
+            tracing::warn!(%error, "discarding the known incarnations of other nodes");
             BTreeMap::new()
         }
     };
@@ -128,7 +128,7 @@ fn starts_path(directory: &Path) -> PathBuf {
     directory.join("starts.json")
 }
 
-fn book_path(directory: &Path) -> PathBuf {
+fn records_path(directory: &Path) -> PathBuf {
     directory.join("runs.json")
 }
 
@@ -145,14 +145,14 @@ impl Incarnations {
     }
 
     /// Writes the record of the other nodes.
-    pub(crate) fn save_book(&self) -> Result<(), IncarnationFileError> {
-        let records = lock(&self.shared.book).records().clone();
-        save(&book_path(&self.shared.directory), &records)
+    pub(crate) fn save_records(&self) -> Result<(), IncarnationFileError> {
+        let records = lock(&self.shared.tracker).records().clone();
+        save(&records_path(&self.shared.directory), &records)
     }
 }
 
 /// Writes the record of the other nodes whenever it has changed, for the life of the node.
-pub(crate) async fn keep_book(incarnations: Incarnations) {
+pub(crate) async fn keep_records(incarnations: Incarnations) {
     let mut saved = Instant::now();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -165,8 +165,8 @@ pub(crate) async fn keep_book(incarnations: Incarnations) {
         }
         saved = Instant::now();
         let writing = incarnations.clone();
-        if let Ok(Err(error)) = run_blocking(move || writing.save_book()).await {
-            debug!(%error, "what was heard of other nodes was not written");
+        if let Ok(Err(error)) = run_blocking(move || writing.save_records()).await {
+            debug!(%error, "could not save the known incarnations of other nodes");
             shared.has_news.store(true, Ordering::Relaxed);
         }
     }
@@ -197,7 +197,7 @@ mod tests {
         let run = Incarnation::default().next(BootId(7)).open(9);
         let incarnations = begin(me, home.path(), false).unwrap();
         assert!(incarnations.hear(other, &run, None).verdict.is_sound());
-        incarnations.save_book().unwrap();
+        incarnations.save_records().unwrap();
         let incarnations = begin(me, home.path(), false).unwrap();
         let copy = run.next(BootId(8)).open(8);
         assert!(!incarnations.hear(other, &copy, None).verdict.is_sound());

@@ -211,7 +211,7 @@ async fn writes_wait_while_the_log_is_as_long_as_it_may_be() {
     assert!(longest > log_bytes_max / 2, "a log of {longest} bytes");
     assert!(longest <= log_bytes_max + 4 * MIB, "a log of {longest} bytes");
     let Refusal::Unavailable(why) = refusal else { panic!("{refusal:?}") };
-    assert_eq!(why, "the log of the primary is full, or its checkpoint is late, for too long");
+    assert_eq!(why, "the primary's log was full, or its checkpoint overdue, for too long");
 
     // The waiting writes go on once the log is shorter, and many more after them.
     for _ in 0..8 {

@@ -94,7 +94,7 @@ async fn a_bad_snapshot_is_refused_and_the_replica_lives_on() {
     let mut other = snapshot(20, 40);
     other.meta.last_log_id = snapshot(21, 1).meta.last_log_id;
     let taken = leader.send(&replica, &other, &other.chunks, || {}).await;
-    assert_eq!(refused(taken), "the snapshot is of another moment than its head says");
+    assert_eq!(refused(taken), "the snapshot does not match its header");
     replica.assert_runs();
     assert_eq!(replica.state_machine.summary().hash, before);
 
@@ -459,7 +459,7 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
 /// A hint that a leader is gone may be wrong. Once the replica hears that leader again, it gives no
 /// vote against it.
 #[tokio::test]
-async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
+async fn a_leader_that_was_forgotten_and_is_heard_again_is_kept_to() {
     let replica = TestReplica::start().await;
     let (member, leader, other) = (replica.member(), Leader::new(7), NodeId::random());
     let beat = async || {
@@ -478,7 +478,7 @@ async fn a_leader_that_was_forsaken_and_is_heard_again_is_kept_to() {
             _ => panic!("no answer"),
         }
     };
-    // The replica does not vote against a leader that it hears, unless it has forsaken it.
+    // The replica does not vote against a leader that it hears, unless it has forgotten it.
     beat().await;
     assert!(!votes(false).await);
     member.forget_leader(leader.id).await;

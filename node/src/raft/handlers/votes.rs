@@ -20,7 +20,7 @@ impl ReplicaHandle {
         forget_leader(&self.raft, leader).await;
     }
 
-    /// Returns whether a vote would break the promise to a leader that this replica had forsaken
+    /// Returns whether a vote would break the promise to a leader that this replica had forgotten
     /// and has heard again since.
     ///
     /// openraft withdraws such a promise for the whole term, so this module keeps it instead. It

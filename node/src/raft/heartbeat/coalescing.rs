@@ -245,7 +245,7 @@ impl Sender {
         let connection = self.peers.connection(self.target, Lane::Urgent).await?;
         let (send, receive) = connection.open_bi().await.map_err(RpcError::from)?;
         let mut writer = FrameWriter::new(send);
-        writer.push(&Opening::RaftPulse { from: self.me });
+        writer.push(&Opening::RaftHeartbeats { from: self.me });
         let (waiting, last) = (Waiting::default(), LastAnswer::default());
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
         let heard = |mark| self.peers.advance(self.target, &connection, mark);

@@ -44,7 +44,7 @@ struct TimeScaleInner {
     /// Time that the answer to a heartbeat has, as configured.
     patience: Duration,
     round_trip_us: AtomicU64,
-    rest: Mutex<Quiescence>,
+    quiescence: Mutex<Quiescence>,
     /// Whether times are those of a quiescent group, for readers that cannot wait for the lock.
     slow: AtomicBool,
     /// The ticks of the node, which wake together with the group.
@@ -55,8 +55,8 @@ impl TimeScale {
     /// Creates the time scale of a group whose heartbeats must be answered within `patience`.
     pub(crate) fn new(patience: Duration, ticks: Ticks) -> Self {
         let (round_trip_us, slow) = Default::default();
-        let rest = Mutex::new(Quiescence::new(Instant::now()));
-        Self(Arc::new(TimeScaleInner { patience, round_trip_us, rest, slow, ticks }))
+        let quiescence = Mutex::new(Quiescence::new(Instant::now()));
+        Self(Arc::new(TimeScaleInner { patience, round_trip_us, quiescence, slow, ticks }))
     }
 
     /// Sets the round-trip time to the farthest member.
@@ -72,7 +72,7 @@ impl TimeScale {
 
     /// Ends quiescence, because the group has received a request.
     pub(crate) fn wake(&self) {
-        if self.rest(|rest| rest.wake(Instant::now())) {
+        if self.quiescence(|quiescence| quiescence.wake(Instant::now())) {
             self.0.ticks.wake();
         }
     }
@@ -80,26 +80,28 @@ impl TimeScale {
     /// Returns whether a leader sends the heartbeat that is due; `whole` says that a quiescent
     /// group sends this one too.
     pub(crate) fn beats(&self, whole: bool) -> bool {
-        self.rest(|rest| rest.beats(whole, Instant::now()))
+        self.quiescence(|quiescence| quiescence.beats(whole, Instant::now()))
     }
 
     /// Ends quiescence on a follower if its leader is gone. The leader was last heard at `heard`,
     /// if ever, and sends a heartbeat every `every` when the group is awake.
     pub(crate) fn miss(&self, heard: Option<Instant>, every: Duration) {
         let every = self.stretch(every);
-        self.rest(|rest| rest.misses(heard, every, Instant::now()));
+        self.quiescence(|quiescence| quiescence.misses(heard, every, Instant::now()));
     }
 
     /// Records whether the group is quiescent, as the leader, or a node that would lead, says.
     pub(in crate::raft) fn told(&self, is_quiescent: bool) {
-        if self.is_slow() != is_quiescent && self.rest(|rest| rest.told(is_quiescent)) {
+        if self.is_slow() != is_quiescent
+            && self.quiescence(|quiescence| quiescence.told(is_quiescent))
+        {
             self.0.ticks.wake();
         }
     }
 
     /// Returns whether this leader's heartbeats say that the group is quiescent.
-    pub(in crate::raft) fn says_rest(&self) -> bool {
-        self.rest(|rest| rest.says())
+    pub(in crate::raft) fn says_quiescence(&self) -> bool {
+        self.quiescence(|quiescence| quiescence.says())
     }
 
     /// Returns whether heartbeats are as far apart as in a quiescent group.
@@ -109,13 +111,13 @@ impl TimeScale {
 
     /// Returns whether the group is quiescent and remains so.
     pub(crate) fn is_quiescent(&self) -> bool {
-        self.rest(|rest| rest.is_quiescent())
+        self.quiescence(|quiescence| quiescence.is_quiescent())
     }
 
-    fn rest<T>(&self, change: impl FnOnce(&mut Quiescence) -> T) -> T {
-        let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = change(&mut rest);
-        self.0.slow.store(rest.is_slow(), Ordering::Relaxed);
+    fn quiescence<T>(&self, change: impl FnOnce(&mut Quiescence) -> T) -> T {
+        let mut quiescence = self.0.quiescence.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut quiescence);
+        self.0.slow.store(quiescence.is_slow(), Ordering::Relaxed);
         result
     }
 
@@ -140,7 +142,7 @@ impl TimeScale {
     /// Returns when a sleep ends that was to end at `deadline`: the sleeps of quiescent groups end
     /// together.
     fn end_of_sleep(&self, deadline: Instant) -> Instant {
-        if self.is_slow() { self.0.ticks.at_rest(deadline) } else { deadline }
+        if self.is_slow() { self.0.ticks.while_quiescent(deadline) } else { deadline }
     }
 
     /// Runs `work` as part of the group.

@@ -32,7 +32,7 @@ fn store(cache_bytes: usize) -> (LogStore, MemoryDisk, Wal) {
         log.append(vec![(index, encode_entry(&entry(index)))], done).unwrap();
         written.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     }
-    (LogStore::new(log, EntryTimes::default()), disk, wal)
+    (LogStore::new(log, EntryTimes::default(), Checkpointed::default()), disk, wal)
 }
 
 fn indexes(entries: &[Entry]) -> Vec<u64> {
@@ -107,4 +107,14 @@ async fn a_stream_reads_no_more_than_its_bound_ahead() {
     assert!(stream.next().await.unwrap().is_err());
     let left: Vec<_> = store.entries_stream(1..8).await.try_collect().await.unwrap();
     assert_eq!(indexes(&left), [5, 6, 7]);
+}
+
+#[tokio::test]
+async fn nothing_is_purged_that_no_durable_checkpoint_covers() {
+    let (mut store, _disk, wal) = store(usize::MAX);
+    store.checkpointed.note(Some(log_id(3, 4)));
+    assert!(store.purge(log_id(3, 5)).await.is_err());
+    assert_eq!(wal.group(GroupId(1)).state().purged, None);
+    store.purge(log_id(3, 4)).await.unwrap();
+    assert_eq!(wal.group(GroupId(1)).state().first_index, Some(5));
 }

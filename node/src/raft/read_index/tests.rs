@@ -117,7 +117,7 @@ impl Voter {
             let is_late = seen.is_late.load(Ordering::SeqCst);
             let answer = match opening {
                 Opening::RaftAppend { .. } => Some((encode(&seen.append(&frame)), is_late)),
-                Opening::RaftPulse { .. } => {
+                Opening::RaftHeartbeats { .. } => {
                     seen.heartbeat_batch(&frame).map(|it| (encode(&it), false))
                 }
                 _ => return,

@@ -73,6 +73,11 @@ impl StateMachineHandle {
             EntryPayload::Blank | EntryPayload::Membership(_) => Needed::default(),
         };
         let mut current = self.write();
+        let due = current.position.applied.map(|applied| applied.index + 1);
+        if let Some(due) = due.filter(|due| *due != log_id.index) {
+            let why = format!("entry {} is to be applied, and entry {due} is due", log_id.index);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
         let releases = |state: &GroupState| state.as_shard().map(ShardState::releases);
         let before = releases(&current.state);
         let has_stamp = matches!(payload, EntryPayload::Normal(_));

@@ -441,7 +441,7 @@ pub(super) fn not_kept(asked: Revision) -> impl Fn(NotKept) -> Refusal {
 }
 
 fn too_fast() -> Refusal {
-    Refusal::Unavailable("what is read is compacted too fast".to_owned())
+    Refusal::Unavailable("the history is compacted faster than it is read".to_owned())
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! The times that a state machine keeps: the shard's clock, the network's, and those of entries.
+//! The times that a state machine keeps: the shard's clock, the network's, and those of entries;
+//! and how far its checkpoint reaches.
 
 use dkv_base::id::Stamp;
 
 use super::{StateMachineHandle, lock};
+use crate::raft::checkpointed::Checkpointed;
 use crate::raft::entry_times::EntryTimes;
 
 impl StateMachineHandle {
@@ -24,5 +26,10 @@ impl StateMachineHandle {
     /// Returns when the last entries were on disk and committed.
     pub(crate) fn entry_times(&self) -> &EntryTimes {
         &self.shared.entry_times
+    }
+
+    /// Returns how far the durable checkpoint reaches.
+    pub(crate) fn checkpointed_log(&self) -> &Checkpointed {
+        &self.shared.checkpointed
     }
 }

@@ -193,7 +193,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     /// The log is being purged beyond what the member has acknowledged.
-    #[error("it is behind the log: a snapshot is next")]
+    #[error("the log no longer has the entries it needs: a snapshot is next")]
     LeftBehind,
     /// The member acknowledged nothing for too long.
     #[error("no acknowledgement in time")]
@@ -219,7 +219,7 @@ impl From<SessionError> for RPCError<Types> {
 #[derive(Debug, thiserror::Error)]
 enum UntrueAnswer {
     /// No request is unanswered.
-    #[error("an answer to nothing that was sent")]
+    #[error("an acknowledgement of a request that was not sent")]
     Unasked,
     /// It acknowledges other entries than those of the request.
     #[error("entries up to {} are acknowledged as {}", name(sent), name(acknowledged))]

@@ -122,7 +122,7 @@ fn check_keyspace(node: &Node, home: GroupId, shards: &[GroupId]) -> Result<(), 
     match other {
         None => Ok(()),
         Some(other) => Err(Refusal::Invalid(format!(
-            "a transaction is of one keyspace, and shards {home} and {other} are not"
+            "all keys of a transaction must be in one keyspace; shards {home} and {other} are not"
         ))),
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn propose(
 ) -> Result<Answer, Refusal> {
     let command = encode(command);
     let (mut next, mut tried) = (None, BTreeSet::new());
-    let (mut doubt, mut why) = (false, "nobody is known who leads the shard".to_owned());
+    let (mut doubt, mut why) = (false, "no leader of the shard is known".to_owned());
     loop {
         let result = match node.group(shard).filter(|replica| replica.leads()) {
             Some(replica) => propose_here(node.id(), &replica, command.clone(), deadline).await,

@@ -102,7 +102,7 @@ async fn end(node: &Arc<Node>, group: &Arc<Replica>, doubt: Doubt) {
     let deadline = Instant::now() + PATIENCE;
     match doubt {
         Doubt::Abandoned(id, participants) => {
-            debug!(group = %group.id(), ?id, "a transaction is aborted that nobody drives");
+            debug!(group = %group.id(), ?id, "aborting a transaction that no node drives");
             let command = encode(&Command::Resolve { id, abort: true });
             let aborted = propose_here(node.id(), group, command, deadline).await;
             if matches!(aborted, Ok(Answer::Resolved(Resolution::Aborted))) {

@@ -55,7 +55,7 @@ pub(super) fn openings() -> Vec<Opening> {
     vec![
         Opening::Requests,
         Opening::RaftCalls { group, from },
-        Opening::RaftPulse { from },
+        Opening::RaftHeartbeats { from },
         Opening::RaftAppend { group, from, acknowledged: None },
         Opening::RaftAppend { group, from, acknowledged: Some(acknowledged) },
         Opening::RaftSnapshot { group, from },
