@@ -30,17 +30,17 @@ fn group(role: GroupRole, leader: Option<u128>, silent_ms: [Option<u64>; 2]) -> 
 
 #[test]
 fn a_leader_that_hears_no_majority_leads_nobody() {
-    let leads = |silent_ms| has_leader(&group(GroupRole::Leader, Some(1), silent_ms));
+    let leads = |silent_ms| group(GroupRole::Leader, Some(1), silent_ms).has_leader();
     assert!(leads([Some(20), Some(30)]));
     assert!(leads([Some(90_000), Some(30)]));
-    assert!(!leads([Some(90_000), Some(UNHEARD_MS)]));
+    assert!(!leads([Some(90_000), Some(3000)]));
     assert!(!leads([None, None]));
 }
 
 #[test]
 fn a_follower_says_what_it_knows() {
     let silence = [None, None];
-    assert!(has_leader(&group(GroupRole::Follower, Some(2), silence)));
-    assert!(!has_leader(&group(GroupRole::Follower, None, silence)));
-    assert!(!has_leader(&group(GroupRole::Candidate, None, silence)));
+    assert!(group(GroupRole::Follower, Some(2), silence)).has_leader();
+    assert!(!group(GroupRole::Follower, None, silence)).has_leader();
+    assert!(!group(GroupRole::Candidate, None, silence)).has_leader();
 }
