@@ -40,7 +40,7 @@ fn a_leader_that_hears_no_majority_leads_nobody() {
 #[test]
 fn a_follower_says_what_it_knows() {
     let silence = [None, None];
-    assert!(group(GroupRole::Follower, Some(2), silence)).has_leader();
-    assert!(!group(GroupRole::Follower, None, silence)).has_leader();
-    assert!(!group(GroupRole::Candidate, None, silence)).has_leader();
+    assert!(group(GroupRole::Follower, Some(2), silence).has_leader());
+    assert!(!group(GroupRole::Follower, None, silence).has_leader());
+    assert!(!group(GroupRole::Candidate, None, silence).has_leader());
 }
