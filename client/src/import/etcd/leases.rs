@@ -7,6 +7,7 @@ use dkv_api::{Client, Error, LeaseId, LeaseKeeper};
 use dkv_console::problem::Problem;
 use dkv_wire::limits::{LEASE_TTL_MIN, TTL_MAX};
 
+use super::target::check_lease;
 use super::touched::Touched;
 use crate::api_problems::partial_problem;
 
@@ -59,6 +60,7 @@ impl Leases {
             return Ok(());
         }
         let failed = |error: &Error| partial_problem(error).prefixed(&format!("lease {id:x}: "));
+        check_lease(id)?;
         let lease = LeaseId(u64::try_from(id).unwrap_or_default());
         let seconds = u64::try_from(seconds).unwrap_or_default();
         let ttl = Duration::from_secs(seconds).clamp(LEASE_TTL_MIN, TTL_MAX);
