@@ -357,11 +357,7 @@ async fn work(
 }
 
 /// Changes an object as it was last seen, and once more if somebody else has.
-async fn update(
-    kv: &mut etcd_client::KvClient,
-    shared: &Shared,
-    key: &str,
-) -> Result<(), Error> {
+async fn update(kv: &mut etcd_client::KvClient, shared: &Shared, key: &str) -> Result<(), Error> {
     let found = kv.get(key, None).await?;
     let mut revision = found.kvs().first().map_or(0, |found| found.mod_revision());
     loop {
@@ -386,11 +382,7 @@ async fn update(
 }
 
 /// Lists a namespace in pages of one revision.
-async fn list(
-    kv: &mut etcd_client::KvClient,
-    shared: &Shared,
-    object: u64,
-) -> Result<(), Error> {
+async fn list(kv: &mut etcd_client::KvClient, shared: &Shared, object: u64) -> Result<(), Error> {
     let prefix = namespace(object);
     let mut end = prefix.clone().into_bytes();
     if let Some(last) = end.last_mut() {
@@ -398,10 +390,8 @@ async fn list(
     }
     let (mut from, mut revision) = (prefix.into_bytes(), 0);
     loop {
-        let options = GetOptions::new()
-            .with_range(end.clone())
-            .with_limit(PAGE)
-            .with_revision(revision);
+        let options =
+            GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
         let page = kv.get(from, Some(options)).await?;
         shared.listed.fetch_add(page.kvs().len() as u64, Ordering::Relaxed);
         revision = page.header().map_or(0, |header| header.revision());

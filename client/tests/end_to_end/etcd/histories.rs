@@ -121,8 +121,7 @@ async fn work(lab: Lab, number: u64) {
             }
             let (end_ns, key) = (lab.now(), key.into());
             let client = number;
-            let operation =
-                Operation { client, shard: 1, key, start_ns, end_ns, action, outcome };
+            let operation = Operation { client, shard: 1, key, start_ns, end_ns, action, outcome };
             lab.recorder.add(operation);
             if failed || !lab.runs() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -338,10 +337,11 @@ async fn histories_of_etcds_interface_are_linearizable_under_faults() {
     judge(&history);
     // A check that finds nothing wrong with anything is worth nothing.
     let mut wrong = history;
-    let read = wrong.operations.iter_mut().rev().find_map(|operation| match &mut operation.outcome {
-        Outcome::Value { value, .. } => Some(value),
-        _ => None,
-    });
+    let read =
+        wrong.operations.iter_mut().rev().find_map(|operation| match &mut operation.outcome {
+            Outcome::Value { value, .. } => Some(value),
+            _ => None,
+        });
     *read.expect("a read that found something") = "of nobody".into();
     assert!(!check(&wrong, Options::default()).holds());
 }
