@@ -75,8 +75,8 @@ async fn a_full_store_takes_writes_again_once_there_is_room() {
     .await;
 }
 
-/// #9222, #15477: a defragmentation stops the member. #9506, #11421, #19406: so does a compaction
-/// of many revisions.
+/// #9222, #15477: a defragmentation stops the member. #9506, #11421, #19406: a large compaction
+/// does so, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_compaction_nor_defragmentation_stops_writes() {
     let network = Network::start(3).await;
@@ -93,7 +93,7 @@ async fn neither_compaction_nor_defragmentation_stops_writes() {
         kv.compact(compact).await.unwrap();
         face.maintenance().defragment(DefragmentRequest {}).await.unwrap();
         tokio::time::timeout(Duration::from_secs(20), async {
-            // What is compacted is gone at once for readers, and bit by bit in memory.
+            // Readers miss compacted revisions at once; memory is freed bit by bit.
             for _ in 0..50 {
                 kv.range(RangeRequest { limit: 10, ..prefix("k") }).await.unwrap();
             }
@@ -289,7 +289,7 @@ async fn a_streamed_list_takes_little_memory() {
 }
 
 /// #15247, #11886: leases end because a leader stood still or changed. #12528: a lease that has
-/// ended is kept alive. #13294: keys go with a lease that they do not have any more.
+/// ended is kept alive. #13294: keys go with a lease that they had before.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_lease_ends_early_and_none_that_has_ended_is_kept_alive() {
     let mut network = Network::start(3).await;
@@ -328,7 +328,7 @@ async fn no_lease_ends_early_and_none_that_has_ended_is_kept_alive() {
     assert!(begun.elapsed() > Duration::from_millis(500));
     let now = face.kv().range(prefix("session")).await.unwrap().into_inner();
     assert_eq!(now.count, 1, "its key is there");
-    // Nobody keeps it alive any more.
+    // No client keeps it alive any more.
     let ended = eventually("the lease ends", async || {
         let now = face.kv().range(prefix("session")).await.unwrap().into_inner();
         if now.count == 0 { Ok(()) } else { Err("its key is there".into()) }
