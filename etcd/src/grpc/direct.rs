@@ -43,16 +43,11 @@ pub(crate) fn method_of<B>(request: &Request<B>) -> Option<Method> {
     let is_grpc = headers
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind == "application/grpc" || kind == "application/grpc+proto");
-    (is_plain && is_grpc && request.method() == hyper::Method::POST)
-        .then_some(method)
+    (is_plain && is_grpc && request.method() == hyper::Method::POST).then_some(method)
 }
 
 /// Answers a request for a method of [`method_of`].
-pub(crate) async fn call<B>(
-    etcd: Etcd,
-    method: Method,
-    request: Request<B>,
-) -> Response<Body>
+pub(crate) async fn call<B>(etcd: Etcd, method: Method, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,

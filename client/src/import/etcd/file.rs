@@ -10,8 +10,9 @@ use dkv_console::problem::Problem;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::leases::check_lease;
 use super::sum::Sum;
-use super::target::{Change, Target, check_lease, check_pair};
+use super::target::{Change, Target, check_pair};
 use super::{Event, Outcome, Tell};
 use crate::input::is_stdin;
 

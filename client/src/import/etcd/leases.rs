@@ -7,7 +7,6 @@ use dkv_api::{Client, Error, LeaseId, LeaseKeeper};
 use dkv_console::problem::Problem;
 use dkv_wire::limits::{LEASE_TTL_MIN, TTL_MAX};
 
-use super::target::check_lease;
 use super::touched::Touched;
 use crate::api_problems::partial_problem;
 
@@ -130,4 +129,15 @@ impl Leases {
         }
         Ok(())
     }
+}
+
+/// Checks that a lease of etcd can be one of dkv.
+pub(super) fn check_lease(id: i64) -> Result<(), Problem> {
+    if u64::try_from(id).is_ok_and(|id| LeaseId(id).is_valid()) {
+        return Ok(());
+    }
+    Err(Problem::failed(format!(
+        "etcd has the lease {id}; the ids of dkv's leases are positive: revoke it, or put its keys \
+         with another lease"
+    )))
 }

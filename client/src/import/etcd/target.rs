@@ -240,17 +240,6 @@ pub(super) fn check_pair(key: &[u8], value: &[u8]) -> Result<(), Problem> {
     )))
 }
 
-/// Checks that a lease of etcd can be one of dkv.
-pub(super) fn check_lease(id: i64) -> Result<(), Problem> {
-    if u64::try_from(id).is_ok_and(|id| LeaseId(id).is_valid()) {
-        return Ok(());
-    }
-    Err(Problem::failed(format!(
-        "etcd has the lease {id}; the ids of dkv's leases are positive: revoke it, or put its keys \
-         with another lease"
-    )))
-}
-
 /// Checks that a key of etcd can be one of dkv.
 pub(super) fn check_key(key: &[u8]) -> Result<(), Problem> {
     if key.len() <= KEY_BYTES_MAX {
