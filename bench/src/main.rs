@@ -8,8 +8,8 @@
 //!
 //! Reading order: [`workload`] has the operations, [`systems`] the systems, [`generator`] the load;
 //! [`compare`] compares systems and [`report`] presents the figures. [`failover`], [`stability`],
-//! [`resources`], [`scale`], [`watches`], [`history`], [`backups`] and [`limit`] each answer a
-//! question of their own.
+//! [`resources`], [`scale`], [`watches`], [`history`], [`backups`], `kubernetes` and [`limit`] each
+//! answer a question of their own.
 //!
 //! The product uses nothing of this. Deliberately missing: several machines, and faults other than
 //! the end of a process.
@@ -30,6 +30,8 @@ mod limit;
 mod watches;
 mod history;
 mod backups;
+#[cfg(feature = "peers")]
+mod kubernetes;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,6 +81,9 @@ enum Command {
     History(history::HistoryPlan),
     /// The cost of a backup beside writers, and the time of a restore
     Backup(backups::BackupPlan),
+    /// Work as Kubernetes does it, through etcd's interface
+    #[cfg(feature = "peers")]
+    Kubernetes(kubernetes::KubernetesPlan),
     /// What the machine allows: QUIC and file syncs alone, and dkv for comparison
     Limit(limit::LimitArgs),
 }
@@ -117,6 +122,8 @@ async fn run(cli: Cli) -> Result<(), String> {
         Command::Watch(plan) => watches::run(setup, &plan).await,
         Command::History(plan) => history::run(setup, &plan).await,
         Command::Backup(plan) => backups::run(setup, &plan).await,
+        #[cfg(feature = "peers")]
+        Command::Kubernetes(plan) => kubernetes::run(setup, &plan).await,
         Command::Limit(plan) => limit::run(setup, &plan).await,
     }
 }

@@ -181,6 +181,12 @@ pub(crate) trait System: Send + Sync {
         Box::pin(async { Err("its changes cannot be watched by this program".into()) })
     }
 
+    /// Returns the URL at which its leader serves etcd's interface.
+    #[cfg(feature = "peers")]
+    fn etcd_endpoint(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async { Err("it does not serve etcd's interface".into()) })
+    }
+
     /// Returns the node that leads what writes go to.
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>>;
 

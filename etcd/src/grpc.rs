@@ -2,6 +2,7 @@
 //!
 //! Nothing outside of this module names tonic's requests and statuses.
 
+pub(crate) mod direct;
 mod kv;
 mod lease;
 mod watch;
@@ -19,8 +20,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use http_body_util::BodyExt;
+use hyper::HeaderMap;
 use prost::Message;
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
@@ -94,8 +95,9 @@ pub(crate) fn takes_many(path: &str) -> bool {
 }
 
 /// Refuses a request before a service has seen it.
-pub(crate) fn refusal(error: EtcdError) -> hyper::Response<Body> {
-    Status::from(error).into_http::<tonic::body::Body>().map(boxed)
+pub(crate) fn refusal(error: impl Into<Status>) -> hyper::Response<Body> {
+    let status: Status = error.into();
+    status.into_http::<tonic::body::Body>().map(boxed)
 }
 
 /// Returns all services of a face, with health and reflection.
@@ -143,23 +145,9 @@ impl Shell {
     where
         F: Future<Output = Result<A, EtcdError>>,
     {
-        let metrics = self.etcd.metrics();
-        metrics.started(method);
-        metrics.received(method);
-        let context = context(&request);
-        let message = request.into_inner();
-        let answered = self.etcd.answer_one(method, context, message, call, A::encoded_len).await;
-        match answered {
-            Ok(answer) => {
-                metrics.sent(method);
-                metrics.handled(method, Code::Ok);
-                Ok(Response::new(answer))
-            }
-            Err(error) => {
-                metrics.handled(method, error.code());
-                Err(error.into())
-            }
-        }
+        let context = context_of(&request);
+        let answered = answered(&self.etcd, method, context, request.into_inner(), call).await;
+        Ok(Response::new(answered?))
     }
 
     /// Answers one message with a stream.
@@ -171,7 +159,7 @@ impl Shell {
     ) -> Result<Response<Stream<A>>, Status> {
         self.etcd.metrics().started(method);
         self.etcd.metrics().received(method);
-        let context = context(&request);
+        let context = context_of(&request);
         let answers = self.etcd.permitted(context.clone(), request.into_inner(), call);
         Ok(Response::new(self.answers(method, context, answers)))
     }
@@ -185,7 +173,7 @@ impl Shell {
         call: impl FnOnce(Etcd, Context, Requests<Q>) -> Answers<A>,
     ) -> Result<Response<Stream<A>>, Status> {
         self.etcd.metrics().started(method);
-        let context = context(&request);
+        let context = context_of(&request);
         let etcd = self.etcd.clone();
         let bytes = context.bytes.clone();
         let requests = freed_when_handled(request.into_inner(), bytes).map(move |message| {
@@ -220,6 +208,31 @@ impl Shell {
     }
 }
 
+/// Answers a message with one, and counts it.
+async fn answered<Q: Guarded + Sync, A: Message, F>(
+    etcd: &Etcd,
+    method: Method,
+    context: Context,
+    message: Q,
+    call: impl FnOnce(Etcd, Context, Q) -> F,
+) -> Result<A, EtcdError>
+where
+    F: Future<Output = Result<A, EtcdError>>,
+{
+    let metrics = etcd.metrics();
+    metrics.started(method);
+    metrics.received(method);
+    let answered = etcd.answer_one(method, context, message, call, A::encoded_len).await;
+    match &answered {
+        Ok(_) => {
+            metrics.sent(method);
+            metrics.handled(method, Code::Ok);
+        }
+        Err(error) => metrics.handled(method, error.code()),
+    }
+    answered
+}
+
 /// Counts the end of a stream, whichever side ends it.
 struct StreamEnd {
     etcd: Etcd,
@@ -234,22 +247,27 @@ impl Drop for StreamEnd {
 }
 
 /// Returns what a request says beside its message.
-fn context<T>(request: &Request<T>) -> Context {
-    let metadata = request.metadata();
-    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-    let peer = request.extensions().get::<Peer>();
+fn context_of<T>(request: &Request<T>) -> Context {
+    let extensions = request.extensions();
+    let bytes = extensions.get::<RequestBytes>().cloned();
+    context(request.metadata().as_ref(), extensions.get::<Peer>(), bytes)
+}
+
+/// Returns what the head of a request says.
+fn context(headers: &HeaderMap, peer: Option<&Peer>, bytes: Option<RequestBytes>) -> Context {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     Context {
         token: text("token").or_else(|| text("authorization")).map(str::to_owned),
         certificate_name: peer.and_then(|peer| peer.certificate_name.clone()),
         requires_leader: text("hasleader") == Some("true"),
-        deadline: timeout(metadata).and_then(|timeout| Instant::now().checked_add(timeout)),
-        bytes: request.extensions().get::<RequestBytes>().cloned(),
+        deadline: timeout(headers).and_then(|timeout| Instant::now().checked_add(timeout)),
+        bytes,
     }
 }
 
 /// Returns the time limit of a request: up to eight digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 {
         return None;

@@ -51,3 +51,4 @@ pub use context::Context;
 pub use error::{Code, EtcdError};
 pub use etcd::{Answers, Etcd, Options, Requests, keyspace_settings};
 pub use server::{ListenError, Listener};
+pub use shared::SETTINGS_SUFFIX;

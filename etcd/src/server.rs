@@ -33,7 +33,7 @@ use crate::auth::Asker;
 use crate::budget::Budget;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
-use crate::grpc::{self, Services};
+use crate::grpc::{self, Services, direct};
 use crate::http::{Body, Peer, boxed};
 use crate::json;
 use crate::limits::{
@@ -300,6 +300,9 @@ async fn answer(
     mut services: Services,
     request: Request<RequestBody<Incoming>>,
 ) -> Response<Body> {
+    if let Some(method) = direct::method_of(&request) {
+        return direct::call(etcd, method, request).await;
+    }
     if is_grpc(&request) {
         return services.call(request).await;
     }

@@ -18,8 +18,8 @@ use crate::limits::{
     SHARED_BYTES_MAX, SHARED_DENIED_FRESH, SHARED_FIRST_TIMEOUT, SHARED_FRESH, SHARED_LOAD_TIMEOUT,
 };
 
-/// What the name of the keyspace has behind that of the keys.
-pub(crate) const SETTINGS_SUFFIX: &str = "-settings";
+/// What the name of the keyspace of the settings has behind that of the keys.
+pub const SETTINGS_SUFFIX: &str = "-settings";
 /// The key of the value.
 const KEY: &str = "settings";
 

@@ -83,6 +83,10 @@ impl System for DkvEtcd {
         Box::pin(async move { watches(&self.primary().await?.1, count).await })
     }
 
+    fn etcd_endpoint(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async move { Ok(self.primary().await?.1) })
+    }
+
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
         Box::pin(async move {
             let (name, _) = self.primary().await?;

@@ -126,6 +126,10 @@ impl System for Etcd {
         })
     }
 
+    fn etcd_endpoint(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async move { Ok(self.endpoint(self.status().await?.0)) })
+    }
+
     fn leader(&self) -> BoxFuture<'_, Result<Leader, String>> {
         Box::pin(async move {
             let (index, _) = until(&self.processes, || self.status()).await?;

@@ -34,9 +34,13 @@ pub(crate) struct ImportEtcdArgs {
     pub(crate) until_caught_up: bool,
 
     /// Go on with a keyspace that has keys: what differs from the source is changed, and what the
-    /// members do not have is deleted
+    /// source does not have is deleted. Refused once others have written to it
     #[arg(long = "continue")]
     pub(crate) go_on: bool,
+
+    /// Make the keyspace equal to the source even if others have written to it: with --continue
+    #[arg(long, requires = "go_on")]
+    pub(crate) overwrite: bool,
 
     /// Accept a file without a checksum, such as a copy of a member's database
     #[arg(long)]

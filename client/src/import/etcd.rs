@@ -6,7 +6,7 @@
 //! once more, at a later one. While it runs, the leases of the source are kept alive.
 //!
 //! - `target` is the keyspace, `leases` its leases, `touched` whether both were changed, `sum`
-//!   compares.
+//!   compares, `record` remembers how an import ended.
 //! - `file` reads a file; `source` asks the members over `link`; `copy` and `follow`
 //!   use it.
 
@@ -15,6 +15,7 @@ mod file;
 mod follow;
 mod leases;
 mod link;
+mod record;
 mod source;
 mod sum;
 mod target;
@@ -23,6 +24,7 @@ mod touched;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use dkv_api::Revision;
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::units::{number, plural};
@@ -30,6 +32,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use self::record::ImportRecord;
 use self::source::EtcdSource;
 use self::sum::Sum;
 use self::target::Target;
@@ -59,6 +62,8 @@ enum Event {
 struct Outcome {
     /// The revision of the source that the keyspace has.
     revision: i64,
+    /// The revision of the keyspace then.
+    at: Revision,
     source: Sum,
     target: Sum,
     leases: u64,
@@ -97,6 +102,11 @@ async fn imported(
     let touched = target.touched.clone();
     let stop = Stop::take()?;
     let (stopped, until_caught_up) = (stop.stopped(), args.until_caught_up);
+    let record = ImportRecord::open(store, name).await?;
+    if !target.is_fresh && !args.overwrite {
+        record.check(name, &target.client).await?;
+    }
+    record.begin().await?;
     let (sender, mut events) = mpsc::unbounded_channel();
     // On its own: a console that does not take what is written to it holds up no import, and the
     // leases are kept alive.
@@ -124,6 +134,8 @@ async fn imported(
     report.finish();
     let outcome = outcome
         .map_err(|problem| touched.told(problem.prefixed(&format!("import of {shown}: ")), name))?;
+    let Outcome { source, target, at, .. } = &outcome;
+    record.end((source == target).then_some(*at)).await?;
     result(&outcome, name, is_live, console)
 }
 
@@ -134,7 +146,7 @@ fn result(
     is_live: bool,
     console: &mut Console,
 ) -> Result<(), Abort> {
-    let Outcome { revision, source, target, leases } = outcome;
+    let Outcome { revision, source, target, leases, .. } = outcome;
     let is_equal = source == target;
     let keys = source.keys();
     let mut text = format!(

@@ -1,7 +1,9 @@
 //! etcd's interface of real networks, asked with etcd's own messages over gRPC and JSON.
 
 mod auth;
+mod complaints;
 mod elections;
+mod histories;
 mod keys;
 mod leases;
 mod listener;

@@ -1,6 +1,6 @@
 //! Imports a snapshot file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -8,9 +8,11 @@ use bytes::Bytes;
 use dkv_bolt::{BoltError, Checksum, KeyValue, Lease, SnapshotFile};
 use dkv_console::problem::Problem;
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_128;
 
+use super::leases::check_lease;
 use super::sum::Sum;
-use super::target::{Change, Target, check_key};
+use super::target::{Change, Target, check_pair};
 use super::{Event, Outcome, Tell};
 use crate::input::is_stdin;
 
@@ -26,6 +28,8 @@ pub(super) struct Checked {
     file: SnapshotFile<File>,
     leases: BTreeMap<i64, i64>,
     sum: Sum,
+    /// Hashes of the keys.
+    keys: HashSet<u128>,
 }
 
 /// Opens a file and checks all of it.
@@ -90,17 +94,19 @@ impl From<Failed> for Problem {
 }
 
 fn check(mut file: SnapshotFile<File>) -> Result<Checked, Problem> {
-    let (mut leases, mut sum) = (BTreeMap::new(), Sum::default());
+    let (mut leases, mut sum, mut keys) = (BTreeMap::new(), Sum::default(), HashSet::new());
     file.leases(|Lease { id, ttl, .. }| {
+        check_lease(id).map_err(Failed::Other)?;
         leases.insert(id, ttl);
         Ok::<_, Failed>(())
     })?;
     file.keys(|key| {
-        check_key(&key.key).map_err(Failed::Other)?;
+        check_pair(&key.key, &key.value).map_err(Failed::Other)?;
+        keys.insert(xxh3_128(&key.key));
         sum.add(&key.key, &key.value, lease_of(&key, &leases));
         Ok::<_, Failed>(())
     })?;
-    Ok(Checked { file, leases, sum })
+    Ok(Checked { file, leases, sum, keys })
 }
 
 /// Returns the lease of a key; zero if the file does not have it.
@@ -114,7 +120,8 @@ pub(super) async fn run(
     mut target: Target,
     tell: Tell<'_>,
 ) -> Result<Outcome, Problem> {
-    let Checked { mut file, leases, sum } = checked;
+    let Checked { mut file, leases, sum, keys } = checked;
+    let known: BTreeSet<i64> = leases.keys().copied().collect();
     if file.auth_enabled() {
         tell(Event::Note("users and roles of etcd are not imported".into()));
     }
@@ -148,9 +155,13 @@ pub(super) async fn run(
         tell(Event::Copied(copied));
     }
     reading.await.map_err(|error| Problem::failed(error.to_string()))??;
-    let found = target.sum().await?;
+    if !target.is_fresh {
+        target.delete_others(|key| keys.contains(&xxh3_128(key))).await?;
+        target.leases.end_others(&target.client, &known).await?;
+    }
+    let (found, at) = target.sum().await?;
     target.leases.refresh(&target.client).await?;
-    Ok(Outcome { revision, source: sum, target: found, leases: target.leases.count() })
+    Ok(Outcome { revision, at, source: sum, target: found, leases: target.leases.count() })
 }
 
 #[cfg(test)]

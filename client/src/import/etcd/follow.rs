@@ -67,10 +67,10 @@ pub(super) async fn run(
                     }
                     Err(error) => return Err(error.into()),
                 };
-                let found = target.sum().await?;
+                let (found, at) = target.sum().await?;
                 target.leases.refresh(&target.client).await?;
                 let leases = target.leases.count();
-                return Ok(Outcome { revision, source: wanted, target: found, leases });
+                return Ok(Outcome { revision, at, source: wanted, target: found, leases });
             }
         }
         target.is_fresh = false;

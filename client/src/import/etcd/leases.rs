@@ -59,6 +59,7 @@ impl Leases {
             return Ok(());
         }
         let failed = |error: &Error| partial_problem(error).prefixed(&format!("lease {id:x}: "));
+        check_lease(id)?;
         let lease = LeaseId(u64::try_from(id).unwrap_or_default());
         let seconds = u64::try_from(seconds).unwrap_or_default();
         let ttl = Duration::from_secs(seconds).clamp(LEASE_TTL_MIN, TTL_MAX);
@@ -128,4 +129,15 @@ impl Leases {
         }
         Ok(())
     }
+}
+
+/// Checks that a lease of etcd can be one of dkv.
+pub(super) fn check_lease(id: i64) -> Result<(), Problem> {
+    if u64::try_from(id).is_ok_and(|id| LeaseId(id).is_valid()) {
+        return Ok(());
+    }
+    Err(Problem::failed(format!(
+        "etcd has the lease {id}; the ids of dkv's leases are positive: revoke it, or put its keys \
+         with another lease"
+    )))
 }

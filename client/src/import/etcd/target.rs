@@ -10,7 +10,7 @@ use dkv_api::{
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::quote::escaped;
 use dkv_console::units::{number, plural};
-use dkv_wire::limits::KEY_BYTES_MAX;
+use dkv_wire::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use super::leases::Leases;
 use super::sum::Sum;
@@ -166,8 +166,8 @@ impl Target {
         }
     }
 
-    /// Returns the sum of all keys as they are now.
-    pub(super) async fn sum(&self) -> Result<Sum, Problem> {
+    /// Returns the sum of all keys as they are now, and the revision that is.
+    pub(super) async fn sum(&self) -> Result<(Sum, Revision), Problem> {
         let (mut sum, mut after, mut at) = (Sum::default(), Bytes::new(), None);
         loop {
             let page = self.page(&first_key(), None, &after, at).await?;
@@ -178,7 +178,27 @@ impl Target {
                 after = key;
             }
             if !page.more {
-                return Ok(sum);
+                return Ok((sum, page.at));
+            }
+        }
+    }
+
+    /// Deletes the keys that shall not be kept.
+    pub(super) async fn delete_others(
+        &self,
+        is_kept: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), Problem> {
+        let mut after = Bytes::new();
+        loop {
+            let page = self.page(&first_key(), None, &after, None).await?;
+            let Some((last, _)) = page.keys.last() else { return Ok(()) };
+            after = last.clone();
+            let others = page.keys.iter().filter(|(key, _)| !is_kept(key));
+            let others: Vec<Change> =
+                others.map(|(key, _)| Change { key: key.clone(), put: None }).collect();
+            self.apply(&others).await?;
+            if !page.more {
+                return Ok(());
             }
         }
     }
@@ -204,6 +224,20 @@ fn list(changes: &[Change]) -> Transaction {
             }
         })
     })
+}
+
+/// Checks that a key of etcd and its value can be those of dkv.
+pub(super) fn check_pair(key: &[u8], value: &[u8]) -> Result<(), Problem> {
+    check_key(key)?;
+    if value.len() <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let start = escaped(&key[..key.len().min(64)]);
+    Err(Problem::failed(format!(
+        "the value of the key that begins with {start} has {} bytes; those of dkv have at most \
+         {VALUE_BYTES_MAX}",
+        value.len()
+    )))
 }
 
 /// Checks that a key of etcd can be one of dkv.

@@ -1,8 +1,6 @@
 //! `dkv import etcd`: from a file, and live from members, which here are a face of the same
 //! network.
 
-use std::time::Duration;
-
 use dkv_etcd::proto::etcdserverpb::{
     DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest,
     RangeRequest, RequestOp, TxnRequest, request_op,
@@ -85,6 +83,15 @@ async fn a_snapshot_file_comes_in() {
     let (_, said) = run(&network, &import, 4).await;
     assert!(said.contains("keyspace copy has 249 keys already"), "{said}");
     run(&network, &[&import[..], &["--continue"]].concat(), 0).await;
+    copy.put("foreign", "1").await;
+    copy.grant(78, 600).await;
+    let (_, said) = run(&network, &[&import[..], &["--continue"]].concat(), 4).await;
+    assert!(said.contains("somebody has written to it since"), "{said}");
+    let overwrite = [&import[..], &["--continue", "--overwrite"]].concat();
+    let (done, _) = run(&network, &overwrite, 0).await;
+    assert_eq!(done["equal"], json!(true));
+    assert_eq!(copy.all().await, face.all().await, "what the file does not have is deleted");
+    assert_eq!((copy.granted(77).await, copy.granted(78).await), (600, -1));
     let mut damaged = bytes.clone();
     damaged[9000] ^= 1;
     for (bytes, why) in [
@@ -98,6 +105,13 @@ async fn a_snapshot_file_comes_in() {
         let (_, said) = run(&network, &import, 1).await;
         assert!(said.contains(why) && said.contains("nothing was stored"), "{said}");
     }
+    // Nor does one go on with keys of which no import is known.
+    let other = Face::start_with(&network, &["--etcd-keyspace", "other"]).await;
+    other.put("own", "1").await;
+    std::fs::write(&file, &bytes).unwrap();
+    let import = ["import", "etcd", text(&file), "--keyspace", "other", "--continue"];
+    let (_, said) = run(&network, &import, 4).await;
+    assert!(said.contains("no import into it is known"), "{said}");
     // Not even a keyspace is left.
     run(&network, &["keyspace", "show", "damaged"], 3).await;
 }
@@ -163,10 +177,16 @@ async fn members_are_followed_and_an_interrupted_import_goes_on() {
         [300, -1, 90]
     );
 
-    // Somebody else's keys are found out.
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    // It may go on as long as nobody else has written: an import must not delete their keys.
+    face.put("k6", "later").await;
+    let again = [&import[..], &["--continue"]].concat();
+    let (done, _) = run(&network, &again, 0).await;
+    assert_eq!(done["equal"], json!(true));
     copy.put("foreign", "1").await;
-    let (done, _) = run(&network, &[&import[..], &["--continue"]].concat(), 0).await;
+    let (_, said) = run(&network, &again, 4).await;
+    assert!(said.contains("somebody has written") && said.contains("--overwrite"), "{said}");
+    assert!(copy.all().await.iter().any(|(key, ..)| key == "foreign"));
+    let (done, _) = run(&network, &[&again[..], &["--overwrite"]].concat(), 0).await;
     assert_eq!(done["equal"], json!(true));
     assert!(!copy.all().await.iter().any(|(key, ..)| key == "foreign"));
     let nobody = ["import", "etcd", "http://127.0.0.1:1", "--keyspace", "nobody"];

@@ -17,18 +17,23 @@ use tonic::{Code, Extensions, Streaming};
 use super::{Channel, Face};
 use crate::harness::Network;
 
-struct Watching {
+pub(super) struct Watching {
     requests: mpsc::UnboundedSender<WatchRequest>,
     answers: Streaming<WatchResponse>,
 }
 
 impl Watching {
-    async fn start(face: &Face) -> Self {
+    pub(super) async fn start(face: &Face) -> Self {
         Self::start_with(face, MetadataMap::new()).await
     }
 
     async fn start_with(face: &Face, metadata: MetadataMap) -> Self {
         let (channel, origin) = face.channel();
+        Self::on(channel, origin, metadata).await
+    }
+
+    /// Starts a stream of a connection.
+    pub(super) async fn on(channel: Channel, origin: hyper::Uri, metadata: MetadataMap) -> Self {
         let mut client: WatchClient<Channel> = WatchClient::with_origin(channel, origin);
         let (requests, sent) = mpsc::unbounded();
         let request = tonic::Request::from_parts(metadata, Extensions::default(), sent);
@@ -36,13 +41,26 @@ impl Watching {
         Self { requests, answers }
     }
 
-    fn ask(&self, request: RequestUnion) {
+    /// Starts one, unless nobody serves there.
+    pub(super) async fn try_on(channel: Channel, origin: hyper::Uri) -> Option<Self> {
+        let mut client: WatchClient<Channel> = WatchClient::with_origin(channel, origin);
+        let (requests, sent) = mpsc::unbounded();
+        let answers = client.watch(sent).await.ok()?.into_inner();
+        Some(Self { requests, answers })
+    }
+
+    /// Returns the next answer; none if the stream ends or none comes in time.
+    pub(super) async fn within(&mut self, time: Duration) -> Option<WatchResponse> {
+        tokio::time::timeout(time, self.answers.message()).await.ok()?.ok()?
+    }
+
+    pub(super) fn ask(&self, request: RequestUnion) {
         let request = WatchRequest { request_union: Some(request) };
         self.requests.unbounded_send(request).unwrap();
     }
 
     /// Creates a watch of all keys.
-    fn create(&self, watch_id: i64, start_revision: i64) {
+    pub(super) fn create(&self, watch_id: i64, start_revision: i64) {
         self.ask(RequestUnion::CreateRequest(WatchCreateRequest {
             key: vec![0].into(),
             range_end: vec![0].into(),
@@ -53,7 +71,7 @@ impl Watching {
         }));
     }
 
-    async fn next(&mut self) -> WatchResponse {
+    pub(super) async fn next(&mut self) -> WatchResponse {
         let next = tokio::time::timeout(Duration::from_secs(20), self.answers.message());
         next.await.expect("an answer in time").unwrap().expect("an answer")
     }
