@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dkv_base::sync::lock;
 use futures::{Stream, StreamExt};
 
-pub(crate) use self::shares::{Budget, Kind, Shares, Taken};
+pub(crate) use self::shares::{Budget, Resource, Shares, Taken};
 use crate::error::EtcdError;
 use crate::limits::JSON_BYTES_MAX;
 
@@ -42,8 +42,8 @@ impl std::fmt::Debug for RequestBytes {
 impl RequestBytes {
     /// Begins without bytes.
     pub(crate) fn new(shares: Arc<Shares>) -> Self {
-        let message = Mutex::new(Taken::none(&shares, Kind::Message));
-        let answer = Mutex::new(Taken::none(&shares, Kind::Answer));
+        let message = Mutex::new(Taken::none(&shares, Resource::Message));
+        let answer = Mutex::new(Taken::none(&shares, Resource::Answer));
         let (handled, is_stream) = Default::default();
         Self { held: Arc::new(Held { message, answer, shares, handled, is_stream }) }
     }
@@ -94,7 +94,7 @@ impl RequestBytes {
     /// # Errors
     /// The caller has too many, or all callers together.
     pub(crate) fn take_watch(&self) -> Result<Taken, EtcdError> {
-        self.held.shares.take(Kind::Watch, 1)
+        self.held.shares.take(Resource::Watch, 1)
     }
 
     /// Takes the place of one who shows a password, until the returned value is dropped.
@@ -102,7 +102,7 @@ impl RequestBytes {
     /// # Errors
     /// As for [`take_watch`](Self::take_watch).
     pub(crate) fn take_login(&self) -> Result<Taken, EtcdError> {
-        self.held.shares.take(Kind::Login, 1)
+        self.held.shares.take(Resource::Login, 1)
     }
 
     /// Returns the address of the caller.

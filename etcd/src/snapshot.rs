@@ -192,6 +192,7 @@ fn sent(
         };
         Some((Err(why), (answers, None)))
     })
+    .fuse()
     .boxed()
 }
 

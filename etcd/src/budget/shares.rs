@@ -21,9 +21,9 @@ use crate::limits::{
     WATCHES_MAX,
 };
 
-/// What is shared.
+/// A resource that callers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Resource {
     /// Bytes of messages that are not handled yet.
     Message,
     /// Bytes of answers that are not sent yet.
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Login,
 }
 
-/// The number of [`Kind`]s.
+/// The number of [`Resource`]s.
 const KINDS: usize = 4;
 
 /// How much is in use.
@@ -42,11 +42,11 @@ const KINDS: usize = 4;
 struct Used([AtomicUsize; KINDS]);
 
 impl Used {
-    fn add(&self, kind: Kind, number: usize) -> usize {
+    fn add(&self, kind: Resource, number: usize) -> usize {
         self.0[kind as usize].fetch_add(number, Ordering::Relaxed).saturating_add(number)
     }
 
-    fn sub(&self, kind: Kind, number: usize) {
+    fn sub(&self, kind: Resource, number: usize) {
         self.0[kind as usize].fetch_sub(number, Ordering::Relaxed);
     }
 }
@@ -57,13 +57,16 @@ pub(crate) struct Budget {
     inner: Arc<Inner>,
 }
 
+/// A user at an address; `None` is everybody who is no user.
+type User = (IpAddr, Option<String>);
+
 struct Inner {
     most: [usize; KINDS],
     /// What each connection has for itself, in bytes of messages, and of answers.
     reserve: usize,
     used: Used,
     addresses: Mutex<HashMap<IpAddr, Weak<Used>>>,
-    users: Mutex<HashMap<(IpAddr, Option<String>), Weak<Used>>>,
+    users: Mutex<HashMap<User, Weak<Used>>>,
 }
 
 impl Default for Budget {
@@ -75,15 +78,15 @@ impl Default for Budget {
 
 /// An address may have this many times as much as is left. One answer may take half of all, so
 /// there it is more.
-const fn times(kind: Kind) -> usize {
+const fn times(kind: Resource) -> usize {
     match kind {
-        Kind::Message | Kind::Login => 1,
-        Kind::Answer | Kind::Watch => 3,
+        Resource::Message | Resource::Login => 1,
+        Resource::Answer | Resource::Watch => 3,
     }
 }
 
 impl Budget {
-    /// Creates a budget of so much of each [`Kind`], and so many bytes for each connection beside.
+    /// Creates a budget of so much of each [`Resource`], and so many bytes for each connection beside.
     pub(crate) fn new(most: [usize; KINDS], reserve: usize) -> Self {
         let (used, addresses, users) = (Used::default(), Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { most, reserve, used, addresses, users }) }
@@ -139,15 +142,19 @@ impl Shares {
     ///
     /// # Errors
     /// The caller, its address or all callers have too many.
-    pub(crate) fn take(self: &Arc<Self>, kind: Kind, number: usize) -> Result<Taken, EtcdError> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        kind: Resource,
+        number: usize,
+    ) -> Result<Taken, EtcdError> {
         let mut taken = Taken::none(self, kind);
         taken.more(number)?;
         Ok(taken)
     }
 
-    fn take_reserve(&self, kind: Kind, number: usize) -> bool {
+    fn take_reserve(&self, kind: Resource, number: usize) -> bool {
         let most = self.budget.reserve;
-        if matches!(kind, Kind::Watch | Kind::Login) || number > most {
+        if matches!(kind, Resource::Watch | Resource::Login) || number > most {
             return false;
         }
         let fits = self.reserve.add(kind, number) <= most;
@@ -157,7 +164,7 @@ impl Shares {
         fits
     }
 
-    fn take_shared(&self, kind: Kind, number: usize) -> bool {
+    fn take_shared(&self, kind: Resource, number: usize) -> bool {
         let Inner { most, used, .. } = &*self.budget;
         let all = used.add(kind, number);
         let of_address = self.of_address.add(kind, number);
@@ -171,7 +178,7 @@ impl Shares {
         fits
     }
 
-    fn give_back(&self, kind: Kind, number: usize) {
+    fn give_back(&self, kind: Resource, number: usize) {
         for used in [&self.own, &self.of_address, &self.budget.used] {
             used.sub(kind, number);
         }
@@ -181,15 +188,15 @@ impl Shares {
 /// What a caller has taken, until this is dropped.
 pub(crate) struct Taken {
     shares: Arc<Shares>,
-    kind: Kind,
-    /// Of the reserve of the connection.
+    kind: Resource,
+    /// Taken from the reserve of the connection.
     reserved: usize,
     shared: usize,
 }
 
 impl Taken {
     /// Returns one that has nothing yet.
-    pub(crate) fn none(shares: &Arc<Shares>, kind: Kind) -> Self {
+    pub(crate) fn none(shares: &Arc<Shares>, kind: Resource) -> Self {
         Self { shares: Arc::clone(shares), kind, reserved: 0, shared: 0 }
     }
 

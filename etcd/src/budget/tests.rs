@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use proptest::prelude::*;
 
-use super::{Budget, Kind, RequestBytes, Shares, Taken, freed_when_handled};
+use super::{Budget, RequestBytes, Resource, Shares, Taken, freed_when_handled};
 use crate::error::EtcdError;
 
 const KIB: usize = 1024;
@@ -25,7 +25,7 @@ fn request(budget: &Budget, last: u8) -> RequestBytes {
 }
 
 /// Takes as much as possible, in steps; returns it and how much it is.
-fn take_all(shares: &Arc<Shares>, kind: Kind, step: usize) -> (Vec<Taken>, usize) {
+fn take_all(shares: &Arc<Shares>, kind: Resource, step: usize) -> (Vec<Taken>, usize) {
     let taken: Vec<Taken> = std::iter::from_fn(|| shares.take(kind, step).ok()).collect();
     let number = taken.iter().map(Taken::number).sum();
     (taken, number)
@@ -74,12 +74,12 @@ fn answers_hold_their_bytes_until_they_are_sent() {
 fn one_address_leaves_something_to_others_and_one_connection_to_the_rest_of_its_address() {
     let all = Budget::new([512 * KIB, 1024 * KIB, 8192, 64], 0);
     for (kind, alone, at_address, at_another) in [
-        (Kind::Message, 170, 255, 80),
-        (Kind::Answer, 614, 767, 80),
-        (Kind::Watch, 4915, 6143, 80),
-        (Kind::Login, 21, 31, 10),
+        (Resource::Message, 170, 255, 80),
+        (Resource::Answer, 614, 767, 80),
+        (Resource::Watch, 4915, 6143, 80),
+        (Resource::Login, 21, 31, 10),
     ] {
-        let counted = matches!(kind, Kind::Watch | Kind::Login);
+        let counted = matches!(kind, Resource::Watch | Resource::Login);
         let (step, unit) = if counted { (1, 1) } else { (256, KIB) };
         let (_first, number) = take_all(&connection(&all, 1), kind, step);
         assert_eq!(number / unit, alone, "{kind:?} of one connection");
@@ -103,13 +103,13 @@ fn users_have_shares_whatever_those_have_who_are_none() {
     let user = |name: Option<&str>| Arc::new(all.user(&connection, name));
     let mut nobody = Vec::new();
     for _ in 0..64 {
-        nobody.push(take_all(&user(None), Kind::Message, 256).0);
+        nobody.push(take_all(&user(None), Resource::Message, 256).0);
     }
-    let (_mars, number) = take_all(&user(Some("mars")), Kind::Message, 256);
+    let (_mars, number) = take_all(&user(Some("mars")), Resource::Message, 256);
     assert!(number >= 40 * KIB, "{number}");
-    let (_again, number) = take_all(&user(Some("mars")), Kind::Message, 256);
+    let (_again, number) = take_all(&user(Some("mars")), Resource::Message, 256);
     assert_eq!(number, 0, "a user has one share, on any number of connections");
-    assert!(user(Some("venus")).take(Kind::Message, 8 * KIB).is_ok());
+    assert!(user(Some("venus")).take(Resource::Message, 8 * KIB).is_ok());
     drop(nobody);
 }
 
@@ -118,7 +118,7 @@ fn a_connection_has_a_little_that_nobody_takes() {
     let all = Budget::new([KIB, KIB, 0, 0], 100);
     let mut taken = Vec::new();
     for last in 0..100 {
-        for kind in [Kind::Message, Kind::Answer] {
+        for kind in [Resource::Message, Resource::Answer] {
             taken.push(take_all(&connection(&all, last), kind, 10).0);
         }
     }
@@ -139,7 +139,7 @@ proptest! {
         ),
     ) {
         let all = Budget::new([1000; 4], 50);
-        let kinds = [Kind::Message, Kind::Answer, Kind::Watch];
+        let kinds = [Resource::Message, Resource::Answer, Resource::Watch];
         let connections: Vec<_> = (0..4).map(|last| connection(&all, last / 2)).collect();
         let mut held: Vec<Taken> = Vec::new();
         for (who, kind, number, drops) in steps {

@@ -2,7 +2,7 @@
 //! Their bytes are bounded over all connections. Neither a message nor a long answer may take for
 //! ever.
 
-mod pace;
+mod reading_rate;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use dkv_base::slots::{Busy, BusyFlag};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use self::pace::{Pace, Paces};
+use self::reading_rate::{ReadingRate, ReadingRates};
 use crate::budget::{RequestBytes, Shares};
 use crate::error::{Code, EtcdError};
 use crate::http::BodyError;
@@ -32,7 +32,7 @@ struct Connection {
     max: usize,
     /// Marked busy by each request in progress: a busy connection keeps its slot.
     slot: BusyFlag,
-    paces: Paces,
+    paces: ReadingRates,
 }
 
 impl Running {
@@ -162,8 +162,8 @@ where
 pub(super) struct RunningBody<B> {
     body: B,
     request: RunningRequest,
-    /// What is left of a long frame.
-    rest: Option<(Bytes, Arc<Pace>)>,
+    /// The rest of a long frame.
+    rest: Option<(Bytes, Arc<ReadingRate>)>,
 }
 
 impl<B> RunningBody<B> {

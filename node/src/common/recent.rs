@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// What was found out last, and when.
+/// The latest finding, and its time.
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
     last: Mutex<Option<(Instant, T)>>,

@@ -13,24 +13,24 @@ use crate::limits::{ANSWER_PACE_BYTES, ANSWER_PACE_CHECK, ANSWER_PACE_GRACE};
 
 /// The long answers of a connection.
 #[derive(Default)]
-pub(super) struct Paces {
-    all: Mutex<Vec<Weak<Pace>>>,
+pub(super) struct ReadingRates {
+    all: Mutex<Vec<Weak<ReadingRate>>>,
     begun: Notify,
 }
 
 /// How far a long answer is, until this is dropped.
-pub(super) struct Pace {
+pub(super) struct ReadingRate {
     begun: Instant,
     bytes: AtomicUsize,
 }
 
-impl Default for Pace {
+impl Default for ReadingRate {
     fn default() -> Self {
         Self { begun: Instant::now(), bytes: AtomicUsize::new(0) }
     }
 }
 
-impl Pace {
+impl ReadingRate {
     /// Notes that the connection has taken bytes.
     pub(super) fn note(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -43,10 +43,10 @@ impl Pace {
     }
 }
 
-impl Paces {
+impl ReadingRates {
     /// Begins a long answer.
-    pub(super) fn begin(&self) -> Arc<Pace> {
-        let pace = Arc::<Pace>::default();
+    pub(super) fn begin(&self) -> Arc<ReadingRate> {
+        let pace = Arc::<ReadingRate>::default();
         let mut all = lock(&self.all);
         if all.len() == all.capacity() {
             all.retain(|pace| pace.strong_count() > 0);
