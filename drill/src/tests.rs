@@ -229,6 +229,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
             shards: vec![shard(1), shard(2)],
             settings: Settings::default(),
             denied: Vec::new(),
+            servers: Vec::new(),
         }),
         placement: None,
     }

@@ -1,7 +1,7 @@
 //! The server as a command: arguments, output and signals.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_base::id::NodeId;
@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
+    /// Where others reach it, if that is not where it listens
+    #[arg(long, value_name = "IP:PORT", env = "DKV_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
+
     /// Trust reports of this node; `dkv NODE:PORT status` shows its id. Needed only if all voters
     /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
@@ -62,6 +66,9 @@ impl Args {
         }
         if let Some(data_dir) = self.data_dir {
             config.data_dir = data_dir;
+        }
+        if self.advertise.is_some() {
+            config.advertise = self.advertise;
         }
         config.trust_voter = self.trust_voter;
         Ok(config)
@@ -122,7 +129,7 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "To add a node, type on this machine:")?;
         writeln!(out, "  dkv-node {address}")?;
     } else {
-        let reachable = reachable_address(address);
+        let reachable = server.advertised();
         writeln!(out, "To add a node on this machine, type:")?;
         writeln!(out, "  dkv-node {reachable}")?;
         writeln!(out, "On another machine, copy the join token there and name it:")?;
@@ -138,26 +145,4 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)?;
     writeln!(out, "ready {address}")?;
     out.flush()
-}
-
-/// Guesses the address at which other machines reach a server that listens on a wildcard address.
-fn reachable_address(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    // Connecting a UDP socket sends nothing, but makes the system choose a source address. The
-    // destinations are reserved for documentation (RFC 5737, RFC 3849).
-    let source_address = |from: &str, to: &str| -> io::Result<IpAddr> {
-        let socket = UdpSocket::bind((from, 0))?;
-        socket.connect((to, 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    let ip = source_address("0.0.0.0", "192.0.2.1").or_else(|error| match address {
-        SocketAddr::V6(_) => source_address("::", "2001:db8::1"),
-        SocketAddr::V4(_) => Err(error),
-    });
-    match ip {
-        Ok(ip) if !ip.is_unspecified() => SocketAddr::new(ip, address.port()),
-        _ => SocketAddr::from(([127, 0, 0, 1], address.port())),
-    }
 }

@@ -11,7 +11,7 @@
 //! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides, as
 //! plain data), [`registry_file`] (the registry on disk), then the shells: `data_dir` (everything
 //! else on disk), `registry_store` (applies updates one at a time and writes them before they are
-//! answered), `service` (the conversations) and [`Server`] (all of it together).
+//! answered), `books` (has the control group decide on tokens and holders), `service` (the conversations) and [`Server`] (all of it together).
 //!
 //! Deliberately missing: any part in elections, and any knowledge of keys and values.
 #![forbid(unsafe_code)]
@@ -22,6 +22,9 @@ pub mod registry;
 
 pub mod registry_file;
 
+mod address;
+mod books;
+mod control_group;
 mod reachability;
 mod clock;
 mod command;

@@ -20,8 +20,11 @@ use dkv_wire::token::Token;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use crate::address::reachable_address;
+use crate::books::Books;
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::control_group::ControlGroup;
 use crate::data_dir::{DataDir, DataDirError, InitialToken, StoredNetwork};
 use crate::limits::MARK_FLUSH_MS;
 use crate::local_tokens::LocalTokens;
@@ -87,6 +90,8 @@ pub(crate) enum InitialTokenError {
 /// killed.
 pub struct Server {
     address: SocketAddr,
+    /// The address at which others reach it.
+    advertised: SocketAddr,
     data_dir: PathBuf,
     is_new: bool,
     node_token: Result<(), InitialTokenError>,
@@ -138,9 +143,13 @@ impl Server {
             &failure,
         );
         let authority = Arc::new(authority);
+        let advertised = config.advertise.unwrap_or_else(|| reachable_address(address));
+        let control_group = ControlGroup::new(endpoint.clone());
+        let (books, keeping) = Books::start(store.clone(), control_group, advertised, &failure);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             store.clone(),
+            books,
             Arc::clone(&acceptor),
             local_tokens,
             ReachabilityProbe::new(endpoint.clone()),
@@ -149,6 +158,7 @@ impl Server {
             Arc::clone(&service).serve(connection, peer)
         });
         let tasks = vec![
+            keeping,
             tokio::spawn(failure.if_ended("the task that accepts connections", accepting)),
             tokio::spawn(failure.if_ended(
                 "the task that renews the server's certificate",
@@ -162,6 +172,7 @@ impl Server {
         info!(%address, data_dir = %data_dir.display(), network = %store.snapshot().network(), "listening");
         Ok(Self {
             address,
+            advertised,
             data_dir,
             is_new,
             node_token,
@@ -177,6 +188,11 @@ impl Server {
     /// Returns the address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address at which others reach the server.
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertised
     }
 
     /// Returns the id of the network.

@@ -171,6 +171,7 @@ impl Cluster {
             settings: self.settings.clone(),
             tokens_home: None,
             trust_voter: None,
+            advertise: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {

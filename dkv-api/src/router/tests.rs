@@ -89,6 +89,7 @@ fn view(words: &[&str]) -> NetworkView {
         }],
         settings: Settings::default(),
         denied: gone.split(',').filter(|who| !who.is_empty()).map(|who| node(who).into()).collect(),
+        servers: Vec::new(),
     }
 }
 

@@ -325,6 +325,7 @@ impl Fake {
                 shards: shards.collect(),
                 settings,
                 denied: Vec::new(),
+                servers: Vec::new(),
             });
         }
         let holder = HolderId::random();

@@ -24,7 +24,7 @@ use super::{Effects, Registry};
 const SIGHTING_INTERVAL_MS: u64 = 10_000;
 
 /// An admitted holder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HolderRecord {
     held: HolderKind,
@@ -47,6 +47,23 @@ impl HolderRecord {
             since_ms: None,
             ends_ms: Some(now_ms.saturating_add(millis(limits::CERTIFICATE_LIFE))),
             seen_ms: Some(now_ms),
+        }
+    }
+
+    /// Whether another record says the same but for when the holder was seen.
+    pub(super) fn is_same_but_seen(&self, other: &Self) -> bool {
+        self == other || Self { seen_ms: other.seen_ms, ..self.clone() } == *other
+    }
+
+    /// Keeps what another copy of the record knows better: when the holder was last seen, and when
+    /// its renewed certificate ends.
+    pub(super) fn keep_newer_times(&mut self, known: &Self) {
+        self.seen_ms = self.seen_ms.max(known.seen_ms);
+        if matches!(
+            (self.held, known.held),
+            (HolderKind::Certificate(_), HolderKind::Certificate(_))
+        ) {
+            self.ends_ms = self.ends_ms.max(known.ends_ms);
         }
     }
 

@@ -48,6 +48,7 @@ impl Place {
             settings: Settings::default(),
             tokens_home: Some(self.home()),
             trust_voter: None,
+            advertise: None,
         }
     }
 
@@ -155,6 +156,7 @@ impl Peer {
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.to_vec(),
+            servers: Vec::new(),
         };
         let mut voters: Vec<NodeId> = nodes.iter().map(|peer| peer.node()).collect();
         voters.push(self.node());

@@ -320,6 +320,10 @@ pub enum ServerRefusal {
     /// The server could not write its registry file; nothing was changed.
     #[error("the server cannot write to its data directory: {0}")]
     Storage(String),
+    /// The control group, which decides on changes of the books, did not answer. The outcome may be
+    /// unknown.
+    #[error("{0}")]
+    Waiting(String),
 }
 
 /// The status of the server.

@@ -106,6 +106,7 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: Vec::new(),
+        servers: Vec::new(),
     };
     let server = ServerStatus {
         network,

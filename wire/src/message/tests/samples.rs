@@ -12,10 +12,11 @@ use super::super::*;
 use crate::bearer::Rights;
 use crate::identity::Role;
 use crate::incarnation::{BootId, Incarnation, PastIncarnation, Ruling, Verdict};
-use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
+use crate::network::{NetworkView, NodeInfo, NodeState, ServerInfo, Settings, ShardInfo};
 use crate::region::Region;
 use crate::seal::Seal;
 
+mod books;
 mod commands;
 mod commit;
 mod diagnosis;
@@ -147,6 +148,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     .chain(lease::request_bodies())
     .chain(keyspaces::requests())
     .chain(diagnosis::requests())
+    .chain(books::requests())
     .collect()
 }
 
@@ -192,6 +194,7 @@ fn view() -> NetworkView {
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: vec![HolderId(uuid('x'))],
+        servers: vec![ServerInfo { id: HolderId(uuid('s')), address: v4() }],
     }
 }
 
@@ -292,6 +295,7 @@ pub(super) fn answers() -> Vec<Answer> {
     answers.extend(lease::answers());
     answers.extend(keyspaces::answers());
     answers.extend(diagnosis::answers());
+    answers.extend(books::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -416,6 +420,7 @@ pub(super) fn server_refusals() -> Vec<ServerRefusal> {
         ServerRefusal::Invalid("name".into()),
         ServerRefusal::NameTaken("a".into()),
         ServerRefusal::Storage("disk full".into()),
+        ServerRefusal::Waiting("no majority".into()),
     ]
 }
 
@@ -545,6 +550,7 @@ pub(super) fn join_refusals() -> Vec<JoinRefusal> {
         JoinRefusal::Storage("disk full".into()),
         JoinRefusal::Lapsed,
         JoinRefusal::Full,
+        JoinRefusal::Waiting("no majority".into()),
     ]
 }
 
