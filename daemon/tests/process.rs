@@ -35,6 +35,8 @@ impl Place {
         Config {
             trust_voter: None,
             advertise: None,
+            join: None,
+            token_file: None,
             listen,
             data_dir: root.path().join("server"),
             settings: Settings { shards: 1, ..Settings::default() },

@@ -30,13 +30,13 @@ use dkv_base::sync::lock;
 use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
 use dkv_wire::message::BooksChange;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::control_group::{ControlGroup, ControlGroupError};
+use crate::coordinator_link::{ControlGroupError, CoordinatorLink};
 use crate::limits::{
-    BOOKS_CHECK, BOOKS_CONFLICTS_MAX, BOOKS_FOLLOW_PATIENCE, BOOKS_LOST_PATIENCE, BOOKS_PATIENCE,
-    BOOKS_REFRESH_MIN, GROUP_MAX, WAITING_MAX,
+    BOOKS_AGAIN, BOOKS_CHECK, BOOKS_CONFLICTS_MAX, BOOKS_FOLLOW_PATIENCE, BOOKS_LOST_PATIENCE,
+    BOOKS_PATIENCE, BOOKS_REFRESH_MIN, GROUP_MAX, WAITING_MAX,
 };
 use crate::registry::{Effects, RecordChanges, RecordError, Registry};
 use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending};
@@ -50,8 +50,9 @@ pub(crate) struct Books {
 
 enum Order {
     Update(Box<dyn PendingUpdate>),
-    /// Fetch the books, unless they were fetched a moment ago.
-    Refresh(oneshot::Sender<()>),
+    /// Fetch the books. If they were fetched a moment ago, says how long to wait before asking
+    /// again.
+    Refresh(oneshot::Sender<Duration>),
 }
 
 /// Why a round did not succeed.
@@ -80,7 +81,7 @@ impl Books {
     /// Starts the task. `address` is where others reach this server.
     pub(crate) fn start(
         store: RegistryStore,
-        control_group: Arc<ControlGroup>,
+        control_group: Arc<CoordinatorLink>,
         address: SocketAddr,
         failure: &Failure,
     ) -> (Self, tokio::task::JoinHandle<()>) {
@@ -122,16 +123,23 @@ impl Books {
         if !self.store.snapshot().is_kept_by_control_group() {
             return;
         }
-        let (done, refreshed) = oneshot::channel();
-        if self.orders.try_send(Order::Refresh(done)).is_ok() {
-            let _ = refreshed.await;
+        // The second time they are old enough, or were fetched for somebody else meanwhile.
+        for _ in 0..2 {
+            let (early, refreshed) = oneshot::channel();
+            if self.orders.try_send(Order::Refresh(early)).is_err() {
+                return;
+            }
+            match refreshed.await {
+                Ok(wait) => sleep(wait).await,
+                Err(_) => return,
+            }
         }
     }
 }
 
 struct Keeper {
     store: RegistryStore,
-    control_group: Arc<ControlGroup>,
+    control_group: Arc<CoordinatorLink>,
     address: SocketAddr,
     /// When the books were last fetched.
     fetched: Option<Instant>,
@@ -146,14 +154,15 @@ impl Keeper {
         let mut orders = Vec::new();
         let mut check = Instant::now();
         loop {
+            // Also while there is always something to decide.
+            if Instant::now() >= check {
+                let follows = self.follow().await;
+                check = Instant::now() + if follows { BOOKS_CHECK } else { BOOKS_AGAIN };
+            }
             match timeout_at(check, queue.recv_many(&mut orders, GROUP_MAX)).await {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(_) => {
-                    self.follow().await;
-                    check = Instant::now() + BOOKS_CHECK;
-                    continue;
-                }
+                Err(_) => continue,
             }
             let (mut updates, mut waiting) = (Vec::new(), Vec::new());
             for order in orders.drain(..) {
@@ -163,12 +172,22 @@ impl Keeper {
                 }
             }
             if !waiting.is_empty() {
-                let is_due = self.fetched.is_none_or(|at| at.elapsed() >= BOOKS_REFRESH_MIN);
-                if is_due && let Err(error) = self.fetch(BOOKS_FOLLOW_PATIENCE).await {
-                    debug!(%error, "the books were not refreshed");
+                let age = self.fetched.map(|at| at.elapsed());
+                let early = age.and_then(|age| BOOKS_REFRESH_MIN.checked_sub(age));
+                match early.filter(|early| !early.is_zero()) {
+                    Some(early) => waiting.into_iter().for_each(|asked| {
+                        // The one that asked may be gone.
+                        let _ = asked.send(early);
+                    }),
+                    None => {
+                        if let Err(error) = self.fetch(BOOKS_FOLLOW_PATIENCE).await {
+                            debug!(%error, "the books were not refreshed");
+                            self.fetched = Some(Instant::now());
+                        }
+                        // Dropping the senders wakes those that wait.
+                        drop(waiting);
+                    }
                 }
-                // Dropping the senders wakes those that wait.
-                drop(waiting);
             }
             if !updates.is_empty() {
                 self.decide(updates, &mut queue).await;
@@ -177,20 +196,22 @@ impl Keeper {
     }
 
     /// Hands the books over once there is a control group, and follows what other servers change.
-    async fn follow(&mut self) {
+    /// False if that failed.
+    async fn follow(&mut self) -> bool {
         let registry = self.store.snapshot();
         if !registry.is_kept_by_control_group() {
-            return;
+            return true;
         }
         let revision = registry.view().map(|view| view.revision);
         let is_listed = registry.server_address(registry.server()) == Some(self.address);
         if registry.books_version().is_some() && is_listed && revision == self.seen {
-            return;
+            return true;
         }
         match self.synchronize().await {
             Ok(()) => {
                 self.seen = revision;
                 self.told = None;
+                true
             }
             Err(error) => {
                 let text = error.to_string();
@@ -198,6 +219,7 @@ impl Keeper {
                     warn!("the books are not up to date: {text}");
                     self.told = Some(text);
                 }
+                false
             }
         }
     }
@@ -314,8 +336,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Decides with the control group. Whatever the outcome, each update was applied to some copy,
-    /// or none was.
+    /// Decides with the control group. After success, each update was applied to the copy that
+    /// counts.
     async fn decide_together(
         &mut self,
         updates: &mut [Box<dyn PendingUpdate>],
@@ -323,6 +345,7 @@ impl Keeper {
         if self.store.snapshot().books_version().is_none() {
             self.fetch(BOOKS_PATIENCE).await?;
         }
+        let mut is_newest = false;
         for _ in 0..BOOKS_CONFLICTS_MAX {
             let registry = self.store.snapshot();
             let mut next = Registry::clone(&registry);
@@ -331,11 +354,19 @@ impl Keeper {
             }
             let records = next.changed_records(&registry);
             if records.is_empty() {
+                // Newer books may allow a refused update.
+                if !std::mem::replace(&mut is_newest, true) {
+                    self.fetch(BOOKS_LOST_PATIENCE).await?;
+                    if self.store.snapshot().books_version() != registry.books_version() {
+                        continue;
+                    }
+                }
                 return Ok(());
             }
             match self.propose(&registry, records, Vec::new()).await {
                 Err(RoundError::ControlGroup(ControlGroupError::Rejected(why))) => {
                     debug!(why, "another server has changed the books");
+                    is_newest = true;
                     self.fetch(BOOKS_LOST_PATIENCE).await?;
                     if self.store.snapshot().books_version() == registry.books_version() {
                         // It was not because of another server.

@@ -40,6 +40,15 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", env = "DKV_ADVERTISE")]
     pub advertise: Option<SocketAddr>,
 
+    /// Join the network of a running server as another one, if the data directory is empty; several
+    /// addresses are separated by commas
+    #[arg(long, value_name = "SERVER", env = "DKV_JOIN")]
+    pub join: Option<String>,
+
+    /// File with the text of a server token, to join with [default: the variable DKV_TOKEN]
+    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+
     /// Trust reports of this node; `dkv NODE:PORT status` shows its id. Needed only if all voters
     /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
@@ -71,6 +80,8 @@ impl Args {
             config.advertise = self.advertise;
         }
         config.trust_voter = self.trust_voter;
+        config.join = self.join;
+        config.token_file = self.token_file;
         Ok(config)
     }
 }
@@ -111,7 +122,10 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     let registry = server.registry();
     let address = server.address();
     let state = match (server.is_new(), registry.coordinator()) {
-        (true, _) => "new, no nodes yet".to_owned(),
+        (true, None) => "new, no nodes yet".to_owned(),
+        (true, Some((name, _))) => {
+            format!("joined, {} nodes, coordinator {name}", registry.node_count())
+        }
         (false, None) => match registry.node_count() {
             0 => "no nodes yet".to_owned(),
             nodes => format!("{nodes} nodes registered, no coordinator has reported yet"),
@@ -125,6 +139,16 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "data     {}", server.data_dir().display())?;
     writeln!(out)?;
     let token = server.token_file(Role::Node);
+    if !server.is_founding() {
+        writeln!(
+            out,
+            "To add a node, create a token with dkv token create --role node, and type:"
+        )?;
+        writeln!(out, "  dkv-node {} --token-file node.token", server.advertised())?;
+        writeln!(out)?;
+        writeln!(out, "ready {address}")?;
+        return out.flush();
+    }
     if address.ip().is_loopback() {
         writeln!(out, "To add a node, type on this machine:")?;
         writeln!(out, "  dkv-node {address}")?;

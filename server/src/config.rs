@@ -33,6 +33,11 @@ pub struct Config {
     /// Address at which others reach the server, if that is not where it listens. Not in the file:
     /// it follows from the machine.
     pub advertise: Option<SocketAddr>,
+    /// Addresses of servers, separated by commas, whose network a server with an empty data
+    /// directory joins instead of founding one. Not in the file: it matters once.
+    pub join: Option<String>,
+    /// File with the token to join with. Not in the file either.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -44,6 +49,8 @@ impl Default for Config {
             tokens_home: dkv_wire::local::home(),
             trust_voter: None,
             advertise: None,
+            join: None,
+            token_file: None,
         }
     }
 }

@@ -100,7 +100,7 @@ pub struct Registry {
     /// The runs of each node.
     #[serde(default)]
     runs: Runs,
-    /// What is known of the books beside their records.
+    /// Facts about the books beside their records.
     #[serde(default)]
     books: BooksState,
     /// The configured settings; not persisted.

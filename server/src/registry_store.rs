@@ -26,7 +26,7 @@ pub(crate) enum UpdateError {
     /// The registry could not be written; a later attempt may succeed.
     #[error("{0}")]
     Write(Arc<io::Error>),
-    /// The control group, which decides on changes of the books, did not answer. Then the change may
+    /// The control group, which decides on changes of the books, did not answer. The change may
     /// have been made all the same.
     #[error("{0}")]
     Waiting(Arc<str>),

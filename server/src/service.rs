@@ -187,6 +187,7 @@ impl Service {
             ServerRequest::RevokeToken(token) => self.revoke_token(identity, address, token).await,
             ServerRequest::Keep { node, run } => self.keep_run(identity, address, node, run).await,
             ServerRequest::Log(change) => self.log(identity, address, change),
+            ServerRequest::Enlist => self.enlist(identity, address).await,
         }
     }
 

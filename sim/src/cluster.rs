@@ -172,6 +172,8 @@ impl Cluster {
             tokens_home: None,
             trust_voter: None,
             advertise: None,
+            join: None,
+            token_file: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {

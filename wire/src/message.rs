@@ -46,9 +46,9 @@ pub use reply::{Answer, Receipt, Refusal, Reply, Stored};
 pub use request::{Request, RequestBody};
 pub use scan::{Page, Pair, RangePage, Span};
 pub use server::{
-    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
-    NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
-    ServerStatus, Stand, Standing, TokenInfo,
+    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, Enlistment, HolderInfo,
+    HolderKind, NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal,
+    ServerRequest, ServerStatus, Stand, Standing, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 pub use transaction::{

@@ -14,12 +14,12 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use dkv_base::id::HolderId;
 use dkv_wire::codec;
-use dkv_wire::message::BookKey;
+use dkv_wire::message::{BookKey, Enlistment};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::holders::HolderRecord;
-use super::{Effects, Registry};
+use super::{Confirmed, Effects, Registry};
 
 /// First byte of a record: the version of its form.
 const RECORD_VERSION: u8 = 1;
@@ -73,6 +73,48 @@ impl Registry {
     /// Returns the id of this server.
     pub fn server(&self) -> HolderId {
         self.books.server.unwrap_or(HolderId(self.network.0))
+    }
+
+    /// Returns what a new server needs, with the authority's key; `None` until the control group
+    /// keeps the books.
+    pub fn enlistment(&self, authority_key: Bytes) -> Option<Enlistment> {
+        let (confirmed, view) = (self.coordinator?, self.view.clone()?);
+        self.books.version?;
+        Some(Enlistment {
+            authority_key,
+            view,
+            bootstrap: self.bootstrap,
+            coordinator: (confirmed.node, confirmed.term),
+            voters: self.voters.iter().copied().collect(),
+            voters_index: self.voters_index,
+        })
+    }
+
+    /// Creates the registry of a new server in a network that exists. It has the nodes and the
+    /// deny list as last reported, and no books until it has read them from the control group.
+    pub fn enlisted(server: HolderId, enlistment: &Enlistment, now_ms: u64) -> Self {
+        let Enlistment { view, bootstrap, coordinator, voters, voters_index, .. } = enlistment;
+        let mut registry = Self::new(view.network, view.settings.clone(), now_ms);
+        registry.bootstrap = *bootstrap;
+        let (node, term) = *coordinator;
+        registry.coordinator = Some(Confirmed { node, term, at_ms: now_ms });
+        registry.voters = voters.iter().copied().collect();
+        registry.voters_index = *voters_index;
+        registry.deny(&view.denied);
+        registry.apply_view(view);
+        registry.books.server = Some(server);
+        registry
+    }
+
+    /// Whether this is the server that founded the network.
+    pub fn is_founding_server(&self) -> bool {
+        self.books.server.is_none()
+    }
+
+    /// Whether a holder was admitted as a registration server and not removed.
+    pub fn is_server(&self, holder: HolderId) -> bool {
+        let record = self.holders.get(&holder);
+        !self.denied.contains(&holder) && record.is_some_and(HolderRecord::is_server)
     }
 
     /// Returns the version of the books that this is a copy of; `None` if it is no copy yet.

@@ -23,6 +23,10 @@ use super::{Effects, Registry};
 /// Least time between two recorded sightings of a holder, in milliseconds.
 const SIGHTING_INTERVAL_MS: u64 = 10_000;
 
+/// Least time between two recorded renewals of a holder, in milliseconds. A holder renews every
+/// four days.
+const RENEWAL_INTERVAL_MS: u64 = 3_600_000;
+
 /// An admitted holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +52,11 @@ impl HolderRecord {
             ends_ms: Some(now_ms.saturating_add(millis(limits::CERTIFICATE_LIFE))),
             seen_ms: Some(now_ms),
         }
+    }
+
+    /// Whether the holder is a registration server.
+    pub(super) fn is_server(&self) -> bool {
+        self.held == HolderKind::Certificate(Role::Server)
     }
 
     /// Whether another record says the same but for when the holder was seen.
@@ -117,6 +126,13 @@ impl Registry {
         record.ends_ms = new.ends_ms;
         record.seen_ms = new.seen_ms;
         ((), Effects::SAVE)
+    }
+
+    /// Whether a renewal now says something new about when a holder's certificate ends.
+    pub fn is_renewal_news(&self, holder: HolderId, now_ms: u64) -> bool {
+        let ends_ms = self.holders.get(&holder).and_then(|record| record.ends_ms);
+        let new_ms = now_ms.saturating_add(millis(limits::CERTIFICATE_LIFE));
+        ends_ms.is_none_or(|ends_ms| new_ms.abs_diff(ends_ms) >= RENEWAL_INTERVAL_MS)
     }
 
     /// Records that the holder of a certificate was heard from. That alone is not worth a write.

@@ -1,5 +1,7 @@
 //! Enrolment: admits joiners, and signs and renews certificates.
 
+use std::net::SocketAddr;
+
 use dkv_base::id::HolderId;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
@@ -16,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::Service;
+use super::{Service, denied};
 use crate::clock;
 use crate::limits::{JOIN_TIMEOUT, SIGNING_TIMEOUT};
 use crate::registry::Registry;
@@ -203,10 +205,39 @@ impl Service {
     /// does a control group without a majority: that would let the holder's certificate expire.
     async fn record_certificate(&self, identity: Identity) {
         let record = move |next: &mut Registry| next.handle_certified(identity, clock::now_ms());
-        if self.store.snapshot().is_kept_by_control_group() {
-            self.books.update_later(record);
+        let registry = self.store.snapshot();
+        if registry.is_kept_by_control_group() {
+            // A holder that renews over and over does not keep the control group busy.
+            if registry.is_renewal_news(identity.holder, clock::now_ms()) {
+                self.books.update_later(record);
+            }
         } else if let Err(error) = self.books.update(record).await {
             debug!(%identity, %error, "cannot record a renewed certificate");
         }
+    }
+
+    /// Hands everything that a new server needs to it, the authority's key included. The connection
+    /// is encrypted, and both ends have proved who they are.
+    pub(super) async fn enlist(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        if identity.role != Role::Server {
+            return Err(denied(Role::Server, identity.role));
+        }
+        if !self.store.snapshot().is_server(identity.holder) {
+            self.books.refresh().await;
+        }
+        let registry = self.store.snapshot();
+        if !registry.is_server(identity.holder) {
+            let why = "no server's token has admitted this server".to_owned();
+            return Err(ServerRefusal::Denied(why));
+        }
+        let enlistment = registry.enlistment(self.authority.key_der().into()).ok_or_else(|| {
+            ServerRefusal::Invalid("the control group does not have the books yet".into())
+        })?;
+        info!(server = %identity.holder, %address, "a new server gets the authority's key");
+        Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

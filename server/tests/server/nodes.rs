@@ -5,7 +5,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::message::{Confirmation, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;
 
-use crate::support::{Peer, Place, register};
+use crate::support::{Peer, Place, TIMEOUT, register};
 
 #[tokio::test]
 async fn one_of_many_concurrent_nodes_bootstraps() {
@@ -195,7 +195,7 @@ async fn joining_waits_for_the_control_group_and_renewing_does_not() {
     let begun = std::time::Instant::now();
     let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
     assert!(error.to_string().contains("the control group does not answer"), "{error}");
-    assert!(begun.elapsed() < TIMEOUT, "it is told in time");
+    assert!(begun.elapsed() < TIMEOUT, "the answer comes in time");
     let create =
         ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
     assert!(matches!(admin.refusal(&create).await, ServerRefusal::Waiting(_)));

@@ -49,6 +49,8 @@ impl Place {
             tokens_home: Some(self.home()),
             trust_voter: None,
             advertise: None,
+            join: None,
+            token_file: None,
         }
     }
 

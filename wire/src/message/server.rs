@@ -79,6 +79,8 @@ pub enum ServerRequest {
     },
     /// From an administrator: what the server logs, and a change of that.
     Log(Option<LogChange>),
+    /// From a new registration server: everything that it needs to be one.
+    Enlist,
 }
 
 /// The report of a node about the run of its process.
@@ -191,6 +193,7 @@ impl ServerRequest {
             | Self::Renew { .. }
             | Self::ListTokens
             | Self::ListHolders
+            | Self::Enlist
             | Self::BearersSeen(_) => false,
         }
     }
@@ -207,6 +210,7 @@ impl ServerRequest {
             | Self::ListTokens
             | Self::RevokeToken(_)
             | Self::ListHolders
+            | Self::Enlist
             | Self::BearersSeen(_)
             | Self::Stand(_)
             | Self::Log(_)
@@ -270,6 +274,33 @@ pub enum ServerAnswer {
     Stands(Box<Standing>),
     /// To [`ServerRequest::Log`].
     Log(LogFilter),
+    /// To [`ServerRequest::Enlist`].
+    Enlisted(Box<Enlistment>),
+}
+
+/// What a new registration server needs, from one that runs. The books are not here: the new server
+/// reads them from the control group.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enlistment {
+    /// The private key of the network's authority, in DER. With it the new server signs
+    /// certificates that every member accepts.
+    pub authority_key: Bytes,
+    /// The network as last reported.
+    pub view: NetworkView,
+    /// The node that was told to bootstrap.
+    pub bootstrap: Option<NodeId>,
+    /// The coordinator that was confirmed last, and its term.
+    pub coordinator: (NodeId, Term),
+    /// The voters of the control group, whose reports count.
+    pub voters: Vec<NodeId>,
+    /// Index of the entry that names them.
+    pub voters_index: u64,
+}
+
+impl std::fmt::Debug for Enlistment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enlistment").field("network", &self.view.network).finish_non_exhaustive()
+    }
 }
 
 /// The server's answer to a node that registers.
@@ -353,6 +384,10 @@ pub struct ServerStatus {
     pub runs: Vec<RunReport>,
     /// The server's time, in milliseconds since 1970: the times of this message are on its clock.
     pub now_ms: u64,
+    /// The id of the server that answers.
+    pub server: HolderId,
+    /// The version of its copy of the books; `None` while it keeps them alone.
+    pub books: Option<u64>,
 }
 
 /// A run of a node that needs an administrator's attention.

@@ -387,6 +387,7 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::Keep { node: node('a'), run: RunChoice::Address(v4()) },
         ServerRequest::Keep { node: node('a'), run: RunChoice::Start(300) },
     ];
+    requests.push(ServerRequest::Enlist);
     requests.extend(diagnosis::server_requests());
     requests
         .extend(roles().into_iter().zip([None, Some(0), Some(3600), None, Some(60)]).map(create));
@@ -457,6 +458,8 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             })
             .collect(),
         now_ms: 1_700_000_000_500,
+        server: HolderId(uuid('s')),
+        books: Some(7),
     };
     let admission = Admission {
         network: NetworkId(uuid('n')),
@@ -503,6 +506,14 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         ServerAnswer::Tokens(vec![token]),
         ServerAnswer::Done,
     ];
+    answers.push(ServerAnswer::Enlisted(Box::new(Enlistment {
+        authority_key: Bytes::from_static(b"key"),
+        view: view(),
+        bootstrap: Some(node('a')),
+        coordinator: (node('b'), Term(4)),
+        voters: vec![node('a'), node('b')],
+        voters_index: 300,
+    })));
     answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
     answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
     let ruling = Ruling { number: 1, kept: run(), dismissed: vec![BootId(1), BootId(u64::MAX)] };

@@ -49,7 +49,7 @@ pub(crate) struct Fetched {
 }
 
 /// Connections to the nodes of the control group.
-pub(crate) struct ControlGroup {
+pub(crate) struct CoordinatorLink {
     endpoint: Endpoint,
     open: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     /// The node that answered last.
@@ -64,7 +64,7 @@ enum Attempt {
     Rejected(String),
 }
 
-impl ControlGroup {
+impl CoordinatorLink {
     pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
         Arc::new(Self { endpoint, open: Mutex::default(), coordinator: Mutex::default() })
     }
