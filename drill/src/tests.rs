@@ -217,6 +217,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
         }
     });
     NetworkStatus {
+        servers: Vec::new(),
         server: Err(dkv_api::StatusError::Silent("no answer".into())),
         nodes: answers.collect(),
         view: Some(NetworkView {
