@@ -16,6 +16,10 @@ use crate::region::Region;
 
 /// A request to the server. A stream carries one or several; answers come in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request lives for one frame, and reports are rare"
+)]
 pub enum ServerRequest {
     /// From any certificate holder: the network as last reported.
     Lookup,
