@@ -176,9 +176,9 @@ pub(crate) fn connect_problem(error: &ConnectError) -> Problem {
             Failure::Denied,
             "; ask an administrator of the network for a token, and give it with --token-file",
         ),
-        ConnectError::Join(JoinError::Refused(JoinRefusal::Busy | JoinRefusal::Storage(_))) => {
-            (Failure::Unavailable, "")
-        }
+        ConnectError::Join(JoinError::Refused(
+            JoinRefusal::Busy | JoinRefusal::Storage(_) | JoinRefusal::Waiting(_),
+        )) => (Failure::Unavailable, ""),
         ConnectError::Join(JoinError::Refused(_)) => (Failure::Denied, ""),
         ConnectError::Join(JoinError::Certificate(_)) => (Failure::Failed, ""),
         // A token would not help.

@@ -199,6 +199,7 @@ mod tests {
             shards: Vec::new(),
             settings: Settings::default(),
             denied: Vec::new(),
+            servers: Vec::new(),
         }
     }
 

@@ -34,6 +34,9 @@ impl Place {
     fn config(root: &TempDir, listen: SocketAddr) -> Config {
         Config {
             trust_voter: None,
+            advertise: None,
+            join: None,
+            token_file: None,
             listen,
             data_dir: root.path().join("server"),
             settings: Settings { shards: 1, ..Settings::default() },

@@ -220,7 +220,8 @@ impl ClientBuilder {
             return Err(ConnectError::Role(role));
         }
         let parse = |texts: &[String]| -> Result<Vec<HostPort>, ConnectError> {
-            texts.iter().map(|text| HostPort::parse(text)).collect()
+            let texts = texts.iter().flat_map(|text| text.split(','));
+            texts.map(|text| HostPort::parse(text.trim())).collect()
         };
         let (servers, nodes) = (parse(&servers)?, parse(&nodes)?);
         let store = CredentialStore::new(home);

@@ -27,6 +27,7 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::identity::Role;
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::race::answering_first;
 use tracing::warn;
 
 use crate::address::HostPort;
@@ -61,7 +62,7 @@ pub(crate) async fn contact(
     nodes: &[HostPort],
 ) -> Result<Contact, ConnectError> {
     let mut failures = Vec::new();
-    for address in servers {
+    for address in &in_order(options, servers).await {
         match server::contact(options, address).await {
             Ok(contact) => return Ok(contact),
             Err(error @ ConnectError::Stored { .. }) => return Err(error),
@@ -80,6 +81,36 @@ pub(crate) async fn contact(
         return Err(ConnectError::Unreachable(texts.join("; ")));
     }
     Err(failures.pop().unwrap_or(ConnectError::NoAddress))
+}
+
+/// Returns the servers in the order in which to try them: one that answers first, then the others
+/// that were given, then those that the network named when it was met last.
+async fn in_order(options: &ContactOptions<'_>, servers: &[HostPort]) -> Vec<HostPort> {
+    let mut ordered = servers.to_vec();
+    for network in servers.iter().filter_map(|server| options.store.network_at(server)) {
+        for known in options.store.servers(network, options.role) {
+            if !ordered.contains(&known) {
+                ordered.push(known);
+            }
+        }
+    }
+    let Some(second) = ordered.get(1..).filter(|others| !others.is_empty()) else {
+        return ordered;
+    };
+    let mut resolved = Vec::new();
+    for server in std::iter::once(&ordered[0]).chain(second) {
+        let addresses = server.resolve().await.unwrap_or_default();
+        resolved.extend(addresses.into_iter().map(|address| (address, server.clone())));
+    }
+    let addresses: Vec<SocketAddr> = resolved.iter().map(|(address, _)| *address).collect();
+    let Ok(endpoint) = Endpoint::dial_only(None) else { return ordered };
+    let first = answering_first(&endpoint, &addresses).await.into_iter().next();
+    let first = resolved.into_iter().find(|(address, _)| Some(*address) == first);
+    if let Some((_, first)) = first {
+        ordered.retain(|server| *server != first);
+        ordered.insert(0, first);
+    }
+    ordered
 }
 
 /// Installs and stores a renewed certificate. Returns `None` if it is unusable.

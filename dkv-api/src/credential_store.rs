@@ -4,7 +4,8 @@
 //! Below the home directory (see [`dkv_wire::local`]):
 //!
 //! - `credentials/<network>/<role>/`: the key and certificate; and in `nodes` the addresses at
-//!   which the nodes of the network were last seen, one line each: id, space, address.
+//!   which the nodes of the network were last seen, one line each: id, space, address; and in
+//!   `servers` those of its registration servers, one line each.
 //! - `known/<host>_<port>`: the id of the network last met at an address. It selects the
 //!   certificate to present before anything is sent. It is a guess: if the server there now belongs
 //!   to another network, the client joins that network and rewrites the file. A stale file costs
@@ -32,6 +33,7 @@ use crate::address::HostPort;
 use crate::error::ConnectError;
 
 const NODES_FILE: &str = "nodes";
+const SERVERS_FILE: &str = "servers";
 /// Networks whose credentials are tried at a node of an unknown network.
 const NETWORKS_TRIED_MAX: usize = 64;
 /// Serializes writes: the temporary name of a file is the same for the whole process.
@@ -186,6 +188,33 @@ impl CredentialStore {
         let lines = nodes.iter().map(|(node, address)| format!("{node} {address}\n"));
         let path = local::credentials_dir(home, network, role).join(NODES_FILE);
         write(&path, &lines.collect::<String>());
+    }
+
+    /// Returns the addresses of the registration servers of a network.
+    pub(crate) fn servers(&self, network: NetworkId, role: Role) -> Vec<HostPort> {
+        let Some(home) = self.home() else { return Vec::new() };
+        let path = local::credentials_dir(home, network, role).join(SERVERS_FILE);
+        let Ok(Some(content)) = durable::read(&path) else { return Vec::new() };
+        let content = String::from_utf8_lossy(&content);
+        let servers = content.lines().filter_map(|line| line.parse::<SocketAddr>().ok());
+        let servers = servers.filter_map(|server| HostPort::parse(&server.to_string()).ok());
+        servers.take(limits::SERVERS_MAX).collect()
+    }
+
+    /// Stores the addresses of the registration servers of a network, so that a client that is
+    /// given any of them later knows which network it meets there.
+    pub(crate) fn save_servers(&self, network: NetworkId, role: Role, servers: &[SocketAddr]) {
+        let Some(home) = self.home() else { return };
+        let lines = servers.iter().map(|server| format!("{server}\n"));
+        let path = local::credentials_dir(home, network, role).join(SERVERS_FILE);
+        write(&path, &lines.collect::<String>());
+        for server in servers {
+            if let Ok(address) = HostPort::parse(&server.to_string())
+                && self.network_at(&address) != Some(network)
+            {
+                self.save_network_at(&address, network);
+            }
+        }
     }
 
     fn known_file(&self, address: &HostPort) -> Option<PathBuf> {

@@ -152,6 +152,7 @@ impl Driver {
                 Effect::SetDelays { links, vary } => self.endpoint.set_link_delays(links, vary),
                 Effect::AskServer => self.ask_server(),
                 Effect::SaveNodes(nodes) => self.save_nodes(nodes),
+                Effect::LearnServers(servers) => self.learn_servers(servers),
             }
         }
         if !core.ticking && !core.router.is_idle() {
@@ -182,6 +183,19 @@ impl Driver {
             let identity = credentials.identity;
             platform::spawn_blocking(move || {
                 driver.store.save_nodes(identity.network, identity.role, &nodes);
+            });
+        }
+    }
+
+    /// Uses other registration servers too, and stores their addresses in the background.
+    fn learn_servers(&self, servers: Vec<SocketAddr>) {
+        self.server.learn(&servers);
+        if let (Some(driver), Some(credentials)) =
+            (self.weak_self.upgrade(), self.endpoint.credentials())
+        {
+            let identity = credentials.identity;
+            platform::spawn_blocking(move || {
+                driver.store.save_servers(identity.network, identity.role, &servers);
             });
         }
     }

@@ -267,7 +267,7 @@ pub use dkv_wire::message::{
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};
-pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ShardInfo};
+pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ServerInfo, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
 pub use uuid::Uuid;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
-use dkv_wire::network::{NetworkView, NodeInfo};
+use dkv_wire::network::{NetworkView, NodeInfo, ServerInfo};
 
 use crate::attach::Attach;
 
@@ -311,6 +311,9 @@ pub struct Written {
 pub struct NetworkStatus {
     /// The status of the registration server, or why it did not answer.
     pub server: Result<ServerStatus, StatusError>,
+    /// All registration servers that the network names, with their status, or why they did not
+    /// answer; ordered by id.
+    pub servers: Vec<(ServerInfo, Result<ServerStatus, StatusError>)>,
     /// Every known node with its status, or why it did not answer; ordered by name.
     pub nodes: Vec<(NodeInfo, Result<NodeStatus, StatusError>)>,
     /// The network as this client sees it; `None` if it has not been bootstrapped yet.

@@ -10,6 +10,7 @@ use dkv_wire::join::{JoinError, recertify};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::race::{answering_first, first_of};
 use dkv_wire::rpc::{RpcError, call};
 use dkv_wire::tls::Expect;
 use tokio::time::Instant;
@@ -92,6 +93,7 @@ impl ServerError {
                 Error::Unavailable(text)
             }
             Self::Denied(_) => Error::Denied(text),
+            Self::Refused(ServerRefusal::Waiting(why)) if has_effect => Error::Unknown(why),
             Self::Refused(ServerRefusal::Denied(why)) => Error::Denied(why),
             Self::Refused(ServerRefusal::Invalid(why)) => Error::Invalid(why),
             Self::Refused(_) => Error::Unavailable(text),
@@ -99,16 +101,49 @@ impl ServerError {
     }
 }
 
-/// The addresses of the server, and the connection to it.
+/// The addresses of the servers, and the connection to one of them.
 #[derive(Debug)]
 pub(crate) struct RegistrationServer {
     addresses: Vec<HostPort>,
+    /// The addresses of all servers, as the network names them.
+    learned: Mutex<Vec<SocketAddr>>,
     connection: Mutex<Option<quinn::Connection>>,
 }
 
 impl RegistrationServer {
     pub(crate) fn new(addresses: Vec<HostPort>, connection: Option<quinn::Connection>) -> Self {
-        Self { addresses, connection: Mutex::new(connection) }
+        Self { addresses, learned: Mutex::default(), connection: Mutex::new(connection) }
+    }
+
+    /// Uses these servers too.
+    pub(crate) fn learn(&self, servers: &[SocketAddr]) {
+        *lock(&self.learned) = servers.to_vec();
+    }
+
+    /// Returns the addresses of all servers, those that were given first; or why none is known.
+    async fn resolved(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+        let (mut found, mut failed) = (Vec::new(), None);
+        for address in &self.addresses {
+            match address.resolve().await {
+                Ok(resolved) => found.extend(resolved),
+                Err(error) => failed = Some(error),
+            }
+        }
+        // A client that was given nodes only keeps to them.
+        if !self.addresses.is_empty() {
+            found.extend(lock(&self.learned).iter().copied());
+        }
+        let mut seen = Vec::new();
+        found.retain(|address| {
+            !seen.contains(address) && {
+                seen.push(*address);
+                true
+            }
+        });
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// Sends a request. A request without an effect is repeated over a new connection if the old
@@ -162,35 +197,24 @@ impl RegistrationServer {
     ) -> Result<Credentials, RecertifyError> {
         let endpoint = Endpoint::dial_only(None).map_err(RecertifyError::Socket)?;
         let mut failure = RecertifyError::NoAddress;
-        for address in &self.addresses {
-            for server in address.resolve().await? {
-                match recertify(&endpoint, server, expired).await {
-                    Ok(credentials) => return Ok(credentials),
-                    Err(error) => failure = error.into(),
-                }
+        let resolved = self.resolved().await?;
+        for server in answering_first(&endpoint, &resolved).await {
+            match recertify(&endpoint, server, expired).await {
+                Ok(credentials) => return Ok(credentials),
+                Err(error) => failure = error.into(),
             }
         }
         Err(failure)
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<quinn::Connection, ServerError> {
-        let mut failure = ServerError::Unreachable("no address of it was given".into());
-        for address in &self.addresses {
-            let resolved = match address.resolve().await {
-                Ok(resolved) => resolved,
-                Err(error) => {
-                    failure = ServerError::Unreachable(error.to_string());
-                    continue;
-                }
-            };
-            for address in resolved {
-                match dial(endpoint, address).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => failure = error,
-                }
-            }
-        }
-        Err(failure)
+        let resolved = self.resolved().await;
+        let resolved = resolved.map_err(|error| ServerError::Unreachable(error.to_string()))?;
+        let dialled = first_of(&resolved, |address| dial(endpoint, address)).await;
+        dialled.map_err(|errors| {
+            let none = || ServerError::Unreachable("no address of it was given".into());
+            errors.into_iter().next_back().unwrap_or_else(none)
+        })
     }
 
     fn connection(&self) -> std::sync::MutexGuard<'_, Option<quinn::Connection>> {

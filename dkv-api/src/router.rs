@@ -102,6 +102,8 @@ pub(crate) enum Effect<W> {
     SetDelays { links: Vec<(SocketAddr, LinkDelay)>, vary: bool },
     /// Store these addresses for the next start.
     SaveNodes(Vec<(NodeId, SocketAddr)>),
+    /// Use these registration servers too, and store their addresses.
+    LearnServers(Vec<SocketAddr>),
 }
 
 /// See the [module](self).

@@ -5,14 +5,17 @@ use std::pin::pin;
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
-use dkv_wire::message::{Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest};
-use dkv_wire::network::{NodeInfo, NodeState};
+use dkv_wire::message::{
+    Answer, NodeStatus, RequestBody, ServerAnswer, ServerRequest, ServerStatus,
+};
+use dkv_wire::network::{NodeInfo, NodeState, ServerInfo};
+use dkv_wire::quic::Close;
 use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::options::{NetworkStatus, StatusError};
-use crate::registration_server::ServerError;
+use crate::registration_server::{ServerError, ask_on, dial};
 use crate::router::RequestKind;
 
 /// Time that each process has to answer.
@@ -143,7 +146,38 @@ async fn gather(client: &Client) -> NetworkStatus {
     others.retain(|other| !asked.contains(&other.id));
     nodes.extend(ask_all(client, others).await);
     nodes.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-    NetworkStatus { server, nodes, view, placement }
+    let servers = ask_servers(client, view.as_ref().map_or(&[], |view| &view.servers)).await;
+    NetworkStatus { server, servers, nodes, view, placement }
+}
+
+/// Asks all registration servers at once.
+async fn ask_servers(
+    client: &Client,
+    servers: &[ServerInfo],
+) -> Vec<(ServerInfo, Result<ServerStatus, StatusError>)> {
+    let mut answers = tokio::task::JoinSet::new();
+    for &server in servers {
+        let client = client.clone();
+        answers.spawn(async move {
+            let endpoint = &client.driver().endpoint;
+            let asked = async {
+                let connection = dial(endpoint, server.address).await?;
+                let answer = ask_on(&connection, &ServerRequest::Status, ANSWER_TIMEOUT).await;
+                Close::Done.close(&connection, "the question is answered");
+                answer
+            };
+            let status = match timeout(ANSWER_TIMEOUT, asked).await {
+                Ok(Ok(ServerAnswer::Status(status))) => Ok(*status),
+                Ok(Ok(_)) => Err(another_question()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(StatusError::Silent("no answer in time".to_owned())),
+            };
+            (server, status)
+        });
+    }
+    let mut statuses = answers.join_all().await;
+    statuses.sort_by_key(|(server, _)| server.id);
+    statuses
 }
 
 async fn ask_all(

@@ -151,6 +151,7 @@ impl Testbed {
             Some(client) => client.status().await,
             None => NetworkStatus {
                 server: Err(StatusError::Silent(String::new())),
+                servers: Vec::new(),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,

@@ -217,6 +217,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
         }
     });
     NetworkStatus {
+        servers: Vec::new(),
         server: Err(dkv_api::StatusError::Silent("no answer".into())),
         nodes: answers.collect(),
         view: Some(NetworkView {
@@ -229,6 +230,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
             shards: vec![shard(1), shard(2)],
             settings: Settings::default(),
             denied: Vec::new(),
+            servers: Vec::new(),
         }),
         placement: None,
     }

@@ -355,6 +355,7 @@ impl Store for MemoryStore {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
+            servers: Vec::new(),
             server: Err(StatusError::Silent("no server".into())),
             nodes: Vec::new(),
             view: None,

@@ -14,7 +14,7 @@ mod report;
 mod warnings;
 
 pub use build::report;
-pub use report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
+pub use report::{Coordinator, Group, ListedServer, Move, Node, Replica, Report, Role, Server};
 pub use warnings::{group_name, tolerated_failures};
 
 /// Formats a report as a JSON document.

@@ -288,6 +288,7 @@ impl LocalNetwork {
             Some(client) => client.status().await,
             None => NetworkStatus {
                 server: Err(StatusError::Silent("the network is not up yet".into())),
+                servers: Vec::new(),
                 nodes: Vec::new(),
                 view: None,
                 placement: None,

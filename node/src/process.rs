@@ -6,6 +6,7 @@ pub(crate) mod start;
 pub(crate) mod runtime;
 mod enrolment;
 mod node_registration;
+mod other_servers;
 mod renewal;
 mod listen;
 pub(crate) mod stores;

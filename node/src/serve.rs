@@ -8,6 +8,7 @@ mod permission;
 mod data;
 mod cluster;
 mod admin;
+mod books;
 mod diagnosis;
 pub(crate) mod forwarding;
 pub(crate) mod history;

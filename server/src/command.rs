@@ -1,7 +1,7 @@
 //! The server as a command: arguments, output and signals.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dkv_base::id::NodeId;
@@ -36,6 +36,19 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "DKV_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 
+    /// Where others reach it, if that is not where it listens
+    #[arg(long, value_name = "IP:PORT", env = "DKV_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
+
+    /// Join the network of a running server as another one, if the data directory is empty; several
+    /// addresses are separated by commas
+    #[arg(long, value_name = "SERVER", env = "DKV_JOIN")]
+    pub join: Option<String>,
+
+    /// File with the text of a server token, to join with [default: the variable DKV_TOKEN]
+    #[arg(long, value_name = "FILE", env = "DKV_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+
     /// Trust reports of this node; `dkv NODE:PORT status` shows its id. Needed only if all voters
     /// of the control group that the server knew were replaced while it was down
     #[arg(long, value_name = "NODE")]
@@ -63,7 +76,12 @@ impl Args {
         if let Some(data_dir) = self.data_dir {
             config.data_dir = data_dir;
         }
+        if self.advertise.is_some() {
+            config.advertise = self.advertise;
+        }
         config.trust_voter = self.trust_voter;
+        config.join = self.join;
+        config.token_file = self.token_file;
         Ok(config)
     }
 }
@@ -104,7 +122,10 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     let registry = server.registry();
     let address = server.address();
     let state = match (server.is_new(), registry.coordinator()) {
-        (true, _) => "new, no nodes yet".to_owned(),
+        (true, None) => "new, no nodes yet".to_owned(),
+        (true, Some((name, _))) => {
+            format!("joined, {} nodes, coordinator {name}", registry.node_count())
+        }
         (false, None) => match registry.node_count() {
             0 => "no nodes yet".to_owned(),
             nodes => format!("{nodes} nodes registered, no coordinator has reported yet"),
@@ -118,11 +139,21 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "data     {}", server.data_dir().display())?;
     writeln!(out)?;
     let token = server.token_file(Role::Node);
+    if !server.is_founding() {
+        writeln!(
+            out,
+            "To add a node, create a token with dkv token create --role node, and type:"
+        )?;
+        writeln!(out, "  dkv-node {} --token-file node.token", server.advertised())?;
+        writeln!(out)?;
+        writeln!(out, "ready {address}")?;
+        return out.flush();
+    }
     if address.ip().is_loopback() {
         writeln!(out, "To add a node, type on this machine:")?;
         writeln!(out, "  dkv-node {address}")?;
     } else {
-        let reachable = reachable_address(address);
+        let reachable = server.advertised();
         writeln!(out, "To add a node on this machine, type:")?;
         writeln!(out, "  dkv-node {reachable}")?;
         writeln!(out, "On another machine, copy the join token there and name it:")?;
@@ -138,26 +169,4 @@ fn greet(server: &Server, out: &mut impl Write) -> io::Result<()> {
     writeln!(out)?;
     writeln!(out, "ready {address}")?;
     out.flush()
-}
-
-/// Guesses the address at which other machines reach a server that listens on a wildcard address.
-fn reachable_address(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    // Connecting a UDP socket sends nothing, but makes the system choose a source address. The
-    // destinations are reserved for documentation (RFC 5737, RFC 3849).
-    let source_address = |from: &str, to: &str| -> io::Result<IpAddr> {
-        let socket = UdpSocket::bind((from, 0))?;
-        socket.connect((to, 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    let ip = source_address("0.0.0.0", "192.0.2.1").or_else(|error| match address {
-        SocketAddr::V6(_) => source_address("::", "2001:db8::1"),
-        SocketAddr::V4(_) => Err(error),
-    });
-    match ip {
-        Ok(ip) if !ip.is_unspecified() => SocketAddr::new(ip, address.port()),
-        _ => SocketAddr::from(([127, 0, 0, 1], address.port())),
-    }
 }

@@ -30,6 +30,14 @@ pub struct Config {
     /// A voter of the control group that the operator vouches for, needed if all the voters that
     /// the server knew were replaced while it was down. Not in the file: it applies to one start.
     pub trust_voter: Option<NodeId>,
+    /// Address at which others reach the server, if that is not where it listens. Not in the file:
+    /// it follows from the machine.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses of servers, separated by commas, whose network a server with an empty data
+    /// directory joins instead of founding one. Not in the file: it matters once.
+    pub join: Option<String>,
+    /// File with the token to join with. Not in the file either.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -40,6 +48,9 @@ impl Default for Config {
             settings: Settings::default(),
             tokens_home: dkv_wire::local::home(),
             trust_voter: None,
+            advertise: None,
+            join: None,
+            token_file: None,
         }
     }
 }
@@ -100,8 +111,7 @@ struct File {
 
 impl Default for File {
     fn default() -> Self {
-        let Config { listen, data_dir, settings, tokens_home: _, trust_voter: _ } =
-            Config::default();
+        let Config { listen, data_dir, settings, .. } = Config::default();
         // No `..`: forgetting a new setting here is a compile error.
         let Settings {
             replication,

@@ -327,6 +327,11 @@ fn remove_dirs(created: &[PathBuf]) {
 }
 
 impl StoredNetwork {
+    /// A network that another server has founded; it has no initial tokens here.
+    pub(crate) fn enlisted(registry: Registry, authority: Authority) -> Self {
+        Self { registry, authority, tokens: Vec::new() }
+    }
+
     /// Generates a new network in memory; nothing of it is on disk yet.
     pub(crate) fn generate(settings: &Settings, now: SystemTime) -> Result<Self, DataDirError> {
         let network = NetworkId::random();

@@ -11,7 +11,8 @@
 //! Reading order: [`config`] (what an operator writes), [`registry`] (what the server decides, as
 //! plain data), [`registry_file`] (the registry on disk), then the shells: `data_dir` (everything
 //! else on disk), `registry_store` (applies updates one at a time and writes them before they are
-//! answered), `service` (the conversations) and [`Server`] (all of it together).
+//! answered), `books` (has the control group decide on tokens and holders), `service` (the
+//! conversations) and [`Server`] (all of it together).
 //!
 //! Deliberately missing: any part in elections, and any knowledge of keys and values.
 #![forbid(unsafe_code)]
@@ -22,10 +23,14 @@ pub mod registry;
 
 pub mod registry_file;
 
+mod address;
+mod books;
+mod coordinator_link;
 mod reachability;
 mod clock;
 mod command;
 mod data_dir;
+mod enlistment;
 mod registry_store;
 mod local_tokens;
 mod limits;
@@ -35,4 +40,5 @@ mod service;
 pub use command::{Args, run};
 pub use config::{Config, ConfigError};
 pub use data_dir::DataDirError;
+pub use enlistment::EnlistError;
 pub use server::{Server, StartError};

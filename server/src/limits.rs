@@ -27,6 +27,30 @@ pub(crate) const WAITING_MAX: usize = 1024;
 /// Updates that share one write.
 pub(crate) const GROUP_MAX: usize = 256;
 
+/// Time that the control group has to decide on a change of the books. The server tells a joiner
+/// whose change was not decided by then before the joiner's own time is up.
+pub(crate) const BOOKS_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for finding out whether a change was made whose answer was lost.
+pub(crate) const BOOKS_LOST_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for following the books.
+pub(crate) const BOOKS_FOLLOW_PATIENCE: Duration = Duration::from_millis(500);
+/// Time that one node has to answer.
+pub(crate) const BOOKS_ATTEMPT: Duration = Duration::from_secs(1);
+/// Time between two attempts to find the coordinator.
+pub(crate) const BOOKS_RETRY: Duration = Duration::from_millis(50);
+/// Interval at which the server checks whether the books have changed.
+pub(crate) const BOOKS_CHECK: Duration = Duration::from_millis(100);
+/// The same after a check that failed.
+pub(crate) const BOOKS_AGAIN: Duration = Duration::from_secs(1);
+/// Least age of the books before a joiner with an unknown token has them fetched.
+pub(crate) const BOOKS_REFRESH_MIN: Duration = Duration::from_millis(200);
+/// How often a change is decided again because another server was faster.
+pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
+
+/// Life of a token for a server if none is given, in seconds, and its longest life.
+pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;
+pub(crate) const SERVER_TOKEN_LIFE_S_MAX: u64 = 24 * 3600;
+
 /// Join tokens in the registry.
 pub(crate) const TOKENS_MAX: usize = 1024;
 /// Admitted holders listed with a token, the newest ones.
@@ -68,4 +92,10 @@ const _: () = {
     assert!(CLAIM_VALID_MS < VOTERS_SILENT_MS);
     assert!(RUN_SILENT_MS < RUN_HEARD_MS);
     assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
+    assert!(
+        BOOKS_FOLLOW_PATIENCE.as_millis()
+            + BOOKS_PATIENCE.as_millis()
+            + BOOKS_LOST_PATIENCE.as_millis()
+            < JOIN_TIMEOUT.as_millis()
+    );
 };

@@ -25,6 +25,7 @@
 //! arguments), and any influence on the network. The Raft logs are the law; this is a directory
 //! that may lag behind.
 
+mod books;
 mod control_group;
 mod holders;
 mod nodes;
@@ -36,17 +37,21 @@ mod tokens;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::network::{NetworkView, Settings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use books::BooksState;
 use control_group::ConfigClaim;
 use holders::HolderRecord;
 use nodes::NodeRecord;
 use runs::Runs;
 use tokens::TokenRecord;
+
+pub use books::{BooksCopy, RecordChanges, RecordError};
 
 /// What must happen before an answer is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +100,9 @@ pub struct Registry {
     /// The runs of each node.
     #[serde(default)]
     runs: Runs,
+    /// Facts about the books beside their records.
+    #[serde(default)]
+    books: BooksState,
     /// The configured settings; not persisted.
     #[serde(skip)]
     settings: Settings,
@@ -122,6 +130,7 @@ impl Registry {
             voters_index: 0,
             claims: BTreeMap::new(),
             runs: Runs::default(),
+            books: BooksState::default(),
             settings,
             started_ms: now_ms,
             reported_ms: None,
@@ -156,6 +165,16 @@ impl Registry {
         let confirmed = self.coordinator?;
         let name = self.nodes.get(&confirmed.node).map(|record| record.name.clone());
         Some((name.unwrap_or_else(|| confirmed.node.short()), confirmed.term))
+    }
+
+    /// Returns the coordinator confirmed last.
+    pub fn coordinator_id(&self) -> Option<NodeId> {
+        self.coordinator.map(|confirmed| confirmed.node)
+    }
+
+    /// Returns the addresses of all nodes that were not removed.
+    pub fn node_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        self.nodes.iter().map(|(&id, record)| (id, record.address)).collect()
     }
 
     /// Returns the number of nodes, without the removed ones.

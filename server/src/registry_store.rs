@@ -20,12 +20,16 @@ use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
 use crate::registry_file;
 
-/// Why an update was not applied. In either case nothing has changed.
+/// Why an update was not applied. Nothing has changed, unless the variant says otherwise.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum UpdateError {
     /// The registry could not be written; a later attempt may succeed.
     #[error("{0}")]
     Write(Arc<io::Error>),
+    /// The control group, which decides on changes of the books, did not answer. The change may
+    /// have been made all the same.
+    #[error("{0}")]
+    Waiting(Arc<str>),
     /// The server is stopping and takes no more updates.
     #[error("the server is stopping")]
     Stopping,
@@ -59,7 +63,7 @@ impl StoreTask {
 }
 
 /// A queued update: applied to a copy, perhaps more than once, then answered once.
-trait PendingUpdate: Send {
+pub(crate) trait PendingUpdate: Send {
     fn apply(&mut self, registry: &mut Registry) -> Effects;
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>);
 }
@@ -68,6 +72,14 @@ struct Update<T, F> {
     update: F,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T, UpdateError>>,
+}
+
+/// Makes a pending update, and returns where its answer will arrive.
+pub(crate) fn pending<T: Send + 'static>(
+    update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
+) -> (Box<dyn PendingUpdate>, oneshot::Receiver<Result<T, UpdateError>>) {
+    let (reply, answer) = oneshot::channel();
+    (Box::new(Update { update, answer: None, reply }), answer)
 }
 
 impl<T, F> PendingUpdate for Update<T, F>
@@ -82,10 +94,17 @@ where
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>) {
-        debug_assert!(self.answer.is_some(), "an update is applied before it is answered");
-        let Some(answer) = self.answer else { return };
+        debug_assert!(
+            self.answer.is_some() || outcome.is_err(),
+            "an update is applied before it is answered"
+        );
+        let answer = match (outcome, self.answer) {
+            (Ok(()), Some(answer)) => Ok(answer),
+            (Ok(()), None) => return,
+            (Err(error), _) => Err(error),
+        };
         // The caller may be gone; the update stands.
-        let _ = self.reply.send(outcome.map(|()| answer));
+        let _ = self.reply.send(answer);
     }
 }
 
@@ -124,8 +143,7 @@ impl RegistryStore {
         &self,
         update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
     ) -> Result<T, UpdateError> {
-        let (reply, answer) = oneshot::channel();
-        let pending = Box::new(Update { update, answer: None, reply });
+        let (pending, answer) = pending(update);
         self.updates.send(pending).await.map_err(|_| UpdateError::Stopping)?;
         answer.await.map_err(|_| UpdateError::Stopping)?
     }

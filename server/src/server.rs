@@ -1,7 +1,7 @@
 //! A running server: starts the parts, connects them, and stops them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,13 @@ use dkv_wire::token::Token;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use crate::address::reachable_address;
+use crate::books::Books;
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::coordinator_link::CoordinatorLink;
 use crate::data_dir::{DataDir, DataDirError, InitialToken, StoredNetwork};
+use crate::enlistment::{EnlistError, enlist};
 use crate::limits::MARK_FLUSH_MS;
 use crate::local_tokens::LocalTokens;
 use crate::reachability::ReachabilityProbe;
@@ -42,6 +46,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error("{0}")]
     DataDir(#[from] DataDirError),
+    /// The server cannot join the network of another one.
+    #[error("cannot join the network of another server: {0}")]
+    Enlist(#[from] EnlistError),
     /// The server's own certificate could not be created.
     #[error("cannot create the server's certificate: {0}")]
     Certificate(#[from] CertificateError),
@@ -87,6 +94,8 @@ pub(crate) enum InitialTokenError {
 /// killed.
 pub struct Server {
     address: SocketAddr,
+    /// The address at which others reach it.
+    advertised: SocketAddr,
     data_dir: PathBuf,
     is_new: bool,
     node_token: Result<(), InitialTokenError>,
@@ -107,15 +116,25 @@ impl Server {
         let is_new = found.is_none();
         let mut network = match found {
             Some(network) => network,
-            None => StoredNetwork::generate(&config.settings, clock::now())?,
+            None => match &config.join {
+                Some(list) => {
+                    // The token may be good for one use, so the port comes first.
+                    may_listen(config.listen)?;
+                    enlist(list, config.token_file.as_deref()).await?
+                }
+                None => StoredNetwork::generate(&config.settings, clock::now())?,
+            },
         };
-        warn_of_ignored_settings(&network.registry, &config);
+        if network.registry.is_founding_server() {
+            warn_of_ignored_settings(&network.registry, &config);
+        }
         if let Some(voter) = config.trust_voter {
             info!(%voter, "trusting reports of this node, as the operator asked");
             network.registry.trust(voter);
         }
         // Bound before a new network is written, so that a taken port leaves nothing behind.
-        let endpoint = listen(config.listen, &network.authority)?;
+        let server = network.registry.server();
+        let endpoint = listen(config.listen, &network.authority, server)?;
         let address =
             endpoint.local_address().map_err(|source| listen_error(config.listen, source))?;
         if is_new {
@@ -138,9 +157,13 @@ impl Server {
             &failure,
         );
         let authority = Arc::new(authority);
+        let advertised = config.advertise.unwrap_or_else(|| reachable_address(address));
+        let control_group = CoordinatorLink::new(endpoint.clone());
+        let (books, keeping) = Books::start(store.clone(), control_group, advertised, &failure);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             store.clone(),
+            books,
             Arc::clone(&acceptor),
             local_tokens,
             ReachabilityProbe::new(endpoint.clone()),
@@ -149,10 +172,11 @@ impl Server {
             Arc::clone(&service).serve(connection, peer)
         });
         let tasks = vec![
+            keeping,
             tokio::spawn(failure.if_ended("the task that accepts connections", accepting)),
             tokio::spawn(failure.if_ended(
                 "the task that renews the server's certificate",
-                renew_certificate_when_due(endpoint.clone(), Arc::clone(&authority)),
+                renew_certificate_when_due(endpoint.clone(), Arc::clone(&authority), server),
             )),
             tokio::spawn(
                 failure.if_ended("the task that saves log marks", flush_marks(store.clone())),
@@ -162,6 +186,7 @@ impl Server {
         info!(%address, data_dir = %data_dir.display(), network = %store.snapshot().network(), "listening");
         Ok(Self {
             address,
+            advertised,
             data_dir,
             is_new,
             node_token,
@@ -177,6 +202,11 @@ impl Server {
     /// Returns the address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address at which others reach the server.
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertised
     }
 
     /// Returns the id of the network.
@@ -200,6 +230,11 @@ impl Server {
         self.is_new
     }
 
+    /// Whether this server has founded the network. Only that one has the initial tokens.
+    pub fn is_founding(&self) -> bool {
+        self.store.snapshot().is_founding_server()
+    }
+
     /// Checks whether the initial node token still admits.
     pub(crate) fn node_token(&self) -> Result<(), &InitialTokenError> {
         self.node_token.as_ref().copied()
@@ -218,7 +253,7 @@ impl Server {
     /// Switches to a fresh certificate for new connections. The server does so by itself when a
     /// renewal is due.
     pub fn renew_certificate(&self) -> Result<(), StartError> {
-        let renewed = own_credentials(&self.authority)?;
+        let renewed = own_credentials(&self.authority, self.store.snapshot().server())?;
         self.endpoint
             .set_credentials(renewed, Some(Admit::CertifiedAndJoining))
             .map_err(|source| listen_error(self.address, source))
@@ -272,12 +307,21 @@ fn valid_initial_tokens(
     (tokens, node_token)
 }
 
-fn listen(address: SocketAddr, authority: &Authority) -> Result<Endpoint, StartError> {
-    let credentials = own_credentials(authority)?;
+fn listen(
+    address: SocketAddr,
+    authority: &Authority,
+    server: HolderId,
+) -> Result<Endpoint, StartError> {
+    let credentials = own_credentials(authority, server)?;
     // The server's own key changes with each start; the authority's key is permanent.
     let secret = authority.key_der();
     Endpoint::listen(address, credentials, Admit::CertifiedAndJoining, &secret)
         .map_err(|source| listen_error(address, source))
+}
+
+/// Checks that the port is free.
+fn may_listen(address: SocketAddr) -> Result<(), StartError> {
+    UdpSocket::bind(address).map(drop).map_err(|source| listen_error(address, source))
 }
 
 fn listen_error(address: SocketAddr, source: io::Error) -> StartError {
@@ -289,10 +333,13 @@ fn listen_error(address: SocketAddr, source: io::Error) -> StartError {
 
 /// Creates a certificate for the server itself, with a fresh key. It is never written to disk: the
 /// holder of the authority can create another at any time.
-fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateError> {
+fn own_credentials(
+    authority: &Authority,
+    server: HolderId,
+) -> Result<Credentials, CertificateError> {
     let network = authority.network();
     let (key, public_key) = generate_key()?;
-    let identity = Identity { network, role: Role::Server, holder: HolderId(network.0) };
+    let identity = Identity { network, role: Role::Server, holder: server };
     let certificate = authority.sign(identity, &public_key, clock::now())?;
     Credentials::new(&certificate, authority.certificate(), key)
 }
@@ -312,7 +359,11 @@ async fn flush_marks(store: RegistryStore) {
 
 /// Renews the server's certificate when it is due. Checks often, because the clock may jump at any
 /// moment: somebody may set it, or the machine may wake from sleep.
-async fn renew_certificate_when_due(endpoint: Endpoint, authority: Arc<Authority>) {
+async fn renew_certificate_when_due(
+    endpoint: Endpoint,
+    authority: Arc<Authority>,
+    server: HolderId,
+) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let credentials = endpoint.credentials();
@@ -323,7 +374,7 @@ async fn renew_certificate_when_due(endpoint: Endpoint, authority: Arc<Authority
         if !credentials.as_ref().is_some_and(is_due) {
             continue;
         }
-        match own_credentials(&authority) {
+        match own_credentials(&authority, server) {
             Ok(renewed) => {
                 match endpoint.set_credentials(renewed, Some(Admit::CertifiedAndJoining)) {
                     Ok(()) => info!("renewed the server's certificate"),

@@ -29,6 +29,7 @@ use tracing::{debug, info};
 
 use self::connections::HolderConnections;
 use self::nodes::LoggedVerdicts;
+use crate::books::Books;
 use crate::clock;
 use crate::limits::{
     ADDRESS_JOINERS_MAX, JOINERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX, STREAMS_MAX,
@@ -41,6 +42,7 @@ use crate::registry_store::{RegistryStore, UpdateError};
 pub(crate) struct Service {
     authority: Arc<Authority>,
     store: RegistryStore,
+    books: Books,
     acceptor: Arc<Acceptor>,
     local_tokens: LocalTokens,
     reachability: ReachabilityProbe,
@@ -57,6 +59,7 @@ impl Service {
     pub(crate) fn new(
         authority: Arc<Authority>,
         store: RegistryStore,
+        books: Books,
         acceptor: Arc<Acceptor>,
         local_tokens: LocalTokens,
         reachability: ReachabilityProbe,
@@ -64,6 +67,7 @@ impl Service {
         Self {
             authority,
             store,
+            books,
             acceptor,
             local_tokens,
             reachability,
@@ -183,6 +187,7 @@ impl Service {
             ServerRequest::RevokeToken(token) => self.revoke_token(identity, address, token).await,
             ServerRequest::Keep { node, run } => self.keep_run(identity, address, node, run).await,
             ServerRequest::Log(change) => self.log(identity, address, change),
+            ServerRequest::Enlist => self.enlist(identity, address).await,
         }
     }
 
@@ -207,7 +212,12 @@ impl Service {
 
 /// Merges the two ways in which an update can fail.
 fn flatten<T>(answer: Result<Result<T, ServerRefusal>, UpdateError>) -> Result<T, ServerRefusal> {
-    answer.map_err(|failure| ServerRefusal::Storage(failure.to_string()))?
+    answer.map_err(|failure| match failure {
+        UpdateError::Waiting(why) => ServerRefusal::Waiting(why.to_string()),
+        UpdateError::Write(_) | UpdateError::Stopping => {
+            ServerRefusal::Storage(failure.to_string())
+        }
+    })?
 }
 
 /// The refusal of a request that takes another role.

@@ -171,6 +171,9 @@ impl Cluster {
             settings: self.settings.clone(),
             tokens_home: None,
             trust_voter: None,
+            advertise: None,
+            join: None,
+            token_file: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {

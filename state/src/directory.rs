@@ -1,5 +1,5 @@
 //! The state of the control group: the nodes, the groups, where the replicas of each group should
-//! be, and which holders are denied forever.
+//! be, which holders are denied forever, and the books of the registration servers.
 //!
 //! The members of a group in the directory are a plan. The membership in the group's own Raft log
 //! is authoritative; the group's leader brings it toward the plan, one change at a time (see
@@ -13,6 +13,7 @@
 //! Deliberately missing: liveness, leadership, and the current term. These change without a
 //! decision by anyone; the view takes them from its caller.
 
+mod books;
 mod command;
 mod keyspaces;
 mod recovery;
@@ -35,6 +36,7 @@ use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::books::SharedBooks;
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, RowSink, Table};
 use DirectoryResult::{Done, Rejected};
 
@@ -109,6 +111,7 @@ struct Contents {
     joined_ever: u64,
     revision: Revision,
     clock_ms: u64,
+    books: SharedBooks,
 }
 
 /// The directory of one replica of the control group.
@@ -330,6 +333,7 @@ impl Contents {
             }
             DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
             DirectoryCommand::Recover(recovery) => self.recover(recovery),
+            DirectoryCommand::ChangeBooks(change) => self.change_books(change),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());

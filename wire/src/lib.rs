@@ -27,6 +27,8 @@ pub mod net_platform;
 pub mod tls;
 mod delayed_socket;
 pub mod quic;
+pub mod server_address;
+pub mod race;
 pub mod acceptor;
 
 pub mod join;

@@ -186,6 +186,16 @@ pub const RECERTIFY_WITHIN: Duration = Duration::from_secs(90 * DAY_S);
 pub const BEARER_LIFE: Duration = Duration::from_secs(90 * DAY_S);
 /// Holders of certificates and of bearer tokens that the server remembers.
 pub const HOLDERS_MAX: usize = 16 * 1024;
+/// Records of the books: holders and join tokens.
+pub const BOOK_RECORDS_MAX: usize = HOLDERS_MAX + 4 * KIB;
+/// Longest record of the books, in bytes.
+pub const BOOK_RECORD_BYTES_MAX: usize = 4 * KIB;
+/// Records in one change of the books.
+pub const BOOKS_CHANGE_RECORDS_MAX: usize = 1024;
+/// Registration servers of a network.
+pub const SERVERS_MAX: usize = 16;
+/// Records of a page of the books end once they have this many bytes.
+pub const BOOKS_PAGE_BYTES: usize = MIB;
 /// Bearer tokens that one message reports as seen.
 pub const BEARERS_SEEN_MAX: usize = 128;
 /// How long before its issue a certificate begins to be valid. A clock may have been ahead by as

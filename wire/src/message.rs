@@ -3,6 +3,7 @@
 //! Every stream to a node begins with one [`Opening`] frame, which names the purpose of the stream.
 //! The frames of that conversation follow. docs/protocol.md has the table of all messages.
 
+mod books;
 mod join;
 mod request;
 mod history;
@@ -24,6 +25,7 @@ mod watch;
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
+pub use books::{BookKey, BooksChange, BooksPage};
 pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
 pub use commit::{
     Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,
@@ -44,9 +46,9 @@ pub use reply::{Answer, Receipt, Refusal, Reply, Stored};
 pub use request::{Request, RequestBody};
 pub use scan::{Page, Pair, RangePage, Span};
 pub use server::{
-    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, HolderInfo, HolderKind,
-    NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal, ServerRequest,
-    ServerStatus, Stand, Standing, TokenInfo,
+    Admission, BearerLife, Confirmation, ControlGroup, CoordinatorReport, Enlistment, HolderInfo,
+    HolderKind, NodeReport, Question, RunChoice, RunReport, ServerAnswer, ServerRefusal,
+    ServerRequest, ServerStatus, Stand, Standing, TokenInfo,
 };
 pub use status::{GroupRole, GroupStatus, NodeStatus, ReplicaStatus};
 pub use transaction::{

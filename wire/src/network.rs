@@ -6,4 +6,6 @@ mod view;
 
 pub use keyspace::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};
 pub use settings::{Delays, LinkDelay, Settings, SettingsError, UnknownRegion};
-pub use view::{NetworkView, NodeInfo, NodeState, ShardInfo, key_hash, shard_start, shard_starts};
+pub use view::{
+    NetworkView, NodeInfo, NodeState, ServerInfo, ShardInfo, key_hash, shard_start, shard_starts,
+};

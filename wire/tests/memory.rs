@@ -73,6 +73,7 @@ fn view() -> NetworkView {
         shards: vec![shard; 3],
         settings: Settings::default(),
         denied: vec![HolderId::random()],
+        servers: Vec::new(),
     }
 }
 

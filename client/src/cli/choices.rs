@@ -40,7 +40,7 @@ pub(super) const LEVELS: Choice<Level> =
     Choice { words: &["strong", "session", "eventual", "all"], read: level };
 
 pub(super) const ROLES: Choice<Role> =
-    Choice { words: &["node", "client", "reader", "admin"], read: token_role };
+    Choice { words: &["node", "client", "reader", "admin", "server"], read: token_role };
 
 pub(super) const HOW_TO_READ: Choice<OsString> = Choice {
     words: &["strong", "session", "eventual", "all", "max-staleness", "at-least"],
@@ -134,8 +134,8 @@ fn level(text: &OsStr) -> Result<Level, NotAmong> {
 
 fn token_role(text: &OsStr) -> Result<Role, NotAmong> {
     match text.to_string_lossy().parse() {
-        Ok(role @ (Role::Node | Role::Client | Role::Reader | Role::Admin)) => Ok(role),
-        _ => Err(NotAmong("node, client, reader or admin")),
+        Ok(role) => Ok(role),
+        _ => Err(NotAmong("node, client, reader, admin or server")),
     }
 }
 

@@ -139,7 +139,8 @@ pub(crate) enum TokenAction {
     /// Create a token and print it; it is shown only once
     #[command(override_usage = "dkv [ADDRESS] token create [OPTIONS]")]
     Create {
-        /// Role of those who join with it; a reader is a client that may only read
+        /// Role of those who join with it; a reader is a client that may only read, and a server
+        /// signs certificates: its token lives for an hour and admits one, unless said otherwise
         #[arg(long, default_value = "node", value_parser = ROLES)]
         role: Role,
         /// Create a token for HTTP, which a program sends to a gateway as Authorization: Bearer

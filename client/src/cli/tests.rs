@@ -141,7 +141,7 @@ fn subcommands_parse_their_arguments() {
     assert_eq!(life, Duration::from_secs(3600));
     assert!(
         wrong(&["a", "token", "create", "--role", "server"])
-            .contains("node, client, reader or admin")
+            .contains("node, client, reader, admin or server")
     );
     assert!(wrong(&["a", "load"]).contains("<FILE>"));
     let Subcommand::Import(import) = word(&["a", "import", "etcd", "http://h:1", "--continue"])

@@ -314,7 +314,10 @@ mod tests {
         assert_eq!(completed(false, "drain n"), ["n1", "n2"]);
         assert_eq!(completed(false, "drain n1 --un"), ["--undo"]);
         assert_eq!(completed(false, "token cr"), ["create"]);
-        assert_eq!(completed(false, "token create --role "), ["node", "client", "reader", "admin"]);
+        assert_eq!(
+            completed(false, "token create --role "),
+            ["node", "client", "reader", "admin", "server"]
+        );
         assert_eq!(completed(false, "help tok"), ["token"]);
         assert!(completed(false, "loca").is_empty(), "local is not a command of the prompt");
     }

@@ -142,6 +142,7 @@ impl Store for Fake {
 
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
+            servers: Vec::new(),
             server: Err(dkv_api::StatusError::Silent("no answer".into())),
             nodes: Vec::new(),
             view: None,

@@ -2,7 +2,9 @@
 
 use dkv_console::units::{bytes, duration_ms, number, timestamp};
 use dkv_console::{Tone, paint};
-use dkv_gateway::status::{Group, Move, Node, Replica, Report, Role, tolerated_failures};
+use dkv_gateway::status::{
+    Group, ListedServer, Move, Node, Replica, Report, Role, tolerated_failures,
+};
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 
@@ -47,6 +49,10 @@ fn heading(report: &Report, width: Option<usize>, paint: Paint<'_>) -> String {
     let network = report.network.as_deref().and_then(|id| id.get(..8)).unwrap_or("unknown");
     line("network", paint(Tone::Strong, network));
     line("server", server(report, paint));
+    // The line above is about the only one.
+    if report.servers.len() > 1 {
+        report.servers.iter().for_each(|listed| line("", listed_server(listed, paint)));
+    }
     line("coordinator", coordinator(report, paint));
     line("failures", failures(report, paint));
     if !report.moves.is_empty() {
@@ -74,6 +80,19 @@ fn server(report: &Report, paint: Paint<'_>) -> String {
         format!("{}  {}  version {version}, up {uptime}", server.address, paint(Tone::Good, "up"));
     if let Some(age) = server.report_age_ms {
         text.push_str(&format!(", last report {} ago", duration_ms(age)));
+    }
+    text
+}
+
+fn listed_server(server: &ListedServer, paint: Paint<'_>) -> String {
+    let id = server.id.get(..8).unwrap_or(&server.id);
+    let state = match server.reachable {
+        true => paint(Tone::Good, "up"),
+        false => paint(Tone::Bad, "not responding"),
+    };
+    let mut text = format!("{id}  {}  {state}", server.address);
+    if let Some(uptime_ms) = server.uptime_ms {
+        text.push_str(&format!(" {}", duration_ms(uptime_ms)));
     }
     text
 }

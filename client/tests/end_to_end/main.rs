@@ -25,6 +25,8 @@ mod prompt;
 
 mod joining;
 
+mod servers;
+
 mod package_index;
 mod placement;
 

@@ -379,7 +379,7 @@ async fn a_shell_completes_commands_options_levels_and_roles() {
     assert_eq!(completed(&network, &["dkv", "put", "k", "v", "if-a"]), ["if-absent"]);
     assert_eq!(
         completed(&network, &["dkv", "token", "create", "--role", ""]),
-        ["node", "client", "reader", "admin"]
+        ["node", "client", "reader", "admin", "server"]
     );
     assert_eq!(
         completed(&network, &["dkv", "--level", ""]),

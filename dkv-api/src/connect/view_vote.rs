@@ -66,6 +66,7 @@ mod tests {
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.iter().map(|number| node(*number).into()).collect(),
+            servers: Vec::new(),
         }
     }
 

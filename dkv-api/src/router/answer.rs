@@ -80,6 +80,7 @@ impl<W> Pending<W> {
                 RequestBody::Placement { .. } => matches!(answer, Answer::Placement(_)),
                 RequestBody::Keyspaces => matches!(answer, Answer::Keyspaces(_)),
                 RequestBody::Log(_) => matches!(answer, Answer::Log(_)),
+                RequestBody::Books { .. } => matches!(answer, Answer::Books(_)),
                 RequestBody::Diagnose => matches!(answer, Answer::Diagnosis(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
@@ -281,6 +282,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Prepared(_)
         | Answer::Log(_)
         | Answer::Diagnosis(_)
+        | Answer::Books(_)
         | Answer::Resolved(_) => None,
     }
 }

@@ -89,6 +89,7 @@ fn view(words: &[&str]) -> NetworkView {
         }],
         settings: Settings::default(),
         denied: gone.split(',').filter(|who| !who.is_empty()).map(|who| node(who).into()).collect(),
+        servers: Vec::new(),
     }
 }
 
@@ -354,6 +355,7 @@ impl Script {
                 Effect::SetDelays { links, .. } => format!("delay {} nodes", links.len()),
                 Effect::AskServer => "ask the server".to_owned(),
                 Effect::SaveNodes(nodes) => format!("save {} nodes", nodes.len()),
+                Effect::LearnServers(servers) => format!("learn {} servers", servers.len()),
             };
             writeln!(text, "    {line}").unwrap();
         }

@@ -74,6 +74,7 @@ impl<W> Router<W> {
         self.remove_denied(now, &view.denied);
         self.update_delays(&view);
         self.update_nodes(&view);
+        self.update_servers(&view);
         let mut claims = vec![(GroupId::CONTROL, view.coordinator)];
         self.update_group(GroupId::CONTROL, view.nodes.iter().map(|node| node.id).collect());
         for shard in &view.shards {
@@ -100,6 +101,15 @@ impl<W> Router<W> {
         }
         self.route_parked(now);
         self.check_health(now);
+    }
+
+    /// Passes the registration servers on if they have changed.
+    fn update_servers(&mut self, view: &NetworkView) {
+        let known = self.view.as_ref().map_or(&[][..], |view| &view.servers);
+        if known != view.servers {
+            let addresses = view.servers.iter().map(|server| server.address);
+            self.effects.push_back(Effect::LearnServers(addresses.collect()));
+        }
     }
 
     /// Removes nodes that are no longer in the network, and puts their requests in doubt.

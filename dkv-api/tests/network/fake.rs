@@ -325,6 +325,7 @@ impl Fake {
                 shards: shards.collect(),
                 settings,
                 denied: Vec::new(),
+                servers: Vec::new(),
             });
         }
         let holder = HolderId::random();
@@ -567,6 +568,8 @@ impl Desk {
         match request {
             ServerRequest::Lookup => ServerAnswer::View(view.map(Box::new)),
             ServerRequest::Status => ServerAnswer::Status(Box::new(ServerStatus {
+                server: HolderId(self.network.0),
+                books: None,
                 network: self.network,
                 version: "0".into(),
                 uptime_ms: 1,

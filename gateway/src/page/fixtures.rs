@@ -74,6 +74,7 @@ pub(super) fn report(nodes: &[&str], leaders: &[&str], term: u64) -> Report {
     };
     Report {
         network: Some("n".into()),
+        servers: Vec::new(),
         server: Server {
             address: "here".into(),
             reachable: true,

@@ -4,7 +4,7 @@ use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeStatus, StatusError}
 use dkv_wire::message::GroupStatus;
 
 use super::answers::Answers;
-use super::report::{Coordinator, Group, Move, Node, Replica, Report, Role, Server};
+use super::report::{Coordinator, Group, ListedServer, Move, Node, Replica, Report, Role, Server};
 use super::warnings::warnings;
 
 /// Computes the report of a status. `address` is the address at which the server was asked.
@@ -28,6 +28,7 @@ pub fn report(status: &NetworkStatus, address: &str) -> Report {
     let mut report = Report {
         network: answers.network(),
         server: answers.server(address),
+        servers: answers.servers(),
         coordinator,
         may_fail: spare.map(|spare| if all_led { u32::try_from(spare).unwrap_or(0) } else { 0 }),
         available: spare.is_some_and(|spare| spare >= 0),
@@ -54,6 +55,22 @@ impl Answers<'_> {
             .map(|view| view.network)
             .or_else(of_server)
             .map(|id| id.to_string())
+    }
+
+    fn servers(&self) -> Vec<ListedServer> {
+        let listed = self.status.servers.iter().map(|(server, answer)| {
+            let status = answer.as_ref().ok();
+            ListedServer {
+                id: server.id.to_string(),
+                address: server.address.to_string(),
+                reachable: status.is_some(),
+                error: answer.as_ref().err().map(ToString::to_string),
+                version: status.map(|status| status.version.clone()),
+                uptime_ms: status.map(|status| status.uptime_ms),
+                report_age_ms: status.and_then(|status| status.report_age_ms),
+            }
+        });
+        listed.collect()
     }
 
     fn server(&self, address: &str) -> Server {

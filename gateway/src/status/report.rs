@@ -19,6 +19,8 @@ pub struct Report {
     pub network: Option<String>,
     /// The registration server.
     pub server: Server,
+    /// All registration servers that the directory names.
+    pub servers: Vec<ListedServer>,
     /// The coordinator, according to the nodes.
     pub coordinator: Option<Coordinator>,
     /// Number of further node failures, whichever nodes fail, that leave every key readable and
@@ -56,6 +58,25 @@ pub struct Server {
     /// When it confirmed that coordinator.
     pub confirmed_at_ms: Option<u64>,
     /// Time since a coordinator last reported.
+    pub report_age_ms: Option<u64>,
+}
+
+/// A registration server that the directory names.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListedServer {
+    /// Its id.
+    pub id: String,
+    /// The address at which others reach it.
+    pub address: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Why it did not answer.
+    pub error: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Time since it started.
+    pub uptime_ms: Option<u64>,
+    /// Time since a coordinator last reported to it.
     pub report_age_ms: Option<u64>,
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::cluster::rebalancer::Rebalancer;
-use crate::net::server_link::ServerError;
+use crate::net::server_link::{ServerError, ServerLink};
 use crate::node::Node;
 use crate::raft::ServerState;
 use dkv_state::{Announcement, DirectoryCommand, DirectoryResult};
@@ -36,7 +36,8 @@ struct CoordinatorTerm {
 /// Runs for the life of the node.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut coordinator_term: Option<CoordinatorTerm> = None;
-    node.tasks().guard("the task that reports to the server", report(Arc::clone(&node)));
+    let server = Arc::clone(node.connections().server());
+    node.tasks().guard("the task that reports to the server", report(Arc::clone(&node), server));
     let (mut metrics, ticks) = (node.control().metrics(), node.ticks());
     loop {
         let term = node.control().leads().then(|| node.control().term());
@@ -141,8 +142,8 @@ pub(crate) fn welcome(
     }
 }
 
-/// Reports to the server, at once when something has changed and now and then when nothing has.
-async fn report(node: Arc<Node>) {
+/// Reports to a server, at once when something has changed and now and then when nothing has.
+pub(crate) async fn report(node: Arc<Node>, server: Arc<ServerLink>) {
     let mut told: Option<(CoordinatorReport, Instant)> = None;
     let mut metrics = node.control().metrics();
     loop {
@@ -171,7 +172,7 @@ async fn report(node: Arc<Node>) {
         }
         let (first, term) = (told.is_none(), report.term);
         let request = ServerRequest::Report(report.clone());
-        match node.connections().server().ask(&request).await {
+        match server.ask(&request).await {
             Ok(ServerAnswer::Confirmed(Confirmation::Confirmed)) => {
                 if first {
                     info!(%term, "confirmed as coordinator by the server");

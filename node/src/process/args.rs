@@ -18,7 +18,7 @@ const SLOW_REQUEST_MS: u32 = 500;
 /// kept in its data directory.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Address of the registration server
+    /// Address of the registration server; those of several are separated by commas
     #[arg(value_name = "SERVER", env = "DKV_SERVER")]
     pub server: String,
 

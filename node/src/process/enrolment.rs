@@ -11,6 +11,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError, find_token, join, readmit, recertify};
 use dkv_wire::message::JoinRefusal;
 use dkv_wire::quic::Endpoint;
+use dkv_wire::race::answering_first;
 use dkv_wire::token::Token;
 use tokio::time::Instant;
 use tracing::warn;
@@ -30,7 +31,7 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await?;
+        let server = answering(args, &endpoint).await?;
         // The token is looked up each time: a server that is just starting may not have left it
         // yet.
         let token = token_for(args, server).await?;
@@ -42,13 +43,22 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
                     return Ok(credentials);
                 }
                 Err(JoinError::Connect(error)) => error.to_string(),
-                Err(error @ JoinError::Call(..)) => error.to_string(),
+                Err(
+                    error @ (JoinError::Call(..) | JoinError::Refused(JoinRefusal::Waiting(_))),
+                ) => error.to_string(),
                 Err(error) => return Err(error.into()),
             },
             Err(error) => return Err(error.into()),
         };
         waiting.on("the registration server", &failed).await;
     }
+}
+
+/// Returns the address of a server that answers, or else the first one.
+async fn answering(args: &Args, endpoint: &Endpoint) -> Result<SocketAddr, ProcessError> {
+    let addresses = resolve(&args.server).await?;
+    // A list that resolves is not empty.
+    Ok(answering_first(endpoint, &addresses).await[0])
 }
 
 /// Finds the token to join with. Reading its file may never end, which must not block other tasks.
@@ -75,7 +85,7 @@ pub(crate) async fn certify_again(
     let endpoint = Endpoint::dial_only(None)?;
     let mut waiting = Waiting::default();
     loop {
-        let server = resolve(&args.server).await?;
+        let server = answering(args, &endpoint).await?;
         let certified = match recertify(&endpoint, server, &expired).await {
             // The node was away for so long that its key is not enough: the operator has a token
             // for it.
@@ -92,7 +102,11 @@ pub(crate) async fn certify_again(
                 endpoint.close().await;
                 return Ok(credentials);
             }
-            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
+            Err(
+                error @ (JoinError::Connect(_)
+                | JoinError::Call(..)
+                | JoinError::Refused(JoinRefusal::Waiting(_))),
+            ) => {
                 waiting.on("the registration server", &error.to_string()).await;
             }
             Err(error) => return Err(error.into()),

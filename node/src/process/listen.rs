@@ -50,7 +50,8 @@ pub(super) async fn listen(
         return Ok(endpoint);
     }
     let ip = match resolve(&args.server).await {
-        Ok(server) => local_ip_towards(server)?,
+        // A list that resolves is not empty.
+        Ok(servers) => local_ip_towards(servers[0])?,
         // If the server's address is unknown, the previous address is the best guess.
         Err(error) => known.map(|file| file.listen.ip()).ok_or(error)?,
     };

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::enrolment::{SERVER_RETRY, Waiting};
 use crate::net::server_link::{ServerError, ServerLink};
-use crate::node::Node;
+use crate::node::{Me, Node};
 use crate::process::error::ProcessError;
 use crate::storage::data_dir::DataDir;
 
@@ -106,7 +106,7 @@ fn fatal(error: &ServerError, directory: &DataDir) -> Option<ProcessError> {
         ServerError::Connect(ConnectError::Refused { address, why }) => {
             Some(ProcessError::OtherNetwork { directory, address: *address, why: why.clone() })
         }
-        ServerError::Refused(ServerRefusal::Storage(_)) => None,
+        ServerError::Refused(ServerRefusal::Storage(_) | ServerRefusal::Waiting(_)) => None,
         ServerError::Refused(refusal) => Some(ProcessError::Refused(refusal.clone())),
         ServerError::Resolve(name, why) => {
             Some(ServerError::Resolve(name.clone(), why.clone()).into())
@@ -134,6 +134,22 @@ pub(crate) fn learn(node: &Node, admission: &Admission) {
         if id != node.id() && !node.peers().is_connected(id) {
             node.peers().learn(id, address);
         }
+    }
+}
+
+/// Registers at a server beside the one that this node keeps to, now and then. That one decides;
+/// the others only need to know that the node is there.
+pub(crate) async fn keep_known(node: Arc<Node>, server: Arc<ServerLink>) {
+    let Me { name, address, region, .. } = node.me().clone();
+    let registration = Registration { server, name: Some(name), address, region };
+    loop {
+        if node.incarnations().held().is_none() {
+            match registration.register(node.replicas().control_group()).await {
+                Ok(admission) => learn(&node, &admission),
+                Err(error) => debug!(%error, "not registered at another server"),
+            }
+        }
+        tokio::time::sleep(REGISTER_EVERY).await;
     }
 }
 

@@ -59,8 +59,8 @@ async fn renew_if_due(connections: &Connections, data_dir: &DataDir) -> Result<(
         return Ok(());
     }
     let renewed = if !is_valid {
-        let server = connections.server().resolve().await?;
         let endpoint = Endpoint::dial_only(None)?;
+        let server = connections.server().answering(&endpoint).await?;
         recertify(&endpoint, server, &credentials).await?
     } else {
         let public_key = credentials.public_key()?;

@@ -31,6 +31,7 @@ use crate::process::enrolment::{admit, certify_again};
 use crate::process::error::{NodeError, ProcessError};
 use crate::process::listen::{listen, may_listen};
 use crate::process::node_registration::{Registration, keep_registered, learn};
+use crate::process::other_servers;
 use crate::process::renewal::keep_certified;
 use crate::process::stores::open_stores;
 use crate::replica::recovery_mark::RecoveryMark;
@@ -331,6 +332,8 @@ fn start_tasks(node: &Arc<Node>, registration: Registration) {
     node.tasks().keep("the task that follows the directory", follow_directory(Arc::clone(node)));
     node.tasks()
         .keep("the task that registers the node", keep_registered(Arc::clone(node), registration));
+    node.tasks()
+        .keep("the task that tells the other servers", other_servers::run(Arc::clone(node)));
     node.tasks().keep("the task that renews the certificate", keep_certified(Arc::clone(node)));
     node.tasks()
         .keep("the task that watches who reaches the node", reachability::run(Arc::clone(node)));

@@ -13,6 +13,7 @@ use dkv_base::id::{NodeId, Term};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRequest, ServerStatus};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
+use dkv_wire::race::first_of;
 use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use futures::future::{join, join_all};
@@ -230,17 +231,22 @@ async fn ask_server(
 ) -> (AskedServer, Option<ServerStatus>, bool) {
     let mut is_removed = false;
     let asked = async {
-        let at = resolve(address).await.map_err(|error| error.to_string())?;
-        let connection = endpoint.connect(at, Expect::Server).await.map_err(|error| {
-            is_removed = matches!(error, ConnectError::Removed { .. });
-            error.to_string()
+        let addresses = resolve(address).await.map_err(|error| error.to_string())?;
+        let connect = |at| endpoint.connect(at, Expect::Server);
+        let connection = first_of(&addresses, connect).await.map_err(|errors| {
+            let is_removal = |error| matches!(error, &ConnectError::Removed { .. });
+            is_removed = errors.iter().any(is_removal);
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            errors.join("; ")
         })?;
         let request = ServerRequest::Status;
         let answer =
             call(&connection, None::<&()>, &request, SERVER_FRAME_BYTES_MAX, PATIENCE).await;
         if let Some(closed) = connection.close_reason() {
-            is_removed =
-                matches!(ConnectError::from_lost(at, &closed), ConnectError::Removed { .. });
+            is_removed = matches!(
+                ConnectError::from_lost(connection.remote_address(), &closed),
+                ConnectError::Removed { .. }
+            );
         }
         Close::Done.close(&connection, "the question is answered");
         match answer {

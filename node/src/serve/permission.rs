@@ -104,6 +104,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::Member { .. }
         | RequestBody::HandOver { .. }
         | RequestBody::Remainder { .. } => Role::Node,
+        RequestBody::Books { .. } | RequestBody::ChangeBooks(_) => Role::Server,
         RequestBody::RemoveNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }

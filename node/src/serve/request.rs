@@ -20,7 +20,7 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, cluster, data, diagnosis, eventual_reads, forwarding, permission};
+use super::{admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission};
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::common::timeline::{Subject, Timeline};
@@ -186,5 +186,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
         RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
         RequestBody::Log(change) => diagnosis::log(context, change, reply),
         RequestBody::Diagnose => diagnosis::diagnose(context, reply),
+
+        RequestBody::Books { after, known } => books::page(context, after, known, reply),
+        RequestBody::ChangeBooks(change) => books::change(context, change, reply),
     }
 }

@@ -39,8 +39,9 @@ const STATE: &str = "state";
 /// Files and directories that a node creates once it has its certificate.
 const BEGUN: [&str; 5] = ["node.json", "starts.json", "runs.json", "damaged", "former"];
 /// Version of node.json, and of everything beside it: it changes with any format in the directory.
-/// The second one has versions of keys in its checkpoints.
-const VERSION: u32 = 2;
+/// The second one has versions of keys in its checkpoints, the third one the books of the
+/// registration servers.
+const VERSION: u32 = 3;
 /// Number of default directories to try before giving up.
 const DEFAULTS_MAX: u32 = 1024;
 

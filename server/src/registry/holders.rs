@@ -23,8 +23,12 @@ use super::{Effects, Registry};
 /// Least time between two recorded sightings of a holder, in milliseconds.
 const SIGHTING_INTERVAL_MS: u64 = 10_000;
 
+/// Least time between two recorded renewals of a holder, in milliseconds. A holder renews every
+/// four days.
+const RENEWAL_INTERVAL_MS: u64 = 3_600_000;
+
 /// An admitted holder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HolderRecord {
     held: HolderKind,
@@ -47,6 +51,28 @@ impl HolderRecord {
             since_ms: None,
             ends_ms: Some(now_ms.saturating_add(millis(limits::CERTIFICATE_LIFE))),
             seen_ms: Some(now_ms),
+        }
+    }
+
+    /// Whether the holder is a registration server.
+    pub(super) fn is_server(&self) -> bool {
+        self.held == HolderKind::Certificate(Role::Server)
+    }
+
+    /// Whether another record says the same but for when the holder was seen.
+    pub(super) fn is_same_but_seen(&self, other: &Self) -> bool {
+        self == other || Self { seen_ms: other.seen_ms, ..self.clone() } == *other
+    }
+
+    /// Keeps what another copy of the record knows better: when the holder was last seen, and when
+    /// its renewed certificate ends.
+    pub(super) fn keep_newer_times(&mut self, known: &Self) {
+        self.seen_ms = self.seen_ms.max(known.seen_ms);
+        if matches!(
+            (self.held, known.held),
+            (HolderKind::Certificate(_), HolderKind::Certificate(_))
+        ) {
+            self.ends_ms = self.ends_ms.max(known.ends_ms);
         }
     }
 
@@ -100,6 +126,13 @@ impl Registry {
         record.ends_ms = new.ends_ms;
         record.seen_ms = new.seen_ms;
         ((), Effects::SAVE)
+    }
+
+    /// Whether a renewal now says something new about when a holder's certificate ends.
+    pub fn is_renewal_news(&self, holder: HolderId, now_ms: u64) -> bool {
+        let ends_ms = self.holders.get(&holder).and_then(|record| record.ends_ms);
+        let new_ms = now_ms.saturating_add(millis(limits::CERTIFICATE_LIFE));
+        ends_ms.is_none_or(|ends_ms| new_ms.abs_diff(ends_ms) >= RENEWAL_INTERVAL_MS)
     }
 
     /// Records that the holder of a certificate was heard from. That alone is not worth a write.

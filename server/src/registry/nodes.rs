@@ -76,7 +76,7 @@ impl Registry {
             network: self.network,
             name,
             bootstrap: self.bootstrap == Some(node) && self.coordinator.is_none(),
-            settings: self.settings.clone(),
+            settings: self.settings_in_force().clone(),
             view: self.view.clone(),
             peers: self.nodes.iter().map(|(&id, record)| (id, record.address)).collect(),
             vouched: self.vouched(),

@@ -150,6 +150,8 @@ impl Registry {
             settings: self.settings.clone(),
             runs: self.run_reports(now_ms),
             now_ms,
+            server: self.server(),
+            books: self.books_version(),
         }
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Effects, Registry};
-use crate::limits::{ADMITTED_MAX, TOKENS_MAX};
+use crate::limits::{ADMITTED_MAX, SERVER_TOKEN_LIFE_S, SERVER_TOKEN_LIFE_S_MAX, TOKENS_MAX};
 
 /// A join token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,8 +91,8 @@ impl Registry {
     /// Records a fresh token.
     ///
     /// # Errors
-    /// `Invalid` for a token that could never be used, for the role of a server, and if there are
-    /// too many tokens. An error changes nothing.
+    /// `Invalid` for a token that could never be used, for one of a server that lives long or comes
+    /// too early, and if there are too many tokens. An error changes nothing.
     #[expect(clippy::too_many_arguments, reason = "the fields of a token, and the time")]
     pub fn handle_create_token(
         &mut self,
@@ -105,11 +105,6 @@ impl Registry {
         now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let wrong = |what: String| (Err(ServerRefusal::Invalid(what)), Effects::NONE);
-        if role == Role::Server {
-            return wrong(
-                "a token is for a node, a client, a reader or an admin; servers do not join".into(),
-            );
-        }
         if let Some(Err(error)) = name.as_deref().map(check_name) {
             return wrong(error.to_string());
         }
@@ -123,6 +118,26 @@ impl Registry {
         if self.tokens.len() >= TOKENS_MAX {
             return wrong(format!("there are {TOKENS_MAX} join tokens already; revoke some first"));
         }
+        let (life_s, uses) = if role == Role::Server {
+            // Its bearer gets the key of the network's authority.
+            if self.books_version().is_none() {
+                return wrong(
+                    "a second server can join once the control group has the books; start a node, \
+                     then try again"
+                        .into(),
+                );
+            }
+            let life_s = life_s.unwrap_or(SERVER_TOKEN_LIFE_S);
+            if life_s > SERVER_TOKEN_LIFE_S_MAX {
+                return wrong(format!(
+                    "a server's token lives for at most {} hours",
+                    SERVER_TOKEN_LIFE_S_MAX / 3600
+                ));
+            }
+            (Some(life_s), uses.or(Some(1)))
+        } else {
+            (life_s, uses)
+        };
         let life_ms = life_s.map(|life_s| life_s.saturating_mul(1000));
         let record = TokenRecord {
             role,

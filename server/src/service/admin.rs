@@ -33,7 +33,7 @@ impl Service {
         let token = Token::generate(role, self.authority.fingerprint());
         self.log_action(identity, address, &format!("create token {} ({role})", token.id));
         let (id, hash) = (token.id, token.secret_hash());
-        let created = self.store.update(move |next| {
+        let created = self.books.update(move |next| {
             let (name, now_ms) = (name.clone(), clock::now_ms());
             next.handle_create_token(id, hash, role, life_s, uses, name, now_ms)
         });
@@ -76,7 +76,7 @@ impl Service {
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         self.log_action(identity, address, &format!("revoke token {token}"));
-        flatten(self.store.update(move |next| next.handle_revoke_token(token)).await)?;
+        flatten(self.books.update(move |next| next.handle_revoke_token(token)).await)?;
         // Tidiness only: the token admits nobody from here on.
         self.local_tokens.remove(token);
         Ok(ServerAnswer::Done)
@@ -96,7 +96,7 @@ impl Service {
         let holder = HolderId::random();
         let action = format!("create bearer token {holder} ({rights:?}, {life:?})");
         self.log_action(identity, address, &action);
-        let created = self.store.update(move |next| {
+        let created = self.books.update(move |next| {
             let (kind, name) = (HolderKind::Bearer(rights), name.clone());
             next.handle_create_bearer(holder, kind, life, name, identity.holder, clock::now_ms())
         });

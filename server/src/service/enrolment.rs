@@ -1,10 +1,12 @@
 //! Enrolment: admits joiners, and signs and renews certificates.
 
+use std::net::SocketAddr;
+
 use dkv_base::id::HolderId;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
-use dkv_wire::identity::Identity;
+use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{JOIN_FRAME_BYTES_MAX, RECERTIFY_WITHIN};
 use dkv_wire::message::{
     JoinAnswer, JoinRefusal, JoinRequest, Joining, ReadmitRequest, RecertifyRequest, ServerAnswer,
@@ -16,9 +18,11 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::Service;
+use super::{Service, denied};
 use crate::clock;
 use crate::limits::{JOIN_TIMEOUT, SIGNING_TIMEOUT};
+use crate::registry::Registry;
+use crate::registry_store::UpdateError;
 
 /// Why a joiner's conversation ended without an answer. Each one breaks the protocol, and closes
 /// the connection.
@@ -99,7 +103,7 @@ impl Service {
         let _turn = self.signing_turn().await?;
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
-        let role = registry.check_token(token, &secret, clock::now_ms())?;
+        let role = self.check_token(token, &secret).await?;
         let holder = HolderId::random();
         let identity = Identity { network: registry.network(), role, holder };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
@@ -141,8 +145,7 @@ impl Service {
             .map_err(|_| JoinRefusal::Key)?;
         match token {
             Some((token, secret)) => {
-                let registry = self.store.snapshot();
-                if registry.check_token(token, &secret, clock::now_ms())? != identity.role {
+                if self.check_token(token, &secret).await? != identity.role {
                     return Err(JoinRefusal::Unknown);
                 }
                 self.use_token(token, secret, identity.holder).await?;
@@ -153,6 +156,18 @@ impl Service {
         Ok(JoinAnswer { network, role, holder, certificate })
     }
 
+    /// Returns the role that a token grants now. A token that this server does not know may have
+    /// been created at another one a moment ago.
+    async fn check_token(&self, token: Uuid, secret: &[u8; 32]) -> Result<Role, JoinRefusal> {
+        let check = || self.store.snapshot().check_token(token, secret, clock::now_ms());
+        match check() {
+            Err(JoinRefusal::Unknown) => {}
+            checked => return checked,
+        }
+        self.books.refresh().await;
+        check()
+    }
+
     /// Counts a use of a token, durably.
     async fn use_token(
         &self,
@@ -161,9 +176,14 @@ impl Service {
         holder: HolderId,
     ) -> Result<(), JoinRefusal> {
         let counted = self
-            .store
+            .books
             .update(move |next| next.handle_join(token, &secret, holder, clock::now_ms()));
-        counted.await.map_err(|failure| JoinRefusal::Storage(failure.to_string()))??;
+        counted.await.map_err(|failure| match failure {
+            UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
+            UpdateError::Write(_) | UpdateError::Stopping => {
+                JoinRefusal::Storage(failure.to_string())
+            }
+        })??;
         Ok(())
     }
 
@@ -181,13 +201,43 @@ impl Service {
         Ok(ServerAnswer::Certificate(certificate))
     }
 
-    /// Records a new certificate in the inventory. A failed write does not fail the renewal: that
-    /// would let the holder's certificate expire.
+    /// Records a new certificate in the inventory. A failed write does not fail the renewal, nor
+    /// does a control group without a majority: that would let the holder's certificate expire.
     async fn record_certificate(&self, identity: Identity) {
-        let recorded =
-            self.store.update(move |next| next.handle_certified(identity, clock::now_ms()));
-        if let Err(error) = recorded.await {
+        let record = move |next: &mut Registry| next.handle_certified(identity, clock::now_ms());
+        let registry = self.store.snapshot();
+        if registry.is_kept_by_control_group() {
+            // A holder that renews over and over does not keep the control group busy.
+            if registry.is_renewal_news(identity.holder, clock::now_ms()) {
+                self.books.update_later(record);
+            }
+        } else if let Err(error) = self.books.update(record).await {
             debug!(%identity, %error, "cannot record a renewed certificate");
         }
+    }
+
+    /// Hands everything that a new server needs to it, the authority's key included. The connection
+    /// is encrypted, and both ends have proved who they are.
+    pub(super) async fn enlist(
+        &self,
+        identity: Identity,
+        address: SocketAddr,
+    ) -> Result<ServerAnswer, ServerRefusal> {
+        if identity.role != Role::Server {
+            return Err(denied(Role::Server, identity.role));
+        }
+        if !self.store.snapshot().is_server(identity.holder) {
+            self.books.refresh().await;
+        }
+        let registry = self.store.snapshot();
+        if !registry.is_server(identity.holder) {
+            let why = "no server's token has admitted this server".to_owned();
+            return Err(ServerRefusal::Denied(why));
+        }
+        let enlistment = registry.enlistment(self.authority.key_der().into()).ok_or_else(|| {
+            ServerRefusal::Invalid("the control group does not have the books yet".into())
+        })?;
+        info!(server = %identity.holder, %address, "a new server gets the authority's key");
+        Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

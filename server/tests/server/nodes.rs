@@ -5,7 +5,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::message::{Confirmation, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;
 
-use crate::support::{Peer, Place, register};
+use crate::support::{Peer, Place, TIMEOUT, register};
 
 #[tokio::test]
 async fn one_of_many_concurrent_nodes_bootstraps() {
@@ -76,20 +76,34 @@ async fn a_full_disk_fails_only_durable_updates() {
     let node = place.peer(server.address(), Role::Node).await;
     let other = place.peer(server.address(), Role::Node).await;
     node.register(4401).await;
-    node.report(1, &[&node], &[]).await;
 
     // A directory in place of the registry file fails every write, even for root.
     let books = place.data_dir().join("books.json");
-    let kept = std::fs::read(&books).unwrap();
-    std::fs::remove_file(&books).unwrap();
-    std::fs::create_dir(&books).unwrap();
-    assert!(matches!(other.refusal(&register(4402)).await, ServerRefusal::Storage(_)));
+    let fail = || {
+        let kept = std::fs::read(&books).unwrap();
+        std::fs::remove_file(&books).unwrap();
+        std::fs::create_dir(&books).unwrap();
+        kept
+    };
+    let recover = |kept: Vec<u8>| {
+        std::fs::remove_dir(&books).unwrap();
+        std::fs::write(&books, kept).unwrap();
+    };
+    let kept = fail();
+    let token = place.token(Role::Admin);
+    let joiner = dkv_wire::quic::Endpoint::dial_only(None).unwrap();
+    let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
+    assert!(error.to_string().contains("cannot write to its data directory"), "{error}");
+    recover(kept);
+    // The server recovers by itself once there is room.
+    let admin = place.peer(server.address(), Role::Admin).await;
     let create =
         ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
-    let admin = place.token(Role::Admin);
-    let joiner = dkv_wire::quic::Endpoint::dial_only(None).unwrap();
-    let error = dkv_wire::join::join(&joiner, server.address(), &admin).await.unwrap_err();
-    assert!(error.to_string().contains("cannot write to its data directory"), "{error}");
+    assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
+
+    node.report(1, &[&node], &[]).await;
+    let kept = fail();
+    assert!(matches!(other.refusal(&register(4402)).await, ServerRefusal::Storage(_)));
     assert_eq!(node.report(1, &[&node], &[]).await, Confirmation::Confirmed);
     let newer = ServerRequest::Report(node.report_of(2, &[&node], &[]));
     assert!(matches!(node.refusal(&newer).await, ServerRefusal::Storage(_)));
@@ -97,13 +111,9 @@ async fn a_full_disk_fails_only_durable_updates() {
     assert_eq!(status.coordinator, Some((node.node(), Term(1))), "nothing was changed");
     assert_eq!(status.nodes.len(), 1, "nothing was changed");
 
-    // The server recovers by itself once there is room.
-    std::fs::remove_dir(&books).unwrap();
-    std::fs::write(&books, kept).unwrap();
+    recover(kept);
     assert_eq!(other.register(4402).await.name, "n2");
     assert_eq!(node.report(2, &[&node, &other], &[]).await, Confirmation::Confirmed);
-    let admin = place.peer(server.address(), Role::Admin).await;
-    assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
 }
 
 /// A registration with a claim about the control group.
@@ -132,6 +142,8 @@ async fn new_voters_are_adopted_after_downtime_and_strangers_are_not() {
         assert_eq!(admission.vouched, [founder]);
         nodes.push(node);
     }
+    // Afterwards, the control group decides who joins, and these nodes are none.
+    let stranger = place.peer(server.address(), Role::Node).await;
     let all: Vec<&Peer> = nodes.iter().collect();
     let mut report = nodes[0].report_of(2, &all, &[]);
     report.control.voters.truncate(3);
@@ -144,7 +156,7 @@ async fn new_voters_are_adopted_after_downtime_and_strangers_are_not() {
     for node in &nodes {
         again.push(node.again(server.address()).await);
     }
-    let stranger = place.peer(server.address(), Role::Node).await;
+    let stranger = stranger.again(server.address()).await;
     // The new coordinator became a voter while the server was down; a stranger claims the same.
     for (node, voters) in
         [(&again[3], [&again[3], &again[4], &again[2]]), (&stranger, [&stranger; 3])]
@@ -167,4 +179,34 @@ async fn new_voters_are_adopted_after_downtime_and_strangers_are_not() {
     assert_eq!(again[3].report(7, &all, &[]).await, Confirmation::Confirmed);
     let report = ServerRequest::Report(stranger.report_of(8, &[&stranger], &[]));
     assert!(matches!(stranger.refusal(&report).await, ServerRefusal::Denied(_)));
+}
+
+#[tokio::test]
+async fn joining_waits_for_the_control_group_and_renewing_does_not() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    node.register(4401).await;
+    // From the first report on, the books belong to the control group, and here nobody answers.
+    node.report(1, &[&node], &[]).await;
+    let joiner = dkv_wire::quic::Endpoint::dial_only(None).unwrap();
+    let token = place.token(Role::Node);
+    let begun = std::time::Instant::now();
+    let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
+    assert!(error.to_string().contains("the control group does not answer"), "{error}");
+    assert!(begun.elapsed() < TIMEOUT, "the answer comes in time");
+    let create =
+        ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
+    assert!(matches!(admin.refusal(&create).await, ServerRefusal::Waiting(_)));
+    // Nor does anybody else wait meanwhile.
+    let public_key = node.credentials.public_key().unwrap();
+    let renewed = node.ask(&ServerRequest::Renew { public_key }).await;
+    assert!(matches!(renewed, ServerAnswer::Certificate(_)), "{renewed:?}");
+    assert_eq!(node.report(1, &[&node], &[]).await, Confirmation::Confirmed);
+    // It is the same after a restart.
+    drop(server);
+    let server = place.start().await;
+    let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
+    assert!(error.to_string().contains("the control group does not answer"), "{error}");
 }

@@ -48,6 +48,9 @@ impl Place {
             settings: Settings::default(),
             tokens_home: Some(self.home()),
             trust_voter: None,
+            advertise: None,
+            join: None,
+            token_file: None,
         }
     }
 
@@ -155,6 +158,7 @@ impl Peer {
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.to_vec(),
+            servers: Vec::new(),
         };
         let mut voters: Vec<NodeId> = nodes.iter().map(|peer| peer.node()).collect();
         voters.push(self.node());

@@ -65,6 +65,7 @@ impl Directory {
             shards: shards.collect(),
             settings: settings.clone(),
             denied: self.denied().iter().copied().collect(),
+            servers: self.servers().collect(),
         })
     }
 }

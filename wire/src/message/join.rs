@@ -124,4 +124,8 @@ pub enum JoinRefusal {
     /// The server's inventory of holders is full.
     #[error("the network has too many holders of certificates; revoke those that are gone")]
     Full,
+    /// The control group, which counts the uses of tokens, did not answer; the token was probably
+    /// not used.
+    #[error("{0}")]
+    Waiting(String),
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, LeaseId, NodeId, Number, Revision, Stamp, Term};
 use serde::{Deserialize, Serialize};
 
+use super::books::BooksPage;
 use super::commit::{PartReceipt, PrepareAnswer, Resolution};
 use super::diagnosis::{Diagnosis, LogFilter};
 use super::history::{Cut, Version, Versions};
@@ -224,6 +225,8 @@ pub enum Answer {
     Log(LogFilter),
     /// To [`RequestBody::Diagnose`](super::RequestBody::Diagnose).
     Diagnosis(Box<Diagnosis>),
+    /// To [`RequestBody::Books`](super::RequestBody::Books).
+    Books(Box<BooksPage>),
 }
 
 impl From<BadTransaction> for Refusal {

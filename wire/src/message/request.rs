@@ -7,6 +7,7 @@ use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Sta
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::books::{BookKey, BooksChange};
 use super::diagnosis::LogChange;
 use super::history::Cut;
 use super::keys::KeyRange;
@@ -281,6 +282,15 @@ pub enum RequestBody {
     Log(Option<LogChange>),
     /// The circumstances of this node.
     Diagnose,
+    /// From a registration server: the books, as the coordinator has them.
+    Books {
+        /// Only records after this one; `None` for all.
+        after: Option<BookKey>,
+        /// The version that the server has. If it is the current one, no records are returned.
+        known: Option<u64>,
+    },
+    /// From a registration server: change the books.
+    ChangeBooks(Box<BooksChange>),
 }
 
 impl RequestBody {
@@ -302,7 +312,8 @@ impl RequestBody {
             | Self::Compact { .. }
             | Self::CreateKeyspace { .. }
             | Self::SetKeyspace { .. }
-            | Self::DropKeyspace(_) => true,
+            | Self::DropKeyspace(_)
+            | Self::ChangeBooks(_) => true,
             Self::View
             | Self::Status
             | Self::Read { .. }
@@ -326,6 +337,7 @@ impl RequestBody {
             | Self::Range { .. }
             | Self::Log(None)
             | Self::Diagnose
+            | Self::Books { .. }
             | Self::Keyspaces => false,
         }
     }

@@ -16,6 +16,10 @@ use crate::region::Region;
 
 /// A request to the server. A stream carries one or several; answers come in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a request lives for one frame, and reports are rare"
+)]
 pub enum ServerRequest {
     /// From any certificate holder: the network as last reported.
     Lookup,
@@ -79,6 +83,8 @@ pub enum ServerRequest {
     },
     /// From an administrator: what the server logs, and a change of that.
     Log(Option<LogChange>),
+    /// From a new registration server: everything that it needs to be one.
+    Enlist,
 }
 
 /// The report of a node about the run of its process.
@@ -191,6 +197,7 @@ impl ServerRequest {
             | Self::Renew { .. }
             | Self::ListTokens
             | Self::ListHolders
+            | Self::Enlist
             | Self::BearersSeen(_) => false,
         }
     }
@@ -207,6 +214,7 @@ impl ServerRequest {
             | Self::ListTokens
             | Self::RevokeToken(_)
             | Self::ListHolders
+            | Self::Enlist
             | Self::BearersSeen(_)
             | Self::Stand(_)
             | Self::Log(_)
@@ -270,6 +278,33 @@ pub enum ServerAnswer {
     Stands(Box<Standing>),
     /// To [`ServerRequest::Log`].
     Log(LogFilter),
+    /// To [`ServerRequest::Enlist`].
+    Enlisted(Box<Enlistment>),
+}
+
+/// What a new registration server needs, from one that runs. The books are not here: the new server
+/// reads them from the control group.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enlistment {
+    /// The private key of the network's authority, in DER. With it the new server signs
+    /// certificates that every member accepts.
+    pub authority_key: Bytes,
+    /// The network as last reported.
+    pub view: NetworkView,
+    /// The node that was told to bootstrap.
+    pub bootstrap: Option<NodeId>,
+    /// The coordinator that was confirmed last, and its term.
+    pub coordinator: (NodeId, Term),
+    /// The voters of the control group, whose reports count.
+    pub voters: Vec<NodeId>,
+    /// Index of the entry that names them.
+    pub voters_index: u64,
+}
+
+impl std::fmt::Debug for Enlistment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enlistment").field("network", &self.view.network).finish_non_exhaustive()
+    }
 }
 
 /// The server's answer to a node that registers.
@@ -320,6 +355,10 @@ pub enum ServerRefusal {
     /// The server could not write its registry file; nothing was changed.
     #[error("the server cannot write to its data directory: {0}")]
     Storage(String),
+    /// The control group, which decides on changes of the books, did not answer. The outcome may be
+    /// unknown.
+    #[error("{0}")]
+    Waiting(String),
 }
 
 /// The status of the server.
@@ -349,6 +388,10 @@ pub struct ServerStatus {
     pub runs: Vec<RunReport>,
     /// The server's time, in milliseconds since 1970: the times of this message are on its clock.
     pub now_ms: u64,
+    /// The id of the server that answers.
+    pub server: HolderId,
+    /// The version of its copy of the books; `None` while it keeps them alone.
+    pub books: Option<u64>,
 }
 
 /// A run of a node that needs an administrator's attention.

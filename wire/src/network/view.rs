@@ -52,6 +52,15 @@ pub struct NodeInfo {
     pub state: NodeState,
 }
 
+/// A registration server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Its id.
+    pub id: HolderId,
+    /// The address at which others reach it.
+    pub address: SocketAddr,
+}
+
 /// A shard and its replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardInfo {
@@ -93,6 +102,10 @@ pub struct NetworkView {
     /// The deny list: ids of removed nodes and of revoked certificates and tokens, which every
     /// process must refuse.
     pub denied: Vec<HolderId>,
+    /// The registration servers that were not removed, by ascending id. Empty until the first one
+    /// has handed its books over.
+    #[serde(default)]
+    pub servers: Vec<ServerInfo>,
 }
 
 impl NetworkView {

@@ -71,6 +71,7 @@ fn node(number: u128) -> Node {
 fn report() -> Report {
     Report {
         network: None,
+        servers: Vec::new(),
         server: Server {
             address: "127.0.0.1:4400".into(),
             reachable: true,

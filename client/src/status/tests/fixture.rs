@@ -106,6 +106,7 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: Vec::new(),
+        servers: Vec::new(),
     };
     let server = ServerStatus {
         network,
@@ -120,6 +121,14 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
         settings: Settings::default(),
         runs: Vec::new(),
         now_ms: 1_772_368_500_000,
+        server: HolderId(Uuid::from_u128(1)),
+        books: Some(7),
     };
-    NetworkStatus { server: Ok(server), nodes, view: Some(view), placement: None }
+    NetworkStatus {
+        server: Ok(server),
+        servers: Vec::new(),
+        nodes,
+        view: Some(view),
+        placement: None,
+    }
 }

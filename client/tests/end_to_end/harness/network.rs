@@ -165,6 +165,11 @@ impl Network {
 
     /// Adds a node with more arguments, without waiting for it.
     pub(crate) fn spawn_node_with(&mut self, more: &[&str]) -> usize {
+        self.spawn_node_at(&self.address.to_string(), more)
+    }
+
+    /// Adds a node with more arguments and other servers, without waiting for it.
+    pub(crate) fn spawn_node_at(&mut self, servers: &str, more: &[&str]) -> usize {
         let index = self.nodes.len();
         // A node that was dropped from the list may have left its directory.
         let is_free = |number: &usize| !self.path(&format!("node-{number}")).exists();
@@ -172,16 +177,20 @@ impl Network {
         let dir = self.path(&format!("node-{number}"));
         let log = self.path(&format!("node-{number}.log"));
         self.nodes.push(Member { dir, process: None, log });
-        self.respawn_node(index, more);
+        self.respawn_node_at(servers, index, more);
         index
     }
 
     /// Starts the process of a node, with more arguments.
     pub(crate) fn respawn_node(&mut self, index: usize, more: &[&str]) {
-        let (server, home) = (self.address.to_string(), self.home());
+        self.respawn_node_at(&self.address.to_string(), index, more);
+    }
+
+    fn respawn_node_at(&mut self, servers: &str, index: usize, more: &[&str]) {
+        let home = self.home();
         let member = &mut self.nodes[index];
         let dir = text(&member.dir).to_owned();
-        let arguments = [&["node", &server, "--data-dir", &dir], more].concat();
+        let arguments = [&["node", servers, "--data-dir", &dir], more].concat();
         member.process = Some(spawn(&arguments, &home, &member.log));
     }
 

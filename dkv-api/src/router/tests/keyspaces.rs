@@ -42,6 +42,7 @@ fn view(revision: u64, keyspaces: &[u32]) -> NetworkView {
         shards: keyspaces.iter().map(shard).collect(),
         settings: Settings::default(),
         denied: Vec::new(),
+        servers: Vec::new(),
     }
 }
 

@@ -78,6 +78,7 @@ impl World {
                 Effect::Disconnect { .. }
                 | Effect::AskServer
                 | Effect::SaveNodes(_)
+                | Effect::LearnServers(_)
                 | Effect::SetDelays { .. } => {}
                 Effect::Send(outgoing) => {
                     assert!(self.connected.contains(&(outgoing.node, outgoing.generation)));

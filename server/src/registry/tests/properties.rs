@@ -83,6 +83,7 @@ fn report(network: NetworkId, sender: u8, term: u64, members: u8, denied: u8) ->
         shards: Vec::new(),
         settings: Settings::default(),
         denied: chosen(denied).map(|number| node(number).into()).collect(),
+        servers: Vec::new(),
     };
     // Any node may lead next.
     let voters = (0..NODES).map(node).collect();

@@ -262,6 +262,7 @@ impl Script {
             shards: Vec::new(),
             settings: Settings::default(),
             denied: denied.map(|id| HolderId(letter(&id.to_string()))).collect(),
+            servers: Vec::new(),
         };
         let named = option("voters").map(ids);
         let listed = || view.nodes.iter().map(|info| info.id).chain([node]).collect();

@@ -12,10 +12,11 @@ use super::super::*;
 use crate::bearer::Rights;
 use crate::identity::Role;
 use crate::incarnation::{BootId, Incarnation, PastIncarnation, Ruling, Verdict};
-use crate::network::{NetworkView, NodeInfo, NodeState, Settings, ShardInfo};
+use crate::network::{NetworkView, NodeInfo, NodeState, ServerInfo, Settings, ShardInfo};
 use crate::region::Region;
 use crate::seal::Seal;
 
+mod books;
 mod commands;
 mod commit;
 mod diagnosis;
@@ -147,6 +148,7 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     .chain(lease::request_bodies())
     .chain(keyspaces::requests())
     .chain(diagnosis::requests())
+    .chain(books::requests())
     .collect()
 }
 
@@ -192,6 +194,7 @@ fn view() -> NetworkView {
         shards: vec![shard(1), shard(2)],
         settings: Settings::default(),
         denied: vec![HolderId(uuid('x'))],
+        servers: vec![ServerInfo { id: HolderId(uuid('s')), address: v4() }],
     }
 }
 
@@ -292,6 +295,7 @@ pub(super) fn answers() -> Vec<Answer> {
     answers.extend(lease::answers());
     answers.extend(keyspaces::answers());
     answers.extend(diagnosis::answers());
+    answers.extend(books::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -383,6 +387,7 @@ pub(super) fn server_requests() -> Vec<ServerRequest> {
         ServerRequest::Keep { node: node('a'), run: RunChoice::Address(v4()) },
         ServerRequest::Keep { node: node('a'), run: RunChoice::Start(300) },
     ];
+    requests.push(ServerRequest::Enlist);
     requests.extend(diagnosis::server_requests());
     requests
         .extend(roles().into_iter().zip([None, Some(0), Some(3600), None, Some(60)]).map(create));
@@ -416,6 +421,7 @@ pub(super) fn server_refusals() -> Vec<ServerRefusal> {
         ServerRefusal::Invalid("name".into()),
         ServerRefusal::NameTaken("a".into()),
         ServerRefusal::Storage("disk full".into()),
+        ServerRefusal::Waiting("no majority".into()),
     ]
 }
 
@@ -452,6 +458,8 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
             })
             .collect(),
         now_ms: 1_700_000_000_500,
+        server: HolderId(uuid('s')),
+        books: Some(7),
     };
     let admission = Admission {
         network: NetworkId(uuid('n')),
@@ -498,6 +506,14 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         ServerAnswer::Tokens(vec![token]),
         ServerAnswer::Done,
     ];
+    answers.push(ServerAnswer::Enlisted(Box::new(Enlistment {
+        authority_key: Bytes::from_static(b"key"),
+        view: view(),
+        bootstrap: Some(node('a')),
+        coordinator: (node('b'), Term(4)),
+        voters: vec![node('a'), node('b')],
+        voters_index: 300,
+    })));
     answers.extend(confirmations().into_iter().map(ServerAnswer::Confirmed));
     answers.extend(server_refusals().into_iter().map(ServerAnswer::Refused));
     let ruling = Ruling { number: 1, kept: run(), dismissed: vec![BootId(1), BootId(u64::MAX)] };
@@ -545,6 +561,7 @@ pub(super) fn join_refusals() -> Vec<JoinRefusal> {
         JoinRefusal::Storage("disk full".into()),
         JoinRefusal::Lapsed,
         JoinRefusal::Full,
+        JoinRefusal::Waiting("no majority".into()),
     ]
 }
 

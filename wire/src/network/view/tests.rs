@@ -56,6 +56,7 @@ fn view(shards: Vec<ShardInfo>) -> NetworkView {
         shards,
         settings: Settings::default(),
         denied: Vec::new(),
+        servers: Vec::new(),
     }
 }
 

@@ -1,0 +1,411 @@
+//! Decides on changes of the books: tokens, holders and servers.
+//!
+//! Until the first coordinator has reported, the registry alone decides, on disk as ever. From then
+//! on the control group orders the changes of all servers. A change is decided on this server's
+//! copy, and takes effect only if no other server's came first: otherwise the server fetches the
+//! newer books and decides again.
+//!
+//! ```text
+//! next = copy.clone(); answer = update(&mut next);
+//! match control_group.change(at: copy.version, next - copy) {
+//!     done     => copy = next on disk; send(answer)
+//!     rejected => fetch; again
+//!     silent   => send("joining waits for the control group")
+//! }
+//! ```
+//!
+//! These decisions have a queue of their own, so that registrations, reports and renewals never
+//! wait for the control group: they are how the server learns who the coordinator is.
+//!
+//! Deliberately missing: a way to decide alone while the control group has no majority. It could
+//! use a token that another server has used.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dkv_base::id::{HolderId, Revision};
+use dkv_base::supervise::Failure;
+use dkv_base::sync::lock;
+use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
+use dkv_wire::message::BooksChange;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::coordinator_link::{ControlGroupError, CoordinatorLink};
+use crate::limits::{
+    BOOKS_AGAIN, BOOKS_CHECK, BOOKS_CONFLICTS_MAX, BOOKS_FOLLOW_PATIENCE, BOOKS_LOST_PATIENCE,
+    BOOKS_PATIENCE, BOOKS_REFRESH_MIN, GROUP_MAX, WAITING_MAX,
+};
+use crate::registry::{Effects, RecordChanges, RecordError, Registry};
+use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending};
+
+/// A handle to the books and to the task that decides on them.
+#[derive(Clone)]
+pub(crate) struct Books {
+    orders: mpsc::Sender<Order>,
+    store: RegistryStore,
+}
+
+enum Order {
+    Update(Box<dyn PendingUpdate>),
+    /// Fetch the books. If they were fetched a moment ago, says how long to wait before asking
+    /// again.
+    Refresh(oneshot::Sender<Duration>),
+}
+
+/// Why a round did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    ControlGroup(#[from] ControlGroupError),
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    #[error("{0}")]
+    Store(#[from] UpdateError),
+    #[error("other servers change the books all the time; try again")]
+    Conflicts,
+}
+
+impl From<RoundError> for UpdateError {
+    fn from(error: RoundError) -> Self {
+        match error {
+            RoundError::Store(error) => error,
+            other => Self::Waiting(other.to_string().into()),
+        }
+    }
+}
+
+impl Books {
+    /// Starts the task. `address` is where others reach this server.
+    pub(crate) fn start(
+        store: RegistryStore,
+        control_group: Arc<CoordinatorLink>,
+        address: SocketAddr,
+        failure: &Failure,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (orders, queue) = mpsc::channel(WAITING_MAX);
+        let books = Self { orders, store: store.clone() };
+        let keeper =
+            Keeper { store, control_group, address, fetched: None, seen: None, told: None };
+        let task = failure.if_ended("the task that decides on the books", keeper.run(queue));
+        (books, tokio::spawn(task))
+    }
+
+    /// Updates the books. When this returns, the update has been decided and is on this server's
+    /// disk.
+    ///
+    /// `update` may run more than once, each time on another copy; the last run counts.
+    pub(crate) async fn update<T: Send + 'static>(
+        &self,
+        update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
+    ) -> Result<T, UpdateError> {
+        let (pending, answer) = pending(update);
+        self.orders.send(Order::Update(pending)).await.map_err(|_| UpdateError::Stopping)?;
+        answer.await.map_err(|_| UpdateError::Stopping)?
+    }
+
+    /// Updates the books when it can, without telling anybody. Drops the update if too many wait.
+    pub(crate) fn update_later(
+        &self,
+        mut update: impl FnMut(&mut Registry) -> ((), Effects) + Send + 'static,
+    ) {
+        if self.store.snapshot().is_kept_by_control_group() {
+            let (pending, _) = pending(move |registry| update(registry));
+            let _ = self.orders.try_send(Order::Update(pending));
+        }
+    }
+
+    /// Fetches the books if another server may have changed them. Anybody can cause this, so it
+    /// costs the control group one small question now and then at most.
+    pub(crate) async fn refresh(&self) {
+        if !self.store.snapshot().is_kept_by_control_group() {
+            return;
+        }
+        // The second time they are old enough, or were fetched for somebody else meanwhile.
+        for _ in 0..2 {
+            let (early, refreshed) = oneshot::channel();
+            if self.orders.try_send(Order::Refresh(early)).is_err() {
+                return;
+            }
+            match refreshed.await {
+                Ok(wait) => sleep(wait).await,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+struct Keeper {
+    store: RegistryStore,
+    control_group: Arc<CoordinatorLink>,
+    address: SocketAddr,
+    /// When the books were last fetched.
+    fetched: Option<Instant>,
+    /// The revision of the directory as of which they were.
+    seen: Option<Revision>,
+    /// The problem that was logged last.
+    told: Option<String>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut queue: mpsc::Receiver<Order>) {
+        let mut orders = Vec::new();
+        let mut check = Instant::now();
+        loop {
+            // Also while there is always something to decide.
+            if Instant::now() >= check {
+                let follows = self.follow().await;
+                check = Instant::now() + if follows { BOOKS_CHECK } else { BOOKS_AGAIN };
+            }
+            match timeout_at(check, queue.recv_many(&mut orders, GROUP_MAX)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => continue,
+            }
+            let (mut updates, mut waiting) = (Vec::new(), Vec::new());
+            for order in orders.drain(..) {
+                match order {
+                    Order::Update(update) => updates.push(update),
+                    Order::Refresh(done) => waiting.push(done),
+                }
+            }
+            if !waiting.is_empty() {
+                let age = self.fetched.map(|at| at.elapsed());
+                let early = age.and_then(|age| BOOKS_REFRESH_MIN.checked_sub(age));
+                match early.filter(|early| !early.is_zero()) {
+                    Some(early) => waiting.into_iter().for_each(|asked| {
+                        // The one that asked may be gone.
+                        let _ = asked.send(early);
+                    }),
+                    None => {
+                        if let Err(error) = self.fetch(BOOKS_FOLLOW_PATIENCE).await {
+                            debug!(%error, "the books were not refreshed");
+                            self.fetched = Some(Instant::now());
+                        }
+                        // Dropping the senders wakes those that wait.
+                        drop(waiting);
+                    }
+                }
+            }
+            if !updates.is_empty() {
+                self.decide(updates, &mut queue).await;
+            }
+        }
+    }
+
+    /// Hands the books over once there is a control group, and follows what other servers change.
+    /// False if that failed.
+    async fn follow(&mut self) -> bool {
+        let registry = self.store.snapshot();
+        if !registry.is_kept_by_control_group() {
+            return true;
+        }
+        let revision = registry.view().map(|view| view.revision);
+        let is_listed = registry.server_address(registry.server()) == Some(self.address);
+        if registry.books_version().is_some() && is_listed && revision == self.seen {
+            return true;
+        }
+        match self.synchronize().await {
+            Ok(()) => {
+                self.seen = revision;
+                self.told = None;
+                true
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.told.as_ref() != Some(&text) {
+                    warn!("the books are not up to date: {text}");
+                    self.told = Some(text);
+                }
+                false
+            }
+        }
+    }
+
+    async fn synchronize(&mut self) -> Result<(), RoundError> {
+        self.fetch(BOOKS_FOLLOW_PATIENCE).await?;
+        let registry = self.store.snapshot();
+        let server = registry.server();
+        if registry.server_address(server) != Some(self.address) {
+            let servers = vec![(server, Some(self.address))];
+            self.propose(&registry, Vec::new(), servers).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the books. If the control group has none yet, hands them over.
+    async fn fetch(&mut self, patience: Duration) -> Result<(), RoundError> {
+        let registry = self.store.snapshot();
+        let known = registry.books_version();
+        let fetched = self.control_group.fetch(&registry, known, patience).await?;
+        if !fetched.is_complete {
+            self.hand_over(&registry, fetched.version).await?;
+        } else if let Some(copy) = fetched.copy {
+            let version = copy.version;
+            let adopt = move |next: &mut Registry| next.adopt_books(&copy);
+            self.store.update(adopt).await??;
+            debug!(version, "adopted the books of the control group");
+        }
+        self.fetched = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Hands the books over. This server has decided on nothing since the first coordinator
+    /// reported, so what it hands over is all there is, however often it has to begin.
+    async fn hand_over(&mut self, registry: &Registry, version: u64) -> Result<(), RoundError> {
+        let mut at = version;
+        let records = registry.all_records();
+        let count = records.len();
+        let mut parts: Vec<RecordChanges> =
+            records.chunks(BOOKS_CHANGE_RECORDS_MAX).map(<[_]>::to_vec).collect();
+        let last = parts.pop().unwrap_or_default();
+        let part = |at, complete, records, servers| BooksChange {
+            id: HolderId::random().0,
+            at,
+            complete,
+            records,
+            servers,
+        };
+        for records in parts {
+            self.control_group.change(registry, part(at, false, records, Vec::new())).await?;
+            at += 1;
+        }
+        let servers = vec![(registry.server(), Some(self.address))];
+        self.control_group.change(registry, part(at, true, last, servers.clone())).await?;
+        let version = at + 1;
+        let kept = move |next: &mut Registry| next.apply_changes(&Vec::new(), &servers, version);
+        self.store.update(kept).await??;
+        info!(records = count, "handed the books over to the control group");
+        Ok(())
+    }
+
+    /// Decides on updates, and answers them.
+    async fn decide(
+        &mut self,
+        updates: Vec<Box<dyn PendingUpdate>>,
+        queue: &mut mpsc::Receiver<Order>,
+    ) {
+        let Err(mut updates) = self.decide_alone(updates).await else { return };
+        let decided = self.decide_together(&mut updates).await.map_err(UpdateError::from);
+        if let Err(error) = &decided {
+            debug!(%error, "the books were not changed");
+            // Those that came meanwhile have waited too: each is to have its answer in time.
+            while let Ok(order) = queue.try_recv() {
+                if let Order::Update(update) = order {
+                    updates.push(update);
+                }
+            }
+        }
+        for update in updates {
+            update.finish(decided.clone());
+        }
+    }
+
+    /// Decides without the control group, if there is none yet. Otherwise returns the updates.
+    async fn decide_alone(
+        &self,
+        updates: Vec<Box<dyn PendingUpdate>>,
+    ) -> Result<(), Vec<Box<dyn PendingUpdate>>> {
+        if self.store.snapshot().is_kept_by_control_group() {
+            return Err(updates);
+        }
+        let shared = Arc::new(Mutex::new(updates));
+        let applied = Arc::clone(&shared);
+        let decided = self.store.update(move |next| {
+            // A coordinator may have reported since.
+            if next.is_kept_by_control_group() {
+                return (false, Effects::default());
+            }
+            let mut effects = Effects::default();
+            for update in lock(&applied).iter_mut() {
+                let Effects { save, deny } = update.apply(next);
+                effects.save |= save;
+                effects.deny |= deny;
+            }
+            (true, effects)
+        });
+        let decided = decided.await;
+        let updates = std::mem::take(&mut *lock(&shared));
+        match decided {
+            Ok(false) => return Err(updates),
+            Ok(true) => updates.into_iter().for_each(|update| update.finish(Ok(()))),
+            Err(error) => updates.into_iter().for_each(|update| update.finish(Err(error.clone()))),
+        }
+        Ok(())
+    }
+
+    /// Decides with the control group. After success, each update was applied to the copy that
+    /// counts.
+    async fn decide_together(
+        &mut self,
+        updates: &mut [Box<dyn PendingUpdate>],
+    ) -> Result<(), RoundError> {
+        if self.store.snapshot().books_version().is_none() {
+            self.fetch(BOOKS_PATIENCE).await?;
+        }
+        let mut is_newest = false;
+        for _ in 0..BOOKS_CONFLICTS_MAX {
+            let registry = self.store.snapshot();
+            let mut next = Registry::clone(&registry);
+            for update in updates.iter_mut() {
+                update.apply(&mut next);
+            }
+            let records = next.changed_records(&registry);
+            if records.is_empty() {
+                // Newer books may allow a refused update.
+                if !std::mem::replace(&mut is_newest, true) {
+                    self.fetch(BOOKS_LOST_PATIENCE).await?;
+                    if self.store.snapshot().books_version() != registry.books_version() {
+                        continue;
+                    }
+                }
+                return Ok(());
+            }
+            match self.propose(&registry, records, Vec::new()).await {
+                Err(RoundError::ControlGroup(ControlGroupError::Rejected(why))) => {
+                    debug!(why, "another server has changed the books");
+                    is_newest = true;
+                    self.fetch(BOOKS_LOST_PATIENCE).await?;
+                    if self.store.snapshot().books_version() == registry.books_version() {
+                        // It was not because of another server.
+                        return Err(ControlGroupError::Rejected(why).into());
+                    }
+                }
+                other => return other,
+            }
+        }
+        Err(RoundError::Conflicts)
+    }
+
+    /// Proposes a change on the books as this server has them, and applies it here once it is
+    /// decided.
+    async fn propose(
+        &mut self,
+        registry: &Registry,
+        records: RecordChanges,
+        servers: Vec<(HolderId, Option<SocketAddr>)>,
+    ) -> Result<(), RoundError> {
+        let Some(at) = registry.books_version() else {
+            return Err(ControlGroupError::Silent("it has no books yet".into()).into());
+        };
+        let id = HolderId::random().0;
+        let change = BooksChange { id, at, complete: true, records, servers };
+        match self.control_group.change(registry, change.clone()).await {
+            Ok(()) => {}
+            Err(error @ ControlGroupError::Silent(_)) => {
+                // Its answer may be all that was lost.
+                let fetched =
+                    self.control_group.fetch(registry, Some(at), BOOKS_LOST_PATIENCE).await;
+                if !fetched.is_ok_and(|now| now.version == at + 1 && now.recent.contains(&id)) {
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let BooksChange { records, servers, .. } = change;
+        let apply = move |next: &mut Registry| next.apply_changes(&records, &servers, at + 1);
+        Ok(self.store.update(apply).await??)
+    }
+}

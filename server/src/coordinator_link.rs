@@ -1,0 +1,229 @@
+//! The server's way to the control group, which keeps the books: it finds the coordinator among the
+//! nodes that it knows, and asks it.
+//!
+//! The coordinator alone answers; another node says who that is. While nobody answers, the server
+//! tries again until its patience ends: a new coordinator is usually found within a second.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dkv_base::id::NodeId;
+use dkv_base::sync::lock;
+use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
+use dkv_wire::message::{
+    Answer, BookKey, BooksChange, BooksPage, Opening, Refusal, Reply, Request, RequestBody,
+};
+use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::rpc::call;
+use dkv_wire::tls::Expect;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use crate::limits::{BOOKS_ATTEMPT, BOOKS_PATIENCE, BOOKS_RETRY};
+use crate::registry::{BooksCopy, Registry};
+
+/// Why the control group did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlGroupError {
+    /// It refused a change, for this reason: nothing has changed.
+    #[error("{0}")]
+    Rejected(String),
+    /// No coordinator answered in time. A change may have been made.
+    #[error(
+        "the control group does not answer ({0}), and without it the server makes no change that \
+         another server must know of; start most of its nodes, then try again"
+    )]
+    Silent(String),
+}
+
+/// The books as the coordinator has them.
+pub(crate) struct Fetched {
+    /// All of them; `None` if the asker knows this version.
+    pub(crate) copy: Option<BooksCopy>,
+    pub(crate) version: u64,
+    pub(crate) is_complete: bool,
+    /// The ids of the latest changes.
+    pub(crate) recent: Vec<uuid::Uuid>,
+}
+
+/// Connections to the nodes of the control group.
+pub(crate) struct CoordinatorLink {
+    endpoint: Endpoint,
+    open: Mutex<BTreeMap<NodeId, quinn::Connection>>,
+    /// The node that answered last.
+    coordinator: Mutex<Option<NodeId>>,
+}
+
+/// What one node answered.
+enum Attempt {
+    Answered(Answer),
+    /// Another node is the coordinator, or might be.
+    Elsewhere(Option<NodeId>, String),
+    Rejected(String),
+}
+
+impl CoordinatorLink {
+    pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
+        Arc::new(Self { endpoint, open: Mutex::default(), coordinator: Mutex::default() })
+    }
+
+    /// Reads the books. `known` is the version that the server has.
+    pub(crate) async fn fetch(
+        &self,
+        registry: &Registry,
+        known: Option<u64>,
+        patience: Duration,
+    ) -> Result<Fetched, ControlGroupError> {
+        let until = Instant::now() + patience;
+        'anew: loop {
+            let first = self.page(registry, None, known, until).await?;
+            let BooksPage { version, complete, ref recent, .. } = first;
+            let recent = recent.clone();
+            if known == Some(version) {
+                return Ok(Fetched { copy: None, version, is_complete: complete, recent });
+            }
+            let servers = first.servers.clone();
+            let (mut records, mut more) = (first.records, first.more);
+            while more {
+                let after = records.last().map(|(key, _)| *key);
+                let page = self.page(registry, after, known, until).await?;
+                if page.version != version || page.records.is_empty() {
+                    // They have changed meanwhile.
+                    continue 'anew;
+                }
+                more = page.more;
+                records.extend(page.records);
+            }
+            let copy = Some(BooksCopy { version, servers, records });
+            return Ok(Fetched { copy, version, is_complete: complete, recent });
+        }
+    }
+
+    async fn page(
+        &self,
+        registry: &Registry,
+        after: Option<BookKey>,
+        known: Option<u64>,
+        until: Instant,
+    ) -> Result<BooksPage, ControlGroupError> {
+        match self.ask(registry, &RequestBody::Books { after, known }, until).await? {
+            Answer::Books(page) => Ok(*page),
+            _ => Err(ControlGroupError::Silent("it answered another question".into())),
+        }
+    }
+
+    /// Changes the books.
+    pub(crate) async fn change(
+        &self,
+        registry: &Registry,
+        change: BooksChange,
+    ) -> Result<(), ControlGroupError> {
+        let body = RequestBody::ChangeBooks(Box::new(change));
+        self.ask(registry, &body, Instant::now() + BOOKS_PATIENCE).await.map(drop)
+    }
+
+    /// Asks the coordinator, and looks for it as long as it takes, but not longer than `until`.
+    async fn ask(
+        &self,
+        registry: &Registry,
+        body: &RequestBody,
+        until: Instant,
+    ) -> Result<Answer, ControlGroupError> {
+        let nodes = registry.node_addresses();
+        let mut last = "no node is known".to_owned();
+        loop {
+            let mut asked = Vec::new();
+            let mut next: VecDeque<NodeId> = VecDeque::new();
+            next.extend(*lock(&self.coordinator));
+            next.extend(registry.coordinator_id());
+            next.extend(nodes.keys().copied());
+            while let Some(node) = next.pop_front() {
+                let Some(address) = nodes.get(&node) else { continue };
+                if asked.contains(&node) {
+                    continue;
+                }
+                asked.push(node);
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(ControlGroupError::Silent(last));
+                }
+                match self.attempt(node, *address, body, left.min(BOOKS_ATTEMPT)).await {
+                    Attempt::Answered(answer) => {
+                        *lock(&self.coordinator) = Some(node);
+                        return Ok(answer);
+                    }
+                    Attempt::Rejected(why) => return Err(ControlGroupError::Rejected(why)),
+                    Attempt::Elsewhere(coordinator, why) => {
+                        debug!(%node, why, "the node does not decide on the books");
+                        last = why;
+                        if let Some(coordinator) = coordinator {
+                            next.push_front(coordinator);
+                        }
+                    }
+                }
+            }
+            if Instant::now() + BOOKS_RETRY >= until {
+                return Err(ControlGroupError::Silent(last));
+            }
+            sleep(BOOKS_RETRY).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        body: &RequestBody,
+        patience: Duration,
+    ) -> Attempt {
+        let asked = async {
+            let connection = self.connect(node, address).await?;
+            let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+            let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };
+            let opening = Some(&Opening::Requests);
+            call(&connection, opening, &request, SERVER_FRAME_BYTES_MAX, patience).await.map_err(
+                |error| {
+                    lock(&self.open).remove(&node);
+                    Close::Done.close(&connection, "no answer");
+                    error.to_string()
+                },
+            )
+        };
+        let reply: Result<Reply, String> = match timeout(patience, asked).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                lock(&self.open).remove(&node);
+                Err(format!("{address} did not answer in time"))
+            }
+        };
+        match reply.map(|reply| reply.result) {
+            Ok(Ok(answer)) => Attempt::Answered(answer),
+            Ok(Err(Refusal::NotPrimary { primary })) => {
+                Attempt::Elsewhere(primary, "no node says that it is the coordinator".into())
+            }
+            Ok(Err(Refusal::Invalid(why))) => Attempt::Rejected(why),
+            Ok(Err(refusal)) => Attempt::Elsewhere(None, refusal.to_string()),
+            Err(why) => Attempt::Elsewhere(None, why),
+        }
+    }
+
+    async fn connect(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+    ) -> Result<quinn::Connection, String> {
+        let open = lock(&self.open).get(&node).cloned();
+        let is_good = |open: &quinn::Connection| {
+            open.close_reason().is_none() && open.remote_address() == address
+        };
+        if let Some(open) = open.filter(is_good) {
+            return Ok(open);
+        }
+        let connection = self.endpoint.connect(address, Expect::Node(node)).await;
+        let connection = connection.map_err(|error| error.to_string())?;
+        lock(&self.open).insert(node, connection.clone());
+        Ok(connection)
+    }
+}

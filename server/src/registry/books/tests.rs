@@ -1,0 +1,151 @@
+//! Two copies of the books that exchange records, as two servers do through the control group.
+
+use dkv_base::id::{NetworkId, NodeId, Term};
+use dkv_wire::identity::{Identity, Role};
+use dkv_wire::message::JoinRefusal;
+use dkv_wire::network::Settings;
+use dkv_wire::token::SecretHash;
+use uuid::Uuid;
+
+use super::*;
+use crate::registry::Confirmed;
+
+const NOW: u64 = 1_000_000;
+const SECRET: [u8; 32] = [7; 32];
+
+fn network() -> NetworkId {
+    NetworkId(Uuid::from_u128(1))
+}
+
+fn holder(number: u128) -> HolderId {
+    HolderId(Uuid::from_u128(number))
+}
+
+fn token() -> Uuid {
+    Uuid::from_u128(77)
+}
+
+fn registry() -> Registry {
+    Registry::new(network(), Settings::default(), NOW)
+}
+
+/// A registry with a token for one client.
+fn with_token() -> Registry {
+    let mut registry = registry();
+    let hash = SecretHash::of(&SECRET);
+    let name = Some("ada".to_owned());
+    let (created, _) =
+        registry.handle_create_token(token(), hash, Role::Client, None, Some(1), name, NOW);
+    created.unwrap();
+    registry
+}
+
+fn copy_of(registry: &Registry, version: u64) -> BooksCopy {
+    let records = registry.all_records().into_iter();
+    let records = records.filter_map(|(key, record)| Some((key, record?))).collect();
+    BooksCopy { version, servers: Vec::new(), records }
+}
+
+#[test]
+fn a_copy_admits_what_the_original_would() {
+    let mut original = with_token();
+    let mut copy = registry();
+    copy.adopt_books(&copy_of(&original, 3)).0.unwrap();
+    assert_eq!(copy.books_version(), Some(3));
+    assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok(Role::Client));
+    assert_eq!(copy.all_records(), original.all_records());
+
+    original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
+    copy.adopt_books(&copy_of(&original, 4)).0.unwrap();
+    assert_eq!(copy.check_token(token(), &SECRET, NOW), Err(JoinRefusal::UsedUp));
+    assert_eq!(copy.name_of(holder(5)), Some("ada"));
+
+    original.handle_revoke_token(token()).0.unwrap();
+    copy.adopt_books(&copy_of(&original, 5)).0.unwrap();
+    assert_eq!(copy.check_token(token(), &SECRET, NOW), Err(JoinRefusal::Unknown));
+}
+
+#[test]
+fn an_older_copy_replaces_no_newer_one() {
+    let original = with_token();
+    let mut copy = registry();
+    copy.adopt_books(&copy_of(&original, 3)).0.unwrap();
+    copy.adopt_books(&copy_of(&registry(), 3)).0.unwrap();
+    copy.adopt_books(&copy_of(&registry(), 2)).0.unwrap();
+    assert!(copy.has_token(token()));
+}
+
+#[test]
+fn the_changes_of_a_decision_make_the_same_of_another_copy() {
+    let before = with_token();
+    let mut after = before.clone();
+    after.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
+    let changes = after.changed_records(&before);
+    let keys: Vec<BookKey> = changes.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, [BookKey::Token(token()), BookKey::Holder(holder(5))]);
+    let mut copy = before.clone();
+    copy.apply_changes(&changes, &[], 9).0.unwrap();
+    assert_eq!(copy.all_records(), after.all_records());
+    assert_eq!(copy.books_version(), Some(9));
+
+    let mut revoked = after.clone();
+    revoked.handle_revoke_token(token()).0.unwrap();
+    assert_eq!(revoked.changed_records(&after), [(BookKey::Token(token()), None)]);
+}
+
+#[test]
+fn a_sighting_is_no_change_and_outlives_newer_books() {
+    let mut original = with_token();
+    original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
+    let before = original.clone();
+    let identity = Identity { network: network(), role: Role::Client, holder: holder(5) };
+    let ((), effects) = original.handle_seen(identity, NOW + 60_000);
+    assert!(!effects.save);
+    assert_eq!(original.changed_records(&before), []);
+    original.adopt_books(&copy_of(&before, 1)).0.unwrap();
+    let seen: Vec<_> = original.holders().iter().map(|holder| holder.seen_ms).collect();
+    assert_eq!(seen, [Some(NOW + 60_000)]);
+}
+
+#[test]
+fn records_of_a_newer_server_and_malformed_ones_change_nothing() {
+    let original = with_token();
+    for (record, error) in [
+        (Bytes::from_static(&[2, 1, 1]), RecordError::Newer(2)),
+        (Bytes::from_static(&[1, 255]), RecordError::Malformed(BookKey::Token(token()))),
+        (Bytes::new(), RecordError::Malformed(BookKey::Token(token()))),
+    ] {
+        let mut copy = original.clone();
+        let records =
+            vec![(BookKey::Holder(holder(9)), None), (BookKey::Token(token()), Some(record))];
+        assert_eq!(copy.apply_changes(&records, &[], 2).0, Err(error));
+        assert_eq!(copy.all_records(), original.all_records());
+        assert_eq!(copy.books_version(), None);
+    }
+}
+
+#[test]
+fn the_longest_record_fits() {
+    let mut registry = registry();
+    let name = Some("n".repeat(dkv_wire::limits::NAME_BYTES_MAX));
+    let hash = SecretHash::of(&SECRET);
+    let far = Some(u64::MAX);
+    let (created, _) =
+        registry.handle_create_token(token(), hash, Role::Client, far, None, name, u64::MAX / 2);
+    created.unwrap();
+    for number in 0..40 {
+        registry.handle_join(token(), &SECRET, holder(u128::MAX - number), u64::MAX / 2).0.unwrap();
+    }
+    let longest = registry.all_records().into_iter().filter_map(|(_, record)| Some(record?.len()));
+    let limit = dkv_wire::limits::BOOK_RECORD_BYTES_MAX;
+    assert!(longest.max().is_some_and(|longest| longest * 2 < limit));
+}
+
+#[test]
+fn the_first_report_takes_the_books_to_the_control_group() {
+    let mut registry = registry();
+    assert!(!registry.is_kept_by_control_group());
+    let node = NodeId(Uuid::from_u128(4));
+    registry.coordinator = Some(Confirmed { node, term: Term(1), at_ms: NOW });
+    assert!(registry.is_kept_by_control_group());
+}

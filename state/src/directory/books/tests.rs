@@ -1,0 +1,129 @@
+//! The order of changes, what a repetition does, pages, and limits.
+
+use super::*;
+use crate::directory::{Announcement, DirectoryCommand, DirectoryEntry, DirectoryResult};
+use dkv_base::id::{NetworkId, NodeId};
+use dkv_wire::network::Settings;
+
+fn directory() -> Directory {
+    let id = NodeId(Uuid::from_u128(1));
+    let founder = Announcement {
+        id,
+        name: "n1".into(),
+        address: ([127, 0, 0, 1], 4401).into(),
+        region: None,
+    };
+    let (network, settings) = (NetworkId(Uuid::from_u128(9)), Settings::default());
+    let mut directory = Directory::new();
+    execute(&mut directory, DirectoryCommand::Create { network, settings, founder }).unwrap();
+    directory
+}
+
+fn execute(directory: &mut Directory, command: DirectoryCommand) -> Result<(), String> {
+    match directory.execute(&DirectoryEntry { time_ms: 1, command }) {
+        DirectoryResult::Done => Ok(()),
+        DirectoryResult::Rejected(why) => Err(why),
+    }
+}
+
+fn token(number: u128) -> BookKey {
+    BookKey::Token(Uuid::from_u128(number))
+}
+
+fn server(number: u128) -> HolderId {
+    HolderId(Uuid::from_u128(number))
+}
+
+/// A change that sets one record.
+fn set(id: u128, at: u64, key: BookKey, text: &str) -> BooksChange {
+    let records = vec![(key, Some(Bytes::copy_from_slice(text.as_bytes())))];
+    BooksChange { id: Uuid::from_u128(id), at, complete: true, records, servers: Vec::new() }
+}
+
+fn change(directory: &mut Directory, change: BooksChange) -> Result<(), String> {
+    execute(directory, DirectoryCommand::ChangeBooks(Box::new(change)))
+}
+
+#[test]
+fn of_two_changes_on_one_version_the_first_counts() {
+    let mut directory = directory();
+    change(&mut directory, set(1, 0, token(1), "unused")).unwrap();
+    change(&mut directory, set(2, 1, token(1), "used by a")).unwrap();
+    let late = change(&mut directory, set(3, 1, token(1), "used by b")).unwrap_err();
+    assert_eq!(late, "the books are at version 2");
+    let page = directory.books_page(None, None);
+    assert_eq!(page.records, [(token(1), Bytes::from_static(b"used by a"))]);
+    assert_eq!((page.version, page.complete, page.more), (2, true, false));
+    assert_eq!(page.recent, [Uuid::from_u128(1), Uuid::from_u128(2)]);
+}
+
+#[test]
+fn a_repetition_has_no_effect() {
+    let mut directory = directory();
+    change(&mut directory, set(1, 0, token(1), "unused")).unwrap();
+    change(&mut directory, set(2, 1, token(1), "used")).unwrap();
+    let (revision, hash) = (directory.revision(), directory.hash());
+    change(&mut directory, set(1, 0, token(1), "unused")).unwrap();
+    assert_eq!((directory.revision(), directory.hash()), (revision, hash));
+}
+
+#[test]
+fn the_books_stay_complete_once_they_are() {
+    let mut directory = directory();
+    let part = BooksChange { complete: false, ..set(1, 0, token(1), "a") };
+    change(&mut directory, part).unwrap();
+    assert!(!directory.books_page(None, None).complete);
+    change(&mut directory, set(2, 1, token(2), "b")).unwrap();
+    let part = BooksChange { complete: false, ..set(3, 2, token(3), "c") };
+    assert_eq!(change(&mut directory, part).unwrap_err(), "the books are complete");
+}
+
+#[test]
+fn a_removed_server_is_not_listed_and_does_not_come_back() {
+    let mut directory = directory();
+    let address: SocketAddr = ([127, 0, 0, 1], 4400).into();
+    let both = [(server(5), Some(address)), (server(6), Some(address))];
+    let first = set(1, 0, token(1), "a");
+    change(&mut directory, BooksChange { servers: both.into(), ..first }).unwrap();
+    execute(&mut directory, DirectoryCommand::Deny(server(6))).unwrap();
+    let ids = |directory: &Directory| directory.servers().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!(ids(&directory), [server(5)]);
+    let again = set(2, 1, token(1), "a");
+    let again = BooksChange { servers: vec![(server(6), Some(address))], ..again };
+    assert!(change(&mut directory, again).unwrap_err().contains("was removed"));
+    assert_eq!(ids(&directory), [server(5)]);
+}
+
+#[test]
+fn the_pages_of_long_books_have_every_record_once() {
+    let mut directory = directory();
+    let record = Bytes::from(vec![7; limits::BOOK_RECORD_BYTES_MAX]);
+    let keys: Vec<BookKey> = (0..1000).map(token).collect();
+    let records = keys.iter().map(|key| (*key, Some(record.clone()))).collect();
+    let first = set(1, 0, token(1), "a");
+    change(&mut directory, BooksChange { records, ..first }).unwrap();
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = directory.books_page(after, None);
+        assert!(page.records.len() < 300, "a page is bounded");
+        seen.extend(page.records.iter().map(|(key, _)| *key));
+        after = seen.last().copied();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, keys);
+    assert!(directory.books_page(None, Some(1)).records.is_empty(), "the asker knows it");
+}
+
+#[test]
+fn records_and_changes_are_bounded() {
+    let mut directory = directory();
+    let long = "x".repeat(limits::BOOK_RECORD_BYTES_MAX + 1);
+    assert!(change(&mut directory, set(1, 0, token(1), &long)).unwrap_err().contains("too long"));
+    let one = set(2, 0, token(1), "a");
+    let records = vec![one.records[0].clone(); limits::BOOKS_CHANGE_RECORDS_MAX + 1];
+    let many = BooksChange { records, ..one };
+    assert!(change(&mut directory, many).unwrap_err().contains("too large"));
+    assert_eq!(directory.books_page(None, None).version, 0);
+}
