@@ -80,6 +80,13 @@ async fn a_client_may_reset_many_streams_at_once() {
     assert_eq!(answer_to_resets(&builder(), 10_000).await, GOAWAY);
 }
 
+async fn length(request: Request<RequestBody<Incoming>>) -> Response<Body> {
+    match request.into_body().collect().await {
+        Ok(body) => plain(StatusCode::OK, body.to_bytes().len().to_string()),
+        Err(error) => plain(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+    }
+}
+
 /// Answers with the length of the body.
 struct Lengths;
 
@@ -88,12 +95,7 @@ impl Face for Lengths {
         &self,
         request: Request<RequestBody<Incoming>>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
-        async {
-            match request.into_body().collect().await {
-                Ok(body) => plain(StatusCode::OK, body.to_bytes().len().to_string()),
-                Err(error) => plain(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
-            }
-        }
+        length(request)
     }
 
     fn asker(&self, _: Option<&str>, _: Option<&str>) -> Asker {

@@ -264,6 +264,8 @@ impl Ledger {
             kept.index,
         );
         self.bytes += kept.bytes();
+        // As after a restart: nobody has to wait for what cannot come.
+        self.settled = Number(0);
         true
     }
 

@@ -3,7 +3,7 @@
 use dkv_api::{
     GroupId, NetworkStatus, NodeId, NodeInfo, NodeState, NodeStatus, Revision, StatusError, Term,
 };
-use dkv_base::id::NetworkId;
+use dkv_base::id::{HolderId, NetworkId};
 use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus, ServerStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 use uuid::Uuid;

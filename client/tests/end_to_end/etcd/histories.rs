@@ -275,7 +275,7 @@ async fn watch(lab: Lab, number: u64, first: i64, last: Arc<Mutex<Option<i64>>>)
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_of_etcds_interface_are_linearizable_under_faults() {
     let mut network = Network::start(3).await;
-    let mut faces = vec![Face::start(&network).await, Face::start(&network).await];
+    let mut faces = [Face::start(&network).await, Face::start(&network).await];
     let first = faces[0].put("first", "1").await.revision;
     let lab = Lab {
         faces: Arc::new(Mutex::new(faces.iter().map(|face| face.address).collect())),

@@ -299,6 +299,7 @@ impl Store for Memory {
     async fn status(&self) -> NetworkStatus {
         NetworkStatus {
             server: Err(dkv_api::StatusError::Silent("there is none".into())),
+            servers: Vec::new(),
             nodes: Vec::new(),
             view: None,
             placement: None,
