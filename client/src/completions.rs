@@ -101,7 +101,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(script.contains("compgen -W \"node client reader admin\""), "roles");
+        assert!(script.contains("compgen -W \"node client reader admin server\""), "roles");
         assert!(script.contains("compgen -W \"strong session eventual all\""), "levels");
         assert!(script.contains("if-absent"), "conditions");
     }

@@ -259,8 +259,8 @@ impl<F: Face> Serving<F> {
         }
     }
 
-    /// Refuses the requests of pages in browsers, before it reads anything else of them. A page of any
-    /// origin could otherwise write to a face on loopback, or read what it says of itself.
+    /// Refuses the requests of pages in browsers, before it reads anything else of them. A page of
+    /// any origin could otherwise write to a face on loopback, or read what it says of itself.
     fn refusal<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         if request.headers().contains_key(header::ORIGIN) {
             let text = "pages of browsers may not ask\n";

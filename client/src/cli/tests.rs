@@ -140,7 +140,7 @@ fn subcommands_parse_their_arguments() {
     };
     assert_eq!(life, Duration::from_secs(3600));
     assert!(
-        wrong(&["a", "token", "create", "--role", "server"])
+        wrong(&["a", "token", "create", "--role", "gateway"])
             .contains("node, client, reader, admin or server")
     );
     assert!(wrong(&["a", "load"]).contains("<FILE>"));

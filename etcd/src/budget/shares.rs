@@ -86,7 +86,8 @@ const fn times(kind: Resource) -> usize {
 }
 
 impl Budget {
-    /// Creates a budget of so much of each [`Resource`], and so many bytes for each connection beside.
+    /// Creates a budget of so much of each [`Resource`], and so many bytes for each connection
+    /// beside.
     pub(crate) fn new(most: [usize; KINDS], reserve: usize) -> Self {
         let (used, addresses, users) = (Used::default(), Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { most, reserve, used, addresses, users }) }
