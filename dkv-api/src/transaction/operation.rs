@@ -140,7 +140,7 @@ impl From<Transaction> for NestedTransaction {
 
 impl TransactionOperation {
     /// Executes another transaction as a part of this one. The results of its operations follow its
-    /// own in [`Transacted::results`].
+    /// own in [`Transacted::results`](crate::Transacted::results).
     ///
     /// # Examples
     /// ```
