@@ -292,7 +292,8 @@ fn listen_error(address: SocketAddr, source: io::Error) -> StartError {
 fn own_credentials(authority: &Authority) -> Result<Credentials, CertificateError> {
     let network = authority.network();
     let (key, public_key) = generate_key()?;
-    let identity = Identity { network, role: Role::Server, holder: HolderId(network.0) };
+    let identity =
+        Identity { network, role: Role::Server, holder: HolderId(network.0), user: None };
     let certificate = authority.sign(identity, &public_key, clock::now())?;
     Credentials::new(&certificate, authority.certificate(), key)
 }

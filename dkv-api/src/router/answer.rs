@@ -81,6 +81,7 @@ impl<W> Pending<W> {
                 RequestBody::Keyspaces => matches!(answer, Answer::Keyspaces(_)),
                 RequestBody::Log(_) => matches!(answer, Answer::Log(_)),
                 RequestBody::Diagnose => matches!(answer, Answer::Diagnosis(_)),
+                RequestBody::Policies => matches!(answer, Answer::Policies(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -281,6 +282,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Prepared(_)
         | Answer::Log(_)
         | Answer::Diagnosis(_)
+        | Answer::Policies(_)
         | Answer::Resolved(_) => None,
     }
 }

@@ -99,9 +99,9 @@ impl Service {
         let _turn = self.signing_turn().await?;
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
-        let role = registry.check_token(token, &secret, clock::now_ms())?;
+        let (role, user) = registry.check_token(token, &secret, clock::now_ms())?;
         let holder = HolderId::random();
-        let identity = Identity { network: registry.network(), role, holder };
+        let identity = Identity { network: registry.network(), role, holder, user };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
         // the use is durable, so that a crash in between costs a use but never exceeds the count.
         let certificate = self
@@ -142,14 +142,16 @@ impl Service {
         match token {
             Some((token, secret)) => {
                 let registry = self.store.snapshot();
-                if registry.check_token(token, &secret, clock::now_ms())? != identity.role {
+                // The holder stays who it was: the token vouches for that role and that user.
+                let granted = registry.check_token(token, &secret, clock::now_ms())?;
+                if granted != (identity.role, identity.user) {
                     return Err(JoinRefusal::Unknown);
                 }
                 self.use_token(token, secret, identity.holder).await?;
             }
             None => self.record_certificate(identity).await,
         }
-        let Identity { network, role, holder } = identity;
+        let Identity { network, role, holder, user: _ } = identity;
         Ok(JoinAnswer { network, role, holder, certificate })
     }
 

@@ -84,8 +84,13 @@ async fn a_full_disk_fails_only_durable_updates() {
     std::fs::remove_file(&books).unwrap();
     std::fs::create_dir(&books).unwrap();
     assert!(matches!(other.refusal(&register(4402)).await, ServerRefusal::Storage(_)));
-    let create =
-        ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Node,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
     let admin = place.token(Role::Admin);
     let joiner = dkv_wire::quic::Endpoint::dial_only(None).unwrap();
     let error = dkv_wire::join::join(&joiner, server.address(), &admin).await.unwrap_err();

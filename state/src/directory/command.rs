@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
+use dkv_wire::message::PolicyChange;
 use dkv_wire::network::{KeyspaceChange, KeyspaceSettings, Settings};
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,8 @@ pub enum DirectoryCommand {
     /// Goes on after groups have lost their majorities for good. Only an offline recovery writes
     /// this entry, into the log of the replica that goes on.
     Recover(Recovery),
+    /// Changes a policy.
+    Policy(PolicyChange),
 }
 
 /// What an offline recovery leaves of a network.

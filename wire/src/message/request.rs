@@ -11,11 +11,13 @@ use super::diagnosis::LogChange;
 use super::history::Cut;
 use super::keys::KeyRange;
 use super::placement::Measures;
+use super::policy::PolicyChange;
 use super::read::ReadMode;
 use super::scan::Span;
 use super::transaction::RangeOptions;
 use crate::network::{KeyspaceChange, KeyspaceSettings};
 use crate::region::Region;
+use crate::user::User;
 
 /// One request on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub struct Request {
     /// Whether a node that cannot serve the request forwards it to the one that can and returns the
     /// answer. Otherwise it replies which node that is.
     pub forward: bool,
+    /// The user for whom the sender asks: the node serves only what this user may, too. A gateway
+    /// names its bearer's, and a node that forwards a request that of the sender.
+    pub user: Option<User>,
     /// The request itself.
     pub body: RequestBody,
 }
@@ -281,6 +286,10 @@ pub enum RequestBody {
     Log(Option<LogChange>),
     /// The circumstances of this node.
     Diagnose,
+    /// The policies: all for an administrator, or else those of the user who asks.
+    Policies,
+    /// From an administrator: change a policy.
+    ChangePolicy(PolicyChange),
 }
 
 impl RequestBody {
@@ -300,6 +309,7 @@ impl RequestBody {
             | Self::MovePrimary { .. }
             | Self::Log(Some(_))
             | Self::Compact { .. }
+            | Self::ChangePolicy(_)
             | Self::CreateKeyspace { .. }
             | Self::SetKeyspace { .. }
             | Self::DropKeyspace(_) => true,
@@ -326,6 +336,7 @@ impl RequestBody {
             | Self::Range { .. }
             | Self::Log(None)
             | Self::Diagnose
+            | Self::Policies
             | Self::Keyspaces => false,
         }
     }
