@@ -54,6 +54,7 @@ mod import;
 mod backup;
 
 mod admin;
+mod policy;
 mod log;
 mod explain;
 mod doctor;

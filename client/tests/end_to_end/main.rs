@@ -30,6 +30,7 @@ mod placement;
 
 mod intruders;
 
+mod rights;
 mod thieves;
 mod credentials;
 
