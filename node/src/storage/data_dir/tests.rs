@@ -184,7 +184,7 @@ fn a_damaged_node_json_is_told_as_such() {
         ("\"name\"", "\"nome\""),
         ("\"log_begun\": true", "\"log_begun\": true, \"more\": 1"),
         ("\"log_begun\": true", "\"log_begun\": 1"),
-        ("\"version\": 2,", ""),
+        ("\"version\": 3,", ""),
         ("\"heartbeat_ms\": 50", "\"heartbeat_ms\": 0"),
     ] {
         let used = Used::new();
@@ -252,9 +252,9 @@ fn a_directory_of_another_user_is_refused() {
 fn another_version_is_no_damage() {
     let used = Used::new();
     // A later version may have fields that this one does not know.
-    used.edit("\"version\": 2,", "\"version\": 3, \"more\": [],");
+    used.edit("\"version\": 3,", "\"version\": 4, \"more\": [],");
     let refused = used.read().unwrap_err();
-    assert!(matches!(refused, DataDirError::Version { found: 3, .. }), "{refused}");
+    assert!(matches!(refused, DataDirError::Version { found: 4, .. }), "{refused}");
 }
 
 #[test]
