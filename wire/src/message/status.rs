@@ -62,6 +62,8 @@ pub struct GroupStatus {
     /// Its latest revision.
     pub revision: Revision,
     /// Hash of its state at `applied_index`: equal on all replicas at an equal index.
+    // A hash of keys and tokens: its length on the wire must not depend on them.
+    #[serde(with = "postcard::fixint::le")]
     pub state_hash: u64,
     /// The progress of each other member; only on the leader.
     pub replicas: Vec<ReplicaStatus>,
