@@ -362,6 +362,17 @@ impl Outbox {
         self.purge(upto, mark);
     }
 
+    /// Has all writes sent again. If the shard has lost what came before the write `lost`, that one
+    /// becomes the first of the outbox; returns whether it did.
+    pub(crate) fn start_over(&self, lost: Option<Number>) -> bool {
+        let mut ledger = self.ledger();
+        ledger.start_over();
+        let before = ledger.bytes();
+        let skipped = lost.is_some_and(|first| ledger.skip_lost(first));
+        self.account(before, &ledger);
+        skipped
+    }
+
     /// Purges the log while the ledger is locked.
     fn purge(&self, upto: u64, mark: Bytes) {
         if self.is_discarded() {

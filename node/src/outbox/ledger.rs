@@ -236,7 +236,7 @@ impl Ledger {
     /// before it: they had settled, so it has lost them, and no node can send them again. `number`
     /// is the oldest one that was sent. Returns whether it is still here.
     ///
-    /// In memory only: after a restart the shard asks for the same again.
+    /// A restart before the write moves in the log undoes that; the shard then asks for the same.
     pub(crate) fn skip_lost(&mut self, number: Number) -> bool {
         let Some(mut first) = self.kept.first_entry() else { return false };
         if *first.key() != number {
@@ -264,7 +264,7 @@ impl Ledger {
             kept.index,
         );
         self.bytes += kept.bytes();
-        // As after a restart: nobody has to wait for what cannot come.
+        // Nobody may wait for what cannot come.
         self.settled = Number(0);
         true
     }

@@ -82,3 +82,22 @@ async fn what_is_closed_takes_nothing_but_knows_what_it_has_taken() {
     outbox.settle(Number(1));
     assert!(outboxes.are_empty());
 }
+
+#[tokio::test]
+async fn an_outbox_whose_shard_has_lost_writes_counts_as_empty_once_the_rest_is_delivered() {
+    let disk = Arc::new(MemoryDisk::new());
+    let options = WalOptions { segment_bytes: SEGMENT_BYTES, ..WalOptions::default() };
+    let wal = Wal::open(disk, options, Box::new(|_| ())).unwrap();
+    // Numbers of a real start are long.
+    let started = Duration::from_secs(1 << 30);
+    let outboxes = Outboxes::open(ME, wal, 1 << 30, WriteGate::default(), started).unwrap();
+    let (outbox, _) = outboxes.open_for(SHARD).unwrap();
+    let mut numbers = Vec::new();
+    for at in 1..=3 {
+        numbers.push(Arc::clone(&outbox).deposit(Stamp(at), key(at), None).await.unwrap());
+    }
+    outbox.settle(numbers[0]);
+    assert!(outbox.start_over(Some(numbers[1])));
+    outbox.settle(numbers[2]);
+    assert!(outboxes.are_empty());
+}

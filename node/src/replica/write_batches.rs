@@ -286,7 +286,7 @@ fn answer(
                         write.reply.enter(Stage::Lock, Instant::now());
                         locked.push(write);
                     }
-                    Some(AtLock::Refuses) => write.reply.refuse(too_early()),
+                    Some(AtLock::Refuses) => write.reply.refuse(key_locked()),
                     Some(AtLock::Tells) | None => write.reply.send(to_answer(result, receipt)),
                 }
             }
@@ -363,6 +363,12 @@ fn to_prospect(Foreseen { unfit, changes }: Foreseen) -> Prospect {
 /// The refusal of an outbox's number whose predecessors the shard does not have.
 pub(crate) fn too_early() -> Refusal {
     Refusal::Unavailable("earlier writes of its outbox have not arrived yet".into())
+}
+
+/// The refusal of an outbox's number whose key a transaction has locked. It comes again, with those
+/// after it.
+pub(crate) fn key_locked() -> Refusal {
+    Refusal::Unavailable("a transaction has locked its key".into())
 }
 
 #[cfg(test)]

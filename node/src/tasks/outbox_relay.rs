@@ -24,7 +24,7 @@ use crate::net::rpc::ExchangeError;
 use crate::node::Node;
 use crate::outbox::Outbox;
 use crate::replica::backlog::Place;
-use crate::replica::write_batches::{PendingWrite, too_early};
+use crate::replica::write_batches::{PendingWrite, key_locked, too_early};
 
 /// Most writes that are under way at once.
 const WINDOW_WRITES: usize = 1024;
@@ -110,15 +110,11 @@ impl Relay {
                 Refusal::NotPrimary { primary: Some(named) } if *named != primary => Some(*named),
                 _ => None,
             };
-            if refused == too_early() {
-                let mut ledger = self.outbox.ledger();
-                ledger.start_over();
-                // Everything before the oldest write has been taken once. A shard that was
-                // recovered without a majority, or recreated, has lost it.
-                let lost = first.filter(|_| attempt.acknowledged.is_none());
-                if lost.is_some_and(|first| ledger.skip_lost(first)) {
+            if refused == too_early() || refused == key_locked() {
+                let lost = first_lost(&refused, first, attempt.acknowledged);
+                if self.outbox.start_over(lost) {
                     let shard = self.outbox.shard();
-                    warn!(%shard, "the shard has lost eventual writes of this node that it once had");
+                    warn!(%shard, "the shard lost eventual writes that this node had delivered");
                 }
             }
             self.pause(Some(refused)).await;
@@ -240,6 +236,16 @@ async fn send_over(
     Ok(judge(results))
 }
 
+/// Returns the oldest write, `first`, if a refusal shows that the shard has lost those before it: all
+/// of them have been taken once. A shard loses some if it is recovered without a majority.
+fn first_lost(
+    refused: &Refusal,
+    first: Option<Number>,
+    acknowledged: Option<Number>,
+) -> Option<Number> {
+    first.filter(|_| acknowledged.is_none() && *refused == too_early())
+}
+
 /// How far the primary has taken a window: up to the first write that it refused.
 fn judge(results: impl Iterator<Item = (Number, Result<Answer, Refusal>)>) -> Attempt {
     let mut attempt = Attempt { acknowledged: None, refused: None };
@@ -257,4 +263,22 @@ fn judge(results: impl Iterator<Item = (Number, Result<Answer, Refusal>)>) -> At
 
 fn elsewhere() -> Refusal {
     Refusal::NotPrimary { primary: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gap_before_the_oldest_write_shows_a_loss() {
+        let first = Some(Number(4));
+        assert_eq!(first_lost(&too_early(), first, None), first);
+        // A transaction that has locked its key has lost nothing.
+        assert_eq!(first_lost(&key_locked(), first, None), None);
+        assert_eq!(first_lost(&elsewhere(), first, None), None);
+        // The writes before the refused one have been taken now.
+        assert_eq!(first_lost(&too_early(), first, first), None);
+        // The window began later.
+        assert_eq!(first_lost(&too_early(), None, None), None);
+    }
 }
