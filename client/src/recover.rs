@@ -63,8 +63,8 @@ async fn group(
 async fn confirm(report: &Report, yes: bool, console: &mut Console) -> Result<(), Problem> {
     let lost: BTreeSet<&str> = report.missing.iter().map(|node| node.name.as_str()).collect();
     let names = lost.iter().copied().collect::<Vec<_>>().join(" ");
-    // To take back what was begun loses nothing.
-    if yes || lost.is_empty() && report.undoes {
+    // To take back what was begun, or to say that it is finished, loses nothing.
+    if yes || report.groups.is_empty() {
         return Ok(());
     }
     if !io::stdin().is_terminal() || console.json {

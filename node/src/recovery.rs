@@ -87,7 +87,7 @@ pub async fn survey(options: &Options) -> Result<Survey, RecoveryError> {
     let asked = probe::ask(&nodes, &options.servers).await?;
     let mut plan = match plan::plan(&found, plan::leap(random_u64())) {
         Ok(plan) => plan,
-        Err(RecoveryError::NothingLost) if nodes.iter().any(|node| node.unfinished().is_some()) => {
+        Err(RecoveryError::NothingLost) if nodes.iter().any(Opened::is_held) => {
             let report = report::nothing_lost(&nodes, &found);
             let options = options.clone();
             return Ok(Survey { options, nodes, found, plan: None, report });

@@ -45,7 +45,11 @@ pub(super) fn plan(report: &Report) -> String {
 
 /// Describes what was done, and what comes next.
 pub(super) fn done(report: &Report, file: &Path) -> String {
-    let what = if report.groups.is_empty() { "the recovery was taken back" } else { "recovered" };
+    let what = match (report.groups.is_empty(), report.undoes) {
+        (false, _) => "recovered",
+        (true, true) => "the recovery was taken back",
+        (true, false) => "the recovery was finished already, and all directories say so now",
+    };
     let mut lines = vec![format!("{what}; the report is in {}", file.display())];
     lines.extend(report.next.iter().map(|what| format!("- {what}")));
     lines.join("\n")

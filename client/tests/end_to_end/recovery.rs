@@ -330,18 +330,22 @@ async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
         let killed = kill_at(&network, call, at, &how).await;
         let again = network.dkv(&how).await;
         let said = format!("{}{}", output(&again.stdout), output(&again.stderr));
+        // The marks of all directories said that it was finished.
         let whole = again.status.code() == Some(1) && said.contains("every group has a majority");
         assert!(again.status.success() || whole, "killed at {call} {at}: {said}");
-        (killed, said.contains("taken back"), copies)
+        let finished = said.contains("was finished already");
+        (killed, said.contains("taken back"), finished, copies)
     };
     let runs = join_all(kills.map(run)).await;
-    let undone = runs.iter().filter(|(_, undone, _)| *undone).count();
+    let undone = runs.iter().filter(|(_, undone, ..)| *undone).count();
     assert!(undone >= 6, "{undone} recoveries were cut off in the middle");
     assert!(runs.iter().any(|(killed, ..)| !killed), "one has nothing left to be killed at");
 
     network.nodes.drain(..3);
-    let cut_off = runs.iter().filter(|(_, undone, _)| *undone);
-    for (_, _, copies) in cut_off.step_by(undone.div_ceil(3)) {
+    let finished = runs.iter().filter(|(_, _, finished, _)| *finished);
+    assert!(finished.clone().count() >= 1, "none was cut off between the last marks");
+    let cut_off = runs.iter().filter(|(_, undone, ..)| *undone);
+    for (.., copies) in cut_off.step_by(undone.div_ceil(3)).chain(finished) {
         for (node, copy) in network.nodes.iter_mut().zip(copies) {
             node.dir.clone_from(copy);
         }

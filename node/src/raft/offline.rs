@@ -250,6 +250,10 @@ pub(crate) async fn align(
 pub(crate) fn alignment(from: &GroupLog, to: &GroupLog, disk: &OnDisk) -> io::Result<Alignment> {
     let (last, stored) = (disk.last, from.state());
     let end = stored.last_index.max(stored.purged.map(|(purged, _)| purged)).unwrap_or(0);
+    if end < disk.committed {
+        // It came as a snapshot, and its log ends before: nothing there can be compared.
+        return Ok(Alignment::Behind);
+    }
     let mut index = last.1.min(end);
     // A committed entry is never dropped, and never missing in a later log.
     while index >= disk.committed {

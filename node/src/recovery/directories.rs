@@ -14,7 +14,7 @@ use crate::net::incarnations::{self, IncarnationFileError};
 use crate::process::stores::open_stopped;
 use crate::raft::StateMachine;
 use crate::raft::offline::{self, OnDisk};
-use crate::replica::recovery_mark::{MarkedWrite, RecoveryMark};
+use crate::replica::recovery_mark::{MarkError, MarkedWrite, RecoveryMark};
 use crate::replica::tombstone::ReplicaTombstone;
 use crate::storage::data_dir::{DataDir, NodeFile};
 use dkv_state::{Directory, Engine, EngineError};
@@ -27,6 +27,9 @@ pub(super) struct Opened {
     pub(super) credentials: Credentials,
     /// What an earlier recovery has written here.
     mark: Option<RecoveryMark>,
+    /// Whether that recovery is finished, by the mark in another directory, and does not say so
+    /// here.
+    is_late: bool,
     wal: Wal,
     engine: Engine,
 }
@@ -52,7 +55,7 @@ impl Opened {
         }
         let mark = RecoveryMark::load(path)?;
         let (wal, engine) = open_stopped(&directory, &file)?;
-        Ok(Self { directory, file, credentials, mark, wal, engine })
+        Ok(Self { directory, file, credentials, mark, is_late: false, wal, engine })
     }
 
     pub(super) fn id(&self) -> NodeId {
@@ -73,7 +76,31 @@ impl Opened {
 
     /// Returns the mark of a recovery that was cut off.
     pub(super) fn unfinished(&self) -> Option<&RecoveryMark> {
-        self.mark.as_ref().filter(|mark| !mark.is_finished)
+        self.mark.as_ref().filter(|mark| !mark.is_finished && !self.is_late)
+    }
+
+    /// Returns whether the mark keeps the node from starting.
+    pub(super) fn is_held(&self) -> bool {
+        self.mark.as_ref().is_some_and(|mark| !mark.is_finished)
+    }
+
+    /// Lets the node start.
+    pub(super) fn release(&self) -> Result<(), MarkError> {
+        match &self.mark {
+            Some(mark) if self.is_late => mark.with(mark.writes.clone(), true).save(self.path()),
+            Some(mark) if !mark.is_finished => RecoveryMark::delete(self.path()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the index of the last entry that a replica of a group has known that this directory
+    /// has, or has had; `None` if there has been none.
+    pub(super) fn owes(&self, group: GroupId, copy: Option<&Copy>) -> io::Result<Option<u64>> {
+        if let Some(copy) = copy {
+            return Ok(Some(copy.owed.max(copy.disk.last.1)));
+        }
+        let tombstone = ReplicaTombstone::load(self.path(), group).map_err(io::Error::other)?;
+        Ok(tombstone.map(|tombstone| tombstone.index))
     }
 
     /// Returns what a recovery that was cut off has written into the log of a group, or was about
@@ -195,9 +222,10 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Opened>, Found), RecoveryEr
     }
     let marks = nodes.iter().filter_map(|node| node.mark.as_ref());
     let finished: BTreeSet<Uuid> = marks.filter(|it| it.is_finished).map(|it| it.id).collect();
-    for mark in nodes.iter_mut().filter_map(|node| node.mark.as_mut()) {
+    for node in &mut nodes {
         // It was cut off after the last write, while it said so.
-        mark.is_finished |= finished.contains(&mark.id);
+        let mark = node.mark.as_ref().filter(|mark| finished.contains(&mark.id));
+        node.is_late = mark.is_some_and(|mark| !mark.is_finished);
     }
     let mut copies: BTreeMap<GroupId, Vec<Copy>> = BTreeMap::new();
     let mut directories = BTreeMap::new();

@@ -152,6 +152,9 @@ pub enum RecoveryError {
     /// The directory cannot be changed.
     #[error("the directory of the network cannot be changed: {0}")]
     Rejected(String),
+    /// A directory cannot be written.
+    #[error("{0}; nothing but numbers of starts was written")]
+    NotBegun(String),
     /// The recovery was cut off.
     #[error(
         "{} was not written completely: {why}; repeat the command once the disk works, with the same data \

@@ -31,7 +31,8 @@ pub(super) async fn carry_out(
     report: &mut Report,
 ) -> Result<(), RecoveryError> {
     for node in &nodes {
-        node.begin_incarnation().map_err(|error| cut_off(node, error))?;
+        let begun = node.begin_incarnation();
+        begun.map_err(|error| RecoveryError::NotBegun(error.to_string()))?;
     }
     for node in &nodes {
         undo(node).await.map_err(|error| cut_off(node, error))?;
@@ -40,7 +41,7 @@ pub(super) async fn carry_out(
         Execution::new(&nodes, found, plan).carry_out(entry, report).await?;
     } else {
         for node in &nodes {
-            RecoveryMark::delete(node.path()).map_err(|error| cut_off(node, error))?;
+            node.release().map_err(|error| cut_off(node, error))?;
         }
     }
     let closed = run_blocking(move || nodes.iter().for_each(Opened::close));
@@ -70,8 +71,9 @@ async fn undo(node: &Opened) -> io::Result<()> {
 /// Deletes the replica of a group, and leaves a tombstone of one that has known the entry `owed`:
 /// the next replica takes no part in elections before it has that.
 async fn empty(node: &Opened, group: GroupId, term: u64, owed: u64) -> io::Result<()> {
-    let vote = Vote::new(term, node.id());
-    ReplicaTombstone { index: owed, vote }.save(node.path(), group)?;
+    let former = ReplicaTombstone::load(node.path(), group).map_err(io::Error::other)?;
+    let own = former.map(|former| former.vote);
+    ReplicaTombstone::new(owed, Vote::new(term, node.id()), own).save(node.path(), group)?;
     offline::forget(&node.log(group)).await?;
     node.delete_rows(group).map_err(io::Error::other)
 }
@@ -124,25 +126,41 @@ impl<'a> Execution<'a> {
 
     /// Writes the mark of a directory.
     fn mark(&self, node: &Opened, is_finished: bool) -> Result<(), RecoveryError> {
-        let writes = self.plan.fates.iter().filter_map(|(group, fate)| {
-            let copy = self.copies(*group).iter().find(|copy| copy.node == node.id());
-            let write = match *fate {
-                Fate::Recovered { keeper, term } => {
-                    let copy = copy.filter(|copy| copy.is_whole)?;
-                    let kept = self.copies(*group).iter().find(|copy| copy.node == keeper)?;
+        let writes =
+            self.plan.fates.iter().map(|(group, fate)| {
+                Ok(self.write(node, *group, *fate)?.map(|write| (*group, write)))
+            });
+        let writes: Result<Vec<_>, io::Error> = writes.filter_map(Result::transpose).collect();
+        let writes = writes.map_err(|error| cut_off(node, error))?;
+        let mark = self.mark.with(writes, is_finished);
+        mark.save(node.path()).map_err(|error| cut_off(node, error))
+    }
+
+    /// Returns what is written into the log of a group in a directory.
+    fn write(
+        &self,
+        node: &Opened,
+        group: GroupId,
+        fate: Fate,
+    ) -> Result<Option<MarkedWrite>, io::Error> {
+        let copies = self.copies(group);
+        let copy = copies.iter().find(|copy| copy.node == node.id());
+        Ok(match fate {
+            Fate::Recovered { keeper, term } => {
+                let kept = copies.iter().find(|copy| copy.node == keeper);
+                copy.filter(|copy| copy.is_whole).zip(kept).map(|(copy, kept)| {
                     let (first, committed) = (kept.disk.last.1 + 1, copy.disk.committed);
                     MarkedWrite::Extended(Unfinished { first, term, committed })
-                }
-                Fate::Nowhere { term } => {
-                    let owed = copy.map_or(0, |copy| copy.owed.max(copy.disk.last.1));
-                    MarkedWrite::Emptied { term, owed }
-                }
-                Fate::Serves { .. } | Fate::NotBegun => return None,
-            };
-            Some((*group, write))
-        });
-        let mark = self.mark.with(writes.collect(), is_finished);
-        mark.save(node.path()).map_err(|error| cut_off(node, error))
+                })
+            }
+            Fate::Nowhere { term } => {
+                let owed = node.owes(group, copy)?;
+                // The first entry of the shard's new life comes to the keeper in any case.
+                let owed = owed.or((node.id() == self.plan.keeper).then_some(0));
+                owed.map(|owed| MarkedWrite::Emptied { term, owed })
+            }
+            Fate::Serves { .. } | Fate::NotBegun => None,
+        })
     }
 
     /// Rewrites the replica that goes on, and then the others. Returns the index of the last entry.
@@ -172,8 +190,11 @@ impl<'a> Execution<'a> {
     /// is left of it anywhere goes: nothing may ever bring the old keys back.
     async fn begin_anew(&self, group: GroupId, term: u64) -> Result<(), RecoveryError> {
         for node in self.nodes.values() {
-            let emptied = empty(node, group, term, 0).await;
-            emptied.map_err(|error| cut_off(node, error))?;
+            let write = self.write(node, group, Fate::Nowhere { term });
+            if write.map_err(|error| cut_off(node, error))?.is_some() {
+                let emptied = empty(node, group, term, 0).await;
+                emptied.map_err(|error| cut_off(node, error))?;
+            }
         }
         let keeper = self.nodes[&self.plan.keeper];
         let begun = offline::begin_anew(&keeper.log(group), keeper.id(), term).await;

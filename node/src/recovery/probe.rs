@@ -73,8 +73,8 @@ enum Answer {
 /// The registration server's answer, and its status if it gave one.
 pub(super) type Asked = (AskedServer, Option<ServerStatus>);
 
-/// Asks the registration server, at the first of its addresses that answers, in the name of each of
-/// the nodes. `None` without an address.
+/// Asks the registration servers in the name of each of the nodes, and unites what they say. `None`
+/// without an address.
 ///
 /// # Errors
 /// If it says that one of them was removed.
@@ -82,30 +82,47 @@ pub(super) async fn ask(
     nodes: &[Opened],
     servers: &[String],
 ) -> Result<Option<Asked>, RecoveryError> {
-    let mut answer = None;
+    let mut answer: Option<Asked> = None;
     for node in nodes {
         let endpoint = Endpoint::dial_only(Some(node.credentials.clone()));
         let endpoint = endpoint.map_err(RecoveryError::System)?;
-        for address in servers {
-            let (asked, status, is_removed) = ask_server(&endpoint, address).await;
-            if is_removed {
+        let calls = servers.iter().map(|address| ask_server(&endpoint, address));
+        let mut is_silent = true;
+        for called in join_all(calls).await {
+            if called.is_removed {
                 let (name, path) = (node.file().name.clone(), node.path().to_owned());
-                return Err(RecoveryError::Removed { name, path, server: address.clone() });
+                return Err(RecoveryError::Removed { name, path, server: called.asked.address });
             }
-            let was_answered = status.is_some();
-            if was_answered || answer.is_none() {
-                answer = Some((asked, status));
-            }
-            if was_answered {
-                break;
-            }
+            is_silent &= called.is_silent;
+            answer = Some(merged(answer, (called.asked, called.status)));
         }
-        // An address that is silent for one is silent for the next.
-        if !matches!(answer, Some((_, Some(_)))) {
+        // What is silent for one is silent for the next.
+        if is_silent {
             break;
         }
     }
     Ok(answer)
+}
+
+/// Unites what two servers say: a node is silent if none of them has heard it.
+fn merged(one: Option<Asked>, other: Asked) -> Asked {
+    let Some((mut asked, status)) = one else { return other };
+    let (Some(mut status), Some(more)) = (status.clone(), other.1.as_ref()) else {
+        return if status.is_some() { (asked, status) } else { other };
+    };
+    if other.0.term > asked.term {
+        (asked.term, asked.coordinator) = (other.0.term, other.0.coordinator);
+    }
+    // Their clocks may differ; ages do not.
+    let age = |heard_ms: u64| more.now_ms.saturating_sub(heard_ms);
+    for report in more.nodes.iter().filter(|report| report.last_report_ms > 0) {
+        let heard_ms = status.now_ms.saturating_sub(age(report.last_report_ms));
+        match status.nodes.iter_mut().find(|known| known.id == report.id) {
+            Some(known) => known.last_report_ms = known.last_report_ms.max(heard_ms),
+            None => status.nodes.push(report.clone()),
+        }
+    }
+    (asked, Some(status))
 }
 
 /// Looks for the nodes that are missing, and for those whose directories are here.
@@ -224,18 +241,29 @@ async fn check_copied(
     Ok(())
 }
 
-/// Returns what the server says, and whether it says that who asks was removed.
-async fn ask_server(
-    endpoint: &Endpoint,
-    address: &str,
-) -> (AskedServer, Option<ServerStatus>, bool) {
-    let mut is_removed = false;
+/// The answer of one server to one node.
+struct Called {
+    asked: AskedServer,
+    status: Option<ServerStatus>,
+    /// Whether it says that the node was removed.
+    is_removed: bool,
+    /// Whether nothing answers there.
+    is_silent: bool,
+}
+
+async fn ask_server(endpoint: &Endpoint, address: &str) -> Called {
+    let (mut is_removed, mut is_silent) = (false, false);
     let asked = async {
-        let addresses = resolve(address).await.map_err(|error| error.to_string())?;
+        let addresses = resolve(address).await.map_err(|error| {
+            is_silent = true;
+            error.to_string()
+        })?;
         let connect = |at| endpoint.connect(at, Expect::Server);
         let connection = first_of(&addresses, connect).await.map_err(|errors| {
             let is_removal = |error| matches!(error, &ConnectError::Removed { .. });
             is_removed = errors.iter().any(is_removal);
+            let is_silence = |error| matches!(error, &ConnectError::Unreachable { .. });
+            is_silent = errors.iter().all(is_silence);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             errors.join("; ")
         })?;
@@ -267,5 +295,5 @@ async fn ask_server(
         term: confirmed.map(|(_, term)| term),
         coordinator: confirmed.map(|(node, _)| node),
     };
-    (asked, status, is_removed)
+    Called { asked, status, is_removed, is_silent }
 }

@@ -203,7 +203,7 @@ pub(super) fn nothing_lost(nodes: &[Opened], found: &Found) -> Report {
         network: nodes.first().map(|node| node.file().network.to_string()).unwrap_or_default(),
         at_ms: unix_ms(),
         done: false,
-        undoes: true,
+        undoes: nodes.iter().any(|node| node.unfinished().is_some()),
         directories: directories.collect(),
         missing: Vec::new(),
         server: None,

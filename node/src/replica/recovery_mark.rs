@@ -51,17 +51,19 @@ pub(crate) enum MarkedWrite {
 /// Why a mark cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MarkError {
-    /// The file cannot be read or written.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    /// The file cannot be read or written. The error names it.
+    #[error("{0}")]
+    Io(io::Error),
     /// The file is not what a recovery wrote.
-    #[error("{} is malformed", .0.display())]
+    #[error(
+        "{} is malformed, so nothing tells whether a recovery was cut off here; put the copy of the data \
+         directory back that was made before the recovery, or start the node with an empty directory \
+         if others have its data", .0.display()
+    )]
     Malformed(PathBuf),
+    /// A later release has written it.
+    #[error("{} is of a later release of dkv: run that one", .0.display())]
+    Version(PathBuf),
     /// A recovery was not finished.
     #[error(
         "a recovery of {} was cut off; run `dkv recover group` again, with the data directories of {}: \
@@ -92,7 +94,7 @@ impl RecoveryMark {
     /// If the directory cannot be written.
     pub(crate) fn save(&self, directory: &Path) -> Result<(), MarkError> {
         let path = directory.join(NAME);
-        checked::save(&path, self).map_err(|source| MarkError::Io { path, source })
+        checked::save(&path, self).map_err(MarkError::Io)
     }
 
     /// Returns the mark in a directory.
@@ -104,8 +106,9 @@ impl RecoveryMark {
         match checked::load::<Self>(&path) {
             Ok(None) => Ok(None),
             Ok(Some(Some(mark))) if mark.version == VERSION => Ok(Some(mark)),
-            Ok(Some(_)) => Err(MarkError::Malformed(path)),
-            Err(source) => Err(MarkError::Io { path, source }),
+            Ok(Some(Some(_))) => Err(MarkError::Version(path)),
+            Ok(Some(None)) => Err(MarkError::Malformed(path)),
+            Err(source) => Err(MarkError::Io(source)),
         }
     }
 
@@ -115,7 +118,7 @@ impl RecoveryMark {
     /// If the directory cannot be written.
     pub(crate) fn delete(directory: &Path) -> Result<(), MarkError> {
         let path = directory.join(NAME);
-        durable::remove(&path).map_err(|source| MarkError::Io { path, source })
+        durable::remove(&path).map_err(MarkError::Io)
     }
 
     /// Checks that no recovery of a directory is unfinished.
