@@ -75,7 +75,9 @@ impl BackupError {
     /// Says that a part was done.
     pub(crate) fn partly(self, stays: impl Into<String>) -> Self {
         match self {
-            Self::Partly { .. } => self,
+            Self::Partly { source, stays: own } => {
+                Self::Partly { source, stays: format!("{own}; {}", stays.into()) }
+            }
             source => Self::Partly { source: Box::new(source), stays: stays.into() },
         }
     }

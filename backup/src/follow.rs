@@ -286,12 +286,17 @@ impl Following {
 
     async fn attempt(&self, anew: bool) -> Result<(), Stopped> {
         let name = &self.used.keyspace.name;
-        let client = self.client.keyspace(name).await;
-        let client = client.map_err(BackupError::network("cannot use the keyspace"))?;
+        let opening = async {
+            let client = self.client.keyspace(name).await;
+            Ok(client.map_err(BackupError::network("cannot use the keyspace"))?)
+        };
+        let Some(client) = self.soon(opening).await? else { return Ok(()) };
         if client.keyspace_id() != self.used.keyspace.id {
             return Err(Stopped::Dropped);
         }
-        let (writer, stage, base_ms) = self.writer().await?;
+        // A destination that is out of reach is waited for: not by who wants to stop.
+        let writer = async { Ok(self.writer().await?) };
+        let Some((writer, stage, base_ms)) = self.soon(writer).await? else { return Ok(()) };
         let stage = if anew { Stage::Nothing } else { stage };
         let settings = self.used.keyspace.settings.clone();
         let pace = Pace { rate: self.options.rate, patience: PATIENCE, cuts_every: None };

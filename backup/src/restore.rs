@@ -113,16 +113,25 @@ pub async fn restore(
         Target::check(client, name, source).await?;
     }
     let mut whole: Vec<Restored> = Vec::new();
-    for source in sources {
+    let names: Vec<String> = sources.iter().map(|source| source.keyspace.clone()).collect();
+    for (at, source) in sources.into_iter().enumerate() {
         let name = options.rename.clone().unwrap_or_else(|| source.keyspace.clone());
-        let restored = one(client, destination, source, name.clone(), options.rate, tell).await;
-        let restored = restored.map_err(|error| match whole.as_slice() {
-            [] => error,
-            whole => error.partly(format!(
-                "{} was restored before, and stays; restore {name} by itself, with --keyspace \
-                 {name}",
-                whole.iter().map(|it| &*it.restored_as).collect::<Vec<_>>().join(", ")
-            )),
+        let backup = source.backup.clone();
+        let restored = one(client, destination, source, name, options.rate, tell).await;
+        let restored = restored.map_err(|error| match names.len() {
+            1 => error,
+            _ => {
+                let list = |names: &[String]| match names {
+                    [] => "none".to_owned(),
+                    names => names.join(", "),
+                };
+                error.partly(format!(
+                    "restored before: {}; not begun: {}. Restore each that is missing by itself, \
+                     with --backup {backup} --keyspace NAME and the same --at",
+                    list(&names[..at]),
+                    list(&names[at + 1..])
+                ))
+            }
         })?;
         tell(Progress::Restored(restored.clone()));
         whole.push(restored);

@@ -2,6 +2,7 @@
 
 mod progress;
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dkv_api::Client;
@@ -133,18 +134,20 @@ pub(crate) async fn restore(
             Ok(())
         }
     };
+    // A full disk under its output must not leave a restore half done.
+    let mut said = Ok(());
     let done = loop {
         tokio::select! {
             done = &mut work => break done,
-            Some(event) = events.recv() => show(event, console)?,
+            Some(event) = events.recv() => said = said.and_then(|()| show(event, console)),
         }
     };
     while let Ok(event) = events.try_recv() {
-        show(event, console)?;
+        said = said.and_then(|()| show(event, console));
     }
     bar.finish();
     done.map_err(|error| problem(&error))?;
-    Ok(())
+    Ok(said?)
 }
 
 /// Follows until Ctrl-C or SIGTERM.
@@ -169,20 +172,7 @@ async fn follow(
         tokio::select! {
             done = work.done() => break done?,
             _ = ages.tick() => bar.age(),
-            Some(event) = events.recv() => match event {
-                Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {
-                    console.document(&json!({
-                        "command": "backup follow",
-                        "keyspace": keyspace,
-                        "through_at_ms": through_ms,
-                        "behind_ms": now_ms().saturating_sub(through_ms),
-                        "changes": changes,
-                        "written_bytes": bytes,
-                    }))?;
-                    console.flush()?;
-                }
-                event => bar.show(event, console),
-            },
+            Some(event) = events.recv() => followed(event, &mut bar, console)?,
             signal = stop.given_up(true) => {
                 bar.finish();
                 let why = "given up; the last changes may be missing; the same command goes on";
@@ -191,7 +181,7 @@ async fn follow(
         }
     };
     while let Ok(event) = events.try_recv() {
-        bar.show(event, console);
+        followed(event, &mut bar, console)?;
     }
     let (through, without) = bar.reach().through();
     let through = through.map_or_else(String::new, |ms| format!(" through {}", timestamp(ms)));
@@ -207,6 +197,27 @@ async fn follow(
         ));
     }
     Ok(())
+}
+
+/// Shows how far a keyspace is followed: as a document, or in the bar.
+fn followed(event: Progress, bar: &mut Bar, console: &mut Console) -> io::Result<()> {
+    match event {
+        Progress::Followed { keyspace, through_ms, changes, bytes } if console.json => {
+            console.document(&json!({
+                "command": "backup follow",
+                "keyspace": keyspace,
+                "through_at_ms": through_ms,
+                "behind_ms": now_ms().saturating_sub(through_ms),
+                "changes": changes,
+                "written_bytes": bytes,
+            }))?;
+            console.flush()
+        }
+        event => {
+            bar.show(event, console);
+            Ok(())
+        }
+    }
 }
 
 fn channel() -> (impl Fn(Progress) + Send + Sync, mpsc::UnboundedReceiver<Progress>) {

@@ -77,16 +77,16 @@ pub(crate) async fn run(
         KeyspaceAction::Drop { name, yes, .. } => {
             let shown = find(name, client).await?;
             confirm(&shown, yes.as_deref(), console).await?;
+            // The question may have stood for hours. A drop of one that is gone succeeds.
+            if find(name, client).await?.keyspace.id != shown.keyspace.id {
+                let why = format!(
+                    "the keyspace {name} that was confirmed was dropped by somebody else; there is \
+                     another one of that name, which stays"
+                );
+                return Err(Problem::new(Failure::NotFound, why).into());
+            }
             let dropped = client.drop_keyspace_by_id(shown.keyspace.id).await;
-            dropped.map_err(|error| match error {
-                Error::NoKeyspace { .. } => Problem::new(
-                    Failure::NotFound,
-                    format!(
-                        "the keyspace {name} that was confirmed has been dropped by somebody else"
-                    ),
-                ),
-                error => change_problem(name, "dropped", &error),
-            })?;
+            dropped.map_err(|error| change_problem(name, "dropped", &error))?;
             let text = format!("keyspace {name} was dropped, with everything in it");
             console.changed(&text, || json!({ "command": "keyspace drop", "name": name }))?;
         }

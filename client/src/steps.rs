@@ -114,7 +114,7 @@ impl Step {
                     | Command::Search(_)
                     | Command::ShowAll { .. }
             ),
-            StepKind::Subcommand(word) => word.creates_token(),
+            StepKind::Subcommand(word) => word.creates_token() || word.is_bundle_for_output(),
             StepKind::Help(_) => true,
         }
     }

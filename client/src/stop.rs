@@ -33,7 +33,7 @@ impl<T> Drop for AbortOnDrop<T> {
 /// Work that goes on beside the task that shows it, and ends when this is dropped.
 pub(crate) struct Beside<T> {
     work: JoinHandle<Option<T>>,
-    _dropped: oneshot::Sender<()>,
+    dropped: oneshot::Sender<()>,
 }
 
 impl<T: Send + 'static> Beside<T> {
@@ -45,12 +45,14 @@ impl<T: Send + 'static> Beside<T> {
         let work = tokio::task::spawn_blocking(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    done = work() => Some(done),
+                    // Once it is dropped the runtime may be ending.
+                    biased;
                     _ = is_dropped => None,
+                    done = work() => Some(done),
                 }
             })
         });
-        Self { work, _dropped: dropped }
+        Self { work, dropped }
     }
 
     /// Waits for its end.
@@ -60,6 +62,13 @@ impl<T: Send + 'static> Beside<T> {
     pub(crate) async fn done(&mut self) -> Result<T, Problem> {
         let done = (&mut self.work).await.map_err(|error| Problem::failed(error.to_string()))?;
         done.ok_or_else(|| Problem::failed("the command was ended"))
+    }
+
+    /// Gives it up, and waits until nothing more comes of it.
+    pub(crate) async fn give_up(self) {
+        let Self { work, dropped } = self;
+        drop(dropped);
+        let _ = work.await;
     }
 }
 

@@ -115,7 +115,7 @@ impl Target {
 
 /// Says what becomes of a keyspace that was created, and not marked.
 fn created_stays(name: &str) -> String {
-    format!("keyspace {name} was created for it, and stays empty: run the same command again")
+    format!("keyspace {name} was created for it, and stays empty: restoring it again goes on")
 }
 
 /// Writes a key, as often as it takes: what is written twice is the same.

@@ -16,7 +16,7 @@ use super::{Connect, Format, ImportEtcdArgs};
 pub(super) const RESTORE_HELP: &str = "\
 A keyspace that has keys is never touched: restore into a new network, or under another name. A \
 keyspace that does not exist is created with the settings that it had. If a restore is interrupted, \
-the same command goes on with it. At the end everything is compared with the backup.
+restoring that keyspace again goes on with it (with --keyspace NAME if others are whole already). At the end everything is compared with the backup.
 
 Keys, values, leases and expiries come back; revisions are new. A lease starts again with its \
 full time, and a key that expires has the time that it had left at that moment.

@@ -18,8 +18,8 @@ const LOG_HELP: &str = "LEVEL is off, error, warn, info, debug or trace, or a fi
     dkv log server dkv_server=debug,info\n  \
     dkv log all info";
 
-const DOCTOR_HELP: &str = "The status is 0 if only hints were found, 1 if there are \
-    warnings, and 2 if something is critical; 5 if neither the server nor a node answers.";
+const DOCTOR_HELP: &str = "The status is 0 if only hints were found, 10 if there are \
+    warnings, and 11 if something is critical; 5 if neither the server nor a node answers.";
 
 /// Show what nodes and the server log, or change it
 #[derive(Args, Clone, Debug)]

@@ -328,6 +328,13 @@ impl Subcommand {
         matches!(self, Self::Token(TokenArgs { action: TokenAction::Create { .. }, .. }))
     }
 
+    /// Returns whether it writes a bundle to standard output.
+    pub(crate) fn is_bundle_for_output(&self) -> bool {
+        let Self::Debug(args) = self else { return false };
+        let super::DebugAction::Bundle { file, .. } = &args.action;
+        file.as_deref() == Some(std::path::Path::new("-"))
+    }
+
     /// Returns whether it reads standard input.
     pub(crate) fn reads_stdin(&self) -> bool {
         match self {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use dkv_api::Revision;
 use dkv_console::Console;
-use dkv_console::problem::{Abort, Failure, Problem};
+use dkv_console::problem::{Abort, Effect, Failure, Problem};
 use dkv_console::units::{number, plural};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -102,11 +102,13 @@ async fn imported(
     let touched = target.touched.clone();
     let stop = Stop::take()?;
     let (stopped, until_caught_up) = (stop.stopped(), args.until_caught_up);
-    let record = ImportRecord::open(store, name).await?;
+    let keys = target.client.clone();
+    let record = ImportRecord::open(store, &keys).await;
+    let record = record.map_err(|problem| touched.told(problem, name))?;
     if !target.is_fresh && !args.overwrite {
-        record.check(name, &target.client).await?;
+        record.check(name, &keys).await?;
     }
-    record.begin().await?;
+    record.begin().await.map_err(|problem| touched.told(problem, name))?;
     let (sender, mut events) = mpsc::unbounded_channel();
     // On its own: a console that does not take what is written to it holds up no import, and the
     // leases are kept alive.
@@ -120,23 +122,42 @@ async fn imported(
         }
     });
     let mut report = Report::new(console.json);
+    let mut said = Ok(());
     let outcome = loop {
         tokio::select! {
             done = work.done() => break done.and_then(|done| done),
-            Some(event) = events.recv() => report.show(event, console)?,
+            Some(event) = events.recv() => {
+                said = report.show(event, console);
+                if said.is_err() {
+                    break Err(Problem::failed("its output cannot be written"));
+                }
+            }
             // Members are followed to what they have by then; a file is given up at once.
             signal = stop.given_up(is_live) => break Err(Problem::new(signal.into(), "interrupted")),
         }
     };
-    while let Ok(event) = events.try_recv() {
-        report.show(event, console)?;
+    while let (Ok(event), Ok(())) = (events.try_recv(), &said) {
+        said = report.show(event, console);
     }
     report.finish();
-    let outcome = outcome
-        .map_err(|problem| touched.told(problem.prefixed(&format!("import of {shown}: ")), name))?;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(problem) => {
+            work.give_up().await;
+            record.fail(&keys).await;
+            said?;
+            return Err(touched
+                .told(problem.prefixed(&format!("import of {shown}: ")), name)
+                .into());
+        }
+    };
     let Outcome { source, target, at, .. } = &outcome;
-    record.end((source == target).then_some(*at)).await?;
-    result(&outcome, name, is_live, console)
+    let recorded = record.end((source == target).then_some(*at)).await;
+    result(&outcome, name, is_live, console)?;
+    said?;
+    let what = "the import is done, but its end could not be noted, so --continue will ask for \
+                --overwrite: ";
+    Ok(recorded.map_err(|problem| problem.prefixed(what).with_effect(Effect::Done))?)
 }
 
 /// Prints what came out.

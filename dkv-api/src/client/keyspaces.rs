@@ -169,10 +169,11 @@ impl Client {
     }
 
     /// Does what [`drop_keyspace`](Self::drop_keyspace) does, with the keyspace of an id: not with
-    /// another one that has been given its name meanwhile.
+    /// another one that has been given its name meanwhile. One that was dropped before is no error.
     ///
     /// # Errors
-    /// As for that.
+    /// [`Error::Denied`] without the rights of an administrator, [`Error::Unavailable`] or
+    /// [`Error::Unknown`] if the coordinator does not answer.
     ///
     /// # Examples
     /// ```
