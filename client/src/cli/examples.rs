@@ -28,4 +28,4 @@ Exit status (the most serious of several commands):
   1  failed                    6  outcome unknown: a change may have happened
   2  wrong command line        7  denied
   3  key not found             8  written, but not on every replica (level all)
-  4  conflict: a condition was not met";
+  4  conflict: a condition was not met    10, 11  doctor: warnings; something critical";

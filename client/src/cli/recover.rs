@@ -28,8 +28,8 @@ pub(crate) enum RecoverAction {
         after_help = "Stop every node that is left, and name all of their data directories. The \
             command shows what each has of every group and what may be lost, and asks; without a \
             terminal and without --yes it changes nothing. All other nodes are removed for good. \
-            With an ADDRESS or DKV_SERVER it also asks the registration server which nodes it has \
-            heard lately.\n\nExamples:\n  \
+            It insists on the registration server's word which nodes it has heard lately (ADDRESS \
+            or DKV_SERVER), unless --server-lost is given.\n\nExamples:\n  \
             sudo -u dkv-node dkv 10.0.0.1:4400 recover group /var/lib/dkv/n3\n  \
             dkv recover group n3-data n4-data --yes --report recovery.json"
     )]

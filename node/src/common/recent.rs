@@ -1,5 +1,4 @@
-//! Something that takes long to find out, and is found out by one task at a time. Others get what
-//! it found, for a while.
+//! A result that one task computes and others share for a while.
 
 use std::time::Duration;
 
