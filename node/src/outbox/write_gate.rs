@@ -10,10 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use crate::common::checked;
 use dkv_base::durable;
-use dkv_wire::codec::{decode, encode};
 use dkv_wire::message::Refusal;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The gate; see the [module](self). Clones share their state.
 #[derive(Clone, Debug, Default)]
@@ -41,14 +40,9 @@ pub(crate) enum State {
 /// take no writes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteGateError {
-    /// The file cannot be read now.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// The path of the file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
+    /// The file cannot be read now. The error names it.
+    #[error("{0}")]
+    Io(io::Error),
     /// The file does not contain what was written.
     #[error("{} is malformed", .0.display())]
     Malformed(PathBuf),
@@ -116,24 +110,16 @@ pub(crate) fn refused() -> Refusal {
 }
 
 fn save(directory: &Path, at: u64) -> io::Result<()> {
-    let content = encode(&at);
-    let mut file = xxh3_64(&content).to_le_bytes().to_vec();
-    file.extend_from_slice(&content);
-    durable::write(&path(directory), &file)
+    checked::save(&path(directory), &at)
 }
 
 fn load(directory: &Path) -> Result<Option<u64>, WriteGateError> {
     let path = path(directory);
-    let content = match durable::read(&path) {
-        Ok(Some(content)) => content,
-        Ok(None) => return Ok(None),
-        Err(source) => return Err(WriteGateError::Io { path, source }),
-    };
-    let whole = content.split_first_chunk().and_then(|(checksum, content)| {
-        (u64::from_le_bytes(*checksum) == xxh3_64(content)).then_some(content)
-    });
-    let at = whole.and_then(|content| decode(content).ok());
-    at.map(Some).ok_or(WriteGateError::Malformed(path))
+    match checked::load(&path).map_err(WriteGateError::Io)? {
+        Some(None) => Err(WriteGateError::Malformed(path)),
+        Some(at) => Ok(at),
+        None => Ok(None),
+    }
 }
 
 fn path(directory: &Path) -> PathBuf {
