@@ -1,5 +1,7 @@
 //! Valid and invalid command lines.
 
+mod messages;
+
 use std::time::Duration;
 
 use clap::CommandFactory;
