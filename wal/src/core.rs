@@ -14,7 +14,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::GroupId;
 
-use super::format::{Kind, Record, SegmentHeader, frame_bytes, record_bytes, stored_length};
+use super::format::{
+    Kind, Record, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes, record_bytes, stored_length,
+};
 use super::groups::{Groups, Location};
 use super::options::WalOptions;
 use super::segments::Segments;
@@ -268,7 +270,8 @@ impl Core {
             release_below: None,
         };
         let mut at = offset + super::format::FRAME_HEADER_BYTES as u64;
-        let mut frees = false;
+        // A segment whose entries went while it was in use can be released once it is not.
+        let mut frees = offset == SEGMENT_HEADER_BYTES as u64;
         for staged in self.take_staged() {
             if let Some(appended) = &staged.appended {
                 frame.entries += appended.payload_bytes.len() as u64;

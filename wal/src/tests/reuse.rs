@@ -50,6 +50,22 @@ fn what_a_file_held_before_is_not_seen() {
 }
 
 #[test]
+fn a_segment_whose_entries_went_while_it_was_in_use_goes_with_the_next() {
+    let disk = MemoryDisk::new();
+    let mut wal = Manual::open(&disk).unwrap();
+    wal.group(1).append(vec![(1, entry(1, 1, 0, 2000))], ignore()).unwrap();
+    wal.settle();
+    wal.group(1).purge(1, Bytes::from_static(b"id"), ignore()).unwrap();
+    wal.settle();
+    let first = names(&disk, ".wal").remove(0);
+    // Nothing is purged from here on.
+    wal.group(2).append(vec![(1, entry(2, 1, 0, 2000))], ignore()).unwrap();
+    wal.settle();
+    assert!(wal.wal.stats().oldest.iter().all(|(group, _)| *group == GroupId(2)));
+    assert!(!names(&disk, ".wal").contains(&first), "{:?}", disk.list());
+}
+
+#[test]
 fn a_file_that_is_read_is_not_used_again() {
     let disk = MemoryDisk::new();
     let mut wal = Manual::open(&disk).unwrap();
