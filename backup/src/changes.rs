@@ -4,12 +4,13 @@
 //! shards have what comes in their histories.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dkv_api::{
     Client, Error, GroupId, KeyRange, Revision, SnapshotToken, WatchEvent, WatchOptions, WatchToken,
 };
 use dkv_base::supervise::caught;
+use dkv_base::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -57,7 +58,7 @@ pub(crate) struct Taken {
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

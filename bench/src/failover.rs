@@ -7,7 +7,7 @@
 //! library's timeout is measured.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -291,7 +291,7 @@ impl WriteLog {
 }
 
 fn lock(log: &Mutex<WriteLog>) -> MutexGuard<'_, WriteLog> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
+    dkv_base::sync::lock(&log)
 }
 
 fn milliseconds(duration: Duration) -> f64 {

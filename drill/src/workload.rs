@@ -20,10 +20,11 @@ mod tenant;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dkv_api::{Client, Condition, Error, Level, ReadOptions, Receipt, Revision, WriteOptions};
+use dkv_base::sync::lock;
 use dkv_check::{Action, Current, History, Operation, Outcome, Recorder};
 use tokio::task::JoinSet;
 
@@ -191,7 +192,7 @@ impl Workload {
         auditor.audit_all(deadline).await;
         let (followed, difference) = self.state.follower.finish(client, deadline).await;
         join_all(&mut self.following).await;
-        let problems = self.state.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let problems = lock(&self.state.problems);
         let problems = problems.iter().cloned().chain(difference).collect();
         let tenancies = self.state.tenants.tenancies();
         Work { history: self.state.recorder.history(), followed, tenancies, problems }
@@ -215,7 +216,7 @@ impl State {
     }
 
     fn note_problem(&self, problem: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = lock(&self.problems);
         if problems.len() < PROBLEMS_MAX {
             problems.push(problem);
         }

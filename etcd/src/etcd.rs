@@ -1,7 +1,7 @@
 //! The face without its shells: the keyspace behind it, and what all services share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use dkv_api::{
@@ -9,6 +9,7 @@ use dkv_api::{
     Role, Term, WatchOptions,
 };
 use dkv_base::sync::lock;
+use dkv_base::sync::{read, write};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -169,12 +170,12 @@ impl Etcd {
             );
             return Err(EtcdError::new(Code::FailedPrecondition, why));
         }
-        *self.inner.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
+        *write(&self.inner.store) = Some(store.clone());
         Ok(store)
     }
 
     fn known_store(&self) -> Option<Client> {
-        self.inner.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.inner.store).clone()
     }
 
     /// Creates the keyspace, by this client or by one with more rights.
@@ -257,7 +258,7 @@ impl Etcd {
         if matches!(error, Error::NoKeyspace { .. }) {
             // It may be created again under its name, and begins anew.
             *self.seen() = None;
-            *self.inner.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+            *write(&self.inner.store) = None;
         }
         debug!(%error, "a request failed");
         error.into()

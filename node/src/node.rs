@@ -28,9 +28,10 @@ mod status;
 mod shutdown;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dkv_base::id::{GroupId, NetworkId, NodeId};
+use dkv_base::sync::lock;
 use dkv_wire::message::Diagnosis;
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;
@@ -168,8 +169,4 @@ impl Node {
         self.connections.heartbeats.end().await;
         self.tasks.end().await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,11 +23,12 @@ mod quota;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Stamp};
+use dkv_base::sync::{lock, read, write};
 use dkv_wire::message::{Refusal, Span};
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;
@@ -130,7 +131,7 @@ impl Outboxes {
 
     /// The outbox of a shard, if there has been one.
     pub(crate) fn get(&self, shard: GroupId) -> Option<Arc<Outbox>> {
-        self.shards.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        read(&self.shards).get(&shard).cloned()
     }
 
     /// The owners of the waiting writes, and the number of bytes that may wait.
@@ -141,7 +142,7 @@ impl Outboxes {
     /// Discards the outbox of a shard that was dropped, and returns the number of writes in it. Its
     /// log is to be deleted next.
     pub(crate) fn discard(&self, outbox: &Outbox) -> usize {
-        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = write(&self.shards);
         shards.remove(&outbox.shard);
         let ledger = outbox.ledger();
         if outbox.discarded.swap(true, Ordering::AcqRel) {
@@ -176,7 +177,7 @@ impl Outboxes {
 
     /// All outboxes.
     pub(crate) fn all(&self) -> Vec<Arc<Outbox>> {
-        self.shards.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        read(&self.shards).values().cloned().collect()
     }
 
     /// Returns the outbox of a shard, which it opens if need be, and whether the outbox is new.
@@ -191,7 +192,7 @@ impl Outboxes {
     }
 
     fn load(&self, shard: GroupId) -> Result<(Arc<Outbox>, bool), OutboxError> {
-        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = write(&self.shards);
         if let Some(outbox) = shards.get(&shard) {
             return Ok((Arc::clone(outbox), false));
         }
@@ -393,7 +394,7 @@ impl Outbox {
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ledger)
     }
 }
 

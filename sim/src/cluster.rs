@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dkv_base::sync::lock;
 use dkv_node::Args;
 use dkv_server::{Config, Server};
 use dkv_wire::network::Settings;
@@ -258,7 +259,7 @@ impl Cluster {
             let result = dkv_node::run_on(storage, args, ready, stopped).await;
             // The directories are in another place in each run.
             let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
-            *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            *lock(&ended) = Some(result);
         });
     }
 
@@ -324,7 +325,7 @@ impl Node {
     }
 
     fn take_ended(&self) -> Option<Result<(), String>> {
-        self.process.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.process.ended).take()
     }
 }
 

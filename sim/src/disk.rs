@@ -2,9 +2,10 @@
 //! the data that was not synced, as the seed says.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use dkv_node::{Storage, StorageError};
 use dkv_state::{Engine, EngineOptions, MemoryStore};
 use dkv_wal::disk::MemoryDisk;
@@ -82,7 +83,7 @@ impl Disk {
 
     /// Sets the time that writes take from now on.
     pub fn set_speed(&self, speed: Speed) {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).0 = speed;
+        lock(&self.pace).0 = speed;
     }
 }
 
@@ -96,7 +97,7 @@ impl Storage for Disk {
         pretend(path)?;
         let pace = Arc::clone(&self.pace);
         let pace = move || {
-            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pace = lock(&pace);
             let (speed, random) = &mut *pace;
             match *speed {
                 Speed::Between(low, high) => Duration::from_millis(random.between(low, high)),
@@ -106,7 +107,7 @@ impl Storage for Disk {
                 }
             }
         };
-        let salt_seed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).1.draw();
+        let salt_seed = lock(&self.pace).1.draw();
         let options = WalOptions { salt_seed, ..options };
         let disk = Arc::new(self.log.clone());
         Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)

@@ -7,6 +7,7 @@ use std::thread;
 
 use crate::faults::Fault;
 use crate::run::{Options, Outcome, run};
+use dkv_base::sync::lock;
 
 /// The results of many runs together.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +96,7 @@ pub fn explore(
         drop(sender);
         for (seed, outcome) in ended {
             let outcome = outcome?;
-            summary.lock().unwrap_or_else(PoisonError::into_inner).add(seed, &outcome);
+            lock(&summary).add(seed, &outcome);
             if !tell(seed, &outcome) {
                 stop.store(true, Ordering::Relaxed);
             }

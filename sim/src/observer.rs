@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
 use dkv_base::id::{GroupId, HolderId, NodeId, Revision};
+use dkv_base::sync::lock;
 use dkv_wire::message::GroupRole;
 
 use crate::replication_check::ReplicationCheck;
@@ -267,7 +268,7 @@ impl Observations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -4,7 +4,9 @@
 //! when and where.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dkv_base::sync::lock;
 
 /// Datagrams between two lines with their hash.
 const DATAGRAMS_A_LINE: u64 = 256;
@@ -83,7 +85,7 @@ impl Trace {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -45,11 +45,12 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dkv_base::durable;
 use dkv_base::id::GroupId;
 use dkv_base::supervise;
+use dkv_base::sync::lock;
 
 use super::rows::Generation;
 use super::value_cache::ValueCache;
@@ -350,9 +351,4 @@ impl Record {
 
 fn table_name(group: GroupId, generation: Generation) -> String {
     format!("g{group}-{}", generation.0)
-}
-
-/// Locks a mutex whose data cannot be left half-changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
 //! The log as callers see it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use dkv_base::id::GroupId;
 use dkv_base::supervise::Panicked;
+use dkv_base::sync::lock;
 
 use super::core::Core;
 use super::error::WalError;
@@ -60,7 +61,7 @@ impl Wal {
             start("wal-writer", Box::new(move || writer.run()))?,
             start("wal-segments", Box::new(move || segment_manager.run()))?,
         ];
-        wal.handle.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
+        lock(&wal.handle.threads).extend(threads);
         Ok(wal)
     }
 
@@ -175,7 +176,7 @@ impl Wal {
     pub fn close(&self) {
         self.handle.shared.begin_close();
         let threads = {
-            let mut threads = self.handle.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut threads = lock(&self.handle.threads);
             if threads.iter().any(|thread| thread.thread().id() == thread::current().id()) {
                 return;
             }

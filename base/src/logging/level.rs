@@ -3,9 +3,10 @@
 //! A change may be for a time: then the filter before comes back, whatever other changes for a time
 //! were made meanwhile. The caller runs [`Passing::end`], which waits until that time is over.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
@@ -97,7 +98,7 @@ impl Filters {
 
 impl Control {
     fn filters(&self) -> MutexGuard<'_, Filters> {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.filters)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Transactions as functions: they read and write keys as they go, and run again at a conflict.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::Revision;
 use dkv_base::platform::random_u64;
+use dkv_base::sync::lock;
 use dkv_wire::message::Relation;
 
 use super::{Compare, Transaction, TransactionOperation};
@@ -132,7 +133,7 @@ impl OpenTransaction {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Returns the transaction that commits what was written if nothing that was read has changed;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use dkv_api::{
     Client, Error, GroupId, KeyChange, KeyRange, KeyspaceId, Revision, ScanOptions, Watch,
     WatchEvent, WatchOptions, WatchToken,
 };
+use dkv_base::sync::lock;
 use dkv_check::{PreviousVersion, Recorder, WatchNote, WatchedKeys};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -144,7 +145,7 @@ impl Follower {
             previous,
         };
         self.note(shard, event);
-        let mut replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replay = lock(&self.replay);
         match value {
             Some(value) => _ = replay.insert(key, (revision, value)),
             None => _ = replay.remove(&key),
@@ -167,7 +168,7 @@ impl Follower {
         loop {
             difference = match self.scan(client).await {
                 Ok(scanned) => {
-                    let replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+                    let replay = lock(&self.replay);
                     differing(&replay, &scanned)
                 }
                 Err(error) => Some(error.to_string()),

@@ -1,10 +1,11 @@
 //! What the faces of a network share, as one of them has it, and since when.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use dkv_api::{Client, Revision};
 use dkv_base::sync::lock;
+use dkv_base::sync::{read, write};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -65,7 +66,7 @@ impl Known {
 
 impl Shared {
     pub(crate) fn known(&self) -> Option<Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.known).clone()
     }
 
     pub(crate) fn note(
@@ -76,7 +77,7 @@ impl Shared {
     ) -> Arc<Rules> {
         let fresh = asked + SHARED_FRESH;
         let known = Known { rules: Arc::clone(&rules), revision, asked, fresh, is_stale: false };
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        *write(&self.known) = Some(known);
         rules
     }
 
@@ -84,7 +85,7 @@ impl Shared {
     /// asked for authentication, as far as this face knows, requests go on while others than their
     /// own shard are out of reach. Where it is on, they go on for a while.
     pub(crate) fn note_failure(&self) -> Option<Arc<Rules>> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.known);
         let (known, now) = (known.as_mut()?, Instant::now());
         let until = match known.is_enabled() {
             true => known.asked + SHARED_GRACE,
@@ -99,7 +100,7 @@ impl Shared {
     /// revisions begin anew.
     pub(crate) fn forget_keyspace(&self) {
         *self.keyspace() = None;
-        if let Some(known) = &mut *self.known.write().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(known) = &mut *write(&self.known) {
             known.revision = None;
         }
     }

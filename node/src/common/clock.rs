@@ -1,11 +1,12 @@
 //! The node's copy of the network's clock, shared by everything on the node.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use dkv_base::hlc::Clock;
 use dkv_base::id::Stamp;
 use dkv_base::platform;
+use dkv_base::sync::lock;
 
 /// Greatest lag of a client's stamp behind this clock: longer than a client keeps retrying a write.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ impl NodeClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, Clock> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.clock)
     }
 }
 

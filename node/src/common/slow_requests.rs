@@ -3,10 +3,11 @@
 //! A slow disk makes every request slow. The log then has a few lines a second, and each line says
 //! how many requests had none.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use dkv_wire::identity::Identity;
 use tokio::time::Instant;
 use tracing::warn;
@@ -94,7 +95,7 @@ impl SlowRequests {
             return;
         }
         self.counts[timeline.longest()].fetch_add(1, Ordering::Relaxed);
-        let taken = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now);
+        let taken = lock(&self.pace).take(now);
         // Only what is written is decoded: a slow disk has thousands of slow requests a second.
         let read =
             taken.and_then(|unlogged| timeline.subject().read().map(|read| (read, unlogged)));

@@ -6,11 +6,12 @@
 //! between the two clocks is the time spent suspended. For a while after that difference has grown,
 //! ages count as unknown. Only a hypervisor can stop both clocks, and a guest cannot detect that.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dkv_base::platform;
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 
 /// Time after a suspend during which ages are unknown. By its end, messages that were in transit
@@ -35,7 +36,7 @@ pub(crate) fn woke_lately() -> bool {
     if settled_ms != UNSEEN && slept_ms.saturating_sub(settled_ms) <= NO_SLEEP.as_millis() as u64 {
         return false;
     }
-    let mut sleeps = SLEEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sleeps = lock(&SLEEPS);
     let lately = sleeps.look(slept, Instant::now());
     SETTLED_MS.store(if lately { UNSEEN } else { slept_ms }, Ordering::Relaxed);
     lately

@@ -1,7 +1,8 @@
 //! The tasks of a node, in one place so that none outlives the node.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use dkv_base::sync::lock;
 use tokio::task::JoinSet;
 
 /// A set of tasks that end together.
@@ -36,7 +37,7 @@ impl TaskSet {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 
     /// Returns the number of tasks in the set, running or not.

@@ -4,10 +4,11 @@
 //! metrics.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::message::{ChangeReason, LeaderChange};
 use tokio::time::Instant;
 
@@ -72,7 +73,7 @@ impl Turnovers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,10 +1,11 @@
 //! A rate-limited log of refused messages and their senders, for the operator.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -56,7 +57,7 @@ impl RecentDenials {
 impl DenialLog {
     /// Notes that something from `sender` was refused.
     pub(crate) fn note(&self, sender: NodeId, why: &str) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.0);
         let untold = recent.note(sender, Instant::now());
         if let Some(untold) = untold {
             warn!(from = %sender, why, before = untold, "refused what a node sent");

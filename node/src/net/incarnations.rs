@@ -27,10 +27,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
+use dkv_base::sync::lock;
 use dkv_wire::incarnation::{
     BootId, Incarnation, IncarnationTracker, Observation, Ruling, Verdict,
 };
@@ -446,8 +447,4 @@ impl Incarnations {
 /// Returns whether two verdicts differ in numbers only.
 fn is_alike(one: Verdict, other: Verdict) -> bool {
     std::mem::discriminant(&one) == std::mem::discriminant(&other)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,9 +3,10 @@
 //! A busy leader sends many messages per millisecond, an idle one sends one per heartbeat. So the
 //! pauses before a silence determine when it counts as unusual.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 
 /// Shortest silence that ever counts as unusual: an fsync may take that long.
@@ -27,7 +28,7 @@ struct State {
 impl Liveness {
     /// Records the arrival of a message.
     pub(crate) fn heard(&self, now: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if let Some(last) = state.last {
             state.pause = (state.pause * 7 + now.saturating_duration_since(last)) / 8;
         }
@@ -36,13 +37,13 @@ impl Liveness {
 
     /// Returns the time of the last message, or `None` if there was none.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last
+        lock(&self.0).last
     }
 
     /// Returns the time at which the silence of this node becomes, or became, unusual, if it is
     /// expected to send a message every `heartbeat`. `None` if it was never heard.
     pub(crate) fn silent_at(&self, heartbeat: Duration) -> Option<Instant> {
-        let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = *lock(&self.0);
         let longest = (heartbeat * 4 / 3).max(PATIENCE_MIN);
         Some(state.last? + (state.pause * PAUSES).clamp(PATIENCE_MIN, longest))
     }

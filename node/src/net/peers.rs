@@ -11,10 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
+use dkv_base::sync::lock;
 use dkv_wire::acceptor::Acceptor;
 use dkv_wire::limits::NODES_MAX;
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
@@ -399,10 +400,6 @@ impl Link {
         let state = lock(&self.state);
         state.connection.as_ref().filter(|open| open.close_reason().is_none()).cloned()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@
 //! does not read holds the frame that it was sent last.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use dkv_base::id::HolderId;
+use dkv_base::sync::lock;
 use dkv_wire::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -85,7 +86,7 @@ pub(crate) struct WatchFramePermit {
 impl Quotas {
     /// Returns the quota for a new connection of a holder.
     pub(crate) fn of(&self, holder: HolderId) -> Quota {
-        let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quotas = lock(&self.0);
         let known = quotas.get(&holder).and_then(Weak::upgrade);
         let holder = known.unwrap_or_else(|| {
             quotas.retain(|_, quota| quota.strong_count() > 0);

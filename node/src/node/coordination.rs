@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, RwLock};
 
 use dkv_base::id::{GroupId, NodeId};
+use dkv_base::sync::{read, write};
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
 
@@ -38,12 +39,12 @@ impl Coordination {
 
     /// Returns the network's settings.
     pub(crate) fn settings(&self) -> Settings {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.settings).clone()
     }
 
     /// Sets the network's settings, as the directory has them.
     pub(super) fn set_settings(&self, settings: Settings) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        *write(&self.settings) = settings;
     }
 
     /// Sets since when this node has been the coordinator; `None` if it is not.

@@ -15,10 +15,11 @@
 //! All other nodes are refused, and logged with their id (see [`denials`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
+use dkv_base::sync::lock;
 use dkv_wire::message::{Answer, RequestBody};
 use tokio::time::Instant;
 use tracing::info;
@@ -75,7 +76,7 @@ impl State {
 
 impl Vouchers {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The replicas on a node, and what the directory in the control group says about others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use dkv_base::id::{GroupId, NodeId};
+use dkv_base::sync::{read, write};
 use dkv_wire::message::{ControlGroup, Refusal};
 
 use crate::raft;
@@ -28,23 +29,23 @@ impl Replicas {
 
     /// Returns the replica of a group, if this node holds one.
     pub(crate) fn get(&self, id: GroupId) -> Option<Arc<Replica>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        read(&self.open).get(&id).cloned()
     }
 
     /// Returns all replicas that this node holds, that of the control group first.
     pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        read(&self.open).values().cloned().collect()
     }
 
     /// Adds a replica that was opened.
     pub(super) fn insert(&self, replica: Arc<Replica>) {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = write(&self.open);
         open.insert(replica.id(), replica);
     }
 
     /// Removes a replica that is to be closed.
     pub(super) fn remove(&self, id: GroupId) {
-        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        write(&self.open).remove(&id);
     }
 
     /// Returns whether this node neither leads nor votes in any group.

@@ -4,9 +4,10 @@
 //! owner: the log does not record it, and they count toward the total alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use dkv_base::id::{GroupId, HolderId, Number};
+use dkv_base::sync::lock;
 
 /// The owners of the waiting writes.
 #[derive(Debug, Default)]
@@ -71,7 +72,7 @@ impl OwnerQuotas {
     }
 
     fn lock(&self) -> MutexGuard<'_, Usage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,10 +8,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use crate::common::checked;
 use dkv_base::durable;
+use dkv_base::sync::{read, write};
 use dkv_wire::message::Refusal;
 
 /// The gate; see the [module](self). Clones share their state.
@@ -88,7 +89,7 @@ impl WriteGate {
     pub(crate) fn open(&self, directory: &Path, is_going: impl Fn() -> bool) -> io::Result<()> {
         self.set(State::Closing);
         durable::remove(&path(directory))?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = write(&self.state);
         if !is_going() {
             *state = State::Open;
         }
@@ -96,11 +97,11 @@ impl WriteGate {
     }
 
     fn set(&self, to: State) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = to;
+        *write(&self.state) = to;
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.state)
     }
 }
 

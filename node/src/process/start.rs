@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::platform;
 use dkv_base::signals::Starting;
 use dkv_base::supervise::Failure;
+use dkv_base::sync::lock;
 use dkv_wire::acceptor::Acceptor;
 use dkv_wire::certificate::Credentials;
 use dkv_wire::message::Admission;
@@ -65,7 +66,7 @@ pub async fn run(
     let starting = starting.map_err(ProcessError::Signals)?;
     // Dropped once the node serves, or once its own task has noticed that it must stop.
     let starting = Mutex::new(Some(starting));
-    let over = || drop(starting.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let over = || drop(lock(&starting).take());
     let ready = |serving| {
         over();
         ready(serving);

@@ -3,8 +3,9 @@
 //! The log and the state machine note it for each entry; the primary reads it to say where the time
 //! of a batch went.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 
 /// Entries of which the times are kept: more than are ever in flight.
@@ -41,7 +42,7 @@ impl EntryTimes {
     /// Notes that the entries from `first` to `last` are on disk since `at`.
     pub(crate) fn synced(&self, first: u64, last: u64, at: Instant) {
         let first = first.max(last.saturating_sub(KEPT as u64 - 1));
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.0);
         for index in first..=last {
             slots.of(index).synced = Some(at);
         }
@@ -49,12 +50,12 @@ impl EntryTimes {
 
     /// Notes that an entry is committed since `at`.
     pub(crate) fn committed(&self, index: u64, at: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).of(index).committed = Some(at);
+        lock(&self.0).of(index).committed = Some(at);
     }
 
     /// Returns the times of an entry.
     pub(crate) fn of(&self, index: u64) -> BatchTimes {
-        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = lock(&self.0);
         let slot = slots.0[place(index)];
         if slot.index == index { slot.times } else { BatchTimes::default() }
     }

@@ -7,9 +7,10 @@
 //!
 //! Deliberately missing: clocks. The caller passes in the moments.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 
 /// The moment when the promise to the leader was last taken back, if ever; clones share it.
@@ -19,13 +20,13 @@ pub(super) struct ForgottenLeader(Arc<Mutex<Option<Instant>>>);
 impl ForgottenLeader {
     /// Takes the promise back.
     pub(super) fn forget(&self, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *lock(&self.0) = Some(now);
     }
 
     /// Returns whether the promise was taken back, then given again by hearing the leader at
     /// `heard`, and still lasts.
     pub(super) fn keeps(&self, heard: Option<Instant>, lasts: Duration, now: Instant) -> bool {
-        let forgotten = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = *lock(&self.0);
         let given_again = heard.filter(|heard| forgotten.is_some_and(|at| *heard > at));
         given_again.is_some_and(|heard| now.saturating_duration_since(heard) <= lasts)
     }

@@ -15,12 +15,13 @@ mod votes;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_base::platform::run_blocking;
+use dkv_base::sync::lock;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::message::ChangeReason;
@@ -566,10 +567,6 @@ fn log_broken(from: NodeId, error: &FrameError) {
         FrameError::TooLong { .. } => warn!(?from, %error, "entries refused"),
         _ => debug!(?from, %error, "stream of entries broke"),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -19,12 +19,14 @@ mod times;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Number, Revision, Stamp};
 use dkv_base::platform;
+use dkv_base::sync::lock;
+use dkv_base::sync::{read, write};
 use dkv_wire::codec::encode;
 use dkv_wire::message::{Level, Page, Pair, Receipt, Refusal, Span, Stored};
 use futures::{Stream, StreamExt};
@@ -434,11 +436,11 @@ impl StateMachineHandle {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Current> {
-        self.shared.current.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.shared.current)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Current> {
-        self.shared.current.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.shared.current)
     }
 }
 
@@ -517,8 +519,4 @@ impl RaftStateMachine<Types> for StateMachine {
 
 fn index(log_id: Option<LogId>) -> u64 {
     log_id.map_or(0, |log_id| log_id.index)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,11 +7,12 @@
 //! A snapshot has its own stream with a lower priority, so that it never delays entries.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
@@ -135,7 +136,7 @@ impl Network {
     }
 
     fn confirmations(&self) -> MutexGuard<'_, LastContact> {
-        self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.confirmations)
     }
 
     /// Returns the time as of which a quorum last confirmed that this replica leads, if it does.

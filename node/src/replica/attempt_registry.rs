@@ -4,9 +4,10 @@
 //! numbers here, and the lowest that is under way tells the other shards which of them are over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use dkv_base::id::{HolderId, Serial, SessionId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::message::{Answer, Attempt, AttemptId, Refusal};
 
 use crate::net::reply::ReplyTo;
@@ -116,7 +117,7 @@ impl AttemptRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -12,9 +12,10 @@
 //! floods a shard is held up by its own writes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use tokio::time::Instant;
 
 use dkv_base::id::HolderId;
@@ -124,7 +125,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, BacklogState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

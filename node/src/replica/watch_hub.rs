@@ -16,11 +16,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use dkv_base::id::Revision;
 use dkv_base::supervise::Failure;
+use dkv_base::sync::lock;
 use dkv_wire::limits::WATCH_PROGRESS;
 use dkv_wire::message::KeyRange;
 use tokio::sync::Notify;
@@ -226,7 +227,7 @@ impl Watchers {
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.index)
     }
 }
 
@@ -359,7 +360,7 @@ impl Seat {
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.told)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dkv_base::id::{GroupId, Revision};
+use dkv_base::sync::lock;
 use dkv_check::{Finding, History, Kind, LeaseNote, Outcome, Recorder, leases};
 use dkv_wire::network::key_hash;
 
@@ -104,16 +105,16 @@ impl Workload {
 
     /// Makes the callers of a client keep to one thing.
     pub fn focus(&self, client: usize, focus: Focus) {
-        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).insert(client, focus);
+        lock(&self.state.focus).insert(client, focus);
     }
 
     /// Lets all callers do anything again.
     pub fn focus_on_nothing(&self) {
-        self.state.focus.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.state.focus).clear();
     }
 
     pub(super) fn focus_of(&self, client: u64) -> Option<Focus> {
-        let focus = self.state.focus.lock().unwrap_or_else(PoisonError::into_inner);
+        let focus = lock(&self.state.focus);
         usize::try_from(client).ok().and_then(|client| focus.get(&client).copied())
     }
 
@@ -139,12 +140,12 @@ impl Workload {
 
     /// Returns the latest revision of a shard that a caller or a watcher knows.
     pub fn latest(&self, shard: GroupId) -> Revision {
-        let latest = self.state.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = lock(&self.state.latest);
         latest.get(&shard).copied().unwrap_or_default()
     }
 
     pub(super) fn note_revision(&self, shard: GroupId, revision: Revision) {
-        let mut latest = self.state.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.state.latest);
         let known = latest.entry(shard).or_default();
         *known = revision.max(*known);
     }
@@ -167,12 +168,12 @@ impl Workload {
     /// Notes an answer that no network may give.
     pub(super) fn note_wrong(&self, wrong: String) {
         self.state.trace.line(wrong.clone());
-        self.state.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
+        lock(&self.state.wrong).push(wrong);
     }
 
     /// Returns the answers that no network may give.
     pub fn wrong(&self) -> Vec<String> {
-        self.state.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.state.wrong).clone()
     }
 
     /// Notes that nodes were removed: eventual writes that they had not delivered may be lost.
@@ -200,7 +201,7 @@ impl Workload {
 
     /// Returns the leases that ended much too late, although their shard had service.
     pub fn late_leases(&self, history: &History) -> Vec<Finding> {
-        let lease_shards = self.state.lease_shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease_shards = lock(&self.state.lease_shards);
         let shards = (1..=self.shards()).map(GroupId);
         let found = shards.flat_map(|shard| {
             let is_here = |note: &&LeaseNote| lease_shards.get(&note.lease) == Some(&shard);
@@ -216,12 +217,12 @@ impl Workload {
 
     /// Notes in which shard the key of a lease is.
     pub(super) fn note_lease(&self, lease: u64, shard: GroupId) {
-        let mut shards = self.state.lease_shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = lock(&self.state.lease_shards);
         shards.insert(lease, shard);
     }
 
     pub(super) fn service(&self) -> MutexGuard<'_, Service> {
-        self.state.service.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state.service)
     }
 
     /// Notes that a clock has been wrong. Nodes measure the age of their answers by their own
@@ -236,11 +237,11 @@ impl Workload {
     }
 
     pub(super) fn staleness(&self) -> MutexGuard<'_, Staleness> {
-        self.state.staleness.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state.staleness)
     }
 
     fn eventual(&self) -> MutexGuard<'_, EventualWrites> {
-        self.state.eventual.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state.eventual)
     }
 
     /// Notes which node took the eventual write of that stamp.

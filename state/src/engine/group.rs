@@ -1,8 +1,9 @@
 //! A group in the engine: its generations of rows, and the keys of rows in their tables.
 
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, RwLock};
 
 use dkv_base::id::GroupId;
+use dkv_base::sync::write;
 
 use super::tables;
 use super::{EngineError, EngineInner, Record};
@@ -47,7 +48,7 @@ impl Group {
 
     /// Makes these rows the current ones for lookups.
     pub(super) fn set_readable(&self, table: Option<tables::TableHandle>) {
-        *self.readable.write().unwrap_or_else(PoisonError::into_inner) = table;
+        *write(&self.readable) = table;
     }
 }
 

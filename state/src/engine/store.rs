@@ -1,8 +1,9 @@
 //! The rows of one group: loaded once at start, then updated by checkpoints.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use dkv_base::id::{GroupId, Revision};
+use dkv_base::sync::read;
 
 use super::group::{Group, META_KEY, Rows, join_key};
 use super::install::Installer;
@@ -88,7 +89,7 @@ impl GroupStore {
     /// # Errors
     /// [`EngineError::Damaged`] or [`EngineError::Failed`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Row>, EngineError> {
-        let readable = self.group.readable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let readable = read(&self.group.readable).clone();
         let Some(table) = readable else { return Ok(None) };
         let stored = self.shared.guard().call(|| table.get(join_key(Table::Keys, key)))?;
         let row = stored.map(|value| {
@@ -116,7 +117,7 @@ impl GroupStore {
     }
 
     fn get_history(&self, key: &[u8], revision: Revision) -> Result<Option<Row>, EngineError> {
-        let readable = self.group.readable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let readable = read(&self.group.readable).clone();
         let Some(table) = readable else { return Ok(None) };
         let name = join_key(Table::History, &HistoryRow::key(key, revision));
         let Some(row) = self.shared.guard().call(|| table.get(&name))? else { return Ok(None) };

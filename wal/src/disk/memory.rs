@@ -12,9 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile, SECTOR_BYTES};
+use dkv_base::sync::lock;
 
 /// A disk in memory, for tests and simulation. Clones refer to the same disk.
 #[derive(Clone, Default)]
@@ -181,7 +182,7 @@ impl MemoryDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Locks the state for one more operation, unless the disk is dead.

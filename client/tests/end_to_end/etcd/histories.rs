@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dkv_base::sync::lock;
 use dkv_check::{
     Action, Condition, Current, History, Level, Operation, Options, Outcome, PreviousVersion,
     Recorder, WatchEvent, WatchNote, check,
@@ -55,7 +56,7 @@ impl Lab {
     }
 
     fn address(&self, number: u64) -> SocketAddr {
-        let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        let faces = lock(&self.faces);
         faces[number as usize % faces.len()]
     }
 
@@ -226,7 +227,7 @@ async fn watch(lab: Lab, number: u64, first: i64, last: Arc<Mutex<Option<i64>>>)
     };
     let mut seen = first;
     let is_done = |seen: i64| {
-        let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(&last);
         last.is_some_and(|last| seen >= last)
     };
     for turn in 0.. {

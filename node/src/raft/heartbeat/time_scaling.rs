@@ -16,9 +16,10 @@
 
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use tokio::task_local;
 use tokio::time::Instant;
 
@@ -115,7 +116,7 @@ impl TimeScale {
     }
 
     fn quiescence<T>(&self, change: impl FnOnce(&mut Quiescence) -> T) -> T {
-        let mut quiescence = self.0.quiescence.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quiescence = lock(&self.0.quiescence);
         let result = change(&mut quiescence);
         self.0.slow.store(quiescence.is_slow(), Ordering::Relaxed);
         result

@@ -1,10 +1,11 @@
 //! A session: a stream of entries to one member, and its acknowledgements.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::{NodeId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::limits::FRAME_BYTES_MAX;
@@ -183,10 +184,6 @@ impl Sent {
         self.count += 1;
         self.unanswered.push_back(range);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reason why a session ended. openraft begins another at once.
