@@ -32,14 +32,14 @@ struct Connection {
     max: usize,
     /// Marked busy by each request in progress: a busy connection keeps its slot.
     slot: BusyFlag,
-    paces: ReadingRates,
+    rates: ReadingRates,
 }
 
 impl Running {
     /// Begins to count, up to `max` at a time.
     pub(super) fn new(max: usize, slot: BusyFlag) -> Self {
-        let (now, paces) = Default::default();
-        Self { connection: Arc::new(Connection { now, max, slot, paces }) }
+        let (now, rates) = Default::default();
+        Self { connection: Arc::new(Connection { now, max, slot, rates }) }
     }
 
     /// Counts a request until the returned value is dropped; `None` if there are too many.
@@ -54,7 +54,7 @@ impl Running {
 
     /// Completes once the peer reads a long answer too slowly.
     pub(super) async fn overdue(&self) {
-        self.connection.paces.overdue().await;
+        self.connection.rates.overdue().await;
     }
 }
 
@@ -176,19 +176,19 @@ impl<B> RunningBody<B> {
         if data.len() <= ANSWER_PIECE_BYTES {
             return bytes.keep(data, ());
         }
-        let pace = match bytes.is_stream() {
+        let rate = match bytes.is_stream() {
             true => Arc::default(),
-            false => self.request.connection.paces.begin(),
+            false => self.request.connection.rates.begin(),
         };
-        let whole = bytes.keep(data, Arc::clone(&pace));
-        self.rest = Some((whole, pace));
+        let whole = bytes.keep(data, Arc::clone(&rate));
+        self.rest = Some((whole, rate));
         self.next_piece().unwrap_or_default()
     }
 
     fn next_piece(&mut self) -> Option<Bytes> {
-        let (rest, pace) = self.rest.as_mut()?;
+        let (rest, rate) = self.rest.as_mut()?;
         let piece = rest.split_to(rest.len().min(ANSWER_PIECE_BYTES));
-        pace.note(piece.len());
+        rate.note(piece.len());
         if rest.is_empty() {
             self.rest = None;
         }

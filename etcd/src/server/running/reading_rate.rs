@@ -1,4 +1,4 @@
-//! The pace at which a peer reads long answers. Those of which it reads less than the least pace
+//! The rate at which a peer reads long answers. Those of which it reads less than the least rate
 //! keep room that others need.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use dkv_base::sync::lock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::limits::{ANSWER_PACE_BYTES, ANSWER_PACE_CHECK, ANSWER_PACE_GRACE};
+use crate::limits::{ANSWER_RATE_BYTES, ANSWER_RATE_CHECK, ANSWER_RATE_GRACE};
 
 /// The long answers of a connection.
 #[derive(Default)]
@@ -37,8 +37,8 @@ impl ReadingRate {
     }
 
     fn is_overdue(&self, now: Instant) -> bool {
-        let seconds = self.bytes.load(Ordering::Relaxed) / ANSWER_PACE_BYTES;
-        let until = self.begun + ANSWER_PACE_GRACE + Duration::from_secs(seconds as u64);
+        let seconds = self.bytes.load(Ordering::Relaxed) / ANSWER_RATE_BYTES;
+        let until = self.begun + ANSWER_RATE_GRACE + Duration::from_secs(seconds as u64);
         until <= now
     }
 }
@@ -46,17 +46,17 @@ impl ReadingRate {
 impl ReadingRates {
     /// Begins a long answer.
     pub(super) fn begin(&self) -> Arc<ReadingRate> {
-        let pace = Arc::<ReadingRate>::default();
+        let rate = Arc::<ReadingRate>::default();
         let mut all = lock(&self.all);
         if all.len() == all.capacity() {
-            all.retain(|pace| pace.strong_count() > 0);
+            all.retain(|rate| rate.strong_count() > 0);
         }
-        all.push(Arc::downgrade(&pace));
+        all.push(Arc::downgrade(&rate));
         self.begun.notify_one();
-        pace
+        rate
     }
 
-    /// Completes once one is behind the least pace for too long.
+    /// Completes once one is behind the least rate for too long.
     pub(super) async fn overdue(&self) {
         loop {
             self.begun.notified().await;
@@ -64,7 +64,7 @@ impl ReadingRates {
                 if is_overdue {
                     return;
                 }
-                sleep(ANSWER_PACE_CHECK).await;
+                sleep(ANSWER_RATE_CHECK).await;
             }
         }
     }
@@ -72,9 +72,9 @@ impl ReadingRates {
     /// Returns whether one is overdue; `None` if there is none at all.
     fn look(&self) -> Option<bool> {
         let mut all = lock(&self.all);
-        all.retain(|pace| pace.strong_count() > 0);
+        all.retain(|rate| rate.strong_count() > 0);
         let now = Instant::now();
         let alive = all.iter().filter_map(Weak::upgrade);
-        (!all.is_empty()).then(|| alive.into_iter().any(|pace| pace.is_overdue(now)))
+        (!all.is_empty()).then(|| alive.into_iter().any(|rate| rate.is_overdue(now)))
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use super::Running;
 use crate::budget::{Budget, Shares};
 use crate::http::BodyError;
-use crate::limits::{ANSWER_PACE_GRACE, ANSWER_PIECE_BYTES, BODY_TIMEOUT};
+use crate::limits::{ANSWER_RATE_GRACE, ANSWER_PIECE_BYTES, BODY_TIMEOUT};
 
 type Frame = hyper::body::Frame<Bytes>;
 
@@ -79,7 +79,7 @@ async fn a_message_arrives_in_time_or_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_answer_comes_in_pieces_that_have_to_be_read_at_a_pace() {
+async fn a_long_answer_comes_in_pieces_that_have_to_be_read_at_a_rate() {
     const LONG: usize = 20 * ANSWER_PIECE_BYTES;
     let (running, shares, _slot) = running(10, LONG);
     let request = running.begin(Arc::clone(&shares)).expect("a request");
@@ -95,14 +95,14 @@ async fn a_long_answer_comes_in_pieces_that_have_to_be_read_at_a_pace() {
         let exact = hyper::body::Body::size_hint(&answer).exact();
         assert_eq!(exact, Some((LONG - read.len()) as u64));
         tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(overdue.as_mut().now_or_never().is_none(), "it is read at a pace");
+        assert!(overdue.as_mut().now_or_never().is_none(), "it is read fast enough");
     }
     assert_eq!(read, whole);
     drop(answer);
     let other = running.begin(shares).expect("a request").bytes();
     assert!(other.take_answer(LONG).is_err(), "a part of it waits to be sent");
     // Which does not go on for ever.
-    let late = tokio::time::timeout(10 * ANSWER_PACE_GRACE, overdue).await;
+    let late = tokio::time::timeout(10 * ANSWER_RATE_GRACE, overdue).await;
     late.expect("the last piece is not read");
     drop(last);
     other.take_answer(LONG).expect("room");
