@@ -56,8 +56,8 @@ impl Etcd {
     }
 }
 
-/// Passes on the messages of an answer that is a stream. Each takes room in place of the one
-/// before, and the stream ends with an error if there is none.
+/// Passes on the messages of an answer that is a stream. Each takes room until it has been sent, and
+/// the stream ends with an error if there is none.
 pub(crate) fn answers_that_fit<A: Send + 'static>(
     mut answers: Answers<A>,
     context: Context,

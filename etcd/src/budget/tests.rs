@@ -65,9 +65,29 @@ fn answers_hold_their_bytes_until_they_are_sent() {
     assert_eq!(other.take_answer(40 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
     drop(last);
     assert_eq!(other.take_answer(40 * KIB), Ok(()));
-    // Messages of a stream follow each other.
-    assert_eq!(other.take_next_answer(30 * KIB), Ok(()));
-    assert_eq!(other.take_next_answer(50 * KIB), Ok(()));
+}
+
+#[test]
+fn each_part_of_a_stream_holds_its_bytes_until_it_is_sent() {
+    let all = Budget::new([0, 100 * KIB, 0, 0], 0);
+    let (stream, other) = (request(&all, 1), request(&all, 2));
+    let part = |bytes: usize| {
+        stream.take_next_answer(bytes)?;
+        Ok(stream.keep(vec![7; bytes].into(), stream.take_part()))
+    };
+    let first = part(30 * KIB).expect("room");
+    let next = part(30 * KIB).expect("room");
+    assert_eq!(other.take_answer(40 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
+    drop(first);
+    assert_eq!(other.take_answer(40 * KIB), Ok(()));
+    // A part may have several messages.
+    assert_eq!(part(50 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
+    drop((next, other));
+    assert_eq!(stream.take_next_answer(20 * KIB), Ok(()));
+    assert_eq!(part(20 * KIB).expect("room").len(), 20 * KIB);
+    for _ in 0..100 {
+        assert!(part(50 * KIB).is_ok(), "those that have been sent hold nothing");
+    }
 }
 
 #[test]

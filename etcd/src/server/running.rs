@@ -170,17 +170,19 @@ impl<B> RunningBody<B> {
     /// Returns a part of a frame, and keeps the rest.
     fn part(&mut self, data: Bytes) -> Bytes {
         let bytes = &self.request.bytes;
+        // All messages of a stream that have been taken are in this frame.
+        let taken = bytes.is_stream().then(|| bytes.take_part());
         if data.len() <= ANSWER_SMALL_BYTES {
             return data;
         }
         if data.len() <= ANSWER_PIECE_BYTES {
-            return bytes.keep(data, ());
+            return bytes.keep(data, taken);
         }
         let rate = match bytes.is_stream() {
             true => Arc::default(),
             false => self.request.connection.rates.begin(),
         };
-        let whole = bytes.keep(data, Arc::clone(&rate));
+        let whole = bytes.keep(data, (taken, Arc::clone(&rate)));
         self.rest = Some((whole, rate));
         self.next_piece().unwrap_or_default()
     }

@@ -12,8 +12,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 
 use super::Running;
 use crate::budget::{Budget, Shares};
+use crate::error::EtcdError;
 use crate::http::BodyError;
-use crate::limits::{ANSWER_RATE_GRACE, ANSWER_PIECE_BYTES, BODY_TIMEOUT};
+use crate::limits::{ANSWER_PIECE_BYTES, ANSWER_RATE_GRACE, BODY_TIMEOUT};
 
 type Frame = hyper::body::Frame<Bytes>;
 
@@ -106,4 +107,37 @@ async fn a_long_answer_comes_in_pieces_that_have_to_be_read_at_a_rate() {
     late.expect("the last piece is not read");
     drop(last);
     other.take_answer(LONG).expect("room");
+}
+
+/// A body of parts of equal length.
+fn parts(number: usize, bytes: usize) -> impl hyper::body::Body<Data = Bytes> + Unpin {
+    let part = move |_| Ok::<_, BodyError>(Frame::data(Bytes::from(vec![7; bytes])));
+    StreamBody::new(stream::iter((0..number).map(part)))
+}
+
+#[tokio::test]
+async fn the_parts_of_a_stream_that_are_not_sent_leave_less_room() {
+    const PART: usize = 1024;
+    let (running, shares, _slot) = running(10, 10 * PART);
+    let begin = || running.begin(Arc::clone(&shares)).expect("a request");
+    let (request, other) = (begin(), begin());
+    let bytes = request.bytes();
+    bytes.begin_stream();
+    let mut answer = request.body(parts(100, PART));
+    let mut waiting = Vec::new();
+    let mut next = async || {
+        bytes.take_next_answer(PART)?;
+        let frame = answer.frame().await.expect("a frame").map_err(|_| EtcdError::TIMEOUT)?;
+        Ok::<_, EtcdError>(frame.into_data().expect("data"))
+    };
+    while let Ok(part) = next().await {
+        waiting.push(part);
+    }
+    assert!((9..=18).contains(&waiting.len()), "{} parts wait", waiting.len());
+    assert!(other.bytes().take_answer(10 * PART).is_err());
+    waiting.clear();
+    for _ in 0..50 {
+        next().await.expect("room");
+    }
+    other.bytes().take_answer(9 * PART).expect("room");
 }
