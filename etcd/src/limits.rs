@@ -74,11 +74,12 @@ pub(crate) const REQUESTS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of messages, and of answers, that each connection has beside those of all: enough to log
 /// in, and for small requests.
 pub(crate) const CONNECTION_RESERVE_BYTES: usize = 8 * 1024;
-/// Bytes of an answer that are sent without being counted until they have been.
+/// Bytes of an answer that is not counted until it has been sent, and may be read at any rate.
 pub(crate) const ANSWER_SMALL_BYTES: usize = 512;
 /// Bytes of an answer handed to the connection at a time.
 pub(crate) const ANSWER_PIECE_BYTES: usize = 256 * 1024;
-/// Least rate at which an answer that is no stream has to be read, in bytes a second.
+/// Least rate at which an answer has to be read, or a frame of one that is a stream, in bytes a
+/// second.
 pub(crate) const ANSWER_RATE_BYTES: usize = 64 * 1024;
 /// Time by which a reader may be behind that rate. Then its connection ends.
 pub(crate) const ANSWER_RATE_GRACE: Duration = Duration::from_secs(60);

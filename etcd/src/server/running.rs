@@ -1,6 +1,5 @@
 //! The requests in progress on a connection: their number is bounded, and tells whether it is busy.
-//! Their bytes are bounded over all connections. Neither a message nor a long answer may take for
-//! ever.
+//! Their bytes are bounded over all connections. Neither a message nor an answer may take for ever.
 
 mod reading_rate;
 #[cfg(test)]
@@ -52,7 +51,7 @@ impl Running {
         (before < self.connection.max).then_some(request)
     }
 
-    /// Completes once the peer reads a long answer too slowly.
+    /// Completes once the peer reads its answers too slowly.
     pub(super) async fn overdue(&self) {
         self.connection.rates.overdue().await;
     }
@@ -162,7 +161,7 @@ where
 pub(super) struct RunningBody<B> {
     body: B,
     request: RunningRequest,
-    /// The rest of a long frame.
+    /// The rest of a frame.
     rest: Option<(Bytes, Arc<ReadingRate>)>,
 }
 
@@ -175,13 +174,8 @@ impl<B> RunningBody<B> {
         if data.len() <= ANSWER_SMALL_BYTES {
             return data;
         }
-        if data.len() <= ANSWER_PIECE_BYTES {
-            return bytes.keep(data, taken);
-        }
-        let rate = match bytes.is_stream() {
-            true => Arc::default(),
-            false => self.request.connection.rates.begin(),
-        };
+        // A stream may be quiet for long, so each of its frames has its own.
+        let rate = self.request.connection.rates.begin();
         let whole = bytes.keep(data, (taken, Arc::clone(&rate)));
         self.rest = Some((whole, rate));
         self.next_piece().unwrap_or_default()

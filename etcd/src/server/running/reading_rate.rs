@@ -1,5 +1,5 @@
-//! The rate at which a peer reads long answers. Those of which it reads less than the least rate
-//! keep room that others need.
+//! The rate at which a peer reads answers, and frames of streams. Those of which it reads less than
+//! the least rate keep room that others need, however short each is.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits::{ANSWER_RATE_BYTES, ANSWER_RATE_CHECK, ANSWER_RATE_GRACE};
 
-/// The long answers of a connection.
+/// The answers and frames that a connection keeps.
 #[derive(Default)]
 pub(super) struct ReadingRates {
     all: Mutex<Vec<Weak<ReadingRate>>>,
     begun: Notify,
 }
 
-/// How far a long answer is, until this is dropped.
+/// How far an answer or frame is, until this is dropped.
 pub(super) struct ReadingRate {
     begun: Instant,
     bytes: AtomicUsize,
@@ -44,7 +44,7 @@ impl ReadingRate {
 }
 
 impl ReadingRates {
-    /// Begins a long answer.
+    /// Begins an answer or frame.
     pub(super) fn begin(&self) -> Arc<ReadingRate> {
         let rate = Arc::<ReadingRate>::default();
         let mut all = lock(&self.all);

@@ -141,3 +141,38 @@ async fn the_parts_of_a_stream_that_are_not_sent_leave_less_room() {
     }
     other.bytes().take_answer(9 * PART).expect("room");
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_short_answers_and_parts_of_streams_have_to_be_read_too() {
+    const NUMBER: usize = 100;
+    const SHORT: usize = 200 * 1024;
+    for is_stream in [false, true] {
+        let (running, shares, _slot) = running(NUMBER, NUMBER * SHORT);
+        let begin = || running.begin(Arc::clone(&shares)).expect("a request");
+        let mut overdue = pin!(running.overdue());
+        let answer = async || {
+            let request = begin();
+            let bytes = request.bytes();
+            if is_stream {
+                bytes.begin_stream();
+            }
+            bytes.take_next_answer(SHORT).expect("room");
+            let mut answer = request.body(parts(1, SHORT));
+            let frame = answer.frame().await.expect("a frame").unwrap_or_else(|_| panic!("none"));
+            frame.into_data().expect("data")
+        };
+        // Those that are read do no harm.
+        for _ in 0..NUMBER {
+            drop(answer().await);
+            tokio::time::sleep(ANSWER_RATE_GRACE / 10).await;
+            assert!(overdue.as_mut().now_or_never().is_none(), "all are read");
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..NUMBER {
+            waiting.push(answer().await);
+        }
+        assert!(begin().bytes().take_answer(NUMBER * SHORT).is_err());
+        let late = tokio::time::timeout(2 * ANSWER_RATE_GRACE, overdue).await;
+        late.expect("none of them is read");
+    }
+}
