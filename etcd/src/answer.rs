@@ -37,7 +37,7 @@ impl Etcd {
         let (etcd, changes) = (self.clone(), method.changes());
         let answer = async move {
             etcd.permit(&context, &message).await?;
-            if matches!(method, Method::Txn | Method::DeleteRange) {
+            if message.needs_room_first() {
                 context.take_answer(ANSWER_LEAST_BYTES)?;
             }
             call(etcd, context, message).await

@@ -85,8 +85,8 @@ pub(crate) const ANSWER_RATE_BYTES: usize = 64 * 1024;
 pub(crate) const ANSWER_RATE_GRACE: Duration = Duration::from_secs(60);
 /// Time between two looks at the rate.
 pub(crate) const ANSWER_RATE_CHECK: Duration = Duration::from_secs(5);
-/// Bytes for which a transaction has to find room before it is executed; so one whose answer cannot
-/// be sent is seldom done.
+/// Bytes for which a change that may show keys has to find room before it is executed; so one whose
+/// answer cannot be sent is seldom done.
 pub(crate) const ANSWER_LEAST_BYTES: usize = 1024;
 /// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
 /// default of 20 is fewer than a client that cancels a few watches at once needs.
