@@ -50,6 +50,9 @@ impl ReadingRates {
         let mut all = lock(&self.all);
         if all.len() == all.capacity() {
             all.retain(|rate| rate.strong_count() > 0);
+            // However many are left, the next such look is as many answers away.
+            let left = all.len();
+            all.reserve(left);
         }
         all.push(Arc::downgrade(&rate));
         self.begun.notify_one();
