@@ -324,7 +324,7 @@ async fn the_log_tells_who_was_refused_and_what_administrators_did_in_lines_of_b
     let mut log = String::new();
     eventually("the last act is in the log", async || {
         log = std::fs::read_to_string(network.path("etcd.log")).unwrap();
-        if log.contains("by=root") { Ok(()) } else { Err(log.len()) }
+        if log.contains("by=root") { Ok(()) } else { Err(format!("{} bytes", log.len())) }
     })
     .await;
     let line = |parts: &[&str]| {
