@@ -293,6 +293,15 @@ async fn a_face_does_not_open_when_its_users_are_gone() {
     let face = Face::start(&network).await;
     face.enable().await;
     refused(face.put_as("", "a").await, NOBODY);
+    let http = crate::gateway::http::Http::new(false);
+    let healths = async || {
+        let health = async |path| {
+            let answer = http.send("GET", &face.url(path), &[], String::new()).await;
+            (answer.status, String::from_utf8(answer.body).unwrap())
+        };
+        [health("/health").await, health("/readyz").await]
+    };
+    assert!(healths().await.iter().all(|(status, _)| *status == 200));
     let name = "etcd-settings";
     let dropped = network.dkv(&["keyspace", "drop", name, "--yes", name]).await;
     assert!(dropped.status.success(), "{dropped:?}");
@@ -305,6 +314,12 @@ async fn a_face_does_not_open_when_its_users_are_gone() {
         }
     })
     .await;
+    for (status, said) in healths().await {
+        assert!(
+            status == 503 && said.contains("users and roles cannot be read"),
+            "{status} {said}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
