@@ -364,8 +364,8 @@ async fn work(
     Ok(0)
 }
 
-/// Changes an object as it was last seen, and again for as long as somebody else has meanwhile: each
-/// time one of them is done.
+/// Changes an object as it was last seen, and again for as long as somebody else has meanwhile: of
+/// those that meet, one is done each time.
 async fn update(kv: &mut etcd_client::KvClient, shared: &Shared, key: &str) -> Result<(), Error> {
     let found = kv.get(key, None).await?;
     let mut revision = found.kvs().first().map_or(0, |found| found.mod_revision());

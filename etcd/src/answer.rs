@@ -56,7 +56,7 @@ impl Etcd {
     }
 }
 
-/// Passes on the messages of an answer that is a stream. Each takes room until it has been sent, and
+/// Passes on the messages of an answer that is a stream. Each takes room until it has been sent;
 /// the stream ends with an error if there is none.
 pub(crate) fn answers_that_fit<A: Send + 'static>(
     mut answers: Answers<A>,

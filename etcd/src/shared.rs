@@ -207,8 +207,8 @@ impl Etcd {
 }
 
 /// Returns the keyspace of users and roles as the view shows it, or `None` if it does not exist;
-/// without it authentication is off. The view may be that of a node that lags, so its absence has to
-/// be `confirmed`: by the names of all keyspaces, from the coordinator and a majority.
+/// without it authentication is off. The view may be that of a node that lags, so its absence has
+/// to be `confirmed`: by the names of all keyspaces, from the coordinator and a majority.
 ///
 /// # Errors
 /// It is gone though authentication `was_enabled`; it exists, and is not seen yet; those of
@@ -243,7 +243,8 @@ mod tests {
 
     const NAME: &str = "etcd-settings";
 
-    /// Returns what is found if the view shows the keyspace or not, and the coordinator names these.
+    /// Returns what is found if the view shows the keyspace or not, and the coordinator names
+    /// these.
     async fn found(
         seen: Option<()>,
         was_enabled: bool,
@@ -266,7 +267,7 @@ mod tests {
             let error = found(None, true, confirmed).await.unwrap_err();
             assert_eq!(error.code(), Code::Unavailable, "it was on");
         }
-        // Nobody is asked for what is there.
+        // The coordinator is not asked for what is there.
         for was_enabled in [false, true] {
             assert_eq!(found(Some(()), was_enabled, unknown.clone()).await, Ok(Some(())));
         }

@@ -5,8 +5,8 @@
 //! address that has less, and within an address for a caller that has less, and one that is alone
 //! may have most of it. (That is the rule of dynamic thresholds for buffers of switches, by
 //! Choudhury and Hahne, 1998.) Each that takes all it may leaves a fraction of that, which for
-//! watches and logins soon is less than one. Of bytes there is always something for everybody:
-//! each connection has a little that nobody else can take.
+//! watches and logins soon is less than one. Bytes never run out for
+//! anybody: each connection has a few that no other can take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

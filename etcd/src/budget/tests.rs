@@ -131,7 +131,7 @@ fn the_seventh_connection_of_an_address_has_its_reserve_whatever_six_have_taken(
         let connections = (0..6).map(|_| take_all(&connection(&all, 1), kind, step));
         let (_taken, numbers): (Vec<_>, Vec<_>) = connections.unzip();
         assert!(numbers[2] >= third, "{kind:?}: {numbers:?}");
-        // What is counted one by one runs out.
+        // Watches and logins run out.
         let least = if counted { 0 } else { RESERVE };
         let (_seventh, number) = take_all(&connection(&all, 1), kind, step);
         assert!(number >= least, "{kind:?}: {number}");
