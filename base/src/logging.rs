@@ -21,6 +21,17 @@ pub const LOG_VARIABLE: &str = "DKV_LOG";
 /// that hid them would hide what is done after it.
 pub const AUDIT: &str = "dkv_audit";
 
+/// Most characters of a text that [`brief`] keeps.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// Returns a text of a peer for a line of [`AUDIT`], cut after 200 characters, and escaped so that
+/// it is no line of its own: nothing may have bounded it before, and no filter hides such lines.
+pub fn brief(text: &str) -> String {
+    let cut = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
+    let more = if cut < text.len() { "..." } else { "" };
+    format!("{}{more}", text[..cut].escape_debug())
+}
+
 /// The crates of dkv, whose names are valid log targets.
 const CRATES: &[&str] = &[
     "dkv",
@@ -236,6 +247,15 @@ mod tests {
         assert!(kept(filter("", "off").unwrap()).contains("administrative act"));
         assert!(!kept(filter("off", "info").unwrap()).contains("another line"));
         assert!(filter(&format!("{AUDIT}=off"), "info").is_err(), "nobody names it");
+    }
+
+    #[test]
+    fn a_text_of_a_peer_is_cut_and_escaped() {
+        assert_eq!(brief("Mars"), "Mars");
+        assert_eq!(brief("a\nb\"c"), "a\\nb\\\"c");
+        let exact = "ä".repeat(TEXT_CHARS_MAX);
+        assert_eq!(brief(&exact), exact);
+        assert_eq!(brief(&"ä".repeat(1 << 20)), format!("{exact}..."));
     }
 
     #[test]

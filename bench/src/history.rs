@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use dkv_api::{Client, KeyspaceSettings, ScanOptions};
 use dkv_base::number::whole_number;
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::process_stats;
 use crate::report::{self, Machine};
+use crate::summary::histogram;
 use crate::systems::dkv::SHARDS_MAX;
 use crate::systems::{Dkv, Setup, System};
 use crate::workload::{self, KEYS_MAX, VALUE_BYTES_MAX, key};
@@ -256,11 +256,6 @@ pub(crate) async fn beside_writers<T>(
             Ok(((seconds, before, during), done))
         }
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    // Three significant digits are always accepted.
-    Histogram::new(3).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 pub(crate) fn say(what: &str, (seconds, before, during): &(Vec<Second>, usize, usize)) {

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::process_stats;
 use crate::report::{self, Machine};
+use crate::summary::histogram;
 use crate::systems::{self, Kind, Setup};
 
 /// Namespaces that the objects are in.
@@ -170,11 +171,6 @@ fn namespace(number: u64) -> String {
     format!("/registry/pods/ns-{:02}/", number % NAMESPACES)
 }
 
-fn histogram() -> Mutex<Histogram<u64>> {
-    // Three significant digits are always accepted.
-    Mutex::new(Histogram::new(3).unwrap_or_else(|error| unreachable!("three digits: {error}")))
-}
-
 async fn measure(
     setup: &Setup,
     plan: &KubernetesPlan,
@@ -192,8 +188,8 @@ async fn measure(
         begun: Instant::now(),
         object_bytes: plan.object_bytes,
         updates_only: plan.updates_only,
-        updates: histogram(),
-        delays: histogram(),
+        updates: Mutex::new(histogram()),
+        delays: Mutex::new(histogram()),
         counts: false.into(),
         conflicts: AtomicU64::new(0),
         listed: AtomicU64::new(0),
@@ -293,8 +289,10 @@ async fn watch(
 ) -> Result<impl Future<Output = Result<(), Error>>, Error> {
     let options = WatchOptions::new().with_prefix().with_prev_key().with_progress_notify();
     let mut watch = client.watch(namespace(number), Some(options)).await?;
-    // The first answer says that it has begun.
-    watch.message().await?;
+    let first = watch.message().await?;
+    let first = first.as_ref();
+    let first = first.map(|first| (first.created(), first.canceled(), first.cancel_reason()));
+    check_begun(first).map_err(Error::WatchError)?;
     Ok(async move {
         while let Some(answer) = watch.message().await? {
             let now = shared.now();
@@ -311,6 +309,16 @@ async fn watch(
         }
         Ok(())
     })
+}
+
+/// Checks that a watch has begun, by its first answer: whether it was created, whether it has
+/// ended, and why. A refused one would see no events, and cost nothing.
+fn check_begun(first: Option<(bool, bool, &str)>) -> Result<(), String> {
+    match first {
+        Some((true, false, _)) => Ok(()),
+        Some((_, _, why)) => Err(format!("a watch was refused: {why}")),
+        None => Err("a watch ended before it began".to_owned()),
+    }
 }
 
 /// Keeps a lease with a key alive.
@@ -356,7 +364,8 @@ async fn work(
     Ok(0)
 }
 
-/// Changes an object as it was last seen, and once more if somebody else has.
+/// Changes an object as it was last seen, and again for as long as somebody else has meanwhile: of
+/// those that meet, one is done each time.
 async fn update(kv: &mut etcd_client::KvClient, shared: &Shared, key: &str) -> Result<(), Error> {
     let found = kv.get(key, None).await?;
     let mut revision = found.kvs().first().map_or(0, |found| found.mod_revision());
@@ -399,5 +408,18 @@ async fn list(kv: &mut etcd_client::KvClient, shared: &Shared, object: u64) -> R
             Some(last) if page.more() => from = [last.key(), &[0]].concat(),
             _ => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_begun;
+
+    #[test]
+    fn a_watch_that_is_refused_has_not_begun() {
+        assert_eq!(check_begun(Some((true, false, ""))), Ok(()));
+        let refused = check_begun(Some((true, true, "too many requests")));
+        assert_eq!(refused, Err("a watch was refused: too many requests".to_owned()));
+        assert!(check_begun(Some((false, false, ""))).is_err() && check_begun(None).is_err());
     }
 }

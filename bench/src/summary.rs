@@ -1,5 +1,6 @@
 //! Summaries of several figures of one thing.
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// The median and the extremes.
@@ -29,6 +30,12 @@ impl Summary {
         };
         Self { min: *min, median, max: *max }
     }
+}
+
+/// Returns an empty histogram of times in nanoseconds, with three significant digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    // Three significant digits are always accepted.
+    Histogram::new(3).unwrap_or_else(|error| unreachable!("three digits: {error}"))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::process_stats;
 use crate::report::{self, Machine};
+use crate::summary::histogram;
 use crate::systems::{self, Changes, Driver, Kind, Purpose, Setup, System};
 use crate::workload::{self, Operation, VALUE_BYTES_MAX, key};
 
@@ -296,9 +297,7 @@ impl Seen {
 
     /// Returns the delays of all timed writes that were answered and have arrived, in nanoseconds.
     fn delays(&self) -> Histogram<u64> {
-        // Three significant digits are always accepted.
-        let mut delays =
-            Histogram::new(3).unwrap_or_else(|error| unreachable!("three digits: {error}"));
+        let mut delays = histogram();
         for (answered, arrived) in self.answered.iter().zip(&self.arrived) {
             let (answered, arrived) =
                 (answered.load(Ordering::Relaxed), arrived.load(Ordering::Relaxed));

@@ -37,7 +37,7 @@ impl Etcd {
         let (etcd, changes) = (self.clone(), method.changes());
         let answer = async move {
             etcd.permit(&context, &message).await?;
-            if matches!(method, Method::Txn | Method::DeleteRange) {
+            if message.needs_room_first() {
                 context.take_answer(ANSWER_LEAST_BYTES)?;
             }
             call(etcd, context, message).await
@@ -56,8 +56,8 @@ impl Etcd {
     }
 }
 
-/// Passes on the messages of an answer that is a stream. Each takes room in place of the one
-/// before, and the stream ends with an error if there is none.
+/// Passes on the messages of an answer that is a stream. Each takes room until it has been sent;
+/// the stream ends with an error if there is none.
 pub(crate) fn answers_that_fit<A: Send + 'static>(
     mut answers: Answers<A>,
     context: Context,

@@ -8,7 +8,7 @@ mod guard;
 mod needs;
 
 use data_encoding::BASE64;
-use dkv_base::logging::AUDIT;
+use dkv_base::logging::{AUDIT, brief};
 use tracing::info;
 
 pub(crate) use self::guard::{Asker, token};
@@ -75,6 +75,7 @@ impl Etcd {
         }
         let hash = match rules.state.auth.password(&name) {
             Some(None) => {
+                log_failed_login(context, &name);
                 let why = "auth: authentication failed, password was given for no password user";
                 return Err(EtcdError::new(Code::Unknown, why));
             }
@@ -82,8 +83,7 @@ impl Etcd {
             None => NO_HASH.to_owned(),
         };
         if !self.auth().hashing.matches(password, hash).await? {
-            let address = context.address().map_or("-".to_owned(), |address| address.to_string());
-            info!(target: AUDIT, user = ?name, address, "a login failed");
+            log_failed_login(context, &name);
             return Err(EtcdError::AUTH_FAILED);
         }
         if let Some(signer) = self.auth().tokens.signer()
@@ -109,7 +109,7 @@ impl Etcd {
             true => None,
             false => Some(self.password_hash(password, &hashed_password).await?),
         };
-        let text = format!("add the user {name}");
+        let text = format!("add the user {}", brief(&name));
         self.change(context, &text, |state| state.add_user(&name, hash.clone())).await?;
         Ok(AuthUserAddResponse { header: self.known_header().await.ok() })
     }
@@ -138,7 +138,7 @@ impl Etcd {
         request: AuthUserDeleteRequest,
     ) -> Result<AuthUserDeleteResponse, EtcdError> {
         let name = request.name;
-        let text = format!("delete the user {name}");
+        let text = format!("delete the user {}", brief(&name));
         self.change(context, &text, |state| state.delete_user(&name)).await?;
         Ok(AuthUserDeleteResponse { header: self.known_header().await.ok() })
     }
@@ -150,7 +150,7 @@ impl Etcd {
     ) -> Result<AuthUserChangePasswordResponse, EtcdError> {
         let AuthUserChangePasswordRequest { name, password, hashed_password } = request;
         let hash = self.password_hash(password, &hashed_password).await?;
-        let text = format!("change the password of the user {name}");
+        let text = format!("change the password of the user {}", brief(&name));
         self.change(context, &text, |state| state.change_password(&name, hash.clone())).await?;
         Ok(AuthUserChangePasswordResponse { header: self.known_header().await.ok() })
     }
@@ -161,7 +161,7 @@ impl Etcd {
         request: AuthUserGrantRoleRequest,
     ) -> Result<AuthUserGrantRoleResponse, EtcdError> {
         let AuthUserGrantRoleRequest { user, role } = request;
-        let text = format!("grant the role {role} to the user {user}");
+        let text = format!("grant the role {} to the user {}", brief(&role), brief(&user));
         self.change(context, &text, |state| state.grant_role(&user, &role)).await?;
         Ok(AuthUserGrantRoleResponse { header: self.known_header().await.ok() })
     }
@@ -172,7 +172,7 @@ impl Etcd {
         request: AuthUserRevokeRoleRequest,
     ) -> Result<AuthUserRevokeRoleResponse, EtcdError> {
         let AuthUserRevokeRoleRequest { name, role } = request;
-        let text = format!("revoke the role {role} from the user {name}");
+        let text = format!("revoke the role {} from the user {}", brief(&role), brief(&name));
         self.change(context, &text, |state| state.revoke_role(&name, &role)).await?;
         Ok(AuthUserRevokeRoleResponse { header: self.known_header().await.ok() })
     }
@@ -183,8 +183,8 @@ impl Etcd {
         request: AuthRoleAddRequest,
     ) -> Result<AuthRoleAddResponse, EtcdError> {
         let name = request.name;
-        self.change(context, &format!("add the role {name}"), |state| state.add_role(&name))
-            .await?;
+        let text = format!("add the role {}", brief(&name));
+        self.change(context, &text, |state| state.add_role(&name)).await?;
         Ok(AuthRoleAddResponse { header: self.known_header().await.ok() })
     }
 
@@ -221,8 +221,8 @@ impl Etcd {
         request: AuthRoleDeleteRequest,
     ) -> Result<AuthRoleDeleteResponse, EtcdError> {
         let role = request.role;
-        self.change(context, &format!("delete the role {role}"), |state| state.delete_role(&role))
-            .await?;
+        let text = format!("delete the role {}", brief(&role));
+        self.change(context, &text, |state| state.delete_role(&role)).await?;
         Ok(AuthRoleDeleteResponse { header: self.known_header().await.ok() })
     }
 
@@ -234,7 +234,7 @@ impl Etcd {
         let AuthRoleGrantPermissionRequest { name, perm } = request;
         let perm = perm.ok_or(EtcdError::PERMISSION_NOT_GIVEN)?;
         let permission = Permission::new(&perm).ok_or(EtcdError::INVALID_AUTH_MGMT)?;
-        let text = format!("grant a permission to the role {name}");
+        let text = format!("grant a permission to the role {}", brief(&name));
         self.change(context, &text, |state| state.grant_permission(&name, permission.clone()))
             .await?;
         Ok(AuthRoleGrantPermissionResponse { header: self.known_header().await.ok() })
@@ -246,7 +246,7 @@ impl Etcd {
         request: AuthRoleRevokePermissionRequest,
     ) -> Result<AuthRoleRevokePermissionResponse, EtcdError> {
         let AuthRoleRevokePermissionRequest { role, key, range_end } = request;
-        let text = format!("revoke a permission from the role {role}");
+        let text = format!("revoke a permission from the role {}", brief(&role));
         self.change(context, &text, |state| state.revoke_permission(&role, &key, &range_end))
             .await?;
         Ok(AuthRoleRevokePermissionResponse { header: self.known_header().await.ok() })
@@ -263,14 +263,14 @@ impl Etcd {
         self.change_shared(|shared| change(&mut shared.auth)).await
     }
 
-    /// Logs an act that only administrators may do, with its author.
+    /// Logs an act that only administrators may do, with its author. Names in it are
+    /// [brief](brief).
     pub(crate) fn log_act(&self, context: &Context, what: &str) {
         let rules = self.shared().known().filter(|known| known.is_enabled());
         let user = rules.and_then(|known| self.user_of(&known.rules, context).ok()).flatten();
         let by = user.or_else(|| context.certificate_name.clone());
-        let by = by.as_deref().unwrap_or("anybody").escape_debug();
-        let address = context.address().map_or("-".to_owned(), |address| address.to_string());
-        info!(target: AUDIT, %by, address, "administrative act: {}", what.escape_debug());
+        let (by, address) = (brief(by.as_deref().unwrap_or("anybody")), address_of(context));
+        info!(target: AUDIT, %by, address, "administrative act: {what}");
     }
 
     /// Returns the hash of a password, or the one that the caller has made. An empty password has
@@ -285,4 +285,15 @@ impl Etcd {
         }
         self.auth().hashing.hash(password).await
     }
+}
+
+/// Logs that somebody showed no password of a user. Nothing has bounded the name.
+fn log_failed_login(context: &Context, name: &str) {
+    let (name, address) = (brief(name), address_of(context));
+    info!(target: AUDIT, user = %format_args!("\"{name}\""), address, "a login failed");
+}
+
+/// Returns the address of a caller for the log.
+fn address_of(context: &Context) -> String {
+    context.address().map_or("-".to_owned(), |address| address.to_string())
 }

@@ -17,7 +17,7 @@ use crate::error::EtcdError;
 use crate::limits::JSON_BYTES_MAX;
 
 /// The bytes that a request holds: those of its message until it is handled, and those of its
-/// answer until it has been sent. Clones are the same request.
+/// answer until it has been sent. Each part of a stream holds its own. Clones are the same request.
 #[derive(Clone)]
 pub(crate) struct RequestBytes {
     held: Arc<Held>,
@@ -79,14 +79,20 @@ impl RequestBytes {
         answer.more(more)
     }
 
-    /// Takes the bytes of the next message of an answer that is a stream, in place of those of the
-    /// one before.
+    /// Takes the bytes of the next message of an answer that is a stream, beside those before it
+    /// which have not been [moved to a part](Self::take_part).
     ///
     /// # Errors
     /// As for [`take_answer`](Self::take_answer).
     pub(crate) fn take_next_answer(&self, bytes: usize) -> Result<(), EtcdError> {
-        lock(&self.held.answer).clear();
-        self.take_answer(bytes)
+        lock(&self.held.answer).more(bytes)
+    }
+
+    /// Moves the bytes of a stream's messages so far to the part that has them. Each part holds its
+    /// own until it has been sent.
+    pub(crate) fn take_part(&self) -> Taken {
+        let none = Taken::none(&self.held.shares, Resource::Answer);
+        std::mem::replace(&mut *lock(&self.held.answer), none)
     }
 
     /// Takes the place of a watch, until the returned value is dropped.

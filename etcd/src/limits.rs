@@ -74,18 +74,19 @@ pub(crate) const REQUESTS_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of messages, and of answers, that each connection has beside those of all: enough to log
 /// in, and for small requests.
 pub(crate) const CONNECTION_RESERVE_BYTES: usize = 8 * 1024;
-/// Bytes of an answer that are sent without being counted until they have been.
+/// Bytes of an answer that is not counted until it has been sent, and may be read at any rate.
 pub(crate) const ANSWER_SMALL_BYTES: usize = 512;
-/// Bytes of an answer handed to the connection at a time. Longer ones have to be read at a pace.
+/// Bytes of an answer handed to the connection at a time.
 pub(crate) const ANSWER_PIECE_BYTES: usize = 256 * 1024;
-/// Least pace at which an answer that is no stream has to be read, in bytes a second.
-pub(crate) const ANSWER_PACE_BYTES: usize = 64 * 1024;
-/// Time by which a reader may be behind that pace. Then its connection ends.
-pub(crate) const ANSWER_PACE_GRACE: Duration = Duration::from_secs(60);
-/// Time between two looks at the pace.
-pub(crate) const ANSWER_PACE_CHECK: Duration = Duration::from_secs(5);
-/// Bytes for which a transaction has to find room before it is executed; so one whose answer cannot
-/// be sent is seldom done.
+/// Least rate at which an answer has to be read, or a frame of one that is a stream, in bytes a
+/// second.
+pub(crate) const ANSWER_RATE_BYTES: usize = 64 * 1024;
+/// Time by which a reader may be behind that rate. Then its connection ends.
+pub(crate) const ANSWER_RATE_GRACE: Duration = Duration::from_secs(60);
+/// Time between two looks at the rate.
+pub(crate) const ANSWER_RATE_CHECK: Duration = Duration::from_secs(5);
+/// Bytes for which a change that may show keys has to find room before it is executed; so one whose
+/// answer cannot be sent is seldom done.
 pub(crate) const ANSWER_LEAST_BYTES: usize = 1024;
 /// Resets of streams by the peer that may wait to be handled before the connection ends; h2's
 /// default of 20 is fewer than a client that cancels a few watches at once needs.
@@ -111,9 +112,9 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time in which the network must answer to count as healthy.
 pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Least pace at which a snapshot has to be read, in bytes a second.
-pub(crate) const SNAPSHOT_PACE_BYTES: u32 = 256 * 1024;
-/// Time by which the caller of a snapshot may be behind that pace; others may wait for its place.
+/// Least rate at which a snapshot has to be read, in bytes a second.
+pub(crate) const SNAPSHOT_RATE_BYTES: u32 = 256 * 1024;
+/// Time by which the caller of a snapshot may be behind that rate; others may wait for its place.
 pub(crate) const SNAPSHOT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Age of what a face knows of what all faces share, beyond which it looks again before it answers.
 pub(crate) const SHARED_FRESH: Duration = Duration::from_secs(1);

@@ -45,9 +45,14 @@ async fn health(etcd: &Etcd) -> Response<Body> {
     response(status, text.to_string().into_bytes())
 }
 
-/// Finds out whether the keyspace can be read.
+/// Finds out whether requests are answered: whether the keyspace can be read, and the users and
+/// roles, without which each request is refused.
 async fn ready(etcd: &Etcd) -> Result<(), String> {
-    match tokio::time::timeout(HEALTH_TIMEOUT, etcd.moment()).await {
+    let asked = async {
+        etcd.rules().await?;
+        etcd.moment().await
+    };
+    match tokio::time::timeout(HEALTH_TIMEOUT, asked).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("etcdserver: request timed out".to_owned()),

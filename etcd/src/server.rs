@@ -227,7 +227,9 @@ impl<F: Face> Serving<F> {
             let answer = answer.map(|begun| {
                 request.extensions_mut().insert(peer.clone());
                 request.extensions_mut().insert(begun.bytes());
-                let is_one = !grpc::takes_many(request.uri().path());
+                // The usual methods are found without a look through all of them.
+                let is_one = direct::method_of(&request).is_some()
+                    || !grpc::takes_many(request.uri().path());
                 let request = request.map(|body| begun.request_body(body, is_one));
                 (begun, self.face.answer(request))
             });

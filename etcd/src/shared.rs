@@ -11,6 +11,7 @@ use std::time::Instant;
 use dkv_api::{Bytes, Client, Condition, Error, KeyspaceSettings, Revision};
 use tracing::debug;
 
+use crate::access::store::Known;
 use crate::access::{Change, Rules, SharedState};
 use crate::error::{Code, EtcdError};
 use crate::etcd::Etcd;
@@ -77,17 +78,14 @@ impl Etcd {
                 return Ok(Arc::clone(&known.rules));
             }
             let asked = Instant::now();
-            let Some(keyspace) = self.shared_keyspace().await? else {
-                if known.is_some_and(|known| known.is_enabled()) {
-                    let name = self.shared_keyspace_name();
-                    let why = format!("etcdserver: the keyspace {name} is gone");
-                    return Err(EtcdError::new(Code::Unavailable, why));
-                }
-                // The view may be that of a node that lags. What the coordinator says is confirmed
-                // by a majority.
+            let was_enabled = known.as_ref().is_some_and(Known::is_enabled);
+            let confirmed = async {
                 let keyspaces = self.client().list_keyspaces().await?;
-                let mut names = keyspaces.iter().map(|used| used.keyspace.name.as_str());
-                check_absent(&self.shared_keyspace_name(), &mut names)?;
+                Ok(keyspaces.into_iter().map(|used| used.keyspace.name).collect())
+            };
+            let seen = self.shared_keyspace().await?;
+            let name = self.shared_keyspace_name();
+            let Some(keyspace) = found_or_absent(&name, was_enabled, seen, confirmed).await? else {
                 return Ok(store.note(Arc::new(Rules::new(SharedState::default())), None, asked));
             };
             let (value, revision) = self.read_value(&keyspace).await?;
@@ -208,14 +206,26 @@ impl Etcd {
     }
 }
 
-/// Checks that the keyspace of users and roles does not exist, by the names of all keyspaces.
-/// Without it authentication is off.
-fn check_absent<'a>(name: &str, mut names: impl Iterator<Item = &'a str>) -> Result<(), EtcdError> {
-    if !names.any(|other| other == name) {
-        return Ok(());
-    }
-    let why = format!("etcdserver: the keyspace {name} is not seen yet; try again");
-    Err(EtcdError::new(Code::Unavailable, why))
+/// Returns the keyspace of users and roles as the view shows it, or `None` if it does not exist;
+/// without it authentication is off. The view may be that of a node that lags, so its absence has
+/// to be `confirmed`: by the names of all keyspaces, from the coordinator and a majority.
+///
+/// # Errors
+/// It is gone though authentication `was_enabled`; it exists, and is not seen yet; those of
+/// `confirmed`.
+async fn found_or_absent<K>(
+    name: &str,
+    was_enabled: bool,
+    seen: Option<K>,
+    confirmed: impl Future<Output = Result<Vec<String>, EtcdError>>,
+) -> Result<Option<K>, EtcdError> {
+    let why = match seen {
+        Some(found) => return Ok(Some(found)),
+        None if was_enabled => "is gone",
+        None if confirmed.await?.iter().any(|other| other == name) => "is not seen yet; try again",
+        None => return Ok(None),
+    };
+    Err(EtcdError::new(Code::Unavailable, format!("etcdserver: the keyspace {name} {why}")))
 }
 
 /// Returns the state of a value; that of no value is empty.
@@ -231,11 +241,35 @@ fn decode(value: Option<&[u8]>) -> Result<SharedState, EtcdError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn authentication_is_off_only_where_the_keyspace_is_known_not_to_exist() {
-        let check = |names: &[&str]| check_absent("etcd-settings", &mut names.iter().copied());
-        assert_eq!(check(&["default", "etcd", "other-settings"]), Ok(()));
-        let error = check(&["default", "etcd-settings"]).unwrap_err();
+    const NAME: &str = "etcd-settings";
+
+    /// Returns what is found if the view shows the keyspace or not, and the coordinator names
+    /// these.
+    async fn found(
+        seen: Option<()>,
+        was_enabled: bool,
+        confirmed: Result<&[&str], EtcdError>,
+    ) -> Result<Option<()>, EtcdError> {
+        let confirmed = confirmed.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        found_or_absent(NAME, was_enabled, seen, async { confirmed }).await
+    }
+
+    #[tokio::test]
+    async fn authentication_is_off_only_where_the_keyspace_is_known_not_to_exist() {
+        let (others, all) = (["default", "etcd", "other-settings"], ["etcd", NAME]);
+        assert_eq!(found(None, false, Ok(&others)).await, Ok(None));
+        // A node that lags does not see it.
+        let error = found(None, false, Ok(&all)).await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);
+        let unknown = Err(EtcdError::TIMEOUT);
+        assert_eq!(found(None, false, unknown.clone()).await, Err(EtcdError::TIMEOUT));
+        for confirmed in [Ok(&others[..]), Ok(&all), unknown.clone()] {
+            let error = found(None, true, confirmed).await.unwrap_err();
+            assert_eq!(error.code(), Code::Unavailable, "it was on");
+        }
+        // The coordinator is not asked for what is there.
+        for was_enabled in [false, true] {
+            assert_eq!(found(Some(()), was_enabled, unknown.clone()).await, Ok(Some(())));
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::identity::member_id;
 use crate::kv::pages::{Pages, RangeMoment};
 use crate::kv::plan::RangePlan;
 use crate::limits::{
-    SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOT_PACE_BYTES, SNAPSHOT_READ_TIMEOUT,
+    SNAPSHOT_ANSWERS_WAITING, SNAPSHOT_BLOB_BYTES, SNAPSHOT_RATE_BYTES, SNAPSHOT_READ_TIMEOUT,
     SNAPSHOTS_AT_ONCE,
 };
 use crate::maintenance::CLUSTER_VERSION;
@@ -253,8 +253,8 @@ impl<'a> Blobs<'a> {
             version: CLUSTER_VERSION.to_owned(),
         };
         // A caller that reads a little now and then would keep its place for days.
-        let at_pace = Duration::from_secs(blob_bytes) / SNAPSHOT_PACE_BYTES;
-        self.until = (self.until + at_pace).min(Instant::now() + SNAPSHOT_READ_TIMEOUT);
+        let at_rate = Duration::from_secs(blob_bytes) / SNAPSHOT_RATE_BYTES;
+        self.until = (self.until + at_rate).min(Instant::now() + SNAPSHOT_READ_TIMEOUT);
         let sending = tokio::time::timeout_at(self.until, self.answers.send(Ok(answer)));
         match sending.await {
             Ok(Ok(())) => Ok(()),

@@ -72,3 +72,6 @@ fn problem(foreign: &ForeignRequest, address: SocketAddr) -> Problem {
     };
     Problem::new(foreign.status(), code, why)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 
 pub mod host_name;
 pub mod same_origin;
+#[cfg(feature = "test-support")]
+pub mod test_support;
 pub mod tls;
 
 use std::io;

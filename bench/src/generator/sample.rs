@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::summary::histogram;
 use crate::systems::Answer;
 
 /// The outcomes of requests.
@@ -34,11 +35,6 @@ impl Default for Tally {
             error: None,
         }
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    // Three significant digits are always accepted.
-    Histogram::new(3).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 impl Tally {

@@ -239,12 +239,17 @@ fn members(snapshot: &Snapshot<'_>, findings: &mut Findings) {
     }
 }
 
+/// The section about one of several servers.
+const ONE_SERVER_LOST: &str = "A server is lost, and another one runs";
+
 fn server(snapshot: &Snapshot<'_>, findings: &mut Findings) {
     let server = &snapshot.report.server;
     match &server.error {
         Some(error) => {
             let what = format!("the registration server does not answer: {error}");
-            findings.add(Severity::Warning, "server", what, section("The server is lost"));
+            let is_only = !snapshot.report.servers.iter().any(|listed| listed.reachable);
+            let help = if is_only { "The only server is lost" } else { ONE_SERVER_LOST };
+            findings.add(Severity::Warning, "server", what, section(help));
         }
         None if snapshot.servers == 1 => {
             let what = "one registration server is named: if its directory is lost, nodes cannot \
@@ -252,6 +257,16 @@ fn server(snapshot: &Snapshot<'_>, findings: &mut Findings) {
             findings.add(Severity::Hint, "server", what.into(), section("Backup"));
         }
         None => {}
+    }
+    // With none that answers, those that are listed say nothing more.
+    for listed in snapshot.report.servers.iter().filter(|_| server.error.is_none()) {
+        let Some(error) = &listed.error else { continue };
+        let (id, address) = (listed.id.get(..8).unwrap_or(&listed.id), &listed.address);
+        let what = format!(
+            "the registration server {id} at {address} does not answer ({error}); if another one \
+             is lost too, nodes cannot join or renew their certificates"
+        );
+        findings.add(Severity::Warning, "server", what, section(ONE_SERVER_LOST));
     }
 }
 

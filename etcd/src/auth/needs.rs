@@ -123,6 +123,12 @@ pub(crate) trait Guarded {
     fn effect(&self) -> Effect {
         Effect::None
     }
+
+    /// Returns whether it is a change that is executed only once there is room for an answer, as it
+    /// may show keys.
+    fn needs_room_first(&self) -> bool {
+        false
+    }
 }
 
 macro_rules! guarded {
@@ -222,6 +228,10 @@ impl Guarded for PutRequest {
     fn effect(&self) -> Effect {
         Effect::TakesSpace
     }
+
+    fn needs_room_first(&self) -> bool {
+        self.prev_kv
+    }
 }
 
 impl Guarded for DeleteRangeRequest {
@@ -231,6 +241,10 @@ impl Guarded for DeleteRangeRequest {
 
     fn effect(&self) -> Effect {
         Effect::UsesKeys
+    }
+
+    fn needs_room_first(&self) -> bool {
+        true
     }
 }
 
@@ -260,6 +274,10 @@ impl Guarded for TxnRequest {
 
     fn effect(&self) -> Effect {
         if puts(self) { Effect::TakesSpace } else { Effect::UsesKeys }
+    }
+
+    fn needs_room_first(&self) -> bool {
+        true
     }
 }
 
@@ -416,6 +434,15 @@ mod tests {
                 key(Access::Write, "yes", ""),
             ]
         );
+    }
+
+    #[test]
+    fn changes_that_show_keys_need_room_before_they_are_executed() {
+        let put = |prev_kv| PutRequest { prev_kv, ..PutRequest::default() };
+        assert!(put(true).needs_room_first() && !put(false).needs_room_first());
+        assert!(TxnRequest::default().needs_room_first());
+        assert!(DeleteRangeRequest::default().needs_room_first());
+        assert!(!RangeRequest::default().needs_room_first(), "it changes nothing");
     }
 
     #[test]

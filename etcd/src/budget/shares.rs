@@ -1,11 +1,12 @@
 //! Shares of what all callers of a face have together: a caller takes from that of its address, and
 //! within it from its own.
 //!
-//! Who has more than a multiple of what is left gets no more of it. So there is always something
-//! left for an address that has less, and within an address for a caller that has less, and one
-//! that is alone may have most of it. (That is the rule of dynamic thresholds for buffers of
-//! switches, by Choudhury and Hahne, 1998.) Beside that, each connection has a little that nobody
-//! else can take.
+//! Who has more than a multiple of what is left gets no more of it. So something is left for an
+//! address that has less, and within an address for a caller that has less, and one that is alone
+//! may have most of it. (That is the rule of dynamic thresholds for buffers of switches, by
+//! Choudhury and Hahne, 1998.) Each that takes all it may leaves a fraction of that, which for
+//! watches and logins soon is less than one. Bytes never run out for
+//! anybody: each connection has a few that no other can take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -76,12 +77,12 @@ impl Default for Budget {
     }
 }
 
-/// An address may have this many times as much as is left. One answer may take half of all, so
-/// there it is more.
+/// An address may have this many times as much as is left. One answer may take half of all, and all
+/// programs of a machine log in at once after it has started, so there it is more.
 const fn times(kind: Resource) -> usize {
     match kind {
-        Resource::Message | Resource::Login => 1,
-        Resource::Answer | Resource::Watch => 3,
+        Resource::Message => 1,
+        Resource::Answer | Resource::Watch | Resource::Login => 3,
     }
 }
 
@@ -97,8 +98,8 @@ impl Budget {
     /// particular.
     pub(crate) fn connection(&self, address: IpAddr) -> Shares {
         let of_address = shared(&self.inner.addresses, group(address));
-        let (own, reserve) = Default::default();
-        Shares { budget: Arc::clone(&self.inner), address, of_address, own, reserve }
+        let (own, of_connection) = Default::default();
+        Shares { budget: Arc::clone(&self.inner), address, of_address, own, of_connection }
     }
 
     /// Returns the shares of a user on a connection; those of all who are no users are one.
@@ -129,8 +130,8 @@ pub(crate) struct Shares {
     address: IpAddr,
     of_address: Arc<Used>,
     own: Arc<Used>,
-    /// What the connection uses of its reserve.
-    reserve: Arc<Used>,
+    /// What the connection uses: of its reserve, and of places to log in.
+    of_connection: Arc<Used>,
 }
 
 impl Shares {
@@ -153,14 +154,23 @@ impl Shares {
         Ok(taken)
     }
 
+    /// Returns what counts as the caller's own. Who logs in is no user yet, and all who are none
+    /// share the rest.
+    fn own(&self, kind: Resource) -> &Arc<Used> {
+        match kind {
+            Resource::Login => &self.of_connection,
+            Resource::Message | Resource::Answer | Resource::Watch => &self.own,
+        }
+    }
+
     fn take_reserve(&self, kind: Resource, number: usize) -> bool {
         let most = self.budget.reserve;
         if matches!(kind, Resource::Watch | Resource::Login) || number > most {
             return false;
         }
-        let fits = self.reserve.add(kind, number) <= most;
+        let fits = self.of_connection.add(kind, number) <= most;
         if !fits {
-            self.reserve.sub(kind, number);
+            self.of_connection.sub(kind, number);
         }
         fits
     }
@@ -169,7 +179,7 @@ impl Shares {
         let Inner { most, used, .. } = &*self.budget;
         let all = used.add(kind, number);
         let of_address = self.of_address.add(kind, number);
-        let own = self.own.add(kind, number);
+        let own = self.own(kind).add(kind, number);
         let left = most[kind as usize].checked_sub(all);
         let left = left.and_then(|left| (left * times(kind)).checked_sub(of_address));
         let fits = left.is_some_and(|left| own <= left);
@@ -180,7 +190,7 @@ impl Shares {
     }
 
     fn give_back(&self, kind: Resource, number: usize) {
-        for used in [&self.own, &self.of_address, &self.budget.used] {
+        for used in [self.own(kind), &self.of_address, &self.budget.used] {
             used.sub(kind, number);
         }
     }
@@ -228,7 +238,7 @@ impl Taken {
     /// Gives all of it back.
     pub(crate) fn clear(&mut self) {
         if self.reserved > 0 {
-            self.shares.reserve.sub(self.kind, std::mem::take(&mut self.reserved));
+            self.shares.of_connection.sub(self.kind, std::mem::take(&mut self.reserved));
         }
         if self.shared > 0 {
             self.shares.give_back(self.kind, std::mem::take(&mut self.shared));

@@ -65,9 +65,29 @@ fn answers_hold_their_bytes_until_they_are_sent() {
     assert_eq!(other.take_answer(40 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
     drop(last);
     assert_eq!(other.take_answer(40 * KIB), Ok(()));
-    // Messages of a stream follow each other.
-    assert_eq!(other.take_next_answer(30 * KIB), Ok(()));
-    assert_eq!(other.take_next_answer(50 * KIB), Ok(()));
+}
+
+#[test]
+fn each_part_of_a_stream_holds_its_bytes_until_it_is_sent() {
+    let all = Budget::new([0, 100 * KIB, 0, 0], 0);
+    let (stream, other) = (request(&all, 1), request(&all, 2));
+    let part = |bytes: usize| {
+        stream.take_next_answer(bytes)?;
+        Ok(stream.keep(vec![7; bytes].into(), stream.take_part()))
+    };
+    let first = part(30 * KIB).expect("room");
+    let next = part(30 * KIB).expect("room");
+    assert_eq!(other.take_answer(40 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
+    drop(first);
+    assert_eq!(other.take_answer(40 * KIB), Ok(()));
+    // A part may have several messages.
+    assert_eq!(part(50 * KIB), Err(EtcdError::REQUEST_TOO_MANY_REQUESTS));
+    drop((next, other));
+    assert_eq!(stream.take_next_answer(20 * KIB), Ok(()));
+    assert_eq!(part(20 * KIB).expect("room").len(), 20 * KIB);
+    for _ in 0..100 {
+        assert!(part(50 * KIB).is_ok(), "those that have been sent hold nothing");
+    }
 }
 
 #[test]
@@ -77,7 +97,7 @@ fn one_address_leaves_something_to_others_and_one_connection_to_the_rest_of_its_
         (Resource::Message, 170, 255, 80),
         (Resource::Answer, 614, 767, 80),
         (Resource::Watch, 4915, 6143, 80),
-        (Resource::Login, 21, 31, 10),
+        (Resource::Login, 38, 47, 10),
     ] {
         let counted = matches!(kind, Resource::Watch | Resource::Login);
         let (step, unit) = if counted { (1, 1) } else { (256, KIB) };
@@ -94,6 +114,46 @@ fn one_address_leaves_something_to_others_and_one_connection_to_the_rest_of_its_
         let (_others, number) = take_all(&connection(&all, 2), kind, step);
         assert!(number / unit >= at_another, "{kind:?}: {number} for another address");
     }
+}
+
+#[test]
+fn the_seventh_connection_of_an_address_has_its_reserve_whatever_six_have_taken() {
+    const RESERVE: usize = 8 * KIB;
+    let all = Budget::new([512 * KIB, 1024 * KIB, 8192, 64], RESERVE);
+    for (kind, third) in [
+        (Resource::Message, 10 * KIB),
+        (Resource::Answer, 20 * KIB),
+        (Resource::Watch, 190),
+        (Resource::Login, 1),
+    ] {
+        let counted = matches!(kind, Resource::Watch | Resource::Login);
+        let step = if counted { 1 } else { 256 };
+        let connections = (0..6).map(|_| take_all(&connection(&all, 1), kind, step));
+        let (_taken, numbers): (Vec<_>, Vec<_>) = connections.unzip();
+        assert!(numbers[2] >= third, "{kind:?}: {numbers:?}");
+        // Watches and logins run out.
+        let least = if counted { 0 } else { RESERVE };
+        let (_seventh, number) = take_all(&connection(&all, 1), kind, step);
+        assert!(number >= least, "{kind:?}: {number}");
+    }
+}
+
+#[test]
+fn those_who_are_no_users_yet_log_in_by_connection() {
+    let all = Budget::default();
+    let login = |last: u8| {
+        let caller = all.user(&all.connection(address(last)), None);
+        RequestBytes::new(Arc::new(caller)).take_login()
+    };
+    // The programs of a machine that has started. Another one is served meanwhile.
+    let machine: Vec<Taken> = (0..47).map(|_| login(1).expect("a place")).collect();
+    assert!(login(1).is_err());
+    let other: Vec<Taken> = (0..10).map(|_| login(2).expect("a place")).collect();
+    drop((machine, other));
+    let connection = all.connection(address(1));
+    let (_one, number) = take_all(&Arc::new(all.user(&connection, None)), Resource::Login, 1);
+    assert_eq!(number, 38);
+    assert!(login(1).is_ok(), "a connection that takes all it may leaves some to others");
 }
 
 #[test]

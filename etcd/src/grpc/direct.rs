@@ -17,9 +17,7 @@ use prost::Message;
 use tonic::{Code as TonicCode, Status};
 
 use super::{answered, context, refusal};
-use crate::auth::Guarded;
 use crate::budget::RequestBytes;
-use crate::context::Context;
 use crate::error::EtcdError;
 use crate::etcd::Etcd;
 use crate::http::{Body, BodyError, Peer, boxed};
@@ -61,10 +59,16 @@ where
     };
     macro_rules! answer {
         ($name:ident) => {
-            answer(&etcd, method, context, message, |etcd, context, message| async move {
-                etcd.$name(&context, message).await
-            })
-            .await
+            match Message::decode(message) {
+                Ok(message) => {
+                    let call = |etcd: Etcd, context, message| async move {
+                        etcd.$name(&context, message).await
+                    };
+                    let answered = answered(&etcd, method, context, message, call).await;
+                    answered.map_err(Status::from).and_then(|answer| framed(&answer))
+                }
+                Err(error) => Err(Status::internal(error.to_string())),
+            }
         };
     }
     let answered = match method {
@@ -79,18 +83,8 @@ where
     }
 }
 
-async fn answer<Q: Guarded + Message + Default + Sync, A: Message, F>(
-    etcd: &Etcd,
-    method: Method,
-    context: Context,
-    message: Bytes,
-    call: impl FnOnce(Etcd, Context, Q) -> F,
-) -> Result<Bytes, Status>
-where
-    F: Future<Output = Result<A, EtcdError>>,
-{
-    let message = Q::decode(message).map_err(|error| Status::internal(error.to_string()))?;
-    let answer = answered(etcd, method, context, message, call).await?;
+/// Returns an answer as it is on the wire.
+fn framed<A: Message>(answer: &A) -> Result<Bytes, Status> {
     let length = answer.encoded_len();
     let mut framed = BytesMut::with_capacity(HEAD_BYTES + length);
     framed.put_u8(0);
@@ -98,7 +92,8 @@ where
         u32::try_from(length)
             .map_err(|_| Status::resource_exhausted("the answer is too long for one message"))?,
     );
-    answer.encode(&mut framed).map_err(|error| Status::internal(error.to_string()))?;
+    // There is room, so the length of a long answer is not found out once more.
+    answer.encode_raw(&mut framed);
     Ok(framed.freeze())
 }
 

@@ -1,6 +1,5 @@
 //! The requests in progress on a connection: their number is bounded, and tells whether it is busy.
-//! Their bytes are bounded over all connections. Neither a message nor a long answer may take for
-//! ever.
+//! Their bytes are bounded over all connections. Neither a message nor an answer may take for ever.
 
 mod reading_rate;
 #[cfg(test)]
@@ -32,14 +31,14 @@ struct Connection {
     max: usize,
     /// Marked busy by each request in progress: a busy connection keeps its slot.
     slot: BusyFlag,
-    paces: ReadingRates,
+    rates: ReadingRates,
 }
 
 impl Running {
     /// Begins to count, up to `max` at a time.
     pub(super) fn new(max: usize, slot: BusyFlag) -> Self {
-        let (now, paces) = Default::default();
-        Self { connection: Arc::new(Connection { now, max, slot, paces }) }
+        let (now, rates) = Default::default();
+        Self { connection: Arc::new(Connection { now, max, slot, rates }) }
     }
 
     /// Counts a request until the returned value is dropped; `None` if there are too many.
@@ -52,9 +51,9 @@ impl Running {
         (before < self.connection.max).then_some(request)
     }
 
-    /// Completes once the peer reads a long answer too slowly.
+    /// Completes once the peer reads its answers too slowly.
     pub(super) async fn overdue(&self) {
-        self.connection.paces.overdue().await;
+        self.connection.rates.overdue().await;
     }
 }
 
@@ -162,7 +161,7 @@ where
 pub(super) struct RunningBody<B> {
     body: B,
     request: RunningRequest,
-    /// The rest of a long frame.
+    /// The rest of a frame.
     rest: Option<(Bytes, Arc<ReadingRate>)>,
 }
 
@@ -170,25 +169,22 @@ impl<B> RunningBody<B> {
     /// Returns a part of a frame, and keeps the rest.
     fn part(&mut self, data: Bytes) -> Bytes {
         let bytes = &self.request.bytes;
+        // All messages of a stream that have been taken are in this frame.
+        let taken = bytes.is_stream().then(|| bytes.take_part());
         if data.len() <= ANSWER_SMALL_BYTES {
             return data;
         }
-        if data.len() <= ANSWER_PIECE_BYTES {
-            return bytes.keep(data, ());
-        }
-        let pace = match bytes.is_stream() {
-            true => Arc::default(),
-            false => self.request.connection.paces.begin(),
-        };
-        let whole = bytes.keep(data, Arc::clone(&pace));
-        self.rest = Some((whole, pace));
+        // A stream may be quiet for long, so each of its frames has its own.
+        let rate = self.request.connection.rates.begin();
+        let whole = bytes.keep(data, (taken, Arc::clone(&rate)));
+        self.rest = Some((whole, rate));
         self.next_piece().unwrap_or_default()
     }
 
     fn next_piece(&mut self) -> Option<Bytes> {
-        let (rest, pace) = self.rest.as_mut()?;
+        let (rest, rate) = self.rest.as_mut()?;
         let piece = rest.split_to(rest.len().min(ANSWER_PIECE_BYTES));
-        pace.note(piece.len());
+        rate.note(piece.len());
         if rest.is_empty() {
             self.rest = None;
         }

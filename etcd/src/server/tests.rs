@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use dkv_listener::test_support::{refuses_pages_of_other_sites, serves_programs};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -110,53 +110,13 @@ async fn serve(budget: Budget) -> (SocketAddr, JoinHandle<()>) {
     (address, tokio::spawn(listener.serve_face(Lengths, budget, std::future::pending())))
 }
 
-/// Sends a request over its own connection, and returns the whole answer.
-async fn raw(address: SocketAddr, request: String) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut said = Vec::new();
-    let reading = stream.read_to_end(&mut said);
-    tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
-    String::from_utf8_lossy(&said).to_lowercase()
-}
-
-/// The same cases as those of the gateway.
 #[tokio::test]
 async fn no_listener_serves_a_page_of_another_site() {
     let (address, serving) = serve(Budget::default()).await;
-    let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n";
     for path in ["/v3/kv/put", "/metrics", "/health", "/version"] {
-        for (method, fields, status) in [
-            // DNS rebinding.
-            ("PUT", "Host: evil.example\r\n".to_owned(), 421),
-            ("GET", format!("Host: evil.example:{}\r\n", address.port()), 421),
-            // A form, a script, a preflight, and an image of another page.
-            ("POST", format!("Host: {address}\r\nOrigin: http://evil.example\r\n"), 403),
-            ("PUT", format!("Host: {address}\r\nOrigin: null\r\n"), 403),
-            ("OPTIONS", format!("Host: {address}\r\nOrigin: http://localhost:3000\r\n"), 403),
-            ("GET", format!("Host: {address}\r\n{image}"), 403),
-            ("GET", String::new(), 400),
-            // One that calls itself a client of gRPC, which may speak HTTP/1.1 too.
-            ("POST", "Host: evil.example\r\nContent-Type: application/grpc\r\n".to_owned(), 421),
-        ] {
-            let head = format!("{method} {path} HTTP/1.1\r\n{fields}Connection: close\r\n");
-            let said = raw(address, format!("{head}Content-Length: 0\r\n\r\n")).await;
-            assert!(said.starts_with(&format!("http/1.1 {status} ")), "{head} {said}");
-            assert!(!said.contains("access-control-"), "{said}");
-        }
+        refuses_pages_of_other_sites(address, path).await;
     }
-    // A program is served, and every answer instructs browsers.
-    let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    let said = raw(address, request).await;
-    for part in [
-        "http/1.1 200 ",
-        "\r\ncross-origin-resource-policy: same-origin\r\n",
-        "\r\nx-content-type-options: nosniff\r\n",
-        "\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n",
-        "\r\nx-frame-options: deny\r\n",
-    ] {
-        assert!(said.contains(part), "{part} {said}");
-    }
+    serves_programs(address, "/version").await;
     serving.abort();
 }
 

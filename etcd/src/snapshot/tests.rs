@@ -73,7 +73,7 @@ async fn only_a_whole_snapshot_ends_without_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_has_to_be_read_at_a_pace() {
+async fn a_snapshot_has_to_be_read_at_a_rate() {
     const BLOBS: usize = 3600;
     let (sender, mut receiver) = mpsc::channel(SNAPSHOT_ANSWERS_WAITING);
     let reading = tokio::spawn(async move {

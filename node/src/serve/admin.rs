@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
+use dkv_base::logging::brief;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
 use tokio::time::Instant;
@@ -15,9 +16,6 @@ use dkv_state::DirectoryCommand;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
-
-/// Most characters of a text that are written to the log.
-const TEXT_CHARS_MAX: usize = 200;
 
 /// Describes an administrator's request for the log; `None` for any other request.
 pub(super) fn act(body: &RequestBody) -> Option<String> {
@@ -43,13 +41,6 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
         RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", brief(&change.filter))),
         _ => None,
     }
-}
-
-/// Returns a text of an administrator for the log: this is before anything has bounded it.
-fn brief(text: &str) -> String {
-    let cut = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(at, _)| at);
-    let more = if cut < text.len() { "..." } else { "" };
-    format!("{}{more}", text[..cut].escape_debug())
 }
 
 /// Removes a node from the network, once its replicas are on others.

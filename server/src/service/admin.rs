@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dkv_base::id::{HolderId, NodeId};
-use dkv_base::logging::AUDIT;
 use dkv_base::logging::level::{self, LevelError};
+use dkv_base::logging::{AUDIT, brief};
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::identity::{Identity, Role};
-use dkv_wire::limits::LOG_FILTER_BYTES_MAX;
 use dkv_wire::message::{
     BearerLife, HolderKind, LogChange, LogFilter, RunChoice, ServerAnswer, ServerRefusal,
 };
@@ -50,9 +49,7 @@ impl Service {
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         if let Some(LogChange { filter, for_ms }) = change {
-            // An author may write a filter of any length, which is then refused.
-            let said: String = filter.chars().take(LOG_FILTER_BYTES_MAX).collect();
-            self.log_action(identity, address, &format!("log \"{}\"", said.escape_debug()));
+            self.log_action(identity, address, &format!("log \"{}\"", brief(&filter)));
             let life = for_ms.map(Duration::from_millis);
             if let Some(passing) = level::change(&filter, life).map_err(not_logged)? {
                 tokio::spawn(passing.end());

@@ -2,7 +2,7 @@ use dkv_api::{
     DiskFacts, GroupId, KeyspaceId, KeyspaceInfo, KeyspaceSettings, LeaderChange, NodeId, Term,
     Uuid,
 };
-use dkv_gateway::status::{Group, Node, Replica, Role, Server};
+use dkv_gateway::status::{Group, ListedServer, Node, Replica, Role, Server};
 
 use super::*;
 
@@ -109,6 +109,18 @@ fn examined(number: u128, diagnosis: Diagnosis) -> Examined {
     Examined { name, diagnosis: Ok(diagnosis), ahead_ms, trip_ms: 2 }
 }
 
+/// Returns all findings. The sections that they name exist.
+fn all(snapshot: &Snapshot<'_>) -> Vec<Finding> {
+    let operations = include_str!("../../../../docs/operations.md");
+    let found = super::all(snapshot);
+    for finding in &found {
+        let Some((_, name)) = finding.help.split_once("docs/operations.md, ") else { continue };
+        let name = name.split('"').nth(1).expect("the name of a section");
+        assert!(operations.contains(&format!("# {name}\n")), "no such section: {finding:?}");
+    }
+    found
+}
+
 fn find(report: &Report, nodes: &[Examined]) -> Vec<(Severity, &'static str)> {
     let snapshot = Snapshot { report, view: None, nodes, keyspaces: Ok(Vec::new()), servers: 2 };
     all(&snapshot).into_iter().map(|finding| (finding.severity, finding.about)).collect()
@@ -163,6 +175,47 @@ fn what_the_status_says_is_found_and_the_worst_comes_first() {
             (Severity::Hint, "versions"),
         ]
     );
+}
+
+#[test]
+fn a_second_server_that_is_silent_is_found_once() {
+    let listed = |number: u8, error: Option<&str>| ListedServer {
+        id: format!("{number}").repeat(32),
+        address: format!("10.0.0.{number}:4400"),
+        reachable: error.is_none(),
+        error: error.map(str::to_owned),
+        version: None,
+        uptime_ms: None,
+        report_age_ms: None,
+    };
+    let mut ill = report();
+    ill.servers = vec![listed(1, None), listed(2, Some("connection refused"))];
+    // As the status has it.
+    ill.warnings = vec![
+        "the registration server 22222222 at 10.0.0.2:4400 does not answer \
+        (connection refused); others admit meanwhile"
+            .into(),
+    ];
+    let nodes = healthy();
+    let found = |report: &Report| {
+        all(&Snapshot { report, view: None, nodes: &nodes, keyspaces: Ok(Vec::new()), servers: 2 })
+    };
+    let once = found(&ill);
+    assert_eq!(once.len(), 1, "{once:?}");
+    assert_eq!((once[0].severity, once[0].about), (Severity::Warning, "server"));
+    let parts = ["22222222 at 10.0.0.2:4400 does not answer", "connection refused"];
+    assert!(parts.iter().all(|part| once[0].what.contains(part)), "{once:?}");
+    let help = |name| format!("docs/operations.md, \"{name}\"");
+    assert_eq!(once[0].help, help("A server is lost, and another one runs"));
+    // The one that is asked is silent.
+    ill.server.error = Some("silent".into());
+    for (another_answers, name) in
+        [(true, "A server is lost, and another one runs"), (false, "The only server is lost")]
+    {
+        ill.servers[0].reachable = another_answers;
+        let once = found(&ill);
+        assert!(once.len() == 1 && once[0].help == help(name), "{once:?}");
+    }
 }
 
 #[test]

@@ -293,6 +293,15 @@ async fn a_face_does_not_open_when_its_users_are_gone() {
     let face = Face::start(&network).await;
     face.enable().await;
     refused(face.put_as("", "a").await, NOBODY);
+    let http = crate::gateway::http::Http::new(false);
+    let healths = async || {
+        let health = async |path| {
+            let answer = http.send("GET", &face.url(path), &[], String::new()).await;
+            (answer.status, String::from_utf8(answer.body).unwrap())
+        };
+        [health("/health").await, health("/readyz").await]
+    };
+    assert!(healths().await.iter().all(|(status, _)| *status == 200));
     let name = "etcd-settings";
     let dropped = network.dkv(&["keyspace", "drop", name, "--yes", name]).await;
     assert!(dropped.status.success(), "{dropped:?}");
@@ -305,4 +314,48 @@ async fn a_face_does_not_open_when_its_users_are_gone() {
         }
     })
     .await;
+    for (status, said) in healths().await {
+        assert!(
+            status == 503 && said.contains("users and roles cannot be read"),
+            "{status} {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_who_was_refused_and_what_administrators_did_in_lines_of_bounded_length() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    let mut auth = face.auth();
+    let options = Some(UserAddOptions { no_password: true });
+    auth.user_add(AuthUserAddRequest { options, ..user("by-certificate", "") }).await.unwrap();
+    face.enable().await;
+    let long = format!("venus\n\" address=\"{}", "x".repeat(1 << 18));
+    for name in [&long, "by-certificate"] {
+        assert!(face.token(name, "no").await.is_err());
+    }
+    let root = face.token("root", "root").await.unwrap();
+    auth.user_add(by(&root, user(&long, "x"))).await.unwrap();
+    let mut log = String::new();
+    eventually("the last act is in the log", async || {
+        log = std::fs::read_to_string(network.path("etcd.log")).unwrap();
+        if log.contains("by=root") { Ok(()) } else { Err(format!("{} bytes", log.len())) }
+    })
+    .await;
+    let line = |parts: &[&str]| {
+        let found = log.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+        found.unwrap_or_else(|| panic!("{parts:?}: {}", &log[..log.len().min(5000)]))
+    };
+    let name = r#"venus\n\" address=\"xxx"#;
+    let refused = format!("user=\"{name}");
+    let added = format!("administrative act: add the user {name}");
+    for parts in [
+        &["a login failed", refused.as_str(), "xxx...\"", "address=\"127.0.0.1\""][..],
+        &["a login failed", "user=\"by-certificate\"", "address=\"127.0.0.1\""],
+        &[added.as_str(), "xxx...", "by=root", "address=\"127.0.0.1\""],
+        &["administrative act: grant the role reader to the user mars", "by=anybody"],
+        &["administrative act: turn authentication on"],
+    ] {
+        assert!(line(parts).len() < 500, "{parts:?}");
+    }
 }

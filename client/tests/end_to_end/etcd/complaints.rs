@@ -1,6 +1,7 @@
 //! What users of etcd have complained about, a test each. The numbers are those of etcd's issues;
 //! docs/etcd.md lists them all.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,9 @@ async fn a_full_store_takes_writes_again_once_there_is_room() {
 }
 
 /// #9222, #15477: a defragmentation stops the member. #9506, #11421, #19406: a large compaction
-/// does so, too.
+/// does so, too. This shows that no write stands still for seconds beside a compaction of 20,000
+/// revisions; the shorter pauses of larger ones it does not measure. A defragmentation has nothing
+/// to do here, and is answered at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_compaction_nor_defragmentation_stops_writes() {
     let network = Network::start(3).await;
@@ -123,31 +126,45 @@ async fn large_lists_do_not_starve_a_watch_of_the_same_connection() {
     let mut watching = Watching::on(channel, origin, Default::default()).await;
     watching.create(0, first);
     assert!(watching.next().await.created);
+    const WRITES: i64 = 200;
+    let (written, seen_beside) = (Cell::new(false), Cell::new(0));
+    let seen = RefCell::new(Vec::new());
+    // Lists go on for as long as there are writes, and are all there is on the connection beside
+    // the watch.
     let lists = async {
-        let lists = (0..60).map(|_| {
+        let lister = async || {
             let mut kv = kv.clone();
-            async move { kv.range(prefix("list/")).await.unwrap().into_inner().count }
-        });
-        futures::stream::iter(lists).buffer_unordered(12).collect::<Vec<_>>().await
+            while !written.get() {
+                assert_eq!(kv.range(prefix("list/")).await.unwrap().into_inner().count, 32);
+            }
+        };
+        futures::future::join_all((0..12).map(|_| lister())).await;
+        seen_beside.set(seen.borrow().len());
     };
     let writes = async {
         let mut last = 0;
-        for number in 0..200 {
+        for number in 0..WRITES {
             last = face.put("k", &number.to_string()).await.revision;
         }
+        written.set(true);
         last
     };
     let watched = async {
-        let (mut seen, last) = (Vec::new(), first + 32 + 200);
-        while seen.last() != Some(&last) {
+        let last = first + 32 + WRITES;
+        while seen.borrow().last() != Some(&last) {
             let events = watching.next().await.events;
-            seen.extend(events.iter().filter_map(|it| Some(it.kv.as_ref()?.mod_revision)));
+            let revisions = events.iter().filter_map(|it| Some(it.kv.as_ref()?.mod_revision));
+            seen.borrow_mut().extend(revisions);
         }
-        seen
     };
-    let (counts, last, seen) = tokio::join!(lists, writes, watched);
-    assert!(counts.iter().all(|count| *count == 32));
-    assert_eq!(seen, (first..=last).collect::<Vec<_>>(), "each revision once, in order");
+    let ((), last, ()) = tokio::join!(lists, writes, watched);
+    let beside = seen_beside.get();
+    assert!(beside >= 32 + WRITES as usize / 2, "{beside} events came before the lists ended");
+    assert_eq!(
+        seen.into_inner(),
+        (first..=last).collect::<Vec<_>>(),
+        "each revision once, in order"
+    );
 }
 
 /// #20221: a watch of the future shows what came before it.

@@ -1,5 +1,5 @@
-//! The pace at which a peer reads long answers. Those of which it reads less than the least pace
-//! keep room that others need.
+//! The rate at which a peer reads answers, and frames of streams. Those of which it reads less than
+//! the least rate keep room that others need, however short each is.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -9,16 +9,16 @@ use dkv_base::sync::lock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::limits::{ANSWER_PACE_BYTES, ANSWER_PACE_CHECK, ANSWER_PACE_GRACE};
+use crate::limits::{ANSWER_RATE_BYTES, ANSWER_RATE_CHECK, ANSWER_RATE_GRACE};
 
-/// The long answers of a connection.
+/// The answers and frames that a connection keeps.
 #[derive(Default)]
 pub(super) struct ReadingRates {
     all: Mutex<Vec<Weak<ReadingRate>>>,
     begun: Notify,
 }
 
-/// How far a long answer is, until this is dropped.
+/// How far an answer or frame is, until this is dropped.
 pub(super) struct ReadingRate {
     begun: Instant,
     bytes: AtomicUsize,
@@ -37,26 +37,29 @@ impl ReadingRate {
     }
 
     fn is_overdue(&self, now: Instant) -> bool {
-        let seconds = self.bytes.load(Ordering::Relaxed) / ANSWER_PACE_BYTES;
-        let until = self.begun + ANSWER_PACE_GRACE + Duration::from_secs(seconds as u64);
+        let seconds = self.bytes.load(Ordering::Relaxed) / ANSWER_RATE_BYTES;
+        let until = self.begun + ANSWER_RATE_GRACE + Duration::from_secs(seconds as u64);
         until <= now
     }
 }
 
 impl ReadingRates {
-    /// Begins a long answer.
+    /// Begins an answer or frame.
     pub(super) fn begin(&self) -> Arc<ReadingRate> {
-        let pace = Arc::<ReadingRate>::default();
+        let rate = Arc::<ReadingRate>::default();
         let mut all = lock(&self.all);
         if all.len() == all.capacity() {
-            all.retain(|pace| pace.strong_count() > 0);
+            all.retain(|rate| rate.strong_count() > 0);
+            // However many are left, the next such look is as many answers away.
+            let left = all.len();
+            all.reserve(left);
         }
-        all.push(Arc::downgrade(&pace));
+        all.push(Arc::downgrade(&rate));
         self.begun.notify_one();
-        pace
+        rate
     }
 
-    /// Completes once one is behind the least pace for too long.
+    /// Completes once one is behind the least rate for too long.
     pub(super) async fn overdue(&self) {
         loop {
             self.begun.notified().await;
@@ -64,7 +67,7 @@ impl ReadingRates {
                 if is_overdue {
                     return;
                 }
-                sleep(ANSWER_PACE_CHECK).await;
+                sleep(ANSWER_RATE_CHECK).await;
             }
         }
     }
@@ -72,9 +75,9 @@ impl ReadingRates {
     /// Returns whether one is overdue; `None` if there is none at all.
     fn look(&self) -> Option<bool> {
         let mut all = lock(&self.all);
-        all.retain(|pace| pace.strong_count() > 0);
+        all.retain(|rate| rate.strong_count() > 0);
         let now = Instant::now();
         let alive = all.iter().filter_map(Weak::upgrade);
-        (!all.is_empty()).then(|| alive.into_iter().any(|pace| pace.is_overdue(now)))
+        (!all.is_empty()).then(|| alive.into_iter().any(|rate| rate.is_overdue(now)))
     }
 }
