@@ -6,6 +6,7 @@
 
 mod guard;
 mod needs;
+mod standing;
 
 use data_encoding::BASE64;
 use dkv_base::logging::{AUDIT, brief};
@@ -13,6 +14,7 @@ use tracing::info;
 
 pub(crate) use self::guard::{Asker, token};
 pub(crate) use self::needs::Guarded;
+pub(crate) use self::standing::StandingRight;
 use crate::access::Change;
 use crate::access::passwords::{NO_HASH, is_usual};
 use crate::access::permissions::Permission;

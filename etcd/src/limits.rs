@@ -55,6 +55,8 @@ pub(crate) const HISTORY_AGE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
+/// Time between two looks whether the caller may still have its streams.
+pub(crate) const RIGHTS_CHECK_EVERY: Duration = Duration::from_secs(3);
 /// Time in which a leader must answer a caller that needs one.
 pub(crate) const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a leader that has answered need not be asked again.

@@ -12,6 +12,7 @@ mod request;
 mod running;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use dkv_api::Revision;
 use futures::StreamExt;
@@ -22,10 +23,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::progress::{Progress, Told, Waited, all_show};
 use self::request::Wanted;
 use self::running::{BegunWatch, run};
+use crate::access::Rules;
+use crate::auth::{Guarded, StandingRight};
 use crate::context::Context;
 use crate::error::EtcdError;
 use crate::etcd::{AnswerSender, Answers, Etcd, Requests, answers_of, panicked};
-use crate::limits::{LEADER_CHECK_EVERY, STREAM_WATCHES_MAX, WATCH_ANSWERS_WAITING};
+use crate::limits::{
+    LEADER_CHECK_EVERY, RIGHTS_CHECK_EVERY, STREAM_WATCHES_MAX, WATCH_ANSWERS_WAITING,
+};
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
 
@@ -51,6 +56,7 @@ impl Etcd {
                 tasks: JoinSet::new(),
                 next_id: 0,
                 progress: Progress::default(),
+                checked: None,
             };
             stream.serve(requests)
         })
@@ -67,6 +73,8 @@ struct WatchStream {
     tasks: JoinSet<i64>,
     next_id: i64,
     progress: Progress,
+    /// The rules by which all watches were permitted when they were last checked.
+    checked: Option<Arc<Rules>>,
 }
 
 /// A watch, as its stream has it.
@@ -76,15 +84,23 @@ struct Shown {
     through: watch::Receiver<Revision>,
     /// The least revision at which it has progress to tell of.
     progress_from: Revision,
+    right: StandingRight,
 }
 
 /// Whether the caller still listens.
 struct Gone;
 
+/// Says why a watch is not permitted: etcd's server writes the error of a call of its own.
+fn denied(why: EtcdError) -> String {
+    format!("rpc error: code = {:?} desc = {why}", why.code())
+}
+
 impl WatchStream {
     async fn serve(mut self, mut requests: Requests<WatchRequest>) {
         let mut leader = interval(LEADER_CHECK_EVERY);
         leader.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rights = interval(RIGHTS_CHECK_EVERY);
+        rights.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The watches go on without further requests.
         let mut more = true;
         while more || !self.tasks.is_empty() {
@@ -98,6 +114,7 @@ impl WatchStream {
                     }
                 },
                 Some(ended) = self.tasks.join_next() => self.handle_ended(ended).await,
+                _ = rights.tick() => self.check_rights().await,
                 told = self.progress.told() => self.handle_told(told).await,
                 _ = leader.tick(), if self.context.requires_leader => {
                     if let Err(error) = self.etcd.check_leader(&self.context).await {
@@ -134,7 +151,9 @@ impl WatchStream {
     async fn handle(&mut self, request: WatchRequest) -> Result<(), Gone> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
-            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id).await,
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                self.cancel(cancel.watch_id, String::new()).await
+            }
             Some(RequestUnion::ProgressRequest(_)) => {
                 if self.progress.ask() {
                     self.begin_progress();
@@ -153,11 +172,11 @@ impl WatchStream {
     async fn create(&mut self, create: WatchCreateRequest) -> Result<(), Gone> {
         let begun = self.begin(&create).await;
         let (header, begun) = match begun {
-            Ok((header, running)) => (header, Ok(running)),
+            Ok((header, running, right)) => (header, Ok((running, right))),
             Err(why) => (self.etcd.known_header().await.unwrap_or_default(), Err(why)),
         };
-        let running = match begun {
-            Ok(running) => running,
+        let (running, right) = match begun {
+            Ok(begun) => begun,
             Err(cancel_reason) => {
                 return self
                     .send(WatchResponse {
@@ -182,7 +201,7 @@ impl WatchStream {
         let (through, shown) = watch::channel(running.after);
         let progress_from = running.progress_from;
         let task = self.tasks.spawn(run(running, self.answers.clone(), through));
-        self.watches.insert(id, Shown { task, through: shown, progress_from });
+        self.watches.insert(id, Shown { task, through: shown, progress_from, right });
         self.progress.note_watch();
         Ok(())
     }
@@ -191,11 +210,11 @@ impl WatchStream {
     async fn begin(
         &mut self,
         create: &WatchCreateRequest,
-    ) -> Result<(ResponseHeader, BegunWatch), String> {
+    ) -> Result<(ResponseHeader, BegunWatch, StandingRight), String> {
         let wanted = Wanted::new(create)?;
-        // As etcd's server writes the error of its own call into the reason.
-        let denied = |why: EtcdError| format!("rpc error: code = {:?} desc = {why}", why.code());
         self.etcd.permit(&self.context, create).await.map_err(denied)?;
+        let rules = self.etcd.rules().await.map_err(denied)?;
+        let right = StandingRight::new(&self.etcd, &rules, &self.context, create.needs());
         let id = match create.watch_id {
             0 => self.free_id(),
             id if self.watches.contains_key(&id) => {
@@ -215,10 +234,9 @@ impl WatchStream {
         let (after, first) = wanted.position(receipt.revision);
         let progress_from = wanted.progress_from(receipt.revision);
         let etcd = self.etcd.clone();
-        Ok((
-            header,
-            BegunWatch { etcd, store, id, wanted, after, first, progress_from, _place: place },
-        ))
+        let begun =
+            BegunWatch { etcd, store, id, wanted, after, first, progress_from, _place: place };
+        Ok((header, begun, right))
     }
 
     /// Returns the next id that no watch has.
@@ -230,15 +248,38 @@ impl WatchStream {
         self.next_id - 1
     }
 
-    async fn cancel(&mut self, id: i64) -> Result<(), Gone> {
+    /// Ends the watches that the caller could not begin any more.
+    async fn check_rights(&mut self) -> Result<(), Gone> {
+        let Some(rules) = self.etcd.rules_unlike(self.checked.as_ref()).await else {
+            return Ok(());
+        };
+        let mut withdrawn = Vec::new();
+        for (id, shown) in &self.watches {
+            if let Err(why) = shown.right.check(&self.etcd, &rules, &self.context).await {
+                withdrawn.push((*id, denied(why)));
+            }
+        }
+        for (id, why) in withdrawn {
+            self.cancel(id, why).await?;
+        }
+        self.checked = Some(rules);
+        Ok(())
+    }
+
+    async fn cancel(&mut self, id: i64, cancel_reason: String) -> Result<(), Gone> {
         let Some(mut shown) = self.watches.remove(&id) else { return Ok(()) };
         shown.task.abort();
         // It may be sending at this moment, and nothing of it may come after the answer.
         while shown.through.changed().await.is_ok() {}
         let header = self.etcd.known_header().await.ok();
-        let canceled =
-            WatchResponse { header, watch_id: id, canceled: true, ..WatchResponse::default() };
-        self.send(canceled).await
+        self.send(WatchResponse {
+            header,
+            watch_id: id,
+            canceled: true,
+            cancel_reason,
+            ..WatchResponse::default()
+        })
+        .await
     }
 
     /// Begins to wait until all watches have shown everything that there is now.

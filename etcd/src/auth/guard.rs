@@ -8,6 +8,7 @@ use futures::stream;
 use hyper::HeaderMap;
 
 use super::needs::{Caller, Guarded, Needs};
+use super::standing::StandingRight;
 use crate::access::Rules;
 use crate::access::permissions::Access;
 use crate::context::Context;
@@ -84,7 +85,7 @@ impl Etcd {
         self.check(&rules, context, request).await
     }
 
-    /// Returns a stream of answers, if the caller may make the request.
+    /// Returns a stream of answers, if the caller may make the request, and as long as it may.
     pub(crate) fn permitted<Q: Guarded + Send + Sync + 'static, A: Send + 'static>(
         &self,
         context: Context,
@@ -93,8 +94,17 @@ impl Etcd {
     ) -> Answers<A> {
         let etcd = self.clone();
         let permitted = async move {
-            match etcd.permit(&context, &request).await {
-                Ok(()) => call(etcd, context, request),
+            let rules = match etcd.permit(&context, &request).await {
+                Ok(()) => etcd.rules().await,
+                Err(error) => Err(error),
+            };
+            match rules {
+                Ok(rules) => {
+                    let asked = Context { bytes: None, ..context.clone() };
+                    let right = StandingRight::new(&etcd, &rules, &asked, request.needs());
+                    let answers = call(etcd.clone(), context, request);
+                    etcd.while_permitted(asked, right, answers)
+                }
                 Err(error) => stream::once(async { Err(error) }).boxed(),
             }
         };
@@ -132,7 +142,7 @@ impl Etcd {
         rules.state.alarms.check(request.effect())
     }
 
-    async fn check_caller(
+    pub(super) async fn check_caller(
         &self,
         rules: &Rules,
         context: &Context,
@@ -142,8 +152,18 @@ impl Etcd {
         if needs.caller == Caller::Anyone {
             return Ok(());
         }
+        let user = self.user_of(rules, context)?.ok_or(EtcdError::USER_EMPTY)?;
+        self.check_user(rules, &user, needs).await
+    }
+
+    /// Checks that a user may what is needed.
+    pub(super) async fn check_user(
+        &self,
+        rules: &Rules,
+        user: &str,
+        needs: &Needs,
+    ) -> Result<(), EtcdError> {
         let state = &rules.state.auth;
-        let user = &self.user_of(rules, context)?.ok_or(EtcdError::USER_EMPTY)?;
         if state.is_root(user) {
             return Ok(());
         }

@@ -15,6 +15,8 @@ use dkv_etcd::proto::etcdserverpb::{
     LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
     WatchRequest,
 };
+use dkv_etcd::proto::v3electionpb::LeaderRequest;
+use dkv_etcd::proto::v3electionpb::election_client::ElectionClient;
 use dkv_test_support::eventually;
 use serde_json::json;
 use tonic::{Code, Request, Status};
@@ -245,6 +247,36 @@ async fn leases_and_watches_follow_the_keys() {
     assert_eq!(all.cancel_reason, why);
     let own = create("m", "n").await;
     assert!(own.created && !own.canceled, "{own:?}");
+    let others = create("a", "b").await;
+
+    // A watch ends when its caller may not begin it any more, and the others go on.
+    let (key, range_end) = ("m".into(), "n".into());
+    let role = "reader".to_owned();
+    let withdrawn = AuthRoleRevokePermissionRequest { role, key, range_end };
+    face.auth().role_revoke_permission(by(&root, withdrawn)).await.unwrap();
+    let ended = answers.message().await.unwrap().unwrap();
+    assert!(ended.canceled && ended.watch_id == own.watch_id, "{ended:?}");
+    assert_eq!(ended.cancel_reason, why);
+    face.put_as(&root, "a1").await.unwrap();
+    let shown = answers.message().await.unwrap().unwrap();
+    assert_eq!((shown.watch_id, shown.events.len()), (others.watch_id, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_user_gets_another_password() {
+    let network = Network::start(1).await;
+    let face = Face::start(&network).await;
+    face.enable().await;
+    let root = face.token("root", "root").await.unwrap();
+    let mars = face.token("mars", "mars").await.unwrap();
+    let (channel, origin) = face.channel();
+    let mut election = ElectionClient::with_origin(channel, origin);
+    let observed = LeaderRequest { name: "a".into() };
+    let mut leaders = election.observe(by(&mars, observed)).await.unwrap().into_inner();
+    let (name, password) = ("mars".to_owned(), "other".to_owned());
+    let change = AuthUserChangePasswordRequest { name, password, ..Default::default() };
+    face.auth().user_change_password(by(&root, change)).await.unwrap();
+    refused(leaders.message().await, DENIED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
