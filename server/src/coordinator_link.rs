@@ -1,5 +1,8 @@
 //! The server's way to the control group, which keeps the books: it finds the coordinator among the
-//! nodes that it knows, and asks it.
+//! voters, and asks it.
+//!
+//! It believes the answers, so it asks only nodes whose reports it accepts. A stranger that has
+//! registered with a stolen token is not asked, not even if another node names it.
 //!
 //! The coordinator alone answers; another node says who that is. While nobody answers, the server
 //! tries again until its patience ends: a new coordinator is usually found within a second.
@@ -131,8 +134,8 @@ impl CoordinatorLink {
         body: &RequestBody,
         until: Instant,
     ) -> Result<Answer, ControlGroupError> {
-        let nodes = registry.node_addresses();
-        let mut last = "no node is known".to_owned();
+        let nodes = registry.book_keepers();
+        let mut last = "no voter of it is known".to_owned();
         loop {
             let mut asked = Vec::new();
             let mut next: VecDeque<NodeId> = VecDeque::new();

@@ -37,7 +37,6 @@ mod tokens;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::network::{NetworkView, Settings};
@@ -170,11 +169,6 @@ impl Registry {
     /// Returns the coordinator confirmed last.
     pub fn coordinator_id(&self) -> Option<NodeId> {
         self.coordinator.map(|confirmed| confirmed.node)
-    }
-
-    /// Returns the addresses of all nodes that were not removed.
-    pub fn node_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
-        self.nodes.iter().map(|(&id, record)| (id, record.address)).collect()
     }
 
     /// Returns the number of nodes, without the removed ones.

@@ -1,0 +1,65 @@
+//! Whom the server asks about the books, and what it makes of the answers.
+
+use dkv_wire::identity::Role;
+use dkv_wire::join::{JoinError, join};
+use dkv_wire::message::{JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::quic::Endpoint;
+use dkv_wire::token::Token;
+
+use crate::group::Group;
+use crate::support::{Peer, Place};
+
+/// A server, an administrator, and a control group that has the books.
+async fn network(place: &Place) -> (dkv_server::Server, Peer, Peer, Group) {
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+    (server, node, admin, group)
+}
+
+async fn join_with(server: &dkv_server::Server, token: &Token) -> Result<(), JoinError> {
+    let joiner = Endpoint::dial_only(None).unwrap();
+    join(&joiner, server.address(), token).await.map(drop)
+}
+
+fn create_token() -> ServerRequest {
+    ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: None, name: None }
+}
+
+#[tokio::test]
+async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
+    let place = Place::new();
+    let (server, node, admin, group) = network(&place).await;
+    // The stranger has a stolen token, and books of its own that say whatever it wants.
+    let stranger = place.peer(server.address(), Role::Node).await;
+    let lies = Group::start(&stranger);
+    lies.register(&stranger).await;
+    {
+        let mut lies = lies.state();
+        (lies.version, lies.complete) = (1000, true);
+    }
+    // A node that is no voter may have registered; the coordinator steps down, and even names it.
+    group.step_down(Some(stranger.node()));
+    let mut unknown = place.token(Role::Client);
+    unknown.id = uuid::Uuid::from_u128(1);
+    let refused = join_with(&server, &unknown).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    assert!(matches!(admin.refusal(&create_token()).await, ServerRefusal::Waiting(_)));
+    assert!(group.state().asked.len() > 2);
+    assert!(lies.state().asked.is_empty(), "{:?}", lies.state().asked);
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+
+    // Once it is a voter, it is believed.
+    let mut report = node.report_of(2, &[&node, &stranger], &[]);
+    for (info, group) in report.view.nodes.iter_mut().zip([&group, &lies]) {
+        info.address = group.address;
+    }
+    node.ask(&ServerRequest::Report(report)).await;
+    assert!(matches!(admin.ask(&create_token()).await, ServerAnswer::Token(_)));
+    assert!(!lies.state().asked.is_empty());
+}
