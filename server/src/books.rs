@@ -28,10 +28,11 @@ use dkv_base::id::{HolderId, Revision};
 use dkv_base::supervise::Failure;
 use dkv_base::sync::lock;
 use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
-use dkv_wire::message::BooksChange;
+use dkv_wire::message::{BooksChange, BooksVersion};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::coordinator_link::{ControlGroupError, CoordinatorLink};
 use crate::limits::{
@@ -66,12 +67,21 @@ enum RoundError {
     Store(#[from] UpdateError),
     #[error("other servers change the books all the time; try again")]
     Conflicts,
+    /// The control group has lost the books, and this server never had them.
+    #[error(
+        "the control group waits for the books from a server that had them; start one of those \
+         that were in the network before"
+    )]
+    NoBooks,
 }
 
 impl From<RoundError> for UpdateError {
     fn from(error: RoundError) -> Self {
         match error {
             RoundError::Store(error) => error,
+            RoundError::ControlGroup(ControlGroupError::Rejected(why)) => {
+                Self::Rejected(why.into())
+            }
             other => Self::Waiting(other.to_string().into()),
         }
     }
@@ -87,8 +97,15 @@ impl Books {
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (orders, queue) = mpsc::channel(WAITING_MAX);
         let books = Self { orders, store: store.clone() };
-        let keeper =
-            Keeper { store, control_group, address, fetched: None, seen: None, told: None };
+        let keeper = Keeper {
+            store,
+            control_group,
+            address,
+            fetched: None,
+            seen: None,
+            is_refused: false,
+            told: None,
+        };
         let task = failure.if_ended("the task that decides on the books", keeper.run(queue));
         (books, tokio::spawn(task))
     }
@@ -145,6 +162,9 @@ struct Keeper {
     fetched: Option<Instant>,
     /// The revision of the directory as of which they were.
     seen: Option<Revision>,
+    /// Whether the control group has refused a change since then. Its books count from then on,
+    /// even if they are older than this copy: it may have lost its latest entries.
+    is_refused: bool,
     /// The problem that was logged last.
     told: Option<String>,
 }
@@ -241,40 +261,48 @@ impl Keeper {
         let known = registry.books_version();
         let fetched = self.control_group.fetch(&registry, known, patience).await?;
         if !fetched.is_complete {
+            if !registry.may_hand_over() {
+                return Err(RoundError::NoBooks);
+            }
             self.hand_over(&registry, fetched.version).await?;
         } else if let Some(copy) = fetched.copy {
-            let version = copy.version;
-            let adopt = move |next: &mut Registry| next.adopt_books(&copy);
+            let (version, lost) = (copy.version.number, self.is_refused);
+            let adopt = move |next: &mut Registry| next.adopt_books(&copy, lost);
             self.store.update(adopt).await??;
             debug!(version, "adopted the books of the control group");
         }
+        self.is_refused = false;
         self.fetched = Some(Instant::now());
         Ok(())
     }
 
     /// Hands the books over. This server has decided on nothing since the first coordinator
     /// reported, so what it hands over is all there is, however often it has to begin.
-    async fn hand_over(&mut self, registry: &Registry, version: u64) -> Result<(), RoundError> {
+    async fn hand_over(
+        &mut self,
+        registry: &Registry,
+        version: BooksVersion,
+    ) -> Result<(), RoundError> {
         let mut at = version;
         let records = registry.all_records();
         let count = records.len();
         let mut parts: Vec<RecordChanges> =
             records.chunks(BOOKS_CHANGE_RECORDS_MAX).map(<[_]>::to_vec).collect();
         let last = parts.pop().unwrap_or_default();
-        let part = |at, complete, records, servers| BooksChange {
-            id: HolderId::random().0,
-            at,
-            complete,
-            records,
-            servers,
+        let part = |at, complete, records, servers| {
+            let id = HolderId::random().0;
+            (BooksChange { id, at, complete, records, servers }, after(at, id))
         };
         for records in parts {
-            self.control_group.change(registry, part(at, false, records, Vec::new())).await?;
-            at += 1;
+            let (change, next) = part(at, false, records, Vec::new());
+            self.control_group.change(registry, change).await?;
+            at = next;
         }
-        let servers = vec![(registry.server(), Some(self.address))];
-        self.control_group.change(registry, part(at, true, last, servers.clone())).await?;
-        let version = at + 1;
+        let others = registry.servers().filter(|(id, _)| *id != registry.server());
+        let mut servers: Vec<_> = others.map(|(id, address)| (id, Some(address))).collect();
+        servers.push((registry.server(), Some(self.address)));
+        let (change, version) = part(at, true, last, servers.clone());
+        self.control_group.change(registry, change).await?;
         let kept = move |next: &mut Registry| next.apply_changes(&Vec::new(), &servers, version);
         self.store.update(kept).await??;
         info!(records = count, "handed the books over to the control group");
@@ -392,20 +420,29 @@ impl Keeper {
         };
         let id = HolderId::random().0;
         let change = BooksChange { id, at, complete: true, records, servers };
+        let version = after(at, id);
         match self.control_group.change(registry, change.clone()).await {
             Ok(()) => {}
             Err(error @ ControlGroupError::Silent(_)) => {
                 // Its answer may be all that was lost.
                 let fetched =
                     self.control_group.fetch(registry, Some(at), BOOKS_LOST_PATIENCE).await;
-                if !fetched.is_ok_and(|now| now.version == at + 1 && now.recent.contains(&id)) {
+                if !fetched.is_ok_and(|now| now.version == version) {
                     return Err(error.into());
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.is_refused = true;
+                return Err(error.into());
+            }
         }
         let BooksChange { records, servers, .. } = change;
-        let apply = move |next: &mut Registry| next.apply_changes(&records, &servers, at + 1);
+        let apply = move |next: &mut Registry| next.apply_changes(&records, &servers, version);
         Ok(self.store.update(apply).await??)
     }
+}
+
+/// Returns the version that a change makes.
+fn after(at: BooksVersion, change: Uuid) -> BooksVersion {
+    BooksVersion { number: at.number + 1, change }
 }

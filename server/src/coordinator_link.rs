@@ -16,7 +16,8 @@ use dkv_base::id::NodeId;
 use dkv_base::sync::lock;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    Answer, BookKey, BooksChange, BooksPage, Opening, Refusal, Reply, Request, RequestBody,
+    Answer, BookKey, BooksChange, BooksPage, BooksVersion, Opening, Refusal, Reply, Request,
+    RequestBody,
 };
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::rpc::call;
@@ -45,7 +46,7 @@ pub(crate) enum ControlGroupError {
 pub(crate) struct Fetched {
     /// All of them; `None` if the asker knows this version.
     pub(crate) copy: Option<BooksCopy>,
-    pub(crate) version: u64,
+    pub(crate) version: BooksVersion,
     pub(crate) is_complete: bool,
     /// The ids of the latest changes.
     pub(crate) recent: Vec<uuid::Uuid>,
@@ -76,7 +77,7 @@ impl CoordinatorLink {
     pub(crate) async fn fetch(
         &self,
         registry: &Registry,
-        known: Option<u64>,
+        known: Option<BooksVersion>,
         patience: Duration,
     ) -> Result<Fetched, ControlGroupError> {
         let until = Instant::now() + patience;
@@ -108,7 +109,7 @@ impl CoordinatorLink {
         &self,
         registry: &Registry,
         after: Option<BookKey>,
-        known: Option<u64>,
+        known: Option<BooksVersion>,
         until: Instant,
     ) -> Result<BooksPage, ControlGroupError> {
         match self.ask(registry, &RequestBody::Books { after, known }, until).await? {

@@ -30,6 +30,9 @@ pub(crate) enum UpdateError {
     /// have been made all the same.
     #[error("{0}")]
     Waiting(Arc<str>),
+    /// The control group refused the change, and would again.
+    #[error("the control group refuses the change: {0}")]
+    Rejected(Arc<str>),
     /// The server is stopping and takes no more updates.
     #[error("the server is stopping")]
     Stopping,

@@ -11,7 +11,8 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::join::{JoinError, join};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    BooksChange, JoinRefusal, Refusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+    BooksChange, BooksVersion, JoinRefusal, Refusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::rpc::call;
@@ -272,7 +273,7 @@ async fn a_stolen_node_token_makes_no_server() {
     let thief = Direct::join(&network, Role::Node).await;
     let change = BooksChange {
         id: uuid::Uuid::from_u128(1),
-        at: 1,
+        at: BooksVersion { number: 1, change: uuid::Uuid::nil() },
         complete: true,
         records: Vec::new(),
         servers: vec![(HolderId::random(), Some(network.address))],

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use dkv_base::id::HolderId;
 use dkv_wire::codec;
-use dkv_wire::message::{BookKey, Enlistment};
+use dkv_wire::message::{BookKey, BooksVersion, Enlistment};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub type RecordChanges = Vec<(BookKey, Option<Bytes>)>;
 #[derive(Clone, Debug, Default)]
 pub struct BooksCopy {
     /// Their version.
-    pub version: u64,
+    pub version: BooksVersion,
     /// The registration servers.
     pub servers: Vec<(HolderId, SocketAddr)>,
     /// The records.
@@ -45,7 +45,7 @@ pub(super) struct BooksState {
     /// The id of this server; `None` for the founding one, whose id is that of the network.
     server: Option<HolderId>,
     /// The version of this copy; `None` if it is no copy.
-    version: Option<u64>,
+    version: Option<BooksVersion>,
     /// The registration servers.
     servers: BTreeMap<HolderId, SocketAddr>,
 }
@@ -118,8 +118,20 @@ impl Registry {
     }
 
     /// Returns the version of the books that this is a copy of; `None` if it is no copy yet.
-    pub fn books_version(&self) -> Option<u64> {
+    pub fn books_version(&self) -> Option<BooksVersion> {
         self.books.version
+    }
+
+    /// Whether this server may hand its books over: it has founded the network, or has had them from
+    /// the control group. A new one knows nothing.
+    pub fn may_hand_over(&self) -> bool {
+        self.is_founding_server() || self.books.version.is_some()
+    }
+
+    /// Returns the registration servers that were not removed, as the books have them.
+    pub fn servers(&self) -> impl Iterator<Item = (HolderId, SocketAddr)> {
+        let servers = self.books.servers.iter().map(|(&id, &address)| (id, address));
+        servers.filter(|(id, _)| !self.denied.contains(id))
     }
 
     /// Returns the address of a registration server, as the books have it.
@@ -161,7 +173,7 @@ impl Registry {
         &mut self,
         changes: &RecordChanges,
         servers: &[(HolderId, Option<SocketAddr>)],
-        version: u64,
+        version: BooksVersion,
     ) -> (Result<(), RecordError>, Effects) {
         let mut next = self.clone();
         for (key, record) in changes {
@@ -183,10 +195,21 @@ impl Registry {
     /// Replaces this copy of the books by a newer one. What this server alone has seen of holders
     /// stays.
     ///
+    /// An older one is what a coordinator answers that was deposed and does not know it yet, or a
+    /// control group that has lost its latest entries. It is adopted only with `lost`: the group
+    /// has refused a change of this copy, and a deposed coordinator cannot.
+    ///
     /// # Errors
     /// See [`RecordError`]; nothing has changed then.
-    pub fn adopt_books(&mut self, copy: &BooksCopy) -> (Result<(), RecordError>, Effects) {
-        if self.books.version.is_some_and(|version| version >= copy.version) {
+    pub fn adopt_books(
+        &mut self,
+        copy: &BooksCopy,
+        lost: bool,
+    ) -> (Result<(), RecordError>, Effects) {
+        let is_old = |known: BooksVersion| {
+            known == copy.version || (known.number > copy.version.number && !lost)
+        };
+        if self.books.version.is_some_and(is_old) {
             return (Ok(()), Effects::NONE);
         }
         let mut next = self.clone();

@@ -151,7 +151,7 @@ impl Registry {
             runs: self.run_reports(now_ms),
             now_ms,
             server: self.server(),
-            books: self.books_version(),
+            books: self.books_version().map(|version| version.number),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, join};
-use dkv_wire::message::{JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{BooksVersion, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
 
@@ -41,7 +41,7 @@ async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
     lies.register(&stranger).await;
     {
         let mut lies = lies.state();
-        (lies.version, lies.complete) = (1000, true);
+        (lies.version.number, lies.complete) = (1000, true);
     }
     // A node that is no voter may have registered; the coordinator steps down, and even names it.
     group.step_down(Some(stranger.node()));
@@ -62,4 +62,31 @@ async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
     node.ask(&ServerRequest::Report(report)).await;
     assert!(matches!(admin.ask(&create_token()).await, ServerAnswer::Token(_)));
     assert!(!lies.state().asked.is_empty());
+}
+
+#[tokio::test]
+async fn a_control_group_that_has_lost_entries_is_followed() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    let before = group.state().clone();
+    for _ in 0..3 {
+        let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    }
+    let lost = group.state().version;
+    // The group is set back, as by an offline recovery that lost the last entries.
+    *group.state() = before.clone();
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(group.state().version.number, before.version.number + 1);
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+
+    // It is set back again, and another server makes as many changes as were lost.
+    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    assert_eq!(group.state().version.number, lost.number);
+    let others = uuid::Uuid::from_u128(7);
+    *group.state() = before;
+    group.state().version = BooksVersion { number: lost.number, change: others };
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+    assert_eq!(server.registry().books_version().unwrap().number, lost.number + 1);
 }

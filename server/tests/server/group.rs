@@ -11,8 +11,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    Answer, BookKey, BooksChange, BooksPage, Confirmation, Opening, Refusal, Reply, Request,
-    RequestBody, ServerAnswer, ServerRequest,
+    Answer, BookKey, BooksChange, BooksPage, BooksVersion, Confirmation, Opening, Refusal, Reply,
+    Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Admit;
@@ -24,7 +24,7 @@ use crate::support::Peer;
 /// The books at one version.
 #[derive(Clone, Default)]
 pub struct State {
-    pub version: u64,
+    pub version: BooksVersion,
     pub complete: bool,
     pub recent: Vec<Uuid>,
     pub servers: BTreeMap<HolderId, SocketAddr>,
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    fn page(&self, known: Option<u64>) -> BooksPage {
+    fn page(&self, known: Option<BooksVersion>) -> BooksPage {
         let records = self.records.iter().map(|(key, record)| (*key, record.clone())).collect();
         BooksPage {
             version: self.version,
@@ -68,7 +68,7 @@ impl State {
             return Ok(());
         }
         if self.version != change.at {
-            return Err(format!("the books are at version {}", self.version));
+            return Err(format!("the books are at version {}", self.version.number));
         }
         for (key, record) in change.records {
             match record {
@@ -82,7 +82,7 @@ impl State {
                 None => self.servers.remove(&server),
             };
         }
-        self.version += 1;
+        self.version = BooksVersion { number: self.version.number + 1, change: change.id };
         self.complete = change.complete;
         self.recent.push(change.id);
         Ok(())
