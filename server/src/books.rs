@@ -34,12 +34,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::coordinator_link::{ControlGroupError, CoordinatorLink};
+use crate::coordinator_link::{ControlGroupError, CoordinatorLink, Fetched};
 use crate::limits::{
     BOOKS_AGAIN, BOOKS_CHECK, BOOKS_CONFLICTS_MAX, BOOKS_FOLLOW_PATIENCE, BOOKS_LOST_PATIENCE,
     BOOKS_PATIENCE, BOOKS_REFRESH_MIN, GROUP_MAX, WAITING_MAX,
 };
-use crate::registry::{Effects, RecordChanges, RecordError, Registry};
+use crate::registry::{BooksCopy, Effects, RecordChanges, RecordError, Registry};
 use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending};
 
 /// A handle to the books and to the task that decides on them.
@@ -110,8 +110,8 @@ impl Books {
         (books, tokio::spawn(task))
     }
 
-    /// Updates the books. When this returns, the update has been decided and is on this server's
-    /// disk.
+    /// Updates the books. When this returns, the update has been decided: it is in the directory, or
+    /// on this server's disk if there is no control group yet.
     ///
     /// `update` may run more than once, each time on another copy; the last run counts.
     pub(crate) async fn update<T: Send + 'static>(
@@ -266,13 +266,18 @@ impl Keeper {
             }
             self.hand_over(&registry, fetched.version).await?;
         } else if let Some(copy) = fetched.copy {
-            let (version, lost) = (copy.version.number, self.is_refused);
-            let adopt = move |next: &mut Registry| next.adopt_books(&copy, lost);
-            self.store.update(adopt).await??;
-            debug!(version, "adopted the books of the control group");
+            self.adopt(copy).await?;
         }
         self.is_refused = false;
         self.fetched = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn adopt(&self, copy: BooksCopy) -> Result<(), RoundError> {
+        let (version, lost) = (copy.version.number, self.is_refused);
+        let adopt = move |next: &mut Registry| next.adopt_books(&copy, lost);
+        self.store.update(adopt).await??;
+        debug!(version, "adopted the books of the control group");
         Ok(())
     }
 
@@ -409,6 +414,9 @@ impl Keeper {
 
     /// Proposes a change on the books as this server has them, and applies it here once it is
     /// decided.
+    ///
+    /// A change that was decided counts, whether this server can write it to its disk or not: it
+    /// fetches the books again before it decides on the next one.
     async fn propose(
         &mut self,
         registry: &Registry,
@@ -421,24 +429,33 @@ impl Keeper {
         let id = HolderId::random().0;
         let change = BooksChange { id, at, complete: true, records, servers };
         let version = after(at, id);
-        match self.control_group.change(registry, change.clone()).await {
-            Ok(()) => {}
+        let kept = match self.control_group.change(registry, change.clone()).await {
+            Ok(()) => {
+                let BooksChange { records, servers, .. } = change;
+                let apply =
+                    move |next: &mut Registry| next.apply_changes(&records, &servers, version);
+                self.store.update(apply).await.map_err(RoundError::from).and_then(|it| Ok(it?))
+            }
             Err(error @ ControlGroupError::Silent(_)) => {
-                // Its answer may be all that was lost.
+                // Its answer may be all that was lost. Others may have changed the books since.
                 let fetched =
                     self.control_group.fetch(registry, Some(at), BOOKS_LOST_PATIENCE).await;
-                if !fetched.is_ok_and(|now| now.version == version) {
-                    return Err(error.into());
+                match fetched {
+                    Ok(Fetched { copy: Some(copy), recent, .. }) if recent.contains(&id) => {
+                        self.adopt(copy).await
+                    }
+                    _ => return Err(error.into()),
                 }
             }
             Err(error) => {
                 self.is_refused = true;
                 return Err(error.into());
             }
+        };
+        if let Err(error) = kept {
+            warn!("a change of the books was made, and is not in this server's copy: {error}");
         }
-        let BooksChange { records, servers, .. } = change;
-        let apply = move |next: &mut Registry| next.apply_changes(&records, &servers, version);
-        Ok(self.store.update(apply).await??)
+        Ok(())
     }
 }
 

@@ -122,8 +122,8 @@ impl Registry {
         self.books.version
     }
 
-    /// Whether this server may hand its books over: it has founded the network, or has had them from
-    /// the control group. A new one knows nothing.
+    /// Whether this server may hand its books over: it has founded the network, or has had them
+    /// from the control group. A new one knows nothing.
     pub fn may_hand_over(&self) -> bool {
         self.is_founding_server() || self.books.version.is_some()
     }

@@ -180,7 +180,7 @@ impl Service {
             .update(move |next| next.handle_join(token, &secret, holder, clock::now_ms()));
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
-            // Of all reasons, a joiner can meet only this one.
+            // A joiner can meet no other reason.
             UpdateError::Rejected(_) => JoinRefusal::Full,
             UpdateError::Write(_) | UpdateError::Stopping => {
                 JoinRefusal::Storage(failure.to_string())

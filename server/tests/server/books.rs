@@ -90,3 +90,51 @@ async fn a_control_group_that_has_lost_entries_is_followed() {
     assert_eq!(server.registry().books_version(), Some(group.state().version));
     assert_eq!(server.registry().books_version().unwrap().number, lost.number + 1);
 }
+
+#[tokio::test]
+async fn a_change_that_the_control_group_has_counts_though_the_disk_is_full() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    let create =
+        ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: Some(1), name: None };
+    let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
+    let token: Token = token.parse().unwrap();
+    let books = place.data_dir().join("books.json");
+    let kept = std::fs::read(&books).unwrap();
+    std::fs::remove_file(&books).unwrap();
+    std::fs::create_dir(&books).unwrap();
+    let before = group.state().version.number;
+    join_with(&server, &token).await.unwrap();
+    assert_eq!(group.state().version.number, before + 1);
+    // It cannot go on with the next one, and changes nothing.
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Storage(_)))), "{refused:?}");
+    assert_eq!(group.state().version.number, before + 1);
+    std::fs::remove_dir(&books).unwrap();
+    std::fs::write(&books, kept).unwrap();
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::UsedUp))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_the_control_group_refuses_for_good_is_refused_and_not_in_doubt() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    group.state().rejection = Some("the books have 20480 records already".into());
+    let refused = join_with(&server, &place.token(Role::Client)).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Full))), "{refused:?}");
+    let refusal = admin.refusal(&create_token()).await;
+    let ServerRefusal::Invalid(why) = refusal else { panic!("{refusal:?}") };
+    assert!(why.contains("20480 records"), "{why}");
+    group.state().rejection = None;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_was_lost_is_found_behind_those_of_other_servers() {
+    let place = Place::new();
+    let (server, _node, _admin, group) = network(&place).await;
+    group.state().is_mute = true;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+}

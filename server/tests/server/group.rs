@@ -33,22 +33,41 @@ pub struct State {
     pub asked: Vec<RequestBody>,
     /// Answers every question, if there is one.
     pub refusal: Option<Refusal>,
+    /// Answers every change, if there is one.
+    pub rejection: Option<String>,
+    /// Whether changes are made without an answer, each followed by one of another server.
+    pub is_mute: bool,
 }
 
 impl State {
-    fn answer(&mut self, body: RequestBody) -> Result<Answer, Refusal> {
+    /// Returns the answer to a question; `None` for none at all.
+    fn answer(&mut self, body: RequestBody) -> Option<Result<Answer, Refusal>> {
         self.asked.push(body.clone());
         if let Some(refusal) = &self.refusal {
-            return Err(refusal.clone());
+            return Some(Err(refusal.clone()));
         }
-        match body {
+        Some(match body {
             RequestBody::Books { known, .. } => Ok(Answer::Books(Box::new(self.page(known)))),
-            RequestBody::ChangeBooks(change) => match self.change(*change) {
-                Ok(()) => Ok(Answer::Done),
-                Err(why) => Err(Refusal::Invalid(why)),
-            },
+            RequestBody::ChangeBooks(change) => {
+                let is_new = !self.recent.contains(&change.id);
+                let changed = self.rejection.clone().map_or_else(|| self.change(*change), Err);
+                if self.is_mute {
+                    if is_new && changed.is_ok() {
+                        self.change_elsewhere();
+                    }
+                    return None;
+                }
+                changed.map(|()| Answer::Done).map_err(Refusal::Invalid)
+            }
             _ => Err(Refusal::Invalid("not about the books".into())),
-        }
+        })
+    }
+
+    /// Makes a change that another server decided on.
+    pub fn change_elsewhere(&mut self) {
+        let (id, at) = (HolderId::random().0, self.version);
+        let (records, servers) = (Vec::new(), Vec::new());
+        self.change(BooksChange { id, at, complete: true, records, servers }).unwrap();
     }
 
     fn page(&self, known: Option<BooksVersion>) -> BooksPage {
@@ -149,7 +168,12 @@ async fn accept(endpoint: Endpoint, state: Arc<Mutex<State>>) {
                 assert_eq!(decode::<Opening>(&opening), Ok(Opening::Requests));
                 let request = reader.next().await.unwrap().unwrap();
                 let Request { id, body, .. } = decode(&request).unwrap();
-                let result = state.lock().unwrap().answer(body);
+                let answer = state.lock().unwrap().answer(body);
+                let Some(result) = answer else {
+                    // Until the server gives up.
+                    let _ = reader.next().await;
+                    continue;
+                };
                 // The server may have given up.
                 let _ = writer.send(&Reply { id, result }).await;
             }
