@@ -15,7 +15,7 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 pub(crate) const JOINERS_MAX: usize = 256;
 /// Joiners from one address; a new one evicts the oldest.
 pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
-/// Joiners whose tokens are checked and whose certificates are signed at the same time.
+/// Joiners whose certificates are verified or signed at the same time.
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time from a joiner's first packet to its last.
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dkv_api::{Client, Error, Role};
+use dkv_base::durable::copy_dir;
 use dkv_base::id::HolderId;
 use dkv_test_support::{Process, output, text};
 use dkv_wire::certificate::Credentials;
@@ -322,7 +323,7 @@ async fn a_stolen_node_token_makes_no_server() {
         .await;
     assert!(!joined.status.success());
     let said = output(&joined.stderr);
-    assert!(said.contains("server"), "{said}");
+    assert!(said.contains("a server token is required"), "{said}");
     assert!(!dir.exists(), "a failed start leaves nothing behind");
     // Only an administrator creates a token for one.
     let client = network.client().await;
@@ -355,4 +356,35 @@ async fn without_a_majority_joining_waits_and_says_so() {
         Err(error) => Err(error.to_string()),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_though_the_first_server_in_its_list_is_cut_off() {
+    let mut network = Network::with(json!({ "shards": 2 }), 1).await;
+    // A copy of the server knows the node where it was.
+    network.kill_server();
+    network.kill_node(0);
+    let dir = network.path("cut-off");
+    copy_dir(&network.path("server"), &dir).unwrap();
+    network.start_server().await;
+    network.respawn_node(0, &["--listen", "127.0.0.1:0"]);
+    network.nodes[0].running().ready().await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut cut_off = Another { process: None, address, dir };
+    cut_off.start(&network, &[]).await;
+    let file = network.token_file(Role::Node);
+    let waits = join_at(address, &std::fs::read_to_string(&file).unwrap()).await;
+    assert!(matches!(waits, Err(JoinError::Refused(JoinRefusal::Waiting(_)))), "{waits:?}");
+
+    let list = format!("{address},{}", network.address);
+    let more = ["--listen", "127.0.0.1:0", "--token-file", text(&file)];
+    let index = network.spawn_node_at(&list, &more);
+    let credentials = network.nodes[index].dir.join("credentials");
+    eventually("the node does not join", async || match Credentials::load(&credentials) {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    cut_off.kill();
+    network.nodes[index].running().ready().await.unwrap();
 }

@@ -91,7 +91,8 @@ impl Service {
         Ok(())
     }
 
-    /// Waits for a turn to sign.
+    /// Waits for a turn to compute: to verify a proof, or to sign. Nobody waits for the control
+    /// group with a turn, because anybody can cause that wait.
     async fn signing_turn(&self) -> Result<SemaphorePermit<'_>, JoinRefusal> {
         match timeout(SIGNING_TIMEOUT, self.signing.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -100,7 +101,6 @@ impl Service {
     }
 
     async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinRefusal> {
-        let _turn = self.signing_turn().await?;
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
         let role = self.check_token(token, &secret).await?;
@@ -108,10 +108,11 @@ impl Service {
         let identity = Identity { network: registry.network(), role, holder };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
         // the use is durable, so that a crash in between costs a use but never exceeds the count.
-        let certificate = self
-            .authority
-            .sign(identity, &public_key, clock::now())
-            .map_err(|_| JoinRefusal::Key)?;
+        let certificate = {
+            let _turn = self.signing_turn().await?;
+            self.authority.sign(identity, &public_key, clock::now())
+        };
+        let certificate = certificate.map_err(|_| JoinRefusal::Key)?;
         self.use_token(token, secret, holder).await?;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
@@ -124,7 +125,7 @@ impl Service {
         request: RecertifyRequest,
         token: Option<(Uuid, [u8; 32])>,
     ) -> Result<JoinAnswer, JoinRefusal> {
-        let _turn = self.signing_turn().await?;
+        let turn = self.signing_turn().await?;
         let material = proof_material(connection).ok_or(JoinRefusal::Certificate)?;
         let RecertifyRequest { certificate, proof } = request;
         let (identity, public_key) = self
@@ -143,6 +144,7 @@ impl Service {
             .authority
             .sign(identity, &public_key, clock::now())
             .map_err(|_| JoinRefusal::Key)?;
+        drop(turn);
         match token {
             Some((token, secret)) => {
                 if self.check_token(token, &secret).await? != identity.role {

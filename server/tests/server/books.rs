@@ -1,7 +1,8 @@
 //! Whom the server asks about the books, and what it makes of the answers.
 
+use dkv_server::{Config, Server};
 use dkv_wire::identity::Role;
-use dkv_wire::join::{JoinError, join};
+use dkv_wire::join::{JoinError, join, recertify};
 use dkv_wire::message::{BooksVersion, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
@@ -10,7 +11,7 @@ use crate::group::Group;
 use crate::support::{Peer, Place};
 
 /// A server, an administrator, and a control group that has the books.
-async fn network(place: &Place) -> (dkv_server::Server, Peer, Peer, Group) {
+async fn network(place: &Place) -> (Server, Peer, Peer, Group) {
     let server = place.start().await;
     let node = place.peer(server.address(), Role::Node).await;
     let admin = place.peer(server.address(), Role::Admin).await;
@@ -22,7 +23,7 @@ async fn network(place: &Place) -> (dkv_server::Server, Peer, Peer, Group) {
     (server, node, admin, group)
 }
 
-async fn join_with(server: &dkv_server::Server, token: &Token) -> Result<(), JoinError> {
+async fn join_with(server: &Server, token: &Token) -> Result<(), JoinError> {
     let joiner = Endpoint::dial_only(None).unwrap();
     join(&joiner, server.address(), token).await.map(drop)
 }
@@ -137,4 +138,54 @@ async fn a_change_whose_answer_was_lost_is_found_behind_those_of_other_servers()
     group.state().is_mute = true;
     join_with(&server, &place.token(Role::Client)).await.unwrap();
     assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn junk_tokens_keep_nobody_from_a_new_certificate() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    group.step_down(None);
+    let mut junk = place.token(Role::Client);
+    let (mut joiners, address) = (tokio::task::JoinSet::new(), server.address());
+    for number in 1..=48 {
+        junk.id = uuid::Uuid::from_u128(number);
+        let junk = junk.clone();
+        joiners.spawn(async move {
+            let joiner = Endpoint::dial_only(None).unwrap();
+            join(&joiner, address, &junk).await.map(drop)
+        });
+    }
+    // All of them have the books fetched, and wait for that.
+    while server.registry().is_kept_by_control_group() && group.state().asked.len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let begun = std::time::Instant::now();
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    recertify(&endpoint, server.address(), &node.credentials).await.unwrap();
+    assert!(begun.elapsed().as_millis() < 1000, "it took {:?}", begun.elapsed());
+    while let Some(refused) = joiners.join_next().await {
+        let refused = refused.unwrap();
+        assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
+    let (place, cut_off, new) = (Place::new(), Place::new(), Place::new());
+    let (server, node, admin, group) = network(&place).await;
+    let create =
+        ServerRequest::CreateToken { role: Role::Server, life_s: None, uses: Some(1), name: None };
+    let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
+    let file = new.root.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    drop(server);
+    dkv_base::durable::copy_dir(&place.data_dir(), &cut_off.data_dir()).unwrap();
+    let (server, cut_off) = (place.start().await, cut_off.start().await);
+    group.state().cut_off = Some(cut_off.address());
+    let node = node.again(server.address()).await;
+    group.report(&node, 2).await;
+    let list = format!("{},{}", cut_off.address(), server.address());
+    let config = Config { join: Some(list), token_file: Some(file), ..new.config() };
+    let new = Server::start(config).await.unwrap();
+    assert!(!new.is_founding());
 }

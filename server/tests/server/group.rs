@@ -31,6 +31,8 @@ pub struct State {
     pub records: BTreeMap<BookKey, Bytes>,
     /// The questions so far.
     pub asked: Vec<RequestBody>,
+    /// A server that gets no answer.
+    pub cut_off: Option<SocketAddr>,
     /// Answers every question, if there is one.
     pub refusal: Option<Refusal>,
     /// Answers every change, if there is one.
@@ -41,8 +43,11 @@ pub struct State {
 
 impl State {
     /// Returns the answer to a question; `None` for none at all.
-    fn answer(&mut self, body: RequestBody) -> Option<Result<Answer, Refusal>> {
+    fn answer(&mut self, asker: SocketAddr, body: RequestBody) -> Option<Result<Answer, Refusal>> {
         self.asked.push(body.clone());
+        if self.cut_off == Some(asker) {
+            return None;
+        }
         if let Some(refusal) = &self.refusal {
             return Some(Err(refusal.clone()));
         }
@@ -168,7 +173,8 @@ async fn accept(endpoint: Endpoint, state: Arc<Mutex<State>>) {
                 assert_eq!(decode::<Opening>(&opening), Ok(Opening::Requests));
                 let request = reader.next().await.unwrap().unwrap();
                 let Request { id, body, .. } = decode(&request).unwrap();
-                let answer = state.lock().unwrap().answer(body);
+                let asker = connection.remote_address();
+                let answer = state.lock().unwrap().answer(asker, body);
                 let Some(result) = answer else {
                     // Until the server gives up.
                     let _ = reader.next().await;
