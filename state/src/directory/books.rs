@@ -112,6 +112,12 @@ impl Directory {
 }
 
 impl Contents {
+    /// Whether the directory names no other registration server.
+    pub(super) fn is_only_server(&self, server: HolderId) -> bool {
+        let listed = self.books.0.servers.keys().filter(|id| !self.denied.contains(id));
+        listed.eq([&server])
+    }
+
     /// Changes the books. A repetition of a recent change has no effect.
     pub(super) fn change_books(&mut self, change: &BooksChange) -> Result<(), String> {
         let books = &self.books.0;

@@ -91,6 +91,8 @@ fn a_removed_server_is_not_listed_and_does_not_come_back() {
     let first = set(1, at(0, 0), token(1), "a");
     change(&mut directory, BooksChange { servers: both.into(), ..first }).unwrap();
     execute(&mut directory, DirectoryCommand::Deny(server(6))).unwrap();
+    let last = execute(&mut directory, DirectoryCommand::Deny(server(5))).unwrap_err();
+    assert!(last.ends_with("is the only registration server; start another one first"), "{last}");
     let ids = |directory: &Directory| directory.servers().map(|it| it.id).collect::<Vec<_>>();
     assert_eq!(ids(&directory), [server(5)]);
     let again = set(2, at(1, 1), token(1), "a");
