@@ -17,18 +17,24 @@
 //! These decisions have a queue of their own, so that registrations, reports and renewals never
 //! wait for the control group: they are how the server learns who the coordinator is.
 //!
-//! Deliberately missing: a way to decide alone while the control group has no majority. It could
-//! use a token that another server has used.
+//! While the control group has no majority, a server decides on one thing alone, and only if it is
+//! the only one: it admits an administrator by a token without a number of uses. Otherwise nobody
+//! could say which of two processes of the only node goes on (see [`Keeper::admit_alone`]).
+//!
+//! Deliberately missing: any other way to decide alone meanwhile. It could use a token that another
+//! server has used.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::{HolderId, Revision};
+use dkv_base::logging::AUDIT;
 use dkv_base::supervise::Failure;
 use dkv_base::sync::lock;
 use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
-use dkv_wire::message::{BooksChange, BooksVersion};
+use dkv_wire::message::{BookKey, BooksChange, BooksVersion};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
@@ -40,7 +46,7 @@ use crate::limits::{
     BOOKS_PATIENCE, BOOKS_REFRESH_MIN, GROUP_MAX, WAITING_MAX,
 };
 use crate::registry::{BooksCopy, Effects, RecordChanges, RecordError, Registry};
-use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending};
+use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending, pending_joining};
 
 /// A handle to the books and to the task that decides on them.
 #[derive(Clone)]
@@ -104,6 +110,8 @@ impl Books {
             fetched: None,
             seen: None,
             is_refused: false,
+            has_met: false,
+            doubted: BTreeSet::new(),
             told: None,
         };
         let task = failure.if_ended("the task that decides on the books", keeper.run(queue));
@@ -119,6 +127,18 @@ impl Books {
         update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
     ) -> Result<T, UpdateError> {
         let (pending, answer) = pending(update);
+        self.orders.send(Order::Update(pending)).await.map_err(|_| UpdateError::Stopping)?;
+        answer.await.map_err(|_| UpdateError::Stopping)?
+    }
+
+    /// The same of an update by which a token may admit a holder.
+    pub(crate) async fn join<T: Send + 'static>(
+        &self,
+        token: Uuid,
+        holder: HolderId,
+        update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
+    ) -> Result<T, UpdateError> {
+        let (pending, answer) = pending_joining(Some((token, holder)), update);
         self.orders.send(Order::Update(pending)).await.map_err(|_| UpdateError::Stopping)?;
         answer.await.map_err(|_| UpdateError::Stopping)?
     }
@@ -165,6 +185,10 @@ struct Keeper {
     /// Whether the control group has refused a change since then. Its books count from then on,
     /// even if they are older than this copy: it may have lost its latest entries.
     is_refused: bool,
+    /// Whether this copy has been that of the control group since this process began.
+    has_met: bool,
+    /// The tokens that may be gone: the control group did not say whether it removed them.
+    doubted: BTreeSet<Uuid>,
     /// The problem that was logged last.
     told: Option<String>,
 }
@@ -224,7 +248,8 @@ impl Keeper {
         }
         let revision = registry.view().map(|view| view.revision);
         let is_listed = registry.server_address(registry.server()) == Some(self.address);
-        if registry.books_version().is_some() && is_listed && revision == self.seen {
+        let is_behind = !registry.records_made_alone().is_empty();
+        if registry.books_version().is_some() && is_listed && revision == self.seen && !is_behind {
             return true;
         }
         match self.synchronize().await {
@@ -252,6 +277,11 @@ impl Keeper {
             let servers = vec![(server, Some(self.address))];
             self.propose(&registry, Vec::new(), servers).await?;
         }
+        let registry = self.store.snapshot();
+        let records = registry.records_made_alone();
+        if !records.is_empty() {
+            self.propose(&registry, records, Vec::new()).await?;
+        }
         Ok(())
     }
 
@@ -265,19 +295,26 @@ impl Keeper {
                 return Err(RoundError::NoBooks);
             }
             self.hand_over(&registry, fetched.version).await?;
+            self.has_met = true;
         } else if let Some(copy) = fetched.copy {
             self.adopt(copy).await?;
         }
         self.is_refused = false;
+        self.has_met |= self.store.snapshot().books_version() == Some(fetched.version);
         self.fetched = Some(Instant::now());
         Ok(())
     }
 
-    async fn adopt(&self, copy: BooksCopy) -> Result<(), RoundError> {
-        let (version, lost) = (copy.version.number, self.is_refused);
+    async fn adopt(&mut self, copy: BooksCopy) -> Result<(), RoundError> {
+        let (version, lost) = (copy.version, self.is_refused);
         let adopt = move |next: &mut Registry| next.adopt_books(&copy, lost);
         self.store.update(adopt).await??;
-        debug!(version, "adopted the books of the control group");
+        // Otherwise they were older than this copy.
+        if self.store.snapshot().books_version() == Some(version) {
+            // A change that was decided on other books has been made by now, or never will be.
+            self.doubted.clear();
+            debug!(version = version.number, "adopted the books of the control group");
+        }
         Ok(())
     }
 
@@ -322,18 +359,68 @@ impl Keeper {
     ) {
         let Err(mut updates) = self.decide_alone(updates).await else { return };
         let decided = self.decide_together(&mut updates).await.map_err(UpdateError::from);
+        let is_waiting = matches!(decided, Err(UpdateError::Waiting(_)));
         if let Err(error) = &decided {
             debug!(%error, "the books were not changed");
             // Those that came meanwhile have waited too: each is to have its answer in time.
-            while let Ok(order) = queue.try_recv() {
+            while is_waiting && let Ok(order) = queue.try_recv() {
                 if let Order::Update(update) = order {
                     updates.push(update);
                 }
             }
         }
         for update in updates {
-            update.finish(decided.clone());
+            match update.joining() {
+                Some((token, holder)) if is_waiting => {
+                    if let Some(update) = self.admit_alone(token, holder, update).await {
+                        update.finish(decided.clone());
+                    }
+                }
+                _ => update.finish(decided.clone()),
+            }
         }
+    }
+
+    /// Admits a holder without the control group, if no more than an administrator's use of an
+    /// unlimited token depends on it; otherwise returns the update.
+    ///
+    /// Nobody else can have revoked the token: this is the only server, and its copy of the books
+    /// is that of the control group but for changes of its own. None of those was a revocation
+    /// whose outcome is unknown. The control group gets the holder's record when it answers.
+    async fn admit_alone(
+        &self,
+        token: Uuid,
+        holder: HolderId,
+        update: Box<dyn PendingUpdate>,
+    ) -> Option<Box<dyn PendingUpdate>> {
+        let registry = self.store.snapshot();
+        // A server that was revoked may have made changes until the latest report.
+        let is_current = registry.view().map(|view| view.revision) == self.seen;
+        if !self.has_met || self.is_refused || !is_current || self.doubted.contains(&token) {
+            return Some(update);
+        }
+        let shared = Arc::new(Mutex::new(Some(update)));
+        let applied = Arc::clone(&shared);
+        let admitted = self.store.update(move |next| {
+            if !next.may_admit_alone(token) {
+                return (false, Effects::default());
+            }
+            let Some(update) = &mut *lock(&applied) else { return (false, Effects::default()) };
+            let effects = update.apply(next);
+            next.note_admitted_alone(holder);
+            (true, effects)
+        });
+        let admitted = admitted.await;
+        let update = lock(&shared).take()?;
+        match admitted {
+            Ok(true) => {
+                info!(target: AUDIT, %holder, "admitted an administrator without the control group");
+                update.finish(Ok(()));
+            }
+            Ok(false) => return Some(update),
+            Err(error) => update.finish(Err(error)),
+        }
+        None
     }
 
     /// Decides without the control group, if there is none yet. Otherwise returns the updates.
@@ -444,7 +531,15 @@ impl Keeper {
                     Ok(Fetched { copy: Some(copy), recent, .. }) if recent.contains(&id) => {
                         self.adopt(copy).await
                     }
-                    _ => return Err(error.into()),
+                    _ => {
+                        let BooksChange { records, .. } = change;
+                        let gone = records.into_iter().filter(|(_, record)| record.is_none());
+                        self.doubted.extend(gone.filter_map(|(key, _)| match key {
+                            BookKey::Token(token) => Some(token),
+                            BookKey::Holder(_) => None,
+                        }));
+                        return Err(error.into());
+                    }
                 }
             }
             Err(error) => {
@@ -452,6 +547,10 @@ impl Keeper {
                 return Err(error.into());
             }
         };
+        // A change that was decided on these books or older ones has been made by now, or never
+        // will be.
+        self.doubted.clear();
+        self.has_met = kept.is_ok();
         if let Err(error) = kept {
             warn!("a change of the books was made, and is not in this server's copy: {error}");
         }

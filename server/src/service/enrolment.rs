@@ -177,9 +177,9 @@ impl Service {
         secret: [u8; 32],
         holder: HolderId,
     ) -> Result<(), JoinRefusal> {
-        let counted = self
-            .books
-            .update(move |next| next.handle_join(token, &secret, holder, clock::now_ms()));
+        let join =
+            move |next: &mut Registry| next.handle_join(token, &secret, holder, clock::now_ms());
+        let counted = self.books.join(token, holder, join);
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
             // A joiner can meet no other reason.
