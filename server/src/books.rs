@@ -94,11 +94,11 @@ impl From<RoundError> for UpdateError {
 }
 
 impl Books {
-    /// Starts the task. `address` is where others reach this server.
+    /// Starts the task. `address` is where others reach this server, if that is known.
     pub(crate) fn start(
         store: RegistryStore,
         control_group: Arc<CoordinatorLink>,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         failure: &Failure,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (orders, queue) = mpsc::channel(WAITING_MAX);
@@ -177,7 +177,8 @@ impl Books {
 struct Keeper {
     store: RegistryStore,
     control_group: Arc<CoordinatorLink>,
-    address: SocketAddr,
+    /// `None` if it is not known: others are told of no address then.
+    address: Option<SocketAddr>,
     /// When the books were last fetched.
     fetched: Option<Instant>,
     /// The revision of the directory as of which they were.
@@ -198,6 +199,10 @@ impl Keeper {
         let mut orders = Vec::new();
         let mut check = Instant::now();
         loop {
+            if self.control_group.is_removed() && !self.store.snapshot().is_removed() {
+                // This fails only while the disk is full or the server is stopping.
+                let _ = self.store.update(Registry::handle_removed).await;
+            }
             // Also while there is always something to decide.
             if Instant::now() >= check {
                 let follows = self.follow().await;
@@ -247,7 +252,7 @@ impl Keeper {
             return true;
         }
         let revision = registry.view().map(|view| view.revision);
-        let is_listed = registry.server_address(registry.server()) == Some(self.address);
+        let is_listed = self.is_listed(&registry);
         let is_behind = !registry.records_made_alone().is_empty();
         if registry.books_version().is_some() && is_listed && revision == self.seen && !is_behind {
             return true;
@@ -269,12 +274,17 @@ impl Keeper {
         }
     }
 
+    /// Whether the books say where others reach this server.
+    fn is_listed(&self, registry: &Registry) -> bool {
+        self.address.is_none() || registry.server_address(registry.server()) == self.address
+    }
+
     async fn synchronize(&mut self) -> Result<(), RoundError> {
         self.fetch(BOOKS_FOLLOW_PATIENCE).await?;
         let registry = self.store.snapshot();
         let server = registry.server();
-        if registry.server_address(server) != Some(self.address) {
-            let servers = vec![(server, Some(self.address))];
+        if !self.is_listed(&registry) {
+            let servers = vec![(server, self.address)];
             self.propose(&registry, Vec::new(), servers).await?;
         }
         let registry = self.store.snapshot();
@@ -342,7 +352,7 @@ impl Keeper {
         }
         let others = registry.servers().filter(|(id, _)| *id != registry.server());
         let mut servers: Vec<_> = others.map(|(id, address)| (id, Some(address))).collect();
-        servers.push((registry.server(), Some(self.address)));
+        servers.extend(self.address.map(|address| (registry.server(), Some(address))));
         let (change, version) = part(at, true, last, servers.clone());
         self.control_group.change(registry, change).await?;
         let kept = move |next: &mut Registry| next.apply_changes(&Vec::new(), &servers, version);

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use dkv_wire::message::{
     Answer, BookKey, BooksChange, BooksPage, BooksVersion, Opening, Refusal, Reply, Request,
     RequestBody,
 };
-use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use tokio::time::{Instant, sleep, timeout};
@@ -58,6 +59,8 @@ pub(crate) struct CoordinatorLink {
     open: Mutex<BTreeMap<NodeId, quinn::Connection>>,
     /// The node that answered last.
     coordinator: Mutex<Option<NodeId>>,
+    /// Whether a voter has refused this server for good.
+    is_removed: AtomicBool,
 }
 
 /// What one node answered.
@@ -70,7 +73,13 @@ enum Attempt {
 
 impl CoordinatorLink {
     pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
-        Arc::new(Self { endpoint, open: Mutex::default(), coordinator: Mutex::default() })
+        let (open, coordinator, is_removed) = Default::default();
+        Arc::new(Self { endpoint, open, coordinator, is_removed })
+    }
+
+    /// Whether a voter of the control group has said that this server was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
     }
 
     /// Reads the books. `known` is the version that the server has.
@@ -190,6 +199,11 @@ impl CoordinatorLink {
             call(&connection, opening, &request, SERVER_FRAME_BYTES_MAX, patience).await.map_err(
                 |error| {
                     lock(&self.open).remove(&node);
+                    let lost = connection.close_reason();
+                    let lost = lost.map(|lost| ConnectError::from_lost(address, &lost));
+                    if matches!(lost, Some(ConnectError::Removed { .. })) {
+                        self.is_removed.store(true, Ordering::Relaxed);
+                    }
                     Close::Done.close(&connection, "no answer");
                     error.to_string()
                 },

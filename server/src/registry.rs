@@ -102,6 +102,10 @@ pub struct Registry {
     /// Facts about the books beside their records.
     #[serde(default)]
     books: BooksState,
+    /// Whether a node has said that the network has a control group, before the first report: this
+    /// server was restored from a backup of before. Not persisted.
+    #[serde(skip)]
+    has_begun: bool,
     /// The configured settings; not persisted.
     #[serde(skip)]
     settings: Settings,
@@ -130,6 +134,7 @@ impl Registry {
             claims: BTreeMap::new(),
             runs: Runs::default(),
             books: BooksState::default(),
+            has_begun: false,
             settings,
             started_ms: now_ms,
             reported_ms: None,

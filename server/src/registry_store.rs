@@ -155,6 +155,14 @@ impl RegistryStore {
         Arc::clone(&self.current.borrow())
     }
 
+    /// Completes once the registry is like this; never if the store has ended before.
+    pub(crate) async fn until(&self, is_so: impl FnMut(&Registry) -> bool) {
+        let (mut current, mut is_so) = (self.current.clone(), is_so);
+        if current.wait_for(|registry| is_so(registry)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Updates the registry. When this returns, the update is durable and its effects have
     /// happened.
     ///

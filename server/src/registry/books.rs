@@ -71,9 +71,10 @@ pub enum RecordError {
 }
 
 impl Registry {
-    /// Whether the control group decides on changes of the books: a coordinator has reported.
+    /// Whether the control group decides on changes of the books: a coordinator has reported, or a
+    /// node has registered that knows of a control group.
     pub fn is_kept_by_control_group(&self) -> bool {
-        self.coordinator.is_some()
+        self.coordinator.is_some() || self.has_begun
     }
 
     /// Returns the id of this server.
@@ -115,6 +116,18 @@ impl Registry {
     /// Whether this is the server that founded the network.
     pub fn is_founding_server(&self) -> bool {
         self.books.server.is_none()
+    }
+
+    /// Whether this server was removed from the network.
+    pub fn is_removed(&self) -> bool {
+        self.denied.contains(&self.server())
+    }
+
+    /// Records that a voter of the control group refuses this server, because it was removed. The
+    /// coordinator does not report to it any more.
+    pub fn handle_removed(&mut self) -> ((), Effects) {
+        let deny = self.denied.insert(self.server());
+        ((), Effects { save: deny, deny })
     }
 
     /// Whether a holder was admitted as a registration server and not removed.

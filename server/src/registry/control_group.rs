@@ -114,13 +114,14 @@ impl Registry {
     }
 
     /// Handles the claim of a registering node about the control group, and adopts it once enough
-    /// nodes agree.
+    /// nodes agree. Whatever it claims, the network has begun.
     pub fn handle_control_claim(
         &mut self,
         node: NodeId,
         control: &ControlGroup,
         now_ms: u64,
     ) -> Effects {
+        self.has_begun |= self.check_not_removed(node).is_ok();
         let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         let is_known = |node: &NodeId| self.nodes.contains_key(node);
         let is_plausible = (1..=VOTERS_MAX).contains(&voters.len())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use dkv_base::id::HolderId;
+use dkv_base::logging::AUDIT;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -75,7 +76,10 @@ impl Service {
         };
         let address = connection.remote_address();
         match &answer {
-            Ok(joined) => info!(role = %joined.role, holder = %joined.holder, %address, "joined"),
+            Ok(joined) => {
+                let JoinAnswer { role, holder, .. } = joined;
+                info!(target: AUDIT, %role, %holder, %address, "joined");
+            }
             // Anybody can cause these two, so they must not fill the disk with logs.
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
                 debug!(%refusal, %address, "refused to join");
@@ -241,7 +245,8 @@ impl Service {
         let enlistment = registry.enlistment(self.authority.key_der().into()).ok_or_else(|| {
             ServerRefusal::Invalid("the control group does not have the books yet".into())
         })?;
-        info!(server = %identity.holder, %address, "a new server gets the authority's key");
+        let server = identity.holder;
+        info!(target: AUDIT, %server, %address, "a new server gets the authority's key");
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

@@ -1,9 +1,13 @@
 //! Whom the server asks about the books, and what it makes of the answers.
 
-use dkv_server::{Config, Server};
+use dkv_base::durable::copy_dir;
+use dkv_base::id::Term;
+use dkv_server::{Config, Server, StartError};
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, join, recertify};
-use dkv_wire::message::{BooksVersion, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{
+    BooksVersion, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
+};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
 
@@ -179,7 +183,7 @@ async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
     let file = new.root.path().join("token");
     std::fs::write(&file, token).unwrap();
     drop(server);
-    dkv_base::durable::copy_dir(&place.data_dir(), &cut_off.data_dir()).unwrap();
+    copy_dir(&place.data_dir(), &cut_off.data_dir()).unwrap();
     let (server, cut_off) = (place.start().await, cut_off.start().await);
     group.state().cut_off = Some(cut_off.address());
     let node = node.again(server.address()).await;
@@ -266,4 +270,66 @@ async fn one_of_two_servers_admits_nobody_alone() {
     join_with(&server, &place.token(Role::Client)).await.unwrap();
     group.step_down(None);
     waits(&server, &place.token(Role::Admin)).await;
+}
+
+#[tokio::test]
+async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() {
+    let (place, restored) = (Place::new(), Place::new());
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    drop(server);
+    copy_dir(&place.data_dir(), &restored.data_dir()).unwrap();
+    let server = place.start().await;
+    group.report(&node.again(server.address()).await, 1).await;
+    let token = place.token(Role::Client);
+    let admin = admin.again(server.address()).await;
+    assert_eq!(admin.ask(&ServerRequest::RevokeToken(token.id)).await, ServerAnswer::Done);
+    drop(server);
+
+    let server = restored.start().await;
+    let control = ControlGroup {
+        term: Term(1),
+        leader: Some(node.node()),
+        index: 1,
+        voters: vec![node.node()],
+    };
+    let register = ServerRequest::Register {
+        name: None,
+        address: group.address,
+        region: None,
+        control: Some(control),
+    };
+    node.again(server.address()).await.ask(&register).await;
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    join_with(&server, &restored.token(Role::Node)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn a_server_that_was_removed_ends() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    let mut report = node.report_of(2, &[&node], &[server.registry().server()]);
+    report.view.nodes[0].address = group.address;
+    node.ask(&ServerRequest::Report(report)).await;
+    assert!(matches!(server.failed().await, StartError::Removed));
+    drop(server);
+    let again = place.try_start().await.map(drop);
+    assert!(matches!(again, Err(StartError::Removed)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_voters_refuse_for_good_ends() {
+    let place = Place::new();
+    let (server, _node, _admin, group) = network(&place).await;
+    // It does not hear of its removal by a report.
+    group.state().denies = true;
+    let token = place.token(Role::Client);
+    let (joined, failed) = tokio::join!(join_with(&server, &token), server.failed());
+    assert!(joined.is_err());
+    assert!(matches!(failed, StartError::Removed));
 }

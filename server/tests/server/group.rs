@@ -14,7 +14,7 @@ use dkv_wire::message::{
     Answer, BookKey, BooksChange, BooksPage, BooksVersion, Confirmation, Opening, Refusal, Reply,
     Request, RequestBody, ServerAnswer, ServerRequest,
 };
-use dkv_wire::quic::Endpoint;
+use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::tls::Admit;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub struct State {
     pub refusal: Option<Refusal>,
     /// Answers every change, if there is one.
     pub rejection: Option<String>,
+    /// Whether those who ask are refused for good, as one that was removed is.
+    pub denies: bool,
     /// Whether changes are made without an answer, each followed by one of another server.
     pub is_mute: bool,
 }
@@ -173,6 +175,9 @@ async fn accept(endpoint: Endpoint, state: Arc<Mutex<State>>) {
                 assert_eq!(decode::<Opening>(&opening), Ok(Opening::Requests));
                 let request = reader.next().await.unwrap().unwrap();
                 let Request { id, body, .. } = decode(&request).unwrap();
+                if state.lock().unwrap().denies {
+                    return Close::Denied.close(&connection, "removed from the network");
+                }
                 let asker = connection.remote_address();
                 let answer = state.lock().unwrap().answer(asker, body);
                 let Some(result) = answer else {
