@@ -118,8 +118,8 @@ impl Books {
         (books, tokio::spawn(task))
     }
 
-    /// Updates the books. When this returns, the update has been decided: it is in the directory, or
-    /// on this server's disk if there is no control group yet.
+    /// Updates the books. When this returns, the update has been decided: it is in the directory,
+    /// or on this server's disk if there is no control group yet.
     ///
     /// `update` may run more than once, each time on another copy; the last run counts.
     pub(crate) async fn update<T: Send + 'static>(

@@ -333,3 +333,17 @@ async fn a_server_that_voters_refuse_for_good_ends() {
     assert!(joined.is_err());
     assert!(matches!(failed, StartError::Removed));
 }
+
+#[tokio::test]
+async fn a_distant_control_group_is_reached() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    // A connection takes longer than the server waits for any answer.
+    group.state().distance = std::time::Duration::from_millis(1200);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+}

@@ -37,6 +37,8 @@ pub struct State {
     pub refusal: Option<Refusal>,
     /// Answers every change, if there is one.
     pub rejection: Option<String>,
+    /// How long a connection takes.
+    pub distance: std::time::Duration,
     /// Whether those who ask are refused for good, as one that was removed is.
     pub denies: bool,
     /// Whether changes are made without an answer, each followed by one of another server.
@@ -167,6 +169,8 @@ async fn accept(endpoint: Endpoint, state: Arc<Mutex<State>>) {
     while let Some(incoming) = endpoint.quinn().accept().await {
         let state = Arc::clone(&state);
         tokio::spawn(async move {
+            let distance = state.lock().unwrap().distance;
+            tokio::time::sleep(distance).await;
             let Ok(connection) = incoming.await else { return };
             while let Ok((send, receive)) = connection.accept_bi().await {
                 let mut reader = FrameReader::new(receive, SERVER_FRAME_BYTES_MAX);
