@@ -5,8 +5,10 @@ use dkv_base::id::Term;
 use dkv_server::{Config, Server, StartError};
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, join, recertify};
+use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
 use dkv_wire::message::{
-    BooksVersion, ControlGroup, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest,
+    BooksVersion, ControlGroup, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
@@ -332,6 +334,35 @@ async fn a_server_that_voters_refuse_for_good_ends() {
     let (joined, failed) = tokio::join!(join_with(&server, &token), server.failed());
     assert!(joined.is_err());
     assert!(matches!(failed, StartError::Removed));
+}
+
+#[tokio::test]
+async fn many_books_are_handed_over_in_parts() {
+    let place = Place::new();
+    let server = place.start().await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    // As many as there may be, with those of the first start; the holders make it more than a part.
+    let mut created = Vec::new();
+    for _ in 3..BOOKS_CHANGE_RECORDS_MAX {
+        let ServerAnswer::Token(token) = admin.ask(&create_token()).await else { panic!() };
+        created.push(token.parse::<Token>().unwrap());
+    }
+    let node = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    for token in [&created[0], created.last().unwrap()] {
+        join_with(&server, token).await.unwrap();
+    }
+    let state = group.state();
+    assert!(state.complete);
+    assert_eq!(state.records.len(), BOOKS_CHANGE_RECORDS_MAX + 4);
+    let changes = state.asked.iter().filter_map(|body| match body {
+        RequestBody::ChangeBooks(change) => Some((change.complete, change.records.len())),
+        _ => None,
+    });
+    let parts: Vec<_> = changes.take(2).collect();
+    assert_eq!(parts, [(false, BOOKS_CHANGE_RECORDS_MAX), (true, 2)]);
 }
 
 #[tokio::test]
