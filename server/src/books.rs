@@ -259,7 +259,6 @@ impl Keeper {
         }
         match self.synchronize().await {
             Ok(()) => {
-                self.seen = revision;
                 self.told = None;
                 true
             }
@@ -311,6 +310,7 @@ impl Keeper {
         }
         self.is_refused = false;
         self.has_met |= self.store.snapshot().books_version() == Some(fetched.version);
+        self.seen = registry.view().map(|view| view.revision);
         self.fetched = Some(Instant::now());
         Ok(())
     }
