@@ -388,3 +388,21 @@ async fn a_node_joins_though_the_first_server_in_its_list_is_cut_off() {
     cut_off.kill();
     network.nodes[index].running().ready().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_advertises_a_wrong_address_is_not_taken_for_lost() {
+    let mut network = Network::with(json!({ "shards": 2 }), 1).await;
+    network.kill_server();
+    let (address, dir) = (network.address, network.path("server"));
+    let mut server = Another { process: None, address, dir };
+    let wrong = format!("127.0.0.1:{}", free_port());
+    server.start(&network, &["--advertise", &wrong]).await;
+    eventually("the status does not say what is wrong", async || {
+        let said = network.dkv(&["status"]).await;
+        let said = format!("{}{}", output(&said.stdout), output(&said.stderr));
+        let is_there = said.contains(&format!("answers, but not at {wrong}"))
+            && said.contains("start it with --advertise");
+        if is_there && !said.contains("revoke") { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
