@@ -69,8 +69,8 @@ pub(crate) async fn revoke_token(
     let latest;
     if is_there {
         client.revoke_token(token).await.map_err(|error| request_problem(&error))?;
-        // The first list may have come from a server whose books were behind. Nobody joins with the
-        // token any more, so this one has all that it admitted.
+        // The first list may have come from a server whose books were behind. The token admits
+        // no one any more, so this one has all that it admitted.
         latest = client.list_holders().await.map_err(|error| request_problem(&error))?;
         admitted = admitted_by(token, &latest);
     }

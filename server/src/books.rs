@@ -177,7 +177,7 @@ impl Books {
 struct Keeper {
     store: RegistryStore,
     control_group: Arc<CoordinatorLink>,
-    /// `None` if it is not known: others are told of no address then.
+    /// `None` if it is not known: the server lists no address then.
     address: Option<SocketAddr>,
     /// When the books were last fetched.
     fetched: Option<Instant>,
@@ -394,7 +394,7 @@ impl Keeper {
     /// Admits a holder without the control group, if no more than an administrator's use of an
     /// unlimited token depends on it; otherwise returns the update.
     ///
-    /// Nobody else can have revoked the token: this is the only server, and its copy of the books
+    /// No other server can have revoked the token: this is the only one, and its copy of the books
     /// is that of the control group but for changes of its own. None of those was a revocation
     /// whose outcome is unknown. The control group gets the holder's record when it answers.
     async fn admit_alone(

@@ -63,8 +63,8 @@ pub enum EnlistError {
     Interrupted,
 }
 
-/// Joins the network of the first server in the list that answers, and does not wait for the control
-/// group.
+/// Joins the network of the first server in the list that answers, and does not wait for the
+/// control group.
 ///
 /// # Errors
 /// See [`EnlistError`].

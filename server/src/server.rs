@@ -171,8 +171,8 @@ impl Server {
         let listed = (!is_guess || !advertised.ip().is_loopback()).then_some(advertised);
         if listed.is_none() {
             warn!(
-                "no address of this machine is known at which others reach the server, so nodes \
-                 and clients are told of none; say which with --advertise"
+                "no address of this machine is known at which others reach the server, so it \
+                 lists none for nodes and clients; say which with --advertise"
             );
         }
         let control_group = CoordinatorLink::new(endpoint.clone());

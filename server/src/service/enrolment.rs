@@ -95,8 +95,8 @@ impl Service {
         Ok(())
     }
 
-    /// Waits for a turn to compute: to verify a proof, or to sign. Nobody waits for the control
-    /// group with a turn, because anybody can cause that wait.
+    /// Waits for a turn to compute: to verify a proof, or to sign. No joiner waits for the
+    /// control group with a turn, because anybody can cause that wait.
     async fn signing_turn(&self) -> Result<SemaphorePermit<'_>, JoinRefusal> {
         match timeout(SIGNING_TIMEOUT, self.signing.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
