@@ -59,16 +59,20 @@ pub(crate) async fn revoke_token(
     ids.sort_unstable();
     ids.dedup();
     let token = find(id, "join token", ids.into_iter())?;
-    let admitted: Vec<&HolderInfo> =
-        holders.iter().filter(|it| it.token == Some(token) && !it.revoked).collect();
+    let mut admitted = admitted_by(token, &holders);
     let is_there = tokens.iter().any(|it| it.id == token);
     if !is_there && (!with_holders || admitted.is_empty()) {
         let problem =
             format!("join token {token} was already revoked{}", still_admitted(&admitted));
         return Err(Problem::failed(problem).into());
     }
+    let latest;
     if is_there {
         client.revoke_token(token).await.map_err(|error| request_problem(&error))?;
+        // The first list may have come from a server whose books were behind. The token admits
+        // no one any more, so this one has all that it admitted.
+        latest = client.list_holders().await.map_err(|error| request_problem(&error))?;
+        admitted = admitted_by(token, &latest);
     }
     let (mut lines, mut revoked, mut worst) = (Vec::new(), Vec::new(), None);
     for holder in &admitted {
@@ -100,6 +104,11 @@ pub(crate) async fn revoke_token(
         })
     })?;
     worst.map_or(Ok(()), |failure| Err(Abort::Reported(failure)))
+}
+
+/// Returns the holders that a token has admitted and that were not revoked.
+fn admitted_by(token: Uuid, holders: &[HolderInfo]) -> Vec<&HolderInfo> {
+    holders.iter().filter(|it| it.token == Some(token) && !it.revoked).collect()
 }
 
 /// Says how many holders remain admitted without the token, and how to revoke them.

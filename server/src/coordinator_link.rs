@@ -1,11 +1,15 @@
 //! The server's way to the control group, which keeps the books: it finds the coordinator among the
-//! nodes that it knows, and asks it.
+//! voters, and asks it.
+//!
+//! It believes the answers, so it asks only nodes whose reports it accepts. A stranger that has
+//! registered with a stolen token is not asked, not even if another node names it.
 //!
 //! The coordinator alone answers; another node says who that is. While nobody answers, the server
 //! tries again until its patience ends: a new coordinator is usually found within a second.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,15 +17,17 @@ use dkv_base::id::NodeId;
 use dkv_base::sync::lock;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    Answer, BookKey, BooksChange, BooksPage, Opening, Refusal, Reply, Request, RequestBody,
+    Answer, BookKey, BooksChange, BooksPage, BooksVersion, Opening, Refusal, Reply, Request,
+    RequestBody,
 };
-use dkv_wire::quic::{Close, Endpoint};
+use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::limits::{BOOKS_ATTEMPT, BOOKS_PATIENCE, BOOKS_RETRY};
+use crate::limits::{BOOKS_ATTEMPT, BOOKS_CONFLICTS_MAX, BOOKS_DIAL, BOOKS_PATIENCE, BOOKS_RETRY};
 use crate::registry::{BooksCopy, Registry};
 
 /// Why the control group did not do what it was asked.
@@ -42,7 +48,7 @@ pub(crate) enum ControlGroupError {
 pub(crate) struct Fetched {
     /// All of them; `None` if the asker knows this version.
     pub(crate) copy: Option<BooksCopy>,
-    pub(crate) version: u64,
+    pub(crate) version: BooksVersion,
     pub(crate) is_complete: bool,
     /// The ids of the latest changes.
     pub(crate) recent: Vec<uuid::Uuid>,
@@ -52,8 +58,12 @@ pub(crate) struct Fetched {
 pub(crate) struct CoordinatorLink {
     endpoint: Endpoint,
     open: Mutex<BTreeMap<NodeId, quinn::Connection>>,
+    /// The nodes to which a connection is being made.
+    dialled: Mutex<BTreeSet<(NodeId, SocketAddr)>>,
     /// The node that answered last.
     coordinator: Mutex<Option<NodeId>>,
+    /// Whether a voter has refused this server for good.
+    is_removed: AtomicBool,
 }
 
 /// What one node answered.
@@ -66,19 +76,25 @@ enum Attempt {
 
 impl CoordinatorLink {
     pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
-        Arc::new(Self { endpoint, open: Mutex::default(), coordinator: Mutex::default() })
+        let (open, dialled, coordinator, is_removed) = Default::default();
+        Arc::new(Self { endpoint, open, dialled, coordinator, is_removed })
     }
 
-    /// Reads the books. `known` is the version that the server has.
+    /// Whether a voter of the control group has said that this server was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    /// Reads the books. `known` is the version that the server has, `patience` the time for each
+    /// page.
     pub(crate) async fn fetch(
-        &self,
+        self: &Arc<Self>,
         registry: &Registry,
-        known: Option<u64>,
+        known: Option<BooksVersion>,
         patience: Duration,
     ) -> Result<Fetched, ControlGroupError> {
-        let until = Instant::now() + patience;
-        'anew: loop {
-            let first = self.page(registry, None, known, until).await?;
+        'anew: for _ in 0..BOOKS_CONFLICTS_MAX {
+            let first = self.page(registry, None, known, patience).await?;
             let BooksPage { version, complete, ref recent, .. } = first;
             let recent = recent.clone();
             if known == Some(version) {
@@ -88,7 +104,7 @@ impl CoordinatorLink {
             let (mut records, mut more) = (first.records, first.more);
             while more {
                 let after = records.last().map(|(key, _)| *key);
-                let page = self.page(registry, after, known, until).await?;
+                let page = self.page(registry, after, known, patience).await?;
                 if page.version != version || page.records.is_empty() {
                     // They have changed meanwhile.
                     continue 'anew;
@@ -99,15 +115,17 @@ impl CoordinatorLink {
             let copy = Some(BooksCopy { version, servers, records });
             return Ok(Fetched { copy, version, is_complete: complete, recent });
         }
+        Err(ControlGroupError::Silent("the books change all the time".into()))
     }
 
     async fn page(
-        &self,
+        self: &Arc<Self>,
         registry: &Registry,
         after: Option<BookKey>,
-        known: Option<u64>,
-        until: Instant,
+        known: Option<BooksVersion>,
+        patience: Duration,
     ) -> Result<BooksPage, ControlGroupError> {
+        let until = Instant::now() + patience;
         match self.ask(registry, &RequestBody::Books { after, known }, until).await? {
             Answer::Books(page) => Ok(*page),
             _ => Err(ControlGroupError::Silent("it answered another question".into())),
@@ -116,7 +134,7 @@ impl CoordinatorLink {
 
     /// Changes the books.
     pub(crate) async fn change(
-        &self,
+        self: &Arc<Self>,
         registry: &Registry,
         change: BooksChange,
     ) -> Result<(), ControlGroupError> {
@@ -126,13 +144,13 @@ impl CoordinatorLink {
 
     /// Asks the coordinator, and looks for it as long as it takes, but not longer than `until`.
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         registry: &Registry,
         body: &RequestBody,
         until: Instant,
     ) -> Result<Answer, ControlGroupError> {
-        let nodes = registry.node_addresses();
-        let mut last = "no node is known".to_owned();
+        let nodes = registry.book_keepers();
+        let mut last = "no voter of it is known".to_owned();
         loop {
             let mut asked = Vec::new();
             let mut next: VecDeque<NodeId> = VecDeque::new();
@@ -172,7 +190,7 @@ impl CoordinatorLink {
     }
 
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         node: NodeId,
         address: SocketAddr,
         body: &RequestBody,
@@ -186,6 +204,11 @@ impl CoordinatorLink {
             call(&connection, opening, &request, SERVER_FRAME_BYTES_MAX, patience).await.map_err(
                 |error| {
                     lock(&self.open).remove(&node);
+                    let lost = connection.close_reason();
+                    let lost = lost.map(|lost| ConnectError::from_lost(address, &lost));
+                    if matches!(lost, Some(ConnectError::Removed { .. })) {
+                        self.is_removed.store(true, Ordering::Relaxed);
+                    }
                     Close::Done.close(&connection, "no answer");
                     error.to_string()
                 },
@@ -209,8 +232,10 @@ impl CoordinatorLink {
         }
     }
 
+    /// Returns the connection to a node. Dialling goes on when the caller does not wait any more,
+    /// so that a node is reached whose handshake takes longer than the time for an answer.
     async fn connect(
-        &self,
+        self: &Arc<Self>,
         node: NodeId,
         address: SocketAddr,
     ) -> Result<quinn::Connection, String> {
@@ -221,9 +246,25 @@ impl CoordinatorLink {
         if let Some(open) = open.filter(is_good) {
             return Ok(open);
         }
-        let connection = self.endpoint.connect(address, Expect::Node(node)).await;
-        let connection = connection.map_err(|error| error.to_string())?;
-        lock(&self.open).insert(node, connection.clone());
-        Ok(connection)
+        let connecting = || format!("the connection to {address} is not made yet");
+        if !lock(&self.dialled).insert((node, address)) {
+            return Err(connecting());
+        }
+        let (done, dialled) = oneshot::channel();
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            let connection = link.endpoint.connect(address, Expect::Node(node)).await;
+            if let Ok(connection) = &connection {
+                lock(&link.open).insert(node, connection.clone());
+            }
+            lock(&link.dialled).remove(&(node, address));
+            // The one that asked may not wait any more.
+            let _ = done.send(connection.map_err(|error| error.to_string()));
+        });
+        // The next node may answer sooner.
+        match timeout(BOOKS_DIAL, dialled).await {
+            Ok(Ok(connection)) => connection,
+            _ => Err(connecting()),
+        }
     }
 }

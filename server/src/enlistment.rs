@@ -4,17 +4,19 @@
 //! that it connects again, and asks for the authority's key and for what the network looks like.
 //! The books it reads from the control group later, as every server does.
 //!
-//! Deliberately missing: a second attempt. A token is usually good for one use, so an operator who
-//! reads why it failed creates another one.
+//! A server that waits for the control group may be cut off from it, so the next one in the list is
+//! asked then. Deliberately missing: any other second attempt. A token is usually good for one use,
+//! so an operator who reads why it failed creates another one.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use dkv_base::platform;
-use dkv_wire::certificate::{Authority, CertificateError};
+use dkv_wire::certificate::{Authority, CertificateError, Credentials};
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, TokenError, find_token, join};
 use dkv_wire::limits::{REQUEST_TIMEOUT, SERVER_FRAME_BYTES_MAX};
-use dkv_wire::message::{Enlistment, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{Enlistment, JoinRefusal, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::race::answering_first;
 use dkv_wire::rpc::{RpcError, call};
@@ -61,7 +63,8 @@ pub enum EnlistError {
     Interrupted,
 }
 
-/// Joins the network of the first server in the list that answers.
+/// Joins the network of the first server in the list that answers, and does not wait for the
+/// control group.
 ///
 /// # Errors
 /// See [`EnlistError`].
@@ -72,12 +75,7 @@ pub(crate) async fn enlist(
     let endpoint = Endpoint::dial_only(None)?;
     let addresses = resolve_list(list).await?;
     let addresses = answering_first(&endpoint, &addresses).await;
-    // A list that resolves is not empty.
-    let Some(&server) = addresses.first() else { return Err(EnlistError::Unexpected) };
-    let file = token_file.map(Path::to_owned);
-    let found = platform::run_blocking(move || find_token(server, Role::Server, file.as_deref()));
-    let token = found.await.map_err(|_| EnlistError::Interrupted)??;
-    let credentials = join(&endpoint, server, &token).await?;
+    let (server, credentials) = admitted(&endpoint, &addresses, token_file).await?;
     let identity = credentials.identity;
     let certificate = credentials.authority.clone();
     endpoint.set_credentials(credentials, None)?;
@@ -98,4 +96,35 @@ pub(crate) async fn enlist(
     info!(network = %identity.network, server = %identity.holder, %server, "joined as another server");
     let registry = Registry::enlisted(identity.holder, &enlistment, clock::now_ms());
     Ok(StoredNetwork::enlisted(registry, authority))
+}
+
+/// Joins at one server after the other until one does not wait for the control group.
+async fn admitted(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    token_file: Option<&Path>,
+) -> Result<(SocketAddr, Credentials), EnlistError> {
+    // A list that resolves is not empty.
+    let mut failed = EnlistError::Unexpected;
+    for &server in addresses {
+        let file = token_file.map(Path::to_owned);
+        let find = move || find_token(server, Role::Server, file.as_deref());
+        let found = platform::run_blocking(find).await.map_err(|_| EnlistError::Interrupted)?;
+        let has_failed = matches!(failed, EnlistError::Join(_));
+        let token = match found {
+            Ok(token) => token,
+            // What the first one said is the reason that matters.
+            Err(_) if has_failed => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match join(endpoint, server, &token).await {
+            Ok(credentials) => return Ok((server, credentials)),
+            Err(error @ JoinError::Refused(JoinRefusal::Waiting(_) | JoinRefusal::Busy)) => {
+                failed = error.into();
+            }
+            Err(JoinError::Connect(_)) if has_failed => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(failed)
 }

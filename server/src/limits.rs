@@ -15,7 +15,7 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 pub(crate) const JOINERS_MAX: usize = 256;
 /// Joiners from one address; a new one evicts the oldest.
 pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
-/// Joiners whose tokens are checked and whose certificates are signed at the same time.
+/// Joiners whose certificates are verified or signed at the same time.
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time from a joiner's first packet to its last.
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +36,8 @@ pub(crate) const BOOKS_LOST_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) const BOOKS_FOLLOW_PATIENCE: Duration = Duration::from_millis(500);
 /// Time that one node has to answer.
 pub(crate) const BOOKS_ATTEMPT: Duration = Duration::from_secs(1);
+/// Time that the server waits for a connection to one node before it tries the next one.
+pub(crate) const BOOKS_DIAL: Duration = Duration::from_millis(100);
 /// Time between two attempts to find the coordinator.
 pub(crate) const BOOKS_RETRY: Duration = Duration::from_millis(50);
 /// Interval at which the server checks whether the books have changed.
@@ -44,8 +46,10 @@ pub(crate) const BOOKS_CHECK: Duration = Duration::from_millis(100);
 pub(crate) const BOOKS_AGAIN: Duration = Duration::from_secs(1);
 /// Least age of the books before a joiner with an unknown token has them fetched.
 pub(crate) const BOOKS_REFRESH_MIN: Duration = Duration::from_millis(200);
-/// How often a change is decided again because another server was faster.
+/// How often a change is decided, or the books are read, again because another server was faster.
 pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
+/// Administrators that the server admits without the control group before that has their records.
+pub(crate) const ADMITTED_ALONE_MAX: usize = 16;
 
 /// Life of a token for a server if none is given, in seconds, and its longest life.
 pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;

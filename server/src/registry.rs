@@ -37,7 +37,6 @@ mod tokens;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use dkv_base::id::{HolderId, NetworkId, NodeId, Term};
 use dkv_wire::network::{NetworkView, Settings};
@@ -103,6 +102,10 @@ pub struct Registry {
     /// Facts about the books beside their records.
     #[serde(default)]
     books: BooksState,
+    /// Whether a node has said that the network has a control group, before the first report: this
+    /// server was restored from a backup of before. Not persisted.
+    #[serde(skip)]
+    has_begun: bool,
     /// The configured settings; not persisted.
     #[serde(skip)]
     settings: Settings,
@@ -131,6 +134,7 @@ impl Registry {
             claims: BTreeMap::new(),
             runs: Runs::default(),
             books: BooksState::default(),
+            has_begun: false,
             settings,
             started_ms: now_ms,
             reported_ms: None,
@@ -170,11 +174,6 @@ impl Registry {
     /// Returns the coordinator confirmed last.
     pub fn coordinator_id(&self) -> Option<NodeId> {
         self.coordinator.map(|confirmed| confirmed.node)
-    }
-
-    /// Returns the addresses of all nodes that were not removed.
-    pub fn node_addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
-        self.nodes.iter().map(|(&id, record)| (id, record.address)).collect()
     }
 
     /// Returns the number of nodes, without the removed ones.

@@ -9,12 +9,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dkv_base::id::HolderId;
 use dkv_base::platform;
 use dkv_base::supervise::Failure;
 use dkv_wire::acceptor::Acceptor;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
+use uuid::Uuid;
 
 use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
@@ -30,6 +32,9 @@ pub(crate) enum UpdateError {
     /// have been made all the same.
     #[error("{0}")]
     Waiting(Arc<str>),
+    /// The control group refused the change, and would again.
+    #[error("the control group refuses the change: {0}")]
+    Rejected(Arc<str>),
     /// The server is stopping and takes no more updates.
     #[error("the server is stopping")]
     Stopping,
@@ -66,10 +71,13 @@ impl StoreTask {
 pub(crate) trait PendingUpdate: Send {
     fn apply(&mut self, registry: &mut Registry) -> Effects;
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>);
+    /// Returns the token and the holder that it admits, if the update is a joining.
+    fn joining(&self) -> Option<(Uuid, HolderId)>;
 }
 
 struct Update<T, F> {
     update: F,
+    joining: Option<(Uuid, HolderId)>,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T, UpdateError>>,
 }
@@ -78,8 +86,16 @@ struct Update<T, F> {
 pub(crate) fn pending<T: Send + 'static>(
     update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
 ) -> (Box<dyn PendingUpdate>, oneshot::Receiver<Result<T, UpdateError>>) {
+    pending_joining(None, update)
+}
+
+/// The same of an update by which a token may admit a holder.
+pub(crate) fn pending_joining<T: Send + 'static>(
+    joining: Option<(Uuid, HolderId)>,
+    update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
+) -> (Box<dyn PendingUpdate>, oneshot::Receiver<Result<T, UpdateError>>) {
     let (reply, answer) = oneshot::channel();
-    (Box::new(Update { update, answer: None, reply }), answer)
+    (Box::new(Update { update, joining, answer: None, reply }), answer)
 }
 
 impl<T, F> PendingUpdate for Update<T, F>
@@ -91,6 +107,10 @@ where
         let (answer, effects) = (self.update)(registry);
         self.answer = Some(answer);
         effects
+    }
+
+    fn joining(&self) -> Option<(Uuid, HolderId)> {
+        self.joining
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>) {
@@ -133,6 +153,14 @@ impl RegistryStore {
     /// Returns the registry as it is on disk.
     pub(crate) fn snapshot(&self) -> Arc<Registry> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// Completes once the registry is like this; never if the store has ended before.
+    pub(crate) async fn until(&self, is_so: impl FnMut(&Registry) -> bool) {
+        let (mut current, mut is_so) = (self.current.clone(), is_so);
+        if current.wait_for(|registry| is_so(registry)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Updates the registry. When this returns, the update is durable and its effects have

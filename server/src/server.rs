@@ -74,6 +74,12 @@ pub enum StartError {
     /// The log filter is invalid.
     #[error("{0}")]
     Logging(#[from] LoggingError),
+    /// The server was removed from the network.
+    #[error(
+        "this server was removed from the network, and its identity cannot come back; to run one \
+         here again, start it with an empty data directory and --join"
+    )]
+    Removed,
     /// A task that the server depends on has ended.
     #[error("{0}; start the server again")]
     Failed(String),
@@ -125,6 +131,9 @@ impl Server {
                 None => StoredNetwork::generate(&config.settings, clock::now())?,
             },
         };
+        if network.registry.is_removed() {
+            return Err(StartError::Removed);
+        }
         if network.registry.is_founding_server() {
             warn_of_ignored_settings(&network.registry, &config);
         }
@@ -158,8 +167,16 @@ impl Server {
         );
         let authority = Arc::new(authority);
         let advertised = config.advertise.unwrap_or_else(|| reachable_address(address));
+        let is_guess = config.advertise.is_none() && address.ip().is_unspecified();
+        let listed = (!is_guess || !advertised.ip().is_loopback()).then_some(advertised);
+        if listed.is_none() {
+            warn!(
+                "no address of this machine is known at which others reach the server, so it \
+                 lists none for nodes and clients; say which with --advertise"
+            );
+        }
         let control_group = CoordinatorLink::new(endpoint.clone());
-        let (books, keeping) = Books::start(store.clone(), control_group, advertised, &failure);
+        let (books, keeping) = Books::start(store.clone(), control_group, listed, &failure);
         let service = Arc::new(Service::new(
             Arc::clone(&authority),
             store.clone(),
@@ -242,7 +259,11 @@ impl Server {
 
     /// Completes with the reason once the server cannot go on.
     pub async fn failed(&self) -> StartError {
-        StartError::Failed(self.failure.happened().await)
+        tokio::select! {
+            biased;
+            () = self.store.until(Registry::is_removed) => StartError::Removed,
+            why = self.failure.happened() => StartError::Failed(why),
+        }
     }
 
     /// Returns the registry as it is on disk.

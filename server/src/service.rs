@@ -212,8 +212,9 @@ impl Service {
 
 /// Merges the two ways in which an update can fail.
 fn flatten<T>(answer: Result<Result<T, ServerRefusal>, UpdateError>) -> Result<T, ServerRefusal> {
-    answer.map_err(|failure| match failure {
+    answer.map_err(|failure| match &failure {
         UpdateError::Waiting(why) => ServerRefusal::Waiting(why.to_string()),
+        UpdateError::Rejected(_) => ServerRefusal::Invalid(failure.to_string()),
         UpdateError::Write(_) | UpdateError::Stopping => {
             ServerRefusal::Storage(failure.to_string())
         }

@@ -338,6 +338,12 @@ impl Contents {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());
                 }
+                if self.is_only_server(*holder) {
+                    reject!(
+                        "{} is the only registration server; start another one first",
+                        holder.short()
+                    );
+                }
                 self.deny(*holder)
             }
         }

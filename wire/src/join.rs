@@ -66,7 +66,7 @@ pub enum TokenError {
 fn whereabouts(role: Role) -> String {
     match role {
         // The server's first start creates none for this role.
-        Role::Reader => "create one with dkv token create --role reader".to_owned(),
+        Role::Reader | Role::Server => format!("create one with dkv token create --role {role}"),
         role => format!("the server keeps it in tokens/{role}.token of its data directory"),
     }
 }

@@ -25,7 +25,7 @@ mod watch;
 use dkv_base::id::{GroupId, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
-pub use books::{BookKey, BooksChange, BooksPage};
+pub use books::{BookKey, BooksChange, BooksPage, BooksVersion};
 pub use command::{Command, Condition, Deposited, Operation, Write, WriteAttached};
 pub use commit::{
     Attempt, AttemptId, Commitment, Decide, Decision, PartReceipt, Prepare, PrepareAnswer,

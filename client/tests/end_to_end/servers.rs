@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dkv_api::{Client, Error, Role};
+use dkv_base::durable::copy_dir;
 use dkv_base::id::HolderId;
 use dkv_test_support::{Process, output, text};
 use dkv_wire::certificate::Credentials;
 use dkv_wire::join::{JoinError, join};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    BooksChange, JoinRefusal, Refusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+    BooksChange, BooksVersion, JoinRefusal, Refusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::rpc::call;
@@ -272,7 +274,7 @@ async fn a_stolen_node_token_makes_no_server() {
     let thief = Direct::join(&network, Role::Node).await;
     let change = BooksChange {
         id: uuid::Uuid::from_u128(1),
-        at: 1,
+        at: BooksVersion { number: 1, change: uuid::Uuid::nil() },
         complete: true,
         records: Vec::new(),
         servers: vec![(HolderId::random(), Some(network.address))],
@@ -321,7 +323,7 @@ async fn a_stolen_node_token_makes_no_server() {
         .await;
     assert!(!joined.status.success());
     let said = output(&joined.stderr);
-    assert!(said.contains("server"), "{said}");
+    assert!(said.contains("a server token is required"), "{said}");
     assert!(!dir.exists(), "a failed start leaves nothing behind");
     // Only an administrator creates a token for one.
     let client = network.client().await;
@@ -352,6 +354,55 @@ async fn without_a_majority_joining_waits_and_says_so() {
     eventually("joining does not go on", async || match join_at(network.address, &token).await {
         Ok(_) | Err(JoinError::Refused(JoinRefusal::UsedUp)) => Ok(()),
         Err(error) => Err(error.to_string()),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_though_the_first_server_in_its_list_is_cut_off() {
+    let mut network = Network::with(json!({ "shards": 2 }), 1).await;
+    // A copy of the server knows the node where it was.
+    network.kill_server();
+    network.kill_node(0);
+    let dir = network.path("cut-off");
+    copy_dir(&network.path("server"), &dir).unwrap();
+    network.start_server().await;
+    network.respawn_node(0, &["--listen", "127.0.0.1:0"]);
+    network.nodes[0].running().ready().await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut cut_off = Another { process: None, address, dir };
+    cut_off.start(&network, &[]).await;
+    let file = network.token_file(Role::Node);
+    let waits = join_at(address, &std::fs::read_to_string(&file).unwrap()).await;
+    assert!(matches!(waits, Err(JoinError::Refused(JoinRefusal::Waiting(_)))), "{waits:?}");
+
+    let list = format!("{address},{}", network.address);
+    let more = ["--listen", "127.0.0.1:0", "--token-file", text(&file)];
+    let index = network.spawn_node_at(&list, &more);
+    let credentials = network.nodes[index].dir.join("credentials");
+    eventually("the node does not join", async || match Credentials::load(&credentials) {
+        Ok(Some(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    cut_off.kill();
+    network.nodes[index].running().ready().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_advertises_a_wrong_address_is_not_taken_for_lost() {
+    let mut network = Network::with(json!({ "shards": 2 }), 1).await;
+    network.kill_server();
+    let (address, dir) = (network.address, network.path("server"));
+    let mut server = Another { process: None, address, dir };
+    let wrong = format!("127.0.0.1:{}", free_port());
+    server.start(&network, &["--advertise", &wrong]).await;
+    eventually("the status does not say what is wrong", async || {
+        let said = network.dkv(&["status"]).await;
+        let said = format!("{}{}", output(&said.stdout), output(&said.stderr));
+        let is_there = said.contains(&format!("answers, but not at {wrong}"))
+            && said.contains("start it with --advertise");
+        if is_there && !said.contains("revoke") { Ok(()) } else { Err(said) }
     })
     .await;
 }

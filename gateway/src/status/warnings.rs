@@ -62,17 +62,26 @@ pub(super) fn warnings(report: &Report, answers: &Answers<'_>) -> Vec<String> {
             "the server does not answer ({error}); reads and writes continue, but nothing can join"
         ));
     }
+    let answered = answers.status.server.as_ref().ok().map(|status| status.server.to_string());
     for server in &report.servers {
         // A server that is asked as the main one too has its warning above.
         if let Some(error) = &server.error
             && report.server.error.is_none()
         {
             let (id, address) = (server.id.get(..8).unwrap_or(&server.id), &server.address);
-            warnings.push(format!(
-                "the registration server {id} at {address} does not answer ({error}); others admit \
-                 meanwhile; if it is lost for good, start another one and revoke {}",
-                server.id
-            ));
+            warnings.push(if answered.as_ref() == Some(&server.id) {
+                format!(
+                    "the registration server {id} answers, but not at {address}, where the others \
+                     expect it ({error}); start it with --advertise and an address at which nodes \
+                     and clients reach it"
+                )
+            } else {
+                format!(
+                    "the registration server {id} at {address} does not answer ({error}); others \
+                     admit meanwhile; if it is lost for good, start another one and revoke {}",
+                    server.id
+                )
+            });
         }
     }
     warnings.extend(run_warnings(answers));

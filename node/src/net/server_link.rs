@@ -4,9 +4,10 @@
 //! fail; the caller then carries on and tries again later.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use dkv_wire::acceptor::Acceptor;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
@@ -189,10 +190,6 @@ impl From<Unresolved> for ServerError {
 /// Resolves the addresses of servers; see [`resolve_list`].
 pub(crate) async fn resolve(list: &str) -> Result<Vec<SocketAddr>, ServerError> {
     Ok(resolve_list(list).await?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

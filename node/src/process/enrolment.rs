@@ -29,9 +29,9 @@ const SERVER_REMIND: Duration = Duration::from_secs(5);
 /// Joins with a token.
 pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credentials, ProcessError> {
     let endpoint = Endpoint::dial_only(None)?;
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut servers) = (Waiting::default(), Servers::default());
     loop {
-        let server = answering(args, &endpoint).await?;
+        let server = servers.answering(args, &endpoint).await?;
         // The token is looked up each time: a server that is just starting may not have left it
         // yet.
         let token = token_for(args, server).await?;
@@ -42,11 +42,7 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
                     endpoint.close().await;
                     return Ok(credentials);
                 }
-                Err(JoinError::Connect(error)) => error.to_string(),
-                Err(
-                    error @ (JoinError::Call(..) | JoinError::Refused(JoinRefusal::Waiting(_))),
-                ) => error.to_string(),
-                Err(error) => return Err(error.into()),
+                Err(error) => servers.after(server, error)?,
             },
             Err(error) => return Err(error.into()),
         };
@@ -54,11 +50,54 @@ pub(crate) async fn admit(args: &Args, directory: &DataDir) -> Result<Credential
     }
 }
 
-/// Returns the address of a server that answers, or else the first one.
-async fn answering(args: &Args, endpoint: &Endpoint) -> Result<SocketAddr, ProcessError> {
-    let addresses = resolve(&args.server).await?;
-    // A list that resolves is not empty.
-    Ok(answering_first(endpoint, &addresses).await[0])
+/// The servers by turns.
+#[derive(Default)]
+struct Servers {
+    /// Those that could not help in this round. One that is cut off from the control group answers
+    /// for as long as it runs, and must not keep the node from the others.
+    passed: Vec<SocketAddr>,
+}
+
+impl Servers {
+    /// Returns the address of a server that answers and was not asked in this round, or else the
+    /// first one.
+    async fn answering(
+        &mut self,
+        args: &Args,
+        endpoint: &Endpoint,
+    ) -> Result<SocketAddr, ProcessError> {
+        let addresses = resolve(&args.server).await?;
+        let left = self.left(&addresses);
+        // A list that resolves is not empty.
+        Ok(answering_first(endpoint, &left).await[0])
+    }
+
+    /// Returns the addresses that remain in this round; all of them in the next one.
+    fn left(&mut self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let is_left = |address: &&SocketAddr| !self.passed.contains(address);
+        let left: Vec<SocketAddr> = addresses.iter().filter(is_left).copied().collect();
+        if left.is_empty() {
+            self.passed.clear();
+            return addresses.to_vec();
+        }
+        left
+    }
+
+    /// Returns why the node has to try again, or the error if that is of no use.
+    fn after(&mut self, server: SocketAddr, error: JoinError) -> Result<String, JoinError> {
+        match error {
+            JoinError::Refused(JoinRefusal::Waiting(_) | JoinRefusal::Busy) => {
+                self.passed.push(server);
+                Ok(error.to_string())
+            }
+            // None of those that are left may live, so the next round begins.
+            JoinError::Connect(_) | JoinError::Call(..) => {
+                self.passed.clear();
+                Ok(error.to_string())
+            }
+            error => Err(error),
+        }
+    }
 }
 
 /// Finds the token to join with. Reading its file may never end, which must not block other tasks.
@@ -83,9 +122,9 @@ pub(crate) async fn certify_again(
         life.at_odds_with(platform::wall_clock())
     );
     let endpoint = Endpoint::dial_only(None)?;
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut servers) = (Waiting::default(), Servers::default());
     loop {
-        let server = answering(args, &endpoint).await?;
+        let server = servers.answering(args, &endpoint).await?;
         let certified = match recertify(&endpoint, server, &expired).await {
             // The node was away for so long that its key is not enough: the operator has a token
             // for it.
@@ -102,14 +141,10 @@ pub(crate) async fn certify_again(
                 endpoint.close().await;
                 return Ok(credentials);
             }
-            Err(
-                error @ (JoinError::Connect(_)
-                | JoinError::Call(..)
-                | JoinError::Refused(JoinRefusal::Waiting(_))),
-            ) => {
-                waiting.on("the registration server", &error.to_string()).await;
+            Err(error) => {
+                let why = servers.after(server, error)?;
+                waiting.on("the registration server", &why).await;
             }
-            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -128,5 +163,32 @@ impl Waiting {
             self.told = Some(Instant::now());
         }
         tokio::time::sleep(SERVER_RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_wire::rpc::RpcError;
+
+    use super::*;
+
+    #[test]
+    fn each_server_has_its_turn_while_others_wait_for_the_control_group() {
+        let all: Vec<SocketAddr> =
+            (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let mut servers = Servers::default();
+        let wait = || JoinError::Refused(JoinRefusal::Waiting("no majority".into()));
+        assert_eq!(servers.left(&all), all);
+        servers.after(all[0], wait()).unwrap();
+        servers.after(all[1], JoinError::Refused(JoinRefusal::Busy)).unwrap();
+        assert_eq!(servers.left(&all), all[2..]);
+        servers.after(all[2], wait()).unwrap();
+        assert_eq!(servers.left(&all), all, "the next round has all of them");
+        servers.after(all[0], wait()).unwrap();
+        let lost = RpcError::Timeout(Duration::from_secs(1));
+        servers.after(all[1], JoinError::Call(all[1], lost)).unwrap();
+        assert_eq!(servers.left(&all), all, "the one that waits is better than a dead one");
+        let denied = servers.after(all[0], JoinError::Refused(JoinRefusal::Denied));
+        assert!(matches!(denied, Err(JoinError::Refused(JoinRefusal::Denied))));
     }
 }

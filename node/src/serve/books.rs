@@ -1,6 +1,6 @@
 //! The books, for registration servers: only the coordinator answers, and only a server may ask.
 
-use dkv_wire::message::{Answer, BookKey, BooksChange, Refusal};
+use dkv_wire::message::{Answer, BookKey, BooksChange, BooksVersion, Refusal};
 
 use super::context::RequestContext;
 use crate::net::reply::ReplyTo;
@@ -13,7 +13,7 @@ use dkv_state::DirectoryCommand;
 pub(super) fn page(
     context: &RequestContext<'_>,
     after: Option<BookKey>,
-    known: Option<u64>,
+    known: Option<BooksVersion>,
     reply: ReplyTo,
 ) {
     let control = context.node.control();

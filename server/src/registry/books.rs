@@ -8,18 +8,20 @@
 //! When a holder was last seen, and when a renewed certificate ends, is not worth an entry in the
 //! control group's log. Each server keeps its own knowledge of that beside the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use dkv_base::id::HolderId;
 use dkv_wire::codec;
-use dkv_wire::message::{BookKey, Enlistment};
+use dkv_wire::message::{BookKey, BooksVersion, Enlistment};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::holders::HolderRecord;
 use super::{Confirmed, Effects, Registry};
+use crate::limits::ADMITTED_ALONE_MAX;
 
 /// First byte of a record: the version of its form.
 const RECORD_VERSION: u8 = 1;
@@ -31,7 +33,7 @@ pub type RecordChanges = Vec<(BookKey, Option<Bytes>)>;
 #[derive(Clone, Debug, Default)]
 pub struct BooksCopy {
     /// Their version.
-    pub version: u64,
+    pub version: BooksVersion,
     /// The registration servers.
     pub servers: Vec<(HolderId, SocketAddr)>,
     /// The records.
@@ -45,9 +47,13 @@ pub(super) struct BooksState {
     /// The id of this server; `None` for the founding one, whose id is that of the network.
     server: Option<HolderId>,
     /// The version of this copy; `None` if it is no copy.
-    version: Option<u64>,
+    version: Option<BooksVersion>,
     /// The registration servers.
     servers: BTreeMap<HolderId, SocketAddr>,
+    /// Administrators that this server has admitted without the control group, which does not have
+    /// their records yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    admitted_alone: BTreeSet<HolderId>,
 }
 
 /// Why the records of the control group cannot be used.
@@ -65,9 +71,10 @@ pub enum RecordError {
 }
 
 impl Registry {
-    /// Whether the control group decides on changes of the books: a coordinator has reported.
+    /// Whether the control group decides on changes of the books: a coordinator has reported, or a
+    /// node has registered that knows of a control group.
     pub fn is_kept_by_control_group(&self) -> bool {
-        self.coordinator.is_some()
+        self.coordinator.is_some() || self.has_begun
     }
 
     /// Returns the id of this server.
@@ -111,6 +118,18 @@ impl Registry {
         self.books.server.is_none()
     }
 
+    /// Whether this server was removed from the network.
+    pub fn is_removed(&self) -> bool {
+        self.denied.contains(&self.server())
+    }
+
+    /// Records that a voter of the control group refuses this server, because it was removed. The
+    /// coordinator does not report to it any more.
+    pub fn handle_removed(&mut self) -> ((), Effects) {
+        let deny = self.denied.insert(self.server());
+        ((), Effects { save: deny, deny })
+    }
+
     /// Whether a holder was admitted as a registration server and not removed.
     pub fn is_server(&self, holder: HolderId) -> bool {
         let record = self.holders.get(&holder);
@@ -118,13 +137,60 @@ impl Registry {
     }
 
     /// Returns the version of the books that this is a copy of; `None` if it is no copy yet.
-    pub fn books_version(&self) -> Option<u64> {
+    pub fn books_version(&self) -> Option<BooksVersion> {
         self.books.version
+    }
+
+    /// Whether this server may hand its books over: it has founded the network, or has had them
+    /// from the control group. A new one knows nothing.
+    pub fn may_hand_over(&self) -> bool {
+        self.is_founding_server() || self.books.version.is_some()
+    }
+
+    /// Returns the registration servers that were not removed, as the books have them.
+    pub fn servers(&self) -> impl Iterator<Item = (HolderId, SocketAddr)> {
+        let servers = self.books.servers.iter().map(|(&id, &address)| (id, address));
+        servers.filter(|(id, _)| !self.denied.contains(id))
     }
 
     /// Returns the address of a registration server, as the books have it.
     pub fn server_address(&self, server: HolderId) -> Option<SocketAddr> {
         self.books.servers.get(&server).copied()
+    }
+
+    /// Whether this server may admit a holder by a token without the control group, as far as its
+    /// copy of the books tells.
+    ///
+    /// The token must admit any number of administrators, for nobody counts its uses here. And
+    /// there must be no other server, which could have revoked it.
+    pub fn may_admit_alone(&self, token: Uuid) -> bool {
+        let own = self.server();
+        let mut holders = self.holders.keys();
+        self.books.version.is_some()
+            && self.books.servers.keys().eq([&own])
+            && !holders.any(|holder| *holder != own && self.is_server(*holder))
+            && self.books.admitted_alone.len() < ADMITTED_ALONE_MAX
+            && self.admits_any_administrator(token)
+    }
+
+    /// Remembers that the control group does not have the record of this holder yet.
+    pub fn note_admitted_alone(&mut self, holder: HolderId) {
+        if self.holders.contains_key(&holder) {
+            self.books.admitted_alone.insert(holder);
+        }
+    }
+
+    /// Returns the records that the control group does not have because this server has admitted
+    /// administrators alone.
+    pub fn records_made_alone(&self) -> RecordChanges {
+        let mut records = BTreeMap::new();
+        for id in &self.books.admitted_alone {
+            let Some(holder) = self.holders.get(id) else { continue };
+            records.insert(BookKey::Holder(*id), Some(encode(holder)));
+            let token = holder.token().and_then(|id| Some((id, self.tokens.get(&id)?)));
+            records.extend(token.map(|(id, token)| (BookKey::Token(id), Some(encode(token)))));
+        }
+        records.into_iter().collect()
     }
 
     /// Returns all records, to hand them over to the control group.
@@ -161,12 +227,15 @@ impl Registry {
         &mut self,
         changes: &RecordChanges,
         servers: &[(HolderId, Option<SocketAddr>)],
-        version: u64,
+        version: BooksVersion,
     ) -> (Result<(), RecordError>, Effects) {
         let mut next = self.clone();
         for (key, record) in changes {
             if let Err(error) = next.set_record(*key, record.as_deref()) {
                 return (Err(error), Effects::NONE);
+            }
+            if let BookKey::Holder(holder) = key {
+                next.books.admitted_alone.remove(holder);
             }
         }
         for (server, address) in servers {
@@ -183,10 +252,21 @@ impl Registry {
     /// Replaces this copy of the books by a newer one. What this server alone has seen of holders
     /// stays.
     ///
+    /// An older one is what a coordinator answers that was deposed and does not know it yet, or a
+    /// control group that has lost its latest entries. It is adopted only with `lost`: the group
+    /// has refused a change of this copy, and a deposed coordinator cannot.
+    ///
     /// # Errors
     /// See [`RecordError`]; nothing has changed then.
-    pub fn adopt_books(&mut self, copy: &BooksCopy) -> (Result<(), RecordError>, Effects) {
-        if self.books.version.is_some_and(|version| version >= copy.version) {
+    pub fn adopt_books(
+        &mut self,
+        copy: &BooksCopy,
+        lost: bool,
+    ) -> (Result<(), RecordError>, Effects) {
+        let is_old = |known: BooksVersion| {
+            known == copy.version || (known.number > copy.version.number && !lost)
+        };
+        if self.books.version.is_some_and(is_old) {
             return (Ok(()), Effects::NONE);
         }
         let mut next = self.clone();
@@ -200,6 +280,12 @@ impl Registry {
         for (id, record) in &mut next.holders {
             if let Some(known) = known.get(id) {
                 record.keep_newer_times(known);
+            }
+        }
+        for id in std::mem::take(&mut next.books.admitted_alone) {
+            if let (None, Some(record)) = (next.holders.get(&id), known.get(&id)) {
+                next.holders.insert(id, record.clone());
+                next.books.admitted_alone.insert(id);
             }
         }
         next.books.servers = copy.servers.iter().copied().collect();

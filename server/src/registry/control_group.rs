@@ -20,7 +20,8 @@
 //! network from nodes that a thief brought in while it was switched off: the operator has to name a
 //! voter ([`Registry::trust`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use dkv_base::id::{NodeId, Term};
 use dkv_wire::limits;
@@ -53,6 +54,14 @@ impl Registry {
         }
         let confirmed = self.coordinator.map(|confirmed| confirmed.node);
         confirmed.or(self.bootstrap).into_iter().collect()
+    }
+
+    /// Returns the nodes that the server asks about the books, and where they are: those whose
+    /// reports it accepts. Any process with a certificate of a node may register, at an address of
+    /// its choice, and the node that answers here decides who is a server.
+    pub fn book_keepers(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let known = |node| Some((node, self.nodes.get(&node)?.address));
+        self.trusted_reporters().into_iter().filter_map(known).collect()
     }
 
     /// Returns the nodes that a node without the control group's log may trust.
@@ -105,13 +114,14 @@ impl Registry {
     }
 
     /// Handles the claim of a registering node about the control group, and adopts it once enough
-    /// nodes agree.
+    /// nodes agree. Whatever it claims, the network has begun.
     pub fn handle_control_claim(
         &mut self,
         node: NodeId,
         control: &ControlGroup,
         now_ms: u64,
     ) -> Effects {
+        self.has_begun |= self.check_not_removed(node).is_ok();
         let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         let is_known = |node: &NodeId| self.nodes.contains_key(node);
         let is_plausible = (1..=VOTERS_MAX).contains(&voters.len())

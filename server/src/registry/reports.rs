@@ -81,9 +81,11 @@ impl Registry {
             || view.keyspaces.len() > limits::KEYSPACES_MAX
             || view.shards.len() > limits::SHARDS_MAX as usize
             || view.denied.len() > limits::DENIED_MAX
+            || view.servers.len() > limits::SERVERS_MAX
         {
             return wrong(
-                "the report has more nodes, keyspaces, shards or denied ids than a network can have",
+                "the report has more nodes, keyspaces, shards, denied ids or servers than a \
+                 network can have",
             );
         }
         if view.nodes.iter().any(|node| check_name(&node.name).is_err()) {
@@ -151,7 +153,7 @@ impl Registry {
             runs: self.run_reports(now_ms),
             now_ms,
             server: self.server(),
-            books: self.books_version(),
+            books: self.books_version().map(|version| version.number),
         }
     }
 

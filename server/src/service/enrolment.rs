@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use dkv_base::id::HolderId;
+use dkv_base::logging::AUDIT;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -75,7 +76,10 @@ impl Service {
         };
         let address = connection.remote_address();
         match &answer {
-            Ok(joined) => info!(role = %joined.role, holder = %joined.holder, %address, "joined"),
+            Ok(joined) => {
+                let JoinAnswer { role, holder, .. } = joined;
+                info!(target: AUDIT, %role, %holder, %address, "joined");
+            }
             // Anybody can cause these two, so they must not fill the disk with logs.
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
                 debug!(%refusal, %address, "refused to join");
@@ -91,7 +95,8 @@ impl Service {
         Ok(())
     }
 
-    /// Waits for a turn to sign.
+    /// Waits for a turn to compute: to verify a proof, or to sign. No joiner waits for the
+    /// control group with a turn, because anybody can cause that wait.
     async fn signing_turn(&self) -> Result<SemaphorePermit<'_>, JoinRefusal> {
         match timeout(SIGNING_TIMEOUT, self.signing.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -100,7 +105,6 @@ impl Service {
     }
 
     async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinRefusal> {
-        let _turn = self.signing_turn().await?;
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
         let role = self.check_token(token, &secret).await?;
@@ -108,10 +112,11 @@ impl Service {
         let identity = Identity { network: registry.network(), role, holder };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
         // the use is durable, so that a crash in between costs a use but never exceeds the count.
-        let certificate = self
-            .authority
-            .sign(identity, &public_key, clock::now())
-            .map_err(|_| JoinRefusal::Key)?;
+        let certificate = {
+            let _turn = self.signing_turn().await?;
+            self.authority.sign(identity, &public_key, clock::now())
+        };
+        let certificate = certificate.map_err(|_| JoinRefusal::Key)?;
         self.use_token(token, secret, holder).await?;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
@@ -124,7 +129,7 @@ impl Service {
         request: RecertifyRequest,
         token: Option<(Uuid, [u8; 32])>,
     ) -> Result<JoinAnswer, JoinRefusal> {
-        let _turn = self.signing_turn().await?;
+        let turn = self.signing_turn().await?;
         let material = proof_material(connection).ok_or(JoinRefusal::Certificate)?;
         let RecertifyRequest { certificate, proof } = request;
         let (identity, public_key) = self
@@ -143,6 +148,7 @@ impl Service {
             .authority
             .sign(identity, &public_key, clock::now())
             .map_err(|_| JoinRefusal::Key)?;
+        drop(turn);
         match token {
             Some((token, secret)) => {
                 if self.check_token(token, &secret).await? != identity.role {
@@ -175,11 +181,13 @@ impl Service {
         secret: [u8; 32],
         holder: HolderId,
     ) -> Result<(), JoinRefusal> {
-        let counted = self
-            .books
-            .update(move |next| next.handle_join(token, &secret, holder, clock::now_ms()));
+        let join =
+            move |next: &mut Registry| next.handle_join(token, &secret, holder, clock::now_ms());
+        let counted = self.books.join(token, holder, join);
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
+            // A joiner can meet no other reason.
+            UpdateError::Rejected(_) => JoinRefusal::Full,
             UpdateError::Write(_) | UpdateError::Stopping => {
                 JoinRefusal::Storage(failure.to_string())
             }
@@ -237,7 +245,8 @@ impl Service {
         let enlistment = registry.enlistment(self.authority.key_der().into()).ok_or_else(|| {
             ServerRefusal::Invalid("the control group does not have the books yet".into())
         })?;
-        info!(server = %identity.holder, %address, "a new server gets the authority's key");
+        let server = identity.holder;
+        info!(target: AUDIT, %server, %address, "a new server gets the authority's key");
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

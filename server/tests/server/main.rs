@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod books;
 mod command;
 mod data_dir;
+mod group;
 mod hostile;
 mod joining;
 mod nodes;

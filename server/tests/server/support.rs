@@ -55,13 +55,17 @@ impl Place {
     }
 
     pub async fn start(&self) -> Server {
+        self.try_start().await.unwrap()
+    }
+
+    pub async fn try_start(&self) -> Result<Server, dkv_server::StartError> {
         // A dropped server releases its lock when its last task ends.
         for _ in 0..100 {
             match Server::start(self.config()).await {
                 Err(dkv_server::StartError::DataDir(dkv_server::DataDirError::InUse(_))) => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                other => return other.unwrap(),
+                other => return other,
             }
         }
         panic!("the data directory stays in use");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dkv_base::id::HolderId;
 use dkv_wire::limits;
-use dkv_wire::message::{BookKey, BooksChange, BooksPage};
+use dkv_wire::message::{BookKey, BooksChange, BooksPage, BooksVersion};
 use dkv_wire::network::ServerInfo;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -25,15 +25,35 @@ use super::{Contents, Directory};
 
 /// Ids of changes that the books remember, so that a server finds its own after a lost answer.
 const RECENT_MAX: usize = 64;
+/// What an offline recovery adds to the number of the version. It may have lost the latest changes,
+/// and no server's copy may be newer than what is left.
+const RECOVERY_LEAP: u64 = 1 << 20;
 
 /// The books at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Books {
+    /// The number of the version.
     version: u64,
     complete: bool,
+    /// The ids of the latest changes, the last of which made this version. Nil stands for an
+    /// offline recovery.
     recent: VecDeque<Uuid>,
     servers: BTreeMap<HolderId, SocketAddr>,
     records: BTreeMap<BookKey, Bytes>,
+}
+
+impl Books {
+    fn version(&self) -> BooksVersion {
+        let change = self.recent.back().copied().unwrap_or_default();
+        BooksVersion { number: self.version, change }
+    }
+
+    fn remember(&mut self, change: Uuid) {
+        self.recent.push_back(change);
+        while self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
 }
 
 /// The books, which the copies of a directory share until one changes them: most changes of a
@@ -56,17 +76,17 @@ impl<'de> Deserialize<'de> for SharedBooks {
 impl Directory {
     /// Returns a page of the books with the records after a key. It has no records if the asker
     /// knows this version already.
-    pub fn books_page(&self, after: Option<BookKey>, known: Option<u64>) -> BooksPage {
+    pub fn books_page(&self, after: Option<BookKey>, known: Option<BooksVersion>) -> BooksPage {
         let books = &*self.contents.books.0;
         let servers = self.servers().map(|server| (server.id, server.address)).collect();
         let mut page = BooksPage {
-            version: books.version,
+            version: books.version(),
             complete: books.complete,
             recent: books.recent.iter().copied().collect(),
             servers,
             ..BooksPage::default()
         };
-        if known == Some(books.version) {
+        if known == Some(page.version) {
             return page;
         }
         let mut bytes = 0;
@@ -92,14 +112,23 @@ impl Directory {
 }
 
 impl Contents {
+    /// Whether the directory names no other registration server.
+    pub(super) fn is_only_server(&self, server: HolderId) -> bool {
+        let listed = self.books.0.servers.keys().filter(|id| !self.denied.contains(id));
+        listed.eq([&server])
+    }
+
     /// Changes the books. A repetition of a recent change has no effect.
     pub(super) fn change_books(&mut self, change: &BooksChange) -> Result<(), String> {
         let books = &self.books.0;
         if books.recent.contains(&change.id) {
             return Ok(());
         }
-        if books.version != change.at {
-            return Err(format!("the books are at version {}", books.version));
+        if books.version() != change.at {
+            return Err(format!(
+                "the books are at version {}, made by another change than that of version {}",
+                books.version, change.at.number
+            ));
         }
         if books.complete && !change.complete {
             return Err("the books are complete".into());
@@ -133,12 +162,22 @@ impl Contents {
         }
         next.version += 1;
         next.complete = change.complete;
-        next.recent.push_back(change.id);
-        while next.recent.len() > RECENT_MAX {
-            next.recent.pop_front();
-        }
+        next.remember(change.id);
         self.books = SharedBooks(Arc::new(next));
         Ok(())
+    }
+
+    /// Makes a version of the books that is newer than every server's copy, lost changes included.
+    /// A repetition has no effect.
+    pub(super) fn recover_books(&mut self) {
+        let books = &self.books.0;
+        if books.version == 0 || books.recent.back() == Some(&Uuid::nil()) {
+            return;
+        }
+        let mut next = Books::clone(books);
+        next.version = next.version.saturating_add(RECOVERY_LEAP);
+        next.remember(Uuid::nil());
+        self.books = SharedBooks(Arc::new(next));
     }
 }
 

@@ -50,6 +50,7 @@ impl Contents {
                 reject!("there is no node {}", node.short());
             }
         }
+        self.recover_books();
         Ok(())
     }
 }

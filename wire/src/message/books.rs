@@ -22,6 +22,18 @@ pub enum BookKey {
     Holder(HolderId),
 }
 
+/// One state of the books.
+///
+/// Its number alone does not tell which one it is: a control group that has lost its latest entries
+/// counts to the same number again, by other changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BooksVersion {
+    /// How many changes made it, and a leap for each offline recovery.
+    pub number: u64,
+    /// The id of the last change; nil if there was none, or after an offline recovery.
+    pub change: Uuid,
+}
+
 /// A change of the books.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BooksChange {
@@ -29,7 +41,7 @@ pub struct BooksChange {
     /// lost took effect.
     pub id: Uuid,
     /// The version that the change was decided on. The change makes the next one.
-    pub at: u64,
+    pub at: BooksVersion,
     /// Whether the books are complete after the change. The founding server hands them over in
     /// several changes; until the last one, no other server may go by them.
     pub complete: bool,
@@ -44,7 +56,7 @@ pub struct BooksChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BooksPage {
     /// The version of the books.
-    pub version: u64,
+    pub version: BooksVersion,
     /// Whether the founding server has handed over all of them.
     pub complete: bool,
     /// The ids of the latest changes, the newest last.

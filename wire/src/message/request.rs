@@ -7,7 +7,7 @@ use dkv_base::id::{GroupId, HolderId, KeyspaceId, LeaseId, NodeId, Revision, Sta
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::books::{BookKey, BooksChange};
+use super::books::{BookKey, BooksChange, BooksVersion};
 use super::diagnosis::LogChange;
 use super::history::Cut;
 use super::keys::KeyRange;
@@ -287,7 +287,7 @@ pub enum RequestBody {
         /// Only records after this one; `None` for all.
         after: Option<BookKey>,
         /// The version that the server has. If it is the current one, no records are returned.
-        known: Option<u64>,
+        known: Option<BooksVersion>,
     },
     /// From a registration server: change the books.
     ChangeBooks(Box<BooksChange>),

@@ -40,28 +40,32 @@ fn with_token() -> Registry {
     registry
 }
 
-fn copy_of(registry: &Registry, version: u64) -> BooksCopy {
+fn version(number: u64) -> BooksVersion {
+    BooksVersion { number, change: Uuid::from_u128(number.into()) }
+}
+
+fn copy_of(registry: &Registry, number: u64) -> BooksCopy {
     let records = registry.all_records().into_iter();
     let records = records.filter_map(|(key, record)| Some((key, record?))).collect();
-    BooksCopy { version, servers: Vec::new(), records }
+    BooksCopy { version: version(number), servers: Vec::new(), records }
 }
 
 #[test]
 fn a_copy_admits_what_the_original_would() {
     let mut original = with_token();
     let mut copy = registry();
-    copy.adopt_books(&copy_of(&original, 3)).0.unwrap();
-    assert_eq!(copy.books_version(), Some(3));
+    copy.adopt_books(&copy_of(&original, 3), false).0.unwrap();
+    assert_eq!(copy.books_version(), Some(version(3)));
     assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok(Role::Client));
     assert_eq!(copy.all_records(), original.all_records());
 
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
-    copy.adopt_books(&copy_of(&original, 4)).0.unwrap();
+    copy.adopt_books(&copy_of(&original, 4), false).0.unwrap();
     assert_eq!(copy.check_token(token(), &SECRET, NOW), Err(JoinRefusal::UsedUp));
     assert_eq!(copy.name_of(holder(5)), Some("ada"));
 
     original.handle_revoke_token(token()).0.unwrap();
-    copy.adopt_books(&copy_of(&original, 5)).0.unwrap();
+    copy.adopt_books(&copy_of(&original, 5), false).0.unwrap();
     assert_eq!(copy.check_token(token(), &SECRET, NOW), Err(JoinRefusal::Unknown));
 }
 
@@ -69,10 +73,36 @@ fn a_copy_admits_what_the_original_would() {
 fn an_older_copy_replaces_no_newer_one() {
     let original = with_token();
     let mut copy = registry();
-    copy.adopt_books(&copy_of(&original, 3)).0.unwrap();
-    copy.adopt_books(&copy_of(&registry(), 3)).0.unwrap();
-    copy.adopt_books(&copy_of(&registry(), 2)).0.unwrap();
+    copy.adopt_books(&copy_of(&original, 3), false).0.unwrap();
+    copy.adopt_books(&copy_of(&registry(), 3), false).0.unwrap();
+    copy.adopt_books(&copy_of(&registry(), 2), false).0.unwrap();
     assert!(copy.has_token(token()));
+}
+
+#[test]
+fn a_control_group_that_lost_entries_is_believed_once_it_has_refused_a_change() {
+    let mut copy = registry();
+    copy.adopt_books(&copy_of(&with_token(), 120), false).0.unwrap();
+    // The same number by other changes is no older version.
+    let other = BooksVersion { number: 120, change: Uuid::from_u128(7) };
+    copy.adopt_books(&BooksCopy { version: other, ..copy_of(&registry(), 120) }, false).0.unwrap();
+    assert!(!copy.has_token(token()));
+    let older = copy_of(&with_token(), 100);
+    copy.adopt_books(&older, false).0.unwrap();
+    assert_eq!(copy.books_version(), Some(other));
+    copy.adopt_books(&older, true).0.unwrap();
+    assert_eq!(copy.books_version(), Some(version(100)));
+    assert!(copy.has_token(token()));
+}
+
+#[test]
+fn a_new_server_has_nothing_to_hand_over() {
+    let mut founder = with_token();
+    assert!(founder.may_hand_over());
+    founder.books.server = Some(holder(8));
+    assert!(!founder.may_hand_over());
+    founder.adopt_books(&copy_of(&registry(), 1), false).0.unwrap();
+    assert!(founder.may_hand_over());
 }
 
 #[test]
@@ -84,9 +114,9 @@ fn the_changes_of_a_decision_make_the_same_of_another_copy() {
     let keys: Vec<BookKey> = changes.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [BookKey::Token(token()), BookKey::Holder(holder(5))]);
     let mut copy = before.clone();
-    copy.apply_changes(&changes, &[], 9).0.unwrap();
+    copy.apply_changes(&changes, &[], version(9)).0.unwrap();
     assert_eq!(copy.all_records(), after.all_records());
-    assert_eq!(copy.books_version(), Some(9));
+    assert_eq!(copy.books_version(), Some(version(9)));
 
     let mut revoked = after.clone();
     revoked.handle_revoke_token(token()).0.unwrap();
@@ -102,7 +132,7 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
     let ((), effects) = original.handle_seen(identity, NOW + 60_000);
     assert!(!effects.save);
     assert_eq!(original.changed_records(&before), []);
-    original.adopt_books(&copy_of(&before, 1)).0.unwrap();
+    original.adopt_books(&copy_of(&before, 1), false).0.unwrap();
     let seen: Vec<_> = original.holders().iter().map(|holder| holder.seen_ms).collect();
     assert_eq!(seen, [Some(NOW + 60_000)]);
 }
@@ -118,7 +148,7 @@ fn records_of_a_newer_server_and_malformed_ones_change_nothing() {
         let mut copy = original.clone();
         let records =
             vec![(BookKey::Holder(holder(9)), None), (BookKey::Token(token()), Some(record))];
-        assert_eq!(copy.apply_changes(&records, &[], 2).0, Err(error));
+        assert_eq!(copy.apply_changes(&records, &[], version(2)).0, Err(error));
         assert_eq!(copy.all_records(), original.all_records());
         assert_eq!(copy.books_version(), None);
     }

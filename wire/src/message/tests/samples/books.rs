@@ -8,23 +8,24 @@ use crate::message::*;
 
 pub(super) fn requests() -> Vec<RequestBody> {
     let (token, holder) = (BookKey::Token(uuid('t')), BookKey::Holder(HolderId(uuid('h'))));
+    let at = BooksVersion { number: 7, change: uuid('l') };
     let change = BooksChange {
         id: uuid('i'),
-        at: 7,
+        at,
         complete: true,
         records: vec![(token, None), (holder, Some(Bytes::from_static(b"record")))],
         servers: vec![(HolderId(uuid('s')), Some(v4())), (HolderId(uuid('r')), None)],
     };
     vec![
         RequestBody::Books { after: None, known: None },
-        RequestBody::Books { after: Some(token), known: Some(7) },
+        RequestBody::Books { after: Some(token), known: Some(at) },
         RequestBody::ChangeBooks(Box::new(change)),
     ]
 }
 
 pub(super) fn answers() -> Vec<Answer> {
     let page = BooksPage {
-        version: 8,
+        version: BooksVersion { number: 8, change: uuid('i') },
         complete: true,
         recent: vec![uuid('i')],
         servers: vec![(HolderId(uuid('s')), v6())],

@@ -1,0 +1,380 @@
+//! Whom the server asks about the books, and what it makes of the answers.
+
+use dkv_base::durable::copy_dir;
+use dkv_base::id::Term;
+use dkv_server::{Config, Server, StartError};
+use dkv_wire::identity::Role;
+use dkv_wire::join::{JoinError, join, recertify};
+use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
+use dkv_wire::message::{
+    BooksVersion, ControlGroup, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
+};
+use dkv_wire::quic::Endpoint;
+use dkv_wire::token::Token;
+
+use crate::group::Group;
+use crate::support::{Peer, Place};
+
+/// A server, an administrator, and a control group that has the books.
+async fn network(place: &Place) -> (Server, Peer, Peer, Group) {
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+    (server, node, admin, group)
+}
+
+async fn join_with(server: &Server, token: &Token) -> Result<(), JoinError> {
+    let joiner = Endpoint::dial_only(None).unwrap();
+    join(&joiner, server.address(), token).await.map(drop)
+}
+
+fn create_token() -> ServerRequest {
+    ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: None, name: None }
+}
+
+#[tokio::test]
+async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
+    let place = Place::new();
+    let (server, node, admin, group) = network(&place).await;
+    // The stranger has a stolen token, and books of its own that say whatever it wants.
+    let stranger = place.peer(server.address(), Role::Node).await;
+    let lies = Group::start(&stranger);
+    lies.register(&stranger).await;
+    {
+        let mut lies = lies.state();
+        (lies.version.number, lies.complete) = (1000, true);
+    }
+    // A node that is no voter may have registered; the coordinator steps down, and even names it.
+    group.step_down(Some(stranger.node()));
+    let mut unknown = place.token(Role::Client);
+    unknown.id = uuid::Uuid::from_u128(1);
+    let refused = join_with(&server, &unknown).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    assert!(matches!(admin.refusal(&create_token()).await, ServerRefusal::Waiting(_)));
+    assert!(group.state().asked.len() > 2);
+    assert!(lies.state().asked.is_empty(), "{:?}", lies.state().asked);
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+
+    // Once it is a voter, it is believed.
+    let mut report = node.report_of(2, &[&node, &stranger], &[]);
+    for (info, group) in report.view.nodes.iter_mut().zip([&group, &lies]) {
+        info.address = group.address;
+    }
+    node.ask(&ServerRequest::Report(report)).await;
+    assert!(matches!(admin.ask(&create_token()).await, ServerAnswer::Token(_)));
+    assert!(!lies.state().asked.is_empty());
+}
+
+#[tokio::test]
+async fn a_control_group_that_has_lost_entries_is_followed() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    let before = group.state().clone();
+    for _ in 0..3 {
+        let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    }
+    let lost = group.state().version;
+    // The group is set back, as by an offline recovery that lost the last entries.
+    *group.state() = before.clone();
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(group.state().version.number, before.version.number + 1);
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+
+    // It is set back again, and another server makes as many changes as were lost.
+    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    assert_eq!(group.state().version.number, lost.number);
+    let others = uuid::Uuid::from_u128(7);
+    *group.state() = before;
+    group.state().version = BooksVersion { number: lost.number, change: others };
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+    assert_eq!(server.registry().books_version().unwrap().number, lost.number + 1);
+}
+
+#[tokio::test]
+async fn a_change_that_the_control_group_has_counts_though_the_disk_is_full() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    let create =
+        ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: Some(1), name: None };
+    let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
+    let token: Token = token.parse().unwrap();
+    let books = place.data_dir().join("books.json");
+    let kept = std::fs::read(&books).unwrap();
+    std::fs::remove_file(&books).unwrap();
+    std::fs::create_dir(&books).unwrap();
+    let before = group.state().version.number;
+    join_with(&server, &token).await.unwrap();
+    assert_eq!(group.state().version.number, before + 1);
+    // It cannot go on with the next one, and changes nothing.
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Storage(_)))), "{refused:?}");
+    assert_eq!(group.state().version.number, before + 1);
+    std::fs::remove_dir(&books).unwrap();
+    std::fs::write(&books, kept).unwrap();
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::UsedUp))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_the_control_group_refuses_for_good_is_refused_and_not_in_doubt() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    group.state().rejection = Some("the books have 20480 records already".into());
+    let refused = join_with(&server, &place.token(Role::Client)).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Full))), "{refused:?}");
+    let refusal = admin.refusal(&create_token()).await;
+    let ServerRefusal::Invalid(why) = refusal else { panic!("{refusal:?}") };
+    assert!(why.contains("20480 records"), "{why}");
+    group.state().rejection = None;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_was_lost_is_found_behind_those_of_other_servers() {
+    let place = Place::new();
+    let (server, _node, _admin, group) = network(&place).await;
+    group.state().is_mute = true;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn junk_tokens_keep_nobody_from_a_new_certificate() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    group.step_down(None);
+    let mut junk = place.token(Role::Client);
+    let (mut joiners, address) = (tokio::task::JoinSet::new(), server.address());
+    for number in 1..=48 {
+        junk.id = uuid::Uuid::from_u128(number);
+        let junk = junk.clone();
+        joiners.spawn(async move {
+            let joiner = Endpoint::dial_only(None).unwrap();
+            join(&joiner, address, &junk).await.map(drop)
+        });
+    }
+    // All of them have the books fetched, and wait for that.
+    while server.registry().is_kept_by_control_group() && group.state().asked.len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let begun = std::time::Instant::now();
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    recertify(&endpoint, server.address(), &node.credentials).await.unwrap();
+    assert!(begun.elapsed().as_millis() < 1000, "it took {:?}", begun.elapsed());
+    while let Some(refused) = joiners.join_next().await {
+        let refused = refused.unwrap();
+        assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
+    let (place, cut_off, new) = (Place::new(), Place::new(), Place::new());
+    let (server, node, admin, group) = network(&place).await;
+    let create =
+        ServerRequest::CreateToken { role: Role::Server, life_s: None, uses: Some(1), name: None };
+    let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
+    let file = new.root.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    drop(server);
+    copy_dir(&place.data_dir(), &cut_off.data_dir()).unwrap();
+    let (server, cut_off) = (place.start().await, cut_off.start().await);
+    group.state().cut_off = Some(cut_off.address());
+    let node = node.again(server.address()).await;
+    group.report(&node, 2).await;
+    let list = format!("{},{}", cut_off.address(), server.address());
+    let config = Config { join: Some(list), token_file: Some(file), ..new.config() };
+    let new = Server::start(config).await.unwrap();
+    assert!(!new.is_founding());
+}
+
+async fn waits(server: &Server, token: &Token) {
+    let waits = join_with(server, token).await;
+    assert!(matches!(waits, Err(JoinError::Refused(JoinRefusal::Waiting(_)))), "{waits:?}");
+}
+
+#[tokio::test]
+async fn the_only_server_admits_administrators_while_the_control_group_is_silent() {
+    let place = Place::new();
+    let (server, node, admin, group) = network(&place).await;
+    let token = place.token(Role::Admin);
+    let once =
+        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: Some(1), name: None };
+    let ServerAnswer::Token(once) = admin.ask(&once).await else { panic!() };
+    let once: Token = once.parse().unwrap();
+    group.step_down(None);
+    let before = group.state().records.clone();
+    let (client, node_token) = (place.token(Role::Client), place.token(Role::Node));
+    tokio::join!(waits(&server, &client), waits(&server, &node_token), waits(&server, &once));
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let admitted = join(&joiner, server.address(), &token).await.unwrap();
+    let holder = admitted.identity.holder;
+    let second = Peer::connect(server.address(), admitted).await.unwrap();
+    // The new one is listed, and may do what an administrator may.
+    let lists = async |admin: &Peer| {
+        let ServerAnswer::Holders(holders) = admin.ask(&ServerRequest::ListHolders).await else {
+            panic!()
+        };
+        holders.iter().any(|it| it.id == holder && it.token == Some(token.id))
+    };
+    assert!(lists(&second).await);
+    assert_eq!(group.state().records, before, "nothing was made elsewhere");
+
+    // A restarted server does not know what became of the network, and keeps the record.
+    drop(server);
+    let server = place.start().await;
+    waits(&server, &token).await;
+    let admin = admin.again(server.address()).await;
+    assert!(lists(&admin).await);
+
+    // The control group gets the record once it answers, though another change came first.
+    group.state().refusal = None;
+    group.state().change_elsewhere();
+    group.report(&node.again(server.address()).await, 2).await;
+    let key = dkv_wire::message::BookKey::Holder(holder);
+    while !group.state().records.contains_key(&key) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(lists(&admin).await);
+}
+
+#[tokio::test]
+async fn no_administrator_is_admitted_by_a_token_that_may_be_gone() {
+    let place = Place::new();
+    let (server, _node, admin, group) = network(&place).await;
+    let create =
+        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None };
+    let ServerAnswer::Token(other) = admin.ask(&create).await else { panic!() };
+    let (token, other) = (place.token(Role::Admin), other.parse::<Token>().unwrap());
+    group.step_down(None);
+    let revoke = ServerRequest::RevokeToken(token.id);
+    assert!(matches!(admin.refusal(&revoke).await, ServerRefusal::Waiting(_)));
+    waits(&server, &token).await;
+    join_with(&server, &other).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_of_two_servers_admits_nobody_alone() {
+    let place = Place::new();
+    let (server, _node, _admin, group) = network(&place).await;
+    let another = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    group.state().servers.insert(dkv_base::id::HolderId::random(), another);
+    group.state().change_elsewhere();
+    // It follows.
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    group.step_down(None);
+    waits(&server, &place.token(Role::Admin)).await;
+}
+
+#[tokio::test]
+async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() {
+    let (place, restored) = (Place::new(), Place::new());
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    drop(server);
+    copy_dir(&place.data_dir(), &restored.data_dir()).unwrap();
+    let server = place.start().await;
+    group.report(&node.again(server.address()).await, 1).await;
+    let token = place.token(Role::Client);
+    let admin = admin.again(server.address()).await;
+    assert_eq!(admin.ask(&ServerRequest::RevokeToken(token.id)).await, ServerAnswer::Done);
+    drop(server);
+
+    let server = restored.start().await;
+    let control = ControlGroup {
+        term: Term(1),
+        leader: Some(node.node()),
+        index: 1,
+        voters: vec![node.node()],
+    };
+    let register = ServerRequest::Register {
+        name: None,
+        address: group.address,
+        region: None,
+        control: Some(control),
+    };
+    node.again(server.address()).await.ask(&register).await;
+    let refused = join_with(&server, &token).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
+    join_with(&server, &restored.token(Role::Node)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn a_server_that_was_removed_ends() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    let mut report = node.report_of(2, &[&node], &[server.registry().server()]);
+    report.view.nodes[0].address = group.address;
+    node.ask(&ServerRequest::Report(report)).await;
+    assert!(matches!(server.failed().await, StartError::Removed));
+    drop(server);
+    let again = place.try_start().await.map(drop);
+    assert!(matches!(again, Err(StartError::Removed)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_voters_refuse_for_good_ends() {
+    let place = Place::new();
+    let (server, _node, _admin, group) = network(&place).await;
+    // It does not hear of its removal by a report.
+    group.state().denies = true;
+    let token = place.token(Role::Client);
+    let (joined, failed) = tokio::join!(join_with(&server, &token), server.failed());
+    assert!(joined.is_err());
+    assert!(matches!(failed, StartError::Removed));
+}
+
+#[tokio::test]
+async fn many_books_are_handed_over_in_parts() {
+    let place = Place::new();
+    let server = place.start().await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    // As many as there may be, with those of the first start; the holders make it more than a part.
+    let mut created = Vec::new();
+    for _ in 3..BOOKS_CHANGE_RECORDS_MAX {
+        let ServerAnswer::Token(token) = admin.ask(&create_token()).await else { panic!() };
+        created.push(token.parse::<Token>().unwrap());
+    }
+    let node = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    for token in [&created[0], created.last().unwrap()] {
+        join_with(&server, token).await.unwrap();
+    }
+    let state = group.state();
+    assert!(state.complete);
+    assert_eq!(state.records.len(), BOOKS_CHANGE_RECORDS_MAX + 4);
+    let changes = state.asked.iter().filter_map(|body| match body {
+        RequestBody::ChangeBooks(change) => Some((change.complete, change.records.len())),
+        _ => None,
+    });
+    let parts: Vec<_> = changes.take(2).collect();
+    assert_eq!(parts, [(false, BOOKS_CHANGE_RECORDS_MAX), (true, 2)]);
+}
+
+#[tokio::test]
+async fn a_distant_control_group_is_reached() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    // A connection takes longer than the server waits for any answer.
+    group.state().distance = std::time::Duration::from_millis(1200);
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+}
