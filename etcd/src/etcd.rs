@@ -21,6 +21,7 @@ use crate::access::tokens::TokenKind;
 use crate::access::{Auth, Shared};
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
+use crate::hub::Hubs;
 use crate::identity::{cluster_id, member_id};
 use crate::limits::{
     HISTORY_AGE, HISTORY_BYTES, LEADER_KNOWN_FOR, LEADER_TIMEOUT, WATCH_ROOM_BYTES,
@@ -110,6 +111,7 @@ struct Inner {
     metrics: Metrics,
     auth: Auth,
     shared: Shared,
+    hubs: Hubs,
 }
 
 /// A moment of the keyspace.
@@ -136,6 +138,7 @@ impl Etcd {
             metrics: Metrics::default(),
             auth,
             shared: Shared::default(),
+            hubs: Hubs::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -375,6 +378,11 @@ impl Etcd {
     /// Returns what the faces share, as this one has it.
     pub(crate) fn shared(&self) -> &Shared {
         &self.inner.shared
+    }
+
+    /// Returns how its watches are served.
+    pub(crate) fn hubs(&self) -> &Hubs {
+        &self.inner.hubs
     }
 
     /// Returns the counters.

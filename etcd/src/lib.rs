@@ -23,6 +23,7 @@ mod context;
 mod identity;
 mod access;
 mod http;
+mod hub;
 mod etcd;
 
 pub mod kv;

@@ -38,9 +38,17 @@ pub(crate) const SNAPSHOTS_AT_ONCE: usize = 4;
 pub(crate) const WATCHES_MAX: usize = 8192;
 /// Watches of one stream.
 pub(crate) const STREAM_WATCHES_MAX: usize = WATCHES_MAX / 2;
-/// Memory of a watch for events that its reader has not taken, in bytes. A single change may take
-/// more.
+/// Bytes of the changes that a watch shows at once; those of one revision may be more. A watch that
+/// catches up by itself has as much memory for what its reader has not taken.
 pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
+/// Changes that wait for a watch which shares that of the face. One that has more, as its caller
+/// does not read, catches up by itself.
+pub(crate) const WATCH_QUEUE_MAX: usize = 2048;
+/// Recent changes that the watches of the face share, in bytes. All changes that wait for one of
+/// them are among these.
+pub(crate) const WATCH_RING_BYTES: usize = 16 * 1024 * 1024;
+/// Longest key of the network, in bytes.
+pub(crate) const KEY_BYTES_MAX: usize = 4096;
 /// Answers of a stream of watches that wait for its reader. Beyond, its watches stop reading.
 pub(crate) const WATCH_ANSWERS_WAITING: usize = 4;
 /// Time without events after which a watch reports progress, if it is asked to and no option says

@@ -81,6 +81,23 @@ async fn metrics(etcd: &Etcd) -> Response<Body> {
         "The number of leader changes seen.",
         etcd.leader_changes() as f64,
     );
+    let (shared, alone) = etcd.hubs().counts();
+    let watches = [
+        ("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", shared + alone),
+        (
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Total number of unsynced slow watchers.",
+            alone,
+        ),
+        (
+            "dkv_etcd_network_watches",
+            "Watches of the network behind all watchers.",
+            etcd.hubs().upstream(),
+        ),
+    ];
+    for (name, help, value) in watches {
+        put(name, "gauge", help, value as f64);
+    }
     if let Some(status) = status {
         let header = status.header.unwrap_or_default();
         let is_leader = header.member_id == status.leader;

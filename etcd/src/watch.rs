@@ -1,10 +1,11 @@
 //! The service Watch: many watches on one stream.
 //!
-//! Each watch of a stream is a task with a watch of the network, which is a position and nothing
-//! else: a caller that does not read stops its tasks, and they stop the nodes. Answers go through
-//! one short queue, so those of a watch come in order, and what says that all watches have shown
-//! everything up to a revision comes after all of it; see [`progress`]. [`request`] and [`answer`]
-//! are plain data.
+//! Each watch of a stream is a task. All of a face share one watch of the network, the
+//! [hub](crate::hub); one that has to catch up has its own, until it is where the hub is. A caller
+//! that does not read stops its tasks, falls out of the hub, and stops the nodes. Answers go
+//! through one short queue, so those of a watch come in order, and what says that all watches have
+//! shown everything up to a revision comes after all of it; see [`progress`]. [`request`] and
+//! [`answer`] are plain data.
 
 mod answer;
 mod progress;
@@ -82,6 +83,8 @@ struct Shown {
     task: AbortHandle,
     /// It has shown everything up to this revision. The other end is dropped when the task is over.
     through: watch::Receiver<Revision>,
+    /// It is to tell once it has shown everything up to this revision, also if nothing changes.
+    awaited: watch::Sender<Revision>,
     /// The least revision at which it has progress to tell of.
     progress_from: Revision,
     right: StandingRight,
@@ -200,8 +203,9 @@ impl WatchStream {
         .await?;
         let (through, shown) = watch::channel(running.after);
         let progress_from = running.progress_from;
-        let task = self.tasks.spawn(run(running, self.answers.clone(), through));
-        self.watches.insert(id, Shown { task, through: shown, progress_from, right });
+        let (awaited, asked) = watch::channel(Revision(0));
+        let task = self.tasks.spawn(run(running, self.answers.clone(), through, asked));
+        self.watches.insert(id, Shown { task, through: shown, awaited, progress_from, right });
         self.progress.note_watch();
         Ok(())
     }
@@ -233,9 +237,17 @@ impl WatchStream {
         let header = self.etcd.header(&receipt, receipt.revision);
         let (after, first) = wanted.position(receipt.revision);
         let progress_from = wanted.progress_from(receipt.revision);
-        let etcd = self.etcd.clone();
-        let begun =
-            BegunWatch { etcd, store, id, wanted, after, first, progress_from, _place: place };
+        let begun = BegunWatch {
+            etcd: self.etcd.clone(),
+            store,
+            id,
+            wanted,
+            after,
+            first,
+            latest: receipt.revision,
+            progress_from,
+            _place: place,
+        };
         Ok((header, begun, right))
     }
 
@@ -286,6 +298,7 @@ impl WatchStream {
     fn begin_progress(&mut self) {
         let watches = self.watches.values().map(|shown| Waited {
             through: shown.through.clone(),
+            awaited: shown.awaited.clone(),
             progress_from: shown.progress_from,
         });
         let watches = watches.collect();

@@ -1,31 +1,27 @@
 //! Events, and how they are divided over answers.
 
-use dkv_api::{KeyChange, Revision};
+use dkv_api::KeyChange;
 use prost::Message;
 
-use super::request::Wanted;
 use crate::etcd::etcd_revision;
 use crate::kv::pages::{key_at, key_value};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use crate::proto::mvccpb::event::EventType;
 use crate::proto::mvccpb::{Event, KeyValue};
 
-/// Returns the events of changes, as far as they are wanted.
-pub(super) fn events(changes: Vec<KeyChange>, wanted: &Wanted, first: Revision) -> Vec<Event> {
-    let is_wanted = |change: &KeyChange| {
-        let kind = if change.value.is_some() { wanted.puts } else { wanted.deletes };
-        kind && change.revision >= first
-    };
-    changes.into_iter().filter(is_wanted).map(event).collect()
-}
-
-fn event(change: KeyChange) -> Event {
-    let KeyChange { key, value, revision, created, version, lease, previous, .. } = change;
-    let prev_kv = previous.map(|previous| key_at(key.clone(), previous));
+/// Returns the event of a change, with the version before it or without. It shares its bytes.
+pub(super) fn event(change: &KeyChange, previous: bool) -> Event {
+    let KeyChange { key, value, revision, created, version, lease, .. } = change;
+    let before = change.previous.as_ref().filter(|_| previous);
+    let prev_kv = before.map(|before| key_at(key.clone(), before.clone()));
+    let key = key.clone();
     let (kind, kv) = match value {
-        Some(value) => (EventType::Put, key_value(key, value, (created, revision, version), lease)),
+        Some(value) => {
+            let numbers = (*created, *revision, *version);
+            (EventType::Put, key_value(key, value.clone(), numbers, *lease))
+        }
         None => {
-            let mod_revision = etcd_revision(revision);
+            let mod_revision = etcd_revision(*revision);
             (EventType::Delete, KeyValue { key, mod_revision, ..KeyValue::default() })
         }
     };

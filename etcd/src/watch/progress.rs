@@ -67,6 +67,8 @@ impl Progress {
 pub(super) struct Waited {
     /// It has shown everything up to this revision.
     pub(super) through: watch::Receiver<Revision>,
+    /// It is to tell of this revision, also if nothing changes.
+    pub(super) awaited: watch::Sender<Revision>,
     /// The least revision at which it has progress to tell of.
     pub(super) progress_from: Revision,
 }
@@ -74,7 +76,14 @@ pub(super) struct Waited {
 /// Waits until all watches have shown everything up to a revision; returns whether that can be
 /// told. One that has ended holds nothing back.
 pub(super) async fn all_show(watches: Vec<Waited>, revision: Revision) -> bool {
-    for Waited { mut through, progress_from } in watches {
+    for Waited { awaited, .. } in &watches {
+        awaited.send_if_modified(|awaited| {
+            let later = *awaited < revision;
+            *awaited = revision.max(*awaited);
+            later
+        });
+    }
+    for Waited { mut through, awaited: _awaited, progress_from } in watches {
         if through.wait_for(|through| *through >= revision).await.is_ok()
             && revision < progress_from
         {

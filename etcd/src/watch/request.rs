@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dkv_api::{KeyRange, Revision};
 
 use crate::etcd::own_revision;
+use crate::hub::Interest;
 use crate::proto::etcdserverpb::WatchCreateRequest;
 use crate::proto::etcdserverpb::watch_create_request::FilterType;
 
@@ -60,6 +61,12 @@ impl Wanted {
         let next = Revision(latest.0.saturating_add(1));
         let first = self.start.unwrap_or(next);
         (Revision(first.0.saturating_sub(1)).min(latest), first)
+    }
+
+    /// Returns what concerns the watch, if it shows a revision first.
+    pub(super) fn interest(&self, first: Revision) -> Interest {
+        let Self { keys, puts, deletes, .. } = self;
+        Interest { keys: keys.clone(), first, puts: *puts, deletes: *deletes }
     }
 
     /// Returns the least revision at which the watch has progress to tell of, if the latest was

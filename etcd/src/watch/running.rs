@@ -4,13 +4,15 @@ use dkv_api::{Client, Error, Revision, WatchPage};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::Sender;
-use super::answer::{answers, events};
+use super::answer::{answers, event};
 use super::request::Wanted;
+use super::{Gone, Sender};
 use crate::budget::Taken;
 use crate::etcd::{Etcd, etcd_revision, watch_options};
+use crate::hub::{News, Subscription};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
+use crate::proto::mvccpb::Event;
 
 /// A watch that is about to run.
 pub(super) struct BegunWatch {
@@ -18,20 +20,35 @@ pub(super) struct BegunWatch {
     pub(super) store: Client,
     pub(super) id: i64,
     pub(super) wanted: Wanted,
-    /// The network is watched after this revision.
+    /// The changes after this revision are shown.
     pub(super) after: Revision,
     /// The first revision to show.
     pub(super) first: Revision,
+    /// The latest revision when it began.
+    pub(super) latest: Revision,
     /// The least revision at which it has progress to tell of.
     pub(super) progress_from: Revision,
     pub(super) _place: Option<Taken>,
 }
 
-/// Shows events until the watch ends or the caller is gone; returns the id of the watch.
-pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<Revision>) -> i64 {
+/// Shows events until the watch ends or the caller is gone; returns the id of the watch. Tells of
+/// the revisions that are awaited. `through` is dropped once nothing more is sent.
+pub(super) async fn run(
+    running: BegunWatch,
+    to: Sender,
+    through: watch::Sender<Revision>,
+    awaited: watch::Receiver<Revision>,
+) -> i64 {
     let id = running.id;
-    let last = match running.show(&to, &through).await {
-        Ok(()) => return id,
+    let caller = Caller {
+        progress_at: Instant::now() + running.etcd.options().progress_every,
+        running: &running,
+        to: &to,
+        through: &through,
+        awaited,
+    };
+    let last = match caller.show().await {
+        Ok(Gone) => return id,
         Err(Error::Compacted { floor }) => WatchResponse {
             compact_revision: etcd_revision(floor),
             ..running.answer(running.after).await
@@ -45,48 +62,142 @@ pub(super) async fn run(running: BegunWatch, to: Sender, through: watch::Sender<
     id
 }
 
-impl BegunWatch {
+/// The caller of a watch.
+struct Caller<'a> {
+    running: &'a BegunWatch,
+    to: &'a Sender,
+    /// Everything up to this revision was shown.
+    through: &'a watch::Sender<Revision>,
+    awaited: watch::Receiver<Revision>,
+    /// When to tell of progress, if the watch asks for that.
+    progress_at: Instant,
+}
+
+impl Caller<'_> {
     /// Shows events as long as the caller listens.
-    async fn show(&self, to: &Sender, through: &watch::Sender<Revision>) -> Result<(), Error> {
-        // Nothing comes before the first revision, so nothing of it can be missed; but etcd counts
-        // from 1, and says that this one is compacted.
-        if self.first == Revision(0)
-            && let Ok(Some(floor)) = self.etcd.compacted().await
-        {
-            return Err(Error::Compacted { floor });
+    async fn show(mut self) -> Result<Gone, Error> {
+        let mut subscription = match self.running.may_join().await? {
+            true => self.join(self.running.after),
+            false => None,
+        };
+        let mut after = self.running.after;
+        loop {
+            let joined = match subscription.take() {
+                Some(joined) => joined,
+                None => match self.show_alone(after).await? {
+                    Ok(joined) => joined,
+                    Err(gone) => return Ok(gone),
+                },
+            };
+            after = match self.show_shared(joined).await {
+                Ok(lost) => lost,
+                Err(gone) => return Ok(gone),
+            };
         }
-        let options = watch_options(self.after).previous(self.wanted.previous);
-        let mut watch = self.store.watch(self.wanted.keys.clone(), options).await?;
-        let progress_every = self.etcd.options().progress_every;
-        let mut progress_at = Instant::now() + progress_every;
+    }
+
+    fn join(&self, shown: Revision) -> Option<Subscription> {
+        let BegunWatch { etcd, store, wanted, first, latest, .. } = self.running;
+        etcd.hubs().join(store, &wanted.interest(*first), shown, *latest)
+    }
+
+    /// Shows what the hub has, until the watch falls out of it; returns the revision up to which
+    /// everything was shown.
+    async fn show_shared(&mut self, joined: Subscription) -> Result<Revision, Gone> {
+        loop {
+            let awaited = *self.awaited.borrow_and_update();
+            match joined.take(awaited) {
+                News::Changes(changes, shown) => {
+                    let previous = self.running.wanted.previous;
+                    let events = changes.iter().map(|it| event(it, previous)).collect();
+                    self.send(events, shown).await?;
+                }
+                News::Progress(shown) => _ = self.through.send_replace(shown),
+                News::Lost(shown) => return Ok(shown),
+                News::Nothing => tokio::select! {
+                    () = joined.woken() => {}
+                    changed = self.awaited.changed() => changed.map_err(|_| Gone)?,
+                    () = sleep_until(self.progress_at), if self.running.wanted.progress => {
+                        if let Some(shown) = joined.shown() {
+                            self.through.send_replace(shown);
+                            self.tell_progress().await?;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Shows what a watch of the network after a revision has, until it is where the hub is, and
+    /// has joined that.
+    async fn show_alone(&mut self, after: Revision) -> Result<Result<Subscription, Gone>, Error> {
+        let BegunWatch { etcd, store, wanted, first, .. } = self.running;
+        let _counted = etcd.hubs().count_alone();
+        let interest = wanted.interest(*first);
+        let options = watch_options(after).previous(wanted.previous);
+        let mut watch = store.watch(wanted.keys.clone(), options).await?;
         loop {
             let page = tokio::select! {
                 page = watch.next_page() => page?,
-                () = sleep_until(progress_at), if self.wanted.progress => {
-                    progress_at = Instant::now() + progress_every;
-                    let shown = *through.borrow();
-                    if shown < self.progress_from {
-                        continue;
-                    }
-                    if to.send(Ok(self.answer(shown).await)).await.is_err() {
-                        return Ok(());
+                () = sleep_until(self.progress_at), if wanted.progress => {
+                    if let Err(gone) = self.tell_progress().await {
+                        return Ok(Err(gone));
                     }
                     continue;
                 }
             };
             let WatchPage { changes, through: shown, .. } = page;
-            let events = events(changes, &self.wanted, self.first);
-            if !events.is_empty() {
-                progress_at = Instant::now() + progress_every;
-                let header = self.header(shown).await;
-                let fragments = self.wanted.fragments;
-                for answer in answers(header, self.id, events, fragments, MESSAGE_BYTES_MAX) {
-                    if to.send(Ok(answer)).await.is_err() {
-                        return Ok(());
-                    }
-                }
+            let changes = changes.iter().filter(|change| interest.wants(change));
+            let events = changes.map(|change| event(change, wanted.previous)).collect();
+            if let Err(gone) = self.send(events, shown).await {
+                return Ok(Err(gone));
             }
-            through.send_replace(shown);
+            if let Some(joined) = self.join(shown) {
+                return Ok(Ok(joined));
+            }
+        }
+    }
+
+    /// Sends events; everything up to a revision is shown then.
+    async fn send(&mut self, events: Vec<Event>, shown: Revision) -> Result<(), Gone> {
+        let BegunWatch { etcd, id, wanted, .. } = self.running;
+        if !events.is_empty() {
+            self.progress_at = Instant::now() + etcd.options().progress_every;
+            let header = self.running.header(shown).await;
+            for answer in answers(header, *id, events, wanted.fragments, MESSAGE_BYTES_MAX) {
+                self.to.send(Ok(answer)).await.map_err(|_| Gone)?;
+            }
+        }
+        self.through.send_replace(shown);
+        Ok(())
+    }
+
+    /// Tells how far the watch is, unless it has not begun yet.
+    async fn tell_progress(&mut self) -> Result<(), Gone> {
+        let BegunWatch { etcd, progress_from, .. } = self.running;
+        self.progress_at = Instant::now() + etcd.options().progress_every;
+        let shown = *self.through.borrow();
+        if shown < *progress_from {
+            return Ok(());
+        }
+        let answer = self.running.answer(shown).await;
+        self.to.send(Ok(answer)).await.map_err(|_| Gone)
+    }
+}
+
+impl BegunWatch {
+    /// Returns whether the hub may show the watch from its beginning. A watch of the past has to
+    /// know that its history is not compacted, which the hub cannot tell.
+    async fn may_join(&self) -> Result<bool, Error> {
+        if self.first > self.latest {
+            return Ok(true);
+        }
+        let Ok(floor) = self.etcd.compacted().await else { return Ok(false) };
+        match floor {
+            // Nothing comes before the first revision, so nothing of it can be missed; but etcd
+            // counts from 1, and says that this one is compacted.
+            Some(floor) if self.first < floor => Err(Error::Compacted { floor }),
+            _ => Ok(true),
         }
     }
 

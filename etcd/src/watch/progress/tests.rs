@@ -50,17 +50,20 @@ fn who_asks_again_gets_another_answer() {
 async fn all_watches_have_to_show_everything() {
     let watched = |progress_from| {
         let (through, shown) = watch::channel(Revision(3));
-        (through, Waited { through: shown, progress_from: Revision(progress_from) })
+        let (awaited, asked) = watch::channel(Revision(0));
+        let progress_from = Revision(progress_from);
+        (through, asked, Waited { through: shown, awaited, progress_from })
     };
-    let ((one, first), (other, second)) = (watched(0), watched(5));
+    let ((one, asked, first), (other, _, second)) = (watched(0), watched(5));
     let mut all = Box::pin(all_show(vec![first, second], Revision(5)));
     assert!((&mut all).now_or_never().is_none());
+    assert_eq!(*asked.borrow(), Revision(5), "a quiet watch learns what it is asked for");
     one.send_replace(Revision(6));
     assert!((&mut all).now_or_never().is_none(), "the other has a backlog");
     drop(other);
     assert_eq!(all.now_or_never(), Some(true), "one that has ended holds nothing back");
     // A watch of the future has no progress yet.
-    let (_future, waited) = watched(9);
+    let (_future, _, waited) = watched(9);
     _future.send_replace(Revision(5));
     assert_eq!(all_show(vec![waited], Revision(5)).now_or_never(), Some(false));
 }
