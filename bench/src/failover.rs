@@ -7,11 +7,12 @@
 //! library's timeout is measured.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use dkv_base::number::whole_number;
+use dkv_base::sync::lock;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -288,10 +289,6 @@ impl WriteLog {
     fn served_since(&self) -> Option<Instant> {
         self.lasts.iter().copied().min().flatten()
     }
-}
-
-fn lock(log: &Mutex<WriteLog>) -> MutexGuard<'_, WriteLog> {
-    dkv_base::sync::lock(&log)
 }
 
 fn milliseconds(duration: Duration) -> f64 {

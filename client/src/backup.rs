@@ -147,7 +147,7 @@ pub(crate) async fn restore(
     }
     bar.finish();
     done.map_err(|error| problem(&error))?;
-    Ok(said?)
+    said
 }
 
 /// Follows until Ctrl-C or SIGTERM.

@@ -266,7 +266,7 @@ impl Etcd {
     }
 
     /// Logs an act that only administrators may do, with its author. Names in it are
-    /// [brief](brief).
+    /// [`brief`].
     pub(crate) fn log_act(&self, context: &Context, what: &str) {
         let rules = self.shared().known().filter(|known| known.is_enabled());
         let user = rules.and_then(|known| self.user_of(&known.rules, context).ok()).flatten();

@@ -49,7 +49,7 @@ impl StandingRight {
                 etcd.check_user(rules, user, &self.needs).await
             }
             Some(_) => Err(EtcdError::PERMISSION_DENIED),
-            // Nobody had to say who it was then.
+            // Authentication was off when the stream began.
             None => etcd.check_caller(rules, context, &self.needs).await,
         }
     }

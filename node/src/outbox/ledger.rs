@@ -264,7 +264,7 @@ impl Ledger {
             kept.index,
         );
         self.bytes += kept.bytes();
-        // Nobody may wait for what cannot come.
+        // No caller may wait for what cannot come.
         self.settled = Number(0);
         true
     }

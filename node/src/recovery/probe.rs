@@ -96,7 +96,7 @@ pub(super) async fn ask(
             is_silent &= called.is_silent;
             answer = Some(merged(answer, (called.asked, called.status)));
         }
-        // What is silent for one is silent for the next.
+        // Servers that are silent for one node are silent for the next.
         if is_silent {
             break;
         }

@@ -236,8 +236,8 @@ async fn send_over(
     Ok(judge(results))
 }
 
-/// Returns the oldest write, `first`, if a refusal shows that the shard has lost those before it: all
-/// of them have been taken once. A shard loses some if it is recovered without a majority.
+/// Returns the oldest write, `first`, if a refusal shows that the shard has lost those before it:
+/// all of them have been taken once. A shard loses some if it is recovered without a majority.
 fn first_lost(
     refused: &Refusal,
     first: Option<Number>,

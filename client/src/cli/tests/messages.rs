@@ -29,8 +29,8 @@ fn sources(directory: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns the words after `dkv` wherever a line tells the reader to run it: in a code span, or with
-/// an address.
+/// Returns the words after `dkv` wherever a line tells the reader to run it: in a code span, or
+/// with an address.
 fn advised(line: &str) -> Vec<Advice<'_>> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("dkv ") {

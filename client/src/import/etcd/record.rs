@@ -1,10 +1,10 @@
 //! What the network remembers of an import, so that `--continue` deletes nobody's keys.
 //!
 //! It is a value beside the settings of the face, in the keyspace that has the name of the keys'
-//! and `-settings` behind it. It says that an import runs, or was killed: then nobody else should
-//! have written. Or it says at which revision of the keyspace an import ended, well or not: as long
-//! as that is the latest one, nobody has written since. `docs/etcd.md` has the case that it does not
-//! cover.
+//! and `-settings` behind it. It says that an import runs, or was killed: then no other client
+//! should have written. Or it says at which revision of the keyspace an import ended, well or not:
+//! as long as that is the latest one, no client has written since. `docs/etcd.md` has the case that
+//! it does not cover.
 
 use dkv_api::{Client, Error, KeyspaceId, KeyspaceSettings, Revision, Role};
 use dkv_console::problem::{Failure, Problem};
@@ -122,8 +122,8 @@ impl ImportRecord {
         self.write(equal_at.map_or(State::Different, ended)).await
     }
 
-    /// Notes that an import has failed or was interrupted, as far as the network answers: whoever
-    /// writes from now on is somebody else.
+    /// Notes that an import has failed or was interrupted, as far as the network answers: a
+    /// later write is one of another client.
     pub(super) async fn fail(&self, target: &Client) {
         if let Ok(latest) = target.latest().await {
             let _ = self.end(Some(latest.revision)).await;
