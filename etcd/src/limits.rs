@@ -44,7 +44,7 @@ pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
 /// Changes that wait for a watch which shares that of the face. One that has more, as its caller
 /// does not read, catches up by itself.
 pub(crate) const WATCH_QUEUE_MAX: usize = 2048;
-/// Recent changes that are looked at for a watch that begins to share them. One with more to catch
+/// Recent changes that are checked for a watch that begins to share them. One with more to catch
 /// up does that by itself, so that none holds up the others.
 pub(crate) const WATCH_JOIN_LOOKS: usize = 4096;
 /// Revisions by which the first watch that shares may be behind. What it has to read, those that

@@ -94,7 +94,7 @@ pub(super) struct Bounds {
     pub(super) queued: usize,
     /// Bytes of the changes that are taken at once; those of one revision may be more.
     pub(super) taken_bytes: usize,
-    /// Changes of the ring that are looked at for a watcher that joins.
+    /// Changes of the ring that are checked for a watcher that joins.
     pub(super) looked_at: usize,
 }
 

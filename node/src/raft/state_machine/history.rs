@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(deletions(17), 0);
         assert_eq!(deletions(10_000), 0);
 
-        // What was changed before it, by somebody else, keeps its versions.
+        // Changes before it, of other keys, keep their versions.
         let mut early = found(VersionValue::Here(Arc::from(*b"v")));
         early.origin.revision = Revision(1);
         let previous = Some(early.clone());
