@@ -48,8 +48,6 @@ pub(crate) const BOOKS_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const BOOKS_REFRESH_MIN: Duration = Duration::from_millis(200);
 /// How often a change is decided, or the books are read, again because another server was faster.
 pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
-/// Administrators that the server admits without the control group before that has their records.
-pub(crate) const ADMITTED_ALONE_MAX: usize = 16;
 
 /// Life of a token for a server if none is given, in seconds, and its longest life.
 pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;

@@ -162,12 +162,6 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Whether a token admits administrators, any number of them.
-    pub(super) fn admits_any_administrator(&self, token: Uuid) -> bool {
-        let record = self.tokens.get(&token);
-        record.is_some_and(|record| record.role == Role::Admin && record.uses.is_none())
-    }
-
     /// Whether the token exists.
     pub fn has_token(&self, token: Uuid) -> bool {
         self.tokens.contains_key(&token)

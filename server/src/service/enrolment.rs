@@ -183,7 +183,7 @@ impl Service {
     ) -> Result<(), JoinRefusal> {
         let join =
             move |next: &mut Registry| next.handle_join(token, &secret, holder, clock::now_ms());
-        let counted = self.books.join(token, holder, join);
+        let counted = self.books.update(join);
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
             // A joiner can meet no other reason.
