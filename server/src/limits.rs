@@ -55,6 +55,10 @@ pub(crate) const SERVER_TOKEN_LIFE_S_MAX: u64 = 24 * 3600;
 
 /// Join tokens in the registry.
 pub(crate) const TOKENS_MAX: usize = 1024;
+/// Tokens that admit nobody any more, of which so many make room at once: with all else that
+/// [`GROUP_MAX`] updates change (a joining: the token, the holder, and one that makes room), they
+/// fit into one change of the books.
+pub(crate) const TOKENS_DROPPED_MAX: usize = 128;
 /// Admitted holders listed with a token, the newest ones.
 pub(crate) const ADMITTED_MAX: usize = 16;
 
@@ -94,6 +98,7 @@ const _: () = {
     assert!(CLAIM_VALID_MS < VOTERS_SILENT_MS);
     assert!(RUN_SILENT_MS < RUN_HEARD_MS);
     assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
+    assert!(3 * GROUP_MAX + TOKENS_DROPPED_MAX <= limits::BOOKS_CHANGE_RECORDS_MAX);
     assert!(
         BOOKS_FOLLOW_PATIENCE.as_millis()
             + BOOKS_PATIENCE.as_millis()
