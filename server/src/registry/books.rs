@@ -208,9 +208,9 @@ impl Registry {
     /// Replaces this copy of the books by a newer one. What this server alone has seen of holders
     /// stays.
     ///
-    /// An older one is what a coordinator answers that was deposed and does not know it yet, or a
-    /// control group that has lost its latest entries. It is adopted only with `lost`: the group
-    /// has refused a change of this copy, and a deposed coordinator cannot.
+    /// An older one is what a coordinator has answered that was deposed since, or a control group
+    /// that has lost its latest entries. It is adopted only with `lost`: the group has refused a
+    /// change of this copy, and a deposed coordinator cannot.
     ///
     /// # Errors
     /// See [`RecordError`]; nothing has changed then.

@@ -128,13 +128,46 @@ async fn a_change_that_the_control_group_refuses_for_good_is_refused_and_not_in_
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
     group.state().rejection = Some("the books have 20480 records already".into());
-    let refused = join_with(&server, &place.token(Role::Client)).await;
-    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Full))), "{refused:?}");
+    waits(&server, &place.token(Role::Client)).await;
     let refusal = admin.refusal(&create_token()).await;
     let ServerRefusal::Invalid(why) = refusal else { panic!("{refusal:?}") };
     assert!(why.contains("20480 records"), "{why}");
     group.state().rejection = None;
     join_with(&server, &place.token(Role::Client)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_deposed_holds_no_joiner_back() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    let next_node = place.peer(server.address(), Role::Node).await;
+    let next = Group::start(&next_node);
+    next.register(&next_node).await;
+    group.report_with(&node, 1, &[(&next_node, &next)]).await;
+    {
+        let mut after = next.state();
+        after.clone_from(&group.state());
+        after.change_elsewhere();
+    }
+    // The server still reaches it, and it still answers with what it has.
+    group.state().is_deposed = true;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(next.state().version));
+
+    // Nor does one that takes all the time that there is, if a token is asked for.
+    next.state().cut_off = Some(server.address());
+    {
+        let mut group = group.state();
+        group.clone_from(&next.state());
+        (group.is_deposed, group.cut_off) = (false, None);
+        group.change_elsewhere();
+    }
+    let mut unknown = place.token(Role::Client);
+    unknown.id = uuid::Uuid::from_u128(1);
+    for _ in 0..2 {
+        join_with(&server, &unknown).await.unwrap_err();
+    }
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
 }
 
 #[tokio::test]
