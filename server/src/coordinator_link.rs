@@ -155,7 +155,7 @@ impl CoordinatorLink {
         until: Instant,
     ) -> Result<Answer, ControlGroupError> {
         let nodes = registry.book_keepers();
-        let mut last = "no voter of it is known".to_owned();
+        let mut last = "no voter of it is known; name one with --trust-voter".to_owned();
         loop {
             let mut asked = Vec::new();
             let mut next: VecDeque<NodeId> = VecDeque::new();

@@ -65,10 +65,10 @@ pub enum RecordError {
 }
 
 impl Registry {
-    /// Whether the control group decides on changes of the books: a coordinator has reported, or a
-    /// node has registered that knows of a control group.
+    /// Whether the control group decides on changes of the books: a coordinator has reported, a
+    /// node has registered that knows of a control group, or the operator has named a voter of it.
     pub fn is_kept_by_control_group(&self) -> bool {
-        self.coordinator.is_some() || self.has_begun
+        self.coordinator.is_some() || self.has_begun || !self.voters.is_empty()
     }
 
     /// Returns the id of this server.

@@ -283,6 +283,67 @@ async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() 
 }
 
 #[tokio::test]
+async fn a_server_restored_from_before_the_first_node_orders_nobody_to_bootstrap() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let thief = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    let control = ControlGroup {
+        term: Term(1),
+        leader: Some(node.node()),
+        index: 1,
+        voters: vec![node.node()],
+    };
+    let register = ServerRequest::Register {
+        name: None,
+        address: group.address,
+        region: None,
+        control: Some(control),
+    };
+    let ServerAnswer::Admitted(admission) = node.ask(&register).await else { panic!() };
+    assert!(!admission.bootstrap);
+    let lies = Group::start(&thief);
+    for _ in 0..2 {
+        assert!(!thief.register(lies.address.port()).await.bootstrap);
+    }
+    drop(server);
+    let server = place.start().await;
+    let thief = thief.again(server.address()).await;
+    assert!(!thief.register(lies.address.port()).await.bootstrap);
+    let report = ServerRequest::Report(thief.report_of(1, &[&thief], &[]));
+    assert!(matches!(thief.refusal(&report).await, ServerRefusal::Denied(_)));
+    waits(&server, &place.token(Role::Client)).await;
+    assert!(lies.state().asked.is_empty());
+    drop(server);
+
+    // The operator knows a voter.
+    let voter = Some(node.node());
+    let server = place.try_start_with(|config| config.trust_voter = voter).await.unwrap();
+    let node = node.again(server.address()).await;
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+}
+
+#[tokio::test]
+async fn who_comes_first_is_not_ordered_to_bootstrap_when_the_operator_names_a_voter() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let thief = place.peer(server.address(), Role::Node).await;
+    drop(server);
+    let voter = Some(node.node());
+    let server = place.try_start_with(|config| config.trust_voter = voter).await.unwrap();
+    let thief = thief.again(server.address()).await;
+    assert!(!thief.register(4402).await.bootstrap);
+    let report = ServerRequest::Report(thief.report_of(1, &[&thief], &[]));
+    assert!(matches!(thief.refusal(&report).await, ServerRefusal::Denied(_)));
+    waits(&server, &place.token(Role::Client)).await;
+}
+
+#[tokio::test]
 async fn a_server_that_was_removed_ends() {
     let place = Place::new();
     let (server, node, _admin, group) = network(&place).await;
