@@ -38,5 +38,6 @@ pub(super) fn page(
 
 /// Changes the books.
 pub(super) fn change(context: &RequestContext<'_>, change: Box<BooksChange>, reply: ReplyTo) {
-    context.change_directory(DirectoryCommand::ChangeBooks(change), reply);
+    let server = context.peer.holder;
+    context.change_directory(DirectoryCommand::ChangeBooks { server, change }, reply);
 }
