@@ -17,32 +17,25 @@
 //! These decisions have a queue of their own, so that registrations, reports and renewals never
 //! wait for the control group: they are how the server learns who the coordinator is.
 //!
-//! While the control group has no majority, a server decides on one thing alone, and only if it is
-//! the only one: it admits an administrator by a token without a number of uses. Otherwise nobody
-//! could say which of two processes of the only node goes on (`Keeper::admit_alone`).
-//!
-//! Deliberately missing: any other way to decide alone meanwhile. It could use a token that another
-//! server has used.
+//! Deliberately missing: any way to decide alone while the control group has no majority. A server
+//! could use a token that another one has used or revoked.
 
 mod decision;
 mod keeper;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dkv_base::id::HolderId;
 use dkv_base::supervise::Failure;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use uuid::Uuid;
 
 use self::keeper::Keeper;
 use crate::coordinator_link::{ControlGroupError, CoordinatorLink};
 use crate::limits::WAITING_MAX;
 use crate::registry::{Effects, RecordError, Registry};
-use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending, pending_joining};
+use crate::registry_store::{PendingUpdate, RegistryStore, UpdateError, pending};
 
 /// A handle to the books and to the task that decides on them.
 #[derive(Clone)]
@@ -106,8 +99,6 @@ impl Books {
             fetched: None,
             seen: None,
             is_refused: false,
-            has_met: false,
-            doubted: BTreeSet::new(),
             told: None,
         };
         let task = failure.if_ended("the task that decides on the books", keeper.run(queue));
@@ -123,18 +114,6 @@ impl Books {
         update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
     ) -> Result<T, UpdateError> {
         let (pending, answer) = pending(update);
-        self.orders.send(Order::Update(pending)).await.map_err(|_| UpdateError::Stopping)?;
-        answer.await.map_err(|_| UpdateError::Stopping)?
-    }
-
-    /// The same of an update by which a token may admit a holder.
-    pub(crate) async fn join<T: Send + 'static>(
-        &self,
-        token: Uuid,
-        holder: HolderId,
-        update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
-    ) -> Result<T, UpdateError> {
-        let (pending, answer) = pending_joining(Some((token, holder)), update);
         self.orders.send(Order::Update(pending)).await.map_err(|_| UpdateError::Stopping)?;
         answer.await.map_err(|_| UpdateError::Stopping)?
     }

@@ -333,7 +333,7 @@ impl Contents {
             }
             DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
             DirectoryCommand::Recover(recovery) => self.recover(recovery),
-            DirectoryCommand::ChangeBooks(change) => self.change_books(change),
+            DirectoryCommand::ChangeBooks { server, change } => self.change_books(*server, change),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());

@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use dkv_base::id::HolderId;
-use dkv_base::logging::AUDIT;
 use dkv_base::sync::lock;
-use dkv_wire::message::{BookKey, BooksChange};
+use dkv_wire::message::BooksChange;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
-use uuid::Uuid;
+use tracing::{debug, warn};
 
 use super::keeper::{Keeper, after};
 use super::{Order, RoundError};
@@ -39,57 +37,8 @@ impl Keeper {
             }
         }
         for update in updates {
-            match update.joining() {
-                Some((token, holder)) if is_waiting => {
-                    if let Some(update) = self.admit_alone(token, holder, update).await {
-                        update.finish(decided.clone());
-                    }
-                }
-                _ => update.finish(decided.clone()),
-            }
+            update.finish(decided.clone());
         }
-    }
-
-    /// Admits a holder without the control group, if no more than an administrator's use of an
-    /// unlimited token depends on it; otherwise returns the update.
-    ///
-    /// No other server can have revoked the token: this is the only one, and its copy of the books
-    /// is that of the control group but for changes of its own. None of those was a revocation
-    /// whose outcome is unknown. The control group gets the holder's record when it answers.
-    async fn admit_alone(
-        &self,
-        token: Uuid,
-        holder: HolderId,
-        update: Box<dyn PendingUpdate>,
-    ) -> Option<Box<dyn PendingUpdate>> {
-        let registry = self.store.snapshot();
-        // A server that was revoked may have made changes until the latest report.
-        let is_current = registry.view().map(|view| view.revision) == self.seen;
-        if !self.has_met || self.is_refused || !is_current || self.doubted.contains(&token) {
-            return Some(update);
-        }
-        let shared = Arc::new(Mutex::new(Some(update)));
-        let applied = Arc::clone(&shared);
-        let admitted = self.store.update(move |next| {
-            if !next.may_admit_alone(token) {
-                return (false, Effects::default());
-            }
-            let Some(update) = &mut *lock(&applied) else { return (false, Effects::default()) };
-            let effects = update.apply(next);
-            next.note_admitted_alone(holder);
-            (true, effects)
-        });
-        let admitted = admitted.await;
-        let update = lock(&shared).take()?;
-        match admitted {
-            Ok(true) => {
-                info!(target: AUDIT, %holder, "admitted an administrator without the control group");
-                update.finish(Ok(()));
-            }
-            Ok(false) => return Some(update),
-            Err(error) => update.finish(Err(error)),
-        }
-        None
     }
 
     /// Decides without the control group, if there is none yet. Otherwise returns the updates.
@@ -200,15 +149,7 @@ impl Keeper {
                     Ok(Fetched { copy: Some(copy), recent, .. }) if recent.contains(&id) => {
                         self.adopt(copy).await
                     }
-                    _ => {
-                        let BooksChange { records, .. } = change;
-                        let gone = records.into_iter().filter(|(_, record)| record.is_none());
-                        self.doubted.extend(gone.filter_map(|(key, _)| match key {
-                            BookKey::Token(token) => Some(token),
-                            BookKey::Holder(_) => None,
-                        }));
-                        return Err(error.into());
-                    }
+                    _ => return Err(error.into()),
                 }
             }
             Err(error) => {
@@ -216,10 +157,6 @@ impl Keeper {
                 return Err(error.into());
             }
         };
-        // A change that was decided on these books or older ones has been made by now, or never
-        // will be.
-        self.doubted.clear();
-        self.has_met = kept.is_ok();
         if let Err(error) = kept {
             warn!("a change of the books was made, and is not in this server's copy: {error}");
         }

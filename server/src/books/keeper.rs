@@ -1,7 +1,6 @@
 //! The task that decides on the books: takes orders, and keeps this server's copy that of the
 //! control group.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +34,6 @@ pub(super) struct Keeper {
     /// Whether the control group has refused a change since then. Its books count from then on,
     /// even if they are older than this copy: it may have lost its latest entries.
     pub(super) is_refused: bool,
-    /// Whether this copy has been that of the control group since this process began.
-    pub(super) has_met: bool,
-    /// The tokens that may be gone: the control group did not say whether it removed them.
-    pub(super) doubted: BTreeSet<Uuid>,
     /// The problem that was logged last.
     pub(super) told: Option<String>,
 }
@@ -102,8 +97,7 @@ impl Keeper {
         }
         let revision = registry.view().map(|view| view.revision);
         let is_listed = self.is_listed(&registry);
-        let is_behind = !registry.records_made_alone().is_empty();
-        if registry.books_version().is_some() && is_listed && revision == self.seen && !is_behind {
+        if registry.books_version().is_some() && is_listed && revision == self.seen {
             return true;
         }
         match self.synchronize().await {
@@ -135,11 +129,6 @@ impl Keeper {
             let servers = vec![(server, self.address)];
             self.propose(&registry, Vec::new(), servers).await?;
         }
-        let registry = self.store.snapshot();
-        let records = registry.records_made_alone();
-        if !records.is_empty() {
-            self.propose(&registry, records, Vec::new()).await?;
-        }
         Ok(())
     }
 
@@ -153,12 +142,10 @@ impl Keeper {
                 return Err(RoundError::NoBooks);
             }
             self.hand_over(&registry, fetched.version).await?;
-            self.has_met = true;
         } else if let Some(copy) = fetched.copy {
             self.adopt(copy).await?;
         }
         self.is_refused = false;
-        self.has_met |= self.store.snapshot().books_version() == Some(fetched.version);
         self.seen = registry.view().map(|view| view.revision);
         self.fetched = Some(Instant::now());
         Ok(())
@@ -170,8 +157,6 @@ impl Keeper {
         self.store.update(adopt).await??;
         // Otherwise they were older than this copy.
         if self.store.snapshot().books_version() == Some(version) {
-            // A change that was decided on other books has been made by now, or never will be.
-            self.doubted.clear();
             debug!(version = version.number, "adopted the books of the control group");
         }
         Ok(())
