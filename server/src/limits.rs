@@ -32,7 +32,8 @@ pub(crate) const GROUP_MAX: usize = 256;
 pub(crate) const BOOKS_PATIENCE: Duration = Duration::from_secs(2);
 /// The same for finding out whether a change was made whose answer was lost.
 pub(crate) const BOOKS_LOST_PATIENCE: Duration = Duration::from_secs(1);
-/// The same for following the books, which takes the way to the coordinator and its way to a quorum.
+/// The same for following the books, which takes the way to the coordinator and its way to a
+/// quorum.
 pub(crate) const BOOKS_FOLLOW_PATIENCE: Duration = Duration::from_millis(800);
 /// Time that one node has to answer.
 pub(crate) const BOOKS_ATTEMPT: Duration = Duration::from_secs(1);

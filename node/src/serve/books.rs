@@ -7,8 +7,9 @@ use super::context::RequestContext;
 use crate::net::reply::ReplyTo;
 use dkv_state::DirectoryCommand;
 
-/// Returns a page of the books, once a quorum has confirmed that this node leads: a coordinator that
-/// was deposed and does not know it yet has an older version, on which no change can be decided.
+/// Returns a page of the books, once a quorum has confirmed that this node leads: a coordinator
+/// that was deposed and does not know it yet has an older version, on which no change can be
+/// decided.
 pub(super) fn page(
     context: &RequestContext<'_>,
     after: Option<BookKey>,

@@ -1,5 +1,5 @@
-//! Decides on updates of the books: alone while there is no control group, and together with it from
-//! then on.
+//! Decides on updates of the books: alone while there is no control group, and together with it
+//! from then on.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -186,8 +186,8 @@ impl Service {
         let counted = self.books.update(join);
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
-            // Not for want of room: the server's own inventory is full before the books are. So it
-            // is no reason for the joiner to give up.
+            // The books have room: the server's own inventory is full before they are. So it is no
+            // reason for the joiner to give up.
             UpdateError::Rejected(_) => JoinRefusal::Waiting(failure.to_string()),
             UpdateError::Write(_) | UpdateError::Stopping => {
                 JoinRefusal::Storage(failure.to_string())
