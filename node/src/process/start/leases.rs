@@ -297,7 +297,7 @@ async fn a_deposed_primary_keeps_nothing_alive_and_ends_nothing() {
     // This node is the only voter, so it may lead again, in another term: at once, if the machine
     // is busy.
     match client.keep_alive().await {
-        Ok(kept) => assert!(kept.receipt.term > Term(100), "{kept:?}"),
+        Ok(Answer::KeptAlive { receipt, .. }) => assert!(receipt.term > Term(100), "{receipt:?}"),
         refused => assert_eq!(refused, Err(Refusal::NotPrimary { primary: Some(other) })),
     }
     let info = client.info().await;
