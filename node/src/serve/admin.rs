@@ -12,6 +12,7 @@ use super::context::RequestContext;
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
+use crate::node::Node;
 use dkv_state::DirectoryCommand;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
@@ -60,14 +61,21 @@ pub(super) fn drain(context: &RequestContext<'_>, node: NodeId, on: bool, reply:
 
 /// Has replicas and primaries rebalanced at once.
 pub(super) fn rebalance(context: &RequestContext<'_>, reply: ReplyTo) {
-    let node = context.node;
-    match node.coordination().leader_since() {
-        Some(_) => {
-            node.coordination().set_rebalancing(true);
-            reply.send(Ok(Answer::Done));
-        }
-        None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
-    }
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        confirm_coordinator(&node, until).await?;
+        node.coordination().set_rebalancing(true);
+        Ok(Answer::Done)
+    });
+}
+
+/// Confirms that this node is the coordinator now, and returns since when. A deposed one may not
+/// have noticed yet, and know neither where the primaries are nor whether a node is in use again.
+async fn confirm_coordinator(node: &Node, until: Instant) -> Result<Instant, Refusal> {
+    let confirmed = tokio::time::timeout_at(until, node.control().confirm_leadership());
+    confirmed.await.map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+    let since = node.coordination().leader_since();
+    since.ok_or_else(|| Refusal::NotPrimary { primary: node.control().leader() })
 }
 
 /// Has the primary of a shard handed over to another of its voters.
@@ -77,10 +85,9 @@ pub(super) fn move_primary(
     to: NodeId,
     reply: ReplyTo,
 ) {
-    let Some(since) = context.node.coordination().leader_since() else {
-        return reply.refuse(Refusal::NotPrimary { primary: context.node.control().leader() });
-    };
+    let until = Instant::now() + context.working_time();
     context.answer(reply, move |node| async move {
+        let since = confirm_coordinator(&node, until).await?;
         rebalancer::move_primary(&node, since, shard, to).await?;
         Ok(Answer::Done)
     });
@@ -90,11 +97,7 @@ pub(super) fn move_primary(
 pub(super) fn placement(context: &RequestContext<'_>, forecast: bool, reply: ReplyTo) {
     let until = Instant::now() + context.working_time();
     context.answer(reply, move |node| async move {
-        // A deposed coordinator may not know that a node is in use again.
-        let confirmed = node.control().confirm_leadership();
-        tokio::time::timeout_at(until, confirmed)
-            .await
-            .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+        confirm_coordinator(&node, until).await?;
         let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
         let report = rebalancer::report(&node, forecast, left).await?;
         Ok(Answer::Placement(Box::new(report)))
