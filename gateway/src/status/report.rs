@@ -26,7 +26,7 @@ pub struct Report {
     /// Number of further node failures, whichever nodes fail, that leave every key readable and
     /// writable. Also zero if some keys are not even now. `null` if no group is known.
     pub may_fail: Option<u32>,
-    /// Whether every group has a majority of its voters.
+    /// Whether every group has a leader that answers and hears a majority of its voters.
     pub available: bool,
     /// What needs attention, one sentence each.
     pub warnings: Vec<String>,

@@ -23,6 +23,7 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
             term: Term(4),
             leader: Some(id(1)),
             voters: voters.to_vec(),
+            halves: Vec::new(),
             learners: Vec::new(),
             last_index: 1000 - behind,
             applied_index: 1000 - 2 * behind,
