@@ -21,7 +21,7 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
             group: GroupId(*group),
             role: if leader { GroupRole::Leader } else { GroupRole::Follower },
             term: Term(4),
-            leader: Some(id(1)),
+            leader: Some(if leader { id(number) } else { id(1) }),
             voters: voters.to_vec(),
             halves: Vec::new(),
             learners: Vec::new(),
