@@ -173,12 +173,7 @@ fn available(report: &status::Report) -> Result<(), Problem> {
     if report.available {
         return Ok(());
     }
-    let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|spare| spare < 0));
-    let lost: Vec<String> =
-        lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
-    let unled = report.groups.iter().filter(|group| group.primary.is_none());
-    let unled: Vec<String> =
-        unled.map(|group| dkv_gateway::status::group_name(group.group)).collect();
+    let (lost, unled) = (report.without_majority(), report.without_leader());
     let why = match (lost.as_slice(), report.nodes.is_empty()) {
         ([], true) => "no node has registered; start one with dkv node".to_owned(),
         ([], false) if unled.is_empty() => "no node answers".to_owned(),

@@ -3,7 +3,7 @@
 mod fixture;
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, StatusError, Term};
-use dkv_wire::message::GroupRole;
+use dkv_wire::message::{GroupRole, ReplicaStatus};
 use expect_test::expect;
 
 use self::fixture::{answer, id, info, network};
@@ -109,7 +109,7 @@ fn the_coordinator_has_failed_without_a_successor_yet() {
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  not responding; last confirmed 2026-03-01 12:34:56 UTC
-        failures    tolerates no further failures
+        failures    none may fail now: no leader in control group, shard 1
         !           control group: no leader answers; an election may be under way
         !           shard 1: no leader answers; an election may be under way
         !           n1 does not answer: no answer within 1 s
@@ -229,7 +229,10 @@ fn an_old_leader_is_ignored() {
         }
     }
     let leads = &mut status.nodes[2].1.as_mut().unwrap().groups;
-    leads.iter_mut().for_each(|group| group.role = GroupRole::Leader);
+    let heard = |number| ReplicaStatus { node: id(number), matched_index: 990, silent_ms: Some(7) };
+    for group in leads {
+        (group.role, group.replicas) = (GroupRole::Leader, [1, 2].map(heard).to_vec());
+    }
     let report = report(&status, "a");
     let coordinator = report.coordinator.unwrap();
     assert_eq!((coordinator.name.as_str(), coordinator.term), ("n3", 5));

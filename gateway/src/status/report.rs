@@ -38,6 +38,23 @@ pub struct Report {
     pub moves: Vec<Move>,
 }
 
+impl Report {
+    /// The names of the groups without a majority.
+    pub fn without_majority(&self) -> Vec<String> {
+        self.names(|group| group.spare.is_some_and(|spare| spare < 0))
+    }
+
+    /// The names of the groups without a leader that answers.
+    pub fn without_leader(&self) -> Vec<String> {
+        self.names(|group| group.primary.is_none())
+    }
+
+    fn names(&self, holds: impl Fn(&Group) -> bool) -> Vec<String> {
+        let groups = self.groups.iter().filter(|group| holds(group));
+        groups.map(|group| super::group_name(group.group)).collect()
+    }
+}
+
 /// The registration server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {

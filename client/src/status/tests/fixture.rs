@@ -36,7 +36,7 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
             replicas: if leader {
                 voters
                     .iter()
-                    .zip([1000, 999, 998])
+                    .zip((0..).map(|behind| 1000 - behind))
                     .filter(|(node, _)| **node != id(number))
                     .map(|(node, matched_index)| ReplicaStatus {
                         node: *node,
