@@ -2,7 +2,7 @@
 //!
 //! A peer that has not authenticated itself can be told apart by its address only. An address with
 //! its full share of slots loses its own oldest slot to its next connection; when all slots are in
-//! use, the address with the most gives one up to an address with fewer. So a quick peer gets
+//! use, the address with the most gives one up to an address with fewer, unless it is busy. So a quick peer gets
 //! through, and many slow ones do not keep others out. An IPv6 network of 64 bits counts as one
 //! address, since that is what a single customer has.
 //!
@@ -65,8 +65,9 @@ impl Slots {
         if own >= self.of_address {
             taken.make_room(address)?;
         } else if taken.count >= self.most {
-            let most = taken.by_address.iter().map(|(address, all)| (all.len(), *address)).max();
-            let (_, heaviest) = most.filter(|(count, _)| *count > own)?;
+            let idle = |all: &BTreeMap<u64, Holding>| all.values().any(|it| it.busy == 0);
+            let others = taken.by_address.iter().filter(|(_, all)| all.len() > own && idle(all));
+            let (_, heaviest) = others.map(|(address, all)| (all.len(), *address)).max()?;
             taken.make_room(heaviest)?;
         }
         let number = taken.numbered;
@@ -140,19 +141,18 @@ pub struct Busy(BusyFlag);
 
 impl BusyFlag {
     /// Marks the owner as busy until the returned value is dropped. An owner that is busy with
-    /// anything does not lose its slot.
+    /// anything does not lose its slot. `None` if it has lost it already.
     #[must_use = "the owner is busy until this is dropped"]
-    pub fn begin(&self) -> Busy {
-        self.change(|busy| *busy += 1);
-        Busy(self.clone())
+    pub fn begin(&self) -> Option<Busy> {
+        self.change(|busy| *busy += 1).then(|| Busy(self.clone()))
     }
 
-    fn change(&self, change: impl FnOnce(&mut u32)) {
+    /// Returns whether the slot is still the owner's.
+    fn change(&self, change: impl FnOnce(&mut u32)) -> bool {
         let mut taken = self.slots.lock();
         let all = taken.by_address.get_mut(&self.address);
-        if let Some(holding) = all.and_then(|all| all.get_mut(&self.number)) {
-            change(&mut holding.busy);
-        }
+        let holding = all.and_then(|all| all.get_mut(&self.number));
+        holding.map(|holding| change(&mut holding.busy)).is_some()
     }
 }
 
@@ -225,8 +225,8 @@ mod tests {
     fn a_busy_owner_keeps_its_slot() {
         let slots = Arc::new(Slots::new(8, 2));
         let mut busy = slots.take(address(1)).unwrap();
-        let first = busy.busy_flag().begin();
-        let second = busy.busy_flag().begin();
+        let first = busy.busy_flag().begin().unwrap();
+        let second = busy.busy_flag().begin().unwrap();
         drop(first);
         let mut idle = slots.take(address(1)).unwrap();
         let third = slots.take(address(1)).unwrap();
@@ -236,6 +236,25 @@ mod tests {
         drop(second);
         assert!(slots.take(address(1)).is_some());
         assert!(is_lost(&mut busy));
+    }
+
+    #[test]
+    fn an_owner_is_told_that_its_slot_was_taken_before_it_was_busy() {
+        let slots = Arc::new(Slots::new(8, 1));
+        let first = slots.take(address(1)).unwrap();
+        let _second = slots.take(address(1)).unwrap();
+        assert!(first.busy_flag().begin().is_none());
+    }
+
+    #[test]
+    fn a_busy_address_does_not_keep_others_out_while_there_are_idle_ones() {
+        let slots = Arc::new(Slots::new(6, 3));
+        let crowd: Vec<_> = (0..3).filter_map(|_| slots.take(address(9))).collect();
+        let busy: Vec<_> = crowd.iter().filter_map(|slot| slot.busy_flag().begin()).collect();
+        let mut idle: Vec<_> = (0..3).filter_map(|_| slots.take(address(1))).collect();
+        assert_eq!((busy.len(), idle.len()), (3, 3));
+        assert!(slots.take(address(2)).is_some());
+        assert!(is_lost(&mut idle[0]));
     }
 
     #[test]

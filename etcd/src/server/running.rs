@@ -62,7 +62,7 @@ pub(super) struct RunningRequest {
     connection: Arc<Connection>,
     bytes: RequestBytes,
     /// Keeps the connection's slot.
-    _busy: Busy,
+    _busy: Option<Busy>,
 }
 
 impl RunningRequest {

@@ -40,7 +40,7 @@ impl Activity {
         self.touch();
         RunningRequest {
             activity: Arc::clone(self),
-            _busy: self.slot.as_ref().map(BusyFlag::begin),
+            _busy: self.slot.as_ref().and_then(BusyFlag::begin),
         }
     }
 

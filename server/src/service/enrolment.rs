@@ -51,8 +51,12 @@ struct KeptPlace {
 impl KeptPlace {
     /// Lets the joiner lose its place to no other from here on: its token may be used up, so it
     /// could not come again.
-    fn keep(&mut self) {
-        self.busy = Some(self.flag.begin());
+    ///
+    /// # Errors
+    /// `Busy` if it has lost its place already.
+    fn keep(&mut self) -> Result<(), JoinRefusal> {
+        self.busy = Some(self.flag.begin().ok_or(JoinRefusal::Busy)?);
+        Ok(())
     }
 }
 
@@ -94,6 +98,9 @@ impl Service {
                 self.recertify(connection, again, Some((token, secret, &mut place))).await
             }
         };
+        if answer.is_err() {
+            place.busy = None;
+        }
         let address = connection.remote_address();
         match &answer {
             Ok(joined) => {
@@ -132,7 +139,6 @@ impl Service {
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
         let role = self.check_token(token, &secret).await?;
-        place.keep();
         let holder = HolderId::random();
         let identity = Identity { network: registry.network(), role, holder };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
@@ -142,6 +148,7 @@ impl Service {
             self.authority.sign(identity, &public_key, clock::now())
         };
         let certificate = certificate.map_err(|_| JoinRefusal::Key)?;
+        place.keep()?;
         self.use_token(token, secret, holder).await?;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
@@ -179,7 +186,7 @@ impl Service {
                 if self.check_token(token, &secret).await? != identity.role {
                     return Err(JoinRefusal::Unknown);
                 }
-                place.keep();
+                place.keep()?;
                 self.use_token(token, secret, identity.holder).await?;
             }
             None => self.record_certificate(identity).await,
