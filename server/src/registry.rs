@@ -106,6 +106,9 @@ pub struct Registry {
     /// server was restored from a backup of before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     has_begun: bool,
+    /// Whether the node that was told to bootstrap has said so itself, before the first report.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_obeyed: bool,
     /// The configured settings; not persisted.
     #[serde(skip)]
     settings: Settings,
@@ -135,6 +138,7 @@ impl Registry {
             runs: Runs::default(),
             books: BooksState::default(),
             has_begun: false,
+            has_obeyed: false,
             settings,
             started_ms: now_ms,
             reported_ms: None,

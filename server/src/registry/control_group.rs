@@ -116,9 +116,9 @@ impl Registry {
     /// Handles the claim of a registering node about the control group, and adopts it once enough
     /// nodes agree.
     ///
-    /// Whatever a node claims, the network has begun, and none is told to bootstrap any more. If
-    /// one was told already, only its own claim counts: a stranger's would keep it from hearing the
-    /// order again, before it has obeyed.
+    /// Whatever a node claims, the network has begun: this server decides nothing alone any more,
+    /// and tells no other node to bootstrap. The one that was told already hears the order until it
+    /// claims something itself: a stranger's claim would withdraw it before it was obeyed.
     pub fn handle_control_claim(
         &mut self,
         node: NodeId,
@@ -127,16 +127,23 @@ impl Registry {
     ) -> Effects {
         let mut effects = Effects::NONE;
         let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
-        if !self.is_kept_by_control_group() && self.check_not_removed(node).is_ok() {
-            self.has_begun = self.bootstrap.is_none_or(|bootstrap| bootstrap == node);
-            effects.save = self.has_begun;
-            let is_early = self.bootstrap.is_none_or(|bootstrap| !voters.contains(&bootstrap));
-            if is_early && !self.nodes.contains_key(&node) {
+        if self.coordinator.is_none() && self.check_not_removed(node).is_ok() {
+            if self.bootstrap == Some(node) && !self.has_obeyed {
+                self.has_obeyed = true;
+                effects.save = true;
+            }
+            let is_other = self.bootstrap.is_none_or(|bootstrap| !voters.contains(&bootstrap));
+            if is_other && self.voters.is_empty() && !self.nodes.contains_key(&node) {
                 warn!(
                     %node,
-                    "a node knows of another control group, so this server is from before the \
-                     first node: start it once with --trust-voter and the coordinator's id"
+                    "a node claims a control group that this server does not know: if the network \
+                     has begun, this server is from before, see the runbook of a lost server for \
+                     --trust-voter; if it is new, the node lies"
                 );
+            }
+            if !self.is_kept_by_control_group() {
+                self.has_begun = true;
+                effects.save = true;
             }
         }
         let is_known = |node: &NodeId| self.nodes.contains_key(node);

@@ -30,9 +30,9 @@ pub(super) struct NodeRecord {
 impl Registry {
     /// Registers a node: finds it a name, and tells the very first node to bootstrap the network.
     ///
-    /// The grant to bootstrap is permanent. The server repeats it to the same node until it learns
-    /// of a control group: from then on the network exists, and another bootstrap could only create
-    /// a second one. A server that was restored from before the first registration grants it to
+    /// The grant to bootstrap is permanent. The server repeats it to the same node until that node
+    /// says that it has a control group, or a coordinator reports: from then on the network exists,
+    /// and another bootstrap could only create a second one. A server that was restored from before the first registration grants it to
     /// nobody once it has learned that: the operator has to name a voter ([`Registry::trust`]).
     ///
     /// # Errors
@@ -76,13 +76,19 @@ impl Registry {
         let admission = Admission {
             network: self.network,
             name,
-            bootstrap: self.bootstrap == Some(node) && !self.is_kept_by_control_group(),
+            bootstrap: self.bootstrap == Some(node) && !self.has_bootstrapped(),
             settings: self.settings_in_force().clone(),
             view: self.view.clone(),
             peers: self.nodes.iter().map(|(&id, record)| (id, record.address)).collect(),
             vouched: self.vouched(),
         };
         (Ok(admission), effects)
+    }
+
+    /// Whether the node that was told to bootstrap has done so, or another control group is known
+    /// for sure.
+    fn has_bootstrapped(&self) -> bool {
+        self.coordinator.is_some() || self.has_obeyed || !self.voters.is_empty()
     }
 
     /// Returns the settings that the network was created with, or will be.

@@ -35,8 +35,8 @@ struct Books {
     /// The number of the version.
     version: u64,
     complete: bool,
-    /// The ids of the latest changes, the last of which made this version. Nil stands for an
-    /// offline recovery.
+    /// The ids of the latest changes, the last of which made this version. An offline recovery is
+    /// such a change.
     recent: VecDeque<Uuid>,
     servers: BTreeMap<HolderId, SocketAddr>,
     records: BTreeMap<BookKey, Bytes>,
