@@ -86,7 +86,9 @@ impl Servers {
     /// Returns why the node has to try again, or the error if that is of no use.
     fn after(&mut self, server: SocketAddr, error: JoinError) -> Result<String, JoinError> {
         match error {
-            JoinError::Refused(JoinRefusal::Waiting(_) | JoinRefusal::Busy)
+            JoinError::Refused(
+                JoinRefusal::Waiting(_) | JoinRefusal::Busy | JoinRefusal::Storage(_),
+            )
             | JoinError::Call(..) => {
                 self.passed.push(server);
                 Ok(error.to_string())

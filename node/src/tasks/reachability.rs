@@ -4,7 +4,8 @@
 //! A node is *in contact* once the server has answered it, once another node has connected to it,
 //! or if there is no other node. Until then the node may have been removed while it was away, and
 //! the others may not have said so yet. `ready` waits for contact, but not for ever: with all other
-//! nodes down, a node serves what it can.
+//! nodes down, a node serves what it can. If those that are left refuse it, and no server can tell
+//! whether they are right, its start ends.
 //!
 //! A node learns of its removal from the server or, if that is down, from the other nodes, which
 //! close its connections. One of them may be mistaken, or its key stolen; two that are more than
@@ -35,8 +36,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Time after the server's answer within which the server, or another node, connects to a reachable
 /// node.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
-/// Time for which an answer of the server outweighs the word of other nodes: it knows of a removal
-/// earlier than that.
+/// Time for which an answer of the server outweighs the word of other nodes: unless it is cut off
+/// from the coordinator, it knows of a removal earlier than that.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 /// Nodes that must agree before their word counts.
 const BELIEVED: usize = 2;
@@ -47,9 +48,22 @@ const REMIND: Duration = Duration::from_secs(600);
 pub(crate) async fn made(node: &Node) {
     let begun = Instant::now();
     loop {
-        let patient = begun.elapsed() < CONTACT_PATIENCE || !node.peers().refusing().is_empty();
+        let refusing = node.peers().refusing();
+        let patient = begun.elapsed() < CONTACT_PATIENCE || !refusing.is_empty();
         if !patient || is_made(node) {
             return;
+        }
+        // Nobody can tell it the truth, and what it took meanwhile could be lost.
+        if begun.elapsed() >= VOUCHED_FOR
+            && refusing.intersection(&others(node.replicas(), node.id())).next().is_some()
+        {
+            node.tasks().fail(format!(
+                "another node says that this one was removed from the network, and no registration \
+                 server answers that would know; start the server, then this node again, or, if it \
+                 was removed, start it with an empty data directory (this one is {})",
+                node.store().data_dir().path().display()
+            ));
+            return std::future::pending().await;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
