@@ -178,7 +178,7 @@ fn available(report: &status::Report) -> Result<(), Problem> {
         ([], true) => "no node has registered; start one with dkv node".to_owned(),
         ([], false) if unled.is_empty() => "no node answers".to_owned(),
         ([], false) => format!(
-            "no leader in {}; it may be a matter of seconds, run the command again",
+            "no leader in {}: an election is under way, or the nodes do not reach each other",
             unled.join(", ")
         ),
         (lost @ [_, ..], _) => format!("no majority in {}", lost.join(", ")),

@@ -61,6 +61,11 @@ const CUT_AGAIN: Duration = Duration::from_millis(100);
 /// Most cuts that are made at once: each is an entry of its own.
 const CUTS_MAX: usize = 64;
 
+/// Longest silences of a live member after which it counts as unheard.
+const UNHEARD_FACTOR: u64 = 3;
+/// Least silence after which a member counts as unheard, in milliseconds.
+const UNHEARD_MS_MIN: u64 = 3000;
+
 /// This node's replica of one group.
 pub(crate) struct Replica {
     id: GroupId,
@@ -194,6 +199,12 @@ impl Replica {
     /// Silence after which a member no longer counts as alive, in milliseconds.
     pub(crate) fn live_within_ms(&self) -> u64 {
         self.time_scale().stretch_ms(self.live_within_ms)
+    }
+
+    /// Silence after which a member counts as unheard, in milliseconds: as many heartbeats of a
+    /// group at rest as leave no doubt.
+    pub(crate) fn unheard_ms(&self) -> u64 {
+        (UNHEARD_FACTOR * self.live_within_ms()).max(UNHEARD_MS_MIN)
     }
 
     /// The handle of the state machine.

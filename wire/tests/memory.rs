@@ -78,7 +78,8 @@ fn view() -> NetworkView {
 }
 
 fn status() -> NodeStatus {
-    let replica = ReplicaStatus { node: NodeId::random(), matched_index: 1, silent_ms: None };
+    let replica =
+        ReplicaStatus { node: NodeId::random(), matched_index: 1, silent_ms: None, is_heard: true };
     let group = GroupStatus {
         group: GroupId(1),
         role: GroupRole::Leader,

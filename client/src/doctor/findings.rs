@@ -116,7 +116,9 @@ pub(super) fn all(snapshot: &Snapshot<'_>) -> Vec<Finding> {
         let is_covered = warning.contains("does not answer")
             || warning.contains("its disk is full")
             || warning.contains(" voters answer, ")
-            || warning.contains("no leader answers");
+            || warning.contains("no leader answers")
+            || warning.contains("hears no majority")
+            || warning.contains("both are needed while they change");
         if is_serious || !is_covered {
             let severity = if is_serious { Severity::Critical } else { Severity::Warning };
             findings.add(severity, "status", warning.clone(), "dkv ADDRESS status".into());

@@ -132,7 +132,7 @@ fn a_leader_that_hears_nobody_leads_nobody() {
     let mut status = network(&[1, 2, 3]);
     let leader = status.nodes[0].1.as_mut().unwrap();
     for replica in leader.groups.iter_mut().flat_map(|group| &mut group.replicas) {
-        replica.silent_ms = Some(12_000);
+        (replica.silent_ms, replica.is_heard) = (Some(12_000), false);
     }
     let cut_off = report(&status, "a");
     assert_eq!((cut_off.may_fail, cut_off.available), (Some(0), false));
@@ -143,10 +143,16 @@ fn a_leader_that_hears_nobody_leads_nobody() {
     assert!(cut_off.warnings.iter().any(|warning| warning == why), "{:?}", cut_off.warnings);
 
     // It hears one of two: that one must not fail.
-    status.nodes[0].1.as_mut().unwrap().groups[1].replicas[0].silent_ms = Some(7);
-    status.nodes[0].1.as_mut().unwrap().groups[0].replicas[0].silent_ms = Some(7);
+    for group in [0, 1] {
+        status.nodes[0].1.as_mut().unwrap().groups[group].replicas[0].is_heard = true;
+    }
     let heard = report(&status, "a");
     assert_eq!((heard.may_fail, heard.available), (Some(0), true));
+
+    // It is the client that does not reach the followers.
+    let alone = report(&network(&[1]), "a");
+    let spares: Vec<_> = alone.groups.iter().map(|group| (&group.primary, group.spare)).collect();
+    assert_eq!(spares[1], (&Some("n1".to_owned()), Some(0)));
 }
 
 #[test]
@@ -229,7 +235,12 @@ fn an_old_leader_is_ignored() {
         }
     }
     let leads = &mut status.nodes[2].1.as_mut().unwrap().groups;
-    let heard = |number| ReplicaStatus { node: id(number), matched_index: 990, silent_ms: Some(7) };
+    let heard = |number| ReplicaStatus {
+        node: id(number),
+        matched_index: 990,
+        silent_ms: Some(7),
+        is_heard: true,
+    };
     for group in leads {
         (group.role, group.replicas) = (GroupRole::Leader, [1, 2].map(heard).to_vec());
     }

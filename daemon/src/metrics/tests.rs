@@ -7,7 +7,12 @@ use super::*;
 /// Returns what node 1 says of a group of three voters, and how long it has not heard the others.
 fn group(role: GroupRole, leader: Option<u128>, silent_ms: [Option<u64>; 2]) -> GroupStatus {
     let node = |number| NodeId(Uuid::from_u128(number));
-    let replica = |(node, silent_ms)| ReplicaStatus { node, matched_index: 0, silent_ms };
+    let replica = |(node, silent_ms): (NodeId, Option<u64>)| ReplicaStatus {
+        node,
+        matched_index: 0,
+        silent_ms,
+        is_heard: silent_ms.is_some_and(|ms| ms < 3000),
+    };
     let others = [2, 3].map(node).into_iter().zip(silent_ms);
     GroupStatus {
         group: GroupId(1),

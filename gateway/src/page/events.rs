@@ -366,7 +366,7 @@ impl Snapshot {
                 .iter()
                 .map(|node| (node.id, (node.name.clone(), node.reachable)))
                 .collect(),
-            majority: report.groups.iter().all(|group| group.spare.is_none_or(|spare| spare >= 0)),
+            majority: report.may_fail.is_some() && report.without_majority().is_empty(),
             server: report.server.reachable,
         }
     }

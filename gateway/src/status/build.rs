@@ -1,7 +1,7 @@
 //! Builds a report from the answers of all processes.
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeInfo, NodeStatus, StatusError};
-use dkv_wire::message::GroupStatus;
+use dkv_wire::message::{GroupRole, GroupStatus};
 
 use super::answers::Answers;
 use super::report::{Coordinator, Group, ListedServer, Move, Node, Replica, Report, Role, Server};
@@ -31,7 +31,7 @@ pub fn report(status: &NetworkStatus, address: &str) -> Report {
         servers: answers.servers(),
         coordinator,
         may_fail: spare.map(|spare| if all_led { u32::try_from(spare).unwrap_or(0) } else { 0 }),
-        available: all_led && spare.is_some_and(|spare| spare >= 0),
+        available: all_led && spare.is_some(),
         warnings: Vec::new(),
         nodes,
         groups,
@@ -95,7 +95,9 @@ impl Answers<'_> {
     fn coordinator(&self) -> Option<Coordinator> {
         let followed = || {
             let replicas = self.replicas(GroupId::CONTROL);
-            replicas.max_by_key(|(_, it)| it.term).and_then(|(_, it)| Some((it.leader?, it.term)))
+            // One that leads by its own word only leads nobody.
+            let following = replicas.filter(|(_, it)| it.role != GroupRole::Leader);
+            following.max_by_key(|(_, it)| it.term).and_then(|(_, it)| Some((it.leader?, it.term)))
         };
         let in_view = || {
             let view = self.status.view.as_ref()?;
@@ -154,6 +156,8 @@ impl Answers<'_> {
         };
         let nobody_is_live = || (!voters.is_empty()).then(|| -(voters.len() as i64 / 2 + 1));
         let spare = newest.map_or_else(nobody_is_live, |(_, newest)| newest.spare(is_live));
+        // The leader hears a majority, also if this client does not.
+        let spare = spare.map(|spare| if leader.is_some() { spare.max(0) } else { spare });
         Group {
             group: group.0,
             primary: leader.map(|(node, _)| self.name(node)),

@@ -196,8 +196,10 @@ pub struct Group {
     pub voters: Vec<Replica>,
     /// Its learners.
     pub learners: Vec<Replica>,
-    /// Number of answering voters less the majority: further failures that it tolerates. Negative
-    /// without a majority. `null` if its voters are unknown.
+    /// Further failures that it tolerates: voters that answer, and that its leader hears, less the
+    /// majority; the least of both halves while its voters change. Not negative while it has a
+    /// leader, whomever the asking client reaches; otherwise negative without a majority. `null` if
+    /// its voters are unknown.
     pub spare: Option<i64>,
 }
 

@@ -87,7 +87,13 @@ pub(super) fn warnings(report: &Report, answers: &Answers<'_>) -> Vec<String> {
     warnings.extend(run_warnings(answers));
     for group in &report.groups {
         let name = group_name(group.group);
-        if let Some(spare) = group.spare.filter(|spare| *spare < 0) {
+        let changes = answers.replicas(GroupId(group.group)).any(|(_, it)| !it.halves.is_empty());
+        if group.spare.is_some_and(|spare| spare < 0) && changes {
+            warnings.push(format!(
+                "{name}: a majority of its former or of its new voters does not answer, and both \
+                 are needed while they change"
+            ));
+        } else if let Some(spare) = group.spare.filter(|spare| *spare < 0) {
             let live = group.voters.iter().filter(|voter| voter.reachable).count();
             warnings.push(format!(
                 "{name}: {live} of {} voters answer, {} more {} needed",

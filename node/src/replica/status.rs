@@ -121,7 +121,7 @@ impl Replica {
             bytes: summary.bytes,
             revision: summary.revision,
             state_hash: summary.hash,
-            replicas: replicas(&metrics, self.me, &silence),
+            replicas: replicas(&metrics, self.me, &silence, self.unheard_ms()),
         }
     }
 }
@@ -147,7 +147,12 @@ fn role(state: ServerState) -> GroupRole {
     }
 }
 
-fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Vec<ReplicaStatus> {
+fn replicas(
+    metrics: &Metrics,
+    me: NodeId,
+    silent: &BTreeMap<NodeId, u64>,
+    unheard_ms: u64,
+) -> Vec<ReplicaStatus> {
     let Some(replication) = &metrics.replication else { return Vec::new() };
     replication
         .iter()
@@ -156,6 +161,7 @@ fn replicas(metrics: &Metrics, me: NodeId, silent: &BTreeMap<NodeId, u64>) -> Ve
             node: *node,
             matched_index: index(*matched),
             silent_ms: silent.get(node).copied(),
+            is_heard: silent.get(node).is_some_and(|ms| *ms < unheard_ms),
         })
         .collect()
 }

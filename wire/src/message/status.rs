@@ -73,10 +73,6 @@ pub struct GroupStatus {
     pub replicas: Vec<ReplicaStatus>,
 }
 
-/// Time after which a member that has not answered its leader counts as unheard, in milliseconds.
-/// A group at rest is in touch at least twice as often.
-const UNHEARD_MS: u64 = 3000;
-
 impl GroupStatus {
     /// Returns whether the group has a leader, as far as this replica knows. One that leads and
     /// hears no majority of the voters leads nobody.
@@ -89,10 +85,8 @@ impl GroupStatus {
 
     /// Returns whether this replica leads and has heard from a voter lately, or is that voter.
     pub fn hears(&self, voter: NodeId) -> bool {
-        let replica = self.replicas.iter().find(|replica| replica.node == voter);
-        let silent_ms = replica.and_then(|replica| replica.silent_ms);
         let is_self = self.leader == Some(voter) && self.role == GroupRole::Leader;
-        is_self || silent_ms.is_some_and(|ms| ms < UNHEARD_MS)
+        is_self || self.replicas.iter().any(|replica| replica.node == voter && replica.is_heard)
     }
 
     /// Returns how many voters may fail beside those that are not `live`, or how many are missing
@@ -131,4 +125,7 @@ pub struct ReplicaStatus {
     pub matched_index: u64,
     /// Time since it last answered, in milliseconds.
     pub silent_ms: Option<u64>,
+    /// Whether that is less than the silence of a member that is down, with the group's heartbeat
+    /// and distances.
+    pub is_heard: bool,
 }

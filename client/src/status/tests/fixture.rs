@@ -42,6 +42,7 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
                         node: *node,
                         matched_index,
                         silent_ms: Some(7),
+                        is_heard: true,
                     })
                     .collect()
             } else {

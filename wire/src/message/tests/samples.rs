@@ -220,8 +220,13 @@ fn status() -> NodeStatus {
         revision: Revision(12),
         state_hash: u64::MAX,
         replicas: vec![
-            ReplicaStatus { node: node('b'), matched_index: 98, silent_ms: Some(3) },
-            ReplicaStatus { node: node('c'), matched_index: 0, silent_ms: None },
+            ReplicaStatus {
+                node: node('b'),
+                matched_index: 98,
+                silent_ms: Some(3),
+                is_heard: true,
+            },
+            ReplicaStatus { node: node('c'), matched_index: 0, silent_ms: None, is_heard: false },
         ],
     };
     NodeStatus {
