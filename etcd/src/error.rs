@@ -177,6 +177,8 @@ errors! {
         "etcdserver: request timed out, possibly due to connection lost";
     TIMEOUT_WAIT_APPLIED_INDEX Unavailable
         "etcdserver: request timed out, waiting for the applied index took too long";
+    TIMEOUT_LEADER_TRANSFER Unavailable
+        "etcdserver: request timed out, leader transfer took too long";
     UNHEALTHY Unavailable "etcdserver: unhealthy cluster";
     CORRUPT DataLoss "etcdserver: corrupt cluster";
     NOT_SUPPORTED_FOR_LEARNER FailedPrecondition "etcdserver: rpc not supported for learner";

@@ -211,21 +211,21 @@ impl Etcd {
     /// are credentials of one.
     ///
     /// # Errors
-    /// The text says why it was not done.
+    /// That of the act; [`Error::Denied`] also if there are no such rights.
     pub(crate) async fn as_administrator<T>(
         &self,
         act: impl Fn(Client) -> BoxFuture<'static, Result<T, Error>>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Error> {
         let denied = match act(self.inner.client.clone()).await {
             Err(Error::Denied(why)) => why,
-            done => return done.map_err(|error| error.to_string()),
+            done => return done,
         };
-        let Some(founder) = &self.inner.options.founder else { return Err(denied) };
+        let Some(founder) = &self.inner.options.founder else { return Err(Error::Denied(denied)) };
         let admin = founder.clone().role(Role::Admin).connect().await;
-        let admin = admin.map_err(|error| error.to_string())?;
+        let admin = admin.map_err(|error| Error::Denied(error.to_string()))?;
         let done = act(admin.clone()).await;
         admin.close().await;
-        done.map_err(|error| error.to_string())
+        done
     }
 
     /// Returns the header of an answer that shows the keyspace as it is now.

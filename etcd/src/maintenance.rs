@@ -218,9 +218,12 @@ impl Etcd {
         let moving =
             |client: Client| async move { client.move_primary(leader.shard, to).await }.boxed();
         let moved = self.as_administrator(moving).await;
-        let failed =
-            |why| EtcdError::new(Code::FailedPrecondition, format!("etcdserver: not moved: {why}"));
-        moved.map_err(failed)?;
+        moved.map_err(|error| match error {
+            dkv_api::Error::Unknown(_) => EtcdError::TIMEOUT_LEADER_TRANSFER,
+            why => {
+                EtcdError::new(Code::FailedPrecondition, format!("etcdserver: not moved: {why}"))
+            }
+        })?;
         Ok(MoveLeaderResponse { header: self.known_header().await.ok() })
     }
 

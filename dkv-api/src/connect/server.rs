@@ -168,22 +168,36 @@ async fn join_with_token(
     resolved: &[SocketAddr],
 ) -> Result<Contact, ConnectError> {
     let endpoint = Endpoint::dial_only(None).map_err(ConnectError::Socket)?;
+    // The first failure that is not a dead server: it tells most, and a later server's word that the
+    // token is used up may be due to it.
+    let mut telling: Option<ConnectError> = None;
     let mut failure = ConnectError::NoAddress;
     for &server in resolved {
-        let token = token_for(options, server)?;
+        let token = match (token_for(options, server), telling.take()) {
+            (Ok(token), before) => {
+                telling = before;
+                token
+            }
+            (Err(_), Some(before)) => return Err(before),
+            (Err(error), None) => return Err(error.into()),
+        };
         let credentials = match join(&endpoint, server, &token).await {
             Ok(credentials) => credentials,
-            Err(error) if may_be_other_elsewhere(&error) => {
+            Err(error @ JoinError::Connect(_)) => {
                 failure = error.into();
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) if may_be_other_elsewhere(&error) => {
+                telling.get_or_insert(error.into());
+                continue;
+            }
+            Err(error) => return Err(telling.unwrap_or(error.into())),
         };
         options.store.save(&credentials);
         options.store.save_network_at(address, credentials.identity.network);
         return introduce(endpoint, credentials, server).await;
     }
-    Err(failure)
+    Err(telling.unwrap_or(failure))
 }
 
 /// Does what [`find_token`] does, with the client's home directory instead of the user's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{NodeId, Number, Revision, Stamp};
-use dkv_wire::message::Refusal;
+use dkv_wire::message::{Refusal, RequestBody};
 
 use super::dropped::dropped;
 use super::{RequestKind, Router, Stage, Target, timing};
@@ -88,6 +88,15 @@ impl<W> Router<W> {
                 self.probe(now, node);
             }
             Refusal::Lost { node, number } => self.deposit_lost(now, id, node, number),
+            // Each attempt keeps the shard from writing for a moment, and may come after a later one.
+            Refusal::Unknown(why)
+                if matches!(
+                    pending.kind,
+                    RequestKind::Control(RequestBody::MovePrimary { .. })
+                ) =>
+            {
+                self.finish(now, id, Err(Error::Unknown(why)));
+            }
             Refusal::NotPrimary { .. }
             | Refusal::Behind { .. }
             | Refusal::NotYet { .. }

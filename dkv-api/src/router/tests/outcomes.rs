@@ -90,6 +90,16 @@ fn nobody_is_told_that_nothing_was_changed_by_what_may_have_been_done() {
 }
 
 #[test]
+fn a_primary_is_not_moved_again_by_itself() {
+    let mut script = script();
+    let body = RequestBody::MovePrimary { shard: GroupId(3), to: node("n2") };
+    let id = script.submit(RequestKind::Control(body));
+    let (asked, _) = script.sent_to();
+    script.answer(asked, id, Err(Refusal::Unknown("not taken over in time".into())));
+    assert!(matches!(script.outcome(), Err(Error::Unknown(_))));
+}
+
+#[test]
 fn a_session_does_not_go_back_behind_anything_that_it_was_shown() {
     let stored = || Some(Stored { value: Bytes::from_static(b"v"), revision: Revision(30) });
     let (n1, n2) = (node("n1"), node("n2"));
