@@ -34,6 +34,11 @@ pub enum Mutant {
     ElectByNewest,
     /// A stale copy of a data directory is accepted as the node's.
     BelieveCopies,
+    /// A copy of a data directory from within the node's last run is accepted as the node's: only
+    /// starts are compared, and not what was written.
+    JudgeByStarts,
+    /// Two processes of one node are never told from a restart.
+    BelieveClones,
     /// The end of an essential task of a process goes unnoticed.
     OverlookDeadTasks,
     /// A watch loses what changes between its last page of history and its waiting for more.
@@ -75,7 +80,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::AnswerBeforeSync,
         Self::ReadWithoutQuorum,
         Self::SkipSessions,
@@ -89,6 +94,8 @@ impl Mutant {
         Self::TrustLateAcknowledgements,
         Self::ElectByNewest,
         Self::BelieveCopies,
+        Self::JudgeByStarts,
+        Self::BelieveClones,
         Self::OverlookDeadTasks,
         Self::LoseAtHandOver,
         Self::RepeatAfterResume,

@@ -1,8 +1,9 @@
 //! A network of dkv on simulated machines: the server, nodes and clients, each the product's own
 //! code.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,9 @@ use crate::trace::Trace;
 const SERVER: u8 = 1;
 const FIRST_NODE: u8 = 11;
 const FIRST_CLIENT: u8 = 101;
+const FIRST_CLONE: u8 = 201;
+/// Most clones of a run.
+const CLONES_MAX: u8 = 8;
 const SERVER_PORT: u16 = 4400;
 const NODE_PORT: u16 = 4401;
 /// Ticks within which a process must end after a vital task has panicked.
@@ -42,12 +46,16 @@ pub struct Cluster {
     pub server: Machine,
     /// The nodes' machines, those of removed nodes included.
     pub nodes: Vec<Node>,
+    /// A machine that runs a second process of a node, on a copy of the node's directory.
+    pub clone: Option<Node>,
     /// The clients' machines.
     pub clients: Vec<Machine>,
     settings: Settings,
     directory: TempDir,
     random: Random,
     epoch: SystemTime,
+    /// Number of machines that have run a clone.
+    clones: u8,
 }
 
 /// A machine with a disk, for a node.
@@ -67,6 +75,10 @@ pub struct Node {
     pub promised: bool,
     /// Whether it has ended for good because it lacks entries that it had acknowledged.
     pub condemned: bool,
+    /// Whether its directory is a copy that it was not meant to run on.
+    pub on_copy: bool,
+    /// Why the process last ended by itself, if it did so with an error.
+    pub failure: Option<String>,
     /// Ticks for which the process has run since a vital task panicked.
     panicked: Option<u64>,
     /// Whether it went on for too long after that.
@@ -79,6 +91,8 @@ pub struct Node {
 struct Process {
     stop: Option<oneshot::Sender<()>>,
     ended: Arc<Mutex<Option<Result<(), String>>>>,
+    /// Whether it has said that it serves.
+    serves: Arc<AtomicBool>,
 }
 
 /// How a process is killed.
@@ -109,18 +123,19 @@ impl Cluster {
         // Every write to these files is durable at once. They are in memory if the system has a
         // place for that.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
-        let nodes = Vec::new();
         Ok(Self {
             now: 0,
             network,
             trace,
             server,
-            nodes,
+            nodes: Vec::new(),
+            clone: None,
             clients,
             settings,
             directory,
             random,
             epoch,
+            clones: 0,
         })
     }
 
@@ -151,12 +166,14 @@ impl Cluster {
                 self.trace.line(format!("{name} ended: {ended:?}"));
                 let says = |text: &str| ended.as_ref().is_err_and(|why| why.contains(text));
                 let node = &mut self.nodes[index];
-                node.condemned |= says("has acknowledged entry");
+                node.condemned |= !node.on_copy && says("has acknowledged entry");
                 node.leaving |= node.condemned;
                 node.wanted &= !node.condemned && !says("removed from the network");
+                node.failure = ended.err();
                 self.end_process(index, Death::Process);
             }
         }
+        self.tick_clone();
         for (number, client) in self.clients.iter_mut().enumerate() {
             log::at(self.now, &format!("client {number}"));
             client.tick(self.now);
@@ -202,65 +219,76 @@ impl Cluster {
         let random = self.random.fork();
         let machine = Machine::new(number, self.network.clone(), random, self.epoch);
         let disk = Disk::new(self.random.fork());
-        let name = format!("n{}", index + 1);
-        let process = Process::default();
-        self.nodes.push(Node {
-            name,
-            machine,
-            disk,
-            wanted: true,
-            leaving: false,
-            promised: false,
-            condemned: false,
-            panicked: None,
-            overlooked: false,
-            process,
-        });
+        self.nodes.push(Node::new(format!("n{}", index + 1), machine, disk));
         self.start_node(index);
         index
     }
 
     /// Starts the process of a node.
     pub fn start_node(&mut self, index: usize) {
-        let server = SocketAddr::new(self.server.address(), SERVER_PORT);
         let data_dir = self.path(&self.nodes[index].name);
-        let token_file = self.token_file("node");
-        let regions = self.settings.delays.between.len().max(1);
-        let node = &mut self.nodes[index];
-        let args = Args {
+        let args = self.args(index, self.nodes[index].machine.address(), data_dir);
+        let place = self.directory.path().to_string_lossy().into_owned();
+        self.nodes[index].start(args, &self.network, &self.trace, place);
+    }
+
+    /// Starts a second process of a node on another machine, on a copy of the node's directory that
+    /// is at `data_dir`. There is no other clone.
+    pub fn start_clone(&mut self, index: usize, data_dir: PathBuf, disk: Disk) {
+        let number = FIRST_CLONE + self.clones;
+        self.clones += 1;
+        let random = self.random.fork();
+        let machine = Machine::new(number, self.network.clone(), random, self.epoch);
+        let args = self.args(index, machine.address(), data_dir);
+        let mut clone = Node::new(format!("clone of {}", self.nodes[index].name), machine, disk);
+        clone.on_copy = true;
+        let place = self.directory.path().to_string_lossy().into_owned();
+        clone.start(args, &self.network, &self.trace, place);
+        self.clone = Some(clone);
+    }
+
+    /// Kills the process of the clone, whose machine loses its power for good.
+    pub fn kill_clone(&mut self) {
+        let Some(mut clone) = self.clone.take() else { return };
+        self.trace.line(format!("{} is killed", clone.name));
+        clone.machine.kill();
+        self.network.set_dark(clone.machine.address(), true);
+    }
+
+    /// Returns whether another clone may be started in this run.
+    pub fn has_room_for_clones(&self) -> bool {
+        self.clone.is_none() && self.clones < CLONES_MAX
+    }
+
+    /// Returns the arguments of a node's process.
+    fn args(&self, index: usize, address: IpAddr, data_dir: PathBuf) -> Args {
+        let server = SocketAddr::new(self.server.address(), SERVER_PORT);
+        let between = &self.settings.delays.between;
+        Args {
             server: server.to_string(),
-            name: Some(node.name.clone()),
+            name: Some(self.nodes[index].name.clone()),
             data_dir: Some(data_dir),
-            listen: Some(SocketAddr::new(node.machine.address(), NODE_PORT)),
+            listen: Some(SocketAddr::new(address, NODE_PORT)),
             advertise: None,
-            region: self
-                .settings
-                .delays
-                .between
-                .get(index % regions)
-                .and_then(|it| it.parse().ok()),
-            token_file: Some(token_file),
+            region: between.get(index % between.len().max(1)).and_then(|it| it.parse().ok()),
+            token_file: Some(self.token_file("node")),
             threads: None,
             // Every other node keeps no values in memory, and reads them from its checkpoints.
             value_memory: (index % 2 == 1).then_some(0),
             slow_request_ms: 0,
             log_format: dkv_base::logging::Format::Text,
-        };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let ended = Arc::new(Mutex::new(None));
-        node.process = Process { stop: Some(stop), ended: Arc::clone(&ended) };
-        let place = self.directory.path().to_string_lossy().into_owned();
-        let (storage, trace, name) = (node.disk.clone(), self.trace.clone(), node.name.clone());
-        self.network.set_dark(node.machine.address(), false);
-        self.trace.line(format!("{name} starts"));
-        node.machine.start(async move {
-            let ready = |_| trace.line(format!("{name} serves"));
-            let stopped = async { drop(stopped.await) };
-            let result = dkv_node::run_on(storage, args, ready, stopped).await;
-            // The directories are in another place in each run.
-            let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
-            *lock(&ended) = Some(result);
-        });
+        }
+    }
+
+    fn tick_clone(&mut self) {
+        let Some(clone) = &mut self.clone else { return };
+        log::at(self.now, &clone.name);
+        clone.machine.tick(self.now);
+        if let Some(ended) = clone.take_ended() {
+            self.trace.line(format!("{} ended: {ended:?}", clone.name));
+            clone.failure = ended.err();
+            clone.machine.kill();
+        }
     }
 
     /// Kills the process of a node.
@@ -316,6 +344,60 @@ impl Cluster {
 }
 
 impl Node {
+    fn new(name: String, machine: Machine, disk: Disk) -> Self {
+        Self {
+            name,
+            machine,
+            disk,
+            wanted: true,
+            leaving: false,
+            promised: false,
+            condemned: false,
+            on_copy: false,
+            failure: None,
+            panicked: None,
+            overlooked: false,
+            process: Process::default(),
+        }
+    }
+
+    /// Returns the address at which a node's process listens.
+    pub fn listens_at(&self) -> SocketAddr {
+        SocketAddr::new(self.machine.address(), NODE_PORT)
+    }
+
+    /// Returns whether the process has said that it serves.
+    pub fn serves(&self) -> bool {
+        self.process.serves.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the process has ended by itself, with an error that says this.
+    pub fn ended_saying(&self, text: &str) -> bool {
+        self.failure.as_ref().is_some_and(|why| why.contains(text))
+    }
+
+    /// Starts a process. `place` is the directory of the run.
+    fn start(&mut self, args: Args, network: &Network, trace: &Trace, place: String) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let process = Process { stop: Some(stop), ..Process::default() };
+        let (ended, serves) = (Arc::clone(&process.ended), Arc::clone(&process.serves));
+        (self.process, self.failure) = (process, None);
+        let (storage, trace, name) = (self.disk.clone(), trace.clone(), self.name.clone());
+        network.set_dark(self.machine.address(), false);
+        trace.line(format!("{name} starts"));
+        self.machine.start(async move {
+            let ready = |_| {
+                trace.line(format!("{name} serves"));
+                serves.store(true, Ordering::Relaxed);
+            };
+            let stopped = async { drop(stopped.await) };
+            let result = dkv_node::run_on(storage, args, ready, stopped).await;
+            // The directories are in another place in each run.
+            let result = result.map_err(|error| error.to_string().replace(&*place, "…"));
+            *lock(&ended) = Some(result);
+        });
+    }
+
     /// Counts for how long the process has gone on after the panic of a vital task.
     fn notices_panics(&mut self) {
         if let Some(ticks) = self.panicked.as_mut().filter(|_| !self.machine.stands_still()) {

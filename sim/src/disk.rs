@@ -55,6 +55,23 @@ impl Disk {
         Self { log, checkpoints, pace: Arc::clone(&self.pace) }
     }
 
+    /// Returns a disk of another machine with what a process finds that starts on a copy of this
+    /// one's content: everything, or what a loss of power at this moment would leave.
+    pub fn copy_after_crash(&self, power: Option<u64>, random: Random) -> Self {
+        let mut copy = Self { pace: Self::new(random).pace, ..self.copy() };
+        copy.set_free_bytes(None);
+        match power {
+            Some(seed) => copy.lose_power(seed),
+            None => copy.restart(),
+        }
+        copy
+    }
+
+    /// Returns how many syncs of the log the process has asked for since it started.
+    pub fn syncs(&self) -> u64 {
+        self.log.syncs()
+    }
+
     /// Makes the power fail in the middle of a write to the log, after so many further operations.
     pub fn die_in_log(&self, operations: u64) {
         self.log.die_after(operations);

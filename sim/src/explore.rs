@@ -34,6 +34,8 @@ pub struct Summary {
     pub datagrams: u64,
     /// States of replicas that were compared.
     pub states: usize,
+    /// Old copies of directories that were refused, and clones that were noticed.
+    pub copies_told_apart: (u64, u64),
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Time from the last fault until everything worked again, of each run.
@@ -59,6 +61,8 @@ impl Summary {
         self.lease_events += outcome.lease_events;
         self.datagrams += outcome.datagrams.sent;
         self.states += outcome.states;
+        self.copies_told_apart.0 += outcome.copies_told_apart.0;
+        self.copies_told_apart.1 += outcome.copies_told_apart.1;
         for (fault, count) in &outcome.faults {
             *self.faults.entry(*fault).or_default() += count;
         }

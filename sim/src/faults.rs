@@ -3,6 +3,7 @@
 //! Each fault ends by itself after a while. At the end of a run all faults end ([`Faults::heal`]),
 //! and everything must work again.
 
+mod copies;
 mod courses;
 mod drivers;
 mod kinds;
@@ -24,6 +25,7 @@ use crate::network::Weather;
 use crate::observer::{Observations, Order};
 use crate::random::Random;
 use crate::workload::Workload;
+use copies::Copied;
 use courses::{Going, Plan};
 use drivers::Strike;
 use refill::Refill;
@@ -51,6 +53,12 @@ pub struct Faults {
     refill: Option<Refill>,
     /// A step of a transaction in which a node is to be struck.
     strike: Option<Strike>,
+    /// A copy of a node's directory.
+    copied: Option<Copied>,
+    /// Old copies that were refused, and clones that were noticed.
+    refused_copies: u64,
+    noticed_clones: u64,
+    wrong: Vec<String>,
     /// Whether a node was lost for good; a network must survive one such loss.
     lost: bool,
 }
@@ -86,8 +94,27 @@ impl Faults {
     pub fn new(mut random: Random, from: u64, ticks: u64, course: Option<Course>) -> Self {
         let pause = *random.pick(&[300, 1000, 2500]).unwrap_or(&1000);
         let plan = course.map(|course| Plan::new(course, &mut random, from, ticks));
-        let (ends, counts, going, refill, strike, lost) = Default::default();
-        Self { random, next: from, pause, ends, counts, plan, going, refill, strike, lost }
+        Self {
+            random,
+            next: from,
+            pause,
+            ends: Vec::new(),
+            counts: BTreeMap::new(),
+            plan,
+            going: None,
+            refill: None,
+            strike: None,
+            copied: None,
+            refused_copies: 0,
+            noticed_clones: 0,
+            wrong: Vec::new(),
+            lost: false,
+        }
+    }
+
+    /// Returns how many old copies were refused and ended, and how many clones were noticed.
+    pub fn copies_told_apart(&self) -> (u64, u64) {
+        (self.refused_copies, self.noticed_clones)
     }
 
     /// Returns how often each fault has occurred.
@@ -110,6 +137,7 @@ impl Faults {
         self.ambush(cluster, observations, &steps);
         self.refill(cluster, observations, &steps);
         self.strike(cluster, observations, &steps);
+        self.go_on_with_copy(cluster, observations);
         self.plan_restarts(cluster);
         let restarts = |(_, end): &(u64, End)| matches!(end, End::RestartServer);
         if !cluster.server.is_up() && !self.ends.iter().any(restarts) {
@@ -148,6 +176,7 @@ impl Faults {
 
     fn end_all(&mut self, cluster: &mut Cluster, observations: &Observations, workload: &Workload) {
         self.strike = None;
+        self.end_copy(cluster, observations);
         // A node that was about to be lost is not lost any more.
         self.lost &= !self.ends.iter().any(|(_, end)| matches!(end, End::Lose(_)));
         self.ends.retain(|(_, end)| {
@@ -295,6 +324,8 @@ impl Faults {
             Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
             Fault::Driver => self.strike_drivers(cluster, workload),
+            Fault::OldCopy => self.copy(victim, cluster),
+            Fault::Clone => self.clone(victim, cluster, observations),
         }
     }
 

@@ -116,8 +116,9 @@ fn plant_all(args: &Args, options: Options) -> std::io::Result<bool> {
         args.mutant.as_ref().is_none_or(|name| format!("{mutant:?}") == *name)
     };
     for mutant in dkv_base::mutants::Mutant::ALL.into_iter().filter(named) {
-        // Backups are restored only in runs with this option.
-        let old_copy = mutant == dkv_base::mutants::Mutant::BelieveCopies;
+        // A founder's early backup is restored only in runs with this option.
+        let believes = mutant == dkv_base::mutants::Mutant::BelieveCopies;
+        let old_copy = believes && options.course.is_none();
         let options = Options { mutant: Some(mutant), old_copy, ..options };
         let mut first = None;
         let jobs = args.jobs.unwrap_or(cores);
@@ -186,7 +187,9 @@ fn conclude(summary: &Summary, seconds: f64) {
         summary.past_reads,
         summary.lease_events,
     );
+    let (refused, noticed) = summary.copies_told_apart;
     println!("faults {:?}", summary.faults);
+    println!("{refused} old copies refused, {noticed} clones noticed");
     println!(
         "healed after (ms) median {}, 99 % {}, longest {}",
         quantile(50),

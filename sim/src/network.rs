@@ -26,7 +26,7 @@ const INBOX_MAX: usize = 8192;
 const EPHEMERAL: u16 = 40_000;
 
 /// How the network treats datagrams, on all links alike.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weather {
     /// Least time on the way, in ticks.
     pub delay_min: u64,
@@ -151,6 +151,18 @@ impl Network {
         state.cut.clear();
         state.late.clear();
         state.narrow.clear();
+    }
+
+    /// Returns whether datagrams between two machines are neither cut nor late in either direction.
+    pub fn is_clear(&self, one: IpAddr, other: IpAddr) -> bool {
+        let state = self.lock();
+        let is_disturbed = |link: &(IpAddr, IpAddr)| {
+            state.cut.contains(link)
+                || state.late.contains_key(link)
+                || state.narrow.contains_key(link)
+        };
+        let links = [(one, other), (other, one)];
+        state.weather == Weather::CALM && !links.iter().any(is_disturbed)
     }
 
     /// Sets whether a machine has no power.

@@ -6,18 +6,22 @@
 //! replica of the removed node.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role};
+use dkv_api::{Client, Error, NetworkStatus, NodeStatus, Role, RunChoice};
 use dkv_base::id::{GroupId, HolderId, NodeId, Revision};
 use dkv_base::sync::lock;
+use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::GroupRole;
 
 use crate::replication_check::ReplicationCheck;
 use crate::trace::Trace;
 
+/// How often it is tried to keep a process of which the server has not heard.
+const KEEP_TRIES: u32 = 60;
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(300);
 
@@ -32,6 +36,8 @@ pub enum Order {
     Empty(String),
     /// Rebalance replicas and primaries.
     Rebalance,
+    /// Keep the process of the node of that name that listens at an address.
+    Keep(String, SocketAddr),
     /// Forget the history of a shard before a revision.
     Compact(GroupId, Revision),
 }
@@ -53,6 +59,8 @@ struct Seen {
     /// Nodes that are being emptied for good, and those that may be switched off.
     emptying: BTreeSet<String>,
     empty: BTreeSet<String>,
+    /// Nodes that ran twice at the last look.
+    twice: BTreeSet<String>,
     looks: u64,
     wrong: Vec<String>,
 }
@@ -131,6 +139,25 @@ impl Observations {
     /// Returns whether the network has said that a node may be switched off for good; only once.
     pub fn may_be_switched_off(&self, name: &str) -> bool {
         self.lock().empty.remove(name)
+    }
+
+    /// Returns whether a node ran twice at the last look, as the server, the node or another one
+    /// said.
+    pub fn runs_twice(&self, name: &str) -> bool {
+        self.lock().twice.contains(name)
+    }
+
+    /// Returns whether the administrator has yet to decide between two processes of a node, or has
+    /// just done so.
+    pub fn is_deciding(&self) -> bool {
+        let state = self.lock();
+        let keeps = |order: &Order| matches!(order, Order::Keep(..));
+        !state.twice.is_empty() || state.orders.iter().any(keeps)
+    }
+
+    /// Returns how often the administrator has looked.
+    pub fn looks(&self) -> u64 {
+        self.lock().looks
     }
 
     /// Returns how many states of groups were seen and compared.
@@ -239,6 +266,7 @@ impl Observations {
                 state.wrong.push(wrong);
             }
         }
+        state.twice = running_twice(status);
         let wrong = state.replicas.look(&status.nodes);
         state.wrong.extend(wrong);
         for places in status.placement.iter().flat_map(|placement| &placement.nodes) {
@@ -272,6 +300,28 @@ impl Observations {
     }
 }
 
+/// Returns the names of the nodes of which two processes run, as somebody says.
+fn running_twice(status: &NetworkStatus) -> BTreeSet<String> {
+    let runs = status.server.iter().flat_map(|server| &server.runs);
+    let runs = runs.filter(|run| matches!(run.verdict, Verdict::Twice { .. }));
+    let mut twice: BTreeSet<String> = runs.map(|run| run.name.clone()).collect();
+    let notes = || {
+        let answers = status.nodes.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        answers.flat_map(|answer| answer.notes.iter().map(move |note| (answer.id, note)))
+    };
+    for (node, _) in &status.nodes {
+        let refused = format!("node {} is refused: two of its processes run", node.id.short());
+        let says = |(by, note): (NodeId, &String)| {
+            by == node.id && note.contains("two processes of this node run")
+                || note.starts_with(&refused)
+        };
+        if notes().any(says) {
+            twice.insert(node.name.clone());
+        }
+    }
+    twice
+}
+
 /// Looks again and again, and carries out orders.
 pub async fn run(
     server: String,
@@ -297,11 +347,15 @@ pub async fn run(
 
 async fn obey(client: Client, observations: Observations, trace: Trace) {
     let mut known = BTreeMap::new();
+    let mut tries = 0;
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
         let name = match &order {
-            Order::Remove(name) | Order::Drain(name, _) | Order::Empty(name) => name.as_str(),
+            Order::Remove(name)
+            | Order::Drain(name, _)
+            | Order::Empty(name)
+            | Order::Keep(name, _) => name.as_str(),
             Order::Rebalance | Order::Compact(..) => "",
         };
         let Ok(view) = client.refresh().await else { continue };
@@ -321,6 +375,18 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
                     observations.lock().emptying.insert(name.clone());
                 }
                 done
+            }
+            (Order::Keep(_, address), Some(node)) => {
+                let done = client.keep_run(node, RunChoice::Address(*address)).await;
+                tries += 1;
+                match done {
+                    // The server may not have heard from it since it started.
+                    Err(Error::Invalid(_)) if tries < KEEP_TRIES => continue,
+                    done => {
+                        tries = 0;
+                        done
+                    }
+                }
             }
             (Order::Rebalance, _) => client.rebalance().await,
             (Order::Compact(shard, floor), _) => {

@@ -101,6 +101,8 @@ pub struct Outcome {
     pub healed_after_ms: u64,
     /// Nodes that ended for good because they lacked entries that they had acknowledged.
     pub condemned: usize,
+    /// Old copies of directories that were refused, and clones that were noticed.
+    pub copies_told_apart: (u64, u64),
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// The fates of datagrams.
@@ -187,6 +189,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         && cluster.now < end
         && wrong.is_empty()
         && observations.wrong().is_empty()
+        && faults.wrong().next().is_none()
     {
         faults.tick(&mut cluster, &observations, &workload);
         compaction.tick(cluster.now, &observations, &workload);
@@ -221,6 +224,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
     let healed_after_ms = cluster.now - healed;
     workload.set_phase(Phase::Rest);
     wrong.extend(observations.wrong());
+    wrong.extend(faults.wrong());
     wrong.extend(workload.too_old());
     wrong.extend(workload.wrong());
     let condemned = cluster.nodes.iter().filter(|node| node.condemned).count();
@@ -253,6 +257,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
         lease_events: report.lease_events,
         healed_after_ms,
         condemned,
+        copies_told_apart: faults.copies_told_apart(),
         faults: faults.counts().clone(),
         datagrams: cluster.network.counts(),
         states: observations.states_seen(),

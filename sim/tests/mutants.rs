@@ -25,6 +25,8 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
         Mutant::LastArrivalWins => (None, 9),
         Mutant::SkipInScan => (None, 1),
         Mutant::BelieveCopies => (None, 1),
+        Mutant::JudgeByStarts => (Some(Course::OldCopy), 1),
+        Mutant::BelieveClones => (Some(Course::Clone), 1),
         Mutant::ForgetTombstone => (Some(Course::Refilled), 2),
         Mutant::PromiseWithoutAsking => (Some(Course::Emptied), 1),
         Mutant::TrustLateAcknowledgements => (Some(Course::LateAnswers), 1),
@@ -53,7 +55,7 @@ fn shortest(mutant: Mutant) -> (Option<Course>, u64) {
 /// Returns the first seed that shows a bug.
 fn find(mutant: Mutant) -> std::io::Result<Option<u64>> {
     let (course, first) = shortest(mutant);
-    // Backups are restored only in runs with this option.
+    // A founder's early backup is restored only in runs with this option.
     let old_copy = mutant == Mutant::BelieveCopies;
     let options = Options { mutant: Some(mutant), course, old_copy, ..Options::default() };
     for seed in std::iter::once(first).chain((1..=SEEDS).filter(|seed| *seed != first)) {

@@ -10,7 +10,9 @@ use std::str::FromStr;
 
 use dkv_base::id::GroupId;
 
-use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, drivers, links, place, refill};
+use super::{
+    End, Fault, Faults, NODES_MAX, NODES_MIN, copies, drivers, links, place, refill,
+};
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log::{self, Step};
@@ -75,11 +77,15 @@ pub enum Course {
     Outage,
     /// Nodes are lost in the middle of transactions; see [`Fault::Driver`].
     Drivers,
+    /// An old copy of a node's directory is put back; see [`Fault::OldCopy`].
+    OldCopy,
+    /// A node runs twice; see [`Fault::Clone`].
+    Clone,
 }
 
 impl Course {
     /// All courses with their weights.
-    const ALL: [(Self, u64); 7] = [
+    const ALL: [(Self, u64); 9] = [
         (Self::LateAnswers, 3),
         (Self::HalfChange, 5),
         (Self::Emptied, 5),
@@ -87,6 +93,8 @@ impl Course {
         (Self::DeadTask, 2),
         (Self::Outage, 3),
         (Self::Drivers, 5),
+        (Self::OldCopy, 4),
+        (Self::Clone, 4),
     ];
     /// Weight of no course.
     const NONE: u64 = 1;
@@ -113,6 +121,8 @@ impl Course {
             Self::DeadTask => Fault::Panic,
             Self::Outage => Fault::Outage,
             Self::Drivers => Fault::Driver,
+            Self::OldCopy => Fault::OldCopy,
+            Self::Clone => Fault::Clone,
         }
     }
 
@@ -124,6 +134,7 @@ impl Course {
             Self::Emptied => CUT_OFF.1,
             Self::Drivers => drivers::WITHIN,
             Self::Refilled => refill::WITHIN,
+            Self::OldCopy | Self::Clone => copies::WITHIN,
         }
     }
 }

@@ -79,6 +79,11 @@ pub enum Fault {
     /// still in the middle of one over several shards: the one that drives it, or the primary of
     /// another shard.
     Driver,
+    /// A node's directory is copied while it runs, and later put back in place of the right one,
+    /// for a while.
+    OldCopy,
+    /// A second process of a node is started at another address, on a copy of its directory.
+    Clone,
 }
 
 /// All faults with their weights.
@@ -117,6 +122,8 @@ const FAULTS: &[(Fault, u64)] = &[
     (Fault::Refill, 1),
     (Fault::Panic, 3),
     (Fault::Driver, 4),
+    (Fault::OldCopy, 3),
+    (Fault::Clone, 3),
 ];
 
 impl Fault {

@@ -51,6 +51,9 @@ impl IncarnationRecord {
         if planted(Mutant::BelieveCopies) {
             return Verdict::Sound;
         }
+        if planted(Mutant::JudgeByStarts) && said.start > known.start && said.names(known.boot) {
+            return Verdict::Sound;
+        }
         let older = Verdict::Older { start: known.start, mark: known.mark };
         if said.takes_the_place_of(known) {
             return Verdict::Sound;

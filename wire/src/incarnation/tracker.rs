@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dkv_base::mutants::{Mutant, planted};
+
 use super::{BootId, Incarnation, IncarnationRecord, PastIncarnation, Ruling, Verdict};
 
 /// Incarnations of one node that are watched at once.
@@ -137,7 +139,7 @@ impl<K: Ord + Copy> IncarnationTracker<K> {
         let mut others = watched.iter().filter(|run| run.boot != own.boot && !dismissed(run.boot));
         let ask_again = others.clone().any(|other| !own.outlived_news_of(other));
         let beside = others.find(|other| own.ran_beside(other) && !dismissed(own.boot));
-        let Some(other) = beside else {
+        let Some(other) = beside.filter(|_| !planted(Mutant::BelieveClones)) else {
             return Observation { verdict, is_news, ask_again };
         };
         is_news |= !record.twice;
