@@ -324,8 +324,8 @@ impl Faults {
             Fault::Panic => self.panic(victim, cluster, observations),
             Fault::Refill => self.begin_refill(cluster, observations),
             Fault::Driver => self.strike_drivers(cluster, workload),
-            Fault::OldCopy => self.copy(victim, cluster),
-            Fault::Clone => self.clone(victim, cluster, observations),
+            Fault::OldCopy => self.begin_copy(victim, cluster),
+            Fault::Clone => self.begin_clone(victim, cluster, observations),
         }
     }
 

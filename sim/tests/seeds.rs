@@ -1,6 +1,7 @@
 //! A fixed number of seeds, and the same seed twice.
 
 use sim::explore::explore;
+use sim::faults::Course;
 use sim::run::{Options, run};
 
 /// Seeds that every change must survive.
@@ -51,6 +52,29 @@ fn an_early_copy_of_the_founder_does_not_serve() {
         let outcome = run(seed, Options { old_copy: true, ..Options::default() }).unwrap();
         assert!(outcome.wrong.is_empty(), "seed {seed}: {:?}", outcome.wrong);
     }
+}
+
+/// Runs some seeds with a course, and returns how many old copies were refused and how many clones
+/// were noticed.
+fn told_apart(course: Course) -> (u64, u64) {
+    let options = Options { course: Some(course), ..Options::default() };
+    let summary = explore(1, 3, 2, options, |seed, outcome| {
+        assert!(outcome.wrong.is_empty(), "seed {seed}, {course:?}: {:?}", outcome.wrong);
+        true
+    });
+    summary.unwrap().copies_told_apart
+}
+
+#[test]
+fn an_old_copy_is_refused_among_other_faults() {
+    let (refused, _) = told_apart(Course::OldCopy);
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_clone_is_noticed_among_other_faults() {
+    let (_, noticed) = told_apart(Course::Clone);
+    assert!(noticed > 0);
 }
 
 #[test]

@@ -10,9 +10,7 @@ use std::str::FromStr;
 
 use dkv_base::id::GroupId;
 
-use super::{
-    End, Fault, Faults, NODES_MAX, NODES_MIN, copies, drivers, links, place, refill,
-};
+use super::{End, Fault, Faults, NODES_MAX, NODES_MIN, copies, drivers, links, place, refill};
 use crate::cluster::{Cluster, Death};
 use crate::disk::Speed;
 use crate::log::{self, Step};
