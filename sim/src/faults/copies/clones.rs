@@ -1,6 +1,6 @@
 //! A clone: a second process of a node, on a copy of its directory and at another address.
 
-use super::{Copied, Faults, Stage, Witness, in_touch, is_well};
+use super::{Copied, Faults, Stage, WITHOUT_SERVER_PER_MILLE, Witness, in_touch, is_well};
 use crate::backups;
 use crate::cluster::{Cluster, Death};
 use crate::observer::{Observations, Order};
