@@ -126,19 +126,20 @@ pub fn has_entries(path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn has_content(path: &Path) -> io::Result<bool> {
-    Ok(names(path)?.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
+pub fn has_named(path: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<bool> {
+    Ok(names(path)?.iter().any(|name| name.to_str().is_some_and(&is_wanted)))
 }
 
-/// Whether a directory has [content](has_content) but none of the names in `ours`: whether it
-/// belongs to another program.
+/// Whether a directory has entries, but none of the names in `ours`: whether it belongs to another
+/// program. A lock file and `lost+found` do not show whose it is.
 ///
 /// # Errors
 /// If it cannot be read or is a dangling link.
 pub fn is_foreign(path: &Path, ours: &[&str]) -> io::Result<bool> {
     refuse_dangling(path).map_err(|error| named(path, error))?;
-    let is_ours = names(path)?.iter().any(|name| ours.iter().any(|ours| name == ours));
-    Ok(!is_ours && has_content(path)?)
+    let names = names(path)?;
+    let is_ours = names.iter().any(|name| ours.iter().any(|ours| name == ours));
+    Ok(!is_ours && names.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
 }
 
 /// Refuses a file or directory of another user. A process that went on would leave files there that

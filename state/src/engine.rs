@@ -34,6 +34,7 @@ mod store;
 mod tables;
 
 pub use error::EngineError;
+pub use files::is_database_name;
 pub(super) use group::Rows;
 pub use install::{Completed, Installer};
 pub use snapshot::SnapshotReader;
