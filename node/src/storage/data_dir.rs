@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use dkv_base::durable::{self, LOCK};
 use dkv_base::id::{NetworkId, NodeId};
+use dkv_state::EngineError;
 use dkv_state::engine::is_database_name;
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
 use dkv_wire::identity::Role;
@@ -363,6 +364,15 @@ impl DataDir {
     /// Makes an error that says that this directory cannot be used now.
     pub(crate) fn unusable(&self, why: &impl ToString) -> DataDirError {
         self.io(io::Error::other(why.to_string()))
+    }
+
+    /// Makes an error that says why the checkpoints in this directory cannot be read.
+    pub(crate) fn of_engine(&self, error: EngineError) -> DataDirError {
+        match error {
+            EngineError::Damaged { .. } => self.damaged(error.to_string()),
+            EngineError::Missing(file) => self.missing(file),
+            error => self.unusable(&error),
+        }
     }
 
     /// Makes an error that says what has gone from this directory.
