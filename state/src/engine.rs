@@ -117,6 +117,13 @@ impl Engine {
         files::clear_unfinished(path).map_err(|error| guard.failed(error))?;
         let tables = guard.call(|| Tables::open(path)).map_err(|error| match error {
             EngineError::InUse { .. } => error,
+            // As after a start as another user.
+            EngineError::Failed { path: at, source }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                let source = files::closed(path).unwrap_or(source);
+                EngineError::Failed { path: at, source }
+            }
             error => files::missing(path).map_or(error, EngineError::Missing),
         })?;
         Self::with_tables(path, tables, options)

@@ -102,6 +102,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_of_another_user_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = directory.path().join(KEYSPACES).join("1");
+        fs::create_dir_all(&table).unwrap();
+        let files = [directory.path().join(VERSION), table.join(CURRENT), table.join("v0")];
+        for file in &files {
+            fs::write(file, "content").unwrap();
+        }
+        assert!(closed(directory.path()).is_none());
+        // Only root can give files away.
+        if std::os::unix::fs::chown(&files[2], Some(65_534), None).is_ok() {
+            let said = closed(directory.path()).unwrap().to_string();
+            assert!(said.starts_with(&format!("{}: it belongs to", files[2].display())), "{said}");
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -118,9 +135,9 @@ mod tests {
         assert_eq!(missing(path), Some(table.join(CURRENT)));
         fs::write(table.join(CURRENT), "v0").unwrap();
         assert_eq!(missing(path), None);
-    }
-}
         // A link to itself stands for any file that exists and may not be looked at.
         fs::remove_file(table.join(CURRENT)).unwrap();
         std::os::unix::fs::symlink(CURRENT, table.join(CURRENT)).unwrap();
         assert_eq!(missing(path), None);
+    }
+}
