@@ -10,7 +10,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use dkv_test_support::{output, text};
+use dkv_api::Role;
+use dkv_test_support::{output, skip, text};
 use serde_json::json;
 
 use crate::harness::Network;
@@ -198,7 +199,7 @@ fn documents() -> Vec<PathBuf> {
 async fn the_examples_of_the_documents_work() {
     let tools = ["bash", "curl", "gzip"].map(|tool| Command::new(tool).arg("--version").output());
     if tools.iter().any(Result::is_err) {
-        eprintln!("SKIPPED: bash, curl or gzip is missing");
+        skip("the_examples_of_the_documents_work", "bash, curl or gzip is missing");
         return;
     }
     let mut wrong = Vec::new();
@@ -230,4 +231,45 @@ fn an_ellipsis_matches_anything() {
     {
         assert!(!matches(expected, printed), "{expected:?} {printed:?}");
     }
+}
+
+/// Words that make a reader destroy something, or leave it behind, and those that say when.
+const DESTROY: [&str; 5] = ["erase", "wipe", "rm -r", "empty its data", "empty directory"];
+const UNLESS: [&str; 3] = ["no lag", "nothing is missed", "keep "];
+
+/// Until the others have caught up, the directory of a node may be the only copy of some writes.
+#[test]
+fn no_advice_takes_the_last_copy_of_a_write() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap().to_lowercase();
+    let mut advice: Vec<(String, String)> =
+        page.split("\n\n").map(|text| ("operations.md".to_owned(), text.to_owned())).collect();
+    // Messages: the sentences between quotes around such a word.
+    let mut directories = vec![root.join("node/src"), root.join("server/src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
+                let source = std::fs::read_to_string(&path).unwrap().to_lowercase();
+                let name = path.display().to_string();
+                let texts = source.replace("\\\"", "'");
+                let texts = texts.split('"').skip(1).step_by(2);
+                advice.extend(texts.map(|text| (name.clone(), text.to_owned())));
+            }
+        }
+    }
+    let mut found = 0;
+    for (place, text) in advice {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\ ", "");
+        let destroys = DESTROY.iter().any(|word| text.contains(word))
+            || text.contains("another, empty")
+            || (text.contains("empty data directory") && text.contains("start"));
+        if destroys && !text.contains("dkv-server") && !text.contains("its **data directory**") {
+            found += 1;
+            assert!(UNLESS.iter().any(|word| text.contains(word)), "{place}: {text}");
+        }
+    }
+    assert!(found >= 8, "only {found} places advise anything");
 }

@@ -1,7 +1,8 @@
 //! `dkv drill`, on a temporary network and on an existing one.
 
 use dkv_api::Error;
-use dkv_test_support::{output, text};
+use dkv_test_support::{output, skip, text};
+use serde_json::{Value, json};
 
 use crate::harness::Network;
 
@@ -15,7 +16,7 @@ async fn a_drill_on_a_temporary_network_succeeds() {
         let drill = network.dkv_as(&arguments, &network.home()).await;
         let (said, errors) = (output(&drill.stdout), output(&drill.stderr));
         if errors.contains("does not allow tracing a process") {
-            eprintln!("SKIPPED {fault}: {errors}");
+            skip(&format!("drill {fault}"), errors);
             continue;
         }
         assert!(drill.status.success(), "{said}{errors}");
