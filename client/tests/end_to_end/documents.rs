@@ -4,8 +4,8 @@
 //! A comment `<!-- run -->` marks the block after it. In a `console` block, each line that begins
 //! with `$ ` is a command, and the lines after it are its output, both streams together. An
 //! ellipsis matches anything within a line and, alone on a line, any lines.
-//! `<!-- run: varies A; B -->` lists texts that differ between runs. A `sh` block only has to
-//! succeed.
+//! `<!-- run: varies A | B -->` lists texts that differ between runs. A `sh` block only has to
+//! succeed. `<!-- run: ID from COMMAND -->` puts what a command prints in the place of the word `ID`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,6 +30,10 @@ struct Block {
     text: String,
 }
 
+/// Marked blocks of each document: one that loses its marks must not go unnoticed.
+const MARKED: [(&str, usize); 5] =
+    [("README.md", 1), ("cli.md", 4), ("consistency.md", 2), ("http.md", 1), ("operations.md", 9)];
+
 /// Returns the marked blocks of a document.
 fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
@@ -38,13 +42,17 @@ fn blocks(document: &str) -> Vec<Block> {
         let Some(mark) = line.strip_prefix("<!-- run").and_then(|it| it.strip_suffix("-->")) else {
             continue;
         };
-        let varies = mark.trim().strip_prefix(": varies ").unwrap_or_default();
-        let varies = varies.split("; ").filter(|it| !it.is_empty()).map(|it| it.trim().to_owned());
-        let varies = varies.collect();
+        let mark = mark.trim().strip_prefix(": ").unwrap_or_default();
+        let varies = mark.strip_prefix("varies ").unwrap_or_default();
+        let varies = varies.split(" | ").filter(|it| !it.is_empty()).map(str::to_owned).collect();
+        let given = mark.strip_prefix("ID from ");
         let (_, fence) = lines.next().unwrap();
         let language = fence.strip_prefix("```").expect("a block follows its mark").to_owned();
         let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
-        let text = inside.map(|line| format!("{line}\n")).collect();
+        let mut text: String = inside.map(|line| format!("{line}\n")).collect();
+        if let Some(command) = given {
+            text = text.replace(" ID\n", &format!(" \"$({command})\"\n"));
+        }
         blocks.push(Block { line: number + 1, language, varies, text });
     }
     blocks
@@ -117,6 +125,8 @@ impl<'a> Desk<'a> {
             ("127.0.0.1:4400".to_owned(), server.clone()),
             ("10.0.0.1:4400".to_owned(), server),
             ("127.0.0.1:8080".to_owned(), http),
+            ("/mnt/backup".to_owned(), text(&network.path("backup")).to_owned()),
+            ("client.token".to_owned(), text(&network.token_file(Role::Client)).to_owned()),
         ];
         Self { network, here, work }
     }
@@ -203,22 +213,24 @@ async fn the_examples_of_the_documents_work() {
         return;
     }
     let mut wrong = Vec::new();
-    let mut run = 0;
+    let mut run = Vec::new();
     for document in documents() {
         let blocks = blocks(&std::fs::read_to_string(&document).unwrap());
         if blocks.is_empty() {
             continue;
         }
-        let network = Network::with(json!({ "shards": 1 }), 3).await;
+        // One more than replicas, so that one can be emptied.
+        let network = Network::with(json!({ "shards": 1 }), 4).await;
         let desk = Desk::new(&network);
+        run.push((document.file_name().unwrap().to_str().unwrap().to_owned(), blocks.len()));
         for block in &blocks {
-            run += 1;
             if let Err(why) = desk.check(block) {
                 wrong.push(format!("{}, line {}:\n{why}", document.display(), block.line));
             }
         }
     }
-    assert!(run >= 6, "the marks are not found: {run}");
+    run.sort();
+    assert_eq!(run, MARKED.map(|(document, count)| (document.to_owned(), count)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
