@@ -152,11 +152,21 @@ mod tests {
 
     /// Returns a request of each kind: every field is zero, empty or absent.
     fn of_each_kind() -> Vec<RequestBody> {
+        // An id is its length and its bytes. At most two begin after as many zeros as these.
+        let id = [&[16][..], &[0; 16]].concat();
+        let mut begins = vec![Vec::new()];
+        for first in 0..4 {
+            let one = [&vec![0; first], &id[..]].concat();
+            begins.extend((0..4).map(|next| [&one[..], &vec![0; next], &id].concat()));
+            begins.push(one);
+        }
         let of_kind = |kind: u8| {
-            let bytes = |length: usize| [&[kind][..], &vec![0; length]].concat();
-            (0..256).find_map(|length| decode(&bytes(length)).ok())
+            let mut all = begins.iter().flat_map(|begin| (0..64).map(move |rest| (begin, rest)));
+            all.find_map(|(begin, rest)| {
+                decode(&[&[kind][..], begin, &vec![0; rest]].concat()).ok()
+            })
         };
-        (0..128).map_while(of_kind).collect()
+        (0..128).filter_map(of_kind).collect()
     }
 
     fn name(body: &RequestBody) -> String {
