@@ -63,7 +63,9 @@ pub(crate) fn listed(command: &str, document: &Value) {
 /// Runs a command that succeeds with JSON, and compares its documents with the page.
 async fn check(network: &Network, row: &str, arguments: &[&str]) -> Vec<Value> {
     let ended = network.dkv(&[arguments, &["--output", "json"]].concat()).await;
-    assert!(ended.status.success(), "{arguments:?}: {}", output(&ended.stderr));
+    // That of `doctor` is about what it finds.
+    let is_fine = ended.status.success() || row == "doctor";
+    assert!(is_fine && ended.stderr.is_empty(), "{arguments:?}: {}", output(&ended.stderr));
     let documents = documents(&ended.stdout);
     assert!(!documents.is_empty(), "{arguments:?} prints nothing");
     documents.iter().for_each(|document| listed(row, document));
@@ -138,14 +140,19 @@ async fn a_local_network_answers_in_json() {
     let network = Network::server_only(json!({})).await;
     let local = ["local", "--nodes", "3", "--port", "0", "--output", "json", "--"];
     let steps = ["kill n1", "start n1", "put k v", "nodes"];
-    let ended = network.dkv_as(&[&local[..], &steps].concat(), &network.home()).await;
+    let ended = network.dkv_at_work(&[&local[..], &steps].concat()).await;
     assert!(ended.status.success(), "{}", output(&ended.stderr));
     let documents = documents(&ended.stdout);
-    let (killed, started) = (&documents[0], &documents[1]);
-    for (document, begin) in [(killed, "killed n1"), (started, "started n1")] {
-        listed("kill", document);
-        let message = document["message"].as_str().unwrap();
-        assert!(message.starts_with(begin), "{message}");
+    // Others say who leads now.
+    let messages = documents.iter().filter(|document| document["command"].is_null());
+    let messages: Vec<&str> = messages
+        .map(|document| {
+            listed("kill", document);
+            document["message"].as_str().unwrap()
+        })
+        .collect();
+    for begin in ["killed n1", "started n1"] {
+        assert!(messages.iter().any(|message| message.starts_with(begin)), "{messages:?}");
     }
     let put = documents.iter().find(|document| document["command"] == "put").unwrap();
     listed("put", put);
@@ -155,7 +162,7 @@ async fn a_local_network_answers_in_json() {
 async fn a_rehearsal_answers_in_json() {
     let network = Network::server_only(json!({})).await;
     let near = ["rehearse", "--regions", "a,b", "--delays", "0,5/5,0", "--samples", "1"];
-    let ended = network.dkv_as(&[&near[..], &["--output", "json"]].concat(), &network.home()).await;
+    let ended = network.dkv_at_work(&[&near[..], &["--output", "json"]].concat()).await;
     assert!(ended.status.success(), "{}", output(&ended.stderr));
     let documents = documents(&ended.stdout);
     let document = documents.last().unwrap();
@@ -227,7 +234,9 @@ async fn a_command_that_is_ended_by_a_signal_says_so() {
             "k",
             "v",
         ];
-        let mut command = command(&arguments, &network.path("nobody"));
+        let home = network.path("nobody");
+        std::fs::create_dir_all(&home).unwrap();
+        let mut command = command(&arguments, &home);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         silent.recv_from(&mut [0; 2048]).expect("the command asks the server");

@@ -14,7 +14,7 @@ async fn a_drill_on_a_temporary_network_succeeds() {
     let out = network.path("report");
     for fault in ["coordinator-kill", "disk-stall", "intruder"] {
         let arguments = ["drill", fault, "--time", "3s", "--out", text(&out)];
-        let drill = network.dkv_as(&arguments, &network.home()).await;
+        let drill = network.dkv_at_work(&arguments).await;
         let (said, errors) = (output(&drill.stdout), output(&drill.stderr));
         if errors.contains("does not allow tracing a process") {
             skip(&format!("drill {fault}"), errors);
@@ -42,7 +42,7 @@ async fn drills_with_copies_of_a_directory_succeed() {
     let out = network.path("report");
     for fault in ["clone", "old-copy"] {
         let arguments = ["drill", fault, "--time", "3s", "--out", text(&out), "--output", "json"];
-        let drill = network.dkv_as(&arguments, &network.home()).await;
+        let drill = network.dkv_at_work(&arguments).await;
         assert!(drill.status.success(), "{}{}", output(&drill.stdout), output(&drill.stderr));
         let document: Value = serde_json::from_slice(&drill.stdout).unwrap();
         listed("drill", &document);
