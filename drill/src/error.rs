@@ -115,8 +115,8 @@ pub enum Obstacle {
 }
 
 impl DrillError {
-    /// Whether this machine cannot hold the drill, whatever the network does. Anything else, such as
-    /// a network that does not come up, may be a fault of dkv.
+    /// Whether this machine cannot hold the drill, whatever the network does. Anything else, such
+    /// as a network that does not come up, may be a fault of dkv.
     pub fn is_of_machine(&self) -> bool {
         use Obstacle::{NoFaketime, SmallDisks, Tracing};
         matches!(self, Self::Obstacle(NoFaketime | SmallDisks(_) | Tracing(_)))

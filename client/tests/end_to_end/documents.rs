@@ -5,7 +5,8 @@
 //! with `$ ` is a command, and the lines after it are its output, both streams together. An
 //! ellipsis matches anything within a line and, alone on a line, any lines.
 //! `<!-- run: varies A | B -->` lists texts that differ between runs. A `sh` block only has to
-//! succeed. `<!-- run: ID from COMMAND -->` puts what a command prints in the place of the word `ID`.
+//! succeed. `<!-- run: ID from COMMAND -->` puts what a command prints in the place of the word
+//! `ID`. A mark may take several lines.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,9 +40,13 @@ fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = document.lines().enumerate();
     while let Some((number, line)) = lines.next() {
-        let Some(mark) = line.strip_prefix("<!-- run").and_then(|it| it.strip_suffix("-->")) else {
-            continue;
-        };
+        let Some(mark) = line.strip_prefix("<!-- run") else { continue };
+        let mut mark = mark.to_owned();
+        while !mark.ends_with("-->") {
+            let (_, more) = lines.next().expect("a mark has an end");
+            mark.push_str(&format!(" {}", more.trim()));
+        }
+        let mark = mark.trim_end_matches("-->");
         let mark = mark.trim().strip_prefix(": ").unwrap_or_default();
         let varies = mark.strip_prefix("varies ").unwrap_or_default();
         let varies = varies.split(" | ").filter(|it| !it.is_empty()).map(str::to_owned).collect();

@@ -36,7 +36,7 @@ async fn only_nodes_speak_raft_and_only_in_their_own_name() {
     let admin = Direct::join(&network, Role::Admin).await;
     // A node with a certificate that is not a member of any group.
     let node = Direct::join(&network, Role::Node).await;
-    // Whoever has a server's directory can sign this.
+    // A thief of a server's directory can sign this.
     let id = client.credentials.identity.network;
     let server = Direct::forged(id, &network.path("server"), Role::Server);
     for member in &network.nodes {
