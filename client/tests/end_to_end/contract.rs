@@ -18,9 +18,10 @@ fn documents(bytes: &[u8]) -> Vec<Value> {
     output(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Returns the words in backquotes.
+/// Returns the words in backquotes; of a member with its value, the member.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
+    let words = text.split('`').skip(1).step_by(2);
+    words.map(|word| word.trim_start_matches('"').split('"').next().unwrap_or_default())
 }
 
 /// Returns the members that the table in docs/cli.md lists for a command.
