@@ -121,24 +121,24 @@ pub fn has_entries(path: &Path) -> io::Result<bool> {
     Ok(!names(path)?.is_empty())
 }
 
-/// Whether a directory has entries other than a lock file and `lost+found`, which do not show whose
-/// it is.
+/// Whether a directory exists and has an entry with a name that `is_wanted`.
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn has_content(path: &Path) -> io::Result<bool> {
-    Ok(names(path)?.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
+pub fn has_named(path: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<bool> {
+    Ok(names(path)?.iter().any(|name| name.to_str().is_some_and(&is_wanted)))
 }
 
-/// Whether a directory has [content](has_content) but none of the names in `ours`: whether it
-/// belongs to another program.
+/// Whether a directory has entries, but none of the names in `ours`: whether it belongs to another
+/// program. A lock file and `lost+found` do not show whose it is.
 ///
 /// # Errors
 /// If it cannot be read or is a dangling link.
 pub fn is_foreign(path: &Path, ours: &[&str]) -> io::Result<bool> {
     refuse_dangling(path).map_err(|error| named(path, error))?;
-    let is_ours = names(path)?.iter().any(|name| ours.iter().any(|ours| name == ours));
-    Ok(!is_ours && has_content(path)?)
+    let names = names(path)?;
+    let is_ours = names.iter().any(|name| ours.iter().any(|ours| name == ours));
+    Ok(!is_ours && names.iter().any(|name| !NEUTRAL.iter().any(|neutral| name == neutral)))
 }
 
 /// Refuses a file or directory of another user. A process that went on would leave files there that
@@ -312,14 +312,18 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// Those of the system, such as that the new directory exists already.
 pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_dir(&entry.path(), &target)?;
+    let at_source = |error| named(from, error);
+    fs::create_dir(to).map_err(|error| named(to, error))?;
+    for entry in fs::read_dir(from).map_err(at_source)? {
+        let entry = entry.map_err(at_source)?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().map_err(|error| named(&source, error))?.is_dir() {
+            copy_dir(&source, &target)?;
         } else {
-            fs::copy(entry.path(), target)?;
+            fs::copy(&source, &target).map_err(|error| {
+                let (source, target) = (source.display(), target.display());
+                io::Error::new(error.kind(), format!("cannot copy {source} to {target}: {error}"))
+            })?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use dkv_console::Console;
 use dkv_console::problem::Problem;
 use dkv_console::signals::Signals;
 use dkv_console::units;
-use dkv_drill::{DrillError, DrillResult, Fault, Target};
+use dkv_drill::{DrillError, DrillResult, Fault, Target, Unheld};
 
 use crate::api_problems::connect_problem;
 use crate::cli::{Addresses, Connect, DrillArgs, default_addresses};
@@ -63,7 +63,7 @@ pub(crate) async fn run(
     }
     let wanted =
         if args.fault == Fault::All { dkv_drill::LOCAL.to_vec() } else { vec![args.fault] };
-    let (mut results, mut skipped) = (Vec::new(), Vec::new());
+    let (mut results, mut unheld) = (Vec::new(), Vec::new());
     for fault in wanted {
         console.note(&format!("{}: {}", fault.name(), fault.description()));
         let held = tokio::select! {
@@ -84,27 +84,27 @@ pub(crate) async fn run(
             Err(error) => {
                 let problem = error.to_string();
                 console.error(&format!("{}: {problem}", fault.name()));
+                // `all` skips the drills that this machine cannot hold, and still succeeds.
+                let is_excused = args.fault == Fault::All && error.is_of_machine();
+                let drill = Unheld { fault, problem, is_excused };
                 // A program expects a result of every drill, also of one that could not be held.
                 if console.json
-                    && let Err(error) = console.result("", || dkv_drill::not_held(fault, &problem))
+                    && let Err(error) = console.result("", || drill.document())
                 {
                     return finished(console, Err(error));
                 }
-                skipped.push((fault.name(), problem));
+                unheld.push(drill);
             }
         }
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let when = units::timestamp(now.as_millis() as u64);
     let page = args.out.join("index.html");
-    if let Err(error) = fs::write(&page, dkv_drill::html(&results, &skipped, &when)) {
+    if let Err(error) = fs::write(&page, dkv_drill::html(&results, &unheld, &when)) {
         return failed(console, &format!("cannot write {}: {error}", page.display()));
     }
     console.note(&format!("report: {}", page.display()));
-    let all_hold = !results.is_empty() && results.iter().all(DrillResult::holds);
-    // `all` skips the drills that this machine cannot hold, and still succeeds.
-    let may_skip = args.fault == Fault::All || skipped.is_empty();
-    if all_hold && may_skip { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if dkv_drill::succeeds(&results, &unheld) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Checks that a drill can be held on such a network.
@@ -119,7 +119,7 @@ fn check_target(fault: Fault, address: Option<&Addresses>) -> Result<(), Problem
     }
 }
 
-/// Why a drill was not held. It says nothing about the network.
+/// Why a drill was not held.
 #[derive(Debug, thiserror::Error)]
 enum NotHeld {
     /// The network that the user has named admits no client.
@@ -128,6 +128,12 @@ enum NotHeld {
     /// The drill lacks something, or its temporary network does not start.
     #[error(transparent)]
     Drill(#[from] DrillError),
+}
+
+impl NotHeld {
+    fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Drill(error) if error.is_of_machine())
+    }
 }
 
 async fn hold(

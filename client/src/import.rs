@@ -68,7 +68,11 @@ struct Lines {
 
 impl Lines {
     fn new() -> io::Result<Self> {
-        Ok(Self { file: BufWriter::new(tempfile::tempfile()?), count: 0 })
+        Ok(Self::to(tempfile::tempfile().map_err(no_copy)?))
+    }
+
+    fn to(file: File) -> Self {
+        Self { file: BufWriter::new(file), count: 0 }
     }
 
     fn add(&mut self, found: &Found) -> io::Result<()> {
@@ -79,12 +83,22 @@ impl Lines {
             object.insert("ttl_ms".into(), ttl_ms.into());
         }
         self.count += 1;
-        writeln!(self.file, "{}", Value::Object(object))
+        writeln!(self.file, "{}", Value::Object(object)).map_err(no_copy)
     }
 
     fn finish(self) -> io::Result<File> {
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)
+        self.file.into_inner().map_err(|error| no_copy(error.into_error()))
     }
+}
+
+/// Says that it is the copy which cannot be written, and not what is imported.
+fn no_copy(error: io::Error) -> io::Error {
+    let directory = std::env::temp_dir();
+    let why = format!(
+        "cannot write a temporary copy in {}: {error}; set TMPDIR to another directory",
+        directory.display()
+    );
+    io::Error::new(error.kind(), why)
 }
 
 /// Carries out `import`.
@@ -184,4 +198,25 @@ fn convert(file: &Path, format: ImportFormat) -> Result<(Lines, LeftOut), Import
         _ => rdb::read(input, now_ms(), &mut left_out, |found| lines.add(&found))?,
     }
     Ok((lines, left_out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_of_the_copy_is_told_apart_from_the_source() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let found = Found { key: b"key".to_vec(), value: vec![b'v'; 100_000], ttl_ms: None };
+        let temporary = std::env::temp_dir().display().to_string();
+        let mut lines = Lines::to(full.try_clone().unwrap());
+        let large = lines.add(&found).unwrap_err();
+        let mut lines = Lines::to(full);
+        lines.add(&Found { value: b"small".to_vec(), ..found }).unwrap();
+        for error in [large, lines.finish().unwrap_err()] {
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let said = ImportError::from(error).to_string();
+            assert!(said.contains(&temporary) && said.contains("TMPDIR"), "{said}");
+        }
+    }
 }

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use dkv_local::child::ChildSpec;
-use dkv_local::error::StartError;
 use dkv_local::network::LaunchHook;
 use dkv_local::node_name;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
+use tokio::process::Command;
 
-use crate::error::{DrillError, Obstacle};
+use crate::error::Obstacle;
 use crate::fault::Fault;
 use crate::relay::Relays;
 
@@ -47,7 +47,10 @@ impl Environment {
                 let relays = Relays::start(&names).await;
                 environment.relays = Some(relays.map_err(Obstacle::Socket)?);
             }
-            Fault::DiskFull => environment.small_disks = true,
+            Fault::DiskFull => {
+                try_small_disk().await?;
+                environment.small_disks = true;
+            }
             Fault::ClockJump => {
                 library().ok_or(Obstacle::NoFaketime)?;
                 let clocks = tempfile::Builder::new().prefix("dkv-clocks-").tempdir();
@@ -98,11 +101,6 @@ impl Environment {
             .and_then(|()| std::fs::rename(&new, &file))
             .map_err(Obstacle::file(file.display().to_string()))
     }
-
-    /// Adds the likely reason if the network did not come up in this environment.
-    pub(crate) fn explained(&self, error: StartError) -> DrillError {
-        if self.small_disks { Obstacle::SmallDisks(error).into() } else { error.into() }
-    }
 }
 
 /// Starts a node with a small disk in place of its directory. The disk is visible only in the
@@ -120,6 +118,31 @@ fn on_small_disk(directory: &Path, spec: &mut ChildSpec) {
     arguments.push(std::mem::replace(&mut spec.program, PathBuf::from("unshare")).into());
     arguments.append(&mut spec.arguments);
     spec.arguments = arguments;
+}
+
+/// Mounts a small disk for a moment, so that a network that does not come up on such disks is not
+/// taken for a machine that has none.
+async fn try_small_disk() -> Result<(), Obstacle> {
+    let place = tempfile::Builder::new().prefix("dkv-disk-").tempdir();
+    let place = place.map_err(Obstacle::file("cannot create a temporary directory".to_owned()))?;
+    let disk = place.path();
+    let mut spec = ChildSpec {
+        program: "true".into(),
+        arguments: Vec::new(),
+        home: disk.to_owned(),
+        log: disk.to_owned(),
+        variables: Vec::new(),
+    };
+    on_small_disk(disk, &mut spec);
+    let tried = Command::new(&spec.program).args(&spec.arguments).kill_on_drop(true).output().await;
+    match tried {
+        Ok(tried) if tried.status.success() => Ok(()),
+        Ok(tried) => {
+            let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+            Err(Obstacle::SmallDisks(said))
+        }
+        Err(error) => Err(Obstacle::SmallDisks(format!("unshare: {error}"))),
+    }
 }
 
 fn library() -> Option<&'static str> {

@@ -50,11 +50,11 @@ pub enum Obstacle {
     /// The library that shifts clocks is not installed.
     #[error("clock-jump needs libfaketime; install it with apt-get install faketime")]
     NoFaketime,
-    /// The network did not come up on small disks, probably because none can be mounted.
+    /// No small disk can be mounted.
     #[error(
         "disk-full mounts small disks, which takes root or user namespaces, unshare and mount: {0}"
     )]
-    SmallDisks(StartError),
+    SmallDisks(String),
     /// The system does not allow the drill to stop a thread.
     #[error(
         "cannot stall the disk: this system does not allow tracing a process ({0}); try again as \
@@ -112,6 +112,15 @@ pub enum Obstacle {
     /// The server has no record of the process that a clone stands beside.
     #[error("the server knows no run of it")]
     NoRun,
+}
+
+impl DrillError {
+    /// Whether this machine cannot hold the drill, whatever the network does. Anything else, such
+    /// as a network that does not come up, may be a fault of dkv.
+    pub fn is_of_machine(&self) -> bool {
+        use Obstacle::{NoFaketime, SmallDisks, Tracing};
+        matches!(self, Self::Obstacle(NoFaketime | SmallDisks(_) | Tracing(_)))
+    }
 }
 
 impl Obstacle {

@@ -3,7 +3,7 @@
 use dkv_console::units::{duration, number};
 
 use crate::chart::{escaped, svg};
-use crate::result::DrillResult;
+use crate::result::{DrillResult, Unheld, succeeds};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#5d6b7a;--line:#d8dee6;--paper:#fff;--card:#f6f8fa;\
@@ -27,9 +27,9 @@ border:0;text-align:right}.wide td[data-of]::before{content:attr(data-of);color:
 ol{margin:12px 0;padding-left:24px}ol span{color:var(--soft)}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto}";
 
-/// Renders results as one page; `skipped` are drills that could not be held, each with its reason.
-pub fn html(results: &[DrillResult], skipped: &[(String, String)], when: &str) -> String {
-    let holds = !results.is_empty() && results.iter().all(DrillResult::holds);
+/// Renders results as one page, with the drills that could not be held.
+pub fn html(results: &[DrillResult], unheld: &[Unheld], when: &str) -> String {
+    let holds = succeeds(results, unheld);
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
@@ -59,9 +59,13 @@ pub fn html(results: &[DrillResult], skipped: &[(String, String)], when: &str) -
             report.count(dkv_check::Kind::Lost),
         );
     }
-    for (name, why) in skipped {
-        html +=
-            &format!("<tr><td>{name}</td><td colspan=\"7\">not held: {}</td></tr>", escaped(why));
+    for Unheld { fault, problem, is_excused } in unheld {
+        let tone = if *is_excused { "" } else { " class=\"bad\"" };
+        html += &format!(
+            "<tr><td>{}</td><td colspan=\"7\"{tone}>not held: {}</td></tr>",
+            fault.name(),
+            escaped(problem)
+        );
     }
     html += "</table></div>";
     results.iter().for_each(|result| section(&mut html, result));

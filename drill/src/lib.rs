@@ -50,7 +50,7 @@ pub use self::error::{DrillError, Obstacle, Violation};
 pub use self::fault::Fault;
 pub use self::html::html;
 pub use self::inject::LOCAL;
-pub use self::result::{DrillResult, not_held};
+pub use self::result::{DrillResult, Unheld, succeeds};
 use self::testbed::{FinishedRun, Testbed};
 
 /// Prefix of the keys in an existing network.

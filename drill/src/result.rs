@@ -152,12 +152,33 @@ impl DrillResult {
     }
 }
 
-/// Returns the JSON document of a drill that could not be held.
-pub fn not_held(fault: Fault, problem: &str) -> serde_json::Value {
-    serde_json::json!({
-        "command": "drill",
-        "fault": fault.name(),
-        "held": false,
-        "problems": [problem],
-    })
+/// A drill that could not be held.
+#[derive(Debug)]
+pub struct Unheld {
+    /// The fault that was not injected.
+    pub fault: Fault,
+    /// The reason, in one sentence.
+    pub problem: String,
+    /// Whether the machine lacks something, and all drills were wanted: the others count.
+    pub is_excused: bool,
+}
+
+impl Unheld {
+    /// Returns the JSON document.
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::json!({
+            "command": "drill",
+            "fault": self.fault.name(),
+            "held": false,
+            "skipped": self.is_excused,
+            "problems": [self.problem],
+        })
+    }
+}
+
+/// Returns whether drills count as a success: one was held at least, the network kept all promises
+/// in each, and no drill is missing that this machine could have held.
+pub fn succeeds(results: &[DrillResult], unheld: &[Unheld]) -> bool {
+    let all_hold = !results.is_empty() && results.iter().all(DrillResult::holds);
+    all_hold && unheld.iter().all(|drill| drill.is_excused)
 }

@@ -72,7 +72,7 @@ impl Testbed {
         }
         if let Err(error) = network.bring_up(options.start_timeout, console).await {
             network.stop(console).await;
-            return Err(environment.explained(error));
+            return Err(error.into());
         }
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {

@@ -4,6 +4,7 @@ use dkv_api::{
 use dkv_base::id::NetworkId;
 use dkv_check::{Action, Condition, Operation, Outcome};
 use dkv_console::Buffer;
+use dkv_local::error::StartError;
 use dkv_wire::message::{GroupRole, GroupStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 
@@ -109,7 +110,9 @@ fn waits_are_measured_for_each_shard() {
 #[test]
 fn the_page_is_self_contained() {
     let outcome = judged(vec![put(10, "a", 1), put(70, "b", 2)], None);
-    let page = html(&[outcome], &[("clock-jump".into(), "no <library>".into())], "today");
+    let unheld =
+        Unheld { fault: Fault::ClockJump, problem: "no <library>".into(), is_excused: true };
+    let page = html(&[outcome], &[unheld], "today");
     let without_names = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "src=", "@import", "url("] {
         assert!(!without_names.contains(outside), "{outside}");
@@ -154,8 +157,42 @@ fn a_network_has_not_recovered_while_a_node_is_missing() {
 
 #[test]
 fn a_page_without_drills_shows_no_success() {
-    let page = html(&[], &[("disk-full".into(), "no small disks".into())], "today");
-    assert!(!page.contains("dkv drill: <span class=\"good\""), "{page}");
+    let problem = "no small disks".to_owned();
+    let unheld = [Unheld { fault: Fault::DiskFull, problem, is_excused: true }];
+    assert!(!html(&[], &unheld, "today").contains("dkv drill: <span class=\"good\""));
+    assert!(!succeeds(&[], &unheld));
+}
+
+#[test]
+fn only_what_the_machine_lacks_excuses_a_drill_that_was_not_held() {
+    let machine: [DrillError; 3] = [
+        Obstacle::NoFaketime.into(),
+        Obstacle::SmallDisks("unshare: Operation not permitted".to_owned()).into(),
+        Obstacle::Tracing(nix::errno::Errno::EPERM).into(),
+    ];
+    for error in &machine {
+        assert!(error.is_of_machine(), "{error}");
+    }
+    let started = StartError::Ended("node n1 ended".to_owned());
+    let network: [DrillError; 6] = [
+        started.into(),
+        Violation::NoCoordinator.into(),
+        Violation::NotRunning("n1".to_owned()).into(),
+        DrillError::Request(dkv_api::Error::Unavailable("no primary".into())),
+        Obstacle::NoRun.into(),
+        Obstacle::Task.into(),
+    ];
+    for error in &network {
+        assert!(!error.is_of_machine(), "{error}");
+    }
+    // One drill that failed before its fault outweighs ten that were held.
+    let held = [judged(vec![put(10, "a", 1), put(70, "b", 2), get(80, "b", 2)], None)];
+    let of = |is_excused| {
+        [Unheld { fault: Fault::Pause, problem: "there is no coordinator".to_owned(), is_excused }]
+    };
+    assert!(succeeds(&held, &of(true)) && !succeeds(&held, &of(false)));
+    let page = html(&held, &of(false), "today");
+    assert!(page.contains("dkv drill: <span class=\"bad\""), "{page}");
 }
 
 /// Three nodes and two shards, of which `answering` answer; n1 leads the control group and shard 1,

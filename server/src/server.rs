@@ -77,7 +77,7 @@ pub enum StartError {
     /// The server was removed from the network.
     #[error(
         "this server was removed from the network, and its identity cannot come back; to run one \
-         here again, start it with an empty data directory and --join"
+         here again, keep this data directory and start it with another, empty one and --join"
     )]
     Removed,
     /// A task that the server depends on has ended.

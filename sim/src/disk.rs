@@ -111,7 +111,7 @@ impl Storage for Disk {
         options: WalOptions,
         on_fatal: FatalHook,
     ) -> Result<Wal, StorageError> {
-        pretend(path)?;
+        pretend(&path.join("0000000000000001.wal"))?;
         let pace = Arc::clone(&self.pace);
         let pace = move || {
             let mut pace = lock(&pace);
@@ -127,18 +127,20 @@ impl Storage for Disk {
         let salt_seed = lock(&self.pace).1.draw();
         let options = WalOptions { salt_seed, ..options };
         let disk = Arc::new(self.log.clone());
-        Ok(Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace))?)
+        let opened = Wal::open_with_tasks(disk, options, on_fatal, Box::new(pace));
+        opened.map_err(|error| StorageError::of_log(&error, path))
     }
 
     fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
-        pretend(path)?;
+        pretend(&path.join("version"))?;
         Ok(Engine::in_memory(&self.checkpoints, options)?)
     }
 }
 
-/// Creates the directory by which a node sees that it has data. The data itself is in memory.
-fn pretend(path: &Path) -> Result<(), StorageError> {
-    std::fs::create_dir_all(path)
-        .and_then(|()| std::fs::write(path.join("in-memory"), ""))
+/// Creates the file by which a node sees that it has data. The data itself is in memory.
+fn pretend(file: &Path) -> Result<(), StorageError> {
+    let directory = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(file, ""))
         .map_err(|error| StorageError::Unusable(error.to_string()))
 }

@@ -34,6 +34,7 @@ mod store;
 mod tables;
 
 pub use error::EngineError;
+pub use files::is_database_name;
 pub(super) use group::Rows;
 pub use install::{Completed, Installer};
 pub use snapshot::SnapshotReader;
@@ -116,6 +117,13 @@ impl Engine {
         files::clear_unfinished(path).map_err(|error| guard.failed(error))?;
         let tables = guard.call(|| Tables::open(path)).map_err(|error| match error {
             EngineError::InUse { .. } => error,
+            // As after a start as another user.
+            EngineError::Failed { path: at, source }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                let source = files::closed(path).unwrap_or(source);
+                EngineError::Failed { path: at, source }
+            }
             error => files::missing(path).map_or(error, EngineError::Missing),
         })?;
         Self::with_tables(path, tables, options)

@@ -258,6 +258,11 @@ pub(super) fn unfinished_name(sequence: u64) -> String {
     format!("{sequence:016x}.tmp")
 }
 
+/// Returns whether a file of this name is one of a log that has begun.
+pub fn is_segment_name(name: &str) -> bool {
+    sequence_of_name(name).is_some()
+}
+
 /// Returns the sequence number of a segment, if `name` is the name of one.
 pub(super) fn sequence_of_name(name: &str) -> Option<u64> {
     let sequence = u64::from_str_radix(name.strip_suffix(".wal")?, 16).ok()?;

@@ -63,6 +63,7 @@ use std::io;
 use std::time::Duration;
 
 pub use error::WalError;
+pub use format::is_segment_name;
 pub use group_log::GroupLog;
 pub use group_log::bounds;
 pub use handle::Wal;

@@ -198,3 +198,22 @@ fn a_link_to_nothing_is_not_taken_for_no_file() {
     let said = create_dir(&directory.path().join("taken")).unwrap_err().to_string();
     assert!(said.ends_with("taken: it is not a directory"), "{said}");
 }
+
+#[test]
+fn a_copy_that_fails_names_the_file() {
+    let home = tempfile::tempdir().unwrap();
+    let (from, to) = (home.path().join("from"), home.path().join("to"));
+    let refusal = || copy_dir(&from, &to).unwrap_err().to_string();
+    assert!(refusal().starts_with(&format!("{}: ", from.display())), "{}", refusal());
+    fs::remove_dir(&to).unwrap();
+    fs::create_dir_all(from.join("inner")).unwrap();
+    fs::write(from.join("inner/file"), "content").unwrap();
+    copy_dir(&from, &to).unwrap();
+    assert_eq!(fs::read(to.join("inner/file")).unwrap(), b"content");
+    assert!(refusal().starts_with(&format!("{}: ", to.display())), "{}", refusal());
+    fs::remove_dir_all(&to).unwrap();
+    let link = from.join("inner/link");
+    std::os::unix::fs::symlink(home.path().join("gone"), &link).unwrap();
+    let said = refusal();
+    assert!(said.starts_with(&format!("cannot copy {} to ", link.display())), "{said}");
+}

@@ -72,6 +72,14 @@ fn entry<'a>(holders: &'a [Value], id: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("{id} in {holders:?}"))
 }
 
+/// Checks that a log names who did something, and from where.
+fn assert_act(log: &str, act: &str, author: &str) {
+    let line =
+        log.lines().find(|line| line.contains(act)).unwrap_or_else(|| panic!("{act}: {log}"));
+    assert!(line.contains(&format!("by={author}")), "{line}");
+    assert!(line.contains("address=127.0.0.1:"), "{line}");
+}
+
 /// A stolen client credential exhausts only its own share, and `revoke` ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_greedy_client_keeps_no_one_out() {
@@ -121,7 +129,8 @@ async fn a_greedy_client_keeps_no_one_out() {
     denied(first).await;
     // The log records each act with the id that revoke accepts.
     let log = network.nodes[0].process.as_ref().unwrap().said();
-    assert!(log.contains(&format!("administrative act: revoke {id}")), "{log}");
+    let admin = network.admin().await.identity();
+    assert_act(&log, &format!("administrative act: revoke {id}"), &admin.to_string());
     assert!(entry(&holders(&network).await, &id)["revoked"] == true);
 }
 
@@ -247,12 +256,13 @@ async fn holders_outlive_the_token_that_admitted_them() {
     // Nodes are listed by name, and the server logs each act with its author.
     assert!(listed.iter().any(|it| it["role"] == "node" && it["name"] == "n1"), "{listed:?}");
     let log = network.server.as_ref().unwrap().said();
-    assert!(log.contains(&format!("administrative act: revoke token {token_id}")), "{log}");
+    let admin = network.admin().await.identity();
+    assert_act(&log, &format!("administrative act: revoke token {token_id}"), &admin.to_string());
 }
 
 /// A stolen bearer token expires, is listed with its last use, and allows no more than its rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bearer_token_is_listed_and_expires() {
+async fn a_bearer_token_is_listed_with_its_end_and_is_for_http_alone() {
     let network = Network::with(json!({"shards": 1}), 1).await;
     let admin = network.admin().await;
     let (_, usual) = admin.create_bearer(Rights::Read, None).await.unwrap();
@@ -269,6 +279,20 @@ async fn a_bearer_token_is_listed_and_expires() {
     let at = holder["since_at_ms"].as_u64().unwrap() + 1;
     admin.report_bearers_seen(vec![(usual, at)]).await.unwrap();
     assert_eq!(entry(&holders(&network).await, &usual.to_string())["seen_at_ms"], json!(at));
+
+    // It is for HTTP alone: neither a server nor a node takes it in place of a join token.
+    let stolen = network.path("stolen.token");
+    std::fs::write(&stolen, &made.stdout).unwrap();
+    let (stolen, home) = (stolen.to_str().unwrap(), network.path("thief"));
+    for address in [network.address, network.nodes[0].address()] {
+        let address = address.to_string();
+        let refused = network.dkv_as(&["--token-file", stolen, &address, "get", "k"], &home).await;
+        assert!(!refused.status.success(), "{}", output(&refused.stdout));
+        let said = output(&refused.stderr);
+        assert!(said.contains("token") && said.starts_with("error: "), "{said}");
+    }
+    let text = output(&made.stdout).trim().to_owned();
+    assert!(text.starts_with("dkvb1.") && text.parse::<dkv_wire::token::Token>().is_err());
 }
 
 /// A stolen node certificate cannot administer, list holders or create tokens.

@@ -4,13 +4,15 @@
 //! A comment `<!-- run -->` marks the block after it. In a `console` block, each line that begins
 //! with `$ ` is a command, and the lines after it are its output, both streams together. An
 //! ellipsis matches anything within a line and, alone on a line, any lines.
-//! `<!-- run: varies A; B -->` lists texts that differ between runs. A `sh` block only has to
-//! succeed.
+//! `<!-- run: varies A | B -->` lists texts that differ between runs. A `sh` block only has to
+//! succeed. `<!-- run: ID from COMMAND -->` puts what a command prints in the place of the word
+//! `ID`. A mark may take several lines.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use dkv_test_support::{output, text};
+use dkv_api::Role;
+use dkv_test_support::{output, skip, text};
 use serde_json::json;
 
 use crate::harness::Network;
@@ -29,21 +31,33 @@ struct Block {
     text: String,
 }
 
+/// Marked blocks of each document: one that loses its marks must not go unnoticed.
+const MARKED: [(&str, usize); 5] =
+    [("README.md", 1), ("cli.md", 4), ("consistency.md", 2), ("http.md", 1), ("operations.md", 9)];
+
 /// Returns the marked blocks of a document.
 fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = document.lines().enumerate();
     while let Some((number, line)) = lines.next() {
-        let Some(mark) = line.strip_prefix("<!-- run").and_then(|it| it.strip_suffix("-->")) else {
-            continue;
-        };
-        let varies = mark.trim().strip_prefix(": varies ").unwrap_or_default();
-        let varies = varies.split("; ").filter(|it| !it.is_empty()).map(|it| it.trim().to_owned());
-        let varies = varies.collect();
+        let Some(mark) = line.strip_prefix("<!-- run") else { continue };
+        let mut mark = mark.to_owned();
+        while !mark.ends_with("-->") {
+            let (_, more) = lines.next().expect("a mark has an end");
+            mark.push_str(&format!(" {}", more.trim()));
+        }
+        let mark = mark.trim_end_matches("-->");
+        let mark = mark.trim().strip_prefix(": ").unwrap_or_default();
+        let varies = mark.strip_prefix("varies ").unwrap_or_default();
+        let varies = varies.split(" | ").filter(|it| !it.is_empty()).map(str::to_owned).collect();
+        let given = mark.strip_prefix("ID from ");
         let (_, fence) = lines.next().unwrap();
         let language = fence.strip_prefix("```").expect("a block follows its mark").to_owned();
         let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
-        let text = inside.map(|line| format!("{line}\n")).collect();
+        let mut text: String = inside.map(|line| format!("{line}\n")).collect();
+        if let Some(command) = given {
+            text = text.replace(" ID\n", &format!(" \"$({command})\"\n"));
+        }
         blocks.push(Block { line: number + 1, language, varies, text });
     }
     blocks
@@ -116,6 +130,8 @@ impl<'a> Desk<'a> {
             ("127.0.0.1:4400".to_owned(), server.clone()),
             ("10.0.0.1:4400".to_owned(), server),
             ("127.0.0.1:8080".to_owned(), http),
+            ("/mnt/backup".to_owned(), text(&network.path("backup")).to_owned()),
+            ("client.token".to_owned(), text(&network.token_file(Role::Client)).to_owned()),
         ];
         Self { network, here, work }
     }
@@ -198,26 +214,28 @@ fn documents() -> Vec<PathBuf> {
 async fn the_examples_of_the_documents_work() {
     let tools = ["bash", "curl", "gzip"].map(|tool| Command::new(tool).arg("--version").output());
     if tools.iter().any(Result::is_err) {
-        eprintln!("SKIPPED: bash, curl or gzip is missing");
+        skip("the_examples_of_the_documents_work", "bash, curl or gzip is missing");
         return;
     }
     let mut wrong = Vec::new();
-    let mut run = 0;
+    let mut run = Vec::new();
     for document in documents() {
         let blocks = blocks(&std::fs::read_to_string(&document).unwrap());
         if blocks.is_empty() {
             continue;
         }
-        let network = Network::with(json!({ "shards": 1 }), 3).await;
+        // One more than replicas, so that one can be emptied.
+        let network = Network::with(json!({ "shards": 1 }), 4).await;
         let desk = Desk::new(&network);
+        run.push((document.file_name().unwrap().to_str().unwrap().to_owned(), blocks.len()));
         for block in &blocks {
-            run += 1;
             if let Err(why) = desk.check(block) {
                 wrong.push(format!("{}, line {}:\n{why}", document.display(), block.line));
             }
         }
     }
-    assert!(run >= 6, "the marks are not found: {run}");
+    run.sort();
+    assert_eq!(run, MARKED.map(|(document, count)| (document.to_owned(), count)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -230,4 +248,46 @@ fn an_ellipsis_matches_anything() {
     {
         assert!(!matches(expected, printed), "{expected:?} {printed:?}");
     }
+}
+
+/// Words that make a reader destroy something, or leave it behind, and those that say when.
+const DESTROY: [&str; 5] = ["erase", "wipe", "rm -r", "empty its data", "empty directory"];
+const UNLESS: [&str; 3] = ["no lag", "nothing is missed", "keep "];
+
+/// Until the others have caught up, the directory of a node may be the only copy of some writes.
+#[test]
+fn no_advice_takes_the_last_copy_of_a_write() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap().to_lowercase();
+    let mut advice: Vec<(String, String)> =
+        page.split("\n\n").map(|text| ("operations.md".to_owned(), text.to_owned())).collect();
+    // Messages: the sentences between quotes around such a word.
+    let mut directories = vec![root.join("node/src"), root.join("server/src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
+                let source = std::fs::read_to_string(&path).unwrap().to_lowercase();
+                let name = path.display().to_string();
+                let texts = source.replace("\\\"", "'");
+                let texts = texts.split('"').skip(1).step_by(2);
+                advice.extend(texts.map(|text| (name.clone(), text.to_owned())));
+            }
+        }
+    }
+    let mut found = 0;
+    for (place, text) in advice {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\ ", "");
+        let destroys = DESTROY.iter().any(|word| text.contains(word))
+            || text.contains("another, empty")
+            || (text.contains("empty data directory") && text.contains("start"));
+        // A server that takes the place of another says nothing of a node's directory.
+        if destroys && !text.contains("a server of **another network") {
+            found += 1;
+            assert!(UNLESS.iter().any(|word| text.contains(word)), "{place}: {text}");
+        }
+    }
+    assert!(found >= 8, "only {found} places advise anything");
 }

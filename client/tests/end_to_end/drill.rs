@@ -1,8 +1,10 @@
 //! `dkv drill`, on a temporary network and on an existing one.
 
 use dkv_api::Error;
-use dkv_test_support::{output, text};
+use dkv_test_support::{output, skip, text};
+use serde_json::{Value, json};
 
+use crate::contract::listed;
 use crate::harness::Network;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -12,10 +14,10 @@ async fn a_drill_on_a_temporary_network_succeeds() {
     let out = network.path("report");
     for fault in ["coordinator-kill", "disk-stall", "intruder"] {
         let arguments = ["drill", fault, "--time", "3s", "--out", text(&out)];
-        let drill = network.dkv_as(&arguments, &network.home()).await;
+        let drill = network.dkv_at_work(&arguments).await;
         let (said, errors) = (output(&drill.stdout), output(&drill.stderr));
         if errors.contains("does not allow tracing a process") {
-            eprintln!("SKIPPED {fault}: {errors}");
+            skip(&format!("drill {fault}"), errors);
             continue;
         }
         assert!(drill.status.success(), "{said}{errors}");
@@ -30,6 +32,22 @@ async fn a_drill_on_a_temporary_network_succeeds() {
         let page = std::fs::read_to_string(out.join("index.html")).unwrap();
         assert!(page.contains(&format!("id=\"{fault}\"")), "{page}");
         assert!(out.join(format!("{fault}.svg")).exists());
+    }
+}
+
+/// Drills with copies of a data directory. What they print is for programs.
+#[tokio::test(flavor = "multi_thread")]
+async fn drills_with_copies_of_a_directory_succeed() {
+    let network = Network::server_only(serde_json::json!({})).await;
+    let out = network.path("report");
+    for fault in ["clone", "old-copy"] {
+        let arguments = ["drill", fault, "--time", "3s", "--out", text(&out), "--output", "json"];
+        let drill = network.dkv_at_work(&arguments).await;
+        assert!(drill.status.success(), "{}{}", output(&drill.stdout), output(&drill.stderr));
+        let document: Value = serde_json::from_slice(&drill.stdout).unwrap();
+        listed("drill", &document);
+        assert_eq!((&document["fault"], &document["held"]), (&json!(fault), &json!(true)));
+        assert_eq!((&document["writes_lost"], &document["problems"]), (&json!(0), &json!([])));
     }
 }
 

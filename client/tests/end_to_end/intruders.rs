@@ -1,14 +1,16 @@
 //! Peers that want more than their certificate allows, or whose certificate was revoked.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
+use dkv_base::id::SessionId;
 use dkv_node::fuzzing::introduce;
 use dkv_test_support::{output, text};
 use dkv_wire::certificate::Credentials;
+use dkv_wire::codec::encode;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::message::{
-    Answer, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer, ServerRefusal,
-    ServerRequest,
+    Answer, Command, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer,
+    ServerRefusal, ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
@@ -34,8 +36,11 @@ async fn only_nodes_speak_raft_and_only_in_their_own_name() {
     let admin = Direct::join(&network, Role::Admin).await;
     // A node with a certificate that is not a member of any group.
     let node = Direct::join(&network, Role::Node).await;
+    // A thief of a server's directory can sign this.
+    let id = client.credentials.identity.network;
+    let server = Direct::forged(id, &network.path("server"), Role::Server);
     for member in &network.nodes {
-        for peer in [&client, &admin, &node] {
+        for peer in [&client, &admin, &node, &server] {
             for group in [GroupId::CONTROL, GroupId(1)] {
                 for opening in raft_openings(group, network.nodes[0].id()) {
                     let connection = peer.to_node(member.address()).await.unwrap();
@@ -52,6 +57,18 @@ async fn only_nodes_speak_raft_and_only_in_their_own_name() {
             let (send, _receive) = connection.open_bi().await.unwrap();
             FrameWriter::new(send).send(&opening).await.unwrap();
             denied(&connection).await;
+        }
+        let connection = server.to_node(member.address()).await.unwrap();
+        let command = Command::OpenSession(SessionId(dkv_api::Uuid::from_u128(1)));
+        let command = encode(&command);
+        for body in [
+            RequestBody::Propose { shard: GroupId(1), everywhere: false, command },
+            RequestBody::RemoveNode(network.nodes[0].id()),
+            RequestBody::Rebalance,
+            RequestBody::Leaving,
+        ] {
+            let answer = ask(&connection, body.clone()).await.unwrap();
+            assert!(matches!(&answer, Err(Refusal::Denied(_))), "{body:?} is answered {answer:?}");
         }
         // A node may open these in its own name; garbage after that does no harm.
         let own = node.credentials.identity.as_node().unwrap();

@@ -19,6 +19,7 @@ mod commands;
 
 mod documents;
 
+mod contract;
 mod outputs;
 
 mod prompt;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dkv_api::{Client, Level, WriteOptions};
-use dkv_test_support::{output, text};
+use dkv_test_support::{output, skip, text};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -302,7 +302,8 @@ async fn copied(network: &Network, kept: &[PathBuf], name: &str) -> Vec<PathBuf>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
     if !has_strace() {
-        eprintln!("SKIPPED: there is no strace");
+        let why = "there is no strace";
+        skip("a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one", why);
         return;
     }
     let mut network = Network::with(json!({ "replication": 5 }), 5).await;
@@ -367,7 +368,8 @@ async fn a_recovery_that_is_killed_at_any_write_is_finished_by_the_next_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_was_cut_off_is_taken_back_when_the_lost_nodes_are_found() {
     if !has_strace() {
-        eprintln!("SKIPPED: there is no strace");
+        let why = "there is no strace";
+        skip("a_recovery_that_was_cut_off_is_taken_back_when_the_lost_nodes_are_found", why);
         return;
     }
     let mut network = Network::start(3).await;

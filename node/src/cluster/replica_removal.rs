@@ -14,6 +14,7 @@
 //! A node that is to be emptied also closes its outboxes, durably, and opens them again if the
 //! order is taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,7 @@ fn check(group: &Replica, index: u64, term: Term) -> Result<(), Refusal> {
     }
 }
 
-/// Whether most of the nodes that shall have a shard have it, without this node; `primary` has
+/// Checks that most of the nodes that shall have a shard have it, without this node; `primary` has
 /// already confirmed.
 async fn agreed(
     node: &Node,
@@ -142,19 +143,28 @@ async fn agreed(
     primary: NodeId,
     holders: &[NodeId],
 ) -> Result<(), Refusal> {
-    let mut agree = usize::from(holders.contains(&primary));
+    let mut confirmed = BTreeSet::from([primary]);
     for holder in holders.iter().filter(|holder| **holder != primary) {
-        if agree > holders.len() / 2 {
+        if is_majority(&confirmed, holders) {
             break;
         }
         let body = RequestBody::Member { group: group.id(), node: node.id() };
         let asked = rpc::ask(node.peers(), *holder, Lane::Urgent, body, PATIENCE).await;
-        agree += usize::from(matches!(asked, Ok(Answer::Member(false))));
+        if matches!(asked, Ok(Answer::Member(false))) {
+            confirmed.insert(*holder);
+        }
     }
-    match agree > holders.len() / 2 {
+    match is_majority(&confirmed, holders) {
         true => Ok(()),
         false => Err(Refusal::Unavailable("most of its holders have not confirmed it".into())),
     }
+}
+
+/// Whether most of the nodes that shall have a shard are among those that have confirmed. Anybody
+/// may claim to be the primary, and counts only if it shall have the shard.
+fn is_majority(confirmed: &BTreeSet<NodeId>, holders: &[NodeId]) -> bool {
+    let agree = holders.iter().filter(|holder| confirmed.contains(holder)).count();
+    agree > holders.len() / 2
 }
 
 /// Whether a group of this node does not count on `who` any more; if so, returns by which entry of
@@ -178,3 +188,6 @@ pub(crate) async fn confirm(
     }
     Ok((configured.index, term))
 }
+
+#[cfg(test)]
+mod tests;

@@ -418,17 +418,17 @@ impl Incarnations {
             Verdict::Older { .. } if has == 0 => format!(
                 "the data directory {directory} has this node's identity and nothing else: its log, \
                  with what this node has acknowledged and voted, is not there; it serves nothing. \
-                 Put the whole directory back, or start this node with an empty one if the others \
-                 have its data"
+                 Put the whole directory back; only if it is lost, and `dkv status` shows no lag on \
+                 the other nodes, start this node with another, empty one, and keep this one"
             ),
             Verdict::Older { start, mark } => format!(
                 "the data directory {directory} is an older copy of this node's: it knows nothing \
                  of start {start}, or of what that wrote, and this node has acknowledged entry \
                  after entry since (here there are {has}, and there were {mark}); it serves \
-                 nothing. Keep it, and put the newer directory back, or start this node with an \
-                 empty one if the others have its data; only if the newer one is lost, and this \
-                 copy is wanted, \"dkv SERVER keep {name} {address}\" lets it go on from where \
-                 it is"
+                 nothing. Keep it, and put the newer directory back. If that is lost, and `dkv \
+                 status` shows no lag on the other nodes, start this node with another, empty \
+                 one; only if this copy is all there is, \"dkv SERVER keep {name} {address}\" \
+                 lets it go on from where it is"
             ),
             Verdict::Twice { start } => format!(
                 "two processes of this node run, with copies of one data directory: start {this} \

@@ -108,8 +108,9 @@ impl Node {
         let Some((addresses, wanted, denied, view)) = news else { return Ok(()) };
         if denied.contains(&self.me.id.into()) {
             self.tasks.fail(format!(
-                "this node was removed from the network; to join again, start it with an empty \
-                 data directory (this one is {})",
+                "this node was removed from the network; to join again, start it with another, \
+                 empty data directory (--data-dir). Keep {} until nothing is missed: it may have the \
+                 only copy of some writes",
                 self.store.data_dir.path().display()
             ));
             return Ok(());

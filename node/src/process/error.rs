@@ -61,7 +61,8 @@ pub(crate) enum ProcessError {
     Refused(ServerRefusal),
     /// The node was removed from the network.
     #[error(
-        "this node was {why}; to join again, start it with an empty data directory (this one is {})",
+        "this node was {why}; to join again, start it with another, empty data directory (--data-dir). Keep \
+         {} until nothing is missed: it may have the only copy of some writes",
         .directory.display()
     )]
     Removed {

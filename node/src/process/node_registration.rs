@@ -95,6 +95,13 @@ fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<ProcessE
     }
 }
 
+/// The same for a node that the directory lists, whenever it registers: the directory overrides the
+/// server's books. A server that was restored from an old copy does not know such a node, and may
+/// find its name taken or no room for it.
+fn fatal_if_listed(error: &ServerError) -> bool {
+    !matches!(error, ServerError::Refused(refusal) if !matches!(refusal, ServerRefusal::Denied(_)))
+}
+
 /// Returns the error that stops a node that is just starting, if the answer makes asking again
 /// useless.
 fn fatal(error: &ServerError, directory: &DataDir) -> Option<ProcessError> {
@@ -178,16 +185,14 @@ pub(crate) async fn keep_registered(node: Arc<Node>, registration: Registration)
                 // The network has not begun, or all nodes have moved: the server hears of it first.
                 if node.control().leader().is_some() { REGISTER_EVERY } else { SERVER_RETRY }
             }
-            // The directory overrides the server's registry: the node does not stop because of a
-            // name.
-            Err(error @ ServerError::Refused(ServerRefusal::NameTaken(_)))
-                if node.replicas().is_listed(node.id()) =>
-            {
-                warn!(%error, "not registered");
-                REGISTER_EVERY
-            }
             Err(error) => match judge(&error, node.store().data_dir()) {
-                Some(fatal) => return node.tasks().fail(fatal),
+                Some(fatal) if fatal_if_listed(&error) || !node.replicas().is_listed(node.id()) => {
+                    return node.tasks().fail(fatal);
+                }
+                Some(_) => {
+                    warn!(%error, "the registration server does not take this node, which goes on");
+                    REGISTER_EVERY
+                }
                 None => {
                     let text = match &error {
                         ServerError::Connect(ConnectError::Refused { .. }) => {

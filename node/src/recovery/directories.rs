@@ -15,8 +15,8 @@ use crate::process::stores::open_stopped;
 use crate::raft::StateMachine;
 use crate::raft::offline::{self, OnDisk};
 use crate::replica::recovery_mark::{MarkError, MarkedWrite, RecoveryMark};
-use crate::replica::tombstone::ReplicaTombstone;
-use crate::storage::data_dir::{DataDir, NodeFile};
+use crate::replica::tombstone::{ReplicaTombstone, TombstoneError};
+use crate::storage::data_dir::{DataDir, DataDirError, NodeFile};
 use dkv_state::{Directory, Engine, EngineError};
 use dkv_wal::{GroupLog, Wal};
 
@@ -126,12 +126,27 @@ impl Opened {
         self.wal.close();
     }
 
+    /// Makes an error that says why the log of a group, or a row that one of its entries changes,
+    /// cannot be read. Only what was read, and is not what was written, is damage: an empty
+    /// directory instead of a good one is the last thing that a recovery may advise.
+    fn of_reading(&self, error: io::Error) -> DataDirError {
+        let error = match error.downcast::<EngineError>() {
+            Ok(error) => return self.directory.of_engine(error),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                self.directory.damaged(error.to_string())
+            }
+            _ => self.directory.unusable(&error),
+        }
+    }
+
     /// Reads the replica of a group. The directory is that of the control group.
     fn read(&self, group: GroupId) -> Result<(Copy, Option<Directory>), RecoveryError> {
-        let damaged = |why: String| RecoveryError::from(self.directory.damaged(why));
-        let store = self.engine.group(group).map_err(|error| damaged(error.to_string()))?;
-        let state = StateMachine::load(store, NodeClock::default());
-        let state = state.map_err(|error| damaged(error.to_string()))?;
+        let loaded = self.engine.group(group);
+        let loaded = loaded.and_then(|store| StateMachine::load(store, NodeClock::default()));
+        let state = loaded.map_err(|error| self.directory.of_engine(error))?;
         let log = self.wal.group(group);
         let marked = self.marked(group);
         let extended = match marked {
@@ -139,9 +154,12 @@ impl Opened {
             _ => None,
         };
         let disk = offline::read(&log, &state, extended);
-        let mut disk = disk.map_err(|error| damaged(error.to_string()))?;
+        let mut disk = disk.map_err(|error| self.of_reading(error))?;
         let tombstone = ReplicaTombstone::load(self.path(), group);
-        let tombstone = tombstone.map_err(|error| damaged(error.to_string()))?;
+        let tombstone = tombstone.map_err(|error| match error {
+            TombstoneError::Malformed(_) => self.directory.damaged(error.to_string()),
+            TombstoneError::Io(_) => self.directory.unusable(&error),
+        })?;
         let mut owed = tombstone.map_or(0, |tombstone| tombstone.index);
         if let Some(MarkedWrite::Emptied { term, owed: before }) = marked {
             // Whatever is here, it is not what was here.
@@ -254,3 +272,6 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<(Vec<Opened>, Found), RecoveryEr
     let given = nodes.iter().map(Opened::id).collect();
     Ok((nodes, Found { given, directory, copies }))
 }
+
+#[cfg(test)]
+mod tests;

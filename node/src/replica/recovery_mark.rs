@@ -57,8 +57,8 @@ pub(crate) enum MarkError {
     /// The file is not what a recovery wrote.
     #[error(
         "{} is malformed, so nothing tells whether a recovery was cut off here; put the copy of the data \
-         directory back that was made before the recovery, or start the node with an empty directory \
-         if others have its data", .0.display()
+         directory back that was made before the recovery; or, once `dkv status` shows no lag on the other \
+         nodes, keep this directory and start the node with another, empty one", .0.display()
     )]
     Malformed(PathBuf),
     /// A later release has written it.

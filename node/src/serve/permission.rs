@@ -140,11 +140,76 @@ fn needs_listing(body: &RequestBody) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use dkv_wire::codec::decode;
+
     use super::*;
 
     #[test]
     fn a_node_that_is_not_listed_learns_no_circumstances() {
         assert!(needs_listing(&RequestBody::Diagnose));
         assert!(!needs_listing(&RequestBody::View) && !needs_listing(&RequestBody::Status));
+    }
+
+    /// Returns a request of each kind: every field is zero, empty or absent.
+    fn of_each_kind() -> Vec<RequestBody> {
+        // An id is its length and its bytes. At most two begin after as many zeros as these.
+        let id = [&[16][..], &[0; 16]].concat();
+        let mut begins = vec![Vec::new()];
+        for first in 0..4 {
+            let one = [&vec![0; first], &id[..]].concat();
+            begins.extend((0..4).map(|next| [&one[..], &vec![0; next], &id].concat()));
+            begins.push(one);
+        }
+        let of_kind = |kind: u8| {
+            let mut all = begins.iter().flat_map(|begin| (0..64).map(move |rest| (begin, rest)));
+            all.find_map(|(begin, rest)| {
+                decode(&[&[kind][..], begin, &vec![0; rest]].concat()).ok()
+            })
+        };
+        (0..128).filter_map(of_kind).collect()
+    }
+
+    fn name(body: &RequestBody) -> String {
+        format!("{body:?}").split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn each_role_may_ask_for_what_is_written_here_and_for_nothing_else() {
+        use Role::{Admin, Client, Node, Reader, Server};
+        let table: [(&[Role], &str); 6] = [
+            (&[Admin, Client, Node, Reader, Server], "View Status Placement Diagnose Keyspaces"),
+            (
+                &[Admin, Client, Node, Reader],
+                "Read Scan ReadAt ScanAt Range History Cut Leases LeaseInfo KeyTtl",
+            ),
+            (&[Admin, Client, Node], "Propose Deposit KeepAlive Compact"),
+            (
+                &[Node],
+                "Announce Leaving Committed Reach Measures Departed Member HandOver Remainder",
+            ),
+            (
+                &[Admin],
+                "RemoveNode Revoke Drain CreateKeyspace SetKeyspace DropKeyspace Rebalance \
+                 MovePrimary Log",
+            ),
+            // The key of a server reads and writes no data, and gives no orders.
+            (&[Server], "Books ChangeBooks"),
+        ];
+        let network = dkv_base::id::NetworkId::random();
+        let mut kinds = of_each_kind();
+        for (roles, names) in table {
+            for wanted in names.split_whitespace() {
+                let at = kinds.iter().position(|body| name(body) == wanted);
+                let body = kinds.swap_remove(at.unwrap_or_else(|| panic!("{wanted} is missing")));
+                for role in [Admin, Client, Node, Reader, Server] {
+                    let holder = dkv_base::id::HolderId::random();
+                    let peer = Identity { network, role, holder };
+                    let answer = allowed(peer, &body);
+                    assert_eq!(answer.is_ok(), roles.contains(&role), "{role}: {body:?}");
+                    assert!(answer.is_ok() || matches!(answer, Err(Refusal::Denied(_))));
+                }
+            }
+        }
+        assert!(kinds.is_empty(), "in no row: {kinds:?}");
     }
 }

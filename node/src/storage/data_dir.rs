@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 use dkv_base::durable::{self, LOCK};
 use dkv_base::id::{NetworkId, NodeId};
+use dkv_state::EngineError;
+use dkv_state::engine::is_database_name;
 use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
 use dkv_wire::identity::Role;
 use dkv_wire::network::Settings;
@@ -276,8 +278,18 @@ impl DataDir {
                 return Ok(true);
             }
         }
-        // Each may be the mount point of a disk of its own, prepared before the first start.
-        Ok(durable::has_content(&self.log_path())? || durable::has_content(&self.state_path())?)
+        Ok(self.has_log()? || self.has_state()?)
+    }
+
+    /// Whether there is a log. Its directory may be the mount point of a disk of its own, prepared
+    /// before the first start, or without its disk; then other files may lie in it.
+    fn has_log(&self) -> io::Result<bool> {
+        durable::has_named(&self.log_path(), dkv_wal::is_segment_name)
+    }
+
+    /// Whether there are checkpoints; see [`Self::has_log`].
+    fn has_state(&self) -> io::Result<bool> {
+        durable::has_named(&self.state_path(), is_database_name)
     }
 
     /// Saves an identity, or a renewed certificate of it.
@@ -298,7 +310,7 @@ impl DataDir {
         }
         let content = durable::read(&self.node_path()).map_err(|error| self.io(error))?;
         let Some(content) = content else {
-            return if durable::exists(&self.log_path()).map_err(|error| self.io(error))? {
+            return if self.has_log().map_err(|error| self.io(error))? {
                 Err(self.missing(self.node_path()))
             } else {
                 Ok(None)
@@ -324,10 +336,11 @@ impl DataDir {
             // A name or an address with one changed bit still parses.
             return Err(self.damaged("node.json: its content does not match its checksum".into()));
         }
-        for kept in [self.log_path(), self.state_path()] {
-            if file.log_begun && !durable::has_content(&kept).map_err(|error| self.io(error))? {
-                return Err(self.missing(kept));
-            }
+        if file.log_begun && !self.has_log().map_err(|error| self.io(error))? {
+            return Err(self.missing(self.log_path()));
+        }
+        if file.log_begun && !self.has_state().map_err(|error| self.io(error))? {
+            return Err(self.missing(self.state_path()));
         }
         Ok(Some(file))
     }
@@ -351,6 +364,15 @@ impl DataDir {
     /// Makes an error that says that this directory cannot be used now.
     pub(crate) fn unusable(&self, why: &impl ToString) -> DataDirError {
         self.io(io::Error::other(why.to_string()))
+    }
+
+    /// Makes an error that says why the checkpoints in this directory cannot be read.
+    pub(crate) fn of_engine(&self, error: EngineError) -> DataDirError {
+        match error {
+            EngineError::Damaged { .. } => self.damaged(error.to_string()),
+            EngineError::Missing(file) => self.missing(file),
+            error => self.unusable(&error),
+        }
     }
 
     /// Makes an error that says what has gone from this directory.

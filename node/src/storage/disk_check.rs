@@ -121,6 +121,7 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
     let path = directory.join("sync-test");
     let file = create(&path)?;
     let mut times = [Duration::ZERO; SAMPLES];
+    let at = |error| named(&path, error);
     let mut timed = Ok(());
     for (number, time) in times.iter_mut().enumerate() {
         let begun = Instant::now();
@@ -131,8 +132,9 @@ fn measure(directory: &Path) -> io::Result<SyncTime> {
         }
         *time = begun.elapsed();
     }
-    std::fs::remove_file(&path)?;
-    timed?;
+    let removed = std::fs::remove_file(&path);
+    timed.map_err(at)?;
+    removed.map_err(at)?;
     times.sort();
     Ok(SyncTime { median: times[SAMPLES / 2], longest: times[SAMPLES - 1] })
 }
@@ -221,6 +223,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let time = measure(directory.path()).unwrap();
         assert!(time.median <= time.longest);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_measured_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sync-test");
+        // It opens, and takes no bytes.
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let said = measure(directory.path()).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{}: No space left", path.display())), "{said}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -23,11 +23,14 @@ pub enum StorageError {
     Unusable(String),
 }
 
-impl From<WalError> for StorageError {
-    fn from(error: WalError) -> Self {
+impl StorageError {
+    /// Tells why the log that belongs at `path` does not open.
+    pub fn of_log(error: &WalError, path: &Path) -> Self {
         match error {
-            WalError::Damaged { .. } | WalError::Missing => Self::Damaged(error.to_string()),
-            WalError::Disk { ref source, .. } => Self::Unusable(format!("{error}: {source}")),
+            WalError::Damaged { .. } => Self::Damaged(error.to_string()),
+            // As on a disk that is not mounted: nothing was read.
+            WalError::Missing => Self::Missing(path.to_owned()),
+            WalError::Disk { source, .. } => Self::Unusable(format!("{error}: {source}")),
             WalError::Options(_) => Self::Unusable(error.to_string()),
         }
     }
@@ -75,7 +78,8 @@ impl Storage for RealStorage {
     ) -> Result<Wal, StorageError> {
         let disk =
             RealDisk::open(path).map_err(|error| StorageError::Unusable(error.to_string()))?;
-        Ok(Wal::open(Arc::new(disk), options, on_fatal)?)
+        let opened = Wal::open(Arc::new(disk), options, on_fatal);
+        opened.map_err(|error| StorageError::of_log(&error, path))
     }
 
     fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {
@@ -105,6 +109,7 @@ mod tests {
         assert!(matches!(error, StorageError::Unusable(_)));
         drop(owner);
         let missing = WalOptions { must_exist: true, ..WalOptions::default() };
-        assert!(matches!(open(missing), Err(StorageError::Damaged(_))));
+        std::fs::write(log.join("NOT_MOUNTED"), "").unwrap();
+        assert_eq!(open(missing).unwrap_err(), StorageError::Missing(log.clone()));
     }
 }

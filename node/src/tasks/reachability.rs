@@ -100,7 +100,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         if !is_vouched_for && is_removed(&refusing, &others) {
             return node.tasks().fail(format!(
                 "this node was removed from the network, as {} of the {} other nodes say; to join again, \
-                 start it with an empty data directory (this one is {})",
+                 start it with another, empty data directory (--data-dir). Keep {} until nothing is \
+                 missed: it may have the only copy of some writes",
                 refusing.intersection(&others).count(),
                 others.len(),
                 node.store().data_dir().path().display()

@@ -100,8 +100,9 @@ impl Registry {
     pub(super) fn check_not_removed(&self, node: NodeId) -> Result<(), ServerRefusal> {
         if self.denied.contains(&node.into()) {
             return Err(ServerRefusal::Denied(
-                "this node was removed from the network and its identity cannot come back; start \
-                 it with an empty data directory to join anew"
+                "this node was removed from the network and its identity cannot come back; keep its \
+                 data directory until nothing is missed, and start it with another, empty one to join \
+                 anew"
                     .into(),
             ));
         }

@@ -6,7 +6,8 @@ use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, join, recertify};
 use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
 use dkv_wire::message::{
-    BooksVersion, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+    BooksVersion, Confirmation, HolderInfo, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
@@ -267,6 +268,51 @@ async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() 
     assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
     join_with(&server, &restored.token(Role::Node)).await.unwrap();
     assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn the_deny_list_comes_back_to_a_restored_server() {
+    let (place, restored) = (Place::new(), Place::new());
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let admin = place.peer(server.address(), Role::Admin).await;
+    let mallory = place.peer(server.address(), Role::Client).await;
+    let group = Group::start(&node);
+    group.register(&node).await;
+    drop(server);
+    // The backup knows nothing of the revocation.
+    copy_dir(&place.data_dir(), &restored.data_dir()).unwrap();
+    let server = place.start().await;
+    let denied = [mallory.credentials.identity.holder];
+    let report = |node: &Peer, term| {
+        let mut report = node.report_of(term, &[node], &denied);
+        report.view.nodes[0].address = group.address;
+        ServerRequest::Report(report)
+    };
+    let node = node.again(server.address()).await;
+    let confirmed = ServerAnswer::Confirmed(Confirmation::Confirmed);
+    assert_eq!(node.ask(&report(&node, 1)).await, confirmed);
+    let endpoint = Endpoint::dial_only(None).unwrap();
+    let refused = recertify(&endpoint, server.address(), &mallory.credentials).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Denied))), "{refused:?}");
+    drop(server);
+
+    let server = restored.start().await;
+    let is_denied = |holders: &[HolderInfo]| {
+        let mut holders = holders.iter();
+        holders.find(|it| it.id == mallory.credentials.identity.holder).unwrap().revoked
+    };
+    let listed = async |admin: &Peer| match admin.ask(&ServerRequest::ListHolders).await {
+        ServerAnswer::Holders(holders) => holders,
+        other => panic!("{other:?}"),
+    };
+    let admin = admin.again(server.address()).await;
+    let node = node.again(server.address()).await;
+    group.register(&node).await;
+    assert_eq!(node.ask(&report(&node, 1)).await, confirmed);
+    assert!(is_denied(&listed(&admin).await));
+    let refused = recertify(&endpoint, server.address(), &mallory.credentials).await;
+    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Denied))), "{refused:?}");
 }
 
 #[tokio::test]

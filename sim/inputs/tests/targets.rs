@@ -40,3 +40,14 @@ targets!(
     http,
     bolt
 );
+
+#[test]
+fn the_page_names_the_targets_and_their_inputs() {
+    let page = include_str!("../../../docs/reliability.md");
+    let inputs: u64 = TARGETS.iter().map(|target| target.inputs).sum();
+    let inputs = format!("{} 000 inputs", inputs / 1000);
+    assert_eq!(page.matches(&inputs).count(), 2, "{inputs}");
+    for target in TARGETS {
+        assert!(page.contains(&format!("| `{}` | ", target.name)), "{}", target.name);
+    }
+}

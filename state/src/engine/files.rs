@@ -17,7 +17,14 @@ const CURRENT: &str = "current";
 const KEYSPACES: &str = "keyspaces";
 /// The journal that exists before a database contains anything; it is all zeros then.
 const FIRST_JOURNAL: &str = "0.jnl";
+const JOURNAL_SUFFIX: &str = ".jnl";
 const LOCK: &str = "lock";
+
+/// Returns whether a file of this name is one of a database. A directory without any may be the
+/// mount point of a disk that is not mounted.
+pub fn is_database_name(name: &str) -> bool {
+    name == VERSION || name == KEYSPACES || name.ends_with(JOURNAL_SUFFIX)
+}
 
 /// Deletes the remains of a first start that was interrupted while it created the database: nothing
 /// was stored by then. The directory must belong to this process.
@@ -47,7 +54,8 @@ fn is_used(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// Returns a file that the existing ones depend on and that is missing or empty, if any.
+/// Returns a file that the existing ones depend on and that is missing or empty, if any. One that
+/// may not be looked at is not missing.
 pub(super) fn missing(path: &Path) -> Option<PathBuf> {
     let tables = fs::read_dir(path.join(KEYSPACES)).into_iter().flatten();
     let mut needed: Vec<_> = tables.filter_map(|table| Some(table.ok()?.path())).collect();
@@ -55,12 +63,60 @@ pub(super) fn missing(path: &Path) -> Option<PathBuf> {
     let needed = needed.into_iter().filter(|table| durable::has_entries(table).unwrap_or(false));
     let mut needed =
         [path.join(VERSION)].into_iter().chain(needed.map(|table| table.join(CURRENT)));
-    needed.find(|file| fs::metadata(file).is_ok_and(|found| found.len() == 0) || !file.exists())
+    needed.find(|file| match fs::metadata(file) {
+        Ok(found) => found.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    })
+}
+
+/// Returns why the first file of the database that this process may not use is closed to it; an
+/// error of fjall names no file. `None` if all are open to it.
+pub(super) fn closed(path: &Path) -> Option<io::Error> {
+    let look = || {
+        durable::require_own(path)?;
+        let at = |error| durable::named(path, error);
+        let entries = fs::read_dir(path).map_err(at)?;
+        let entries = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+        let mut entries = entries.map_err(at)?;
+        entries.sort();
+        Ok(entries)
+    };
+    let entries = match look() {
+        Ok(entries) => entries,
+        Err(error) => return Some(error),
+    };
+    entries.iter().find_map(|entry| match fs::symlink_metadata(entry) {
+        Ok(found) if found.is_dir() => closed(entry),
+        Ok(found) if found.is_file() => {
+            let opened = File::options().read(true).write(true).open(entry).map(drop);
+            let opened = opened.map_err(|error| durable::named(entry, error));
+            durable::require_own(entry).and(opened).err()
+        }
+        // Removed meanwhile, or nothing that fjall has made.
+        Ok(_) | Err(_) => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_another_user_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = directory.path().join(KEYSPACES).join("1");
+        fs::create_dir_all(&table).unwrap();
+        let files = [directory.path().join(VERSION), table.join(CURRENT), table.join("v0")];
+        for file in &files {
+            fs::write(file, "content").unwrap();
+        }
+        assert!(closed(directory.path()).is_none());
+        // Only root can give files away.
+        if std::os::unix::fs::chown(&files[2], Some(65_534), None).is_ok() {
+            let said = closed(directory.path()).unwrap().to_string();
+            assert!(said.starts_with(&format!("{}: it belongs to", files[2].display())), "{said}");
+        }
+    }
 
     #[test]
     fn what_is_missing_is_named() {
@@ -78,6 +134,10 @@ mod tests {
         fs::write(table.join(CURRENT), "").unwrap();
         assert_eq!(missing(path), Some(table.join(CURRENT)));
         fs::write(table.join(CURRENT), "v0").unwrap();
+        assert_eq!(missing(path), None);
+        // A link to itself stands for any file that exists and may not be looked at.
+        fs::remove_file(table.join(CURRENT)).unwrap();
+        std::os::unix::fs::symlink(CURRENT, table.join(CURRENT)).unwrap();
         assert_eq!(missing(path), None);
     }
 }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use dkv_api::WriteOptions;
-use dkv_test_support::{eventually, text};
+use dkv_test_support::{eventually, skip, text};
 use serde_json::json;
 
 use super::follow::{caught_up, follow};
@@ -168,7 +168,7 @@ async fn a_full_disk_keeps_what_was_written() {
         .args(["-t", "tmpfs", "-o", "size=20m", "dkv-test", text(&disk)])
         .output();
     if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-        println!("SKIPPED: it takes root and mount");
+        skip("a_full_disk_keeps_what_was_written", "it takes root and mount");
         return;
     }
     let _mounted = Mounted(disk.clone());

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Stdio};
 
-use dkv_test_support::{eventually, output, text};
+use dkv_test_support::{eventually, output, skip, text};
 use serde_json::{Value, json};
 
 use crate::harness::{Network, network::free_port, process};
@@ -79,7 +79,7 @@ impl Server {
 #[ignore = "takes moto_server in the path: pip install 'moto[server]'"]
 async fn a_bucket_is_a_destination() {
     let Some(server) = Server::start().await else {
-        println!("SKIPPED: there is no moto_server in the path");
+        skip("a_bucket_is_a_destination", "there is no moto_server in the path");
         return;
     };
     server.bucket("backups").await;

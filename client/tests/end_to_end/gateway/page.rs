@@ -1,5 +1,7 @@
 //! The page at `/`, in a browser.
 
+use dkv_test_support::skip;
+
 use super::Gateway;
 use super::browser::Browser;
 use crate::harness::{Load, Network};
@@ -17,7 +19,7 @@ async fn the_page_shows_versions_and_follows_changes() {
     client.write("user/1", "Ada").await.unwrap();
     let url = gateway.url("/#keys");
     let Some(mut browser) = Browser::open(&network.path(""), &url).await else {
-        println!("SKIPPED: there is no Chromium");
+        skip("the_page_shows_versions_and_follows_changes", "there is no Chromium");
         return;
     };
     let press = |text: &str| {
@@ -104,7 +106,7 @@ async fn the_page_shows_a_failover_and_writes_a_key() {
     let gateway = Gateway::start(&network).await;
     let url = gateway.url("/");
     let Some(mut browser) = Browser::open(&network.path(""), &url).await else {
-        println!("SKIPPED: there is no Chromium");
+        skip("the_page_shows_a_failover_and_writes_a_key", "there is no Chromium");
         return;
     };
     browser.until("document.getElementById('state')?.textContent === 'available'").await;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dkv_test_support::output;
+use dkv_test_support::{output, skip};
 
 use super::Gateway;
 use super::http::Http;
@@ -23,7 +23,8 @@ fn schemathesis() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_interface_matches_its_description() {
     let Some(schemathesis) = schemathesis() else {
-        println!("SKIPPED: schemathesis is not installed; pip install schemathesis");
+        let why = "schemathesis is not installed; pip install schemathesis";
+        skip("the_interface_matches_its_description", why);
         return;
     };
     let network = Network::start(1).await;

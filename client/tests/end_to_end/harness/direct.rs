@@ -2,11 +2,14 @@
 //! requests that are not allowed.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use dkv_api::{GroupId, NodeId, Role};
+use dkv_base::id::{HolderId, NetworkId};
 use dkv_test_support::within;
-use dkv_wire::certificate::Credentials;
+use dkv_wire::certificate::{Authority, Credentials, generate_key};
+use dkv_wire::identity::Identity;
 use dkv_wire::join::join;
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{
@@ -37,6 +40,17 @@ impl Direct {
         let token: Token = text.parse().unwrap();
         let joiner = Endpoint::dial_only(None).unwrap();
         Self::with(join(&joiner, network.address, &token).await.unwrap())
+    }
+
+    /// Signs an identity of any role with the authority's key in the directory of a server.
+    pub(crate) fn forged(network: NetworkId, server: &Path, role: Role) -> Self {
+        let read = |name| std::fs::read(server.join(name)).unwrap();
+        let (certificate, key) = (read("authority.der"), read("authority-key.der"));
+        let authority = Authority::from_der(network, &certificate, &key).unwrap();
+        let (key, public_key) = generate_key().unwrap();
+        let identity = Identity { network, role, holder: HolderId::random() };
+        let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
+        Self::with(Credentials::new(&certificate, authority.certificate(), key).unwrap())
     }
 
     /// Uses an existing identity.

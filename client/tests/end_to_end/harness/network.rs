@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use dkv_api::{Client, NodeId, NodeStatus, Role};
 use dkv_test_support::process::show_log;
@@ -260,10 +261,19 @@ impl Network {
 
     /// Runs `dkv` as another user, to its end.
     pub(crate) async fn dkv_as(&self, arguments: &[&str], home: &Path) -> Output {
+        self.dkv_for(arguments, home, PATIENCE).await
+    }
+
+    /// Runs `dkv` with a network of its own, which works for a while, to its end.
+    pub(crate) async fn dkv_at_work(&self, arguments: &[&str]) -> Output {
+        self.dkv_for(arguments, &self.home(), 4 * PATIENCE).await
+    }
+
+    async fn dkv_for(&self, arguments: &[&str], home: &Path, time: Duration) -> Output {
         std::fs::create_dir_all(home).unwrap();
         let mut command = tokio::process::Command::from(command(arguments, home));
         command.stdin(std::process::Stdio::null()).kill_on_drop(true);
-        tokio::time::timeout(PATIENCE, command.output()).await.expect("dkv does not end").unwrap()
+        tokio::time::timeout(time, command.output()).await.expect("dkv does not end").unwrap()
     }
 
     /// Waits until all nodes run, every group has the right members, and all nodes agree on them

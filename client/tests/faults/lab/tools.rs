@@ -1,9 +1,10 @@
 //! System programs that inject faults, and whether they are installed.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
+
+use dkv_test_support::skip;
 
 /// Paths at which libfaketime may be installed.
 const FAKETIME: [&str; 3] = [
@@ -32,12 +33,11 @@ pub(crate) fn attempt(program: &str, arguments: &[&str]) -> Result<String, Strin
     }
 }
 
-/// Returns whether a test can run here. If not, prints the reason to the stderr of the process,
-/// which the test harness does not capture.
+/// Returns whether a test can run here. If not, says why.
 pub(crate) fn has(test: &str, needed: &[&str]) -> bool {
     let missing = needed.iter().find_map(|tool| lacks(tool));
     if let Some(missing) = &missing {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing}");
+        skip(test, missing);
     }
     missing.is_none()
 }

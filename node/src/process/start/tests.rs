@@ -237,11 +237,12 @@ struct OnDisk(MemoryDisk);
 impl Storage for OnDisk {
     fn open_log(
         &self,
-        _: &Path,
+        path: &Path,
         options: WalOptions,
         on_fatal: FatalHook,
     ) -> Result<Wal, StorageError> {
-        Ok(Wal::open(Arc::new(self.0.clone()), options, on_fatal)?)
+        let opened = Wal::open(Arc::new(self.0.clone()), options, on_fatal);
+        opened.map_err(|error| StorageError::of_log(&error, path))
     }
 
     fn open_engine(&self, path: &Path, options: EngineOptions) -> Result<Engine, StorageError> {

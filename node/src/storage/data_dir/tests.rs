@@ -21,6 +21,10 @@ fn file_of(credentials: &Credentials) -> NodeFile {
     NodeFile::new(network, id, "name".into(), listen, None, Settings::default(), true)
 }
 
+/// Names of a file of the log and of one of the checkpoints.
+const SEGMENT: &str = "0000000000000001.wal";
+const VERSION_FILE: &str = "version";
+
 /// The directory of a node that has run.
 struct Used {
     _parent: tempfile::TempDir,
@@ -37,9 +41,9 @@ impl Used {
         let file = NodeFile { log_begun: true, ..file_of(&credentials) };
         directory.save_node_file(&file).unwrap();
         fs::create_dir(directory.log_path()).unwrap();
-        fs::write(directory.log_path().join("segment"), "entries").unwrap();
+        fs::write(directory.log_path().join(SEGMENT), "entries").unwrap();
         fs::create_dir(directory.state_path()).unwrap();
-        fs::write(directory.state_path().join("table"), "rows").unwrap();
+        fs::write(directory.state_path().join(VERSION_FILE), "rows").unwrap();
         Self { _parent: parent, directory, credentials }
     }
 
@@ -136,7 +140,7 @@ fn the_certificate_must_be_one_of_a_node() {
 fn a_node_that_lost_its_log_does_not_go_on() {
     let used = Used::new();
     let (log, state) = (used.directory.log_path(), used.directory.state_path());
-    fs::rename(log.join("segment"), log.join("lost+found")).unwrap();
+    fs::rename(log.join(SEGMENT), log.join("lost+found")).unwrap();
     assert_eq!(used.missing(), log, "a disk that is empty");
     fs::remove_dir_all(&log).unwrap();
     assert_eq!(used.missing(), log);
@@ -146,13 +150,37 @@ fn a_node_that_lost_its_log_does_not_go_on() {
     assert!(said.contains(&format!("{}: Not a directory", log.display())), "{said}");
     fs::remove_file(&log).unwrap();
     fs::create_dir(&log).unwrap();
-    fs::write(log.join("segment"), "entries").unwrap();
+    fs::write(log.join(SEGMENT), "entries").unwrap();
     assert!(used.read().unwrap().is_some());
     fs::remove_dir_all(&state).unwrap();
     assert_eq!(used.missing(), state);
     // A directory that never had a log begins one.
     used.directory.save_node_file(&file_of(&used.credentials)).unwrap();
     assert!(used.read().unwrap().is_some());
+}
+
+#[test]
+fn a_mount_point_without_its_disk_is_missing_whatever_lies_in_it() {
+    for kept in [DataDir::log_path, DataDir::state_path] {
+        let used = Used::new();
+        let mount_point = kept(&used.directory);
+        fs::remove_dir_all(&mount_point).unwrap();
+        fs::create_dir(&mount_point).unwrap();
+        for marker in ["NOT_MOUNTED", ".keep", "lock", "lost+found"] {
+            fs::write(mount_point.join(marker), "").unwrap();
+            assert_eq!(used.missing(), mount_point);
+        }
+        // Before the first start, it shows nothing of an earlier one.
+        for name in ["node.json", "credentials/certificate.der"] {
+            fs::remove_file(used.directory.path().join(name)).unwrap();
+        }
+        let other = [used.directory.log_path(), used.directory.state_path()];
+        for other in other.iter().filter(|other| **other != mount_point) {
+            fs::remove_dir_all(other).unwrap();
+        }
+        assert!(used.directory.credentials().unwrap().is_none());
+        assert!(used.read().unwrap().is_none());
+    }
 }
 
 #[test]
