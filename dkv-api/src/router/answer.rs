@@ -82,6 +82,7 @@ impl<W> Pending<W> {
                 RequestBody::Log(_) => matches!(answer, Answer::Log(_)),
                 RequestBody::Books { .. } => matches!(answer, Answer::Books(_)),
                 RequestBody::Diagnose => matches!(answer, Answer::Diagnosis(_)),
+                RequestBody::Policies => matches!(answer, Answer::Policies(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -283,6 +284,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Log(_)
         | Answer::Diagnosis(_)
         | Answer::Books(_)
+        | Answer::Policies(_)
         | Answer::Resolved(_) => None,
     }
 }

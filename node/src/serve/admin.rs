@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
 use dkv_base::logging::brief;
-use dkv_wire::message::{Answer, Refusal, RequestBody};
+use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::context::RequestContext;
+use super::rights;
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
@@ -39,6 +40,21 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
         }
         RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
         RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", brief(&change.filter))),
+        RequestBody::ChangePolicy(PolicyChange { policy, act }) => {
+            let policy = brief(policy);
+            Some(match act {
+                PolicyAct::Create(_) => format!("create policy {policy}"),
+                PolicyAct::Set(rule) => format!(
+                    "set policy {policy}: {} with prefix \"{}\" in {}",
+                    rule.rights,
+                    rule.prefix.escape_ascii(),
+                    rule.keyspace.map_or("all keyspaces".into(), |id| format!("keyspace {id}")),
+                ),
+                PolicyAct::Drop => format!("drop policy {policy}"),
+                PolicyAct::Grant(user) => format!("grant policy {policy} to {user}"),
+                PolicyAct::Revoke(user) => format!("revoke policy {policy} from {user}"),
+            })
+        }
         _ => None,
     }
 }
@@ -92,7 +108,7 @@ pub(super) fn placement(context: &RequestContext<'_>, forecast: bool, reply: Rep
     context.answer(reply, move |node| async move {
         // A deposed coordinator may not know that a node is in use again.
         let confirmed = node.control().confirm_leadership();
-        tokio::time::timeout_at(until, confirmed)
+        timeout_at(until, confirmed)
             .await
             .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
         let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
@@ -122,6 +138,29 @@ pub(super) fn set_keyspace(
 /// Drops a keyspace.
 pub(super) fn drop_keyspace(context: &RequestContext<'_>, keyspace: KeyspaceId, reply: ReplyTo) {
     context.change_directory(DirectoryCommand::DropKeyspace(keyspace), reply);
+}
+
+/// Changes a policy.
+pub(super) fn change_policy(context: &RequestContext<'_>, change: PolicyChange, reply: ReplyTo) {
+    context.change_directory(DirectoryCommand::Policy(change), reply);
+}
+
+/// Lists the policies that the sender may see.
+pub(super) fn policies(context: &RequestContext<'_>, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    let (user, about) =
+        (context.user.or(context.peer.user), rights::asks_about(context.peer, context.user));
+    context.answer(reply, move |node| async move {
+        let confirmed = timeout_at(until, node.control().confirm_leadership()).await;
+        confirmed.map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+        let policies = node.replicas().with_directory(|directory| match about {
+            None => directory.policies().collect(),
+            Some(Some(user)) => directory.policies_of(user).collect(),
+            Some(None) => Vec::new(),
+        });
+        let policies = policies.unwrap_or_default();
+        Ok(Answer::Policies(Box::new(PolicyList { user, policies })))
+    });
 }
 
 /// Lists the keyspaces and their use.

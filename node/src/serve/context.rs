@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal};
+use dkv_wire::user::User;
 
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
@@ -14,6 +15,8 @@ use dkv_state::{DirectoryCommand, DirectoryResult};
 pub(super) struct RequestContext<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: Identity,
+    /// The user for whom the sender asks, if it names one.
+    pub(super) user: Option<User>,
     /// The time after which the sender no longer waits, in milliseconds.
     pub(super) deadline_ms: u32,
 }

@@ -10,8 +10,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody,
-    Span, Transact, TransactOver, Write, WriteAttached,
+    Answer, Command, KeyRange, LeaseAction, LeaseCommand, Level, Prepare, ReadBounds, ReadMode,
+    Receipt, Refusal, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
 use super::history;
 use super::level_all;
+use super::rights;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
@@ -307,7 +308,7 @@ fn may_write(
     let node = context.node;
     let valid = dkv_state::validate(command, node.settings().value_bytes_max);
     valid.and_then(|command| {
-        may_propose(context, &command)?;
+        may_propose(context, replica, &command)?;
         replica.check_quota(&command)
     })?;
     if node.store().disk_full() {
@@ -322,7 +323,11 @@ fn disk_full() -> Refusal {
 }
 
 /// Checks that a command may go into the log in the name of its sender.
-fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<(), Refusal> {
+fn may_propose(
+    context: &RequestContext<'_>,
+    replica: &Replica,
+    command: &Command<'_>,
+) -> Result<(), Refusal> {
     let peer = context.peer;
     match command {
         Command::OpenSession(_) => Ok(()),
@@ -339,7 +344,11 @@ fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<()
         }
         Command::Cut { .. } => Err(Refusal::Denied("only a node may propose a cut".into())),
         Command::Expire(_) => Err(Refusal::Denied("only a node may propose an expiry".into())),
-        Command::Lease(_) => Ok(()),
+        Command::Lease(LeaseCommand { action: LeaseAction::Grant { .. }, .. }) => Ok(()),
+        Command::Lease(LeaseCommand { action: LeaseAction::Revoke, lease, .. }) => {
+            let users = rights::both(peer.user, context.user);
+            rights::check_lease_keys(context.node, users, replica, *lease)
+        }
         Command::Prepare(_)
         | Command::Decide(_)
         | Command::Finish { .. }

@@ -6,6 +6,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{Refusal, Request, RequestBody};
 
 use super::data::is_deposited;
+use super::rights;
 use crate::net::incarnations::Incarnations;
 use crate::node::Node;
 
@@ -15,6 +16,7 @@ use crate::node::Node;
 /// The refusal to answer with.
 pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
     allowed(peer, &request.body)?;
+    rights::check(node, peer, request)?;
     if let Some(stranger) =
         peer.as_node().filter(|id| needs_listing(&request.body) && !node.replicas().is_listed(*id))
     {
@@ -41,6 +43,7 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
         RequestBody::View
         | RequestBody::Placement { .. }
         | RequestBody::Keyspaces
+        | RequestBody::Policies
         | RequestBody::Read { .. }
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
@@ -66,6 +69,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::Status
         | RequestBody::Placement { .. }
         | RequestBody::Diagnose
+        | RequestBody::Policies
         | RequestBody::Keyspaces => return Ok(()),
         RequestBody::Read { .. }
         | RequestBody::Scan { .. }
@@ -111,6 +115,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::CreateKeyspace { .. }
         | RequestBody::SetKeyspace { .. }
         | RequestBody::DropKeyspace(_)
+        | RequestBody::ChangePolicy(_)
         | RequestBody::Rebalance
         | RequestBody::MovePrimary { .. }
         | RequestBody::Log(_) => Role::Admin,

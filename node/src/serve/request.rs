@@ -105,7 +105,7 @@ fn name_session(peer: Identity, body: &mut RequestBody) {
 
 /// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the
 /// admin plane, or to the node that can answer it.
-fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
+fn handle(node: &Arc<Node>, peer: Identity, mut request: Request, reply: ReplyTo) {
     if let Err(refusal) = permission::check(node, peer, &request) {
         return reply.refuse(refusal);
     }
@@ -115,9 +115,12 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
     if request.forward
         && let Some(shard) = forwarding::destination(node.replicas(), &request.body)
     {
+        // It arrives in this node's name.
+        request.user = request.user.or(peer.user);
         return forwarding::forward(node, shard, request, reply);
     }
-    let context = &RequestContext { node, peer, deadline_ms: request.deadline_ms };
+    let (deadline_ms, user) = (request.deadline_ms, request.user);
+    let context = &RequestContext { node, peer, user, deadline_ms };
     match request.body {
         RequestBody::Propose { shard, everywhere, command } => {
             data::propose(context, shard, everywhere, command, reply);
@@ -184,6 +187,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             admin::set_keyspace(context, keyspace, change, reply);
         }
         RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
+        RequestBody::Policies => admin::policies(context, reply),
+        RequestBody::ChangePolicy(change) => admin::change_policy(context, change, reply),
         RequestBody::Log(change) => diagnosis::log(context, change, reply),
         RequestBody::Diagnose => diagnosis::diagnose(context, reply),
 

@@ -25,10 +25,11 @@ use tracing::debug;
 use crate::common::timeline::{Stage, Subject, Timeline};
 use crate::net::quota::{Quota, WatchPermit};
 use crate::node::Node;
-use crate::raft::WatchPage;
+use crate::raft::{FifoReceiver, WatchPage};
 use crate::replica::Replica;
 use crate::replica::watch_hub::News;
 use crate::serve::data::{elsewhere, shard_here};
+use crate::serve::rights;
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
@@ -116,6 +117,7 @@ fn admit(
     }
     check_held(node)?;
     check(&request.keys)?;
+    rights::check_watch(node, peer, &request)?;
     let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };
@@ -192,6 +194,28 @@ impl Beginning {
     }
 }
 
+/// Wakes the watch of a user when the directory changes, and with it perhaps what the user may.
+struct DirectoryNews(Option<FifoReceiver<u64>>);
+
+impl DirectoryNews {
+    fn of(watch: &Watch) -> Self {
+        let has_user = rights::both(watch.peer.user, watch.request.user).next().is_some();
+        Self(has_user.then(|| watch.node.control().state_machine().applied()))
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.0 {
+            // Fails only once the group is closed, and the node with it.
+            Some(applied) => {
+                if applied.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The reason why a watch ends.
 enum Ended {
     /// The stream is closed.
@@ -220,6 +244,7 @@ impl Watch {
         let WatchRequest { keys, previous, .. } = request;
         // Registered before anything is read, or a change could fall between the two.
         let watcher = group.watch(keys.clone());
+        let mut directory = DirectoryNews::of(self);
         let mut after = request.after.unwrap_or_else(|| group.revision());
         let mut sent = None;
         if request.after.is_none() {
@@ -232,7 +257,7 @@ impl Watch {
         let mut known: Option<Vec<Revision>> = None;
         loop {
             loop {
-                check_held(node)?;
+                self.check()?;
                 let at = known.as_deref();
                 let page = group.state_machine().changes(keys, after, at, *previous).await?;
                 if let Some(beginning) = beginning.take() {
@@ -261,7 +286,15 @@ impl Watch {
                 // The watchers of a node wake together.
                 let since = sent.unwrap_or_else(Instant::now);
                 let until = node.ticks().while_quiescent(since + WATCH_KEEP_ALIVE);
-                match timeout_at(until, watcher.news(after)).await {
+                let news = tokio::select! {
+                    biased;
+                    () = directory.changed() => {
+                        self.check()?;
+                        continue;
+                    }
+                    news = timeout_at(until, watcher.news(after)) => news,
+                };
+                match news {
                     Ok(News::Changed { after: unchanged }) => {
                         (after, known) = (unchanged, None);
                         break;
@@ -273,13 +306,19 @@ impl Watch {
                     Ok(News::Quiet { through }) => after = through,
                     Err(_) => {
                         after = watcher.quiet_through(after);
-                        check_held(node)?;
+                        self.check()?;
                         out_of_touch = self.check_touch(out_of_touch)?;
                     }
                 }
                 sent = Some(self.mark(writer, after).await?);
             }
         }
+    }
+
+    /// Checks that the watch may go on.
+    fn check(&self) -> Result<(), Refusal> {
+        check_held(&self.node)?;
+        rights::check_watch(&self.node, self.peer, &self.request)
     }
 
     /// Returns whether this replica may have lost touch with the primary.

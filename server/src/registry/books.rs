@@ -24,7 +24,7 @@ use super::{Confirmed, Effects, Registry};
 use crate::limits::ADMITTED_ALONE_MAX;
 
 /// First byte of a record: the version of its form.
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// Changes of records: `None` removes one.
 pub type RecordChanges = Vec<(BookKey, Option<Bytes>)>;

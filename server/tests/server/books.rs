@@ -35,7 +35,7 @@ async fn join_with(server: &Server, token: &Token) -> Result<(), JoinError> {
 }
 
 fn create_token() -> ServerRequest {
-    ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: None, name: None }
+    ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: None, name: None, user: None }
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_change_that_the_control_group_has_counts_though_the_disk_is_full() {
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
     let create =
-        ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: Some(1), name: None };
+        ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: Some(1), name: None, user: None };
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let token: Token = token.parse().unwrap();
     let books = place.data_dir().join("books.json");
@@ -180,7 +180,7 @@ async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
     let (place, cut_off, new) = (Place::new(), Place::new(), Place::new());
     let (server, node, admin, group) = network(&place).await;
     let create =
-        ServerRequest::CreateToken { role: Role::Server, life_s: None, uses: Some(1), name: None };
+        ServerRequest::CreateToken { role: Role::Server, life_s: None, uses: Some(1), name: None, user: None };
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let file = new.root.path().join("token");
     std::fs::write(&file, token).unwrap();
@@ -207,7 +207,7 @@ async fn the_only_server_admits_administrators_while_the_control_group_is_silent
     let (server, node, admin, group) = network(&place).await;
     let token = place.token(Role::Admin);
     let once =
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: Some(1), name: None };
+        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: Some(1), name: None, user: None };
     let ServerAnswer::Token(once) = admin.ask(&once).await else { panic!() };
     let once: Token = once.parse().unwrap();
     group.step_down(None);
@@ -251,7 +251,7 @@ async fn no_administrator_is_admitted_by_a_token_that_may_be_gone() {
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
     let create =
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None };
+        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None, user: None };
     let ServerAnswer::Token(other) = admin.ask(&create).await else { panic!() };
     let (token, other) = (place.token(Role::Admin), other.parse::<Token>().unwrap());
     group.step_down(None);

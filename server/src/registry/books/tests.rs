@@ -35,7 +35,7 @@ fn with_token() -> Registry {
     let hash = SecretHash::of(&SECRET);
     let name = Some("ada".to_owned());
     let (created, _) =
-        registry.handle_create_token(token(), hash, Role::Client, None, Some(1), name, NOW);
+        registry.handle_create_token(token(), hash, Role::Client, None, Some(1), name, None, NOW);
     created.unwrap();
     registry
 }
@@ -56,7 +56,7 @@ fn a_copy_admits_what_the_original_would() {
     let mut copy = registry();
     copy.adopt_books(&copy_of(&original, 3), false).0.unwrap();
     assert_eq!(copy.books_version(), Some(version(3)));
-    assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok(Role::Client));
+    assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok((Role::Client, None)));
     assert_eq!(copy.all_records(), original.all_records());
 
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
@@ -128,7 +128,7 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
     let mut original = with_token();
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
     let before = original.clone();
-    let identity = Identity { network: network(), role: Role::Client, holder: holder(5) };
+    let identity = Identity { network: network(), role: Role::Client, holder: holder(5), user: None };
     let ((), effects) = original.handle_seen(identity, NOW + 60_000);
     assert!(!effects.save);
     assert_eq!(original.changed_records(&before), []);
@@ -161,7 +161,7 @@ fn the_longest_record_fits() {
     let hash = SecretHash::of(&SECRET);
     let far = Some(u64::MAX);
     let (created, _) =
-        registry.handle_create_token(token(), hash, Role::Client, far, None, name, u64::MAX / 2);
+        registry.handle_create_token(token(), hash, Role::Client, far, None, name, None, u64::MAX / 2);
     created.unwrap();
     for number in 0..40 {
         registry.handle_join(token(), &SECRET, holder(u128::MAX - number), u64::MAX / 2).0.unwrap();

@@ -1,0 +1,179 @@
+use bytes::Bytes;
+use dkv_base::id::{HolderId, LeaseId, NetworkId, NodeId, Revision, Serial, SessionId, Stamp};
+use dkv_wire::codec::encode;
+use dkv_wire::message::{
+    Attach, Compare, Condition, Operation, PutAttach, RangeOptions, RightSet, Test,
+};
+use uuid::Uuid;
+
+use super::*;
+
+const SHARD: GroupId = GroupId(1);
+
+fn granted(rules: &[(&str, &[Right])]) -> Granted {
+    let rules = rules.iter().map(|(prefix, rights)| PolicyRule {
+        keyspace: None,
+        prefix: Bytes::copy_from_slice(prefix.as_bytes()),
+        rights: rights.iter().copied().collect::<RightSet>(),
+    });
+    let (user, keyspace) = ("alice".parse().unwrap(), KeyspaceId(3));
+    Granted { user, rules: rules.collect(), keyspace, name: "orders".into() }
+}
+
+fn is_denied(result: &Result<(), Refusal>) -> bool {
+    matches!(result, Err(Refusal::Denied(_)))
+}
+
+/// Each operation, with whether it reads and whether it writes what begins with `a/`.
+fn operations<'a>(nested: &'a [u8]) -> Vec<(TransactionOperation<'a>, bool, bool)> {
+    let (key, value, attach) = (b"a/k", b"v", Attach::Ttl(1000));
+    let keys = Keys::Prefix(b"a/");
+    let put_with = |previous| TransactionOperation::PutWith {
+        key,
+        value: Some(value),
+        attach: PutAttach::Nothing,
+        previous,
+    };
+    vec![
+        (TransactionOperation::Get(key), true, false),
+        (TransactionOperation::List { keys, keys_max: 1 }, true, false),
+        (TransactionOperation::Range { keys, options: RangeOptions::default() }, true, false),
+        (TransactionOperation::Put(key, value), false, true),
+        (TransactionOperation::PutAttached { key, value, attach }, false, true),
+        (put_with(false), false, true),
+        (put_with(true), true, true),
+        (TransactionOperation::Delete(key), false, true),
+        (TransactionOperation::DeleteAll(keys), false, true),
+        (TransactionOperation::DeleteWith { keys, previous: false }, false, true),
+        (TransactionOperation::DeleteWith { keys, previous: true }, true, true),
+        (TransactionOperation::Increment { key, by: 1 }, true, true),
+        (TransactionOperation::Append { key, bytes: value }, true, true),
+        (TransactionOperation::Nested(nested), true, true),
+    ]
+}
+
+#[test]
+fn each_operation_needs_what_it_does_and_no_more() {
+    let compare = Compare { keys: Keys::Key(b"a/k"), test: Test::Exists(true) };
+    let nested = Transaction {
+        compares: vec![compare],
+        otherwise: vec![TransactionOperation::Put(b"a/n", b"v")],
+        ..Transaction::default()
+    };
+    let nested = encode(&nested);
+    for (operation, reads, writes) in operations(&nested) {
+        for branch in [true, false] {
+            let (mut then, mut otherwise) = (vec![operation], Vec::new());
+            if !branch {
+                std::mem::swap(&mut then, &mut otherwise);
+            }
+            let body = encode(&Transaction { then, otherwise, ..Transaction::default() });
+            let check = |rights: &[Right]| check_transaction(&granted(&[("a/", rights)]), &body);
+            let both = [Right::Read, Right::Write];
+            assert_eq!(check(&both), Ok(()), "{operation:?}");
+            assert_eq!(is_denied(&check(&[Right::Read])), writes, "{operation:?}");
+            assert_eq!(is_denied(&check(&[Right::Write])), reads, "{operation:?}");
+            assert!(is_denied(&check(&[Right::Watch, Right::Administer])), "{operation:?}");
+            let elsewhere = granted(&[("a/k/", &both), ("b", &both)]);
+            assert!(is_denied(&check_transaction(&elsewhere, &body)), "{operation:?}");
+        }
+    }
+    // A compare alone tells something, too.
+    let body = encode(&Transaction { compares: vec![compare], ..Transaction::default() });
+    assert!(is_denied(&check_transaction(&granted(&[("a/", &[Right::Write])]), &body)));
+    assert!(matches!(
+        check_transaction(&granted(&[("", &Right::ALL)]), b"x"),
+        Err(Refusal::Invalid(_))
+    ));
+}
+
+#[test]
+fn each_command_needs_what_it_does() {
+    let (session, serial, settled) = (SessionId(Uuid::nil()), Serial(1), Serial(1));
+    let (after, condition) = (Stamp::default(), Condition::Always);
+    let operation = Operation::Put(b"v");
+    let write = Write { session, serial, settled, after, condition, key: b"a/k", operation };
+    let body = encode(&Transaction {
+        then: vec![TransactionOperation::Put(b"a/k", b"v")],
+        ..Transaction::default()
+    });
+    let transact = Transact { session, serial, settled, after, body: &body };
+    let over = TransactOver { session, serial, settled, after, shards: vec![SHARD], body: &body };
+    let lease = |action| {
+        Command::Lease(LeaseCommand { session, serial, settled, lease: LeaseId(7), action })
+    };
+    let writing = [
+        Command::Write(write),
+        Command::WriteAttached(WriteAttached { write, attach: Attach::Ttl(1000) }),
+        Command::Transact(transact),
+        Command::TransactOver(over),
+        lease(LeaseAction::Grant { ttl_ms: 1000 }),
+        lease(LeaseAction::Revoke),
+    ];
+    let reads = granted(&[("", &[Right::Read, Right::Watch, Right::Administer])]);
+    for command in &writing {
+        let command = encode(command);
+        assert_eq!(check_command(&granted(&[("a/", &[Right::Write])]), &command), Ok(()));
+        assert!(is_denied(&check_command(&reads, &command)));
+    }
+    let open = encode(&Command::OpenSession(session));
+    assert_eq!(check_command(&granted(&[]), &open), Ok(()));
+    let of_nodes = [
+        Command::Compact { floor: Revision(1) },
+        Command::Cut { moment: Stamp::default() },
+        Command::Expire(dkv_wire::message::Expire::Keys),
+    ];
+    for command in of_nodes {
+        let all = granted(&[("", &Right::ALL)]);
+        assert!(is_denied(&check_command(&all, &encode(&command))), "{command:?}");
+    }
+    assert!(matches!(check_command(&reads, b"\xff"), Err(Refusal::Invalid(_))));
+}
+
+#[test]
+fn a_page_without_keys_is_no_read() {
+    let span = |keys_max| dkv_wire::message::Span {
+        prefix: Bytes::new(),
+        after: Bytes::new(),
+        keys_max,
+        bytes_max: 1,
+        values: true,
+    };
+    let mode = || dkv_wire::message::ReadMode::Primary;
+    let scan = |keys_max| RequestBody::Scan { shard: SHARD, span: span(keys_max), mode: mode() };
+    assert!(matches!(Touch::of(&scan(0)), Touch::Receipt(SHARD)));
+    assert!(matches!(Touch::of(&scan(1)), Touch::Keys(SHARD, Right::Read, Keys::Prefix([]))));
+    // It stands for the receipt only where a page of none has none.
+    let at = dkv_wire::message::Cut::at(Revision(1));
+    let scan = RequestBody::ScanAt { shard: SHARD, span: span(0), at };
+    assert!(matches!(Touch::of(&scan), Touch::Keys(SHARD, Right::Read, _)));
+}
+
+#[test]
+fn a_refusal_names_user_right_and_keys_and_fits_a_line() {
+    let granted = granted(&[]);
+    let said = |keys| granted.check(Right::Read, keys).unwrap_err().to_string();
+    assert_eq!(
+        said(Keys::Key(b"a\n")),
+        "denied: user alice may not read key \"a\\n\" in keyspace orders; `dkv ADDRESS whoami` \
+         shows what it may"
+    );
+    assert!(said(Keys::Prefix(b"")).contains("all keys in"));
+    assert!(said(Keys::Range(b"a", b"")).contains("from \"a\" on"));
+    assert!(said(Keys::Key(&[b'k'; 4096])).len() < 250);
+}
+
+#[test]
+fn administrators_see_all_policies_and_others_their_own() {
+    let (alice, bob): (User, User) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+    let identity = |role, user| Identity {
+        network: NetworkId::random(),
+        role,
+        holder: HolderId::from(NodeId::random()),
+        user,
+    };
+    assert_eq!(asks_about(identity(Role::Admin, Some(alice)), None), None);
+    assert_eq!(asks_about(identity(Role::Admin, None), Some(bob)), Some(Some(bob)));
+    assert_eq!(asks_about(identity(Role::Client, Some(alice)), None), Some(Some(alice)));
+    assert_eq!(asks_about(identity(Role::Reader, None), None), Some(None));
+}
