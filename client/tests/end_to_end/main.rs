@@ -32,6 +32,7 @@ mod placement;
 
 mod intruders;
 
+mod rights;
 mod thieves;
 mod credentials;
 
