@@ -204,8 +204,8 @@ impl<W> Router<W> {
         self.submit_in(KeyspaceId::DEFAULT, None, now, kind, timeout, waiter)
     }
 
-    /// Begins a request about the keys of a keyspace, for a user if there is one. Its outcome comes as [`Effect::Finish`],
-    /// unless it is cancelled.
+    /// Begins a request about the keys of a keyspace, for a user if there is one. Its outcome comes
+    /// as [`Effect::Finish`], unless it is cancelled.
     pub(crate) fn submit_in(
         &mut self,
         keyspace: KeyspaceId,

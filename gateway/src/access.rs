@@ -139,7 +139,7 @@ pub(crate) async fn check(
     });
     match authorized {
         Ok(bearer) => {
-            // What is asked of the store is asked for this user.
+            // The handlers get the store for this user.
             if let Some(user) = bearer.and_then(|bearer| bearer.user) {
                 head.extensions.insert(user);
             }

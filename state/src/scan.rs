@@ -134,8 +134,8 @@ impl ShardState {
         Attached::of(self.attachments().get(key), self.clock_ms())
     }
 
-    /// Returns the first keys of a span, as many as fit a page and none if none is wanted, merged with the waiting writes of
-    /// the same span: in key order, each key once.
+    /// Returns the first keys of a span, as many as fit a page and none if none is wanted, merged
+    /// with the waiting writes of the same span: in key order, each key once.
     pub fn list(&self, span: &Span, waiting: &[Waiting]) -> Listed {
         let keys_max = (span.keys_max as usize).min(SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);

@@ -5,8 +5,8 @@
 //! names its bearer by an id, as a certificate does, and the same deny list revokes both. Its text
 //! is `dkvb1.`, the claims, a dot, and the signature; claims and signature are in base64url.
 //!
-//! Deliberately missing: the keys that a bearer may use. A token that names a user has the rights of
-//! the user's policies, within those of the token, and they may change while it is valid.
+//! Deliberately missing: the keys that a bearer may use. A token that names a user has the rights
+//! of the user's policies, within its own, and they may change while it is valid.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;

@@ -222,7 +222,8 @@ impl Client {
     }
 
     /// Creates a bearer token whose bearer is a user, if one is given: it may do only what the
-    /// policies of the user allow. For the rest see [`create_bearer_with`](Self::create_bearer_with).
+    /// policies of the user allow. For the rest see
+    /// [`create_bearer_with`](Self::create_bearer_with).
     ///
     /// # Errors
     /// As for `create_bearer_with`.

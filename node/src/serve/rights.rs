@@ -31,7 +31,7 @@ const SHOWN_BYTES: usize = 64;
 enum Touch<'a> {
     /// No key. The role alone decides.
     Nothing,
-    /// It changes the network, or is between nodes. Nobody does that for a user.
+    /// It changes the network, or is between nodes. No client does that for a user.
     ByRole,
     /// Something with keys of a shard.
     Keys(GroupId, Right, Keys<'a>),
@@ -195,7 +195,7 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
         }
         Command::Transact(Transact { body, .. })
         | Command::TransactOver(TransactOver { body, .. }) => check_transaction(granted, body),
-        // Whoever ends a lease deletes its keys: the primary judges these, too.
+        // The end of a lease deletes its keys: the primary judges these, too.
         Command::Lease(LeaseCommand { action, .. }) => match action {
             LeaseAction::Grant { .. } | LeaseAction::Revoke => granted.check_some(Right::Write),
         },

@@ -137,7 +137,7 @@ pub struct PolicyRule {
     pub keyspace: Option<KeyspaceId>,
     /// The keys that begin with this; all keys if it is empty.
     pub prefix: Bytes,
-    /// What is allowed.
+    /// The rights.
     pub rights: RightSet,
 }
 
