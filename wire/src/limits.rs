@@ -38,6 +38,10 @@ pub const POLICIES_MAX: usize = 1024;
 pub const POLICY_RULES_MAX: usize = 64;
 /// Users that one policy is granted to.
 pub const POLICY_USERS_MAX: usize = 4096;
+/// Rules of one user, in all policies that are granted to it.
+pub const USER_RULES_MAX: usize = 512;
+/// Rules of all users together: each rule of a policy counts once for each user that has it.
+pub const USERS_RULES_MAX: usize = 262_144;
 /// Size of all policies together, in bytes: of the names, the prefixes and the users, each with
 /// [`POLICY_OVERHEAD_BYTES`]. The coordinator copies the directory with every change.
 pub const POLICIES_BYTES_MAX: usize = MIB;

@@ -15,8 +15,7 @@ use crate::node::Node;
 /// # Errors
 /// The refusal to answer with.
 pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
-    allowed(peer, &request.body)?;
-    rights::check(node, peer, request)?;
+    may_ask(node, peer, request)?;
     if let Some(stranger) =
         peer.as_node().filter(|id| needs_listing(&request.body) && !node.replicas().is_listed(*id))
     {
@@ -34,6 +33,12 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
         return Err(Refusal::Denied("what is in an outbox is not passed on".into()));
     }
     Ok(())
+}
+
+/// Checks that a peer's role and its user's rights allow a request.
+pub(super) fn may_ask(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
+    allowed(peer, &request.body)?;
+    rights::check(node, peer, request)
 }
 
 /// Returns why this node refuses a request, if its data directory may be a copy.
@@ -62,7 +67,7 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
 }
 
 /// Checks that a peer's role allows a request.
-pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
+fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
         RequestBody::View

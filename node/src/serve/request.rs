@@ -20,7 +20,9 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission};
+use super::{
+    admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission, rights,
+};
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::common::timeline::{Subject, Timeline};
@@ -61,14 +63,14 @@ pub(crate) async fn serve(
         }
         name_session(peer, &mut request.body);
         if let Some(act) = admin::act(&request.body)
-            && permission::allowed(peer, &request.body).is_ok()
+            && permission::may_ask(&node, peer, &request).is_ok()
         {
             info!(target: AUDIT, by = %peer, %address, "administrative act: {act}");
         }
         let timeline = Timeline::new(Subject::of(&request.body), announced, at);
         let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };
         let reply = replies.to(request.id, part, begun);
-        handle(&node, peer, request, reply);
+        handle(&node, (peer, address), request, reply);
     }
     drop(replies);
     let _ = writer.join_next().await;
@@ -105,8 +107,14 @@ fn name_session(peer: Identity, body: &mut RequestBody) {
 
 /// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the
 /// admin plane, or to the node that can answer it.
-fn handle(node: &Arc<Node>, peer: Identity, mut request: Request, reply: ReplyTo) {
+fn handle(
+    node: &Arc<Node>,
+    (peer, address): (Identity, SocketAddr),
+    mut request: Request,
+    reply: ReplyTo,
+) {
     if let Err(refusal) = permission::check(node, peer, &request) {
+        rights::note_denied(node, peer, request.user, address, &refusal);
         return reply.refuse(refusal);
     }
     if let Some(answer) = eventual_reads::without_replica(node, &request.body) {

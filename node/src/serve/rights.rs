@@ -3,20 +3,23 @@
 //! Every request of a client passes here once, at the first node that it reaches, before it is
 //! served, forwarded or relayed; nodes then ask each other in their own name. The rules are those
 //! of the directory as this node has applied it, so a change is in force here with its entry of the
-//! log. A holder that is nobody's, as nodes are, is limited by its role alone.
+//! log; a node that does not hear from the control group any more serves no users after a while. A
+//! holder that is nobody's, as nodes are, is limited by its role alone.
 //!
 //! What a request touches is said here without a wildcard: a new kind of request does not compile
 //! until it has a rule. A refusal depends on the request and the policies only, never on what is
 //! stored, so it tells nothing about keys.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dkv_base::id::{GroupId, KeyspaceId, LeaseId};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{
     Command, KeyRange, Keys, LeaseAction, LeaseCommand, PolicyRule, Refusal, Request, RequestBody,
-    Right, Transact, TransactOver, Transaction, TransactionOperation, WatchRequest, Write,
+    Right, Span, Transact, TransactOver, Transaction, TransactionOperation, WatchRequest, Write,
     WriteAttached, allows, allows_some,
 };
 use dkv_wire::user::User;
@@ -26,6 +29,11 @@ use crate::replica::Replica;
 
 /// Most bytes of a key that a refusal shows.
 const SHOWN_BYTES: usize = 64;
+/// Most keys of a lease that are judged one by one.
+const JUDGED_KEYS_MAX: usize = 16_384;
+/// Age from which on the directory here is too old to tell what users may. Longer than an election
+/// takes, or the way of an entry to a node that is far away.
+const POLICIES_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What a request does, as far as rights are concerned.
 enum Touch<'a> {
@@ -59,8 +67,7 @@ impl<'a> Touch<'a> {
             | RequestBody::ReadAt { shard, key, .. }
             | RequestBody::History { shard, key, .. }
             | RequestBody::KeyTtl { shard, key } => Self::Keys(*shard, Right::Read, Keys::Key(key)),
-            // No key is asked for: a client looks for a replica, as before a watch.
-            RequestBody::Scan { shard, span, .. } if span.keys_max == 0 => Self::Receipt(*shard),
+            RequestBody::Scan { shard, span, .. } if is_receipt(span) => Self::Receipt(*shard),
             RequestBody::Scan { shard, span, .. } | RequestBody::ScanAt { shard, span, .. } => {
                 Self::Keys(*shard, Right::Read, Keys::Prefix(&span.prefix))
             }
@@ -97,15 +104,24 @@ impl<'a> Touch<'a> {
             | RequestBody::SetKeyspace { .. }
             | RequestBody::DropKeyspace(_)
             | RequestBody::Log(_)
+            | RequestBody::Books { .. }
+            | RequestBody::ChangeBooks(_)
             | RequestBody::ChangePolicy(_) => Self::ByRole,
         }
     }
 }
 
+/// Whether no key is asked for: a client looks for a replica, as before a watch. A span of some keys
+/// only would tell, by the time that the answer takes, whether a transaction has locked one.
+fn is_receipt(span: &Span) -> bool {
+    span.keys_max == 0 && span.prefix.is_empty() && span.after.is_empty()
+}
+
 /// Checks that the user of a peer, and the one that it asks for, may do what a request does.
 ///
 /// # Errors
-/// [`Refusal::Denied`], or [`Refusal::Unavailable`] if this node does not know the shard yet.
+/// [`Refusal::Denied`], or [`Refusal::Unavailable`] if this node does not know the shard yet, or
+/// cannot know the policies of now.
 pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
     if request.user.is_some() && matches!(Touch::of(&request.body), Touch::ByRole) {
         let why = "this is not done for a user, only in one's own name";
@@ -151,11 +167,28 @@ pub(super) fn check_lease_keys(
 ) -> Result<(), Refusal> {
     for user in users {
         let granted = Granted::of(node.replicas(), user, replica.id())?;
+        if granted.has(Right::Write, ALL) {
+            continue;
+        }
+        // The state is locked meanwhile.
         let may = replica.state_machine().with_shard(|shard| {
-            shard.lease_keys(lease, &[]).all(|key| granted.has(Right::Write, Keys::Key(key)))
+            let mut keys = shard.lease_keys(lease, &[]);
+            let may_write = |key: &Arc<[u8]>| granted.has(Right::Write, Keys::Key(key));
+            keys.by_ref().take(JUDGED_KEYS_MAX).all(may_write).then(|| keys.next().is_none())
         });
-        if !may.unwrap_or_default() {
-            return Err(granted.denied(Right::Write, &format!("all keys of lease {lease}")));
+        match may.flatten() {
+            Some(true) => {}
+            Some(false) => {
+                let why = format!(
+                    "lease {lease} has more than {JUDGED_KEYS_MAX} keys, too many to check whether \
+                     user {user} may write each; somebody who may write all keys can end it"
+                );
+                return Err(Refusal::Denied(why));
+            }
+            None => {
+                let keys = format!("all keys of lease {lease}");
+                return Err(granted.denied(Right::Write, &keys));
+            }
         }
     }
     Ok(())
@@ -257,6 +290,11 @@ struct Granted {
 
 impl Granted {
     fn of(replicas: &Replicas, user: User, shard: GroupId) -> Result<Self, Refusal> {
+        if !is_recent(replicas.directory_age()) {
+            let why = "this node has not heard from the control group for a minute, and cannot \
+                       know what users may; another node may";
+            return Err(Refusal::Unavailable(why.into()));
+        }
         let found = replicas.with_directory(|directory| {
             let (keyspace, info) = directory.keyspace_of(shard)?;
             let (rules, name) = (directory.rights_of(user), info.name.clone());
@@ -290,6 +328,26 @@ impl Granted {
             "user {user} may not {right} {keys} in keyspace {name}; `dkv ADDRESS whoami` shows \
              what it may"
         ))
+    }
+}
+
+/// Whether a directory of this age tells what users may.
+fn is_recent(age: Option<Duration>) -> bool {
+    age.is_some_and(|age| age < POLICIES_AGE_MAX)
+}
+
+/// Tells the operator that a request of a user was denied.
+pub(super) fn note_denied(
+    node: &Node,
+    peer: Identity,
+    asked: Option<User>,
+    address: SocketAddr,
+    refusal: &Refusal,
+) {
+    if let Refusal::Denied(why) = refusal
+        && (peer.user.is_some() || asked.is_some())
+    {
+        node.peers().denials().note_user(peer, asked, address, why);
     }
 }
 

@@ -9,6 +9,7 @@
 //! Any replica serves a watch from what it has applied. If it has lost touch with the primary it
 //! ends the watch, which the client then resumes elsewhere.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ type Writer = FrameWriter<quinn::SendStream>;
 /// `begun` is called once the watch counts among those of its connection.
 pub(crate) async fn serve(
     node: &Arc<Node>,
-    peer: Identity,
+    (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     begun: impl FnOnce(),
     mut reader: FrameReader<quinn::RecvStream>,
@@ -64,7 +65,7 @@ pub(crate) async fn serve(
     let _ = stream.set_priority(PRIORITY);
     let stopped = stream.stopped();
     let mut writer = FrameWriter::new(stream);
-    match frame.and_then(|frame| admit(node, peer, quota, &frame)) {
+    match frame.and_then(|frame| admit(node, (peer, address), quota, &frame)) {
         Ok((group, request, permit)) => {
             begun();
             node.counters().received(frame_bytes(&request));
@@ -95,7 +96,7 @@ fn frame_bytes(request: &WatchRequest) -> usize {
 /// Decides whether a watch begins.
 fn admit(
     node: &Node,
-    peer: Identity,
+    (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     frame: &[u8],
 ) -> Result<(Arc<Replica>, WatchRequest, WatchPermit), Refusal> {
@@ -117,7 +118,10 @@ fn admit(
     }
     check_held(node)?;
     check(&request.keys)?;
-    rights::check_watch(node, peer, &request)?;
+    if let Err(refusal) = rights::check_watch(node, peer, &request) {
+        rights::note_denied(node, peer, request.user, address, &refusal);
+        return Err(refusal);
+    }
     let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };

@@ -8,13 +8,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dkv_base::id::KeyspaceId;
-use dkv_wire::limits::{POLICIES_BYTES_MAX, POLICIES_MAX, POLICY_OVERHEAD_BYTES, POLICY_USERS_MAX};
+use dkv_wire::limits::{
+    POLICIES_BYTES_MAX, POLICIES_MAX, POLICY_OVERHEAD_BYTES, POLICY_USERS_MAX, USER_RULES_MAX,
+    USERS_RULES_MAX,
+};
 use dkv_wire::message::{PolicyAct, PolicyChange, PolicyInfo, PolicyRule, RightSet, check_rules};
 use dkv_wire::name::check_name;
 use dkv_wire::user::User;
 use serde::{Deserialize, Serialize};
 
 use super::{Contents, Directory};
+
+/// Returns from a change with the reason why it is rejected.
+macro_rules! reject {
+    ($($text:tt)*) => {
+        return Err(format!($($text)*))
+    };
+}
 
 /// A policy of the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +42,10 @@ impl Policy {
             prefix: prefix.clone(),
             rights: *rights,
         })
+    }
+
+    fn info(&self, name: &str, users: Vec<User>) -> PolicyInfo {
+        PolicyInfo { name: name.to_owned(), rules: self.rules().collect(), users }
     }
 
     /// What it counts for among all policies, in bytes.
@@ -53,36 +67,55 @@ pub(super) fn rights_of_users(policies: &Policies) -> UserRights {
             rights.entry(*user).or_default().extend(policy.rules());
         }
     }
-    rights.into_iter().map(|(user, rules)| (user, rules.into())).collect()
+    let sorted = |mut rules: Vec<PolicyRule>| {
+        // Whether a range is covered is decided in this order.
+        rules.sort_by(|one, other| one.prefix.cmp(&other.prefix));
+        rules.into()
+    };
+    rights.into_iter().map(|(user, rules)| (user, sorted(rules))).collect()
+}
+
+/// Checks that no user has too many rules, and all of them together do not: each request of a user
+/// looks at all of its rules, and each change of a policy computes those of all users.
+fn check_rights(policies: &Policies) -> Result<(), String> {
+    let mut counts: BTreeMap<User, usize> = BTreeMap::new();
+    for policy in policies.values() {
+        for user in &policy.users {
+            *counts.entry(*user).or_default() += policy.rules.len();
+        }
+    }
+    if let Some((user, _)) = counts.iter().find(|(_, rules)| **rules > USER_RULES_MAX) {
+        reject!("a user has at most {USER_RULES_MAX} rules, and {user} would have more");
+    }
+    if counts.values().sum::<usize>() > USERS_RULES_MAX {
+        reject!(
+            "all users together have at most {USERS_RULES_MAX} rules, a rule of a policy counted \
+             once for each of its users; revoke some policies"
+        );
+    }
+    Ok(())
 }
 
 impl Directory {
     /// Returns all policies, by name.
     pub fn policies(&self) -> impl Iterator<Item = PolicyInfo> + '_ {
-        self.contents.policies.iter().map(|(name, policy)| PolicyInfo {
-            name: name.clone(),
-            rules: policy.rules().collect(),
-            users: policy.users.iter().copied().collect(),
+        self.contents.policies.iter().map(|(name, policy)| {
+            let users = policy.users.iter().copied().collect();
+            policy.info(name, users)
         })
     }
 
     /// Returns the policies that are granted to a user, by name; they name no other user.
     pub fn policies_of(&self, user: User) -> impl Iterator<Item = PolicyInfo> + '_ {
-        let own = self.policies().filter(move |policy| policy.users.contains(&user));
-        own.map(move |policy| PolicyInfo { users: vec![user], ..policy })
+        let own = self.contents.policies.iter();
+        let own = own.filter(move |(_, policy)| policy.users.contains(&user));
+        own.map(move |(name, policy)| policy.info(name, vec![user]))
     }
 
     /// Returns the rules of all policies that are granted to a user: none for a user without one.
     pub fn rights_of(&self, user: User) -> Arc<[PolicyRule]> {
         self.rights.get(&user).cloned().unwrap_or_default()
     }
-}
-
-/// Returns from a change with the reason why it is rejected.
-macro_rules! reject {
-    ($($text:tt)*) => {
-        return Err(format!($($text)*))
-    };
 }
 
 impl Contents {
@@ -124,7 +157,10 @@ impl Contents {
         if bytes > POLICIES_BYTES_MAX && !matches!(act, PolicyAct::Drop | PolicyAct::Revoke(_)) {
             reject!("all policies together have at most {POLICIES_BYTES_MAX} bytes; drop some");
         }
-        Ok(())
+        match act {
+            PolicyAct::Set(_) | PolicyAct::Grant(_) => check_rights(&self.policies),
+            PolicyAct::Create(_) | PolicyAct::Drop | PolicyAct::Revoke(_) => Ok(()),
+        }
     }
 
     fn create_policy(&mut self, name: &str, rules: &[PolicyRule]) -> Result<(), String> {
