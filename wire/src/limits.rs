@@ -40,8 +40,8 @@ pub const POLICY_RULES_MAX: usize = 64;
 pub const POLICY_USERS_MAX: usize = 4096;
 /// Rules of one user, in all policies that are granted to it.
 pub const USER_RULES_MAX: usize = 512;
-/// Rules of all users together: each rule of a policy counts once for each user that has it.
-pub const USERS_RULES_MAX: usize = 262_144;
+/// Rules of all users together, those of users with the same policies counted once.
+pub const USERS_RULES_MAX: usize = 65_536;
 /// Size of all policies together, in bytes: of the names, the prefixes and the users, each with
 /// [`POLICY_OVERHEAD_BYTES`]. The coordinator copies the directory with every change.
 pub const POLICIES_BYTES_MAX: usize = MIB;

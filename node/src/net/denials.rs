@@ -110,4 +110,15 @@ mod tests {
         assert_eq!(told.note(named(), start + TELL_EVERY * 2), Some(0));
         assert!(told.by_sender.len() <= SENDERS_MAX);
     }
+
+    #[test]
+    fn users_of_one_holder_are_told_apart() {
+        let (mut told, start, holder) =
+            (RecentDenials::default(), Instant::now(), HolderId::random());
+        let named = |name: &str| (holder, Some(name.parse().unwrap()));
+        for sender in [(holder, None), named("alice"), named("bob")] {
+            assert_eq!(told.note(sender, start), Some(0));
+            assert_eq!(told.note(sender, start), None);
+        }
+    }
 }

@@ -171,21 +171,19 @@ pub(super) fn check_lease_keys(
             continue;
         }
         // The state is locked meanwhile.
-        let may = replica.state_machine().with_shard(|shard| {
-            let mut keys = shard.lease_keys(lease, &[]);
-            let may_write = |key: &Arc<[u8]>| granted.has(Right::Write, Keys::Key(key));
-            keys.by_ref().take(JUDGED_KEYS_MAX).all(may_write).then(|| keys.next().is_none())
-        });
-        match may.flatten() {
-            Some(true) => {}
-            Some(false) => {
+        let judged = replica
+            .state_machine()
+            .with_shard(|shard| granted.judge_writes(shard.lease_keys(lease, &[])));
+        match judged {
+            Some(Judged::Allowed) => {}
+            Some(Judged::TooMany) => {
                 let why = format!(
                     "lease {lease} has more than {JUDGED_KEYS_MAX} keys, too many to check whether \
                      user {user} may write each; somebody who may write all keys can end it"
                 );
                 return Err(Refusal::Denied(why));
             }
-            None => {
+            Some(Judged::Denied) | None => {
                 let keys = format!("all keys of lease {lease}");
                 return Err(granted.denied(Right::Write, &keys));
             }
@@ -280,6 +278,15 @@ fn check_operation(granted: &Granted, operation: &TransactionOperation<'_>) -> R
     Ok(())
 }
 
+/// Whether a user may write keys that are judged one by one.
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    Allowed,
+    Denied,
+    /// The first ones are allowed, and there are more.
+    TooMany,
+}
+
 /// What a user may do in a keyspace.
 struct Granted {
     user: User,
@@ -313,6 +320,16 @@ impl Granted {
 
     fn check(&self, right: Right, keys: Keys<'_>) -> Result<(), Refusal> {
         if self.has(right, keys) { Ok(()) } else { Err(self.denied(right, &shown(keys))) }
+    }
+
+    /// Judges whether the user may write each of these keys, as many as may be looked at.
+    fn judge_writes<'k>(&self, mut keys: impl Iterator<Item = &'k Arc<[u8]>>) -> Judged {
+        let may_write = |key: &Arc<[u8]>| self.has(Right::Write, Keys::Key(key));
+        match keys.by_ref().take(JUDGED_KEYS_MAX).all(may_write) {
+            false => Judged::Denied,
+            true if keys.next().is_some() => Judged::TooMany,
+            true => Judged::Allowed,
+        }
     }
 
     fn check_some(&self, right: Right) -> Result<(), Refusal> {

@@ -59,38 +59,50 @@ impl Policy {
 pub(super) type Policies = BTreeMap<String, Policy>;
 pub(super) type UserRights = BTreeMap<User, Arc<[PolicyRule]>>;
 
-/// Returns the rights of each user that has a policy.
-pub(super) fn rights_of_users(policies: &Policies) -> UserRights {
-    let mut rights: BTreeMap<User, Vec<PolicyRule>> = BTreeMap::new();
-    for policy in policies.values() {
+/// Returns the names of the policies of each user that has one.
+fn policies_of_users(policies: &Policies) -> BTreeMap<User, Vec<&str>> {
+    let mut of_users: BTreeMap<User, Vec<&str>> = BTreeMap::new();
+    for (name, policy) in policies {
         for user in &policy.users {
-            rights.entry(*user).or_default().extend(policy.rules());
+            of_users.entry(*user).or_default().push(name);
         }
     }
-    let sorted = |mut rules: Vec<PolicyRule>| {
+    of_users
+}
+
+/// Returns the rights of each user that has a policy. Users with the same policies share them.
+pub(super) fn rights_of_users(policies: &Policies) -> UserRights {
+    let mut shared: BTreeMap<Vec<&str>, Arc<[PolicyRule]>> = BTreeMap::new();
+    let rules = |names: &Vec<&str>| {
+        let policies = names.iter().filter_map(|name| policies.get(*name));
+        let mut rules: Vec<PolicyRule> = policies.flat_map(Policy::rules).collect();
         // Whether a range is covered is decided in this order.
         rules.sort_by(|one, other| one.prefix.cmp(&other.prefix));
         rules.into()
     };
-    rights.into_iter().map(|(user, rules)| (user, sorted(rules))).collect()
+    let of_users = policies_of_users(policies).into_iter();
+    let rights = of_users.map(|(user, names)| {
+        let rules = shared.entry(names).or_insert_with_key(rules);
+        (user, Arc::clone(rules))
+    });
+    rights.collect()
 }
 
 /// Checks that no user has too many rules, and all of them together do not: each request of a user
 /// looks at all of its rules, and each change of a policy computes those of all users.
 fn check_rights(policies: &Policies) -> Result<(), String> {
-    let mut counts: BTreeMap<User, usize> = BTreeMap::new();
-    for policy in policies.values() {
-        for user in &policy.users {
-            *counts.entry(*user).or_default() += policy.rules.len();
-        }
-    }
-    if let Some((user, _)) = counts.iter().find(|(_, rules)| **rules > USER_RULES_MAX) {
+    let count = |names: &Vec<&str>| -> usize {
+        names.iter().filter_map(|name| policies.get(*name)).map(|policy| policy.rules.len()).sum()
+    };
+    let of_users = policies_of_users(policies);
+    if let Some((user, _)) = of_users.iter().find(|(_, names)| count(names) > USER_RULES_MAX) {
         reject!("a user has at most {USER_RULES_MAX} rules, and {user} would have more");
     }
-    if counts.values().sum::<usize>() > USERS_RULES_MAX {
+    let different: BTreeSet<&Vec<&str>> = of_users.values().collect();
+    if different.into_iter().map(count).sum::<usize>() > USERS_RULES_MAX {
         reject!(
-            "all users together have at most {USERS_RULES_MAX} rules, a rule of a policy counted \
-             once for each of its users; revoke some policies"
+            "users with different policies have at most {USERS_RULES_MAX} rules together; grant \
+             the same policies to more of them"
         );
     }
     Ok(())

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use dkv_base::id::{KeyspaceId, NetworkId, NodeId};
-use dkv_wire::limits::{KEY_BYTES_MAX, POLICIES_MAX, POLICY_RULES_MAX};
+use dkv_wire::limits::{
+    KEY_BYTES_MAX, POLICIES_MAX, POLICY_RULES_MAX, USER_RULES_MAX,
+};
 use dkv_wire::message::{PolicyAct, PolicyChange, PolicyRule};
 use dkv_wire::network::Settings;
 use dkv_wire::user::User;
@@ -108,4 +110,48 @@ fn a_change_that_is_not_allowed_has_no_effect() {
         change(&mut directory, &name, PolicyAct::Create(Vec::new())).unwrap();
     }
     assert!(change(&mut directory, "one-more", PolicyAct::Create(Vec::new())).is_err());
+}
+
+/// A policy with as many rules as one may have.
+fn create_full(directory: &mut Directory, policy: &str) {
+    let rules = (0..POLICY_RULES_MAX).map(|number| rule(&number.to_be_bytes()[7..], "read"));
+    change(directory, policy, PolicyAct::Create(rules.collect())).unwrap();
+}
+
+#[test]
+fn the_rules_of_a_user_and_those_of_all_users_are_bounded() {
+    let mut directory = network();
+    let policies = USER_RULES_MAX / POLICY_RULES_MAX;
+    for number in 0..=policies {
+        create_full(&mut directory, &format!("p{number}"));
+    }
+    let grant = |directory: &mut Directory, number: usize, name: &str| {
+        change(directory, &format!("p{number}"), PolicyAct::Grant(user(name)))
+    };
+    for number in 0..policies {
+        grant(&mut directory, number, "alice").unwrap();
+    }
+    let before = directory.hash();
+    let why = grant(&mut directory, policies, "alice").unwrap_err();
+    assert!(why.contains("alice would have more"), "{why}");
+    change(&mut directory, "small", PolicyAct::Create(Vec::new())).unwrap();
+    change(&mut directory, "small", PolicyAct::Grant(user("alice"))).unwrap();
+    assert!(change(&mut directory, "small", PolicyAct::Set(rule(b"x", "read"))).is_err());
+    change(&mut directory, "small", PolicyAct::Drop).unwrap();
+    assert_eq!(directory.rights_of(user("alice")).len(), USER_RULES_MAX);
+    let sorted = directory.rights_of(user("alice"));
+    assert!(sorted.is_sorted_by(|one, other| one.prefix <= other.prefix));
+    assert_ne!(directory.hash(), before, "the revision counts");
+
+    // Users with each choice of policies have as many rules as there may be.
+    for choice in 1_usize..1 << policies {
+        let name = format!("u{choice}");
+        for number in (0..policies).filter(|number| choice & 1 << number != 0) {
+            grant(&mut directory, number, &name).unwrap();
+        }
+    }
+    let why = grant(&mut directory, policies, "one-more").unwrap_err();
+    assert!(why.contains("grant the same policies"), "{why}");
+    grant(&mut directory, 0, "one-more").unwrap();
+    assert_eq!(directory.rights_of(user("one-more")), directory.rights_of(user("u1")));
 }

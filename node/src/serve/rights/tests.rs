@@ -132,7 +132,7 @@ fn each_command_needs_what_it_does() {
 
 #[test]
 fn a_page_without_keys_is_no_read() {
-    let span = |keys_max| dkv_wire::message::Span {
+    let span = |keys_max| Span {
         prefix: Bytes::new(),
         after: Bytes::new(),
         keys_max,
@@ -143,10 +143,38 @@ fn a_page_without_keys_is_no_read() {
     let scan = |keys_max| RequestBody::Scan { shard: SHARD, span: span(keys_max), mode: mode() };
     assert!(matches!(Touch::of(&scan(0)), Touch::Receipt(SHARD)));
     assert!(matches!(Touch::of(&scan(1)), Touch::Keys(SHARD, Right::Read, Keys::Prefix([]))));
+    // With a part of the keys it might tell something of them.
+    for (prefix, after) in [("a", ""), ("", "a")] {
+        let (prefix, after) = (Bytes::from(prefix), Bytes::from(after));
+        let span = Span { prefix, after, ..span(0) };
+        let scan = RequestBody::Scan { shard: SHARD, span, mode: mode() };
+        assert!(matches!(Touch::of(&scan), Touch::Keys(SHARD, Right::Read, _)));
+    }
     // It stands for the receipt only where a page of none has none.
     let at = dkv_wire::message::Cut::at(Revision(1));
     let scan = RequestBody::ScanAt { shard: SHARD, span: span(0), at };
     assert!(matches!(Touch::of(&scan), Touch::Keys(SHARD, Right::Read, _)));
+}
+
+#[test]
+fn the_keys_of_a_lease_are_judged_one_by_one_up_to_a_bound() {
+    let alice = granted(&[("a/", &[Right::Write]), ("b/", &[Right::Read])]);
+    let key = |prefix: &str, number: usize| Arc::from(format!("{prefix}{number}").into_bytes());
+    let mut keys: Vec<Arc<[u8]>> = (0..JUDGED_KEYS_MAX).map(|number| key("a/", number)).collect();
+    assert_eq!(alice.judge_writes(std::iter::empty()), Judged::Allowed);
+    assert_eq!(alice.judge_writes(keys.iter()), Judged::Allowed);
+    keys.push(key("a/", JUDGED_KEYS_MAX));
+    assert_eq!(alice.judge_writes(keys.iter()), Judged::TooMany);
+    keys[JUDGED_KEYS_MAX - 1] = key("b/", 0);
+    assert_eq!(alice.judge_writes(keys.iter()), Judged::Denied);
+}
+
+#[test]
+fn a_directory_that_is_old_or_of_unknown_age_tells_no_rights() {
+    assert!(is_recent(Some(Duration::ZERO)));
+    assert!(is_recent(Some(POLICIES_AGE_MAX - Duration::from_millis(1))));
+    assert!(!is_recent(Some(POLICIES_AGE_MAX)));
+    assert!(!is_recent(None));
 }
 
 #[test]
