@@ -231,6 +231,28 @@ async fn each_request_is_refused_at_each_node_to_those_who_may_not() {
             assert!(!is_denied(&result), "{body:?}: {result:?}");
         }
     }
+    // A page of no keys, as a search for a replica asks for, tells nothing of keys elsewhere.
+    settle(&[rule("b/", "watch")]).await;
+    let page = |prefix: &'static str| {
+        let (prefix, after) = (Bytes::from(prefix), Bytes::new());
+        let span = Span { prefix, after, keys_max: 0, bytes_max: 1, values: false };
+        RequestBody::Scan { shard: SHARD, span, mode: ReadMode::Replica }
+    };
+    for connection in &connections {
+        let result = ask(connection, page(""), true).await;
+        let Ok(Answer::Page(_, found)) = &result else { panic!("{result:?}") };
+        assert!(found.pairs.is_empty() && !found.more, "{found:?}");
+        for prefix in ["a/", "b/"] {
+            let result = ask(connection, page(prefix), true).await;
+            assert!(is_denied(&result), "{prefix}: {result:?}");
+        }
+    }
+    // Each node has told the operator.
+    for node in &network.nodes {
+        let log = std::fs::read_to_string(&node.log).unwrap();
+        let line = log.lines().find(|line| line.contains("a user was denied a request"));
+        assert!(line.is_some_and(|line| line.contains("(alice)") && line.contains("a/k")), "{log}");
+    }
     // The role bounds the user, and what nodes ask is for nodes.
     let reader = direct(&network, Role::Reader, "alice").await;
     settle(&[rule("", "read,write,watch,administer")]).await;
