@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use dkv_base::id::{KeyspaceId, NetworkId, NodeId};
-use dkv_wire::limits::{
-    KEY_BYTES_MAX, POLICIES_MAX, POLICY_RULES_MAX, USER_RULES_MAX,
-};
+use dkv_wire::limits::{KEY_BYTES_MAX, POLICIES_MAX, POLICY_RULES_MAX, USER_RULES_MAX};
 use dkv_wire::message::{PolicyAct, PolicyChange, PolicyRule};
 use dkv_wire::network::Settings;
 use dkv_wire::user::User;

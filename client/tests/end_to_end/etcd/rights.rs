@@ -27,8 +27,7 @@ async fn a_face_of_a_user_is_limited_by_policies() {
         rights: rights.parse().unwrap(),
     };
     let (keys, settings) = (id("etcd").await, id("etcd-settings").await);
-    let rules =
-        vec![rule(keys, "a/", "read,write,watch"), rule(settings, "", "read,write,watch")];
+    let rules = vec![rule(keys, "a/", "read,write,watch"), rule(settings, "", "read,write,watch")];
     admin.create_policy("p", rules).await.unwrap();
     admin.grant_policy("p", user).await.unwrap();
     let options = TokenOptions { user: Some(user), ..TokenOptions::default() };
