@@ -68,7 +68,10 @@ impl<T: Send + 'static> Beside<T> {
     pub(crate) async fn give_up(self) {
         let Self { work, dropped } = self;
         drop(dropped);
-        let _ = work.await;
+        // A handle gives the outcome once, and [`Self::done`] may have taken it.
+        if !work.is_finished() {
+            let _ = work.await;
+        }
     }
 }
 

@@ -33,13 +33,20 @@ use tracing::debug;
 
 use self::core::{Bounds, Core, WatcherId};
 pub(crate) use self::core::{Interest, News, SharedChange};
-use crate::limits::{KEY_BYTES_MAX, WATCH_QUEUE_MAX, WATCH_RING_BYTES, WATCH_ROOM_BYTES};
+use crate::limits::{
+    HUB_LAG_MAX, KEY_BYTES_MAX, WATCH_JOIN_LOOKS, WATCH_QUEUE_MAX, WATCH_RING_BYTES,
+    WATCH_ROOM_BYTES,
+};
 
 /// Time for which no hub begins after one was denied: its watches would join and leave it in turns.
 const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
-const BOUNDS: Bounds =
-    Bounds { ring_bytes: WATCH_RING_BYTES, queued: WATCH_QUEUE_MAX, taken_bytes: WATCH_ROOM_BYTES };
+const BOUNDS: Bounds = Bounds {
+    ring_bytes: WATCH_RING_BYTES,
+    queued: WATCH_QUEUE_MAX,
+    taken_bytes: WATCH_ROOM_BYTES,
+    looked_at: WATCH_JOIN_LOOKS,
+};
 
 /// The hub of a face, if it has one, and how its watches are served.
 #[derive(Default)]
@@ -69,7 +76,7 @@ impl Drop for Counted {
 
 impl Hubs {
     /// Joins the hub with a watch that was shown everything up to a revision; `None` if it has to
-    /// catch up first. If there is no hub, one begins there, unless that is before `latest`.
+    /// catch up first. If there is no hub, one begins there, unless that is far before `latest`.
     pub(crate) fn join(
         &self,
         store: &Client,
@@ -105,12 +112,17 @@ impl Hubs {
         }
         // Others would have to wait until the hub has read the past of one.
         let was_denied = lock(&self.denied).is_some_and(|at| at.elapsed() < DENIED_PAUSE);
-        if shown < latest || was_denied {
+        if was_denied || shown.0.saturating_add(HUB_LAG_MAX) < latest.0 {
             return None;
         }
         let hub = Hub::start(store.clone(), shown, Arc::clone(&self.denied));
         *known = Arc::downgrade(&hub);
         Some(hub)
+    }
+
+    /// Returns whether there is a hub to join.
+    pub(crate) fn has_hub(&self) -> bool {
+        lock(&self.hub).upgrade().is_some_and(|hub| !hub.has_ended())
     }
 
     /// Counts a watch that is served by itself.
@@ -129,8 +141,7 @@ impl Hubs {
 
     /// Returns the number of watches of the network.
     pub(crate) fn upstream(&self) -> usize {
-        let has_hub = lock(&self.hub).upgrade().is_some_and(|hub| !hub.has_ended());
-        self.alone.load(Ordering::Relaxed) + usize::from(has_hub)
+        self.alone.load(Ordering::Relaxed) + usize::from(self.has_hub())
     }
 }
 
@@ -139,7 +150,7 @@ struct Hub {
     keyspace: KeyspaceId,
     state: Mutex<State>,
     /// Aborted when the hub is dropped.
-    _task: JoinSet<()>,
+    task: Mutex<JoinSet<()>>,
 }
 
 struct State {
@@ -149,33 +160,32 @@ struct State {
 
 impl Hub {
     fn start(store: Client, after: Revision, denied: Arc<Mutex<Option<Instant>>>) -> Arc<Self> {
-        Arc::new_cyclic(|hub: &Weak<Self>| {
-            let keyspace = store.keyspace_id();
-            let mut task = JoinSet::new();
-            let hub = Weak::clone(hub);
-            task.spawn(async move {
-                let why = match caught(follow(store, after, hub.clone())).await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => {
-                        if matches!(error, Error::Denied(_)) {
-                            *lock(&denied) = Some(Instant::now());
-                        }
-                        error.to_string()
+        let hub = Arc::new(Self {
+            keyspace: store.keyspace_id(),
+            state: Mutex::new(State { core: Core::new(after, BOUNDS), wakers: HashMap::new() }),
+            task: Mutex::default(),
+        });
+        let follower = Arc::downgrade(&hub);
+        lock(&hub.task).spawn(async move {
+            let why = match caught(follow(store, after, follower.clone())).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    if matches!(error, Error::Denied(_)) {
+                        *lock(&denied) = Some(Instant::now());
                     }
-                    Err(panicked) => {
-                        tracing::error!("the task of all watches {panicked}; this is a bug in dkv");
-                        panicked.to_string()
-                    }
-                };
-                debug!(why, "the watches of the face go on by themselves");
-                if let Some(hub) = hub.upgrade() {
-                    hub.change(Core::end);
+                    error.to_string()
                 }
-            });
-            let core = Core::new(after, BOUNDS);
-            let state = Mutex::new(State { core, wakers: HashMap::new() });
-            Self { keyspace, state, _task: task }
-        })
+                Err(panicked) => {
+                    tracing::error!("the task of all watches {panicked}; this is a bug in dkv");
+                    panicked.to_string()
+                }
+            };
+            debug!(why, "the watches of the face go on by themselves");
+            if let Some(hub) = follower.upgrade() {
+                hub.change(Core::end);
+            }
+        });
+        hub
     }
 
     fn has_ended(&self) -> bool {

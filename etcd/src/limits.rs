@@ -33,8 +33,8 @@ pub(crate) const SNAPSHOT_ANSWERS_WAITING: usize = 4;
 /// Snapshots that are sent at the same time. Each takes a temporary file as large as the keyspace.
 pub(crate) const SNAPSHOTS_AT_ONCE: usize = 4;
 /// Watches of the face, those of locks and elections included; further ones are refused. A caller
-/// has [shares](crate::budget) of them. A node
-/// serves twice as many of one holder, so two faces may share their credentials.
+/// has [shares](crate::budget) of them. A node serves twice as many of one holder, and one more for
+/// each face, so two faces may share their credentials.
 pub(crate) const WATCHES_MAX: usize = 8192;
 /// Watches of one stream.
 pub(crate) const STREAM_WATCHES_MAX: usize = WATCHES_MAX / 2;
@@ -44,8 +44,16 @@ pub(crate) const WATCH_ROOM_BYTES: usize = 256 * 1024;
 /// Changes that wait for a watch which shares that of the face. One that has more, as its caller
 /// does not read, catches up by itself.
 pub(crate) const WATCH_QUEUE_MAX: usize = 2048;
+/// Recent changes that are checked for a watch that begins to share them. One with more to catch
+/// up does that by itself, so that none holds up the others.
+pub(crate) const WATCH_JOIN_LOOKS: usize = 4096;
+/// Revisions by which the first watch that shares may be behind. What it has to read, those that
+/// join it wait for.
+pub(crate) const HUB_LAG_MAX: u64 = 1024;
+/// Time to wait for the latest revision before a watch shares.
+pub(crate) const HUB_LATEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Recent changes that the watches of the face share, in bytes. All changes that wait for one of
-/// them are among these.
+/// them are among these, but for those that are being sent.
 pub(crate) const WATCH_RING_BYTES: usize = 16 * 1024 * 1024;
 /// Longest key of the network, in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 4096;
@@ -64,7 +72,11 @@ pub(crate) const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Time between two looks for a leader, for streams that need one.
 pub(crate) const LEADER_CHECK_EVERY: Duration = Duration::from_secs(3);
 /// Time between two looks whether the caller may still have its streams.
-pub(crate) const RIGHTS_CHECK_EVERY: Duration = Duration::from_secs(3);
+pub(crate) const RIGHTS_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Age of what the face knows of rights beyond which such a look has it read again.
+pub(crate) const RIGHTS_FRESH: Duration = Duration::from_secs(2);
+/// Age beyond which a stream ends, as its right may have been withdrawn.
+pub(crate) const RIGHTS_UNKNOWN_MAX: Duration = Duration::from_secs(60);
 /// Time in which a leader must answer a caller that needs one.
 pub(crate) const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for which a leader that has answered need not be asked again.

@@ -39,11 +39,18 @@ impl Etcd {
             return self.load(known.fresh).await;
         }
         let soon = known.fresh.saturating_duration_since(now) < SHARED_FRESH / 2;
-        if soon && self.shared().loading.try_lock().is_ok() {
-            let etcd = self.clone();
-            tokio::spawn(async move { etcd.load(now).await });
+        if soon {
+            self.refresh_rules();
         }
         Ok(known.rules)
+    }
+
+    /// Has the shared state read again, without waiting for it.
+    pub(crate) fn refresh_rules(&self) {
+        if self.shared().loading.try_lock().is_ok() {
+            let (etcd, now) = (self.clone(), Instant::now());
+            tokio::spawn(async move { etcd.load(now).await });
+        }
     }
 
     /// Returns the shared state as it is now.

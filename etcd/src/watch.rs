@@ -262,8 +262,13 @@ impl WatchStream {
 
     /// Ends the watches that the caller could not begin any more.
     async fn check_rights(&mut self) -> Result<(), Gone> {
-        let Some(rules) = self.etcd.rules_unlike(self.checked.as_ref()).await else {
-            return Ok(());
+        let rules = match self.etcd.changed_rules(self.checked.as_ref()) {
+            Ok(Some(rules)) => rules,
+            Ok(None) => return Ok(()),
+            Err(why) => {
+                _ = self.answers.send(Err(why)).await;
+                return Err(Gone);
+            }
         };
         let mut withdrawn = Vec::new();
         for (id, shown) in &self.watches {
@@ -271,16 +276,38 @@ impl WatchStream {
                 withdrawn.push((*id, denied(why)));
             }
         }
-        for (id, why) in withdrawn {
-            self.cancel(id, why).await?;
-        }
+        // All at once: the answers wait for a caller that may read slowly.
+        let ending = withdrawn.into_iter().map(|(id, why)| (id, why, self.abort(id)));
+        let ending: Vec<_> = ending.collect();
         self.checked = Some(rules);
+        for (id, why, shown) in ending {
+            if let Some(shown) = shown {
+                self.tell_canceled(id, shown, why).await?;
+            }
+        }
         Ok(())
     }
 
     async fn cancel(&mut self, id: i64, cancel_reason: String) -> Result<(), Gone> {
-        let Some(mut shown) = self.watches.remove(&id) else { return Ok(()) };
+        match self.abort(id) {
+            Some(shown) => self.tell_canceled(id, shown, cancel_reason).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has a watch end.
+    fn abort(&mut self, id: i64) -> Option<Shown> {
+        let shown = self.watches.remove(&id)?;
         shown.task.abort();
+        Some(shown)
+    }
+
+    async fn tell_canceled(
+        &mut self,
+        id: i64,
+        mut shown: Shown,
+        cancel_reason: String,
+    ) -> Result<(), Gone> {
         // It may be sending at this moment, and nothing of it may come after the answer.
         while shown.through.changed().await.is_ok() {}
         let header = self.etcd.known_header().await.ok();

@@ -62,6 +62,9 @@ pub(crate) struct CoordinatorLink {
     dialled: Mutex<BTreeSet<(NodeId, SocketAddr)>>,
     /// The node that answered last.
     coordinator: Mutex<Option<NodeId>>,
+    /// The nodes that did not answer when they were last asked, and when that was. The latest one
+    /// is asked last, for it may take all the time that there is.
+    silent: Mutex<BTreeMap<NodeId, Instant>>,
     /// Whether a voter has refused this server for good.
     is_removed: AtomicBool,
 }
@@ -70,14 +73,16 @@ pub(crate) struct CoordinatorLink {
 enum Attempt {
     Answered(Answer),
     /// Another node is the coordinator, or might be.
-    Elsewhere(Option<NodeId>, String),
+    Elsewhere(Option<NodeId>),
     Rejected(String),
+    /// It does not answer, or is of no use at the moment.
+    Silent(String),
 }
 
 impl CoordinatorLink {
     pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
-        let (open, dialled, coordinator, is_removed) = Default::default();
-        Arc::new(Self { endpoint, open, dialled, coordinator, is_removed })
+        let (open, dialled, coordinator, silent, is_removed) = Default::default();
+        Arc::new(Self { endpoint, open, dialled, coordinator, silent, is_removed })
     }
 
     /// Whether a voter of the control group has said that this server was removed.
@@ -150,13 +155,17 @@ impl CoordinatorLink {
         until: Instant,
     ) -> Result<Answer, ControlGroupError> {
         let nodes = registry.book_keepers();
-        let mut last = "no voter of it is known".to_owned();
+        let mut last = "no voter of it is known; name one with --trust-voter".to_owned();
         loop {
             let mut asked = Vec::new();
             let mut next: VecDeque<NodeId> = VecDeque::new();
             next.extend(*lock(&self.coordinator));
             next.extend(registry.coordinator_id());
             next.extend(nodes.keys().copied());
+            {
+                let silent = lock(&self.silent);
+                next.make_contiguous().sort_by_key(|node| silent.get(node).copied());
+            }
             while let Some(node) = next.pop_front() {
                 let Some(address) = nodes.get(&node) else { continue };
                 if asked.contains(&node) {
@@ -167,18 +176,32 @@ impl CoordinatorLink {
                 if left.is_zero() {
                     return Err(ControlGroupError::Silent(last));
                 }
-                match self.attempt(node, *address, body, left.min(BOOKS_ATTEMPT)).await {
+                let attempt = self.attempt(node, *address, body, left.min(BOOKS_ATTEMPT)).await;
+                if matches!(attempt, Attempt::Silent(_)) {
+                    lock(&self.silent).insert(node, Instant::now());
+                } else {
+                    lock(&self.silent).remove(&node);
+                }
+                match attempt {
                     Attempt::Answered(answer) => {
                         *lock(&self.coordinator) = Some(node);
                         return Ok(answer);
                     }
-                    Attempt::Rejected(why) => return Err(ControlGroupError::Rejected(why)),
-                    Attempt::Elsewhere(coordinator, why) => {
-                        debug!(%node, why, "the node does not decide on the books");
-                        last = why;
+                    Attempt::Rejected(why) => {
+                        // Only the one that decides rejects: what it has is to be fetched next, not
+                        // what one has that was deposed and does not know it yet.
+                        *lock(&self.coordinator) = Some(node);
+                        return Err(ControlGroupError::Rejected(why));
+                    }
+                    Attempt::Elsewhere(coordinator) => {
+                        last = "no node says that it is the coordinator".to_owned();
                         if let Some(coordinator) = coordinator {
                             next.push_front(coordinator);
                         }
+                    }
+                    Attempt::Silent(why) => {
+                        debug!(%node, why, "the node does not answer about the books");
+                        last = why;
                     }
                 }
             }
@@ -223,12 +246,10 @@ impl CoordinatorLink {
         };
         match reply.map(|reply| reply.result) {
             Ok(Ok(answer)) => Attempt::Answered(answer),
-            Ok(Err(Refusal::NotPrimary { primary })) => {
-                Attempt::Elsewhere(primary, "no node says that it is the coordinator".into())
-            }
+            Ok(Err(Refusal::NotPrimary { primary })) => Attempt::Elsewhere(primary),
             Ok(Err(Refusal::Invalid(why))) => Attempt::Rejected(why),
-            Ok(Err(refusal)) => Attempt::Elsewhere(None, refusal.to_string()),
-            Err(why) => Attempt::Elsewhere(None, why),
+            Ok(Err(refusal)) => Attempt::Silent(refusal.to_string()),
+            Err(why) => Attempt::Silent(why),
         }
     }
 

@@ -32,8 +32,9 @@ pub(crate) const GROUP_MAX: usize = 256;
 pub(crate) const BOOKS_PATIENCE: Duration = Duration::from_secs(2);
 /// The same for finding out whether a change was made whose answer was lost.
 pub(crate) const BOOKS_LOST_PATIENCE: Duration = Duration::from_secs(1);
-/// The same for following the books.
-pub(crate) const BOOKS_FOLLOW_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for following the books, which takes the way to the coordinator and its way to a
+/// quorum.
+pub(crate) const BOOKS_FOLLOW_PATIENCE: Duration = Duration::from_millis(800);
 /// Time that one node has to answer.
 pub(crate) const BOOKS_ATTEMPT: Duration = Duration::from_secs(1);
 /// Time that the server waits for a connection to one node before it tries the next one.
@@ -48,8 +49,6 @@ pub(crate) const BOOKS_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const BOOKS_REFRESH_MIN: Duration = Duration::from_millis(200);
 /// How often a change is decided, or the books are read, again because another server was faster.
 pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
-/// Administrators that the server admits without the control group before that has their records.
-pub(crate) const ADMITTED_ALONE_MAX: usize = 16;
 
 /// Life of a token for a server if none is given, in seconds, and its longest life.
 pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;
@@ -57,6 +56,10 @@ pub(crate) const SERVER_TOKEN_LIFE_S_MAX: u64 = 24 * 3600;
 
 /// Join tokens in the registry.
 pub(crate) const TOKENS_MAX: usize = 1024;
+/// Tokens that admit nobody any more, of which so many make room at once: with all else that
+/// [`GROUP_MAX`] updates change (a joining: the token, the holder, and one that makes room), they
+/// fit into one change of the books.
+pub(crate) const TOKENS_DROPPED_MAX: usize = 128;
 /// Admitted holders listed with a token, the newest ones.
 pub(crate) const ADMITTED_MAX: usize = 16;
 
@@ -96,6 +99,7 @@ const _: () = {
     assert!(CLAIM_VALID_MS < VOTERS_SILENT_MS);
     assert!(RUN_SILENT_MS < RUN_HEARD_MS);
     assert!(SIGNING_TIMEOUT.as_millis() < JOIN_TIMEOUT.as_millis());
+    assert!(3 * GROUP_MAX + TOKENS_DROPPED_MAX <= limits::BOOKS_CHANGE_RECORDS_MAX);
     assert!(
         BOOKS_FOLLOW_PATIENCE.as_millis()
             + BOOKS_PATIENCE.as_millis()

@@ -103,8 +103,8 @@ pub struct Registry {
     #[serde(default)]
     books: BooksState,
     /// Whether a node has said that the network has a control group, before the first report: this
-    /// server was restored from a backup of before. Not persisted.
-    #[serde(skip)]
+    /// server was restored from a backup of before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     has_begun: bool,
     /// The configured settings; not persisted.
     #[serde(skip)]

@@ -9,14 +9,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dkv_base::id::HolderId;
 use dkv_base::platform;
 use dkv_base::supervise::Failure;
 use dkv_wire::acceptor::Acceptor;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
-use uuid::Uuid;
 
 use crate::limits::{GROUP_MAX, WAITING_MAX};
 use crate::registry::{Effects, Registry};
@@ -71,13 +69,10 @@ impl StoreTask {
 pub(crate) trait PendingUpdate: Send {
     fn apply(&mut self, registry: &mut Registry) -> Effects;
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>);
-    /// Returns the token and the holder that it admits, if the update is a joining.
-    fn joining(&self) -> Option<(Uuid, HolderId)>;
 }
 
 struct Update<T, F> {
     update: F,
-    joining: Option<(Uuid, HolderId)>,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T, UpdateError>>,
 }
@@ -86,16 +81,8 @@ struct Update<T, F> {
 pub(crate) fn pending<T: Send + 'static>(
     update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
 ) -> (Box<dyn PendingUpdate>, oneshot::Receiver<Result<T, UpdateError>>) {
-    pending_joining(None, update)
-}
-
-/// The same of an update by which a token may admit a holder.
-pub(crate) fn pending_joining<T: Send + 'static>(
-    joining: Option<(Uuid, HolderId)>,
-    update: impl FnMut(&mut Registry) -> (T, Effects) + Send + 'static,
-) -> (Box<dyn PendingUpdate>, oneshot::Receiver<Result<T, UpdateError>>) {
     let (reply, answer) = oneshot::channel();
-    (Box::new(Update { update, joining, answer: None, reply }), answer)
+    (Box::new(Update { update, answer: None, reply }), answer)
 }
 
 impl<T, F> PendingUpdate for Update<T, F>
@@ -107,10 +94,6 @@ where
         let (answer, effects) = (self.update)(registry);
         self.answer = Some(answer);
         effects
-    }
-
-    fn joining(&self) -> Option<(Uuid, HolderId)> {
-        self.joining
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), UpdateError>) {

@@ -345,7 +345,7 @@ impl Contents {
             }
             DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
             DirectoryCommand::Recover(recovery) => self.recover(recovery),
-            DirectoryCommand::ChangeBooks(change) => self.change_books(change),
+            DirectoryCommand::ChangeBooks { server, change } => self.change_books(*server, change),
             DirectoryCommand::Policy(change) => self.change_policy(change),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {

@@ -118,8 +118,9 @@ pub const CONNECTION_STREAMS_MAX: u32 = 64;
 pub const GROUP_STREAMS_MAX: u32 = 4;
 /// Watches of one connection. Their streams do not count as those of requests.
 pub const CONNECTION_WATCHES_MAX: usize = 4096;
-/// Watches of one holder at one node.
-pub const HOLDER_WATCHES_MAX: usize = 4 * CONNECTION_WATCHES_MAX;
+/// Watches of one holder at one node: as many as two of etcd's faces have for their callers, and
+/// some for the faces themselves.
+pub const HOLDER_WATCHES_MAX: usize = 4 * CONNECTION_WATCHES_MAX + 64;
 /// Longest first frame of a watch, in bytes.
 pub const WATCH_REQUEST_BYTES_MAX: usize = 64 * KIB;
 /// A frame of a watch ends when it holds this many bytes; one change may be larger.

@@ -145,7 +145,9 @@ async fn imported(
         Err(problem) => {
             work.give_up().await;
             record.fail(&keys).await;
-            said?;
+            if !touched.is_set() {
+                said?;
+            }
             return Err(touched
                 .told(problem.prefixed(&format!("import of {shown}: ")), name)
                 .into());
@@ -153,8 +155,8 @@ async fn imported(
     };
     let Outcome { source, target, at, .. } = &outcome;
     let recorded = record.end((source == target).then_some(*at)).await;
+    // That progress could not be written does not matter once this is.
     result(&outcome, name, is_live, console)?;
-    said?;
     let what = "the import is done, but its end could not be noted, so --continue will ask for \
                 --overwrite: ";
     Ok(recorded.map_err(|problem| problem.prefixed(what).with_effect(Effect::Done))?)

@@ -16,7 +16,7 @@ use dkv_api::{
     Client, Error, KeyspaceSettings, LeaseId, Lifetime, ScanOptions, Transaction,
     TransactionOperation, WriteOptions,
 };
-use dkv_test_support::{output, text};
+use dkv_test_support::{eventually, output, text};
 use serde_json::{Value, json};
 
 use crate::harness::{Network, for_a_while};
@@ -129,6 +129,12 @@ async fn a_backup_under_load_is_of_one_moment() {
         writers.push(tokio::spawn(write(client, writer, Arc::clone(&stop))));
     }
     for_a_while(500).await;
+    for key in (0..WRITERS).map(|writer| format!("writer-{writer:02}/second")) {
+        eventually("a writer has not begun", async || {
+            client.read(&key).await.map_err(|error| error.to_string())
+        })
+        .await;
+    }
     let destination = network.path("backups");
     let dest = text(&destination);
     let created = &json_of(&network, &["backup", "create", dest]).await[0];

@@ -146,6 +146,11 @@ async fn money_is_neither_made_nor_lost_while_primaries_die() {
         network.start_node(index).await;
         network.settled().await;
     }
+    eventually("the accounts are not audited", async || match seen.load(Ordering::SeqCst) {
+        0 | 1 => Err("fewer than two audits have ended".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
     stop.store(true, Ordering::SeqCst);
     let mut moved = 0;
     for teller in tellers {

@@ -12,8 +12,8 @@ use dkv_wire::certificate::Credentials;
 use dkv_wire::join::{JoinError, join};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
-    BooksChange, BooksVersion, JoinRefusal, Refusal, RequestBody, ServerAnswer, ServerRefusal,
-    ServerRequest,
+    Answer, BooksChange, BooksVersion, JoinRefusal, Refusal, RequestBody, ServerAnswer,
+    ServerRefusal, ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::rpc::call;
@@ -356,6 +356,33 @@ async fn without_a_majority_joining_waits_and_says_so() {
         Err(error) => Err(error.to_string()),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_without_a_quorum_answers_no_server() {
+    let mut network = Network::with(json!({ "shards": 2 }), 3).await;
+    let admin = network.admin().await;
+    let token: Token = create_token(&admin, Role::Server).await.parse().unwrap();
+    admin.close().await;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let server = Direct::with(join(&joiner, network.address, &token).await.unwrap());
+    let coordinator = network.coordinator().await;
+    let connection = server.to_node(network.nodes[coordinator].address()).await.unwrap();
+    let books = RequestBody::Books { after: None, known: None };
+    let answer = ask(&connection, books.clone()).await.unwrap();
+    assert!(matches!(answer, Ok(Answer::Books(_))), "{answer:?}");
+    // Others may have elected a new one, and changed the books.
+    for index in (0..3).filter(|index| *index != coordinator) {
+        network.pause_node(index);
+    }
+    let answer = ask(&connection, books).await.unwrap();
+    assert!(
+        matches!(answer, Err(Refusal::Unavailable(_) | Refusal::NotPrimary { .. })),
+        "{answer:?}"
+    );
+    for index in (0..3).filter(|index| *index != coordinator) {
+        network.resume_node(index);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -364,6 +364,8 @@ fn a_clone_of_the_only_node_is_noticed_and_either_may_be_kept() {
     on_hosts(json!({ "replication": 1 }), 1, async |lab| {
         let client = lab.client().await;
         client.write("k", "before").await.unwrap();
+        // While the control group is held back, nobody new joins.
+        lab.client_as(Role::Admin).await.close().await;
         let clone = start_clone(lab, 0);
         both_are_held_back(lab, 0, clone).await;
         assert_never_served(lab, clone);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use tokio::time::sleep;
@@ -10,9 +11,9 @@ use tokio::time::sleep;
 use super::needs::Needs;
 use crate::access::Rules;
 use crate::context::Context;
-use crate::error::EtcdError;
+use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd};
-use crate::limits::RIGHTS_CHECK_EVERY;
+use crate::limits::{RIGHTS_CHECK_EVERY, RIGHTS_FRESH, RIGHTS_UNKNOWN_MAX};
 
 /// The right to a stream.
 pub(crate) struct StandingRight {
@@ -25,6 +26,10 @@ pub(crate) struct StandingRight {
 impl StandingRight {
     /// Returns the right of a caller that may ask now.
     pub(crate) fn new(etcd: &Etcd, rules: &Rules, context: &Context, needs: Needs) -> Self {
+        // Copies of its own, or the keys would keep the whole request in memory.
+        let own = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
+        let keys = needs.keys.into_iter().map(|(access, key, end)| (access, own(key), own(end)));
+        let needs = Needs { keys: keys.collect(), ..needs };
         let user = etcd.user_of(rules, context).ok().flatten();
         let user = user.and_then(|user| rules.state.auth.since(&user).map(|since| (user, since)));
         Self { needs, user: user.filter(|_| rules.state.auth.enabled) }
@@ -68,12 +73,15 @@ impl Etcd {
             let mut checked = None;
             loop {
                 sleep(RIGHTS_CHECK_EVERY).await;
-                if let Some(rules) = etcd.rules_unlike(checked.as_ref()).await {
-                    if let Err(why) = right.check(&etcd, &rules, &context).await {
-                        return why;
-                    }
-                    checked = Some(rules);
+                let rules = match etcd.changed_rules(checked.as_ref()) {
+                    Ok(Some(rules)) => rules,
+                    Ok(None) => continue,
+                    Err(why) => return why,
+                };
+                if let Err(why) = right.check(&etcd, &rules, &context).await {
+                    return why;
                 }
+                checked = Some(rules);
             }
         });
         stream::unfold(Some((answers, withdrawn)), |going| async move {
@@ -86,10 +94,26 @@ impl Etcd {
         .boxed()
     }
 
-    /// Returns the rules if they differ from those that were `checked`. While they cannot be read,
-    /// nothing is known to be withdrawn.
-    pub(crate) async fn rules_unlike(&self, checked: Option<&Arc<Rules>>) -> Option<Arc<Rules>> {
-        let rules = self.rules().await.ok()?;
-        checked.is_none_or(|checked| !Arc::ptr_eq(checked, &rules)).then_some(rules)
+    /// Returns the rules, as they were at most [`RIGHTS_FRESH`] and a look ago, if they differ from
+    /// those that were `checked`. Waits for nothing.
+    ///
+    /// # Errors
+    /// Authentication is on, and the rules could not be read for so long that the right may have
+    /// been withdrawn.
+    pub(crate) fn changed_rules(
+        &self,
+        checked: Option<&Arc<Rules>>,
+    ) -> Result<Option<Arc<Rules>>, EtcdError> {
+        let Some(known) = self.shared().known() else { return Ok(None) };
+        let age = known.asked.elapsed();
+        if age >= RIGHTS_FRESH {
+            self.refresh_rules();
+        }
+        if known.is_enabled() && age >= RIGHTS_UNKNOWN_MAX {
+            let why = "etcdserver: the users and roles cannot be read";
+            return Err(EtcdError::new(Code::Unavailable, why));
+        }
+        let is_new = checked.is_none_or(|checked| !Arc::ptr_eq(checked, &known.rules));
+        Ok(is_new.then_some(known.rules))
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Interest {
     pub(crate) first: Revision,
     pub(crate) puts: bool,
     pub(crate) deletes: bool,
+    /// Whether the versions before are shown.
+    pub(crate) previous: bool,
 }
 
 impl Interest {
@@ -39,6 +41,13 @@ impl Interest {
     pub(crate) fn wants(&self, change: &KeyChange) -> bool {
         let kind = if change.value.is_some() { self.puts } else { self.deletes };
         kind && change.revision >= self.first
+    }
+
+    /// Returns whether a change lacks what is to be shown of it. The network leaves the versions
+    /// before out of a revision that is too long with them; a watch of fewer keys gets them.
+    fn misses(&self, change: &KeyChange) -> bool {
+        let has_one = change.value.is_none() || change.version > 1;
+        self.previous && has_one && change.previous.is_none()
     }
 }
 
@@ -85,6 +94,8 @@ pub(super) struct Bounds {
     pub(super) queued: usize,
     /// Bytes of the changes that are taken at once; those of one revision may be more.
     pub(super) taken_bytes: usize,
+    /// Changes of the ring that are checked for a watcher that joins.
+    pub(super) looked_at: usize,
 }
 
 /// What a watcher is shown next.
@@ -167,9 +178,14 @@ impl Core {
         }
         let missed = self.ring.partition_point(|change| change.revision <= shown);
         let missed = self.ring.range(missed..);
+        if missed.len() > self.bounds.looked_at {
+            return None;
+        }
         let missed = missed.filter(|it| interest.keys.contains(&it.key) && interest.wants(it));
-        let queue: VecDeque<_> = missed.take(self.bounds.queued + 1).cloned().collect();
-        if queue.len() > self.bounds.queued {
+        // One that joined with a full queue would fall out at the next change.
+        let most = self.bounds.queued / 2;
+        let queue: VecDeque<_> = missed.take(most + 1).cloned().collect();
+        if queue.len() > most || queue.iter().any(|change| interest.misses(change)) {
             return None;
         }
         let id = self.next;
@@ -264,6 +280,9 @@ impl Core {
         let revision = change.revision;
         if revision <= watcher.shown || !watcher.interest.wants(change) {
             return;
+        }
+        if watcher.interest.misses(change) {
+            return self.lose(id, woken);
         }
         match watcher.next_revision() {
             None => {

@@ -65,8 +65,9 @@ impl Wanted {
 
     /// Returns what concerns the watch, if it shows a revision first.
     pub(super) fn interest(&self, first: Revision) -> Interest {
-        let Self { keys, puts, deletes, .. } = self;
-        Interest { keys: keys.clone(), first, puts: *puts, deletes: *deletes }
+        let Self { keys, puts, deletes, previous, .. } = self;
+        let (puts, deletes, previous) = (*puts, *deletes, *previous);
+        Interest { keys: keys.clone(), first, puts, deletes, previous }
     }
 
     /// Returns the least revision at which the watch has progress to tell of, if the latest was

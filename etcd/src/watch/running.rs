@@ -2,7 +2,7 @@
 
 use dkv_api::{Client, Error, Revision, WatchPage};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answer::{answers, event};
 use super::request::Wanted;
@@ -10,7 +10,7 @@ use super::{Gone, Sender};
 use crate::budget::Taken;
 use crate::etcd::{Etcd, etcd_revision, watch_options};
 use crate::hub::{News, Subscription};
-use crate::limits::MESSAGE_BYTES_MAX;
+use crate::limits::{HUB_LATEST_TIMEOUT, MESSAGE_BYTES_MAX};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use crate::proto::mvccpb::Event;
 
@@ -46,6 +46,7 @@ pub(super) async fn run(
         to: &to,
         through: &through,
         awaited,
+        latest: running.latest,
     };
     let last = match caller.show().await {
         Ok(Gone) => return id,
@@ -71,6 +72,8 @@ struct Caller<'a> {
     awaited: watch::Receiver<Revision>,
     /// When to tell of progress, if the watch asks for that.
     progress_at: Instant,
+    /// The latest revision that is known.
+    latest: Revision,
 }
 
 impl Caller<'_> {
@@ -97,8 +100,8 @@ impl Caller<'_> {
     }
 
     fn join(&self, shown: Revision) -> Option<Subscription> {
-        let BegunWatch { etcd, store, wanted, first, latest, .. } = self.running;
-        etcd.hubs().join(store, &wanted.interest(*first), shown, *latest)
+        let BegunWatch { etcd, store, wanted, first, .. } = self.running;
+        etcd.hubs().join(store, &wanted.interest(*first), shown, self.latest)
     }
 
     /// Shows what the hub has, until the watch falls out of it; returns the revision up to which
@@ -110,10 +113,15 @@ impl Caller<'_> {
                 News::Changes(changes, shown) => {
                     let previous = self.running.wanted.previous;
                     let events = changes.iter().map(|it| event(it, previous)).collect();
+                    // While the caller does not read, the versions before need not stay.
+                    drop(changes);
                     self.send(events, shown).await?;
                 }
                 News::Progress(shown) => _ = self.through.send_replace(shown),
-                News::Lost(shown) => return Ok(shown),
+                News::Lost(shown) => {
+                    self.through.send_replace(shown);
+                    return Ok(shown);
+                }
                 News::Nothing => tokio::select! {
                     () = joined.woken() => {}
                     changed = self.awaited.changed() => changed.map_err(|_| Gone)?,
@@ -151,6 +159,13 @@ impl Caller<'_> {
             let events = changes.map(|change| event(change, wanted.previous)).collect();
             if let Err(gone) = self.send(events, shown).await {
                 return Ok(Err(gone));
+            }
+            if !etcd.hubs().has_hub() {
+                // A hub that begins here keeps all that join it waiting until it has caught up.
+                let Ok(Ok(receipt)) = timeout(HUB_LATEST_TIMEOUT, store.latest()).await else {
+                    continue;
+                };
+                self.latest = self.latest.max(receipt.revision);
             }
             if let Some(joined) = self.join(shown) {
                 return Ok(Ok(joined));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dkv_base::id::{NodeId, Term};
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
-use dkv_wire::message::{ServerAnswer, ServerRequest, ServerStatus};
+use dkv_wire::message::{NodeReport, ServerAnswer, ServerRequest, ServerStatus};
 use dkv_wire::quic::{Close, ConnectError, Endpoint};
 use dkv_wire::race::first_of;
 use dkv_wire::rpc::call;
@@ -119,7 +119,9 @@ fn merged(one: Option<Asked>, other: Asked) -> Asked {
         let heard_ms = status.now_ms.saturating_sub(age(report.last_report_ms));
         match status.nodes.iter_mut().find(|known| known.id == report.id) {
             Some(known) => known.last_report_ms = known.last_report_ms.max(heard_ms),
-            None => status.nodes.push(report.clone()),
+            None => {
+                status.nodes.push(NodeReport { last_report_ms: heard_ms, ..report.clone() });
+            }
         }
     }
     (asked, Some(status))

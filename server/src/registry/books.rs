@@ -8,7 +8,7 @@
 //! When a holder was last seen, and when a renewed certificate ends, is not worth an entry in the
 //! control group's log. Each server keeps its own knowledge of that beside the records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -17,11 +17,9 @@ use dkv_wire::codec;
 use dkv_wire::message::{BookKey, BooksVersion, Enlistment};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::holders::HolderRecord;
 use super::{Confirmed, Effects, Registry};
-use crate::limits::ADMITTED_ALONE_MAX;
 
 /// First byte of a record: the version of its form.
 const RECORD_VERSION: u8 = 2;
@@ -50,10 +48,6 @@ pub(super) struct BooksState {
     version: Option<BooksVersion>,
     /// The registration servers.
     servers: BTreeMap<HolderId, SocketAddr>,
-    /// Administrators that this server has admitted without the control group, which does not have
-    /// their records yet.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    admitted_alone: BTreeSet<HolderId>,
 }
 
 /// Why the records of the control group cannot be used.
@@ -71,10 +65,10 @@ pub enum RecordError {
 }
 
 impl Registry {
-    /// Whether the control group decides on changes of the books: a coordinator has reported, or a
-    /// node has registered that knows of a control group.
+    /// Whether the control group decides on changes of the books: a coordinator has reported, a
+    /// node has registered that knows of a control group, or the operator has named a voter of it.
     pub fn is_kept_by_control_group(&self) -> bool {
-        self.coordinator.is_some() || self.has_begun
+        self.coordinator.is_some() || self.has_begun || !self.voters.is_empty()
     }
 
     /// Returns the id of this server.
@@ -158,41 +152,6 @@ impl Registry {
         self.books.servers.get(&server).copied()
     }
 
-    /// Whether this server may admit a holder by a token without the control group, as far as its
-    /// copy of the books tells.
-    ///
-    /// The token must admit any number of administrators, for nobody counts its uses here. And
-    /// there must be no other server, which could have revoked it.
-    pub fn may_admit_alone(&self, token: Uuid) -> bool {
-        let own = self.server();
-        let mut holders = self.holders.keys();
-        self.books.version.is_some()
-            && self.books.servers.keys().eq([&own])
-            && !holders.any(|holder| *holder != own && self.is_server(*holder))
-            && self.books.admitted_alone.len() < ADMITTED_ALONE_MAX
-            && self.admits_any_administrator(token)
-    }
-
-    /// Remembers that the control group does not have the record of this holder yet.
-    pub fn note_admitted_alone(&mut self, holder: HolderId) {
-        if self.holders.contains_key(&holder) {
-            self.books.admitted_alone.insert(holder);
-        }
-    }
-
-    /// Returns the records that the control group does not have because this server has admitted
-    /// administrators alone.
-    pub fn records_made_alone(&self) -> RecordChanges {
-        let mut records = BTreeMap::new();
-        for id in &self.books.admitted_alone {
-            let Some(holder) = self.holders.get(id) else { continue };
-            records.insert(BookKey::Holder(*id), Some(encode(holder)));
-            let token = holder.token().and_then(|id| Some((id, self.tokens.get(&id)?)));
-            records.extend(token.map(|(id, token)| (BookKey::Token(id), Some(encode(token)))));
-        }
-        records.into_iter().collect()
-    }
-
     /// Returns all records, to hand them over to the control group.
     pub fn all_records(&self) -> RecordChanges {
         self.changed_records(&Self::new(self.network, self.settings.clone(), 0))
@@ -234,9 +193,6 @@ impl Registry {
             if let Err(error) = next.set_record(*key, record.as_deref()) {
                 return (Err(error), Effects::NONE);
             }
-            if let BookKey::Holder(holder) = key {
-                next.books.admitted_alone.remove(holder);
-            }
         }
         for (server, address) in servers {
             match address {
@@ -252,9 +208,9 @@ impl Registry {
     /// Replaces this copy of the books by a newer one. What this server alone has seen of holders
     /// stays.
     ///
-    /// An older one is what a coordinator answers that was deposed and does not know it yet, or a
-    /// control group that has lost its latest entries. It is adopted only with `lost`: the group
-    /// has refused a change of this copy, and a deposed coordinator cannot.
+    /// An older one is what a coordinator has answered that was deposed since, or a control group
+    /// that has lost its latest entries. It is adopted only with `lost`: the group has refused a
+    /// change of this copy, and a deposed coordinator cannot.
     ///
     /// # Errors
     /// See [`RecordError`]; nothing has changed then.
@@ -280,12 +236,6 @@ impl Registry {
         for (id, record) in &mut next.holders {
             if let Some(known) = known.get(id) {
                 record.keep_newer_times(known);
-            }
-        }
-        for id in std::mem::take(&mut next.books.admitted_alone) {
-            if let (None, Some(record)) = (next.holders.get(&id), known.get(&id)) {
-                next.holders.insert(id, record.clone());
-                next.books.admitted_alone.insert(id);
             }
         }
         next.books.servers = copy.servers.iter().copied().collect();

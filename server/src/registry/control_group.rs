@@ -114,14 +114,26 @@ impl Registry {
     }
 
     /// Handles the claim of a registering node about the control group, and adopts it once enough
-    /// nodes agree. Whatever it claims, the network has begun.
+    /// nodes agree. Whatever it claims, the network has begun, and nobody is told to bootstrap any
+    /// more.
     pub fn handle_control_claim(
         &mut self,
         node: NodeId,
         control: &ControlGroup,
         now_ms: u64,
     ) -> Effects {
-        self.has_begun |= self.check_not_removed(node).is_ok();
+        let mut effects = Effects::NONE;
+        if !self.is_kept_by_control_group() && self.check_not_removed(node).is_ok() {
+            self.has_begun = true;
+            effects.save = true;
+            if self.bootstrap.is_none() {
+                warn!(
+                    %node,
+                    "a node knows of a control group, and this server is from before the first \
+                     node: start it once with --trust-voter and the coordinator's id"
+                );
+            }
+        }
         let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         let is_known = |node: &NodeId| self.nodes.contains_key(node);
         let is_plausible = (1..=VOTERS_MAX).contains(&voters.len())
@@ -129,18 +141,18 @@ impl Registry {
             && control.index <= self.voters_index.saturating_add(limits::ENTRIES_AHEAD_MAX)
             && self.check_term(control.term).is_ok();
         if !is_plausible || !self.may_claim(node) {
-            return Effects::NONE;
+            return effects;
         }
         let index = control.index;
         self.claims.retain(|_, claim| now_ms.saturating_sub(claim.at_ms) < VOTERS_SILENT_MS);
         let claim = ConfigClaim { at_ms: now_ms, index, voters: voters.clone() };
         self.claims.insert(node, claim);
         if index <= self.voters_index || voters == self.trusted_reporters() {
-            return Effects::NONE;
+            return effects;
         }
         let by_majority = self.is_claimed_by_majority(index, &voters, now_ms);
         if !by_majority && !self.is_claimed_by_all_survivors(index, &voters, now_ms) {
-            return Effects::NONE;
+            return effects;
         }
         if by_majority {
             info!(

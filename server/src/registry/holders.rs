@@ -68,11 +68,6 @@ impl HolderRecord {
         self == other || Self { seen_ms: other.seen_ms, ..self.clone() } == *other
     }
 
-    /// Returns the token that admitted the holder, if that is known.
-    pub(super) fn token(&self) -> Option<Uuid> {
-        self.token
-    }
-
     /// Keeps what another copy of the record knows better: when the holder was last seen, and when
     /// its renewed certificate ends.
     pub(super) fn keep_newer_times(&mut self, known: &Self) {

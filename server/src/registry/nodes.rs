@@ -30,9 +30,10 @@ pub(super) struct NodeRecord {
 impl Registry {
     /// Registers a node: finds it a name, and tells the very first node to bootstrap the network.
     ///
-    /// The grant to bootstrap is permanent. The server repeats it to the same node until a
-    /// coordinator has reported: from then on the network exists, and another bootstrap could only
-    /// create a second one.
+    /// The grant to bootstrap is permanent. The server repeats it to the same node until it learns
+    /// of a control group: from then on the network exists, and another bootstrap could only create
+    /// a second one. A server that was restored from before the first registration grants it to
+    /// nobody once it has learned that: the operator has to name a voter ([`Registry::trust`]).
     ///
     /// # Errors
     /// `Denied` for a removed node, `NameTaken`, and `Invalid` for an invalid name, address or
@@ -55,7 +56,7 @@ impl Registry {
             return (Err(ServerRefusal::Invalid(error.to_string())), Effects::NONE);
         }
         let mut effects = Effects::NONE;
-        if self.bootstrap.is_none() && self.coordinator.is_none() {
+        if self.bootstrap.is_none() && !self.is_kept_by_control_group() {
             self.bootstrap = Some(node);
             effects.save = true;
         }
@@ -75,7 +76,7 @@ impl Registry {
         let admission = Admission {
             network: self.network,
             name,
-            bootstrap: self.bootstrap == Some(node) && self.coordinator.is_none(),
+            bootstrap: self.bootstrap == Some(node) && !self.is_kept_by_control_group(),
             settings: self.settings_in_force().clone(),
             view: self.view.clone(),
             peers: self.nodes.iter().map(|(&id, record)| (id, record.address)).collect(),

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Effects, Registry};
-use crate::limits::{ADMITTED_MAX, SERVER_TOKEN_LIFE_S, SERVER_TOKEN_LIFE_S_MAX, TOKENS_MAX};
+use crate::limits::{
+    ADMITTED_MAX, SERVER_TOKEN_LIFE_S, SERVER_TOKEN_LIFE_S_MAX, TOKENS_DROPPED_MAX, TOKENS_MAX,
+};
 
 /// A join token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,7 +127,12 @@ impl Registry {
         }
         if self.tokens.len() >= TOKENS_MAX {
             // Expired and used-up tokens admit nobody and make room.
-            self.tokens.retain(|_, record| record.check(now_ms).is_ok());
+            let mut left = TOKENS_DROPPED_MAX;
+            self.tokens.retain(|_, record| {
+                let stays = left == 0 || record.check(now_ms).is_ok();
+                left -= usize::from(!stays);
+                stays
+            });
         }
         if self.tokens.len() >= TOKENS_MAX {
             return wrong(format!("there are {TOKENS_MAX} join tokens already; revoke some first"));
@@ -173,12 +180,6 @@ impl Registry {
             return (Err(ServerRefusal::Invalid(what)), Effects::NONE);
         }
         (Ok(()), Effects::SAVE)
-    }
-
-    /// Whether a token admits administrators, any number of them.
-    pub(super) fn admits_any_administrator(&self, token: Uuid) -> bool {
-        let record = self.tokens.get(&token);
-        record.is_some_and(|record| record.role == Role::Admin && record.uses.is_none())
     }
 
     /// Whether the token exists.

@@ -190,11 +190,12 @@ impl Service {
     ) -> Result<(), JoinRefusal> {
         let join =
             move |next: &mut Registry| next.handle_join(token, &secret, holder, clock::now_ms());
-        let counted = self.books.join(token, holder, join);
+        let counted = self.books.update(join);
         counted.await.map_err(|failure| match failure {
             UpdateError::Waiting(why) => JoinRefusal::Waiting(why.to_string()),
-            // A joiner can meet no other reason.
-            UpdateError::Rejected(_) => JoinRefusal::Full,
+            // The books have room: the server's own inventory is full before they are. So it is no
+            // reason for the joiner to give up.
+            UpdateError::Rejected(_) => JoinRefusal::Waiting(failure.to_string()),
             UpdateError::Write(_) | UpdateError::Stopping => {
                 JoinRefusal::Storage(failure.to_string())
             }

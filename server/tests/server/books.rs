@@ -128,13 +128,46 @@ async fn a_change_that_the_control_group_refuses_for_good_is_refused_and_not_in_
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
     group.state().rejection = Some("the books have 20480 records already".into());
-    let refused = join_with(&server, &place.token(Role::Client)).await;
-    assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Full))), "{refused:?}");
+    waits(&server, &place.token(Role::Client)).await;
     let refusal = admin.refusal(&create_token()).await;
     let ServerRefusal::Invalid(why) = refusal else { panic!("{refusal:?}") };
     assert!(why.contains("20480 records"), "{why}");
     group.state().rejection = None;
     join_with(&server, &place.token(Role::Client)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_deposed_holds_no_joiner_back() {
+    let place = Place::new();
+    let (server, node, _admin, group) = network(&place).await;
+    let next_node = place.peer(server.address(), Role::Node).await;
+    let next = Group::start(&next_node);
+    next.register(&next_node).await;
+    group.report_with(&node, 1, &[(&next_node, &next)]).await;
+    {
+        let mut after = next.state();
+        after.clone_from(&group.state());
+        after.change_elsewhere();
+    }
+    // The server still reaches it, and it still answers with what it has.
+    group.state().is_deposed = true;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert_eq!(server.registry().books_version(), Some(next.state().version));
+
+    // Nor does one that takes all the time that there is, if a token is asked for.
+    next.state().cut_off = Some(server.address());
+    {
+        let mut group = group.state();
+        group.clone_from(&next.state());
+        (group.is_deposed, group.cut_off) = (false, None);
+        group.change_elsewhere();
+    }
+    let mut unknown = place.token(Role::Client);
+    unknown.id = uuid::Uuid::from_u128(1);
+    for _ in 0..2 {
+        join_with(&server, &unknown).await.unwrap_err();
+    }
+    assert_eq!(server.registry().books_version(), Some(group.state().version));
 }
 
 #[tokio::test]
@@ -202,76 +235,14 @@ async fn waits(server: &Server, token: &Token) {
 }
 
 #[tokio::test]
-async fn the_only_server_admits_administrators_while_the_control_group_is_silent() {
-    let place = Place::new();
-    let (server, node, admin, group) = network(&place).await;
-    let token = place.token(Role::Admin);
-    let once =
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: Some(1), name: None, user: None };
-    let ServerAnswer::Token(once) = admin.ask(&once).await else { panic!() };
-    let once: Token = once.parse().unwrap();
-    group.step_down(None);
-    let before = group.state().records.clone();
-    let (client, node_token) = (place.token(Role::Client), place.token(Role::Node));
-    tokio::join!(waits(&server, &client), waits(&server, &node_token), waits(&server, &once));
-    let joiner = Endpoint::dial_only(None).unwrap();
-    let admitted = join(&joiner, server.address(), &token).await.unwrap();
-    let holder = admitted.identity.holder;
-    let second = Peer::connect(server.address(), admitted).await.unwrap();
-    // The new one is listed, and may do what an administrator may.
-    let lists = async |admin: &Peer| {
-        let ServerAnswer::Holders(holders) = admin.ask(&ServerRequest::ListHolders).await else {
-            panic!()
-        };
-        holders.iter().any(|it| it.id == holder && it.token == Some(token.id))
-    };
-    assert!(lists(&second).await);
-    assert_eq!(group.state().records, before, "nothing was made elsewhere");
-
-    // A restarted server does not know what became of the network, and keeps the record.
-    drop(server);
-    let server = place.start().await;
-    waits(&server, &token).await;
-    let admin = admin.again(server.address()).await;
-    assert!(lists(&admin).await);
-
-    // The control group gets the record once it answers, though another change came first.
-    group.state().refusal = None;
-    group.state().change_elsewhere();
-    group.report(&node.again(server.address()).await, 2).await;
-    let key = dkv_wire::message::BookKey::Holder(holder);
-    while !group.state().records.contains_key(&key) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert!(lists(&admin).await);
-}
-
-#[tokio::test]
-async fn no_administrator_is_admitted_by_a_token_that_may_be_gone() {
-    let place = Place::new();
-    let (server, _node, admin, group) = network(&place).await;
-    let create =
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None, user: None };
-    let ServerAnswer::Token(other) = admin.ask(&create).await else { panic!() };
-    let (token, other) = (place.token(Role::Admin), other.parse::<Token>().unwrap());
-    group.step_down(None);
-    let revoke = ServerRequest::RevokeToken(token.id);
-    assert!(matches!(admin.refusal(&revoke).await, ServerRefusal::Waiting(_)));
-    waits(&server, &token).await;
-    join_with(&server, &other).await.unwrap();
-}
-
-#[tokio::test]
-async fn one_of_two_servers_admits_nobody_alone() {
+async fn the_only_server_admits_nobody_while_the_control_group_is_silent() {
     let place = Place::new();
     let (server, _node, _admin, group) = network(&place).await;
-    let another = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-    group.state().servers.insert(dkv_base::id::HolderId::random(), another);
-    group.state().change_elsewhere();
-    // It follows.
-    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    let token = place.token(Role::Admin);
     group.step_down(None);
-    waits(&server, &place.token(Role::Admin)).await;
+    waits(&server, &token).await;
+    group.state().refusal = None;
+    join_with(&server, &token).await.unwrap();
 }
 
 #[tokio::test]
@@ -309,6 +280,67 @@ async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() 
     assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
     join_with(&server, &restored.token(Role::Node)).await.unwrap();
     assert_eq!(server.registry().books_version(), Some(group.state().version));
+}
+
+#[tokio::test]
+async fn a_server_restored_from_before_the_first_node_orders_nobody_to_bootstrap() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let thief = place.peer(server.address(), Role::Node).await;
+    let group = Group::start(&node);
+    let control = ControlGroup {
+        term: Term(1),
+        leader: Some(node.node()),
+        index: 1,
+        voters: vec![node.node()],
+    };
+    let register = ServerRequest::Register {
+        name: None,
+        address: group.address,
+        region: None,
+        control: Some(control),
+    };
+    let ServerAnswer::Admitted(admission) = node.ask(&register).await else { panic!() };
+    assert!(!admission.bootstrap);
+    let lies = Group::start(&thief);
+    for _ in 0..2 {
+        assert!(!thief.register(lies.address.port()).await.bootstrap);
+    }
+    drop(server);
+    let server = place.start().await;
+    let thief = thief.again(server.address()).await;
+    assert!(!thief.register(lies.address.port()).await.bootstrap);
+    let report = ServerRequest::Report(thief.report_of(1, &[&thief], &[]));
+    assert!(matches!(thief.refusal(&report).await, ServerRefusal::Denied(_)));
+    waits(&server, &place.token(Role::Client)).await;
+    assert!(lies.state().asked.is_empty());
+    drop(server);
+
+    // The operator knows a voter.
+    let voter = Some(node.node());
+    let server = place.try_start_with(|config| config.trust_voter = voter).await.unwrap();
+    let node = node.again(server.address()).await;
+    group.register(&node).await;
+    group.report(&node, 1).await;
+    join_with(&server, &place.token(Role::Client)).await.unwrap();
+    assert!(group.state().complete);
+}
+
+#[tokio::test]
+async fn who_comes_first_is_not_ordered_to_bootstrap_when_the_operator_names_a_voter() {
+    let place = Place::new();
+    let server = place.start().await;
+    let node = place.peer(server.address(), Role::Node).await;
+    let thief = place.peer(server.address(), Role::Node).await;
+    drop(server);
+    let voter = Some(node.node());
+    let server = place.try_start_with(|config| config.trust_voter = voter).await.unwrap();
+    let thief = thief.again(server.address()).await;
+    assert!(!thief.register(4402).await.bootstrap);
+    let report = ServerRequest::Report(thief.report_of(1, &[&thief], &[]));
+    assert!(matches!(thief.refusal(&report).await, ServerRefusal::Denied(_)));
+    waits(&server, &place.token(Role::Client)).await;
 }
 
 #[tokio::test]

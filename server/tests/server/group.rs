@@ -43,6 +43,9 @@ pub struct State {
     pub denies: bool,
     /// Whether changes are made without an answer, each followed by one of another server.
     pub is_mute: bool,
+    /// Whether questions are answered and no change is made, as by a coordinator that was deposed
+    /// and does not know it yet.
+    pub is_deposed: bool,
 }
 
 impl State {
@@ -57,6 +60,9 @@ impl State {
         }
         Some(match body {
             RequestBody::Books { known, .. } => Ok(Answer::Books(Box::new(self.page(known)))),
+            RequestBody::ChangeBooks(_) if self.is_deposed => {
+                Err(Refusal::Unavailable("no quorum answers".into()))
+            }
             RequestBody::ChangeBooks(change) => {
                 let is_new = !self.recent.contains(&change.id);
                 let changed = self.rejection.clone().map_or_else(|| self.change(*change), Err);
@@ -147,8 +153,19 @@ impl Group {
 
     /// Has the node report itself as the coordinator and the only voter.
     pub async fn report(&self, peer: &Peer, term: u64) {
-        let mut report = peer.report_of(term, &[peer], &[]);
-        report.view.nodes[0].address = self.address;
+        self.report_with(peer, term, &[]).await;
+    }
+
+    /// The same with other voters, which answer elsewhere.
+    pub async fn report_with(&self, peer: &Peer, term: u64, others: &[(&Peer, &Self)]) {
+        let mut voters = vec![peer];
+        voters.extend(others.iter().map(|(peer, _)| *peer));
+        let mut report = peer.report_of(term, &voters, &[]);
+        let addresses = others.iter().map(|(_, group)| group.address);
+        let addresses = std::iter::once(self.address).chain(addresses);
+        for (node, address) in report.view.nodes.iter_mut().zip(addresses) {
+            node.address = address;
+        }
         let answer = peer.ask(&ServerRequest::Report(report)).await;
         assert_eq!(answer, ServerAnswer::Confirmed(Confirmation::Confirmed));
     }

@@ -59,9 +59,21 @@ impl Place {
     }
 
     pub async fn try_start(&self) -> Result<Server, dkv_server::StartError> {
+        self.try_start_with(|_| {}).await
+    }
+
+    pub async fn try_start_with(
+        &self,
+        change: impl Fn(&mut Config),
+    ) -> Result<Server, dkv_server::StartError> {
+        let config = || {
+            let mut config = self.config();
+            change(&mut config);
+            config
+        };
         // A dropped server releases its lock when its last task ends.
         for _ in 0..100 {
-            match Server::start(self.config()).await {
+            match Server::start(config()).await {
                 Err(dkv_server::StartError::DataDir(dkv_server::DataDirError::InUse(_))) => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

@@ -112,17 +112,26 @@ impl Directory {
 }
 
 impl Contents {
-    /// Whether the directory names no other registration server.
-    pub(super) fn is_only_server(&self, server: HolderId) -> bool {
-        let listed = self.books.0.servers.keys().filter(|id| !self.denied.contains(id));
-        listed.eq([&server])
+    /// Whether the holder is a registration server, and the directory names no other one. The
+    /// founding server, whose id is that of the network, may list no address.
+    pub(super) fn is_only_server(&self, holder: HolderId) -> bool {
+        let mut listed = self.books.0.servers.keys().filter(|id| !self.denied.contains(id));
+        let founds = self.network.as_ref().is_some_and(|(network, _)| network.0 == holder.0);
+        (founds || self.books.0.servers.contains_key(&holder)) && listed.all(|id| *id == holder)
     }
 
-    /// Changes the books. A repetition of a recent change has no effect.
-    pub(super) fn change_books(&mut self, change: &BooksChange) -> Result<(), String> {
+    /// Changes the books, as a server has decided. A repetition of a recent change has no effect.
+    pub(super) fn change_books(
+        &mut self,
+        author: HolderId,
+        change: &BooksChange,
+    ) -> Result<(), String> {
         let books = &self.books.0;
         if books.recent.contains(&change.id) {
             return Ok(());
+        }
+        if self.denied.contains(&author) {
+            return Err(removed(author));
         }
         if books.version() != change.at {
             return Err(format!(
@@ -144,7 +153,7 @@ impl Contents {
         for (server, address) in &change.servers {
             match address {
                 Some(_) if self.denied.contains(server) => {
-                    return Err(format!("the server {} was removed", server.short()));
+                    return Err(removed(*server));
                 }
                 Some(address) => next.servers.insert(*server, *address),
                 None => next.servers.remove(server),
@@ -179,6 +188,10 @@ impl Contents {
         next.remember(Uuid::nil());
         self.books = SharedBooks(Arc::new(next));
     }
+}
+
+fn removed(server: HolderId) -> String {
+    format!("the server {} was removed", server.short())
 }
 
 fn check_size(change: &BooksChange) -> Result<(), String> {

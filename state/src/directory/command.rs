@@ -107,7 +107,12 @@ pub enum DirectoryCommand {
     /// this entry, into the log of the replica that goes on.
     Recover(Recovery),
     /// Changes the books of the registration servers.
-    ChangeBooks(Box<BooksChange>),
+    ChangeBooks {
+        /// The server that has decided on the change. It may have been denied since it asked.
+        server: HolderId,
+        /// The change.
+        change: Box<BooksChange>,
+    },
     /// Changes a policy.
     Policy(PolicyChange),
 }

@@ -14,9 +14,13 @@ impl Touched {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Says what becomes of what a failed import has done.
     pub(super) fn told(&self, problem: Problem, keyspace: &str) -> Problem {
-        match self.0.load(Ordering::Relaxed) {
+        match self.is_set() {
             false => problem.followed("; nothing was stored"),
             true => problem.with_effect(Effect::Partly).followed(&format!(
                 "; what keyspace {keyspace} has so far stays: the same command with --continue \

@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use super::{Bounds, Core, Interest, News, SharedChange, WatcherId};
 
 /// Few of everything, so that rings and queues are often full.
-const BOUNDS: Bounds = Bounds { ring_bytes: 6 * 300, queued: 3, taken_bytes: 2 * 300 };
+const BOUNDS: Bounds =
+    Bounds { ring_bytes: 6 * 300, queued: 4, taken_bytes: 2 * 300, looked_at: 5 };
 
 fn change_at(revision: u64, (key, is_put): (u8, bool)) -> Arc<SharedChange> {
     Arc::new(SharedChange::new(KeyChange {
@@ -149,7 +150,7 @@ impl World {
                 let first = Revision(self.last().saturating_add_signed(at + 1));
                 let began = Revision(first.0.saturating_sub(1).min(self.last()));
                 let mut watcher = Watcher {
-                    interest: Interest { keys, first, puts, deletes },
+                    interest: Interest { keys, first, puts, deletes, previous: false },
                     began,
                     joined: None,
                     is_awake: true,
@@ -304,7 +305,7 @@ proptest! {
 
 fn all() -> Interest {
     let keys = KeyRange::Range(Bytes::from_static(b"a"), Bytes::new());
-    Interest { keys, first: Revision(0), puts: true, deletes: true }
+    Interest { keys, first: Revision(0), puts: true, deletes: true, previous: false }
 }
 
 #[test]
@@ -323,6 +324,39 @@ fn a_watcher_that_does_not_read_is_lost_and_holds_up_nobody() {
         }
     }
     assert!(matches!(core.take(slow, Revision(0)), News::Lost(Revision(10))));
+}
+
+#[test]
+fn who_wants_versions_before_that_the_hub_lacks_gets_them_alone() {
+    let mut core = Core::new(Revision(0), BOUNDS);
+    let wanting = core.join(Interest { previous: true, ..all() }, Revision(0)).unwrap();
+    let other = core.join(all(), Revision(0)).unwrap();
+    core.push(vec![change_at(1, (0, true))], &mut Vec::new());
+    assert!(matches!(core.take(wanting, Revision(0)), News::Changes(_, Revision(1))));
+    // A deletion has a version before.
+    core.push(vec![change_at(2, (0, false))], &mut Vec::new());
+    assert!(matches!(core.take(wanting, Revision(0)), News::Lost(Revision(1))));
+    assert!(matches!(core.take(other, Revision(0)), News::Changes(_, Revision(2))));
+    let interest = Interest { previous: true, ..all() };
+    assert!(core.join(interest.clone(), Revision(1)).is_none());
+    assert!(core.join(interest, Revision(2)).is_some());
+}
+
+#[test]
+fn who_joins_has_room_for_what_comes_next() {
+    let mut core = Core::new(Revision(0), BOUNDS);
+    for revision in 1..=6 {
+        core.push(vec![change_at(revision, (0, true))], &mut Vec::new());
+    }
+    assert!(core.join(all(), Revision(3)).is_none(), "three of at most four wait");
+    let id = core.join(all(), Revision(4)).unwrap();
+    core.push(vec![change_at(7, (0, true))], &mut Vec::new());
+    assert!(matches!(core.take(id, Revision(0)), News::Changes(..)));
+    // Nor does a look at what it missed take long, whatever it is.
+    let keys = KeyRange::Key(Bytes::from_static(b"z"));
+    let far = Interest { keys, ..all() };
+    assert!(core.join(far.clone(), Revision(1)).is_none());
+    assert!(core.join(far, Revision(2)).is_some());
 }
 
 #[test]

@@ -294,11 +294,15 @@ async fn a_deposed_primary_keeps_nothing_alive_and_ends_nothing() {
     let group = node.group(SHARD).unwrap();
     let other = NodeId::random();
     depose(group.raft(), other, Term(100)).await;
-    let refused = client.keep_alive().await;
-    assert_eq!(refused, Err(Refusal::NotPrimary { primary: Some(other) }));
+    // This node is the only voter, so it may lead again, in another term: at once, if the machine
+    // is busy.
+    match client.keep_alive().await {
+        Ok(Answer::KeptAlive { receipt, .. }) => assert!(receipt.term > Term(100), "{receipt:?}"),
+        refused => assert_eq!(refused, Err(Refusal::NotPrimary { primary: Some(other) })),
+    }
     let info = client.info().await;
-    assert!(matches!(info, Err(Refusal::NotPrimary { .. })), "{info:?}");
-    // This node is the only voter, so it may lead again, in another term.
+    let leads_again = group.leading() > Some(Term(100));
+    assert!(leads_again || matches!(info, Err(Refusal::NotPrimary { .. })), "{info:?}");
     sleep(ttl * 3 / 2).await;
     let term = group.leading();
     let has = group.state_machine().with_shard(|shard| shard.lease(LEASE).is_some());

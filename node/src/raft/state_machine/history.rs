@@ -199,7 +199,7 @@ impl StateMachineHandle {
                 None => shard.changes(keys, after, previous, WATCH_BYTES_TARGET),
             })?;
             let Changed { changes: mut found, through, more } = changed.map_err(not_kept(after))?;
-            drop_previous_if_too_long(&mut found);
+            drop_previous_if_too_long(&mut found, FRAME_BYTES_MAX - FRAME_MARGIN_BYTES);
             let on_disk = |change: &FoundChange| {
                 is_stored(&change.version) || change.previous.as_ref().is_some_and(is_stored)
             };
@@ -396,12 +396,21 @@ impl StateMachineHandle {
     }
 }
 
-/// Leaves the versions before out of changes that have no room for them in a frame: a transaction
-/// can replace far more than it writes. They are not read then.
-fn drop_previous_if_too_long(found: &mut [FoundChange]) {
-    let bytes: usize = found.iter().map(FoundChange::bytes).sum();
-    if bytes > FRAME_BYTES_MAX - FRAME_MARGIN_BYTES {
-        found.iter_mut().for_each(|change| change.previous = None);
+/// Leaves the versions before out of the revisions that have no room for them in a frame: a
+/// transaction can replace far more than it writes. They are not read then.
+fn drop_previous_if_too_long(found: &mut [FoundChange], bytes_max: usize) {
+    let mut bytes: usize = found.iter().map(FoundChange::bytes).sum();
+    // A page ends with the first revision that makes it long.
+    for revision in found
+        .chunk_by_mut(|one, next| one.version.origin.revision == next.version.origin.revision)
+        .rev()
+    {
+        if bytes <= bytes_max {
+            return;
+        }
+        let before: usize = revision.iter().map(FoundChange::bytes).sum();
+        revision.iter_mut().for_each(|change| change.previous = None);
+        bytes -= before - revision.iter().map(FoundChange::bytes).sum::<usize>();
     }
 }
 
@@ -472,11 +481,23 @@ mod tests {
             let version = found(VersionValue::Deleted);
             let change = FoundChange { version, previous: Some(found(stored)) };
             let mut changes = vec![change; number];
-            drop_previous_if_too_long(&mut changes);
+            drop_previous_if_too_long(&mut changes, FRAME_BYTES_MAX - FRAME_MARGIN_BYTES);
             changes.iter().filter(|change| change.previous.is_some()).count()
         };
         assert_eq!(deletions(16), 16);
         assert_eq!(deletions(17), 0);
         assert_eq!(deletions(10_000), 0);
+
+        // Changes before it, of other keys, keep their versions.
+        let mut early = found(VersionValue::Here(Arc::from(*b"v")));
+        early.origin.revision = Revision(1);
+        let previous = Some(early.clone());
+        let mut changes = vec![FoundChange { version: early, previous }];
+        let stored = VersionValue::Stored { bytes: 2 << 20, hash: 0 };
+        let version = found(VersionValue::Deleted);
+        changes.extend(vec![FoundChange { version, previous: Some(found(stored)) }; 17]);
+        drop_previous_if_too_long(&mut changes, FRAME_BYTES_MAX - FRAME_MARGIN_BYTES);
+        let kept: Vec<bool> = changes.iter().map(|change| change.previous.is_some()).collect();
+        assert!(kept[0] && !kept[1..].contains(&true), "{kept:?}");
     }
 }

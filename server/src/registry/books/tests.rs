@@ -2,12 +2,14 @@
 
 use dkv_base::id::{NetworkId, NodeId, Term};
 use dkv_wire::identity::{Identity, Role};
+use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
 use dkv_wire::message::JoinRefusal;
 use dkv_wire::network::Settings;
 use dkv_wire::token::SecretHash;
 use uuid::Uuid;
 
 use super::*;
+use crate::limits::{GROUP_MAX, TOKENS_MAX};
 use crate::registry::Confirmed;
 
 const NOW: u64 = 1_000_000;
@@ -178,4 +180,24 @@ fn the_first_report_takes_the_books_to_the_control_group() {
     let node = NodeId(Uuid::from_u128(4));
     registry.coordinator = Some(Confirmed { node, term: Term(1), at_ms: NOW });
     assert!(registry.is_kept_by_control_group());
+}
+
+#[test]
+fn the_tokens_that_make_room_fit_into_one_change() {
+    let mut registry = registry();
+    let create = |registry: &mut Registry, number: usize, now_ms: u64| {
+        let (id, hash) = (Uuid::from_u128(number as u128), SecretHash::of(&SECRET));
+        registry.handle_create_token(id, hash, Role::Client, Some(1), None, None, None, now_ms).0
+    };
+    for number in 0..TOKENS_MAX {
+        create(&mut registry, number, NOW).unwrap();
+    }
+    assert!(create(&mut registry, TOKENS_MAX, NOW).is_err(), "all of them live");
+    let before = registry.clone();
+    // As many as one round decides on, when all that there were have expired.
+    for number in 0..GROUP_MAX {
+        create(&mut registry, TOKENS_MAX + number, NOW + 1000).unwrap();
+    }
+    let changed = registry.changed_records(&before).len();
+    assert!((GROUP_MAX + 1..=BOOKS_CHANGE_RECORDS_MAX).contains(&changed), "{changed} records");
 }

@@ -46,7 +46,15 @@ fn set(id: u128, at: BooksVersion, key: BookKey, text: &str) -> BooksChange {
 }
 
 fn change(directory: &mut Directory, change: BooksChange) -> Result<(), String> {
-    execute(directory, DirectoryCommand::ChangeBooks(Box::new(change)))
+    change_by(directory, server(5), change)
+}
+
+fn change_by(
+    directory: &mut Directory,
+    server: HolderId,
+    change: BooksChange,
+) -> Result<(), String> {
+    execute(directory, DirectoryCommand::ChangeBooks { server, change: Box::new(change) })
 }
 
 #[test]
@@ -99,6 +107,36 @@ fn a_removed_server_is_not_listed_and_does_not_come_back() {
     let again = BooksChange { servers: vec![(server(6), Some(address))], ..again };
     assert!(change(&mut directory, again).unwrap_err().contains("was removed"));
     assert_eq!(ids(&directory), [server(5)]);
+}
+
+#[test]
+fn a_removed_server_changes_nothing() {
+    let mut directory = directory();
+    let address: SocketAddr = ([127, 0, 0, 1], 4400).into();
+    let first = set(1, at(0, 0), token(1), "a");
+    change(&mut directory, BooksChange { servers: vec![(server(5), Some(address))], ..first })
+        .unwrap();
+    execute(&mut directory, DirectoryCommand::Deny(server(6))).unwrap();
+    let late = change_by(&mut directory, server(6), set(2, at(1, 1), token(1), "b"));
+    assert!(late.unwrap_err().contains("was removed"));
+    assert_eq!(directory.books_page(None, None).version, at(1, 1));
+}
+
+#[test]
+fn the_founding_server_is_kept_while_no_other_is_listed() {
+    let mut directory = directory();
+    // It lists no address, and has the network's id.
+    let founder = server(9);
+    change(&mut directory, set(1, at(0, 0), token(1), "a")).unwrap();
+    let deny = || DirectoryCommand::Deny(founder);
+    let refused = execute(&mut directory, deny()).unwrap_err();
+    assert!(refused.contains("is the only registration server"), "{refused}");
+    execute(&mut directory, DirectoryCommand::Deny(server(7))).unwrap();
+    let address: SocketAddr = ([127, 0, 0, 1], 4400).into();
+    let second = set(2, at(1, 1), token(1), "b");
+    change(&mut directory, BooksChange { servers: vec![(server(5), Some(address))], ..second })
+        .unwrap();
+    execute(&mut directory, deny()).unwrap();
 }
 
 #[test]
