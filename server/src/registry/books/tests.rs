@@ -130,7 +130,8 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
     let mut original = with_token();
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
     let before = original.clone();
-    let identity = Identity { network: network(), role: Role::Client, holder: holder(5), user: None };
+    let identity =
+        Identity { network: network(), role: Role::Client, holder: holder(5), user: None };
     let ((), effects) = original.handle_seen(identity, NOW + 60_000);
     assert!(!effects.save);
     assert_eq!(original.changed_records(&before), []);
@@ -162,8 +163,16 @@ fn the_longest_record_fits() {
     let name = Some("n".repeat(dkv_wire::limits::NAME_BYTES_MAX));
     let hash = SecretHash::of(&SECRET);
     let far = Some(u64::MAX);
-    let (created, _) =
-        registry.handle_create_token(token(), hash, Role::Client, far, None, name, None, u64::MAX / 2);
+    let (created, _) = registry.handle_create_token(
+        token(),
+        hash,
+        Role::Client,
+        far,
+        None,
+        name,
+        None,
+        u64::MAX / 2,
+    );
     created.unwrap();
     for number in 0..40 {
         registry.handle_join(token(), &SECRET, holder(u128::MAX - number), u64::MAX / 2).0.unwrap();
