@@ -8,8 +8,7 @@ use dkv_api::{
     Client, ClientBuilder, Error, HistoryOptions, KeyspaceSettings, NodeId, Receipt, Revision,
     Role, Term, WatchOptions,
 };
-use dkv_base::sync::lock;
-use dkv_base::sync::{read, write};
+use dkv_base::sync::{lock, read, write};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};

@@ -58,6 +58,12 @@ pub(crate) struct Hubs {
     alone: Arc<AtomicUsize>,
 }
 
+/// Returns whether a hub may begin after `shown` if the latest revision is `latest`: all that join
+/// it have to wait until it has read what is in between.
+pub(crate) fn is_near(shown: Revision, latest: Revision) -> bool {
+    shown.0.saturating_add(HUB_LAG_MAX) >= latest.0
+}
+
 /// Counts a watch as long as it is served in a way.
 pub(crate) struct Counted(Arc<AtomicUsize>);
 
@@ -76,13 +82,13 @@ impl Drop for Counted {
 
 impl Hubs {
     /// Joins the hub with a watch that was shown everything up to a revision; `None` if it has to
-    /// catch up first. If there is no hub, one begins there, unless that is far before `latest`.
+    /// catch up first. If there is no hub, one begins there if it may.
     pub(crate) fn join(
         &self,
         store: &Client,
         interest: &Interest,
         shown: Revision,
-        latest: Revision,
+        may_begin: bool,
     ) -> Option<Subscription> {
         // The network refuses a watch of such keys, and says why.
         let is_long = match &interest.keys {
@@ -92,7 +98,7 @@ impl Hubs {
         if is_long {
             return None;
         }
-        let hub = self.hub(store, shown, latest)?;
+        let hub = self.hub(store, shown, may_begin)?;
         let woken = Arc::new(Notify::new());
         let mut state = lock(&hub.state);
         let id = state.core.join(interest.clone(), shown)?;
@@ -101,18 +107,13 @@ impl Hubs {
         Some(Subscription { hub, id, woken, _counted: Counted::new(&self.shared) })
     }
 
-    fn hub(&self, store: &Client, shown: Revision, latest: Revision) -> Option<Arc<Hub>> {
-        let keyspace = store.keyspace_id();
+    fn hub(&self, store: &Client, shown: Revision, may_begin: bool) -> Option<Arc<Hub>> {
         let mut known = lock(&self.hub);
-        if let Some(hub) = known.upgrade()
-            && hub.keyspace == keyspace
-            && !hub.has_ended()
-        {
+        if let Some(hub) = known.upgrade().filter(|hub| hub.serves(store)) {
             return Some(hub);
         }
-        // Others would have to wait until the hub has read the past of one.
         let was_denied = lock(&self.denied).is_some_and(|at| at.elapsed() < DENIED_PAUSE);
-        if was_denied || shown.0.saturating_add(HUB_LAG_MAX) < latest.0 {
+        if was_denied || !may_begin {
             return None;
         }
         let hub = Hub::start(store.clone(), shown, Arc::clone(&self.denied));
@@ -120,9 +121,9 @@ impl Hubs {
         Some(hub)
     }
 
-    /// Returns whether there is a hub to join.
-    pub(crate) fn has_hub(&self) -> bool {
-        lock(&self.hub).upgrade().is_some_and(|hub| !hub.has_ended())
+    /// Returns whether there is a hub to join for a keyspace.
+    pub(crate) fn has_hub(&self, store: &Client) -> bool {
+        lock(&self.hub).upgrade().is_some_and(|hub| hub.serves(store))
     }
 
     /// Counts a watch that is served by itself.
@@ -139,9 +140,10 @@ impl Hubs {
         (shared.saturating_sub(lost), alone + lost)
     }
 
-    /// Returns the number of watches of the network.
+    /// Returns the number of watches of the network behind all watchers.
     pub(crate) fn upstream(&self) -> usize {
-        self.alone.load(Ordering::Relaxed) + usize::from(self.has_hub())
+        let has_hub = lock(&self.hub).upgrade().is_some_and(|hub| !hub.has_ended());
+        self.alone.load(Ordering::Relaxed) + usize::from(has_hub)
     }
 }
 
@@ -186,6 +188,10 @@ impl Hub {
             }
         });
         hub
+    }
+
+    fn serves(&self, store: &Client) -> bool {
+        self.keyspace == store.keyspace_id() && !self.has_ended()
     }
 
     fn has_ended(&self) -> bool {

@@ -91,7 +91,7 @@ async fn metrics(etcd: &Etcd) -> Response<Body> {
         ),
         (
             "dkv_etcd_network_watches",
-            "Watches of the network behind all watchers.",
+            "Watches of the network behind all watchers, without those of locks and elections.",
             etcd.hubs().upstream(),
         ),
     ];

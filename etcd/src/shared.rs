@@ -4,6 +4,7 @@
 //! condition that nobody else has. A face looks at it again within [`SHARED_FRESH`] while it is
 //! asked, and before it refuses anybody. So what is granted is granted at every face at once, and
 //! what is taken away is gone at the face that took it at once, and at the others after that time.
+//! Streams that have begun are checked once a second, and end a little later ([`crate::auth`]).
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -31,7 +31,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dkv_base::id::{GroupId, NetworkId, NodeId};
-use dkv_base::sync::lock;
 use dkv_wire::message::Diagnosis;
 use dkv_wire::network::Settings;
 use dkv_wire::region::Region;

@@ -1,9 +1,9 @@
 //! Decides on changes of the books: tokens, holders and servers.
 //!
-//! Until the first coordinator has reported, the registry alone decides, on disk as ever. From then
-//! on the control group orders the changes of all servers. A change is decided on this server's
-//! copy, and takes effect only if no other server's came first: otherwise the server fetches the
-//! newer books and decides again.
+//! Until this server knows that there is a control group, the registry alone decides, on disk as
+//! ever. From then on the control group orders the changes of all servers. A change is decided on
+//! this server's copy, and takes effect only if no other server's came first: otherwise the server
+//! fetches the newer books and decides again.
 //!
 //! ```text
 //! next = copy.clone(); answer = update(&mut next);
@@ -92,15 +92,8 @@ impl Books {
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (orders, queue) = mpsc::channel(WAITING_MAX);
         let books = Self { orders, store: store.clone() };
-        let keeper = Keeper {
-            store,
-            control_group,
-            address,
-            fetched: None,
-            seen: None,
-            is_refused: false,
-            told: None,
-        };
+        let keeper =
+            Keeper { store, control_group, address, fetched: None, seen: None, told: None };
         let task = failure.if_ended("the task that decides on the books", keeper.run(queue));
         (books, tokio::spawn(task))
     }

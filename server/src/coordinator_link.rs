@@ -62,8 +62,9 @@ pub(crate) struct CoordinatorLink {
     dialled: Mutex<BTreeSet<(NodeId, SocketAddr)>>,
     /// The node that answered last.
     coordinator: Mutex<Option<NodeId>>,
-    /// The nodes that did not answer when they were last asked, and when that was. The latest one
-    /// is asked last, for it may take all the time that there is.
+    /// The nodes that did not answer when they were last asked, and when that was. They are asked
+    /// after the others, the latest one last, for it may take all the time that there is; unless
+    /// another node names it as the coordinator.
     silent: Mutex<BTreeMap<NodeId, Instant>>,
     /// Whether a voter has refused this server for good.
     is_removed: AtomicBool,
@@ -228,11 +229,7 @@ impl CoordinatorLink {
             call(&connection, opening, &request, SERVER_FRAME_BYTES_MAX, patience).await.map_err(
                 |error| {
                     lock(&self.open).remove(&node);
-                    let lost = connection.close_reason();
-                    let lost = lost.map(|lost| ConnectError::from_lost(address, &lost));
-                    if matches!(lost, Some(ConnectError::Removed { .. })) {
-                        self.is_removed.store(true, Ordering::Relaxed);
-                    }
+                    self.note_removal(&connection, address);
                     Close::Done.close(&connection, "no answer");
                     error.to_string()
                 },
@@ -254,6 +251,15 @@ impl CoordinatorLink {
         }
     }
 
+    /// Notes whether a node has ended a connection because this server was removed.
+    fn note_removal(&self, connection: &quinn::Connection, address: SocketAddr) {
+        let lost = connection.close_reason();
+        let lost = lost.map(|lost| ConnectError::from_lost(address, &lost));
+        if matches!(lost, Some(ConnectError::Removed { .. })) {
+            self.is_removed.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the connection to a node. Dialling goes on when the caller does not wait any more,
     /// so that a node is reached whose handshake takes longer than the time for an answer.
     async fn connect(
@@ -265,8 +271,11 @@ impl CoordinatorLink {
         let is_good = |open: &quinn::Connection| {
             open.close_reason().is_none() && open.remote_address() == address
         };
-        if let Some(open) = open.filter(is_good) {
-            return Ok(open);
+        if let Some(open) = open {
+            if is_good(&open) {
+                return Ok(open);
+            }
+            self.note_removal(&open, address);
         }
         let connecting = || format!("the connection to {address} is not made yet");
         if !lock(&self.dialled).insert((node, address)) {

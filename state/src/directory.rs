@@ -353,7 +353,8 @@ impl Contents {
                 }
                 if self.is_only_server(*holder) {
                     reject!(
-                        "{} is the only registration server; start another one first",
+                        "{} is the only registration server that the network lists; start another one \
+                         first, or have the founding one list itself with --advertise",
                         holder.short()
                     );
                 }

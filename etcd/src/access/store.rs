@@ -4,14 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use dkv_api::{Client, Revision};
-use dkv_base::sync::lock;
-use dkv_base::sync::{read, write};
+use dkv_base::sync::{lock, read, write};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::alarms::Alarms;
 use super::state::{AuthState, Grants};
-use crate::limits::{SHARED_FRESH, SHARED_GRACE};
+use crate::limits::{RIGHTS_UNKNOWN_MAX, SHARED_FRESH, SHARED_GRACE};
 
 /// What the faces share: plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +61,13 @@ impl Known {
     pub(crate) fn is_enabled(&self) -> bool {
         self.rules.state.auth.enabled
     }
+
+    /// Returns whether a right that is known here may have been withdrawn long ago. Age alone says
+    /// nothing: a face that nobody asks reads nothing.
+    pub(crate) fn is_too_old(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.asked);
+        self.is_enabled() && self.is_stale && age >= RIGHTS_UNKNOWN_MAX
+    }
 }
 
 impl Shared {
@@ -107,5 +113,26 @@ impl Shared {
 
     pub(crate) fn keyspace(&self) -> MutexGuard<'_, Option<Client>> {
         lock(&self.keyspace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_is_too_old_only_if_it_could_not_be_read_again() {
+        let asked = Instant::now();
+        let late = asked + RIGHTS_UNKNOWN_MAX;
+        let known = |is_enabled, is_stale| {
+            let mut state = SharedState::default();
+            state.auth.enabled = is_enabled;
+            let rules = Arc::new(Rules::new(state));
+            Known { rules, revision: None, asked, fresh: asked, is_stale }
+        };
+        assert!(known(true, true).is_too_old(late));
+        assert!(!known(true, false).is_too_old(late), "nobody asked");
+        assert!(!known(true, true).is_too_old(asked));
+        assert!(!known(false, true).is_too_old(late), "there are no rights to lose");
     }
 }

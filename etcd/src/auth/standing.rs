@@ -2,6 +2,7 @@
 //! no longer ask for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,7 +14,7 @@ use crate::access::Rules;
 use crate::context::Context;
 use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd};
-use crate::limits::{RIGHTS_CHECK_EVERY, RIGHTS_FRESH, RIGHTS_UNKNOWN_MAX};
+use crate::limits::{RIGHTS_CHECK_EVERY, RIGHTS_FRESH};
 
 /// The right to a stream.
 pub(crate) struct StandingRight {
@@ -98,18 +99,17 @@ impl Etcd {
     /// those that were `checked`. Waits for nothing.
     ///
     /// # Errors
-    /// Authentication is on, and the rules could not be read for so long that the right may have
-    /// been withdrawn.
+    /// Authentication is on, and the rules could not be read again for so long that the right may
+    /// have been withdrawn.
     pub(crate) fn changed_rules(
         &self,
         checked: Option<&Arc<Rules>>,
     ) -> Result<Option<Arc<Rules>>, EtcdError> {
         let Some(known) = self.shared().known() else { return Ok(None) };
-        let age = known.asked.elapsed();
-        if age >= RIGHTS_FRESH {
+        if known.asked.elapsed() >= RIGHTS_FRESH {
             self.refresh_rules();
         }
-        if known.is_enabled() && age >= RIGHTS_UNKNOWN_MAX {
+        if known.is_too_old(Instant::now()) {
             let why = "etcdserver: the users and roles cannot be read";
             return Err(EtcdError::new(Code::Unavailable, why));
         }

@@ -4,9 +4,9 @@
 //! Who has more than a multiple of what is left gets no more of it. So something is left for an
 //! address that has less, and within an address for a caller that has less, and one that is alone
 //! may have most of it. (That is the rule of dynamic thresholds for buffers of switches, by
-//! Choudhury and Hahne, 1998.) Each that takes all it may leaves a fraction of that, which for
-//! watches and logins soon is less than one. Bytes never run out for
-//! anybody: each connection has a few that no other can take.
+//! Choudhury and Hahne, 1998.) Each that takes all it may leaves only a fraction to the next, which
+//! for watches and logins soon is less than one. Bytes never run out for any connection: each has a
+//! few that no other can take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

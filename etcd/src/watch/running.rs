@@ -9,7 +9,7 @@ use super::request::Wanted;
 use super::{Gone, Sender};
 use crate::budget::Taken;
 use crate::etcd::{Etcd, etcd_revision, watch_options};
-use crate::hub::{News, Subscription};
+use crate::hub::{News, Subscription, is_near};
 use crate::limits::{HUB_LATEST_TIMEOUT, MESSAGE_BYTES_MAX};
 use crate::proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use crate::proto::mvccpb::Event;
@@ -80,7 +80,7 @@ impl Caller<'_> {
     /// Shows events as long as the caller listens.
     async fn show(mut self) -> Result<Gone, Error> {
         let mut subscription = match self.running.may_join().await? {
-            true => self.join(self.running.after),
+            true => self.join(self.running.after, true),
             false => None,
         };
         let mut after = self.running.after;
@@ -99,9 +99,11 @@ impl Caller<'_> {
         }
     }
 
-    fn join(&self, shown: Revision) -> Option<Subscription> {
+    /// Joins the hub, or one that begins here if it may.
+    fn join(&self, shown: Revision, may_begin: bool) -> Option<Subscription> {
         let BegunWatch { etcd, store, wanted, first, .. } = self.running;
-        etcd.hubs().join(store, &wanted.interest(*first), shown, self.latest)
+        let may_begin = may_begin && is_near(shown, self.latest);
+        etcd.hubs().join(store, &wanted.interest(*first), shown, may_begin)
     }
 
     /// Shows what the hub has, until the watch falls out of it; returns the revision up to which
@@ -160,14 +162,18 @@ impl Caller<'_> {
             if let Err(gone) = self.send(events, shown).await {
                 return Ok(Err(gone));
             }
-            if !etcd.hubs().has_hub() {
+            let has_hub = etcd.hubs().has_hub(store);
+            if !has_hub {
                 // A hub that begins here keeps all that join it waiting until it has caught up.
+                if !is_near(shown, self.latest) {
+                    continue;
+                }
                 let Ok(Ok(receipt)) = timeout(HUB_LATEST_TIMEOUT, store.latest()).await else {
                     continue;
                 };
                 self.latest = self.latest.max(receipt.revision);
             }
-            if let Some(joined) = self.join(shown) {
+            if let Some(joined) = self.join(shown, !has_hub) {
                 return Ok(Ok(joined));
             }
         }

@@ -201,7 +201,8 @@ mod tests {
         let mut taken: Vec<_> = connections.iter().map(fill).collect();
         let counts: Vec<_> = connections.iter().map(Quota::watches).collect();
         let most = limits::CONNECTION_WATCHES_MAX;
-        assert_eq!(counts, [most, most, most, most, 0]);
+        let rest = limits::HOLDER_WATCHES_MAX - 4 * most;
+        assert_eq!(counts, [most, most, most, most, rest]);
         taken[0].pop();
         assert!(connections[4].take_watch().is_some());
         // A frame waits for the memory of the others.

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use dkv_base::id::{GroupId, NodeId};
-use dkv_base::sync::{read, write};
+use dkv_base::sync::{lock, read, write};
 use dkv_wire::network::Settings;
 use tokio::time::Instant;
 
-use super::lock;
 use super::reports::NodeReports;
 
 /// A node's knowledge of the network, and its part as the coordinator.

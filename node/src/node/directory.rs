@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_base::sync::lock;
 use dkv_wire::message::{Answer, Refusal, RequestBody};
 use dkv_wire::network::NetworkView;
 
 use super::error::GroupError;
-use super::{Me, Node, lock};
+use super::{Me, Node};
 use crate::common::unix_time::unix_ms;
 use crate::net::peers::Lane;
 use crate::net::rpc::ask;

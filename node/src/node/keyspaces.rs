@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::GroupId;
+use dkv_base::sync::lock;
 use dkv_wire::message::Refusal;
 use tracing::{debug, info};
 
-use super::{Node, lock};
+use super::Node;
 use crate::replica::Replica;
 use dkv_base::id::NodeId;
 use dkv_state::Directory;

@@ -5,10 +5,11 @@ use std::io;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
+use dkv_base::sync::lock;
 use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
-use super::{Node, lock};
+use super::Node;
 use crate::node::reports::{NodeReports, ReportError};
 use crate::outbox::WriteGateState;
 use dkv_state::Member;

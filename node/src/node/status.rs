@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use dkv_base::id::{GroupId, NodeId};
+use dkv_base::sync::lock;
 use dkv_wire::message::NodeStatus;
 use dkv_wire::network::{NetworkView, NodeState};
 
-use super::{Node, lock};
+use super::Node;
 use crate::node::observer::Figures;
 use dkv_state::Observed;
 

@@ -86,12 +86,13 @@ impl Servers {
     /// Returns why the node has to try again, or the error if that is of no use.
     fn after(&mut self, server: SocketAddr, error: JoinError) -> Result<String, JoinError> {
         match error {
-            JoinError::Refused(JoinRefusal::Waiting(_) | JoinRefusal::Busy) => {
+            JoinError::Refused(JoinRefusal::Waiting(_) | JoinRefusal::Busy)
+            | JoinError::Call(..) => {
                 self.passed.push(server);
                 Ok(error.to_string())
             }
             // None of those that are left may live, so the next round begins.
-            JoinError::Connect(_) | JoinError::Call(..) => {
+            JoinError::Connect(_) => {
                 self.passed.clear();
                 Ok(error.to_string())
             }
@@ -168,6 +169,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use dkv_wire::quic::ConnectError;
     use dkv_wire::rpc::RpcError;
 
     use super::*;
@@ -185,8 +187,12 @@ mod tests {
         servers.after(all[2], wait()).unwrap();
         assert_eq!(servers.left(&all), all, "the next round has all of them");
         servers.after(all[0], wait()).unwrap();
-        let lost = RpcError::Timeout(Duration::from_secs(1));
-        servers.after(all[1], JoinError::Call(all[1], lost)).unwrap();
+        // One that waits for the control group may answer too late.
+        let late = RpcError::Timeout(Duration::from_secs(1));
+        servers.after(all[1], JoinError::Call(all[1], late)).unwrap();
+        assert_eq!(servers.left(&all), all[2..]);
+        let dead = ConnectError::Unreachable { address: all[2], why: String::new() };
+        servers.after(all[2], JoinError::Connect(dead)).unwrap();
         assert_eq!(servers.left(&all), all, "the one that waits is better than a dead one");
         let denied = servers.after(all[0], JoinError::Refused(JoinRefusal::Denied));
         assert!(matches!(denied, Err(JoinError::Refused(JoinRefusal::Denied))));

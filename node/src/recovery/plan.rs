@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dkv_base::id::{GroupId, NodeId, Term};
 use dkv_state::Recovery;
 use dkv_wire::limits;
+use uuid::Uuid;
 
 use super::directories::{Found, most_complete};
 use super::error::RecoveryError;
@@ -131,7 +132,9 @@ pub(super) fn plan(found: &Found, leap: u64) -> Result<Plan, RecoveryError> {
         .iter()
         .map(|(group, fate)| (*group, places(found, *group, *fate, &given, keeper)))
         .collect();
-    let recovery = Recovery { gone: missing.clone(), groups };
+    // No two recoveries of one history write in the same term.
+    let id = Uuid::from_u64_pair(term, leap);
+    let recovery = Recovery { id, gone: missing.clone(), groups };
     Ok(Plan { fates, missing, keeper, stale, leap, recovery })
 }
 

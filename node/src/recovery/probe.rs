@@ -115,13 +115,17 @@ fn merged(one: Option<Asked>, other: Asked) -> Asked {
     }
     // Their clocks may differ; ages do not.
     let age = |heard_ms: u64| more.now_ms.saturating_sub(heard_ms);
-    for report in more.nodes.iter().filter(|report| report.last_report_ms > 0) {
-        let heard_ms = status.now_ms.saturating_sub(age(report.last_report_ms));
+    for report in &more.nodes {
+        let last_report_ms = match report.last_report_ms {
+            0 => 0,
+            heard_ms => status.now_ms.saturating_sub(age(heard_ms)),
+        };
+        let report = NodeReport { last_report_ms, ..report.clone() };
         match status.nodes.iter_mut().find(|known| known.id == report.id) {
-            Some(known) => known.last_report_ms = known.last_report_ms.max(heard_ms),
-            None => {
-                status.nodes.push(NodeReport { last_report_ms: heard_ms, ..report.clone() });
-            }
+            // The later one has the address at which the node is now.
+            Some(known) if known.last_report_ms >= last_report_ms => {}
+            Some(known) => *known = report,
+            None => status.nodes.push(report),
         }
     }
     (asked, Some(status))
@@ -298,4 +302,80 @@ async fn ask_server(endpoint: &Endpoint, address: &str) -> Called {
         coordinator: confirmed.map(|(node, _)| node),
     };
     Called { asked, status, is_removed, is_silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use dkv_base::id::{HolderId, NetworkId};
+    use dkv_wire::network::{NodeState, Settings};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn said(address: &str, now_ms: u64, term: u64, nodes: Vec<NodeReport>) -> Asked {
+        let asked = AskedServer {
+            address: address.into(),
+            problem: None,
+            term: Some(Term(term)),
+            coordinator: None,
+        };
+        let status = ServerStatus {
+            network: NetworkId(Uuid::nil()),
+            version: String::new(),
+            uptime_ms: 0,
+            bootstrap: None,
+            coordinator: None,
+            confirmed_at_ms: None,
+            report_age_ms: None,
+            nodes,
+            view: None,
+            settings: Settings::default(),
+            runs: Vec::new(),
+            now_ms,
+            server: HolderId::random(),
+            books: None,
+        };
+        (asked, Some(status))
+    }
+
+    fn heard(id: NodeId, port: u16, last_report_ms: u64) -> NodeReport {
+        NodeReport {
+            id,
+            name: "n".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            region: None,
+            coordinator: false,
+            state: NodeState::Joining,
+            last_report_ms,
+        }
+    }
+
+    #[test]
+    fn what_the_servers_have_heard_is_united_by_age() {
+        let [both, new, unheard] = [NodeId::random(), NodeId::random(), NodeId::random()];
+        // The second server's clock is 1000 s behind.
+        let first = said("a", 2_000_000, 3, vec![heard(both, 1, 1_900_000)]);
+        let nodes = vec![heard(both, 2, 990_000), heard(new, 3, 995_000), heard(unheard, 4, 0)];
+        let (asked, status) = merged(Some(first), said("b", 1_000_000, 5, nodes));
+        assert_eq!(asked.term, Some(Term(5)));
+        let found: Vec<_> = status.unwrap().nodes;
+        let found: Vec<_> =
+            found.iter().map(|it| (it.id, it.address.port(), it.last_report_ms)).collect();
+        let expected = [(both, 2, 1_990_000), (new, 3, 1_995_000), (unheard, 4, 0)];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_server_that_is_silent_takes_nothing_from_what_another_says() {
+        let node = NodeId::random();
+        let silent = || {
+            let problem = Some("silent".to_owned());
+            let asked = AskedServer { address: "b".into(), problem, term: None, coordinator: None };
+            (asked, None)
+        };
+        let said = || said("a", 9, 3, vec![heard(node, 1, 5)]);
+        for (asked, status) in [merged(Some(said()), silent()), merged(Some(silent()), said())] {
+            assert_eq!((&*asked.address, status.unwrap().nodes.len()), ("a", 1));
+        }
+    }
 }

@@ -52,7 +52,7 @@ impl Keeper {
         let shared = Arc::new(Mutex::new(updates));
         let applied = Arc::clone(&shared);
         let decided = self.store.update(move |next| {
-            // A coordinator may have reported since.
+            // It may have heard of one since.
             if next.is_kept_by_control_group() {
                 return (false, Effects::default());
             }
@@ -152,10 +152,7 @@ impl Keeper {
                     _ => return Err(error.into()),
                 }
             }
-            Err(error) => {
-                self.is_refused = true;
-                return Err(error.into());
-            }
+            Err(error) => return Err(error.into()),
         };
         if let Err(error) = kept {
             warn!("a change of the books was made, and is not in this server's copy: {error}");

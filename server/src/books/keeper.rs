@@ -31,9 +31,6 @@ pub(super) struct Keeper {
     pub(super) fetched: Option<Instant>,
     /// The revision of the directory as of which they were.
     pub(super) seen: Option<Revision>,
-    /// Whether the control group has refused a change since then. Its books count from then on,
-    /// even if they are older than this copy: it may have lost its latest entries.
-    pub(super) is_refused: bool,
     /// The problem that was logged last.
     pub(super) told: Option<String>,
 }
@@ -145,25 +142,20 @@ impl Keeper {
         } else if let Some(copy) = fetched.copy {
             self.adopt(copy).await?;
         }
-        self.is_refused = false;
         self.seen = registry.view().map(|view| view.revision);
         self.fetched = Some(Instant::now());
         Ok(())
     }
 
     pub(super) async fn adopt(&mut self, copy: BooksCopy) -> Result<(), RoundError> {
-        let (version, lost) = (copy.version, self.is_refused);
-        let adopt = move |next: &mut Registry| next.adopt_books(&copy, lost);
-        self.store.update(adopt).await??;
-        // Otherwise they were older than this copy.
-        if self.store.snapshot().books_version() == Some(version) {
-            debug!(version = version.number, "adopted the books of the control group");
-        }
+        let version = copy.version.number;
+        self.store.update(move |next| next.adopt_books(&copy)).await??;
+        debug!(version, "adopted the books of the control group");
         Ok(())
     }
 
-    /// Hands the books over. This server has decided on nothing since the first coordinator
-    /// reported, so what it hands over is all there is, however often it has to begin.
+    /// Hands the books over: those of the beginning, or this copy if the control group has lost
+    /// them. This server decides on nothing before that is done, however often it has to begin.
     async fn hand_over(
         &mut self,
         registry: &Registry,

@@ -1,9 +1,9 @@
 //! The books: the part of the registry that the control group keeps once there is one.
 //!
-//! Until a coordinator has reported, the registry decides on tokens and holders alone, and its file
-//! is the only record of them. From then on, a change of them counts once the control group has it
-//! (see [`crate::books`]), and what is here is a copy: it serves what may be late, above all the
-//! renewal of certificates while the control group has no majority.
+//! Until it is known that there is one, the registry decides on tokens and holders alone, and its
+//! file is the only record of them. From then on, a change of them counts once the control group
+//! has it (see [`crate::books`]), and what is here is a copy: it serves what may be late, above all
+//! the renewal of certificates while the control group has no majority.
 //!
 //! When a holder was last seen, and when a renewed certificate ends, is not worth an entry in the
 //! control group's log. Each server keeps its own knowledge of that beside the records.
@@ -205,24 +205,16 @@ impl Registry {
         (Ok(()), Effects::SAVE)
     }
 
-    /// Replaces this copy of the books by a newer one. What this server alone has seen of holders
-    /// stays.
+    /// Replaces this copy of the books by that of the control group. What this server alone has
+    /// seen of holders stays.
     ///
-    /// An older one is what a coordinator has answered that was deposed since, or a control group
-    /// that has lost its latest entries. It is adopted only with `lost`: the group has refused a
-    /// change of this copy, and a deposed coordinator cannot.
+    /// An older one is that of a control group that has lost its latest entries: a coordinator that
+    /// was deposed does not answer.
     ///
     /// # Errors
     /// See [`RecordError`]; nothing has changed then.
-    pub fn adopt_books(
-        &mut self,
-        copy: &BooksCopy,
-        lost: bool,
-    ) -> (Result<(), RecordError>, Effects) {
-        let is_old = |known: BooksVersion| {
-            known == copy.version || (known.number > copy.version.number && !lost)
-        };
-        if self.books.version.is_some_and(is_old) {
+    pub fn adopt_books(&mut self, copy: &BooksCopy) -> (Result<(), RecordError>, Effects) {
+        if self.books.version == Some(copy.version) {
             return (Ok(()), Effects::NONE);
         }
         let mut next = self.clone();

@@ -114,8 +114,11 @@ impl Registry {
     }
 
     /// Handles the claim of a registering node about the control group, and adopts it once enough
-    /// nodes agree. Whatever it claims, the network has begun, and nobody is told to bootstrap any
-    /// more.
+    /// nodes agree.
+    ///
+    /// Whatever a node claims, the network has begun, and none is told to bootstrap any more. If
+    /// one was told already, only its own claim counts: a stranger's would keep it from hearing the
+    /// order again, before it has obeyed.
     pub fn handle_control_claim(
         &mut self,
         node: NodeId,
@@ -123,18 +126,19 @@ impl Registry {
         now_ms: u64,
     ) -> Effects {
         let mut effects = Effects::NONE;
+        let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         if !self.is_kept_by_control_group() && self.check_not_removed(node).is_ok() {
-            self.has_begun = true;
-            effects.save = true;
-            if self.bootstrap.is_none() {
+            self.has_begun = self.bootstrap.is_none_or(|bootstrap| bootstrap == node);
+            effects.save = self.has_begun;
+            let is_early = self.bootstrap.is_none_or(|bootstrap| !voters.contains(&bootstrap));
+            if is_early && !self.nodes.contains_key(&node) {
                 warn!(
                     %node,
-                    "a node knows of a control group, and this server is from before the first \
-                     node: start it once with --trust-voter and the coordinator's id"
+                    "a node knows of another control group, so this server is from before the \
+                     first node: start it once with --trust-voter and the coordinator's id"
                 );
             }
         }
-        let voters: BTreeSet<NodeId> = control.voters.iter().copied().collect();
         let is_known = |node: &NodeId| self.nodes.contains_key(node);
         let is_plausible = (1..=VOTERS_MAX).contains(&voters.len())
             && voters.iter().all(is_known)

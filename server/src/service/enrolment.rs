@@ -178,7 +178,14 @@ impl Service {
             checked => return checked,
         }
         self.books.refresh().await;
-        check()
+        match check() {
+            // A new server knows no token until it has had the books.
+            Err(JoinRefusal::Unknown) if !self.store.snapshot().may_hand_over() => {
+                let why = "this server does not have the books of the network yet";
+                Err(JoinRefusal::Waiting(why.to_owned()))
+            }
+            checked => checked,
+        }
     }
 
     /// Counts a use of a token, durably.

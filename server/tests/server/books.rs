@@ -1,20 +1,18 @@
 //! Whom the server asks about the books, and what it makes of the answers.
 
 use dkv_base::durable::copy_dir;
-use dkv_base::id::Term;
 use dkv_server::{Config, Server, StartError};
 use dkv_wire::identity::Role;
 use dkv_wire::join::{JoinError, join, recertify};
 use dkv_wire::limits::BOOKS_CHANGE_RECORDS_MAX;
 use dkv_wire::message::{
-    BooksVersion, ControlGroup, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal,
-    ServerRequest,
+    BooksVersion, JoinRefusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
 
 use crate::group::Group;
-use crate::support::{Peer, Place};
+use crate::support::{Peer, Place, register_with};
 
 /// A server, an administrator, and a control group that has the books.
 async fn network(place: &Place) -> (Server, Peer, Peer, Group) {
@@ -279,18 +277,7 @@ async fn a_server_restored_from_before_the_first_report_decides_nothing_alone() 
     drop(server);
 
     let server = restored.start().await;
-    let control = ControlGroup {
-        term: Term(1),
-        leader: Some(node.node()),
-        index: 1,
-        voters: vec![node.node()],
-    };
-    let register = ServerRequest::Register {
-        name: None,
-        address: group.address,
-        region: None,
-        control: Some(control),
-    };
+    let register = register_with(group.address.port(), &node, &[&node], 1);
     node.again(server.address()).await.ask(&register).await;
     let refused = join_with(&server, &token).await;
     assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
@@ -305,18 +292,7 @@ async fn a_server_restored_from_before_the_first_node_orders_nobody_to_bootstrap
     let node = place.peer(server.address(), Role::Node).await;
     let thief = place.peer(server.address(), Role::Node).await;
     let group = Group::start(&node);
-    let control = ControlGroup {
-        term: Term(1),
-        leader: Some(node.node()),
-        index: 1,
-        voters: vec![node.node()],
-    };
-    let register = ServerRequest::Register {
-        name: None,
-        address: group.address,
-        region: None,
-        control: Some(control),
-    };
+    let register = register_with(group.address.port(), &node, &[&node], 1);
     let ServerAnswer::Admitted(admission) = node.ask(&register).await else { panic!() };
     assert!(!admission.bootstrap);
     let lies = Group::start(&thief);

@@ -2,10 +2,10 @@
 
 use dkv_base::id::Term;
 use dkv_wire::identity::Role;
-use dkv_wire::message::{Confirmation, ControlGroup, ServerAnswer, ServerRefusal, ServerRequest};
+use dkv_wire::message::{Confirmation, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;
 
-use crate::support::{Peer, Place, TIMEOUT, register};
+use crate::support::{Peer, Place, TIMEOUT, register, register_with};
 
 #[tokio::test]
 async fn one_of_many_concurrent_nodes_bootstraps() {
@@ -121,17 +121,20 @@ async fn a_full_disk_fails_only_durable_updates() {
     assert_eq!(node.report(2, &[&node, &other], &[]).await, Confirmation::Confirmed);
 }
 
-/// A registration with a claim about the control group.
-fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> ServerRequest {
-    let voters = voters.iter().map(|peer| peer.node()).collect();
-    let (term, leader) = (Term(7), Some(node.node()));
-    let control = Some(ControlGroup { term, leader, index, voters });
-    match register(port) {
-        ServerRequest::Register { name, address, region, .. } => {
-            ServerRequest::Register { name, address, region, control }
-        }
-        other => other,
-    }
+#[tokio::test]
+async fn a_stranger_that_claims_a_control_group_does_not_withdraw_the_order_to_begin() {
+    let place = Place::new();
+    let server = place.start().await;
+    let founder = place.peer(server.address(), Role::Node).await;
+    let thief = place.peer(server.address(), Role::Node).await;
+    assert!(founder.register(4401).await.bootstrap);
+    let claim = register_with(4402, &thief, &[&thief], 1);
+    assert!(matches!(thief.ask(&claim).await, ServerAnswer::Admitted(_)));
+    // It may have crashed before it had written the order down.
+    assert!(founder.register(4401).await.bootstrap);
+    let begun = founder.ask(&register_with(4401, &founder, &[&founder], 1)).await;
+    let ServerAnswer::Admitted(admission) = begun else { panic!("{begun:?}") };
+    assert!(!admission.bootstrap, "it has obeyed");
 }
 
 #[tokio::test]

@@ -192,3 +192,15 @@ pub fn register(port: u16) -> ServerRequest {
         control: None,
     }
 }
+
+/// A registration with a claim about the control group.
+pub fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> ServerRequest {
+    let voters = voters.iter().map(|peer| peer.node()).collect();
+    let (term, leader) = (Term(7), Some(node.node()));
+    let claim = Some(ControlGroup { term, leader, index, voters });
+    let mut request = register(port);
+    if let ServerRequest::Register { control, .. } = &mut request {
+        *control = claim;
+    }
+    request
+}

@@ -178,14 +178,14 @@ impl Contents {
 
     /// Makes a version of the books that is newer than every server's copy, lost changes included.
     /// A repetition has no effect.
-    pub(super) fn recover_books(&mut self) {
+    pub(super) fn recover_books(&mut self, recovery: Uuid) {
         let books = &self.books.0;
-        if books.version == 0 || books.recent.back() == Some(&Uuid::nil()) {
+        if books.version == 0 || books.recent.contains(&recovery) {
             return;
         }
         let mut next = Books::clone(books);
         next.version = next.version.saturating_add(RECOVERY_LEAP);
-        next.remember(Uuid::nil());
+        next.remember(recovery);
         self.books = SharedBooks(Arc::new(next));
     }
 }

@@ -120,6 +120,8 @@ pub enum DirectoryCommand {
 /// What an offline recovery leaves of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
+    /// Tells it from others.
+    pub id: Uuid,
     /// Nodes that are lost: they are removed and denied for good, with all of their places.
     pub gone: BTreeSet<NodeId>,
     /// The nodes that should vote in each group from now on, and whether the group begins anew

@@ -50,7 +50,7 @@ impl Contents {
                 reject!("there is no node {}", node.short());
             }
         }
-        self.recover_books();
+        self.recover_books(recovery.id);
         Ok(())
     }
 }
@@ -61,6 +61,7 @@ mod tests {
 
     use dkv_base::id::{GroupId, NetworkId};
     use dkv_wire::network::Settings;
+    use uuid::Uuid;
 
     use super::super::{
         Announcement, Directory, DirectoryCommand, DirectoryEntry, DirectoryResult,
@@ -103,6 +104,7 @@ mod tests {
         let mut directory = network(&nodes);
         let left = BTreeSet::from([nodes[2]]);
         let recovery = Recovery {
+            id: Uuid::from_u128(1),
             gone: BTreeSet::from([nodes[0], nodes[1]]),
             groups: BTreeMap::from([
                 (GroupId::CONTROL, (left.clone(), false)),
@@ -132,12 +134,12 @@ mod tests {
         let nodes = [NodeId::random(), NodeId::random(), NodeId::random()];
         let mut directory = network(&nodes);
         let gone: BTreeSet<NodeId> = nodes.into();
-        let all = DirectoryCommand::Recover(Recovery { gone, groups: BTreeMap::new() });
+        let all = DirectoryCommand::Recover(Recovery { gone, ..Recovery::default() });
         let hash = directory.hash();
         assert!(matches!(execute(&mut directory, all), DirectoryResult::Rejected(_)));
         assert_eq!(directory.hash(), hash);
         let groups = BTreeMap::from([(GroupId(1), (BTreeSet::from([nodes[0]]), true))]);
-        let recovery = Recovery { gone: BTreeSet::from([nodes[1]]), groups };
+        let recovery = Recovery { gone: BTreeSet::from([nodes[1]]), groups, ..Recovery::default() };
         let anew = DirectoryCommand::Recover(recovery);
         assert_eq!(execute(&mut directory, anew), DirectoryResult::Done);
         let plan = &directory.groups()[&GroupId(1)];

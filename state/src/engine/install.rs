@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use dkv_base::id::GroupId;
 use dkv_base::mutants::{Mutant, planted};
+use dkv_base::sync::lock;
 
 use super::group::{Group, META_KEY, Rows, join_key};
 use super::tables;
-use super::{EngineError, EngineInner, Record, chunk, lock};
+use super::{EngineError, EngineInner, Record, chunk};
 use crate::digest::Digest;
 use crate::directory::Directory;
 use crate::limits;

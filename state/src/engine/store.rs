@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use dkv_base::id::{GroupId, Revision};
-use dkv_base::sync::read;
+use dkv_base::sync::{lock, read};
 
 use super::group::{Group, META_KEY, Rows, join_key};
 use super::install::Installer;
 use super::snapshot::SnapshotReader;
 use super::tables;
-use super::{EngineError, EngineInner, Record, lock};
+use super::{EngineError, EngineInner, Record};
 use crate::rows::{Changes, Generation, HistoryRow, HistoryValue, PastRow, Row, Table};
 
 /// Size in bytes from which a checkpoint is written as a table of its own, in one pass. A smaller

@@ -11,12 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::sync::lock;
 use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::{ServerAnswer, ServerRequest, Stand, Standing};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Incarnations, lock};
+use super::Incarnations;
 use crate::common::ticks::Ticks;
 use crate::net::server_link::{ServerError, ServerLink};
 

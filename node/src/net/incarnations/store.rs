@@ -15,6 +15,7 @@ use std::time::Duration;
 use dkv_base::durable;
 use dkv_base::id::NodeId;
 use dkv_base::platform::{self, run_blocking};
+use dkv_base::sync::lock;
 use dkv_wire::incarnation::{BootId, Incarnation, IncarnationRecord, IncarnationTracker};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Incarnations, lock};
+use super::Incarnations;
 use dkv_wal::Wal;
 
 /// Interval of the checks whether the records must be written.

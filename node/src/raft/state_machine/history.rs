@@ -497,7 +497,22 @@ mod tests {
         let version = found(VersionValue::Deleted);
         changes.extend(vec![FoundChange { version, previous: Some(found(stored)) }; 17]);
         drop_previous_if_too_long(&mut changes, FRAME_BYTES_MAX - FRAME_MARGIN_BYTES);
-        let kept: Vec<bool> = changes.iter().map(|change| change.previous.is_some()).collect();
-        assert!(kept[0] && !kept[1..].contains(&true), "{kept:?}");
+        let kept = |changes: &[FoundChange]| -> Vec<bool> {
+            changes.iter().map(|change| change.previous.is_some()).collect()
+        };
+        assert!(kept(&changes)[0] && !kept(&changes)[1..].contains(&true));
+
+        // From the last one on, as many as must.
+        let of = |revision| {
+            let mut version = found(VersionValue::Here(Arc::from([0; 100])));
+            version.origin.revision = Revision(revision);
+            FoundChange { previous: Some(version.clone()), version }
+        };
+        let mut changes = [of(1), of(2), of(3)];
+        let all: usize = changes.iter().map(FoundChange::bytes).sum();
+        drop_previous_if_too_long(&mut changes, all - 101);
+        assert_eq!(kept(&changes), [true, true, false]);
+        drop_previous_if_too_long(&mut changes, all - 250);
+        assert_eq!(kept(&changes), [true, false, false]);
     }
 }

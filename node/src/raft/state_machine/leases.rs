@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_base::id::{LeaseId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::limits::{EXPIRE_KEYS_MAX, SCAN_BYTES_MAX, SCAN_KEYS_MAX};
 use dkv_wire::message::{Answer, Expire, KeyExpiry, LeaseStatus, Receipt, Refusal};
 use tokio::time::Instant;
 
-use super::{StateMachineHandle, lock};
+use super::StateMachineHandle;
 use crate::raft::fifo_watch;
 use crate::raft::lease_times::{LeaseTimes, NotKept};
 use dkv_state::{FoundExpiry, FoundLease, ShardState};

@@ -2,8 +2,9 @@
 //! and how far its checkpoint reaches.
 
 use dkv_base::id::Stamp;
+use dkv_base::sync::lock;
 
-use super::{StateMachineHandle, lock};
+use super::StateMachineHandle;
 use crate::raft::checkpointed::Checkpointed;
 use crate::raft::entry_times::EntryTimes;
 

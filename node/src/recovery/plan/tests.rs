@@ -117,7 +117,7 @@ fn a_shard_whose_beginning_only_lost_nodes_may_know_has_not_just_never_begun() {
     let mut found = found(&all, &all[..1], vec![copy(all[0], (1, 5), &[&all])], Vec::new());
     let shards = found.directory.groups().keys().copied().filter(|group| group.is_shard());
     let groups = shards.map(|shard| (shard, (BTreeSet::from([all[1]]), true))).collect();
-    let anew = DirectoryCommand::Recover(Recovery { gone: BTreeSet::new(), groups });
+    let anew = DirectoryCommand::Recover(Recovery { groups, ..Recovery::default() });
     let entry = DirectoryEntry { time_ms: 1, command: anew };
     assert_eq!(found.directory.execute(&entry), DirectoryResult::Done);
     let fate = plan(&found, LEAP).unwrap().fates[&SHARD];
