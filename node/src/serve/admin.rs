@@ -7,9 +7,10 @@ use dkv_base::logging::brief;
 use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
-use super::context::RequestContext;
-use super::rights;
+use super::context::{RequestContext, change_directory};
+use super::{level_all, rights};
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
@@ -140,16 +141,30 @@ pub(super) fn drop_keyspace(context: &RequestContext<'_>, keyspace: KeyspaceId, 
     context.change_directory(DirectoryCommand::DropKeyspace(keyspace), reply);
 }
 
-/// Changes a policy.
+/// Changes a policy. Answers once all nodes apply it to what they are asked, but for those that are
+/// slower than that; these deny nothing for good until they do.
 pub(super) fn change_policy(context: &RequestContext<'_>, change: PolicyChange, reply: ReplyTo) {
-    context.change_directory(DirectoryCommand::Policy(change), reply);
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        let done = change_directory(&node, DirectoryCommand::Policy(change), until).await?;
+        let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
+        let missing = level_all::reach(node.control(), until).await.missing;
+        if !missing.is_empty() {
+            let missing: Vec<String> = missing.iter().map(NodeId::short).collect();
+            warn!(nodes = missing.join(", "), "a change of a policy is not in force there yet");
+        }
+        Ok(done)
+    });
 }
 
 /// Lists the policies that the sender may see.
 pub(super) fn policies(context: &RequestContext<'_>, reply: ReplyTo) {
     let until = Instant::now() + context.working_time();
-    let (user, about) =
-        (context.user.or(context.peer.user), rights::asks_about(context.peer, context.user));
+    let user = context.user.or(context.peer.user);
+    let about = match rights::asks_about(context.peer, context.user) {
+        Ok(about) => about,
+        Err(refusal) => return reply.refuse(refusal),
+    };
     context.answer(reply, move |node| async move {
         let confirmed = timeout_at(until, node.control().confirm_leadership()).await;
         confirmed.map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal};
 use dkv_wire::user::User;
+use tokio::time::{Instant, timeout_at};
 
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
@@ -44,14 +45,21 @@ impl RequestContext<'_> {
 
     /// Proposes a change to the directory.
     pub(super) fn change_directory(&self, command: DirectoryCommand, reply: ReplyTo) {
-        let patience = self.working_time();
-        self.answer(reply, move |node| async move {
-            match tokio::time::timeout(patience, node.change_directory(command)).await {
-                Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
-                Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(Refusal::Unknown("no answer from a quorum in time".into())),
-            }
-        });
+        let until = Instant::now() + self.working_time();
+        self.answer(reply, move |node| async move { change_directory(&node, command, until).await });
+    }
+}
+
+/// Proposes a change to the directory, and waits until it is applied here.
+pub(super) async fn change_directory(
+    node: &Node,
+    command: DirectoryCommand,
+    until: Instant,
+) -> Result<Answer, Refusal> {
+    match timeout_at(until, node.change_directory(command)).await {
+        Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
+        Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Refusal::Unknown("no answer from a quorum in time".into())),
     }
 }

@@ -10,7 +10,7 @@ use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Answer, Command, KeyRange, LeaseAction, LeaseCommand, Level, Prepare, ReadBounds, ReadMode,
+    Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode,
     Receipt, Refusal, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
@@ -207,7 +207,10 @@ pub(super) fn about_leases(
         return reply.refuse(elsewhere(context.node, shard));
     };
     let checked = match &query {
-        LeaseQuery::KeepAlive(lease) => check_lease(*lease),
+        LeaseQuery::KeepAlive(lease) => check_lease(*lease).and_then(|()| {
+            let users = rights::both(context.peer.user, context.user);
+            rights::check_leases(context.node, users, &replica, &BTreeSet::from([*lease]))
+        }),
         LeaseQuery::Lease { lease, after, .. } if after.len() <= limits::KEY_BYTES_MAX => {
             check_lease(*lease)
         }
@@ -329,6 +332,8 @@ fn may_propose(
     command: &Command<'_>,
 ) -> Result<(), Refusal> {
     let peer = context.peer;
+    let users = rights::both(peer.user, context.user);
+    rights::check_leases_of(context.node, users, replica, command)?;
     match command {
         Command::OpenSession(_) => Ok(()),
         Command::OpenSessionOf { holder, .. }
@@ -344,11 +349,7 @@ fn may_propose(
         }
         Command::Cut { .. } => Err(Refusal::Denied("only a node may propose a cut".into())),
         Command::Expire(_) => Err(Refusal::Denied("only a node may propose an expiry".into())),
-        Command::Lease(LeaseCommand { action: LeaseAction::Grant { .. }, .. }) => Ok(()),
-        Command::Lease(LeaseCommand { action: LeaseAction::Revoke, lease, .. }) => {
-            let users = rights::both(peer.user, context.user);
-            rights::check_lease_keys(context.node, users, replica, *lease)
-        }
+        Command::Lease(_) => Ok(()),
         Command::Prepare(_)
         | Command::Decide(_)
         | Command::Finish { .. }

@@ -10,6 +10,7 @@
 //! until it has a rule. A refusal depends on the request and the policies only, never on what is
 //! stored, so it tells nothing about keys.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use dkv_base::id::{GroupId, KeyspaceId, LeaseId};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{
-    Command, KeyRange, Keys, LeaseAction, LeaseCommand, PolicyRule, Refusal, Request, RequestBody,
+    Attach, Command, KeyRange, Keys, LeaseAction, LeaseCommand, PolicyRule, PutAttach, Refusal, Request, RequestBody,
     Right, Span, Transact, TransactOver, Transaction, TransactionOperation, WatchRequest, Write,
     WriteAttached, allows, allows_some,
 };
@@ -29,11 +30,16 @@ use crate::replica::Replica;
 
 /// Most bytes of a key that a refusal shows.
 const SHOWN_BYTES: usize = 64;
-/// Most keys of a lease that are judged one by one.
+/// Most keys of leases that are judged one by one for a request.
 const JUDGED_KEYS_MAX: usize = 16_384;
 /// Age from which on the directory here is too old to tell what users may. Longer than an election
 /// takes, or the way of an entry to a node that is far away.
 const POLICIES_AGE_MAX: Duration = Duration::from_secs(60);
+/// Age from which on a right that is missing here may have been granted since, so that nothing is
+/// denied for good. Longer than the usual age on a node that is far away, and no longer than a
+/// change of a policy waits for the nodes: whom a change has been answered to meets no denial of
+/// what it granted.
+pub(super) const DENIALS_AGE_MAX: Duration = Duration::from_secs(3);
 
 /// What a request does, as far as rights are concerned.
 enum Touch<'a> {
@@ -81,6 +87,7 @@ impl<'a> Touch<'a> {
             RequestBody::Compact { shard, .. } => Self::Keys(*shard, Right::Administer, ALL),
             // The moment of a snapshot, whose pages are judged one by one.
             RequestBody::Cut { shard, .. } => Self::Some(*shard, Right::Read),
+            // The primary judges the keys of the lease, too.
             RequestBody::KeepAlive { shard, .. } => Self::Some(*shard, Right::Write),
             // They show leases of others, and the keys of those.
             RequestBody::Leases { shard, .. } | RequestBody::LeaseInfo { shard, .. } => {
@@ -154,42 +161,96 @@ pub(super) fn check_watch(
     Ok(())
 }
 
-/// Checks that the users of a request may write all keys of a lease that it ends, on the primary,
-/// which knows them.
+/// Checks that the users of a request may write all keys of the leases that a command ends or
+/// attaches keys to, on the primary, which knows these keys.
 ///
 /// # Errors
 /// As for [`check`].
-pub(super) fn check_lease_keys(
+pub(super) fn check_leases_of(
     node: &Node,
     users: impl Iterator<Item = User>,
     replica: &Replica,
-    lease: LeaseId,
+    command: &Command<'_>,
 ) -> Result<(), Refusal> {
+    let mut users = users.peekable();
+    if users.peek().is_none() {
+        return Ok(());
+    }
+    check_leases(node, users, replica, &leases_of(command)?)
+}
+
+/// Checks that the users of a request may write all keys of these leases, on the primary. Who may
+/// not could otherwise keep keys of others for ever, or delete them.
+///
+/// # Errors
+/// As for [`check`].
+pub(super) fn check_leases(
+    node: &Node,
+    users: impl Iterator<Item = User>,
+    replica: &Replica,
+    leases: &BTreeSet<LeaseId>,
+) -> Result<(), Refusal> {
+    // Another node does not know all keys, and serves none of this.
+    if leases.is_empty() || !replica.leads() {
+        return Ok(());
+    }
     for user in users {
         let granted = Granted::of(node.replicas(), user, replica.id())?;
         if granted.has(Right::Write, ALL) {
             continue;
         }
-        // The state is locked meanwhile.
-        let judged = replica
-            .state_machine()
-            .with_shard(|shard| granted.judge_writes(shard.lease_keys(lease, &[])));
-        match judged {
-            Some(Judged::Allowed) => {}
-            Some(Judged::TooMany) => {
-                let why = format!(
-                    "lease {lease} has more than {JUDGED_KEYS_MAX} keys, too many to check whether \
-                     user {user} may write each; somebody who may write all keys can end it"
-                );
-                return Err(Refusal::Denied(why));
-            }
-            Some(Judged::Denied) | None => {
-                let keys = format!("all keys of lease {lease}");
-                return Err(granted.denied(Right::Write, &keys));
+        let mut left = JUDGED_KEYS_MAX;
+        for lease in leases {
+            // The state is locked meanwhile.
+            let judged = replica
+                .state_machine()
+                .with_shard(|shard| granted.judge_writes(shard.lease_keys(*lease, &[]), &mut left));
+            match judged {
+                Some(Judged::Allowed) => {}
+                Some(Judged::TooMany) => {
+                    let why = format!(
+                        "lease {lease} has too many keys to check whether user {user} may write \
+                         each, which is done for {JUDGED_KEYS_MAX} keys a request; use several \
+                         leases, or a user who may write all keys"
+                    );
+                    return Err(Refusal::Denied(why));
+                }
+                Some(Judged::Denied) | None => {
+                    let keys = format!("all keys of lease {lease}");
+                    return Err(granted.denied(Right::Write, &keys));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Returns the leases that a command ends or attaches keys to.
+fn leases_of(command: &Command<'_>) -> Result<BTreeSet<LeaseId>, Refusal> {
+    let mut leases = BTreeSet::new();
+    match *command {
+        Command::Lease(LeaseCommand { action: LeaseAction::Revoke, lease, .. })
+        | Command::WriteAttached(WriteAttached { attach: Attach::Lease(lease), .. }) => {
+            leases.insert(lease);
+        }
+        Command::Transact(Transact { body, .. })
+        | Command::TransactOver(TransactOver { body, .. }) => {
+            let attaches = |operation: &TransactionOperation<'_>| {
+                if let TransactionOperation::PutAttached { attach: Attach::Lease(lease), .. }
+                | TransactionOperation::PutWith {
+                    attach: PutAttach::To(Attach::Lease(lease)),
+                    ..
+                } = *operation
+                {
+                    leases.insert(lease);
+                }
+                Ok::<(), Refusal>(())
+            };
+            Transaction::decode(body)?.visit(|_| Ok(()), attaches)?;
+        }
+        _ => {}
+    }
+    Ok(leases)
 }
 
 /// The users of a request, each once: that of the peer, and the one that it asks for.
@@ -226,7 +287,8 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
         }
         Command::Transact(Transact { body, .. })
         | Command::TransactOver(TransactOver { body, .. }) => check_transaction(granted, body),
-        // The end of a lease deletes its keys: the primary judges these, too.
+        // The end of a lease deletes its keys: the primary judges these, too, and those of a lease
+        // that a write attaches its key to.
         Command::Lease(LeaseCommand { action, .. }) => match action {
             LeaseAction::Grant { .. } | LeaseAction::Revoke => granted.check_some(Right::Write),
         },
@@ -293,11 +355,15 @@ struct Granted {
     rules: Arc<[PolicyRule]>,
     keyspace: KeyspaceId,
     name: String,
+    /// Whether there are no newer rules that this node should know.
+    is_current: bool,
 }
 
 impl Granted {
     fn of(replicas: &Replicas, user: User, shard: GroupId) -> Result<Self, Refusal> {
-        if !is_recent(replicas.directory_age()) {
+        // The age first: the rules are no older.
+        let age = replicas.directory_age();
+        if !is_below(age, POLICIES_AGE_MAX) {
             let why = "this node has not heard from the control group for a minute, and cannot \
                        know what users may; another node may";
             return Err(Refusal::Unavailable(why.into()));
@@ -305,7 +371,8 @@ impl Granted {
         let found = replicas.with_directory(|directory| {
             let (keyspace, info) = directory.keyspace_of(shard)?;
             let (rules, name) = (directory.rights_of(user), info.name.clone());
-            Some(Self { user, rules, keyspace, name })
+            let is_current = is_below(age, DENIALS_AGE_MAX);
+            Some(Self { user, rules, keyspace, name, is_current })
         });
         found.flatten().ok_or_else(|| match replicas.no_such_shard(shard) {
             // The directory here may be behind: nobody is let through, or sent away, for that.
@@ -322,14 +389,20 @@ impl Granted {
         if self.has(right, keys) { Ok(()) } else { Err(self.denied(right, &shown(keys))) }
     }
 
-    /// Judges whether the user may write each of these keys, as many as may be looked at.
-    fn judge_writes<'k>(&self, mut keys: impl Iterator<Item = &'k Arc<[u8]>>) -> Judged {
-        let may_write = |key: &Arc<[u8]>| self.has(Right::Write, Keys::Key(key));
-        match keys.by_ref().take(JUDGED_KEYS_MAX).all(may_write) {
-            false => Judged::Denied,
-            true if keys.next().is_some() => Judged::TooMany,
-            true => Judged::Allowed,
+    /// Judges whether the user may write each of these keys, as many as are `left` to look at.
+    fn judge_writes<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k Arc<[u8]>>,
+        left: &mut usize,
+    ) -> Judged {
+        for key in keys {
+            let Some(fewer) = left.checked_sub(1) else { return Judged::TooMany };
+            *left = fewer;
+            if !self.has(Right::Write, Keys::Key(key)) {
+                return Judged::Denied;
+            }
         }
+        Judged::Allowed
     }
 
     fn check_some(&self, right: Right) -> Result<(), Refusal> {
@@ -340,7 +413,14 @@ impl Granted {
     }
 
     fn denied(&self, right: Right, keys: &str) -> Refusal {
-        let Self { user, name, .. } = self;
+        let Self { user, name, is_current, .. } = self;
+        if !is_current {
+            return Refusal::Unavailable(format!(
+                "this node has not heard from the control group for some seconds, and does not \
+                 know yet whether user {user} may {right} {keys} in keyspace {name}; another node \
+                 may"
+            ));
+        }
         Refusal::Denied(format!(
             "user {user} may not {right} {keys} in keyspace {name}; `dkv ADDRESS whoami` shows \
              what it may"
@@ -348,9 +428,9 @@ impl Granted {
     }
 }
 
-/// Whether a directory of this age tells what users may.
-fn is_recent(age: Option<Duration>) -> bool {
-    age.is_some_and(|age| age < POLICIES_AGE_MAX)
+/// Whether a directory is of a known age, and younger than that.
+fn is_below(age: Option<Duration>, most: Duration) -> bool {
+    age.is_some_and(|age| age < most)
 }
 
 /// Tells the operator that a request of a user was denied.
@@ -394,11 +474,21 @@ fn shown(keys: Keys<'_>) -> String {
 }
 
 /// Returns the users of a request of this peer whose policies it may see: its own, or the one for
-/// whom it asks; `None` for all, which administrators see.
-pub(super) fn asks_about(peer: Identity, asked: Option<User>) -> Option<Option<User>> {
-    match asked {
-        None if peer.role == Role::Admin => None,
-        asked => Some(asked.or(peer.user)),
+/// whom it asks if it is nobody's; `None` for all, which administrators see.
+///
+/// # Errors
+/// [`Refusal::Denied`] to a user who asks for another one.
+pub(super) fn asks_about(
+    peer: Identity,
+    asked: Option<User>,
+) -> Result<Option<Option<User>>, Refusal> {
+    let is_admin = peer.role == Role::Admin;
+    match (peer.user, asked) {
+        (_, None) if is_admin => Ok(None),
+        (Some(own), Some(other)) if own != other && !is_admin => {
+            Err(Refusal::Denied(format!("user {own} may see its own policies only")))
+        }
+        (own, asked) => Ok(Some(asked.or(own))),
     }
 }
 

@@ -17,7 +17,8 @@ fn granted(rules: &[(&str, &[Right])]) -> Granted {
         rights: rights.iter().copied().collect::<RightSet>(),
     });
     let (user, keyspace) = ("alice".parse().unwrap(), KeyspaceId(3));
-    Granted { user, rules: rules.collect(), keyspace, name: "orders".into() }
+    let (rules, name) = (rules.collect(), "orders".into());
+    Granted { user, rules, keyspace, name, is_current: true }
 }
 
 fn is_denied(result: &Result<(), Refusal>) -> bool {
@@ -161,20 +162,80 @@ fn the_keys_of_a_lease_are_judged_one_by_one_up_to_a_bound() {
     let alice = granted(&[("a/", &[Right::Write]), ("b/", &[Right::Read])]);
     let key = |prefix: &str, number: usize| Arc::from(format!("{prefix}{number}").into_bytes());
     let mut keys: Vec<Arc<[u8]>> = (0..JUDGED_KEYS_MAX).map(|number| key("a/", number)).collect();
-    assert_eq!(alice.judge_writes(std::iter::empty()), Judged::Allowed);
-    assert_eq!(alice.judge_writes(keys.iter()), Judged::Allowed);
+    let judge = |keys: &[Arc<[u8]>]| alice.judge_writes(keys.iter(), &mut JUDGED_KEYS_MAX.clone());
+    assert_eq!(judge(&[]), Judged::Allowed);
+    assert_eq!(judge(&keys), Judged::Allowed);
     keys.push(key("a/", JUDGED_KEYS_MAX));
-    assert_eq!(alice.judge_writes(keys.iter()), Judged::TooMany);
+    assert_eq!(judge(&keys), Judged::TooMany);
     keys[JUDGED_KEYS_MAX - 1] = key("b/", 0);
-    assert_eq!(alice.judge_writes(keys.iter()), Judged::Denied);
+    assert_eq!(judge(&keys), Judged::Denied);
+    // The leases of one request share the bound.
+    let mut left = 3;
+    assert_eq!(alice.judge_writes(keys[..2].iter(), &mut left), Judged::Allowed);
+    assert_eq!(alice.judge_writes(keys[..2].iter(), &mut left), Judged::TooMany);
+}
+
+#[test]
+fn the_leases_of_a_command_are_those_that_it_ends_or_attaches_to() {
+    let (session, serial, settled) = (SessionId(Uuid::nil()), Serial(1), Serial(1));
+    let (after, condition) = (Stamp::default(), Condition::Always);
+    let operation = Operation::Put(b"v");
+    let write = Write { session, serial, settled, after, condition, key: b"a/k", operation };
+    let (key, value) = (b"a/k", b"v");
+    let attached = |number| {
+        let attach = Attach::Lease(LeaseId(number));
+        TransactionOperation::PutAttached { key, value, attach }
+    };
+    let put_with = |attach| {
+        TransactionOperation::PutWith { key, value: Some(value), attach, previous: false }
+    };
+    let nested = encode(&Transaction { otherwise: vec![attached(3)], ..Transaction::default() });
+    let then = vec![
+        attached(1),
+        put_with(PutAttach::AsBefore),
+        TransactionOperation::PutAttached { key, value, attach: Attach::Ttl(9) },
+        TransactionOperation::Nested(&nested),
+    ];
+    let otherwise = vec![put_with(PutAttach::To(Attach::Lease(LeaseId(2))))];
+    let body = encode(&Transaction { then, otherwise, ..Transaction::default() });
+    let lease = |action| {
+        Command::Lease(LeaseCommand { session, serial, settled, lease: LeaseId(7), action })
+    };
+    let attach = |attach| Command::WriteAttached(WriteAttached { write, attach });
+    let cases = [
+        (Command::Write(write), vec![]),
+        (attach(Attach::Ttl(9)), vec![]),
+        (attach(Attach::Lease(LeaseId(4))), vec![4]),
+        (lease(LeaseAction::Grant { ttl_ms: 1000 }), vec![]),
+        (lease(LeaseAction::Revoke), vec![7]),
+        (
+            Command::Transact(Transact { session, serial, settled, after, body: &body }),
+            vec![1, 2, 3],
+        ),
+    ];
+    for (command, expected) in cases {
+        let found: Vec<u64> = leases_of(&command).unwrap().iter().map(|lease| lease.0).collect();
+        assert_eq!(found, expected, "{command:?}");
+    }
 }
 
 #[test]
 fn a_directory_that_is_old_or_of_unknown_age_tells_no_rights() {
-    assert!(is_recent(Some(Duration::ZERO)));
-    assert!(is_recent(Some(POLICIES_AGE_MAX - Duration::from_millis(1))));
-    assert!(!is_recent(Some(POLICIES_AGE_MAX)));
-    assert!(!is_recent(None));
+    for most in [DENIALS_AGE_MAX, POLICIES_AGE_MAX] {
+        assert!(is_below(Some(Duration::ZERO), most));
+        assert!(is_below(Some(most - Duration::from_millis(1)), most));
+        assert!(!is_below(Some(most), most));
+        assert!(!is_below(None, most));
+    }
+}
+
+#[test]
+fn what_may_have_been_granted_since_is_not_denied_for_good() {
+    let behind = Granted { is_current: false, ..granted(&[("a/", &[Right::Read])]) };
+    assert_eq!(behind.check(Right::Read, Keys::Key(b"a/k")), Ok(()));
+    for refused in [behind.check(Right::Read, Keys::Key(b"b")), behind.check_some(Right::Write)] {
+        assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{refused:?}");
+    }
 }
 
 #[test]
@@ -200,8 +261,14 @@ fn administrators_see_all_policies_and_others_their_own() {
         holder: HolderId::from(NodeId::random()),
         user,
     };
-    assert_eq!(asks_about(identity(Role::Admin, Some(alice)), None), None);
-    assert_eq!(asks_about(identity(Role::Admin, None), Some(bob)), Some(Some(bob)));
-    assert_eq!(asks_about(identity(Role::Client, Some(alice)), None), Some(Some(alice)));
-    assert_eq!(asks_about(identity(Role::Reader, None), None), Some(None));
+    let asks = |role, own, asked| asks_about(identity(role, own), asked).unwrap();
+    assert_eq!(asks(Role::Admin, Some(alice), None), None);
+    assert_eq!(asks(Role::Admin, Some(alice), Some(bob)), Some(Some(bob)));
+    assert_eq!(asks(Role::Client, Some(alice), None), Some(Some(alice)));
+    assert_eq!(asks(Role::Client, Some(alice), Some(alice)), Some(Some(alice)));
+    // A gateway asks for its bearer's user.
+    assert_eq!(asks(Role::Reader, None, Some(bob)), Some(Some(bob)));
+    assert_eq!(asks(Role::Reader, None, None), Some(None));
+    let other = asks_about(identity(Role::Client, Some(alice)), Some(bob));
+    assert!(matches!(other, Err(Refusal::Denied(_))));
 }
