@@ -134,8 +134,8 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
 fn records_of_a_newer_server_and_malformed_ones_change_nothing() {
     let original = with_token();
     for (record, error) in [
-        (Bytes::from_static(&[2, 1, 1]), RecordError::Newer(2)),
-        (Bytes::from_static(&[1, 255]), RecordError::Malformed(BookKey::Token(token()))),
+        (Bytes::from_static(&[3, 1, 1]), RecordError::Newer(3)),
+        (Bytes::from_static(&[2, 255]), RecordError::Malformed(BookKey::Token(token()))),
         (Bytes::new(), RecordError::Malformed(BookKey::Token(token()))),
     ] {
         let mut copy = original.clone();
