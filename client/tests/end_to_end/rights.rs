@@ -187,11 +187,10 @@ async fn each_request_is_refused_at_each_node_to_those_who_may_not() {
             let rights = "none".parse().unwrap();
             admin.set_policy("p", PolicyRule { rights, ..old }).await.unwrap();
         }
+        // Each change is answered once it is in force at all nodes.
         for rule in rules {
             admin.set_policy("p", rule.clone()).await.unwrap();
         }
-        // Each node has applied the changes.
-        network.same_state().await;
     };
     let (elsewhere, longer) = (rule("b", "read,write,watch"), rule("a/k/", "read,write,watch"));
     for rules in [vec![], vec![elsewhere, longer]] {
@@ -346,6 +345,28 @@ async fn rights_cannot_be_gone_round() {
     assert!(matches!(alice.revoke_lease(lease).await, Err(Error::Denied(_))));
     assert!(matches!(alice.leases().await, Err(Error::Denied(_))));
     assert_eq!(admin.read("b").await.unwrap().value, "v");
+    // She may know its number, from a key that she may read, and neither keeps it alive nor has it
+    // hold keys of her own.
+    let put = || dkv_api::TransactionOperation::put_with("a/1", "x", dkv_api::Attach::Lease(lease));
+    let attached = || dkv_api::WriteOptions::default().lease(lease);
+    for (connected, key) in [(&alice, "a/1"), (&admin.acting_for(user("alice")), "a/2")] {
+        let kept = connected.refresh_lease(lease).await;
+        assert!(matches!(kept, Err(Error::Denied(_))), "{kept:?}");
+        let mut refused = 0;
+        // Only the shard that has the lease's key knows that it is another's.
+        for number in 0..32 {
+            let key = format!("{key}{number}");
+            match connected.write_with(key, "x", attached()).await {
+                Err(Error::Denied(why)) => {
+                    assert!(why.contains("lease"), "{why}");
+                    refused += 1;
+                }
+                written => assert!(written.is_ok(), "{written:?}"),
+            }
+        }
+        assert!(refused > 0);
+        let _ = put;
+    }
     let own = alice.grant_lease(Duration::from_secs(60)).await.unwrap();
     let attached = dkv_api::WriteOptions::default().lease(own);
     alice.write_with("a/1", "w", attached).await.unwrap();
@@ -362,6 +383,8 @@ async fn rights_cannot_be_gone_round() {
     admin.grant_policy("all", user("root")).await.unwrap();
     let pretending = alice.acting_for(user("root"));
     assert!(matches!(pretending.read("b").await, Err(Error::Denied(_))));
+    assert!(matches!(pretending.policies().await, Err(Error::Denied(_))));
+    assert_eq!(alice.policies().await.unwrap().policies.len(), 1);
     assert!(matches!(
         admin.acting_for(user("root")).drop_policy("all").await,
         Err(Error::Denied(_))

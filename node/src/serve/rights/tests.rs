@@ -181,22 +181,21 @@ fn the_leases_of_a_command_are_those_that_it_ends_or_attaches_to() {
     let (after, condition) = (Stamp::default(), Condition::Always);
     let operation = Operation::Put(b"v");
     let write = Write { session, serial, settled, after, condition, key: b"a/k", operation };
-    let (key, value) = (b"a/k", b"v");
-    let attached = |number| {
-        let attach = Attach::Lease(LeaseId(number));
-        TransactionOperation::PutAttached { key, value, attach }
-    };
-    let put_with = |attach| {
+    let value = b"v";
+    let to_lease = |number| Attach::Lease(LeaseId(number));
+    let attached = |key, attach| TransactionOperation::PutAttached { key, value, attach };
+    let put_with = |key, attach| {
         TransactionOperation::PutWith { key, value: Some(value), attach, previous: false }
     };
-    let nested = encode(&Transaction { otherwise: vec![attached(3)], ..Transaction::default() });
+    let otherwise = vec![attached(b"a/1", to_lease(3))];
+    let nested = encode(&Transaction { otherwise, ..Transaction::default() });
     let then = vec![
-        attached(1),
-        put_with(PutAttach::AsBefore),
-        TransactionOperation::PutAttached { key, value, attach: Attach::Ttl(9) },
+        attached(b"a/2", to_lease(1)),
+        put_with(b"a/3", PutAttach::AsBefore),
+        attached(b"a/4", Attach::Ttl(9)),
         TransactionOperation::Nested(&nested),
     ];
-    let otherwise = vec![put_with(PutAttach::To(Attach::Lease(LeaseId(2))))];
+    let otherwise = vec![put_with(b"a/5", PutAttach::To(to_lease(2)))];
     let body = encode(&Transaction { then, otherwise, ..Transaction::default() });
     let lease = |action| {
         Command::Lease(LeaseCommand { session, serial, settled, lease: LeaseId(7), action })
@@ -205,7 +204,7 @@ fn the_leases_of_a_command_are_those_that_it_ends_or_attaches_to() {
     let cases = [
         (Command::Write(write), vec![]),
         (attach(Attach::Ttl(9)), vec![]),
-        (attach(Attach::Lease(LeaseId(4))), vec![4]),
+        (attach(to_lease(4)), vec![4]),
         (lease(LeaseAction::Grant { ttl_ms: 1000 }), vec![]),
         (lease(LeaseAction::Revoke), vec![7]),
         (
