@@ -61,7 +61,7 @@ pub(crate) async fn serve(
             part.merge(more);
             at = Instant::now();
         }
-        name_session(peer, &mut request.body);
+        name_sender(peer, &mut request);
         if let Some(act) = admin::act(&request.body)
             && permission::may_ask(&node, peer, &request).is_ok()
         {
@@ -97,12 +97,22 @@ async fn next_frame(
     }
 }
 
-/// Counts a session among those of the holder that opens it. A request that another node passes on
-/// names its holder already.
-fn name_session(peer: Identity, body: &mut RequestBody) {
-    let RequestBody::Propose { command, .. } = body else { return };
-    let Ok(Command::OpenSession(session)) = decode(command) else { return };
-    *command = encode(&Command::OpenSessionOf { session, holder: peer.holder });
+/// Counts a session among those of the holder that opens it, and makes a lease that is granted for a
+/// user that user's. A request that another node passes on names them already.
+fn name_sender(peer: Identity, request: &mut Request) {
+    let user = request.user.or(peer.user);
+    let RequestBody::Propose { command, .. } = &mut request.body else { return };
+    let named = match decode(command) {
+        Ok(Command::OpenSession(session)) => {
+            encode(&Command::OpenSessionOf { session, holder: peer.holder })
+        }
+        Ok(Command::Lease(change)) => match rights::owned(&change, user) {
+            Some(change) => encode(&Command::Lease(change)),
+            None => return,
+        },
+        _ => return,
+    };
+    *command = named;
 }
 
 /// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the

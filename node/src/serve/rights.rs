@@ -30,8 +30,6 @@ use crate::replica::Replica;
 
 /// Most bytes of a key that a refusal shows.
 const SHOWN_BYTES: usize = 64;
-/// Most keys of leases that are judged one by one for a request.
-const JUDGED_KEYS_MAX: usize = 16_384;
 /// Age from which on the directory here is too old to tell what users may. Longer than an election
 /// takes, or the way of an entry to a node that is far away.
 const POLICIES_AGE_MAX: Duration = Duration::from_secs(60);
@@ -87,7 +85,7 @@ impl<'a> Touch<'a> {
             RequestBody::Compact { shard, .. } => Self::Keys(*shard, Right::Administer, ALL),
             // The moment of a snapshot, whose pages are judged one by one.
             RequestBody::Cut { shard, .. } => Self::Some(*shard, Right::Read),
-            // The primary judges the keys of the lease, too.
+            // Whose lease it is the primary judges, which knows.
             RequestBody::KeepAlive { shard, .. } => Self::Some(*shard, Right::Write),
             // They show leases of others, and the keys of those.
             RequestBody::Leases { shard, .. } | RequestBody::LeaseInfo { shard, .. } => {
@@ -161,8 +159,8 @@ pub(super) fn check_watch(
     Ok(())
 }
 
-/// Checks that the users of a request may write all keys of the leases that a command ends or
-/// attaches keys to, on the primary, which knows these keys.
+/// Checks that the users of a request may use the leases that a command ends or attaches keys to, on
+/// the primary, which knows to whom they were granted.
 ///
 /// # Errors
 /// As for [`check`].
@@ -179,8 +177,8 @@ pub(super) fn check_leases_of(
     check_leases(node, users, replica, &leases_of(command)?)
 }
 
-/// Checks that the users of a request may write all keys of these leases, on the primary. Who may
-/// not could otherwise keep keys of others for ever, or delete them.
+/// Checks that the users of a request may use these leases, on the primary. Whoever else could end
+/// a lease, or keep it alive, would do so to keys that it may not write.
 ///
 /// # Errors
 /// As for [`check`].
@@ -190,39 +188,29 @@ pub(super) fn check_leases(
     replica: &Replica,
     leases: &BTreeSet<LeaseId>,
 ) -> Result<(), Refusal> {
-    // Another node does not know all keys, and serves none of this.
+    // Another node may not know all leases, and serves none of this.
     if leases.is_empty() || !replica.leads() {
         return Ok(());
     }
     for user in users {
         let granted = Granted::of(node.replicas(), user, replica.id())?;
-        if granted.has(Right::Write, ALL) {
-            continue;
-        }
-        let mut left = JUDGED_KEYS_MAX;
         for lease in leases {
-            // The state is locked meanwhile.
-            let judged = replica
-                .state_machine()
-                .with_shard(|shard| granted.judge_writes(shard.lease_keys(*lease, &[]), &mut left));
-            match judged {
-                Some(Judged::Allowed) => {}
-                Some(Judged::TooMany) => {
-                    let why = format!(
-                        "lease {lease} has too many keys to check whether user {user} may write \
-                         each, which is done for {JUDGED_KEYS_MAX} keys a request; use several \
-                         leases, or a user who may write all keys"
-                    );
-                    return Err(Refusal::Denied(why));
-                }
-                Some(Judged::Denied) | None => {
-                    let keys = format!("all keys of lease {lease}");
-                    return Err(granted.denied(Right::Write, &keys));
-                }
+            let found = replica.state_machine().with_shard(|shard| shard.lease(*lease));
+            if let Some(found) = found.flatten()
+                && !granted.may_use_lease_of(found.owner)
+            {
+                return Err(granted.denied(Right::Write, &format!("keys of lease {lease}")));
             }
         }
     }
     Ok(())
+}
+
+/// Returns the change of a lease that a node makes of one that is asked for a user, if that is
+/// another one: a grant names its owner.
+pub(super) fn owned(change: &LeaseCommand, user: Option<User>) -> Option<LeaseCommand> {
+    let LeaseAction::Grant { ttl_ms } = change.action else { return None };
+    user.map(|user| LeaseCommand { action: LeaseAction::GrantTo { ttl_ms, user }, ..*change })
 }
 
 /// Returns the leases that a command ends or attaches keys to.
@@ -287,10 +275,16 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
         }
         Command::Transact(Transact { body, .. })
         | Command::TransactOver(TransactOver { body, .. }) => check_transaction(granted, body),
-        // The end of a lease deletes its keys: the primary judges these, too, and those of a lease
-        // that a write attaches its key to.
-        Command::Lease(LeaseCommand { action, .. }) => match action {
+        // Whose lease it is that ends, or that a write attaches its key to, the primary judges, which
+        // knows.
+        Command::Lease(LeaseCommand { action, lease, .. }) => match action {
             LeaseAction::Grant { .. } | LeaseAction::Revoke => granted.check_some(Right::Write),
+            LeaseAction::GrantTo { user, .. } if granted.may_use_lease_of(Some(user)) => {
+                granted.check_some(Right::Write)
+            }
+            LeaseAction::GrantTo { .. } => {
+                Err(granted.denied(Right::Write, &format!("keys of lease {lease}")))
+            }
         },
         Command::Deposited(_)
         | Command::Compact { .. }
@@ -340,15 +334,6 @@ fn check_operation(granted: &Granted, operation: &TransactionOperation<'_>) -> R
     Ok(())
 }
 
-/// Whether a user may write keys that are judged one by one.
-#[derive(Debug, PartialEq, Eq)]
-enum Judged {
-    Allowed,
-    Denied,
-    /// The first ones are allowed, and there are more.
-    TooMany,
-}
-
 /// What a user may do in a keyspace.
 struct Granted {
     user: User,
@@ -389,20 +374,10 @@ impl Granted {
         if self.has(right, keys) { Ok(()) } else { Err(self.denied(right, &shown(keys))) }
     }
 
-    /// Judges whether the user may write each of these keys, as many as are `left` to look at.
-    fn judge_writes<'k>(
-        &self,
-        keys: impl Iterator<Item = &'k Arc<[u8]>>,
-        left: &mut usize,
-    ) -> Judged {
-        for key in keys {
-            let Some(fewer) = left.checked_sub(1) else { return Judged::TooMany };
-            *left = fewer;
-            if !self.has(Right::Write, Keys::Key(key)) {
-                return Judged::Denied;
-            }
-        }
-        Judged::Allowed
+    /// Whether the user may use a lease that was granted to somebody, if to a user at all: its own,
+    /// or any if it may write all keys that a lease may have.
+    fn may_use_lease_of(&self, owner: Option<User>) -> bool {
+        owner == Some(self.user) || self.has(Right::Write, ALL)
     }
 
     fn check_some(&self, right: Right) -> Result<(), Refusal> {

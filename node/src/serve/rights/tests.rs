@@ -109,6 +109,7 @@ fn each_command_needs_what_it_does() {
         Command::Transact(transact),
         Command::TransactOver(over),
         lease(LeaseAction::Grant { ttl_ms: 1000 }),
+        lease(LeaseAction::GrantTo { ttl_ms: 1000, user: "alice".parse().unwrap() }),
         lease(LeaseAction::Revoke),
     ];
     let reads = granted(&[("", &[Right::Read, Right::Watch, Right::Administer])]);
@@ -158,21 +159,27 @@ fn a_page_without_keys_is_no_read() {
 }
 
 #[test]
-fn the_keys_of_a_lease_are_judged_one_by_one_up_to_a_bound() {
-    let alice = granted(&[("a/", &[Right::Write]), ("b/", &[Right::Read])]);
-    let key = |prefix: &str, number: usize| Arc::from(format!("{prefix}{number}").into_bytes());
-    let mut keys: Vec<Arc<[u8]>> = (0..JUDGED_KEYS_MAX).map(|number| key("a/", number)).collect();
-    let judge = |keys: &[Arc<[u8]>]| alice.judge_writes(keys.iter(), &mut JUDGED_KEYS_MAX.clone());
-    assert_eq!(judge(&[]), Judged::Allowed);
-    assert_eq!(judge(&keys), Judged::Allowed);
-    keys.push(key("a/", JUDGED_KEYS_MAX));
-    assert_eq!(judge(&keys), Judged::TooMany);
-    keys[JUDGED_KEYS_MAX - 1] = key("b/", 0);
-    assert_eq!(judge(&keys), Judged::Denied);
-    // The leases of one request share the bound.
-    let mut left = 3;
-    assert_eq!(alice.judge_writes(keys[..2].iter(), &mut left), Judged::Allowed);
-    assert_eq!(alice.judge_writes(keys[..2].iter(), &mut left), Judged::TooMany);
+fn a_lease_is_for_its_owner_and_for_those_who_may_write_all_keys() {
+    let own = granted(&[("a/", &[Right::Write])]);
+    let all = granted(&[("", &[Right::Write])]);
+    let (alice, bob): (User, User) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+    for (owner, may) in [(Some(alice), true), (Some(bob), false), (None, false)] {
+        assert_eq!(own.may_use_lease_of(owner), may, "{owner:?}");
+        assert!(all.may_use_lease_of(owner), "{owner:?}");
+    }
+    let (session, serial, settled) = (SessionId(Uuid::nil()), Serial(1), Serial(1));
+    let change = |action| LeaseCommand { session, serial, settled, lease: LeaseId(7), action };
+    let (ttl_ms, grant) = (1000, change(LeaseAction::Grant { ttl_ms: 1000 }));
+    let to = |user| change(LeaseAction::GrantTo { ttl_ms, user });
+    assert_eq!(owned(&grant, Some(alice)), Some(to(alice)));
+    assert_eq!(owned(&grant, None), None);
+    for other in [change(LeaseAction::Revoke), to(bob)] {
+        assert_eq!(owned(&other, Some(alice)), None);
+    }
+    // Nobody grants one in the name of another, by a request that is made by hand.
+    let check = |change| check_command(&own, &encode(&Command::Lease(change)));
+    assert_eq!(check(to(alice)), Ok(()));
+    assert!(is_denied(&check(to(bob))));
 }
 
 #[test]
