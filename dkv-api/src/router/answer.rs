@@ -64,7 +64,9 @@ impl<W> Pending<W> {
             )
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Lease { action, .. }, answer) => match action {
-                LeaseAction::Grant { .. } | LeaseAction::GrantTo { .. } => matches!(answer, Answer::Granted(_)),
+                LeaseAction::Grant { .. } | LeaseAction::GrantTo { .. } => {
+                    matches!(answer, Answer::Granted(_))
+                }
                 LeaseAction::Revoke => matches!(answer, Answer::Revoked { .. }),
             },
             (RequestKind::Ask { body, .. }, answer) => match body {

@@ -1,5 +1,6 @@
 //! A request's sender and deadline, and how its answer is found.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use dkv_wire::message::{Answer, Refusal};
 use dkv_wire::user::User;
 use tokio::time::{Instant, timeout_at};
 
+use super::rights;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use dkv_state::{DirectoryCommand, DirectoryResult};
@@ -16,6 +18,8 @@ use dkv_state::{DirectoryCommand, DirectoryResult};
 pub(super) struct RequestContext<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: Identity,
+    /// Where the sender is.
+    pub(super) address: SocketAddr,
     /// The user for whom the sender asks, if it names one.
     pub(super) user: Option<User>,
     /// The time after which the sender no longer waits, in milliseconds.
@@ -23,6 +27,12 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
+    /// Refuses the request, and tells the operator if its user was denied it.
+    pub(super) fn refuse(&self, refusal: Refusal, reply: ReplyTo) {
+        rights::note_denied(self.node, self.peer, self.user, self.address, &refusal);
+        reply.refuse(refusal);
+    }
+
     /// Returns the time for which the sender waits.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms))
@@ -46,7 +56,10 @@ impl RequestContext<'_> {
     /// Proposes a change to the directory.
     pub(super) fn change_directory(&self, command: DirectoryCommand, reply: ReplyTo) {
         let until = Instant::now() + self.working_time();
-        self.answer(reply, move |node| async move { change_directory(&node, command, until).await });
+        self.answer(
+            reply,
+            move |node| async move { change_directory(&node, command, until).await },
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use dkv_wire::codec::decode;
 use dkv_wire::identity::Role;
 use dkv_wire::limits;
 use dkv_wire::message::{
-    Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode,
-    Receipt, Refusal, RequestBody, Span, Transact, TransactOver, Write, WriteAttached,
+    Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody,
+    Span, Transact, TransactOver, Write, WriteAttached,
 };
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ pub(super) fn propose(
         Ok(Command::TransactOver(_)) => {
             return match may_write(context, &replica, &command) {
                 Ok(()) => transactions::drive(context, &replica, &command, at_level(reply)),
-                Err(refusal) => reply.refuse(refusal),
+                Err(refusal) => context.refuse(refusal, reply),
             };
         }
         _ => at_level(reply),
@@ -222,7 +222,7 @@ pub(super) fn about_leases(
         Ok(()) => {
             replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
         }
-        Err(refusal) => reply.refuse(refusal),
+        Err(refusal) => context.refuse(refusal, reply),
     }
 }
 
@@ -294,7 +294,7 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, mut reply: ReplyTo) -> Reply
 
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
     if let Err(refusal) = may_write(context, replica, &command) {
-        return reply.refuse(refusal);
+        return context.refuse(refusal, reply);
     }
     let expires = Instant::now() + context.patience();
     let (holder, place) = (context.peer.holder, Place::default());

@@ -127,6 +127,7 @@ fn handle(
         rights::note_denied(node, peer, request.user, address, &refusal);
         return reply.refuse(refusal);
     }
+    request.deadline_ms = rights::deadline_ms(peer, &request);
     if let Some(answer) = eventual_reads::without_replica(node, &request.body) {
         return reply.send(Ok(answer));
     }
@@ -138,7 +139,7 @@ fn handle(
         return forwarding::forward(node, shard, request, reply);
     }
     let (deadline_ms, user) = (request.deadline_ms, request.user);
-    let context = &RequestContext { node, peer, user, deadline_ms };
+    let context = &RequestContext { node, peer, address, user, deadline_ms };
     match request.body {
         RequestBody::Propose { shard, everywhere, command } => {
             data::propose(context, shard, everywhere, command, reply);

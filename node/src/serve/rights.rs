@@ -19,9 +19,9 @@ use dkv_base::id::{GroupId, KeyspaceId, LeaseId};
 use dkv_wire::codec::decode;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{
-    Attach, Command, KeyRange, Keys, LeaseAction, LeaseCommand, PolicyRule, PutAttach, Refusal, Request, RequestBody,
-    Right, Span, Transact, TransactOver, Transaction, TransactionOperation, WatchRequest, Write,
-    WriteAttached, allows, allows_some,
+    Attach, Command, KeyRange, Keys, LeaseAction, LeaseCommand, PolicyRule, PutAttach, Refusal,
+    Request, RequestBody, Right, Span, Transact, TransactOver, Transaction, TransactionOperation,
+    WatchRequest, Write, WriteAttached, allows, allows_some,
 };
 use dkv_wire::user::User;
 
@@ -38,6 +38,10 @@ const POLICIES_AGE_MAX: Duration = Duration::from_secs(60);
 /// change of a policy waits for the nodes: whom a change has been answered to meets no denial of
 /// what it granted.
 pub(super) const DENIALS_AGE_MAX: Duration = Duration::from_secs(3);
+
+/// Longest time that a request of a user may wait once it is judged, whatever its deadline: what it
+/// does must not come long after the right to do it is gone. A client sends it again.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a request does, as far as rights are concerned.
 enum Touch<'a> {
@@ -141,6 +145,14 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
         check_body(node.replicas(), user, &request.body)?;
     }
     Ok(())
+}
+
+/// Returns the time for which a request may wait, in milliseconds.
+pub(super) fn deadline_ms(peer: Identity, request: &Request) -> u32 {
+    match both(peer.user, request.user).next() {
+        Some(_) => request.deadline_ms.min(u32::try_from(WAIT_MAX.as_millis()).unwrap_or(u32::MAX)),
+        None => request.deadline_ms,
+    }
 }
 
 /// Checks that a watch may begin, or go on.

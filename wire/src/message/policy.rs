@@ -20,7 +20,7 @@ pub enum Right {
     Read,
     /// Write and delete keys. Who may write a key may learn whether it exists, and its revision.
     Write,
-    /// Watch keys: see each change as it happens.
+    /// Watch keys: see each change, from any revision that is kept, and the version before it.
     Watch,
     /// Forget the history of a keyspace. Only a rule for all of its keys allows it.
     Administer,

@@ -16,19 +16,16 @@ use crate::harness::process::spawn;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_face_of_a_user_is_limited_by_policies() {
     let network = Network::start(1).await;
-    // It creates the keyspaces.
+    // It creates the keyspace.
     Face::start(&network).await.put("b", "v").await;
     let admin = network.admin().await;
     let user = "alice".parse().unwrap();
-    let id = async |name: &str| admin.keyspace(name).await.unwrap().keyspace_id();
-    let rule = |keyspace, prefix: &'static str, rights: &str| PolicyRule {
-        keyspace: Some(keyspace),
-        prefix: Bytes::from(prefix),
-        rights: rights.parse().unwrap(),
+    let rule = PolicyRule {
+        keyspace: Some(admin.keyspace("etcd").await.unwrap().keyspace_id()),
+        prefix: Bytes::from("a/"),
+        rights: "read,write,watch".parse().unwrap(),
     };
-    let (keys, settings) = (id("etcd").await, id("etcd-settings").await);
-    let rules = vec![rule(keys, "a/", "read,write,watch"), rule(settings, "", "read,write,watch")];
-    admin.create_policy("p", rules).await.unwrap();
+    admin.create_policy("p", vec![rule]).await.unwrap();
     admin.grant_policy("p", user).await.unwrap();
     let options = TokenOptions { user: Some(user), ..TokenOptions::default() };
     let token = admin.create_token_with(Role::Client, options).await.unwrap();

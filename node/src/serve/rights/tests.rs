@@ -191,8 +191,11 @@ fn the_leases_of_a_command_are_those_that_it_ends_or_attaches_to() {
     let value = b"v";
     let to_lease = |number| Attach::Lease(LeaseId(number));
     let attached = |key, attach| TransactionOperation::PutAttached { key, value, attach };
-    let put_with = |key, attach| {
-        TransactionOperation::PutWith { key, value: Some(value), attach, previous: false }
+    let put_with = |key, attach| TransactionOperation::PutWith {
+        key,
+        value: Some(value),
+        attach,
+        previous: false,
     };
     let otherwise = vec![attached(b"a/1", to_lease(3))];
     let nested = encode(&Transaction { otherwise, ..Transaction::default() });
@@ -241,6 +244,30 @@ fn what_may_have_been_granted_since_is_not_denied_for_good() {
     assert_eq!(behind.check(Right::Read, Keys::Key(b"a/k")), Ok(()));
     for refused in [behind.check(Right::Read, Keys::Key(b"b")), behind.check_some(Right::Write)] {
         assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_request_of_a_user_does_not_outwait_its_rights() {
+    let (alice, network): (User, _) = ("alice".parse().unwrap(), NetworkId::random());
+    let identity = |user| Identity {
+        network,
+        role: Role::Client,
+        holder: HolderId::from(NodeId::random()),
+        user,
+    };
+    let waits = |peer, user, deadline_ms| {
+        let body = RequestBody::View;
+        super::deadline_ms(
+            identity(peer),
+            &Request { id: 1, deadline_ms, forward: true, user, body },
+        )
+    };
+    let longest = u32::try_from(WAIT_MAX.as_millis()).unwrap();
+    assert_eq!(waits(None, None, u32::MAX), u32::MAX);
+    for (peer, asked) in [(Some(alice), None), (None, Some(alice))] {
+        assert_eq!(waits(peer, asked, u32::MAX), longest);
+        assert_eq!(waits(peer, asked, 500), 500);
     }
 }
 
