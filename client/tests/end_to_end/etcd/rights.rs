@@ -31,6 +31,7 @@ async fn a_face_of_a_user_is_limited_by_policies() {
     let token = admin.create_token_with(Role::Client, options).await.unwrap();
     let (file, home) = (network.path("alice.token"), network.path("alice"));
     std::fs::write(&file, token).unwrap();
+    std::fs::create_dir_all(&home).unwrap();
     let (server, file) = (network.address.to_string(), file.to_str().unwrap());
     let arguments = ["gateway", &server, "--token-file", file, "--etcd", "127.0.0.1:0"];
     let mut process = spawn(&arguments, &home, &network.path("alice.log"));
