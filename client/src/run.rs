@@ -173,13 +173,15 @@ fn available(report: &status::Report) -> Result<(), Problem> {
     if report.available {
         return Ok(());
     }
-    let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|spare| spare < 0));
-    let lost: Vec<String> =
-        lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
+    let (lost, unled) = (report.without_majority(), report.without_leader());
     let why = match (lost.as_slice(), report.nodes.is_empty()) {
         ([], true) => "no node has registered; start one with dkv node".to_owned(),
-        ([], false) => "no node answers".to_owned(),
-        (lost, _) => format!("no majority in {}", lost.join(", ")),
+        ([], false) if unled.is_empty() => "no node answers".to_owned(),
+        ([], false) => format!(
+            "no leader in {}; it may be a matter of seconds, run the command again",
+            unled.join(", ")
+        ),
+        (lost @ [_, ..], _) => format!("no majority in {}", lost.join(", ")),
     };
     Err(Problem::new(Failure::Unavailable, format!("the network is unavailable: {why}")))
 }

@@ -184,6 +184,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
         term: Term(4),
         leader: Some(id(1)),
         voters: voters.clone(),
+        halves: Vec::new(),
         learners: Vec::new(),
         last_index: 10,
         applied_index: 10,

@@ -314,6 +314,7 @@ mod tests {
             term: Term(3),
             leader: Some(one),
             voters: vec![one],
+            halves: Vec::new(),
             learners: Vec::new(),
             last_index: 7,
             applied_index: 7,

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
+use dkv_base::supervise::caught;
 use dkv_base::sync::lock;
 use dkv_wire::limits::SERVER_FRAME_BYTES_MAX;
 use dkv_wire::message::{
@@ -25,7 +26,7 @@ use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::limits::{BOOKS_ATTEMPT, BOOKS_CONFLICTS_MAX, BOOKS_DIAL, BOOKS_PATIENCE, BOOKS_RETRY};
 use crate::registry::{BooksCopy, Registry};
@@ -284,13 +285,20 @@ impl CoordinatorLink {
         let (done, dialled) = oneshot::channel();
         let link = Arc::clone(self);
         tokio::spawn(async move {
-            let connection = link.endpoint.connect(address, Expect::Node(node)).await;
+            let connection = caught(link.endpoint.connect(address, Expect::Node(node))).await;
+            let connection = match connection {
+                Ok(connection) => connection.map_err(|error| error.to_string()),
+                Err(panicked) => {
+                    error!("connecting to {address} {panicked}; this is a bug in dkv");
+                    Err(panicked.to_string())
+                }
+            };
             if let Ok(connection) = &connection {
                 lock(&link.open).insert(node, connection.clone());
             }
             lock(&link.dialled).remove(&(node, address));
             // The one that asked may not wait any more.
-            let _ = done.send(connection.map_err(|error| error.to_string()));
+            let _ = done.send(connection);
         });
         // The next node may answer sooner.
         match timeout(BOOKS_DIAL, dialled).await {

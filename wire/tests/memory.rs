@@ -85,6 +85,7 @@ fn status() -> NodeStatus {
         term: Term(1),
         leader: None,
         voters: vec![NodeId::random(); 3],
+        halves: vec![vec![NodeId::random(); 3]; 2],
         learners: vec![NodeId::random(); 3],
         last_index: 1,
         applied_index: 1,

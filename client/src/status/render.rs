@@ -131,10 +131,13 @@ fn failures(report: &Report, paint: Paint<'_>) -> String {
     match report.may_fail {
         None => paint(Tone::Warning, "not known: no group of nodes answers"),
         Some(_) if !report.available => {
-            let lost = report.groups.iter().filter(|group| group.spare.is_some_and(|it| it < 0));
-            let names: Vec<String> =
-                lost.map(|group| dkv_gateway::status::group_name(group.group)).collect();
-            paint(Tone::Bad, &format!("too many have failed: no majority in {}", shorten(&names)))
+            let lost = report.without_majority();
+            let text = if lost.is_empty() {
+                format!("none may fail now: no leader in {}", shorten(&report.without_leader()))
+            } else {
+                format!("too many have failed: no majority in {}", shorten(&lost))
+            };
+            paint(Tone::Bad, &text)
         }
         Some(count) => {
             let tone = if count == 0 { Tone::Warning } else { Tone::Good };

@@ -3,7 +3,7 @@
 mod fixture;
 
 use dkv_api::{GroupId, NetworkStatus, NodeId, NodeState, NodeStatus, StatusError, Term};
-use dkv_wire::message::GroupRole;
+use dkv_wire::message::{GroupRole, ReplicaStatus};
 use expect_test::expect;
 
 use self::fixture::{answer, id, info, network};
@@ -103,14 +103,13 @@ fn one_node_has_failed() {
 fn the_coordinator_has_failed_without_a_successor_yet() {
     let status = network(&[2, 3]);
     let report = report(&status, "127.0.0.1:4400");
-    assert_eq!(report.may_fail, Some(0));
-    assert!(report.available);
-    assert_eq!(report.groups[1].primary, None);
+    assert_eq!((report.may_fail, report.available), (Some(0), false));
+    assert_eq!((report.groups[1].primary.as_ref(), report.groups[1].spare), (None, Some(0)));
     expect![[r#"
         network     abcdef01
         server      127.0.0.1:4400  up  version 0.1.0, up 12 min, last report 120 ms ago
         coordinator n1  term 4  not responding; last confirmed 2026-03-01 12:34:56 UTC
-        failures    tolerates no further failures
+        failures    none may fail now: no leader in control group, shard 1
         !           control group: no leader answers; an election may be under way
         !           shard 1: no leader answers; an election may be under way
         !           n1 does not answer: no answer within 1 s
@@ -126,6 +125,45 @@ fn the_coordinator_has_failed_without_a_successor_yet() {
         2        n2          4     1 000  33 002  1.3 MiB  n1 unreachable  n2 0  n3 2/4
         lag: entries behind the primary's log, of the replica's log/of its state
     "#]].assert_eq(&shown(&status, 100));
+}
+
+#[test]
+fn a_leader_that_hears_nobody_leads_nobody() {
+    let mut status = network(&[1, 2, 3]);
+    let leader = status.nodes[0].1.as_mut().unwrap();
+    for replica in leader.groups.iter_mut().flat_map(|group| &mut group.replicas) {
+        replica.silent_ms = Some(12_000);
+    }
+    let cut_off = report(&status, "a");
+    assert_eq!((cut_off.may_fail, cut_off.available), (Some(0), false));
+    let primaries: Vec<_> = cut_off.groups.iter().map(|group| group.primary.as_deref()).collect();
+    assert_eq!(primaries, [None, None, Some("n2")]);
+    let why = "shard 1: n1 leads and hears no majority of the voters; see whether the nodes reach \
+               each other";
+    assert!(cut_off.warnings.iter().any(|warning| warning == why), "{:?}", cut_off.warnings);
+
+    // It hears one of two: that one must not fail.
+    status.nodes[0].1.as_mut().unwrap().groups[1].replicas[0].silent_ms = Some(7);
+    status.nodes[0].1.as_mut().unwrap().groups[0].replicas[0].silent_ms = Some(7);
+    let heard = report(&status, "a");
+    assert_eq!((heard.may_fail, heard.available), (Some(0), true));
+}
+
+#[test]
+fn both_halves_of_a_changing_group_need_a_majority() {
+    let with = |halves: &[&[u8]], answering: &[u8]| {
+        let mut status = network(answering);
+        let halves: Vec<Vec<NodeId>> =
+            halves.iter().map(|half| half.iter().map(|it| id(*it)).collect()).collect();
+        for group in status.nodes.iter_mut().flat_map(|(_, it)| it).flat_map(|it| &mut it.groups) {
+            group.halves = halves.clone();
+        }
+        report(&status, "a").groups.iter().map(|group| group.spare).collect::<Vec<_>>()
+    };
+    assert_eq!(with(&[&[1, 2], &[1, 3]], &[1, 2, 3]), [Some(0); 3]);
+    assert_eq!(with(&[&[1, 2, 3], &[1, 2]], &[1, 2, 3]), [Some(0); 3]);
+    assert_eq!(with(&[&[1, 2, 3], &[1, 3]], &[1, 2]), [Some(-1); 3]);
+    assert_eq!(with(&[], &[1, 2, 3]), [Some(1); 3]);
 }
 
 #[test]
@@ -191,7 +229,10 @@ fn an_old_leader_is_ignored() {
         }
     }
     let leads = &mut status.nodes[2].1.as_mut().unwrap().groups;
-    leads.iter_mut().for_each(|group| group.role = GroupRole::Leader);
+    let heard = |number| ReplicaStatus { node: id(number), matched_index: 990, silent_ms: Some(7) };
+    for group in leads {
+        (group.role, group.replicas) = (GroupRole::Leader, [1, 2].map(heard).to_vec());
+    }
     let report = report(&status, "a");
     let coordinator = report.coordinator.unwrap();
     assert_eq!((coordinator.name.as_str(), coordinator.term), ("n3", 5));

@@ -65,6 +65,37 @@ fn the_leader_is_cut_off_from_all_hosts() {
     });
 }
 
+#[test]
+fn nodes_that_reach_only_clients_are_not_called_available() {
+    if !can_be_run("nodes_that_reach_only_clients_are_not_called_available") {
+        return;
+    }
+    on_network(json!({}), 3, async |lab| {
+        let client = lab.client().await;
+        client.write("k", "v").await.unwrap();
+        let available = async || {
+            let report = dkv_gateway::status::report(&client.status().await, "the server");
+            (report.available, format!("{:?}", report.warnings))
+        };
+        eventually("the network is not called available", async || match available().await {
+            (true, _) => Ok(()),
+            (false, why) => Err(why),
+        })
+        .await;
+        let all = hosts(lab, &[0, 1, 2]);
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            lab.hosts.cut(all[one], all[other]);
+        }
+        eventually("a leader that hears nobody is believed", async || match available().await {
+            (true, why) => Err(why),
+            (false, _) => Ok(()),
+        })
+        .await;
+        lab.hosts.heal();
+        lab.settled().await;
+    });
+}
+
 /// Number of keys that are written on both sides of a partition.
 const KEYS: usize = 20;
 

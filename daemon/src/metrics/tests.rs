@@ -15,6 +15,7 @@ fn group(role: GroupRole, leader: Option<u128>, silent_ms: [Option<u64>; 2]) -> 
         term: Term(1),
         leader: leader.map(node),
         voters: [1, 2, 3].map(node).to_vec(),
+        halves: Vec::new(),
         learners: Vec::new(),
         last_index: 0,
         applied_index: 0,

@@ -85,9 +85,7 @@ async fn replace_expired(
                     "the certificate has expired, and the server issues no new one: {why}"
                 )));
             }
-            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
-                failure = error.to_string();
-            }
+            Err(error) if may_be_other_elsewhere(&error) => failure = error.to_string(),
             Err(error) => return Err(error.into()),
         }
     }
@@ -95,6 +93,19 @@ async fn replace_expired(
         "the stored certificate has expired, and only the registration server issues a new one: \
          {failure}"
     )))
+}
+
+/// Whether another server of the network may admit whom this one has not: it is down, busy or cut
+/// off from the control group.
+fn may_be_other_elsewhere(error: &JoinError) -> bool {
+    matches!(
+        error,
+        JoinError::Connect(_)
+            | JoinError::Call(..)
+            | JoinError::Refused(
+                JoinRefusal::Waiting(_) | JoinRefusal::Busy | JoinRefusal::Storage(_)
+            )
+    )
 }
 
 /// Presents new credentials to the server that issued them.
@@ -162,7 +173,7 @@ async fn join_with_token(
         let token = token_for(options, server)?;
         let credentials = match join(&endpoint, server, &token).await {
             Ok(credentials) => credentials,
-            Err(error @ (JoinError::Connect(_) | JoinError::Call(..))) => {
+            Err(error) if may_be_other_elsewhere(&error) => {
                 failure = error.into();
                 continue;
             }

@@ -78,7 +78,8 @@ struct Snapshot {
     /// By group.
     leaders: BTreeMap<u32, (NodeId, String)>,
     nodes: BTreeMap<NodeId, (String, bool)>,
-    available: bool,
+    /// Whether a majority of each group answers.
+    majority: bool,
     server: bool,
 }
 
@@ -141,7 +142,7 @@ impl Events {
         }
         self.compare_coordinators(at_ms, before, now);
         self.update_failovers(at_ms, now);
-        self.compare_availability(at_ms, before, now);
+        self.compare_majority(at_ms, before, now);
         for (id, (name, reachable)) in &now.nodes {
             match before.nodes.get(id) {
                 None => drop(self.add(at_ms, Severity::Info, format!("{name} has joined"))),
@@ -278,8 +279,8 @@ impl Events {
         (text, Some(detail.join("; ")))
     }
 
-    fn compare_availability(&mut self, at_ms: u64, before: &Snapshot, now: &Snapshot) {
-        match (before.available, now.available) {
+    fn compare_majority(&mut self, at_ms: u64, before: &Snapshot, now: &Snapshot) {
+        match (before.majority, now.majority) {
             (true, false) => drop(self.add(at_ms, Severity::Bad, "a group has no majority".into())),
             (false, true) => {
                 self.add(at_ms, Severity::Info, "every group has a majority again".into());
@@ -365,7 +366,7 @@ impl Snapshot {
                 .iter()
                 .map(|node| (node.id, (node.name.clone(), node.reachable)))
                 .collect(),
-            available: report.available,
+            majority: report.groups.iter().all(|group| group.spare.is_none_or(|spare| spare >= 0)),
             server: report.server.reachable,
         }
     }

@@ -38,9 +38,14 @@ impl<'a> Answers<'a> {
         })
     }
 
-    /// Returns the leader of a group, if it answered: the one of the later term if two claim to
-    /// lead.
+    /// Returns the leader of a group, if it answered and hears a majority of the voters.
     pub(super) fn leader(&self, group: GroupId) -> Option<(NodeId, &'a GroupStatus)> {
+        self.claimant(group).filter(|(_, it)| it.has_leader())
+    }
+
+    /// Returns the node that leads a group by its own word: the one of the later term if two claim
+    /// to lead.
+    pub(super) fn claimant(&self, group: GroupId) -> Option<(NodeId, &'a GroupStatus)> {
         let claims = self.replicas(group).filter(|(_, it)| it.role == GroupRole::Leader);
         let latest = self.replicas(group).map(|(_, it)| it.term).max();
         // A leader of an earlier term has been replaced and has not noticed yet.

@@ -31,7 +31,7 @@ pub fn report(status: &NetworkStatus, address: &str) -> Report {
         servers: answers.servers(),
         coordinator,
         may_fail: spare.map(|spare| if all_led { u32::try_from(spare).unwrap_or(0) } else { 0 }),
-        available: spare.is_some_and(|spare| spare >= 0),
+        available: all_led && spare.is_some_and(|spare| spare >= 0),
         warnings: Vec::new(),
         nodes,
         groups,
@@ -146,10 +146,14 @@ impl Answers<'_> {
             members
         };
         let voters = listed(voters);
-        // A node that answers but has no replica (yet) is not a vote to count on.
-        let live = voters.iter().filter(|voter| self.replica(voter.id, group).is_some());
-        let live = live.count() as i64;
-        let majority = voters.len() as i64 / 2 + 1;
+        // A node that answers but has no replica (yet) is not a vote to count on, and neither is
+        // one that the leader does not hear.
+        let is_live = |voter| {
+            let is_heard = leader.is_none_or(|(_, leader)| leader.hears(voter));
+            self.replica(voter, group).is_some() && is_heard
+        };
+        let nobody_is_live = || (!voters.is_empty()).then(|| -(voters.len() as i64 / 2 + 1));
+        let spare = newest.map_or_else(nobody_is_live, |(_, newest)| newest.spare(is_live));
         Group {
             group: group.0,
             primary: leader.map(|(node, _)| self.name(node)),
@@ -157,7 +161,7 @@ impl Answers<'_> {
             revision: furthest.map(|it| it.revision.0),
             keys: furthest.map(|it| it.keys),
             data_bytes: furthest.map(|it| it.bytes),
-            spare: (!voters.is_empty()).then_some(live - majority),
+            spare,
             voters,
             learners: listed(learners),
         }

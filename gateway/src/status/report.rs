@@ -26,7 +26,7 @@ pub struct Report {
     /// Number of further node failures, whichever nodes fail, that leave every key readable and
     /// writable. Also zero if some keys are not even now. `null` if no group is known.
     pub may_fail: Option<u32>,
-    /// Whether every group has a majority of its voters.
+    /// Whether every group has a leader that answers and hears a majority of its voters.
     pub available: bool,
     /// What needs attention, one sentence each.
     pub warnings: Vec<String>,
@@ -36,6 +36,23 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Replicas that are moving.
     pub moves: Vec<Move>,
+}
+
+impl Report {
+    /// The names of the groups without a majority.
+    pub fn without_majority(&self) -> Vec<String> {
+        self.names(|group| group.spare.is_some_and(|spare| spare < 0))
+    }
+
+    /// The names of the groups without a leader that answers.
+    pub fn without_leader(&self) -> Vec<String> {
+        self.names(|group| group.primary.is_none())
+    }
+
+    fn names(&self, holds: impl Fn(&Group) -> bool) -> Vec<String> {
+        let groups = self.groups.iter().filter(|group| holds(group));
+        groups.map(|group| super::group_name(group.group)).collect()
+    }
 }
 
 /// The registration server.

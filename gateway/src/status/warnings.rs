@@ -95,6 +95,14 @@ pub(super) fn warnings(report: &Report, answers: &Answers<'_>) -> Vec<String> {
                 -spare,
                 if spare == -1 { "is" } else { "are" },
             ));
+        } else if let Some((node, _)) =
+            answers.claimant(GroupId(group.group)).filter(|_| group.primary.is_none())
+        {
+            warnings.push(format!(
+                "{name}: {} leads and hears no majority of the voters; see whether the nodes reach \
+                 each other",
+                answers.name(node)
+            ));
         } else if group.primary.is_none() {
             warnings.push(format!("{name}: no leader answers; an election may be under way"));
         }

@@ -157,7 +157,11 @@ pub(crate) async fn move_primary(
             let done = tell_to_hand_over(node, transfer).await;
             let failed =
                 |why| format!("node {} has not taken shard {shard} over: {why}", to.short());
-            done.map_err(|why| Refusal::Invalid(failed(why)))
+            done.map_err(|why| match why {
+                // It may have been told, and take the shard over yet.
+                Refusal::Unavailable(_) | Refusal::Unknown(_) => Refusal::Unknown(failed(why)),
+                why => Refusal::Invalid(failed(why)),
+            })
         }
     }
 }

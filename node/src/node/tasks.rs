@@ -53,7 +53,16 @@ impl NodeTasks {
         what: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.running.spawn(self.failure.if_panicked(what, task));
+        self.running.spawn(self.guarded(what, task));
+    }
+
+    /// Wraps a task of a set of the caller's whose panic stops the process; it may end.
+    pub(crate) fn guarded(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.failure.if_panicked(what, task)
     }
 
     /// Runs a task that ends with the node at the latest. It serves one request or one connection,

@@ -39,8 +39,14 @@ pub(super) async fn run(node: Arc<Node>) {
             debug!(%address, "there is another registration server");
             let other = Arc::new(link.to(address));
             let mut tasks = JoinSet::new();
-            tasks.spawn(coordinator::report(Arc::clone(&node), Arc::clone(&other)));
-            tasks.spawn(keep_known(Arc::clone(&node), other));
+            tasks.spawn(node.tasks().guarded(
+                "the task that reports to another registration server",
+                coordinator::report(Arc::clone(&node), Arc::clone(&other)),
+            ));
+            tasks.spawn(node.tasks().guarded(
+                "the task that registers at another registration server",
+                keep_known(Arc::clone(&node), other),
+            ));
             served.insert(address, tasks);
         }
         node.ticks().pause(CHECK_EVERY).await;

@@ -189,8 +189,7 @@ impl Network {
     /// Returns the last acknowledgement that this leader has from a voter.
     fn acknowledged(&self, target: NodeId) -> Option<Acknowledged> {
         let metrics = self.metrics.get()?.borrow();
-        let votes = metrics.membership_config.membership().voter_ids().any(|id| id == target);
-        metrics.replication.as_ref().filter(|_| votes)?;
+        metrics.replication.as_ref().filter(|_| may_vote(&metrics, target))?;
         self.append_streams.word(target, Term(metrics.current_term))
     }
 

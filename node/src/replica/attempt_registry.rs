@@ -70,8 +70,8 @@ impl AttemptRegistry {
         Preparing { registry: self, attempt, over }
     }
 
-    /// Registers a request for a transaction. Returns whether the caller has to drive it, and call
-    /// [`end`](Self::end) in any case.
+    /// Registers a request for a transaction. Returns whether the caller has to drive it: then it
+    /// calls [`driven`](Self::driven) next.
     pub(crate) fn join(&self, name: (SessionId, Serial), holder: HolderId, reply: ReplyTo) -> bool {
         let mut inner = self.lock();
         let driven = inner.driven.len();
@@ -91,8 +91,13 @@ impl AttemptRegistry {
         false
     }
 
+    /// A transaction that the caller drives, from [`join`](Self::join) on.
+    pub(crate) fn driven(&self, name: (SessionId, Serial)) -> Driving<'_> {
+        Driving { registry: self, name, is_over: false }
+    }
+
     /// Answers everybody who waits for a transaction.
-    pub(crate) fn end(&self, name: (SessionId, Serial), answer: &Result<Answer, Refusal>) {
+    fn end(&self, name: (SessionId, Serial), answer: &Result<Answer, Refusal>) {
         let ended = self.lock().remove(name);
         for reply in ended.into_iter().flat_map(|driven| driven.waiting) {
             reply.send(answer.clone());
@@ -140,6 +145,32 @@ impl Drop for Preparing<'_> {
     }
 }
 
+/// A transaction that is driven until this is dropped.
+pub(crate) struct Driving<'a> {
+    registry: &'a AttemptRegistry,
+    name: (SessionId, Serial),
+    /// Whether somebody else may drive it by now.
+    is_over: bool,
+}
+
+impl Driving<'_> {
+    /// Answers everybody who waits for the transaction.
+    pub(crate) fn end(mut self, answer: &Result<Answer, Refusal>) {
+        self.is_over = true;
+        self.registry.end(self.name, answer);
+    }
+}
+
+impl Drop for Driving<'_> {
+    /// Its task was stopped, or has panicked; what it had sent may still take effect.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let why = "the node gave the transaction up; it may have been executed";
+            self.registry.end(self.name, &Err(Refusal::Unknown(why.to_owned())));
+        }
+    }
+}
+
 /// An attempt of which the other shards are being told.
 pub(crate) struct Finishing<'a> {
     registry: &'a AttemptRegistry,
@@ -182,10 +213,22 @@ mod tests {
         assert!(registry.join(name, holder, first));
         assert!(!registry.join(name, holder, second));
         assert!(registry.is_driven(name));
-        registry.end(name, &Ok(Answer::Done));
+        registry.driven(name).end(&Ok(Answer::Done));
         assert_eq!(first_answer.await.unwrap(), Ok(Answer::Done));
         assert_eq!(second_answer.await.unwrap(), Ok(Answer::Done));
         assert!(!registry.is_driven(name));
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_panics_leaves_nobody_waiting() {
+        let registry = AttemptRegistry::default();
+        let name = (SessionId(uuid::Uuid::from_u128(7)), Serial(1));
+        let (reply, answer) = ReplyTo::here();
+        assert!(registry.join(name, HolderId(uuid::Uuid::nil()), reply));
+        drop(registry.driven(name));
+        assert!(matches!(answer.await.unwrap(), Err(Refusal::Unknown(_))));
+        assert!(!registry.is_driven(name));
+        assert!(registry.lock().holders.is_empty());
     }
 
     #[test]
@@ -199,7 +242,7 @@ mod tests {
         let joined = (0..DRIVEN_MAX as u64).filter(|serial| join(*serial, 1)).count();
         assert_eq!(joined, HOLDER_DRIVEN_MAX);
         assert!(join(1, 2));
-        registry.end((SessionId(uuid::Uuid::from_u128(1)), Serial(1)), &Ok(Answer::Done));
+        registry.driven((SessionId(uuid::Uuid::from_u128(1)), Serial(1))).end(&Ok(Answer::Done));
         assert!(join(DRIVEN_MAX as u64, 1) && !join(1 << 20, 1));
     }
 }

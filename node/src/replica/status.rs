@@ -1,6 +1,6 @@
 //! The status of a replica, as it sees itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use dkv_base::id::{GroupId, NodeId, Term};
@@ -111,6 +111,7 @@ impl Replica {
             term: Term(metrics.current_term),
             leader: metrics.current_leader,
             voters: membership.voter_ids().collect(),
+            halves: halves(membership.get_joint_config()),
             learners: membership.learner_ids().collect(),
             last_index: metrics.last_log_index.unwrap_or_default(),
             applied_index: summary.applied_index,
@@ -127,6 +128,14 @@ impl Replica {
 
 pub(super) fn index(log_id: Option<raft::LogId>) -> u64 {
     log_id.map_or(0, |log_id| log_id.index)
+}
+
+/// The halves of a joint configuration; none of any other.
+fn halves(halves: &[BTreeSet<NodeId>]) -> Vec<Vec<NodeId>> {
+    if halves.len() < 2 {
+        return Vec::new();
+    }
+    halves.iter().map(|half| half.iter().copied().collect()).collect()
 }
 
 fn role(state: ServerState) -> GroupRole {

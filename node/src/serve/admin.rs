@@ -6,7 +6,7 @@ use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
 use dkv_base::logging::brief;
 use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::context::{RequestContext, change_directory};
@@ -14,6 +14,7 @@ use super::{level_all, rights};
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
+use crate::node::Node;
 use dkv_state::DirectoryCommand;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
@@ -77,14 +78,21 @@ pub(super) fn drain(context: &RequestContext<'_>, node: NodeId, on: bool, reply:
 
 /// Has replicas and primaries rebalanced at once.
 pub(super) fn rebalance(context: &RequestContext<'_>, reply: ReplyTo) {
-    let node = context.node;
-    match node.coordination().leader_since() {
-        Some(_) => {
-            node.coordination().set_rebalancing(true);
-            reply.send(Ok(Answer::Done));
-        }
-        None => reply.refuse(Refusal::NotPrimary { primary: node.control().leader() }),
-    }
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        confirm_coordinator(&node, until).await?;
+        node.coordination().set_rebalancing(true);
+        Ok(Answer::Done)
+    });
+}
+
+/// Confirms that this node is the coordinator now, and returns since when. A deposed one may not
+/// have noticed yet, and know neither where the primaries are nor whether a node is in use again.
+async fn confirm_coordinator(node: &Node, until: Instant) -> Result<Instant, Refusal> {
+    let confirmed = tokio::time::timeout_at(until, node.control().confirm_leadership());
+    confirmed.await.map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+    let since = node.coordination().leader_since();
+    since.ok_or_else(|| Refusal::NotPrimary { primary: node.control().leader() })
 }
 
 /// Has the primary of a shard handed over to another of its voters.
@@ -94,10 +102,9 @@ pub(super) fn move_primary(
     to: NodeId,
     reply: ReplyTo,
 ) {
-    let Some(since) = context.node.coordination().leader_since() else {
-        return reply.refuse(Refusal::NotPrimary { primary: context.node.control().leader() });
-    };
+    let until = Instant::now() + context.working_time();
     context.answer(reply, move |node| async move {
+        let since = confirm_coordinator(&node, until).await?;
         rebalancer::move_primary(&node, since, shard, to).await?;
         Ok(Answer::Done)
     });
@@ -107,11 +114,7 @@ pub(super) fn move_primary(
 pub(super) fn placement(context: &RequestContext<'_>, forecast: bool, reply: ReplyTo) {
     let until = Instant::now() + context.working_time();
     context.answer(reply, move |node| async move {
-        // A deposed coordinator may not know that a node is in use again.
-        let confirmed = node.control().confirm_leadership();
-        timeout_at(until, confirmed)
-            .await
-            .map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+        confirm_coordinator(&node, until).await?;
         let left = until.saturating_duration_since(Instant::now()).min(EMPTIED_PATIENCE);
         let report = rebalancer::report(&node, forecast, left).await?;
         Ok(Answer::Placement(Box::new(report)))
@@ -166,8 +169,7 @@ pub(super) fn policies(context: &RequestContext<'_>, reply: ReplyTo) {
         Err(refusal) => return reply.refuse(refusal),
     };
     context.answer(reply, move |node| async move {
-        let confirmed = timeout_at(until, node.control().confirm_leadership()).await;
-        confirmed.map_err(|_| Refusal::Unavailable("no quorum answers in time".into()))??;
+        confirm_coordinator(&node, until).await?;
         let policies = node.replicas().with_directory(|directory| match about {
             None => directory.policies().collect(),
             Some(Some(user)) => directory.policies_of(user).collect(),

@@ -21,12 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::supervise::caught;
 use dkv_wire::message::ChangeReason;
 use dkv_wire::net_platform;
 use tokio::net::UdpSocket;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::node::{Node, Replicas};
 use crate::raft::QUIESCENT_SLOWDOWN;
@@ -101,10 +102,18 @@ pub(crate) async fn run(node: Arc<Node>) {
             let delay = node.connections().endpoint().added_round_trip(address);
             asking.insert(leader);
             results.spawn(async move {
-                let refused = probe.refuses(patience).await;
-                if refused && !delay.is_zero() {
-                    tokio::time::sleep(delay).await;
-                }
+                let probing = caught(async {
+                    let refused = probe.refuses(patience).await;
+                    if refused && !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
+                    refused
+                });
+                // Without a result the leader would never be probed again.
+                let refused = probing.await.unwrap_or_else(|panicked| {
+                    error!("probing {leader} {panicked}; this is a bug in dkv");
+                    false
+                });
                 TaskResult::Probed { leader, refused }
             });
         }
@@ -138,7 +147,9 @@ pub(crate) async fn run(node: Arc<Node>) {
                 let node = Arc::clone(&node);
                 results.spawn(async move {
                     let id = group.id();
-                    succeed(node, group, leader, term).await;
+                    if let Err(panicked) = caught(succeed(node, group, leader, term)).await {
+                        error!("taking over from {leader} {panicked}; this is a bug in dkv");
+                    }
                     TaskResult::TakeoverEnded(id, term)
                 });
             }

@@ -7,7 +7,8 @@
 //! nodes down, a node serves what it can.
 //!
 //! A node learns of its removal from the server or, if that is down, from the other nodes, which
-//! close its connections. One of them may be mistaken; more than half of them are not.
+//! close its connections. One of them may be mistaken, or its key stolen; two that are more than
+//! half of them are believed.
 //!
 //! A node that votes keeps a connection to each of the other voters.
 //!
@@ -34,6 +35,11 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Time after the server's answer within which the server, or another node, connects to a reachable
 /// node.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
+/// Time for which an answer of the server outweighs the word of other nodes: it knows of a removal
+/// earlier than that.
+const VOUCHED_FOR: Duration = Duration::from_secs(10);
+/// Nodes that must agree before their word counts.
+const BELIEVED: usize = 2;
 /// Interval between repeated warnings.
 const REMIND: Duration = Duration::from_secs(600);
 
@@ -75,7 +81,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         for peer in refusing.difference(&known) {
             warn!(?peer, "another node refuses this one: it says that this node was removed");
         }
-        if is_removed(&refusing, &others) {
+        let is_vouched_for =
+            node.connections().server().seen().is_some_and(|age| age < VOUCHED_FOR);
+        if !is_vouched_for && is_removed(&refusing, &others) {
             return node.tasks().fail(format!(
                 "this node was removed from the network, as {} of the {} other nodes say; to join again, \
                  start it with an empty data directory (this one is {})",
@@ -118,7 +126,8 @@ fn meet_voters(replicas: &Replicas, peers: &Peers, me: NodeId) {
 
 /// Whether enough nodes refuse this one to conclude that it was removed.
 fn is_removed(refusing: &BTreeSet<NodeId>, others: &BTreeSet<NodeId>) -> bool {
-    refusing.intersection(others).count() * 2 > others.len()
+    let count = refusing.intersection(others).count();
+    count >= BELIEVED && count * 2 > others.len()
 }
 
 /// A report about the reachability of a node's address.
@@ -171,7 +180,8 @@ mod tests {
         for (refusing, others, removed) in [
             (0..0, 0..0, false),
             (0..0, 0..1, false),
-            (0..1, 0..1, true),
+            // The key of the only other node may be stolen.
+            (0..1, 0..1, false),
             (0..1, 0..2, false),
             (0..2, 0..2, true),
             (0..2, 0..3, true),

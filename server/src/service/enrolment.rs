@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use dkv_base::id::HolderId;
 use dkv_base::logging::AUDIT;
+use dkv_base::slots::{Busy, BusyFlag};
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -42,14 +43,29 @@ enum ConversationError {
     NoRequest,
 }
 
+/// The place of a joiner among the others of its address.
+struct KeptPlace {
+    flag: BusyFlag,
+    busy: Option<Busy>,
+}
+
+impl KeptPlace {
+    /// Lets the joiner lose its place to no other from here on: its token may be used up, so it
+    /// could not come again.
+    fn keep(&mut self) {
+        self.busy = Some(self.flag.begin());
+    }
+}
+
 impl Service {
     pub(super) async fn serve_joiner(&self, connection: &quinn::Connection) {
         let Some(mut place) = self.joiners.take(connection.remote_address().ip()) else {
             return Close::Busy.close(connection, "too many joiners at once");
         };
+        let kept = KeptPlace { flag: place.busy_flag(), busy: None };
         let served = tokio::select! {
             biased;
-            served = timeout(JOIN_TIMEOUT, self.answer_joiner(connection)) => served,
+            served = timeout(JOIN_TIMEOUT, self.answer_joiner(connection, kept)) => served,
             () = place.lost() => {
                 return Close::Busy.close(connection, "too many joiners from this address");
             }
@@ -64,15 +80,19 @@ impl Service {
         }
     }
 
-    async fn answer_joiner(&self, connection: &quinn::Connection) -> Result<(), ConversationError> {
+    async fn answer_joiner(
+        &self,
+        connection: &quinn::Connection,
+        mut place: KeptPlace,
+    ) -> Result<(), ConversationError> {
         let (send, receive) = connection.accept_bi().await?;
         let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
         let frame = reader.next().await?.ok_or(ConversationError::NoRequest)?;
         let answer = match decode(&frame)? {
-            Joining::Join(request) => self.join(request).await,
+            Joining::Join(request) => self.join(request, &mut place).await,
             Joining::Recertify(request) => self.recertify(connection, request, None).await,
             Joining::Readmit(ReadmitRequest { again, token, secret }) => {
-                self.recertify(connection, again, Some((token, secret))).await
+                self.recertify(connection, again, Some((token, secret, &mut place))).await
             }
         };
         let address = connection.remote_address();
@@ -105,10 +125,15 @@ impl Service {
         }
     }
 
-    async fn join(&self, request: JoinRequest) -> Result<JoinAnswer, JoinRefusal> {
+    async fn join(
+        &self,
+        request: JoinRequest,
+        place: &mut KeptPlace,
+    ) -> Result<JoinAnswer, JoinRefusal> {
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
         let (role, user) = self.check_token(token, &secret).await?;
+        place.keep();
         let holder = HolderId::random();
         let identity = Identity { network: registry.network(), role, holder, user };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
@@ -128,7 +153,7 @@ impl Service {
         &self,
         connection: &quinn::Connection,
         request: RecertifyRequest,
-        token: Option<(Uuid, [u8; 32])>,
+        token: Option<(Uuid, [u8; 32], &mut KeptPlace)>,
     ) -> Result<JoinAnswer, JoinRefusal> {
         let turn = self.signing_turn().await?;
         let material = proof_material(connection).ok_or(JoinRefusal::Certificate)?;
@@ -151,12 +176,13 @@ impl Service {
             .map_err(|_| JoinRefusal::Key)?;
         drop(turn);
         match token {
-            Some((token, secret)) => {
+            Some((token, secret, place)) => {
                 // The holder stays who it was: the token vouches for that role and that user.
                 let granted = self.check_token(token, &secret).await?;
                 if granted != (identity.role, identity.user) {
                     return Err(JoinRefusal::Unknown);
                 }
+                place.keep();
                 self.use_token(token, secret, identity.holder).await?;
             }
             None => self.record_certificate(identity).await,

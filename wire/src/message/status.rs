@@ -43,8 +43,12 @@ pub struct GroupStatus {
     pub term: Term,
     /// The leader, as far as it knows.
     pub leader: Option<NodeId>,
-    /// Voters of the newest configuration that it knows.
+    /// Voters of the newest configuration that it knows; during a change of members, those of both
+    /// halves.
     pub voters: Vec<NodeId>,
+    /// The halves of that configuration during a change of members, of each of which a majority
+    /// must agree; empty otherwise.
+    pub halves: Vec<Vec<NodeId>>,
     /// Learners of that configuration.
     pub learners: Vec<NodeId>,
     /// Index of the last entry of its log.
@@ -77,18 +81,30 @@ impl GroupStatus {
     /// Returns whether the group has a leader, as far as this replica knows. One that leads and
     /// hears no majority of the voters leads nobody.
     pub fn has_leader(&self) -> bool {
-        let heard = |voter| {
-            let replica = self.replicas.iter().find(|replica| replica.node == voter);
-            let silent_ms = replica.and_then(|replica| replica.silent_ms);
-            self.leader == Some(voter) || silent_ms.is_some_and(|ms| ms < UNHEARD_MS)
-        };
         match self.role {
-            GroupRole::Leader => {
-                let heard = self.voters.iter().filter(|voter| heard(**voter)).count();
-                heard > self.voters.len() / 2
-            }
+            GroupRole::Leader => self.spare(|voter| self.hears(voter)).is_some_and(|it| it >= 0),
             _ => self.leader.is_some(),
         }
+    }
+
+    /// Returns whether this replica leads and has heard from a voter lately, or is that voter.
+    pub fn hears(&self, voter: NodeId) -> bool {
+        let replica = self.replicas.iter().find(|replica| replica.node == voter);
+        let silent_ms = replica.and_then(|replica| replica.silent_ms);
+        let is_self = self.leader == Some(voter) && self.role == GroupRole::Leader;
+        is_self || silent_ms.is_some_and(|ms| ms < UNHEARD_MS)
+    }
+
+    /// Returns how many voters may fail beside those that are not `live`, or how many are missing
+    /// for a majority, as a negative number: the least of both halves during a change of members.
+    /// `None` without voters.
+    pub fn spare(&self, live: impl Fn(NodeId) -> bool) -> Option<i64> {
+        let spare = |half: &Vec<NodeId>| {
+            let live = half.iter().filter(|voter| live(**voter)).count();
+            live as i64 - (half.len() / 2 + 1) as i64
+        };
+        let whole = std::iter::once(&self.voters).filter(|_| self.halves.is_empty());
+        whole.chain(&self.halves).filter(|half| !half.is_empty()).map(spare).min()
     }
 }
 

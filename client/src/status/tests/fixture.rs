@@ -21,8 +21,9 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
             group: GroupId(*group),
             role: if leader { GroupRole::Leader } else { GroupRole::Follower },
             term: Term(4),
-            leader: Some(id(1)),
+            leader: Some(if leader { id(number) } else { id(1) }),
             voters: voters.to_vec(),
+            halves: Vec::new(),
             learners: Vec::new(),
             last_index: 1000 - behind,
             applied_index: 1000 - 2 * behind,
@@ -35,7 +36,7 @@ pub(super) fn answer(number: u8, voters: &[NodeId], groups: &[u32], leads: &[u32
             replicas: if leader {
                 voters
                     .iter()
-                    .zip([1000, 999, 998])
+                    .zip((0..).map(|behind| 1000 - behind))
                     .filter(|(node, _)| **node != id(number))
                     .map(|(node, matched_index)| ReplicaStatus {
                         node: *node,

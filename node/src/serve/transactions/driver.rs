@@ -103,8 +103,9 @@ pub(in crate::serve) fn drive(
         deadline: Instant::now() + context.working_time().min(DRIVE_PATIENCE),
     };
     replica.spawn(async move {
+        let driving = driver.replica.attempts().driven(name);
         let answer = driver.run().await;
-        driver.replica.attempts().end(name, &answer);
+        driving.end(&answer);
     });
 }
 

@@ -212,6 +212,7 @@ fn status() -> NodeStatus {
         term: Term(4),
         leader: Some(node('a')),
         voters: vec![node('a'), node('b')],
+        halves: vec![vec![node('a'), node('b')], vec![node('a')]],
         learners: vec![node('c')],
         last_index: 100,
         applied_index: 99,
