@@ -97,8 +97,8 @@ async fn next_frame(
     }
 }
 
-/// Counts a session among those of the holder that opens it, and makes a lease that is granted for a
-/// user that user's. A request that another node passes on names them already.
+/// Counts a session among those of the holder that opens it, and makes a lease that is granted for
+/// a user that user's. A request that another node passes on names them already.
 fn name_sender(peer: Identity, request: &mut Request) {
     let user = request.user.or(peer.user);
     let RequestBody::Propose { command, .. } = &mut request.body else { return };

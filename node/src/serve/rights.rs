@@ -120,8 +120,8 @@ impl<'a> Touch<'a> {
     }
 }
 
-/// Whether no key is asked for: a client looks for a replica, as before a watch. A span of some keys
-/// only would tell, by the time that the answer takes, whether a transaction has locked one.
+/// Whether no key is asked for: a client looks for a replica, as before a watch. A span of some
+/// keys only would tell, by the time that the answer takes, whether a transaction has locked one.
 fn is_receipt(span: &Span) -> bool {
     span.keys_max == 0 && span.prefix.is_empty() && span.after.is_empty()
 }
@@ -171,8 +171,8 @@ pub(super) fn check_watch(
     Ok(())
 }
 
-/// Checks that the users of a request may use the leases that a command ends or attaches keys to, on
-/// the primary, which knows to whom they were granted.
+/// Checks that the users of a request may use the leases that a command ends or attaches keys to,
+/// on the primary, which knows to whom they were granted.
 ///
 /// # Errors
 /// As for [`check`].
@@ -189,8 +189,8 @@ pub(super) fn check_leases_of(
     check_leases(node, users, replica, &leases_of(command)?)
 }
 
-/// Checks that the users of a request may use these leases, on the primary. Whoever else could end
-/// a lease, or keep it alive, would do so to keys that it may not write.
+/// Checks that the users of a request may use these leases, on the primary. Another user who
+/// could end a lease, or keep it alive, would do so to keys that it may not write.
 ///
 /// # Errors
 /// As for [`check`].
@@ -287,8 +287,8 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
         }
         Command::Transact(Transact { body, .. })
         | Command::TransactOver(TransactOver { body, .. }) => check_transaction(granted, body),
-        // Whose lease it is that ends, or that a write attaches its key to, the primary judges, which
-        // knows.
+        // Whose lease it is that ends, or that a write attaches its key to, the primary judges,
+        // which knows.
         Command::Lease(LeaseCommand { action, lease, .. }) => match action {
             LeaseAction::Grant { .. } | LeaseAction::Revoke => granted.check_some(Right::Write),
             LeaseAction::GrantTo { user, .. } if granted.may_use_lease_of(Some(user)) => {

@@ -176,7 +176,7 @@ fn a_lease_is_for_its_owner_and_for_those_who_may_write_all_keys() {
     for other in [change(LeaseAction::Revoke), to(bob)] {
         assert_eq!(owned(&other, Some(alice)), None);
     }
-    // Nobody grants one in the name of another, by a request that is made by hand.
+    // No user grants one in the name of another, by a request that is made by hand.
     let check = |change| check_command(&own, &encode(&Command::Lease(change)));
     assert_eq!(check(to(alice)), Ok(()));
     assert!(is_denied(&check(to(bob))));
