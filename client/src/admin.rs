@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use dkv_api::{BearerLife, Client, Error, NodeInfo, Rights, Role, RunChoice, TokenInfo};
+use dkv_api::{
+    BearerLife, Client, Error, NodeInfo, Rights, Role, RunChoice, TokenInfo, TokenOptions,
+};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Effect, Failure, Problem};
 use dkv_console::units::{self, timestamp};
@@ -24,14 +26,14 @@ pub(crate) async fn token(
     console: &mut Console,
 ) -> Result<(), Abort> {
     match action {
-        TokenAction::Create { http: true, read_only, life, never_expires, name, .. } => {
+        TokenAction::Create { http: true, read_only, life, never_expires, name, user, .. } => {
             let rights = if *read_only { Rights::Read } else { Rights::Write };
             let life = match life {
                 _ if *never_expires => BearerLife::Endless,
                 Some(life) => BearerLife::Seconds(life.as_secs().max(1)),
                 None => BearerLife::Usual,
             };
-            let created = client.create_bearer_with(rights, life, name.clone()).await;
+            let created = client.create_bearer_for(rights, life, name.clone(), *user).await;
             let (token, holder) = created.map_err(|error| request_problem(&error))?;
             let lasts = match life {
                 BearerLife::Endless => None,
@@ -46,6 +48,7 @@ pub(crate) async fn token(
                     "kind": "http",
                     "rights": if *read_only { "read" } else { "write" },
                     "name": name,
+                    "user": user.map(|user| user.to_string()),
                     "life_ms": lasts.map(|life| life.as_millis() as u64),
                 })
             });
@@ -62,7 +65,7 @@ pub(crate) async fn token(
                 )),
             ));
         }
-        TokenAction::Create { role, read_only, life, uses, name, .. } => {
+        TokenAction::Create { role, read_only, life, uses, name, user, .. } => {
             let role = match (*role, *read_only) {
                 (Role::Client | Role::Reader, true) => Role::Reader,
                 (role, false) => role,
@@ -73,7 +76,9 @@ pub(crate) async fn token(
                     return Err(Problem::usage(problem).into());
                 }
             };
-            let created = client.create_named_token(role, *life, *uses, name.clone()).await;
+            let (life, uses, user) = (*life, *uses, *user);
+            let options = TokenOptions { life, uses, name: name.clone(), user };
+            let created = client.create_token_with(role, options).await;
             let token = created.map_err(|error| request_problem(&error))?;
             let id = token.parse::<Token>().ok().map(|token| token.id);
             let told = console.result(&token, || {
@@ -85,6 +90,7 @@ pub(crate) async fn token(
                     "kind": "join",
                     "role": role.as_str(),
                     "name": name,
+                    "user": user.map(|user| user.to_string()),
                     "life_ms": life.map(|life| life.as_millis() as u64),
                     "uses_max": uses,
                 })
@@ -236,7 +242,8 @@ fn list(tokens: &[TokenInfo]) -> String {
         let admitted: Vec<String> =
             token.admitted.iter().map(|holder| format!("\n    admitted {holder}")).collect();
         let (id, role) = (token.id, token.role);
-        format!("{id}  {role:<6}  {name}  {used}{uses}, {ends}{}", admitted.concat())
+        let user = token.user.map(|user| format!("user {user}, ")).unwrap_or_default();
+        format!("{id}  {role:<6}  {name}  {user}{used}{uses}, {ends}{}", admitted.concat())
     };
     tokens.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -273,6 +280,7 @@ mod tests {
         let token = TokenInfo {
             id: Uuid::from_u128(1),
             role: Role::Node,
+            user: None,
             name: None,
             expires_ms: Some(1_772_368_496_000),
             used: 1,

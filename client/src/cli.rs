@@ -15,6 +15,7 @@ mod import_etcd;
 mod keyspace;
 mod lease;
 mod local;
+mod policy;
 mod recover;
 mod seeing;
 mod subcommand;
@@ -49,6 +50,7 @@ pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, Transfe
 pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
+pub(crate) use policy::{CanArgs, PolicyAction, PolicyArgs, RuleKeys};
 pub(crate) use recover::{RecoverAction, RecoverArgs, RecoverGroupArgs};
 pub(crate) use seeing::{DebugAction, DebugArgs, DoctorArgs, ExplainArgs, LogArgs};
 
@@ -430,6 +432,25 @@ pub(crate) enum Subcommand {
     /// Create, list, change and drop keyspaces: sets of keys with shards and settings of their own
     #[command(override_usage = "dkv [ADDRESS] keyspace create|list|show|set|drop [OPTIONS]")]
     Keyspace(KeyspaceArgs),
+    /// Create, change, list and drop policies, and grant them to users
+    #[command(override_usage = "dkv [ADDRESS] policy create|set|list|show|drop|grant|revoke \
+        [OPTIONS]")]
+    Policy(PolicyArgs),
+    /// Show who you are in the network, and which policies limit you
+    #[command(override_usage = "dkv [ADDRESS] whoami [OPTIONS]")]
+    Whoami {
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Show whether a user may do something with a key
+    #[command(
+        override_usage = "dkv [ADDRESS] can <USER> <RIGHT> <KEY> [--prefix] [OPTIONS]",
+        after_help = "The exit status is 0 for yes and 7 for no. The role of a credential bounds \
+            its user further: a reader does not write.\n\nExamples:\n  \
+            dkv can alice read billing/2031\n  \
+            dkv can alice watch billing/ --prefix --keyspace k8s"
+    )]
+    Can(CanArgs),
     /// Create, list and revoke join tokens
     #[command(override_usage = "dkv [ADDRESS] token create|list|revoke [OPTIONS]")]
     Token(TokenArgs),

@@ -166,6 +166,9 @@ fn line(holder: &HolderInfo) -> String {
         Some(at) => line.push_str(&format!("  admitted {}", timestamp(*at))),
         None => line.push_str("  admitted before this list was kept"),
     }
+    if let Some(user) = holder.user {
+        line.push_str(&format!(" as user {user}"));
+    }
     if let Some(token) = token {
         line.push_str(&format!(" by token {token}"));
     }
@@ -198,6 +201,7 @@ fn document(holders: &[HolderInfo]) -> Value {
             "kind": kind,
             "role": role,
             "name": holder.name,
+            "user": holder.user.map(|user| user.to_string()),
             "token": holder.token.map(|id| id.to_string()),
             "made_by": holder.made_by.map(|id| id.to_string()),
             "since_at_ms": holder.since_ms,
@@ -221,6 +225,7 @@ mod tests {
             id: HolderId(Uuid::from_u128(0xab << 120)),
             kind,
             name: Some("ci".into()),
+            user: None,
             token: Some(Uuid::from_u128(7)),
             made_by: None,
             since_ms: Some(1_772_368_496_000),

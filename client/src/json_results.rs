@@ -163,6 +163,7 @@ pub(crate) fn token(token: &TokenInfo) -> Value {
     json!({
         "id": token.id.to_string(),
         "role": token.role.as_str(),
+        "user": token.user.map(|user| user.to_string()),
         "name": token.name,
         "expires_at_ms": token.expires_ms,
         "used": token.used,

@@ -55,6 +55,7 @@ mod import;
 mod backup;
 
 mod admin;
+mod policy;
 mod log;
 mod explain;
 mod doctor;

@@ -11,7 +11,7 @@ use crate::load::{self, Task};
 use crate::store::Store;
 use crate::{
     admin, backup, bundle, doctor, explain, history, holders, import, keyspace, lease, log,
-    placement, transaction,
+    placement, policy, transaction,
 };
 
 /// Carries out a subcommand.
@@ -50,6 +50,9 @@ pub(crate) async fn run(
             backup::restore(args, args.connect.keyspace.clone(), &client, console).await
         }
         Subcommand::Keyspace(args) => keyspace::run(&args.action, &client, console).await,
+        Subcommand::Policy(args) => policy::run(&args.action, &client, console).await,
+        Subcommand::Whoami { .. } => policy::whoami(&client, console).await,
+        Subcommand::Can(args) => policy::can(args, &client, console).await,
         Subcommand::Token(args) => admin::token(&args.action, &client, console).await,
         Subcommand::Drain { node, undo: true, .. } => {
             placement::undrain(node, &client, console).await

@@ -4,6 +4,7 @@ mod admin;
 mod diagnosis;
 mod keyspaces;
 mod network;
+mod policies;
 mod renewal;
 
 use std::sync::{Arc, Weak};
@@ -16,6 +17,7 @@ use dkv_wire::identity::Identity;
 use dkv_wire::limits;
 use dkv_wire::message::{Answer, Condition, Level, Reach, ReadBounds};
 use dkv_wire::region::Region;
+use dkv_wire::user::User;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
@@ -62,6 +64,8 @@ pub struct Client {
     inner: Arc<Inner>,
     /// The keyspace that its requests are about.
     keyspace: Arc<OwnKeyspace>,
+    /// The user for whom it asks, whose rights limit its own.
+    user: Option<User>,
 }
 
 /// Only handles share this. The tasks share the [`Driver`], so that dropping the last handle ends
@@ -130,7 +134,7 @@ impl Client {
         let permits = Semaphore::new(PERMITS);
         let identity = credentials.identity;
         let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server });
-        Self { inner, keyspace: Arc::default() }
+        Self { inner, keyspace: Arc::default(), user: None }
     }
 
     /// Returns the identity of this client in the network: the network, its role and its holder id.
@@ -439,7 +443,7 @@ impl Client {
         };
         let left = timeout.saturating_sub(started.elapsed());
         let (waiter, answer) = oneshot::channel();
-        let Some(id) = inner.driver.submit(self.keyspace.id, kind, left, waiter) else {
+        let Some(id) = inner.driver.submit(self.keyspace.id, self.user, kind, left, waiter) else {
             return Err(closed());
         };
         let mut cancel = CancelOnDrop { driver: &inner.driver, id: Some(id) };

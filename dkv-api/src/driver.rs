@@ -17,6 +17,7 @@ use dkv_base::sync::lock;
 use dkv_wire::message::{Reply, ServerAnswer, ServerRequest};
 use dkv_wire::quic::{Close, Endpoint};
 use dkv_wire::region::Region;
+use dkv_wire::user::User;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -94,6 +95,7 @@ impl Driver {
     pub(crate) fn submit(
         &self,
         keyspace: KeyspaceId,
+        user: Option<User>,
         kind: RequestKind,
         timeout: Duration,
         waiter: Waiter,
@@ -102,7 +104,7 @@ impl Driver {
         if core.closed {
             return None;
         }
-        let id = core.router.submit_in(keyspace, self.now(), kind, timeout, Some(waiter));
+        let id = core.router.submit_in(keyspace, user, self.now(), kind, timeout, Some(waiter));
         self.execute_effects(&mut core);
         Some(id)
     }

@@ -234,7 +234,9 @@ pub use error::{ConnectError, Error};
 pub use history::{Compacted, History, HistoryOptions, ValueAt};
 pub use inspect::ReplicaValue;
 pub use lease::{LeaseInfo, LeaseKeeper, LeaseKeys};
-pub use options::{NetworkStatus, ReadOptions, StatusError, Value, WriteOptions, Written};
+pub use options::{
+    NetworkStatus, ReadOptions, StatusError, TokenOptions, Value, WriteOptions, Written,
+};
 pub use range::RangeRequest;
 pub use scan::{Scan, ScanOptions};
 pub use snapshot::{Snapshot, SnapshotCut, SnapshotToken, SnapshotTokenError};
@@ -264,11 +266,13 @@ pub use dkv_wire::message::{
 pub use dkv_wire::message::{
     ChangeReason, Diagnosis, DiskFacts, LeaderChange, LogChange, LogFilter,
 };
+pub use dkv_wire::message::{InvalidRights, PolicyInfo, PolicyList, PolicyRule, Right, RightSet};
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};
 pub use dkv_wire::network::{NetworkView, NodeInfo, NodeState, ServerInfo, ShardInfo};
 pub use dkv_wire::region::{Region, RegionError};
+pub use dkv_wire::user::{InvalidUser, User};
 pub use uuid::Uuid;
 
 /// The example of the crate's README, compiled as a test.

@@ -169,7 +169,8 @@ impl<O: Observer> Streams<'_, O> {
                 }
                 let deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
                 let (body, long) = outgoing.payload.body();
-                let request = Request { id: outgoing.id, deadline_ms, forward: false, body };
+                let (id, user) = (outgoing.id, outgoing.user);
+                let request = Request { id, deadline_ms, forward: false, user, body };
                 let sent = if !long.is_empty() {
                     writer.send_parts(encode_ending(&request, long)).await
                 } else {

@@ -6,8 +6,32 @@ use bytes::Bytes;
 use dkv_base::id::{LeaseId, Revision};
 use dkv_wire::message::{Condition, Level, NodeStatus, Placement, Reach, Receipt, ServerStatus};
 use dkv_wire::network::{NetworkView, NodeInfo, ServerInfo};
+use dkv_wire::user::User;
 
 use crate::attach::Attach;
+
+/// A join token to create; see [`Client::create_token_with`](crate::Client::create_token_with).
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use dkv_api::TokenOptions;
+///
+/// let hour = Some(Duration::from_secs(3600));
+/// let once = TokenOptions { life: hour, uses: Some(1), ..TokenOptions::default() };
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenOptions {
+    /// How long it is valid, in whole seconds; without an end by default.
+    pub life: Option<Duration>,
+    /// How many holders it admits; any number by default.
+    pub uses: Option<u32>,
+    /// Its name, under which it and the holders that it admits are listed.
+    pub name: Option<String>,
+    /// The user that its bearers are: they may do only what the policies of the user allow. By
+    /// default they are nobody's, and limited by their role alone.
+    pub user: Option<User>,
+}
 
 /// How to read; see [`Client::read_with`](crate::Client::read_with).
 ///

@@ -60,6 +60,7 @@ use dkv_wire::message::Answer;
 use dkv_wire::network::LinkDelay;
 use dkv_wire::network::NetworkView;
 use dkv_wire::region::Region;
+use dkv_wire::user::User;
 
 use self::clock::NetworkClock;
 use self::peer::{Group, Peer};
@@ -79,6 +80,8 @@ pub(crate) struct OutgoingRequest {
     /// The id of the attempt; see [`RequestKind::attempt`].
     pub(crate) id: u64,
     pub(crate) deadline: Duration,
+    /// The user for whom the caller asks, if it names one.
+    pub(crate) user: Option<User>,
     pub(crate) payload: Payload,
     /// Whether the request, or its answer, is so large that it would delay others.
     pub(crate) bulk: bool,
@@ -198,14 +201,15 @@ impl<W> Router<W> {
         timeout: Duration,
         waiter: Option<W>,
     ) -> u64 {
-        self.submit_in(KeyspaceId::DEFAULT, now, kind, timeout, waiter)
+        self.submit_in(KeyspaceId::DEFAULT, None, now, kind, timeout, waiter)
     }
 
-    /// Begins a request about the keys of a keyspace. Its outcome comes as [`Effect::Finish`],
-    /// unless it is cancelled.
+    /// Begins a request about the keys of a keyspace, for a user if there is one. Its outcome comes
+    /// as [`Effect::Finish`], unless it is cancelled.
     pub(crate) fn submit_in(
         &mut self,
         keyspace: KeyspaceId,
+        user: Option<User>,
         now: Duration,
         kind: RequestKind,
         timeout: Duration,
@@ -214,6 +218,7 @@ impl<W> Router<W> {
         let id = self.insert(now, kind, now + timeout, waiter);
         if let Some(pending) = self.requests.get_mut(&id) {
             pending.keyspace = keyspace;
+            pending.user = user;
         }
         self.unrouted.insert(id);
         self.assign_group(now, id);
@@ -236,6 +241,7 @@ impl<W> Router<W> {
         let pending = Pending {
             kind,
             keyspace: KeyspaceId::DEFAULT,
+            user: None,
             group: None,
             started: now,
             deadline,

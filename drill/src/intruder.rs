@@ -189,7 +189,7 @@ impl Intruder {
         };
         for body in self.requests(&groups) {
             tried += 1;
-            let request = Request { id: 1, deadline_ms: 500, forward: false, body };
+            let request = Request { id: 1, deadline_ms: 500, forward: false, user: None, body };
             let opening = Some(&Opening::Requests);
             let _: Result<Reply, _> =
                 call(&connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await;

@@ -11,7 +11,8 @@
 //!
 //! The hub begins with the first watch that joins, and ends when it has none. If the network
 //! refuses to go on, as after a compaction of what it has not read, it ends, and each watch goes on
-//! by itself from its own position, where it gets its own answer.
+//! by itself from its own position, where it gets its own answer. A face whose certificate is that
+//! of a user who may not watch all keys has no hub.
 
 mod core;
 mod index;
@@ -19,6 +20,7 @@ mod index;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dkv_api::{Client, Error, KeyRange, KeyspaceId, Revision};
@@ -26,6 +28,7 @@ use dkv_base::supervise::caught;
 use dkv_base::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::Instant;
 use tracing::debug;
 
 use self::core::{Bounds, Core, WatcherId};
@@ -34,6 +37,9 @@ use crate::limits::{
     HUB_LAG_MAX, KEY_BYTES_MAX, WATCH_JOIN_LOOKS, WATCH_QUEUE_MAX, WATCH_RING_BYTES,
     WATCH_ROOM_BYTES,
 };
+
+/// Time for which no hub begins after one was denied: its watches would join and leave it in turns.
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
 const BOUNDS: Bounds = Bounds {
     ring_bytes: WATCH_RING_BYTES,
@@ -46,6 +52,8 @@ const BOUNDS: Bounds = Bounds {
 #[derive(Default)]
 pub(crate) struct Hubs {
     hub: Mutex<Weak<Hub>>,
+    /// When the network last denied the watch of all keys.
+    denied: Arc<Mutex<Option<Instant>>>,
     shared: Arc<AtomicUsize>,
     alone: Arc<AtomicUsize>,
 }
@@ -104,10 +112,11 @@ impl Hubs {
         if let Some(hub) = known.upgrade().filter(|hub| hub.serves(store)) {
             return Some(hub);
         }
-        if !may_begin {
+        let was_denied = lock(&self.denied).is_some_and(|at| at.elapsed() < DENIED_PAUSE);
+        if was_denied || !may_begin {
             return None;
         }
-        let hub = Hub::start(store.clone(), shown);
+        let hub = Hub::start(store.clone(), shown, Arc::clone(&self.denied));
         *known = Arc::downgrade(&hub);
         Some(hub)
     }
@@ -152,7 +161,7 @@ struct State {
 }
 
 impl Hub {
-    fn start(store: Client, after: Revision) -> Arc<Self> {
+    fn start(store: Client, after: Revision, denied: Arc<Mutex<Option<Instant>>>) -> Arc<Self> {
         let hub = Arc::new(Self {
             keyspace: store.keyspace_id(),
             state: Mutex::new(State { core: Core::new(after, BOUNDS), wakers: HashMap::new() }),
@@ -162,7 +171,12 @@ impl Hub {
         lock(&hub.task).spawn(async move {
             let why = match caught(follow(store, after, follower.clone())).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => {
+                    if matches!(error, Error::Denied(_)) {
+                        *lock(&denied) = Some(Instant::now());
+                    }
+                    error.to_string()
+                }
                 Err(panicked) => {
                     tracing::error!("the task of all watches {panicked}; this is a bug in dkv");
                     panicked.to_string()

@@ -2,7 +2,8 @@
 //!
 //! Where tokens are required, a request carries one of the network's ([`dkv_wire::bearer`]) as
 //! `Authorization: Bearer …`, and has the rights of that token and no more; the gateway never lends
-//! its own. This module verifies tokens against the authority's certificate and the deny list.
+//! its own. If the token names a user, the nodes judge each request by the user's policies, too.
+//! This module verifies tokens against the authority's certificate and the deny list.
 //!
 //! Where none are required, usually on loopback, anyone who reaches the gateway may ask.
 //! [`crate::same_origin`] judges requests of browsers first, with or without tokens.
@@ -138,6 +139,10 @@ pub(crate) async fn check(
     });
     match authorized {
         Ok(bearer) => {
+            // The handlers get the store for this user.
+            if let Some(user) = bearer.and_then(|bearer| bearer.user) {
+                head.extensions.insert(user);
+            }
             let caller = match (&guard.access, bearer) {
                 (Access::Tokens(tokens), Some(bearer)) => {
                     tokens.record_use(&bearer);

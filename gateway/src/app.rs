@@ -17,7 +17,7 @@ use crate::compat::{bulk, kvs};
 use crate::metrics::{self, Metrics};
 use crate::page::{self, Broadcaster};
 use crate::response::fallback;
-use crate::state::{ExtraMetrics, Gateway};
+use crate::state::{ExtraMetrics, Gateway, Shared};
 use crate::store::Store;
 use crate::{monitoring, request_headers, v1};
 
@@ -72,7 +72,7 @@ impl App {
             .merge(page::routes(Arc::clone(&broadcaster)))
             .fallback(fallback)
             .layer(from_fn_with_state(guard, access::check))
-            .with_state(gateway);
+            .with_state(Shared::from(gateway));
         Self { page: Some((broadcaster, start)), stopping, ..Self::of(router, metrics) }
     }
 

@@ -272,6 +272,10 @@ impl Store for MemoryStore {
         }
     }
 
+    fn acting_for(&self, _user: dkv_api::User) -> Self {
+        self.clone()
+    }
+
     async fn keyspace(&self, name: &str) -> Result<Self, Error> {
         let known = self.inner.lock().unwrap().others.get(name).cloned();
         match known {

@@ -3,7 +3,6 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Response};
 use axum::routing::any;
 use dkv_api::{Error, ReadOptions};
@@ -12,14 +11,14 @@ use crate::limits::READY_TIMEOUT;
 use crate::metrics::{self, Exposition};
 use crate::problem::Problem;
 use crate::response::{get_document, is_get};
-use crate::state::Gateway;
+use crate::state::{Gateway, Shared};
 use crate::store::Store;
 
 /// The key read to check whether the network serves; it need not exist.
 pub(crate) const READY_KEY: &[u8] = b"readyz";
 
 /// Returns the routes of this module.
-pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
+pub(crate) fn routes<S: Store>() -> Router<Shared<S>> {
     Router::new()
         .route("/metrics", any(expose::<S>))
         .route("/v1/traffic", any(traffic::<S>))
@@ -28,10 +27,7 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
         .route("/readyz", any(ready::<S>))
 }
 
-async fn expose<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    method: Method,
-) -> Result<Response<Body>, Problem> {
+async fn expose<S: Store>(gateway: Gateway<S>, method: Method) -> Result<Response<Body>, Problem> {
     if !is_get(&method) {
         return Err(Problem::method("GET, HEAD"));
     }
@@ -43,10 +39,7 @@ async fn expose<S: Store>(
     Ok(metrics::answer(text))
 }
 
-async fn traffic<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    method: Method,
-) -> Result<Response<Body>, Problem> {
+async fn traffic<S: Store>(gateway: Gateway<S>, method: Method) -> Result<Response<Body>, Problem> {
     get_document(&method, "application/json", gateway.metrics.traffic().to_string())
 }
 
@@ -60,10 +53,7 @@ pub(crate) async fn live(method: Method) -> Result<Response<Body>, Problem> {
 }
 
 /// `/readyz`: the network answers a strong read.
-async fn ready<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    method: Method,
-) -> Result<Response<Body>, Problem> {
+async fn ready<S: Store>(gateway: Gateway<S>, method: Method) -> Result<Response<Body>, Problem> {
     if !is_get(&method) {
         return Err(Problem::method("GET, HEAD"));
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dkv_api::{
     Client, Error, History, HistoryOptions, KeyRange, KeyspaceUse, LeaseId, LeaseInfo, LeaseKeys,
     Lifetime, NetworkStatus, Pair, ReadOptions, Revision, ScanOptions, Transacted, Transaction,
-    Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
+    User, Value, ValueAt, WatchEvent, WatchOptions, WatchToken, WriteOptions, Written,
 };
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
@@ -103,6 +103,9 @@ pub trait Store: Clone + Send + Sync + 'static {
         options: WatchOptions,
     ) -> impl Future<Output = Result<WatchFeed, Error>> + Send;
 
+    /// Returns the store for a user, as [`Client::acting_for`] does.
+    fn acting_for(&self, user: User) -> Self;
+
     /// Returns the store of another keyspace, as [`Client::keyspace`] does.
     fn keyspace(&self, name: &str) -> impl Future<Output = Result<Self, Error>> + Send;
 
@@ -194,6 +197,10 @@ impl Store for Client {
             }
         });
         Ok(WatchFeed { token, events: events.boxed() })
+    }
+
+    fn acting_for(&self, user: User) -> Self {
+        Client::acting_for(self, user)
     }
 
     async fn keyspace(&self, name: &str) -> Result<Self, Error> {

@@ -16,18 +16,17 @@ mod tests;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{Method, Response};
 use axum::routing::any;
 
 use crate::problem::Problem;
 use crate::response::{document, is_get};
-use crate::state::Gateway;
+use crate::state::{Gateway, Shared};
 use crate::status;
 use crate::store::Store;
 
 /// Returns the routes of this module.
-pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
+pub(crate) fn routes<S: Store>() -> Router<Shared<S>> {
     Router::new()
         .route("/v1/kv", any(list::serve::<S>))
         .route("/v1/batch", any(batch::serve::<S>))
@@ -54,7 +53,7 @@ pub(crate) fn is_stream(path: &str) -> bool {
 
 /// `/v1/status`: what `dkv ADDRESS status --json` prints.
 async fn network_status<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    gateway: Gateway<S>,
     method: Method,
 ) -> Result<Response<Body>, Problem> {
     if !is_get(&method) {

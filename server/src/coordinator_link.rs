@@ -224,7 +224,8 @@ impl CoordinatorLink {
         let asked = async {
             let connection = self.connect(node, address).await?;
             let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-            let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };
+            let request =
+                Request { id: 1, deadline_ms, forward: false, user: None, body: body.clone() };
             let opening = Some(&Opening::Requests);
             call(&connection, opening, &request, SERVER_FRAME_BYTES_MAX, patience).await.map_err(
                 |error| {

@@ -342,8 +342,8 @@ impl StoredNetwork {
             INITIAL_ROLES.map(|role| Token::generate(role, authority.fingerprint())).to_vec();
         for token in &tokens {
             let hash = token.secret_hash();
-            let (created, _) =
-                registry.handle_create_token(token.id, hash, token.role, None, None, None, now_ms);
+            let (created, _) = registry
+                .handle_create_token(token.id, hash, token.role, None, None, None, None, now_ms);
             debug_assert_eq!(created, Ok(()), "an unbounded token is always accepted");
         }
         Ok(Self { registry, authority, tokens })

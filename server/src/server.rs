@@ -360,7 +360,7 @@ fn own_credentials(
 ) -> Result<Credentials, CertificateError> {
     let network = authority.network();
     let (key, public_key) = generate_key()?;
-    let identity = Identity { network, role: Role::Server, holder: server };
+    let identity = Identity { network, role: Role::Server, holder: server, user: None };
     let certificate = authority.sign(identity, &public_key, clock::now())?;
     Credentials::new(&certificate, authority.certificate(), key)
 }

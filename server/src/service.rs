@@ -176,11 +176,11 @@ impl Service {
             ServerRequest::Stand(stand) => self.check_run(identity, *stand).await,
             ServerRequest::Renew { public_key } => self.renew(identity, &public_key).await,
             ServerRequest::BearersSeen(seen) => self.record_bearers_seen(identity, seen).await,
-            ServerRequest::CreateToken { role, life_s, uses, name } => {
-                self.create_token(identity, address, role, life_s, uses, name).await
+            ServerRequest::CreateToken { role, life_s, uses, name, user } => {
+                self.create_token(identity, address, role, life_s, uses, name, user).await
             }
-            ServerRequest::CreateBearer { rights, life, name } => {
-                self.create_bearer(identity, address, rights, life, name).await
+            ServerRequest::CreateBearer { rights, life, name, user } => {
+                self.create_bearer(identity, address, rights, life, name, user).await
             }
             ServerRequest::ListHolders => self.list_holders(identity),
             ServerRequest::ListTokens => self.list_tokens(identity),

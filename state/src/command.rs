@@ -180,7 +180,9 @@ pub fn validate(command: &[u8], value_bytes_max: u64) -> Result<Command<'_>, Ref
         Command::Lease(change) => {
             check_serial(change.serial, change.settled)?;
             check_lease(change.lease)?;
-            if let LeaseAction::Grant { ttl_ms } = change.action {
+            if let LeaseAction::Grant { ttl_ms } | LeaseAction::GrantTo { ttl_ms, .. } =
+                change.action
+            {
                 check_ttl("a lease", ttl_ms, limits::LEASE_TTL_MIN)?;
             }
         }

@@ -1,5 +1,6 @@
 //! The state of the control group: the nodes, the groups, where the replicas of each group should
-//! be, which holders are denied forever, and the books of the registration servers.
+//! be, which holders are denied forever, the books of the registration servers, and the policies
+//! that limit users.
 //!
 //! The members of a group in the directory are a plan. The membership in the group's own Raft log
 //! is authoritative; the group's leader brings it toward the plan, one change at a time (see
@@ -16,6 +17,7 @@
 mod books;
 mod command;
 mod keyspaces;
+mod policies;
 mod recovery;
 mod view;
 
@@ -37,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::books::SharedBooks;
+use self::policies::{Policies, UserRights, rights_of_users};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, RowSink, Table};
 use DirectoryResult::{Done, Rejected};
 
@@ -108,6 +111,7 @@ struct Contents {
     /// The number of keyspaces there have been, and the id of the next one.
     keyspaces_ever: u32,
     denied: BTreeSet<HolderId>,
+    policies: Policies,
     joined_ever: u64,
     revision: Revision,
     clock_ms: u64,
@@ -118,6 +122,8 @@ struct Contents {
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     contents: Contents,
+    /// What the policies allow each user; computed from the contents.
+    rights: UserRights,
     changed: bool,
     loaded: bool,
     generation: Generation,
@@ -149,7 +155,12 @@ impl Directory {
         // Undo whatever a rejected change did before it turned out to be impossible.
         match &result {
             Rejected(_) => self.contents = before,
-            Done if self.contents != before => self.contents.revision.0 += 1,
+            Done if self.contents != before => {
+                if self.contents.policies != before.policies {
+                    self.rights = rights_of_users(&self.contents.policies);
+                }
+                self.contents.revision.0 += 1;
+            }
             Done => {}
         }
         self.changed = true;
@@ -269,6 +280,7 @@ impl RowSink for Directory {
         }
         self.contents =
             codec::decode(value).map_err(|_| MalformedRow("the directory is malformed"))?;
+        self.rights = rights_of_users(&self.contents.policies);
         self.loaded = true;
         Ok(())
     }
@@ -334,6 +346,7 @@ impl Contents {
             DirectoryCommand::DropKeyspace(keyspace) => self.drop_keyspace(*keyspace),
             DirectoryCommand::Recover(recovery) => self.recover(recovery),
             DirectoryCommand::ChangeBooks { server, change } => self.change_books(*server, change),
+            DirectoryCommand::Policy(change) => self.change_policy(change),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
                     reject!("{} is a node; remove the node instead", holder.short());

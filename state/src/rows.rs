@@ -46,7 +46,7 @@ pub(crate) use changed::ChangedRows;
 use super::limits;
 
 /// Version of the layouts; the first byte of the meta row.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// The table that a row belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

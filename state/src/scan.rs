@@ -134,10 +134,14 @@ impl ShardState {
         Attached::of(self.attachments().get(key), self.clock_ms())
     }
 
-    /// Returns the first keys of a span, as many as fit a page, merged with the waiting writes of
-    /// the same span: in key order, each key once.
+    /// Returns the first keys of a span, as many as fit a page and none if none is wanted, merged
+    /// with the waiting writes of the same span: in key order, each key once.
     pub fn list(&self, span: &Span, waiting: &[Waiting]) -> Listed {
-        let keys_max = (span.keys_max as usize).clamp(1, SCAN_KEYS_MAX);
+        if span.keys_max == 0 {
+            // Not even whether there are keys: who asks for none may have no right to know.
+            return Listed { stamp: self.stamp(), ..Listed::default() };
+        }
+        let keys_max = (span.keys_max as usize).min(SCAN_KEYS_MAX);
         let bytes_max = (span.bytes_max as usize).min(SCAN_BYTES_MAX);
         let skipped = usize::from(planted(Mutant::SkipInScan) && !span.after.is_empty());
         let rows = self.keys().range::<[u8], _>(span.range()).skip(skipped);

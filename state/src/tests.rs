@@ -15,6 +15,7 @@ mod leases;
 mod model;
 mod multi_version;
 mod placement;
+mod policies;
 mod replicas;
 mod scan;
 mod scripts;

@@ -5,7 +5,8 @@
 //! names its bearer by an id, as a certificate does, and the same deny list revokes both. Its text
 //! is `dkvb1.`, the claims, a dot, and the signature; claims and signature are in base64url.
 //!
-//! Deliberately missing: rights limited to some keys.
+//! Deliberately missing: the keys that a bearer may use. A token that names a user has the rights
+//! of the user's policies, within its own, and they may change while it is valid.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::{Authority, CertificateError};
 use crate::codec::{decode, encode};
 use crate::limits::TOKEN_BYTES_MAX;
+use crate::user::User;
 
 const PREFIX: &str = "dkvb1.";
 /// Prefix of the signed bytes, which separates tokens from certificates: no signature of one passes
@@ -41,6 +43,8 @@ pub struct Bearer {
     pub rights: Rights,
     /// When it expires, in milliseconds since 1970; `None` if never.
     pub expires_ms: Option<u64>,
+    /// The user, whose policies limit the rights further.
+    pub user: Option<User>,
 }
 
 /// Why a token is refused. The gateway does not tell its bearer which.
@@ -122,7 +126,8 @@ mod tests {
         let create = |network| Authority::create(network, SystemTime::now()).unwrap();
         let (authority, impostor) = (create(network), create(network));
         let holder = HolderId::random();
-        let bearer = Bearer { network, holder, rights: Rights::Read, expires_ms: Some(1000) };
+        let bearer =
+            Bearer { network, holder, rights: Rights::Read, expires_ms: Some(1000), user: None };
         let verifier = Verifier::new(network, authority.certificate()).unwrap();
         let text = sign(&authority, &bearer).unwrap();
         assert!(text.len() < TOKEN_BYTES_MAX / 2, "{text}");
@@ -135,9 +140,13 @@ mod tests {
         assert_eq!(verifier.verify(&elsewhere, 0), Err(BearerError::Invalid));
         // Claims with altered rights have no valid signature.
         let (said, signature) = text.strip_prefix(PREFIX).unwrap().split_once('.').unwrap();
-        let more = encode(&Bearer { rights: Rights::Write, ..bearer });
-        let more = format!("{PREFIX}{}.{signature}", BASE64URL_NOPAD.encode(&more));
-        for bad in ["", PREFIX, said, &text[1..], &text[..text.len() - 1], &more] {
+        let forge = |bearer: Bearer| {
+            let claims = BASE64URL_NOPAD.encode(&encode(&bearer));
+            format!("{PREFIX}{claims}.{signature}")
+        };
+        let more = forge(Bearer { rights: Rights::Write, ..bearer });
+        let other = forge(Bearer { user: Some("root".parse().unwrap()), ..bearer });
+        for bad in ["", PREFIX, said, &text[1..], &text[..text.len() - 1], &more, &other] {
             assert_eq!(verifier.verify(bad, 0), Err(BearerError::Invalid), "{bad}");
         }
         assert!(Verifier::new(network, b"no certificate").is_err());

@@ -1,7 +1,8 @@
 //! Identities: who the holder of a certificate is.
 //!
 //! A certificate of a network carries one DNS name, `<id>.<role>.<network>.dkv`, signed by the
-//! network's CA. The name gives the network, the role and the id. All authorisation starts from the
+//! network's CA; `<id>.<user>.<role>.<network>.dkv` if the holder is a user. The name gives the
+//! network, the role, the user and the id. All authorisation starts from the
 //! [`Identity`] in the peer's certificate; what a message claims about its sender must agree with
 //! it.
 
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::user::User;
 use dkv_base::id::{HolderId, NetworkId, NodeId};
 
 /// Last label of every DNS name.
@@ -37,6 +39,12 @@ impl Role {
     /// administrator may do what a client may, and a reader is a client that does not write.
     pub fn is_served_by(self, other: Self) -> bool {
         self == other || (self == Self::Client && matches!(other, Self::Admin | Self::Reader))
+    }
+
+    /// Whether a holder of the role may be a user. Nodes act for all users, and are limited by none
+    /// of their policies.
+    pub fn may_name_user(self) -> bool {
+        matches!(self, Self::Client | Self::Admin | Self::Reader)
     }
 
     /// The name of the role in certificates, tokens and on the command line.
@@ -82,12 +90,15 @@ pub struct Identity {
     pub role: Role,
     /// The id of the holder in that network.
     pub holder: HolderId,
+    /// The user, whose policies limit the rights of the role; `None` if they are not limited.
+    /// Nodes and servers are nobody's.
+    pub user: Option<User>,
 }
 
 impl Identity {
     /// The identity of a node.
     pub fn node(network: NetworkId, node: NodeId) -> Self {
-        Self { network, role: Role::Node, holder: node.into() }
+        Self { network, role: Role::Node, holder: node.into(), user: None }
     }
 
     /// The id of the node, if the holder is one.
@@ -97,12 +108,9 @@ impl Identity {
 
     /// The DNS name in the holder's certificate.
     pub fn dns_name(&self) -> String {
-        format!(
-            "{}.{}.{}.{ZONE}",
-            self.holder.0.simple(),
-            self.role.as_str(),
-            self.network.0.simple()
-        )
+        let user = self.user.map(|user| format!("{user}.")).unwrap_or_default();
+        let (holder, network) = (self.holder.0.simple(), self.network.0.simple());
+        format!("{holder}.{user}{}.{network}.{ZONE}", self.role.as_str())
     }
 
     /// Parses the DNS name of a certificate.
@@ -113,9 +121,16 @@ impl Identity {
         let mut labels = name.split('.');
         let mut label = || labels.next().ok_or(InvalidIdentity);
         let holder = HolderId(simple_uuid(label()?)?);
-        let role = label()?.parse()?;
+        let user = match name.split('.').count() {
+            5 => Some(label()?.parse::<User>().map_err(|_| InvalidIdentity)?),
+            _ => None,
+        };
+        let role: Role = label()?.parse()?;
+        if user.is_some() && !role.may_name_user() {
+            return Err(InvalidIdentity);
+        }
         let network = NetworkId(simple_uuid(label()?)?);
-        let identity = Self { network, role, holder };
+        let identity = Self { network, role, holder, user };
         // Each identity has one spelling: upper case, hyphens and further labels are refused.
         if identity.dns_name() == name { Ok(identity) } else { Err(InvalidIdentity) }
     }
@@ -123,7 +138,8 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.role, self.holder)
+        write!(f, "{} {}", self.role, self.holder)?;
+        self.user.map_or(Ok(()), |user| write!(f, " ({user})"))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod codec;
 pub mod frame;
 pub mod rpc;
 
+pub mod user;
 pub mod identity;
 pub mod token;
 pub mod certificate;

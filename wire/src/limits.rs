@@ -29,6 +29,24 @@ pub const OPENING_BYTES_MAX: usize = 256;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest name of a region, in bytes.
 pub const REGION_BYTES_MAX: usize = 32;
+/// Longest name of a user, in bytes. With the other labels of a certificate's name it stays below
+/// the 253 bytes of a DNS name.
+pub const USER_BYTES_MAX: usize = 32;
+/// Policies of a network.
+pub const POLICIES_MAX: usize = 1024;
+/// Rules of one policy.
+pub const POLICY_RULES_MAX: usize = 64;
+/// Users that one policy is granted to.
+pub const POLICY_USERS_MAX: usize = 4096;
+/// Rules of one user, in all policies that are granted to it.
+pub const USER_RULES_MAX: usize = 512;
+/// Rules of all users together, those of users with the same policies counted once.
+pub const USERS_RULES_MAX: usize = 65_536;
+/// Size of all policies together, in bytes: of the names, the prefixes and the users, each with
+/// [`POLICY_OVERHEAD_BYTES`]. The coordinator copies the directory with every change.
+pub const POLICIES_BYTES_MAX: usize = MIB;
+/// What each policy, rule and user of a policy counts for beside its text, in bytes.
+pub const POLICY_OVERHEAD_BYTES: usize = 32;
 /// Longest text of a join token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 512;
 
@@ -232,8 +250,11 @@ const _: () = {
     assert!(HOLDER_CONNECTIONS_RESERVED * 8 <= ADMIN_CONNECTIONS_RESERVED);
     assert!(ADDRESS_HANDSHAKES_MAX * 4 <= HANDSHAKES_MAX);
     assert!(HOLDER_SESSIONS_MAX * 4 <= SESSIONS_MAX);
-    // The inventory of holders fits a frame: three ids, four times and a name for each.
-    assert!(HOLDERS_MAX * (3 * 18 + 4 * 11 + NAME_BYTES_MAX + 8) < SERVER_FRAME_BYTES_MAX);
+    // The inventory of holders fits a frame: three ids, four times and two names for each.
+    assert!(
+        HOLDERS_MAX * (3 * 18 + 4 * 11 + NAME_BYTES_MAX + USER_BYTES_MAX + 10)
+            < SERVER_FRAME_BYTES_MAX
+    );
     assert!(BEARERS_SEEN_MAX * 27 < JOIN_FRAME_BYTES_MAX);
     // A report of the largest network fits: ids take 17 bytes, and a shard lists its voters and
     // about as many learners.

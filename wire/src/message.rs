@@ -17,6 +17,7 @@ mod commit;
 mod diagnosis;
 mod reply;
 mod placement;
+mod policy;
 mod status;
 mod transaction;
 mod server;
@@ -40,6 +41,10 @@ pub use lease::{Attach, Expire, KeyExpiry, LeaseAction, LeaseCommand, LeaseStatu
 pub use placement::{
     LedGroup, Measures, MemberProgress, Move, MoveStep, NodePlaces, Placement, PlannedMove,
     Remainder,
+};
+pub use policy::{
+    BadRules, InvalidRights, PolicyAct, PolicyChange, PolicyInfo, PolicyList, PolicyRule, Right,
+    RightSet, allows, allows_some, check_rules,
 };
 pub use read::{Level, Reach, ReadBounds, ReadMode};
 pub use reply::{Answer, Receipt, Refusal, Reply, Stored};

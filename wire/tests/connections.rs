@@ -32,7 +32,7 @@ impl Network {
     fn made_at(&self, role: Role, now: SystemTime) -> Credentials {
         let (key, public_key) = generate_key().unwrap();
         let network = self.authority.network();
-        let identity = Identity { network, role, holder: HolderId::random() };
+        let identity = Identity { network, role, holder: HolderId::random(), user: None };
         let certificate = self.authority.sign(identity, &public_key, now).unwrap();
         Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
     }

@@ -141,7 +141,10 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
             region: None,
         },
     ] {
-        assert!(most_allocated(&Request { id: 1, deadline_ms: 1, forward: false, body }) < few);
+        assert!(
+            most_allocated(&Request { id: 1, deadline_ms: 1, forward: false, user: None, body })
+                < few
+        );
     }
     // Before the elements of a list are there, serde makes room for at most a mebibyte of them. No
     // more than two lists are nested, and each list before the false one is as long as it says.
@@ -149,6 +152,7 @@ fn an_announced_length_allocates_nothing_that_was_not_sent() {
     let token = TokenInfo {
         id: Uuid::new_v4(),
         role: Role::Node,
+        user: None,
         name: None,
         expires_ms: None,
         used: 1,

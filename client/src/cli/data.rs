@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
-use dkv_api::Role;
+use dkv_api::{Role, User};
 use dkv_base::number::whole_number;
 use dkv_console::units::parse_duration;
 
@@ -160,6 +160,10 @@ pub(crate) enum TokenAction {
         /// Name under which the token and its holders are listed
         #[arg(long, value_name = "NAME", value_parser = dkv_wire::name::parse_name)]
         name: Option<String>,
+        /// User that those who join with it are, or that its bearer is: they may do only what the
+        /// policies of the user allow [default: none: what their role may]
+        #[arg(long, value_name = "USER", value_hint = ValueHint::Other)]
+        user: Option<User>,
         /// How often it can be used [default: no limit]
         #[arg(long, value_name = "N", value_parser = whole_number(1..=u32::MAX),
             allow_negative_numbers = true)]

@@ -8,7 +8,8 @@ use dkv_api::{Revision, Role};
 
 use super::{
     BackupAction, BackupArgs, Cli, Connect, ExportArgs, ExportFormat, ImportAction, ImportArgs,
-    KeyspaceArgs, LeaseAction, LeaseArgs, Output, PutArgs, Subcommand, TokenAction, TokenArgs,
+    KeyspaceArgs, LeaseAction, LeaseArgs, Output, PolicyArgs, PutArgs, Subcommand, TokenAction,
+    TokenArgs,
 };
 use crate::grammar::{self, Command, GrammarError, History, Scan};
 use crate::input::is_stdin;
@@ -138,6 +139,7 @@ impl Subcommand {
             | Self::Rebalance { connect, .. }
             | Self::Remove { connect, .. }
             | Self::Keep { connect, .. }
+            | Self::Whoami { connect }
             | Self::Holders { connect, .. }
             | Self::Revoke { connect, .. } => Some(connect.clone()),
             Self::Put(args) | Self::Insert(args) | Self::Update(args) => Some(args.connect.clone()),
@@ -154,6 +156,10 @@ impl Subcommand {
             Self::Keyspace(KeyspaceArgs { connect, action }) => {
                 Some(action.connect().clone().or(connect.clone()))
             }
+            Self::Policy(PolicyArgs { connect, action }) => {
+                Some(action.connect().clone().or(connect.clone()))
+            }
+            Self::Can(args) => Some(args.connect.clone()),
             Self::Lease(LeaseArgs { connect, action }) => {
                 Some(action.connect().clone().or(connect.clone()))
             }
@@ -197,6 +203,8 @@ impl Subcommand {
             Self::Rebalance { dry_run: true, .. } => Role::Client,
             Self::Keyspace(args) if !args.action.writes() => Role::Client,
             Self::Token(_)
+            | Self::Policy(_)
+            | Self::Can(_)
             | Self::Keyspace(_)
             | Self::Restore(_)
             | Self::Drain { .. }
@@ -226,7 +234,8 @@ impl Subcommand {
             | Self::Delete { .. } => true,
             Self::Lease(args) => args.action.writes(),
             Self::Token(args) => !matches!(args.action, TokenAction::List { .. }),
-            Self::Holders { .. } => false,
+            Self::Policy(args) => args.action.writes(),
+            Self::Holders { .. } | Self::Can(_) => false,
             Self::Log(args) => args.filter.is_some(),
             other => other.role() == Role::Admin,
         }
@@ -256,6 +265,9 @@ impl Subcommand {
             | Self::Compact { .. }
             | Self::Load(_)
             | Self::Export(_)
+            // Their rules are about keys of a keyspace.
+            | Self::Policy(_)
+            | Self::Can(_)
             | Self::Verify(_) => true,
             // etcd's keys have a keyspace of their own.
             Self::Import(args) => args.of_etcd().is_none(),
@@ -270,6 +282,7 @@ impl Subcommand {
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Token(_)
+            | Self::Whoami { .. }
             | Self::Drain { .. }
             | Self::Rebalance { .. }
             | Self::Remove { .. }

@@ -306,7 +306,7 @@ async fn a_node_is_not_an_administrator() {
     for request in [
         ServerRequest::ListHolders,
         ServerRequest::ListTokens,
-        ServerRequest::CreateBearer { rights, life, name },
+        ServerRequest::CreateBearer { rights, life, name, user: None },
         ServerRequest::BearersSeen(vec![(HolderId(Uuid::nil()), 1)]),
     ] {
         let answer = ask_server(&to_server, &request).await;

@@ -9,6 +9,7 @@ mod leases;
 mod listener;
 mod members;
 mod moving;
+mod rights;
 mod sharing;
 mod snapshots;
 mod watches;

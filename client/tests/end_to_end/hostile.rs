@@ -241,6 +241,7 @@ async fn a_client_that_does_not_read_its_answers() {
                 id,
                 deadline_ms: 10_000,
                 forward: false,
+                user: None,
                 body: RequestBody::Read {
                     shard: shard.group,
                     key: "large".into(),

@@ -106,7 +106,13 @@ async fn each_role_is_limited_to_its_rights() {
     for request in [
         ServerRequest::Register { name: None, address: node_address, region: None, control: None },
         ServerRequest::Report(report.clone()),
-        ServerRequest::CreateToken { role: Role::Admin, life_s: None, uses: None, name: None },
+        ServerRequest::CreateToken {
+            role: Role::Admin,
+            life_s: None,
+            uses: None,
+            name: None,
+            user: None,
+        },
         ServerRequest::ListTokens,
         ServerRequest::RevokeToken(dkv_api::Uuid::nil()),
     ] {

@@ -33,6 +33,7 @@ mod placement;
 
 mod intruders;
 
+mod rights;
 mod thieves;
 mod credentials;
 

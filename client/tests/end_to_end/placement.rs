@@ -153,7 +153,7 @@ async fn a_node_without_the_shard_says_where_to_go_or_passes_it_on() {
         let ask = async |forward| {
             let key = bytes::Bytes::from_static(b"k");
             let body = RequestBody::Read { shard: shard.group, key, mode: ReadMode::Primary };
-            let request = Request { id: 1, deadline_ms: 5000, forward, body };
+            let request = Request { id: 1, deadline_ms: 5000, forward, user: None, body };
             let opening = Some(&Opening::Requests);
             let patience = Duration::from_secs(6);
             let reply: Reply =

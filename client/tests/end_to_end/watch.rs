@@ -211,7 +211,10 @@ async fn watchers_that_do_not_read_hold_no_memory() {
         let (keys, shard) = (KeyRange::Prefix("w/".into()), GroupId(1));
         writer.push(&Opening::Watch);
         let after = None;
-        writer.send(&WatchRequest { shard, keys, after, previous: true }).await.unwrap();
+        writer
+            .send(&WatchRequest { shard, keys, after, previous: true, user: None })
+            .await
+            .unwrap();
         streams.push((writer, receive, connection));
     }
     // Fewer than the history keeps, or those who do not read would miss some.

@@ -36,7 +36,10 @@ impl Stream {
         let mut writer = FrameWriter::new(send);
         let keys = KeyRange::Prefix("watched/".into());
         writer.push(&Opening::Watch);
-        writer.send(&WatchRequest { shard: SHARD, keys, after, previous: false }).await.ok()?;
+        writer
+            .send(&WatchRequest { shard: SHARD, keys, after, previous: false, user: None })
+            .await
+            .ok()?;
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
         Some(Self { reader, _writer: writer, _connection: connection })
     }

@@ -8,11 +8,13 @@ use dkv_wire::identity::Role;
 use dkv_wire::message::{
     BearerLife, HolderInfo, RequestBody, RunChoice, ServerAnswer, ServerRequest, TokenInfo,
 };
+use dkv_wire::user::User;
 use uuid::Uuid;
 
 use super::{Client, wrong_answer};
 use crate::driver::Driver;
 use crate::error::Error;
+use crate::options::TokenOptions;
 use crate::router::RequestKind;
 
 impl Client {
@@ -162,12 +164,8 @@ impl Client {
         uses: Option<u32>,
         name: Option<String>,
     ) -> Result<String, Error> {
-        let life_s = life.map(|life| life.as_secs());
-        let request = ServerRequest::CreateToken { role, life_s, uses, name };
-        match self.ask_server(request).await? {
-            ServerAnswer::Token(text) => Ok(text),
-            _ => Err(wrong_answer()),
-        }
+        let options = TokenOptions { life, uses, name, user: None };
+        self.create_token_with(role, options).await
     }
 
     /// Creates a bearer token for HTTP clients of a gateway. Returns its text, and the id that
@@ -220,7 +218,34 @@ impl Client {
         life: BearerLife,
         name: Option<String>,
     ) -> Result<(String, HolderId), Error> {
-        let request = ServerRequest::CreateBearer { rights, life, name };
+        self.create_bearer_for(rights, life, name, None).await
+    }
+
+    /// Creates a bearer token whose bearer is a user, if one is given: it may do only what the
+    /// policies of the user allow. For the rest see
+    /// [`create_bearer_with`](Self::create_bearer_with).
+    ///
+    /// # Errors
+    /// As for `create_bearer_with`.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::{BearerLife, Rights};
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let alice = Some("alice".parse()?);
+    /// let life = BearerLife::Usual;
+    /// let (text, id) = client.create_bearer_for(Rights::Write, life, None, alice).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn create_bearer_for(
+        &self,
+        rights: Rights,
+        life: BearerLife,
+        name: Option<String>,
+        user: Option<User>,
+    ) -> Result<(String, HolderId), Error> {
+        let request = ServerRequest::CreateBearer { rights, life, name, user };
         match self.ask_server(request).await? {
             ServerAnswer::Bearer(text, holder) => Ok((text, holder)),
             _ => Err(wrong_answer()),

@@ -68,7 +68,7 @@ impl Client {
             found => found?,
         };
         let keyspace = Arc::new(OwnKeyspace { id, name: name.to_owned() });
-        Ok(Self { inner: Arc::clone(&self.inner), keyspace })
+        Ok(Self { inner: Arc::clone(&self.inner), keyspace, user: self.user })
     }
 
     /// Returns the name of this handle's keyspace.

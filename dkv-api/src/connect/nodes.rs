@@ -137,7 +137,8 @@ async fn ask_node(
     let node = peer_identity(&connection).and_then(|identity| identity.as_node());
     let node = node.ok_or_else(|| failed(format!("{address} is not a node")))?;
     let deadline_ms = ANSWER_TIMEOUT.as_millis() as u32;
-    let request = Request { id: 0, deadline_ms, forward: false, body: RequestBody::View };
+    let body = RequestBody::View;
+    let request = Request { id: 0, deadline_ms, forward: false, user: None, body };
     let answer: Result<Reply, _> =
         call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, ANSWER_TIMEOUT)
             .await;

@@ -64,7 +64,9 @@ impl<W> Pending<W> {
             )
             | (RequestKind::Open { .. }, Answer::Done) => true,
             (RequestKind::Lease { action, .. }, answer) => match action {
-                LeaseAction::Grant { .. } => matches!(answer, Answer::Granted(_)),
+                LeaseAction::Grant { .. } | LeaseAction::GrantTo { .. } => {
+                    matches!(answer, Answer::Granted(_))
+                }
                 LeaseAction::Revoke => matches!(answer, Answer::Revoked { .. }),
             },
             (RequestKind::Ask { body, .. }, answer) => match body {
@@ -82,6 +84,7 @@ impl<W> Pending<W> {
                 RequestBody::Log(_) => matches!(answer, Answer::Log(_)),
                 RequestBody::Books { .. } => matches!(answer, Answer::Books(_)),
                 RequestBody::Diagnose => matches!(answer, Answer::Diagnosis(_)),
+                RequestBody::Policies => matches!(answer, Answer::Policies(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
                 _ => matches!(answer, Answer::Done),
@@ -283,6 +286,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Log(_)
         | Answer::Diagnosis(_)
         | Answer::Books(_)
+        | Answer::Policies(_)
         | Answer::Resolved(_) => None,
     }
 }

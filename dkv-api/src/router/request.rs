@@ -11,6 +11,7 @@ use dkv_wire::message::{
     RangeOptions, ReadBounds, ReadMode, RequestBody, Span, Transact, TransactOver, Write,
     WriteAttached,
 };
+use dkv_wire::user::User;
 
 use super::session::WriteId;
 
@@ -425,9 +426,9 @@ impl RequestKind {
     }
 }
 
-/// Returns the smallest page, whose receipt is all that matters.
+/// Returns a page without keys, whose receipt is all that matters.
 fn empty_span() -> Span {
-    Span { prefix: Bytes::new(), after: Bytes::new(), keys_max: 1, bytes_max: 1, values: false }
+    Span { prefix: Bytes::new(), after: Bytes::new(), keys_max: 0, bytes_max: 1, values: false }
 }
 
 fn mode(level: Level, bounds: &ReadBounds, anywhere: bool) -> ReadMode {
@@ -458,6 +459,8 @@ pub(crate) struct Pending<W> {
     pub(crate) kind: RequestKind,
     /// The keyspace of its keys.
     pub(crate) keyspace: KeyspaceId,
+    /// The user for whom the caller asks, if it names one.
+    pub(crate) user: Option<User>,
     /// Its group; `None` while it is [`Stage::Unrouted`], and for a question to one node.
     pub(crate) group: Option<GroupId>,
     pub(crate) started: Duration,
@@ -531,7 +534,7 @@ mod tests {
             let (body, parts) = payload.body();
             let is_shared = parts.last().map(|last| last.as_ptr() == value.as_ptr());
             assert_eq!(is_shared, (bytes >= ZERO_COPY_BYTES).then_some(true));
-            let request = Request { id: 4, deadline_ms: 5, forward: false, body };
+            let request = Request { id: 4, deadline_ms: 5, forward: false, user: None, body };
             let sent = match parts.is_empty() {
                 true => codec::encode(&request).to_vec(),
                 false => codec::encode_ending(&request, parts).concat(),

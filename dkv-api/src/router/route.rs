@@ -308,8 +308,8 @@ impl<W> Router<W> {
             let hash = key_hash(key);
             bulk |= self.large_keys[hash as usize % self.large_keys.len()] == hash;
         }
-        let (id, deadline) = (pending.kind.attempt(id), pending.deadline);
-        let outgoing = OutgoingRequest { node, generation, id, deadline, payload, bulk };
+        let (id, deadline, user) = (pending.kind.attempt(id), pending.deadline, pending.user);
+        let outgoing = OutgoingRequest { node, generation, id, deadline, user, payload, bulk };
         self.effects.push_back(Effect::Send(outgoing));
     }
 

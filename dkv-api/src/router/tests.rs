@@ -399,6 +399,7 @@ impl Script {
                 Command::Lease(LeaseCommand { session, serial, settled, lease, action }) => {
                     let action = match action {
                         LeaseAction::Grant { ttl_ms } => format!("grant for {ttl_ms} ms"),
+                        LeaseAction::GrantTo { .. } => "a client names no owner".to_owned(),
                         LeaseAction::Revoke => "revoke".to_owned(),
                     };
                     let session = session.0.as_u128();

@@ -20,6 +20,7 @@ use std::time::Duration;
 use dkv_base::id::{GroupId, NodeId, Revision};
 use dkv_base::mutants::{Mutant, planted};
 use dkv_wire::message::{Change, KeyRange, Refusal, WatchFrame, WatchRequest};
+use dkv_wire::user::User;
 
 use crate::error::Error;
 use crate::router::timing;
@@ -88,8 +89,8 @@ impl ShardPosition {
         self.avoid.clone()
     }
 
-    /// Returns what to ask the next replica for.
-    pub(super) fn request(&self) -> WatchRequest {
+    /// Returns what to ask the next replica for, for a user if there is one.
+    pub(super) fn request(&self, user: Option<User>) -> WatchRequest {
         WatchRequest {
             shard: self.shard,
             keys: self.keys.clone(),
@@ -98,6 +99,7 @@ impl ShardPosition {
                 false => self.through,
             },
             previous: self.previous,
+            user,
         }
     }
 

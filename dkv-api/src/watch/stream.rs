@@ -165,7 +165,7 @@ async fn follow(
     };
     let mut writer = FrameWriter::new(stream.send);
     writer.push(&Opening::Watch);
-    writer.push(&position.request());
+    writer.push(&position.request(shared.client.user()));
     if let Err(error) = writer.flush().await {
         return StreamEnd::Failed(error.to_string());
     }

@@ -178,13 +178,13 @@ impl World {
             }
             Event::Frame { shard, revisions } => {
                 let Some(node) = self.watched[shard] else { return };
-                let after = self.positions[shard].request().after.unwrap().0 as usize;
+                let after = self.positions[shard].request(None).after.unwrap().0 as usize;
                 let through = (after + revisions).min(self.applied[shard][node]).max(after);
                 self.receive(shard, self.frame(shard, after, through));
             }
             Event::Repeat { shard, revisions } => {
                 let Some(node) = self.watched[shard] else { return };
-                let after = self.positions[shard].request().after.unwrap().0 as usize;
+                let after = self.positions[shard].request(None).after.unwrap().0 as usize;
                 let through = (after + revisions).min(self.applied[shard][node]).max(after);
                 self.receive(shard, self.frame(shard, after.saturating_sub(3), through));
             }
@@ -243,7 +243,7 @@ proptest! {
             let all = world.logs[shard].len();
             world.applied[shard] = [all; NODES];
             world.open(shard, 0);
-            let after = world.positions[shard].request().after.unwrap().0 as usize;
+            let after = world.positions[shard].request(None).after.unwrap().0 as usize;
             world.receive(shard, world.frame(shard, after, all));
         }
         while world.take() {}

@@ -329,7 +329,8 @@ impl Fake {
             });
         }
         let holder = HolderId::random();
-        let credentials = credentials(&authority, Identity { network, role: Role::Server, holder });
+        let credentials =
+            credentials(&authority, Identity { network, role: Role::Server, holder, user: None });
         let endpoint =
             Endpoint::listen(server, credentials, Admit::CertifiedAndJoining, b"server").unwrap();
         let address = endpoint.local_address().unwrap();
@@ -537,7 +538,7 @@ impl Desk {
             .find(|token| token.id == request.token && token.secret == request.secret);
         let token = known.ok_or(JoinRefusal::Unknown)?;
         let (network, role, holder) = (self.network, token.role, HolderId::random());
-        let identity = Identity { network, role, holder };
+        let identity = Identity { network, role, holder, user: None };
         let certificate =
             self.authority.sign(identity, &request.public_key, SystemTime::now()).unwrap();
         self.joined.lock().unwrap().push(holder);
@@ -558,7 +559,7 @@ impl Desk {
             return Err(JoinRefusal::Denied);
         }
         let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();
-        let Identity { network, role, holder } = identity;
+        let Identity { network, role, holder, user: _ } = identity;
         Ok(JoinAnswer { network, role, holder, certificate })
     }
 

@@ -26,7 +26,7 @@ fn a_token_grants_its_rights_and_no_more() {
     let authority = Authority::create(network, SystemTime::now()).unwrap();
     let token = |number: u128, rights, expires_ms| {
         let holder = HolderId(Uuid::from_u128(number));
-        let bearer = Bearer { network, holder, rights, expires_ms };
+        let bearer = Bearer { network, holder, rights, expires_ms, user: None };
         format!("Bearer {}", bearer::sign(&authority, &bearer).unwrap())
     };
     let verifier = Verifier::new(network, authority.certificate()).unwrap();

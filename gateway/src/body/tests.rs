@@ -97,7 +97,7 @@ async fn a_bearer_cannot_use_up_the_budget_of_others() {
     let caller = |number: u128, rights| {
         let holder = HolderId(dkv_api::Uuid::from_u128(number));
         let network = dkv_api::NetworkId(dkv_api::Uuid::nil());
-        quotas.caller(&Bearer { network, holder, rights, expires_ms: None })
+        quotas.caller(&Bearer { network, holder, rights, expires_ms: None, user: None })
     };
     let take = |caller: Caller, bytes| {
         let budget = budget.clone();
@@ -124,7 +124,13 @@ async fn a_bearer_cannot_use_up_the_watches_of_others() {
     let caller = |number: u128| {
         let holder = HolderId(dkv_api::Uuid::from_u128(number));
         let network = dkv_api::NetworkId(dkv_api::Uuid::nil());
-        quotas.caller(&Bearer { network, holder, rights: Rights::Read, expires_ms: None })
+        quotas.caller(&Bearer {
+            network,
+            holder,
+            rights: Rights::Read,
+            expires_ms: None,
+            user: None,
+        })
     };
     let mut watches: Vec<_> =
         (0..BEARER_WATCHES_MAX).map(|_| caller(1).take_watch().unwrap()).collect();

@@ -27,18 +27,17 @@ mod tests;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::routing::any;
 use serde_json::json;
 
 use crate::limits::{BULK_BODY_BYTES_MAX, BULK_KEYS_MAX, RETRY_AFTER_S};
-use crate::state::Gateway;
+use crate::state::{Gateway, Shared};
 use crate::store::Store;
 
 /// Returns the routes of this module.
-pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
+pub(crate) fn routes<S: Store>() -> Router<Shared<S>> {
     let mut routes = Router::new()
         .route("/set", any(set::<S>))
         .route("/fetch", any(fetch::<S>))
@@ -51,10 +50,7 @@ pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
     routes
 }
 
-async fn set<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn set<S: Store>(gateway: Gateway<S>, request: Request<Body>) -> Response<Body> {
     if request.method() != Method::PUT {
         return method("PUT");
     }
@@ -62,10 +58,7 @@ async fn set<S: Store>(
     done.await.unwrap_or_else(|refused| refused)
 }
 
-async fn fetch<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn fetch<S: Store>(gateway: Gateway<S>, request: Request<Body>) -> Response<Body> {
     let done = async {
         match *request.method() {
             Method::GET | Method::HEAD => all::fetch(&gateway).await,
@@ -76,10 +69,7 @@ async fn fetch<S: Store>(
     done.await.unwrap_or_else(|refused| refused)
 }
 
-async fn query<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn query<S: Store>(gateway: Gateway<S>, request: Request<Body>) -> Response<Body> {
     if request.method() != Method::POST {
         return method("POST");
     }

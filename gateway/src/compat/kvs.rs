@@ -21,7 +21,6 @@ mod tests;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -33,24 +32,21 @@ use self::reply::Reply;
 use crate::body::BodyError;
 use crate::limits::{KVS_FORM_BYTES_MAX, KVS_KEY_BYTES_MAX, KVS_VALUE_BYTES_MAX};
 use crate::percent;
-use crate::state::Gateway;
+use crate::state::{Gateway, Shared};
 use crate::store::Store;
 
 /// The part of a path before the key.
 const PREFIX: &str = "/kvs/";
 
 /// Returns the routes of this module.
-pub(crate) fn routes<S: Store>() -> Router<Gateway<S>> {
+pub(crate) fn routes<S: Store>() -> Router<Shared<S>> {
     Router::new()
         .route("/kvs", any(serve::<S>))
         .route(PREFIX, any(serve::<S>))
         .route("/kvs/{*key}", any(serve::<S>))
 }
 
-async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn serve<S: Store>(gateway: Gateway<S>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
     answer(&gateway, &head, body).await.unwrap_or_else(|reply| reply).into_response()
 }

@@ -1,7 +1,7 @@
 //! Keyspaces: the one that a request names with `?keyspace=`, and `/v1/keyspaces`.
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Response, Uri};
@@ -13,7 +13,7 @@ use crate::percent;
 use crate::problem::Problem;
 use crate::query::{self, QueryError};
 use crate::response::{document, is_get};
-use crate::state::Gateway;
+use crate::state::{Gateway, Shared};
 use crate::store::Store;
 
 /// The name of the parameter.
@@ -23,17 +23,18 @@ const PARAMETER: &str = "keyspace";
 /// of the request, so that what reads the query afterwards does not meet it.
 pub(crate) struct Keyspaced<S>(pub(crate) Gateway<S>);
 
-impl<S: Store> FromRequestParts<Gateway<S>> for Keyspaced<S> {
+impl<S: Store> FromRequestParts<Shared<S>> for Keyspaced<S> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway<S>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared<S>) -> Result<Self, Problem> {
+        let gateway = shared.for_caller(parts);
         let Some((name, rest)) = take_name(parts.uri.query())? else {
-            return Ok(Self(gateway.clone()));
+            return Ok(Self(gateway));
         };
         parts.uri = with_query(&parts.uri, &rest)?;
         let store = gateway.store.keyspace(&name).await;
         let store = store.map_err(|error| Problem::from_error(error, false))?;
-        Ok(Self(Gateway { store, keyspace: Some(name.into()), ..gateway.clone() }))
+        Ok(Self(Gateway { store, keyspace: Some(name.into()), ..gateway }))
     }
 }
 
@@ -78,7 +79,7 @@ pub(super) fn parameter<S>(gateway: &Gateway<S>) -> String {
 
 /// `/v1/keyspaces`: all keyspaces, with the size of what they hold.
 pub(super) async fn serve<S: Store>(
-    State(gateway): State<Gateway<S>>,
+    gateway: Gateway<S>,
     method: Method,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {

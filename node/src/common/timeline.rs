@@ -204,7 +204,9 @@ fn of_command(command: &[u8]) -> (&'static str, Bytes) {
             ("decision", Bytes::new())
         }
         Ok(Command::Lease(lease)) => match lease.action {
-            LeaseAction::Grant { .. } => ("lease grant", Bytes::new()),
+            LeaseAction::Grant { .. } | LeaseAction::GrantTo { .. } => {
+                ("lease grant", Bytes::new())
+            }
             LeaseAction::Revoke => ("lease revoke", Bytes::new()),
         },
         Ok(Command::OpenSession(_) | Command::OpenSessionOf { .. }) => ("session", Bytes::new()),

@@ -35,7 +35,7 @@ pub(crate) async fn ask(
         let connection = peers.connection(peer, lane).await;
         let connection = connection.map_err(|error| unavailable(error.to_string()))?;
         let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let request = Request { id: 1, deadline_ms, forward: false, body };
+        let request = Request { id: 1, deadline_ms, forward: false, user: None, body };
         let answered: Result<Reply, RpcError> =
             call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;
         match answered {

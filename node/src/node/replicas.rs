@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::sync::{read, write};
@@ -56,6 +57,12 @@ impl Replicas {
     /// Calls `look` with the directory, as the replica of the control group has it.
     pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
         self.control.state_machine().with_directory(look)
+    }
+
+    /// Returns how old the directory here may be; `None` if this node does not know, as before it
+    /// has heard from the control group.
+    pub(crate) fn directory_age(&self) -> Option<Duration> {
+        self.control.staleness_ms().map(Duration::from_millis)
     }
 
     /// Returns whether the network has that shard, held here or not.

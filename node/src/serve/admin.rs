@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
 use dkv_base::logging::brief;
-use dkv_wire::message::{Answer, Refusal, RequestBody};
+use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, Refusal, RequestBody};
 use dkv_wire::network::KeyspaceChange;
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::context::RequestContext;
+use super::context::{RequestContext, change_directory};
+use super::{level_all, rights};
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
@@ -40,6 +42,21 @@ pub(super) fn act(body: &RequestBody) -> Option<String> {
         }
         RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
         RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", brief(&change.filter))),
+        RequestBody::ChangePolicy(PolicyChange { policy, act }) => {
+            let policy = brief(policy);
+            Some(match act {
+                PolicyAct::Create(_) => format!("create policy {policy}"),
+                PolicyAct::Set(rule) => format!(
+                    "set policy {policy}: {} with prefix \"{}\" in {}",
+                    rule.rights,
+                    rule.prefix.escape_ascii(),
+                    rule.keyspace.map_or("all keyspaces".into(), |id| format!("keyspace {id}")),
+                ),
+                PolicyAct::Drop => format!("drop policy {policy}"),
+                PolicyAct::Grant(user) => format!("grant policy {policy} to {user}"),
+                PolicyAct::Revoke(user) => format!("revoke policy {policy} from {user}"),
+            })
+        }
         _ => None,
     }
 }
@@ -125,6 +142,42 @@ pub(super) fn set_keyspace(
 /// Drops a keyspace.
 pub(super) fn drop_keyspace(context: &RequestContext<'_>, keyspace: KeyspaceId, reply: ReplyTo) {
     context.change_directory(DirectoryCommand::DropKeyspace(keyspace), reply);
+}
+
+/// Changes a policy. Answers once all nodes apply it to what they are asked, but for those that are
+/// slower than that; these deny nothing for good until they do.
+pub(super) fn change_policy(context: &RequestContext<'_>, change: PolicyChange, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        let done = change_directory(&node, DirectoryCommand::Policy(change), until).await?;
+        let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
+        let missing = level_all::reach(node.control(), until).await.missing;
+        if !missing.is_empty() {
+            let missing: Vec<String> = missing.iter().map(NodeId::short).collect();
+            warn!(nodes = missing.join(", "), "a change of a policy is not in force there yet");
+        }
+        Ok(done)
+    });
+}
+
+/// Lists the policies that the sender may see.
+pub(super) fn policies(context: &RequestContext<'_>, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    let user = context.user.or(context.peer.user);
+    let about = match rights::asks_about(context.peer, context.user) {
+        Ok(about) => about,
+        Err(refusal) => return reply.refuse(refusal),
+    };
+    context.answer(reply, move |node| async move {
+        confirm_coordinator(&node, until).await?;
+        let policies = node.replicas().with_directory(|directory| match about {
+            None => directory.policies().collect(),
+            Some(Some(user)) => directory.policies_of(user).collect(),
+            Some(None) => Vec::new(),
+        });
+        let policies = policies.unwrap_or_default();
+        Ok(Answer::Policies(Box::new(PolicyList { user, policies })))
+    });
 }
 
 /// Lists the keyspaces and their use.

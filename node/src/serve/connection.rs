@@ -91,7 +91,8 @@ async fn serve_stream(
         Opening::Watch => {
             // The streams of watches do not count.
             let begun = || allow_streams(&node, identity, &connection, &quota);
-            return watches::serve(&node, identity, &quota, begun, reader, writer).await;
+            let by = (identity, connection.remote_address());
+            return watches::serve(&node, by, &quota, begun, reader, writer).await;
         }
         Opening::RaftHeartbeats { from } | Opening::Run { from } => (None, from),
     };

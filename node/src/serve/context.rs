@@ -1,11 +1,15 @@
 //! A request's sender and deadline, and how its answer is found.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal};
+use dkv_wire::user::User;
+use tokio::time::{Instant, timeout_at};
 
+use super::rights;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use dkv_state::{DirectoryCommand, DirectoryResult};
@@ -14,11 +18,21 @@ use dkv_state::{DirectoryCommand, DirectoryResult};
 pub(super) struct RequestContext<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) peer: Identity,
+    /// Where the sender is.
+    pub(super) address: SocketAddr,
+    /// The user for whom the sender asks, if it names one.
+    pub(super) user: Option<User>,
     /// The time after which the sender no longer waits, in milliseconds.
     pub(super) deadline_ms: u32,
 }
 
 impl RequestContext<'_> {
+    /// Refuses the request, and tells the operator if its user was denied it.
+    pub(super) fn refuse(&self, refusal: Refusal, reply: ReplyTo) {
+        rights::note_denied(self.node, self.peer, self.user, self.address, &refusal);
+        reply.refuse(refusal);
+    }
+
     /// Returns the time for which the sender waits.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms))
@@ -41,14 +55,24 @@ impl RequestContext<'_> {
 
     /// Proposes a change to the directory.
     pub(super) fn change_directory(&self, command: DirectoryCommand, reply: ReplyTo) {
-        let patience = self.working_time();
-        self.answer(reply, move |node| async move {
-            match tokio::time::timeout(patience, node.change_directory(command)).await {
-                Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
-                Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(Refusal::Unknown("no answer from a quorum in time".into())),
-            }
-        });
+        let until = Instant::now() + self.working_time();
+        self.answer(
+            reply,
+            move |node| async move { change_directory(&node, command, until).await },
+        );
+    }
+}
+
+/// Proposes a change to the directory, and waits until it is applied here.
+pub(super) async fn change_directory(
+    node: &Node,
+    command: DirectoryCommand,
+    until: Instant,
+) -> Result<Answer, Refusal> {
+    match timeout_at(until, node.change_directory(command)).await {
+        Ok(Ok(DirectoryResult::Done)) => Ok(Answer::Done),
+        Ok(Ok(DirectoryResult::Rejected(why))) => Err(Refusal::Invalid(why)),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Refusal::Unknown("no answer from a quorum in time".into())),
     }
 }

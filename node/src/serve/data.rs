@@ -20,6 +20,7 @@ use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
 use super::history;
 use super::level_all;
+use super::rights;
 use super::transactions;
 use crate::net::reply::ReplyTo;
 use crate::node::{Node, Replicas};
@@ -61,7 +62,7 @@ pub(super) fn propose(
         Ok(Command::TransactOver(_)) => {
             return match may_write(context, &replica, &command) {
                 Ok(()) => transactions::drive(context, &replica, &command, at_level(reply)),
-                Err(refusal) => reply.refuse(refusal),
+                Err(refusal) => context.refuse(refusal, reply),
             };
         }
         _ => at_level(reply),
@@ -206,7 +207,10 @@ pub(super) fn about_leases(
         return reply.refuse(elsewhere(context.node, shard));
     };
     let checked = match &query {
-        LeaseQuery::KeepAlive(lease) => check_lease(*lease),
+        LeaseQuery::KeepAlive(lease) => check_lease(*lease).and_then(|()| {
+            let users = rights::both(context.peer.user, context.user);
+            rights::check_leases(context.node, users, &replica, &BTreeSet::from([*lease]))
+        }),
         LeaseQuery::Lease { lease, after, .. } if after.len() <= limits::KEY_BYTES_MAX => {
             check_lease(*lease)
         }
@@ -218,7 +222,7 @@ pub(super) fn about_leases(
         Ok(()) => {
             replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
         }
-        Err(refusal) => reply.refuse(refusal),
+        Err(refusal) => context.refuse(refusal, reply),
     }
 }
 
@@ -290,7 +294,7 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, mut reply: ReplyTo) -> Reply
 
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
     if let Err(refusal) = may_write(context, replica, &command) {
-        return reply.refuse(refusal);
+        return context.refuse(refusal, reply);
     }
     let expires = Instant::now() + context.patience();
     let (holder, place) = (context.peer.holder, Place::default());
@@ -307,7 +311,7 @@ fn may_write(
     let node = context.node;
     let valid = dkv_state::validate(command, node.settings().value_bytes_max);
     valid.and_then(|command| {
-        may_propose(context, &command)?;
+        may_propose(context, replica, &command)?;
         replica.check_quota(&command)
     })?;
     if node.store().disk_full() {
@@ -322,8 +326,14 @@ fn disk_full() -> Refusal {
 }
 
 /// Checks that a command may go into the log in the name of its sender.
-fn may_propose(context: &RequestContext<'_>, command: &Command<'_>) -> Result<(), Refusal> {
+fn may_propose(
+    context: &RequestContext<'_>,
+    replica: &Replica,
+    command: &Command<'_>,
+) -> Result<(), Refusal> {
     let peer = context.peer;
+    let users = rights::both(peer.user, context.user);
+    rights::check_leases_of(context.node, users, replica, command)?;
     match command {
         Command::OpenSession(_) => Ok(()),
         Command::OpenSessionOf { holder, .. }

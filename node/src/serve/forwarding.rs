@@ -75,7 +75,7 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
             continue;
         };
         tried.insert(target);
-        match send(node, target, &request.body, deadline).await {
+        match send(node, target, &request, deadline).await {
             Ok(Err(Refusal::NotPrimary { primary })) => {
                 next = primary.filter(|primary| *primary != node.id());
                 if next.is_none() {
@@ -118,7 +118,7 @@ enum NotSent {
 async fn send(
     node: &Node,
     target: NodeId,
-    body: &RequestBody,
+    request: &Request,
     deadline: Instant,
 ) -> Result<Result<Answer, Refusal>, NotSent> {
     let patience = deadline.saturating_duration_since(Instant::now());
@@ -130,7 +130,8 @@ async fn send(
     // An attempt that gets no answer leaves time for another.
     let patience = (deadline.saturating_duration_since(Instant::now()) / 2).max(PAUSE);
     let deadline_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-    let request = Request { id: 1, deadline_ms, forward: false, body: body.clone() };
+    let (user, body) = (request.user, request.body.clone());
+    let request = Request { id: 1, deadline_ms, forward: false, user, body };
     let asked = Instant::now();
     let reply: Result<Reply, _> =
         call(&connection, Some(&Opening::Requests), &request, FRAME_BYTES_MAX, patience).await;

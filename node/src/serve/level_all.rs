@@ -87,7 +87,7 @@ fn left(until: Instant, now: Instant) -> Duration {
 }
 
 /// Waits until every member has applied what this replica has.
-async fn reach(group: &Replica, until: Instant) -> Reach {
+pub(super) async fn reach(group: &Replica, until: Instant) -> Reach {
     let patience = left(until, Instant::now());
     let index = group.state_machine().applied_index();
     let others = group.members().into_iter().filter(|node| *node != group.who().node);

@@ -6,6 +6,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{Refusal, Request, RequestBody};
 
 use super::data::is_deposited;
+use super::rights;
 use crate::net::incarnations::Incarnations;
 use crate::node::Node;
 
@@ -14,7 +15,7 @@ use crate::node::Node;
 /// # Errors
 /// The refusal to answer with.
 pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
-    allowed(peer, &request.body)?;
+    may_ask(node, peer, request)?;
     if let Some(stranger) =
         peer.as_node().filter(|id| needs_listing(&request.body) && !node.replicas().is_listed(*id))
     {
@@ -34,6 +35,12 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
     Ok(())
 }
 
+/// Checks that a peer's role and its user's rights allow a request.
+pub(super) fn may_ask(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
+    allowed(peer, &request.body)?;
+    rights::check(node, peer, request)
+}
+
 /// Returns why this node refuses a request, if its data directory may be a copy.
 fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>> {
     match body {
@@ -41,6 +48,7 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
         RequestBody::View
         | RequestBody::Placement { .. }
         | RequestBody::Keyspaces
+        | RequestBody::Policies
         | RequestBody::Read { .. }
         | RequestBody::Scan { .. }
         | RequestBody::ReadAt { .. }
@@ -59,13 +67,14 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
 }
 
 /// Checks that a peer's role allows a request.
-pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
+fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
     let needed = match body {
         RequestBody::View
         | RequestBody::Status
         | RequestBody::Placement { .. }
         | RequestBody::Diagnose
+        | RequestBody::Policies
         | RequestBody::Keyspaces => return Ok(()),
         RequestBody::Read { .. }
         | RequestBody::Scan { .. }
@@ -111,6 +120,7 @@ pub(super) fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal>
         | RequestBody::CreateKeyspace { .. }
         | RequestBody::SetKeyspace { .. }
         | RequestBody::DropKeyspace(_)
+        | RequestBody::ChangePolicy(_)
         | RequestBody::Rebalance
         | RequestBody::MovePrimary { .. }
         | RequestBody::Log(_) => Role::Admin,

@@ -20,7 +20,9 @@ use tracing::{debug, info};
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
-use super::{admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission};
+use super::{
+    admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission, rights,
+};
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::common::timeline::{Subject, Timeline};
@@ -59,16 +61,16 @@ pub(crate) async fn serve(
             part.merge(more);
             at = Instant::now();
         }
-        name_session(peer, &mut request.body);
+        name_sender(peer, &mut request);
         if let Some(act) = admin::act(&request.body)
-            && permission::allowed(peer, &request.body).is_ok()
+            && permission::may_ask(&node, peer, &request).is_ok()
         {
             info!(target: AUDIT, by = %peer, %address, "administrative act: {act}");
         }
         let timeline = Timeline::new(Subject::of(&request.body), announced, at);
         let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };
         let reply = replies.to(request.id, part, begun);
-        handle(&node, peer, request, reply);
+        handle(&node, (peer, address), request, reply);
     }
     drop(replies);
     let _ = writer.join_next().await;
@@ -95,29 +97,49 @@ async fn next_frame(
     }
 }
 
-/// Counts a session among those of the holder that opens it. A request that another node passes on
-/// names its holder already.
-fn name_session(peer: Identity, body: &mut RequestBody) {
-    let RequestBody::Propose { command, .. } = body else { return };
-    let Ok(Command::OpenSession(session)) = decode(command) else { return };
-    *command = encode(&Command::OpenSessionOf { session, holder: peer.holder });
+/// Counts a session among those of the holder that opens it, and makes a lease that is granted for
+/// a user that user's. A request that another node passes on names them already.
+fn name_sender(peer: Identity, request: &mut Request) {
+    let user = request.user.or(peer.user);
+    let RequestBody::Propose { command, .. } = &mut request.body else { return };
+    let named = match decode(command) {
+        Ok(Command::OpenSession(session)) => {
+            encode(&Command::OpenSessionOf { session, holder: peer.holder })
+        }
+        Ok(Command::Lease(change)) => match rights::owned(&change, user) {
+            Some(change) => encode(&Command::Lease(change)),
+            None => return,
+        },
+        _ => return,
+    };
+    *command = named;
 }
 
 /// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the
 /// admin plane, or to the node that can answer it.
-fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
+fn handle(
+    node: &Arc<Node>,
+    (peer, address): (Identity, SocketAddr),
+    mut request: Request,
+    reply: ReplyTo,
+) {
     if let Err(refusal) = permission::check(node, peer, &request) {
+        rights::note_denied(node, peer, request.user, address, &refusal);
         return reply.refuse(refusal);
     }
+    request.deadline_ms = rights::deadline_ms(peer, &request);
     if let Some(answer) = eventual_reads::without_replica(node, &request.body) {
         return reply.send(Ok(answer));
     }
     if request.forward
         && let Some(shard) = forwarding::destination(node.replicas(), &request.body)
     {
+        // It arrives in this node's name.
+        request.user = request.user.or(peer.user);
         return forwarding::forward(node, shard, request, reply);
     }
-    let context = &RequestContext { node, peer, deadline_ms: request.deadline_ms };
+    let (deadline_ms, user) = (request.deadline_ms, request.user);
+    let context = &RequestContext { node, peer, address, user, deadline_ms };
     match request.body {
         RequestBody::Propose { shard, everywhere, command } => {
             data::propose(context, shard, everywhere, command, reply);
@@ -184,6 +206,8 @@ fn handle(node: &Arc<Node>, peer: Identity, request: Request, reply: ReplyTo) {
             admin::set_keyspace(context, keyspace, change, reply);
         }
         RequestBody::DropKeyspace(keyspace) => admin::drop_keyspace(context, keyspace, reply),
+        RequestBody::Policies => admin::policies(context, reply),
+        RequestBody::ChangePolicy(change) => admin::change_policy(context, change, reply),
         RequestBody::Log(change) => diagnosis::log(context, change, reply),
         RequestBody::Diagnose => diagnosis::diagnose(context, reply),
 

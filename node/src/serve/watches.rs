@@ -9,6 +9,7 @@
 //! Any replica serves a watch from what it has applied. If it has lost touch with the primary it
 //! ends the watch, which the client then resumes elsewhere.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,11 @@ use tracing::debug;
 use crate::common::timeline::{Stage, Subject, Timeline};
 use crate::net::quota::{Quota, WatchPermit};
 use crate::node::Node;
-use crate::raft::WatchPage;
+use crate::raft::{FifoReceiver, WatchPage};
 use crate::replica::Replica;
 use crate::replica::watch_hub::News;
 use crate::serve::data::{elsewhere, shard_here};
+use crate::serve::rights;
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
@@ -43,7 +45,7 @@ type Writer = FrameWriter<quinn::SendStream>;
 /// `begun` is called once the watch counts among those of its connection.
 pub(crate) async fn serve(
     node: &Arc<Node>,
-    peer: Identity,
+    (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     begun: impl FnOnce(),
     mut reader: FrameReader<quinn::RecvStream>,
@@ -63,7 +65,7 @@ pub(crate) async fn serve(
     let _ = stream.set_priority(PRIORITY);
     let stopped = stream.stopped();
     let mut writer = FrameWriter::new(stream);
-    match frame.and_then(|frame| admit(node, peer, quota, &frame)) {
+    match frame.and_then(|frame| admit(node, (peer, address), quota, &frame)) {
         Ok((group, request, permit)) => {
             begun();
             node.counters().received(frame_bytes(&request));
@@ -94,7 +96,7 @@ fn frame_bytes(request: &WatchRequest) -> usize {
 /// Decides whether a watch begins.
 fn admit(
     node: &Node,
-    peer: Identity,
+    (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     frame: &[u8],
 ) -> Result<(Arc<Replica>, WatchRequest, WatchPermit), Refusal> {
@@ -116,6 +118,10 @@ fn admit(
     }
     check_held(node)?;
     check(&request.keys)?;
+    if let Err(refusal) = rights::check_watch(node, peer, &request) {
+        rights::note_denied(node, peer, request.user, address, &refusal);
+        return Err(refusal);
+    }
     let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };
@@ -192,6 +198,28 @@ impl Beginning {
     }
 }
 
+/// Wakes the watch of a user when the directory changes, and with it perhaps what the user may.
+struct DirectoryNews(Option<FifoReceiver<u64>>);
+
+impl DirectoryNews {
+    fn of(watch: &Watch) -> Self {
+        let has_user = rights::both(watch.peer.user, watch.request.user).next().is_some();
+        Self(has_user.then(|| watch.node.control().state_machine().applied()))
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.0 {
+            // Fails only once the group is closed, and the node with it.
+            Some(applied) => {
+                if applied.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The reason why a watch ends.
 enum Ended {
     /// The stream is closed.
@@ -220,6 +248,7 @@ impl Watch {
         let WatchRequest { keys, previous, .. } = request;
         // Registered before anything is read, or a change could fall between the two.
         let watcher = group.watch(keys.clone());
+        let mut directory = DirectoryNews::of(self);
         let mut after = request.after.unwrap_or_else(|| group.revision());
         let mut sent = None;
         if request.after.is_none() {
@@ -232,7 +261,7 @@ impl Watch {
         let mut known: Option<Vec<Revision>> = None;
         loop {
             loop {
-                check_held(node)?;
+                self.check()?;
                 let at = known.as_deref();
                 let page = group.state_machine().changes(keys, after, at, *previous).await?;
                 if let Some(beginning) = beginning.take() {
@@ -261,7 +290,15 @@ impl Watch {
                 // The watchers of a node wake together.
                 let since = sent.unwrap_or_else(Instant::now);
                 let until = node.ticks().while_quiescent(since + WATCH_KEEP_ALIVE);
-                match timeout_at(until, watcher.news(after)).await {
+                let news = tokio::select! {
+                    biased;
+                    () = directory.changed() => {
+                        self.check()?;
+                        continue;
+                    }
+                    news = timeout_at(until, watcher.news(after)) => news,
+                };
+                match news {
                     Ok(News::Changed { after: unchanged }) => {
                         (after, known) = (unchanged, None);
                         break;
@@ -273,13 +310,19 @@ impl Watch {
                     Ok(News::Quiet { through }) => after = through,
                     Err(_) => {
                         after = watcher.quiet_through(after);
-                        check_held(node)?;
+                        self.check()?;
                         out_of_touch = self.check_touch(out_of_touch)?;
                     }
                 }
                 sent = Some(self.mark(writer, after).await?);
             }
         }
+    }
+
+    /// Checks that the watch may go on.
+    fn check(&self) -> Result<(), Refusal> {
+        check_held(&self.node)?;
+        rights::check_watch(&self.node, self.peer, &self.request)
     }
 
     /// Returns whether this replica may have lost touch with the primary.

@@ -218,7 +218,7 @@ async fn send_over(
     for (number, command) in window {
         numbers.push(number);
         let body = RequestBody::Propose { shard, everywhere: false, command };
-        writer.push(&Request { id: number.0, deadline_ms, forward: false, body });
+        writer.push(&Request { id: number.0, deadline_ms, forward: false, user: None, body });
     }
     writer.flush().await?;
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);

@@ -22,7 +22,7 @@ use super::holders::HolderRecord;
 use super::{Confirmed, Effects, Registry};
 
 /// First byte of a record: the version of its form.
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// Changes of records: `None` removes one.
 pub type RecordChanges = Vec<(BookKey, Option<Bytes>)>;

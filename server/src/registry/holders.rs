@@ -15,6 +15,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{BearerLife, HolderInfo, HolderKind, ServerRefusal};
 use dkv_wire::name::check_name;
+use dkv_wire::user::User;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ const RENEWAL_INTERVAL_MS: u64 = 3_600_000;
 pub(super) struct HolderRecord {
     held: HolderKind,
     name: Option<String>,
+    #[serde(default)]
+    user: Option<User>,
     token: Option<Uuid>,
     made_by: Option<HolderId>,
     since_ms: Option<u64>,
@@ -42,10 +45,11 @@ pub(super) struct HolderRecord {
 }
 
 impl HolderRecord {
-    fn of_certificate(role: Role, now_ms: u64) -> Self {
+    fn of_certificate(identity: Identity, now_ms: u64) -> Self {
         Self {
-            held: HolderKind::Certificate(role),
+            held: HolderKind::Certificate(identity.role),
             name: None,
+            user: identity.user,
             token: None,
             made_by: None,
             since_ms: None,
@@ -92,25 +96,25 @@ impl Registry {
     /// Records a holder that a token has admitted. False if the inventory is full.
     pub(super) fn record_holder(
         &mut self,
-        holder: HolderId,
-        role: Role,
+        identity: Identity,
         token: Uuid,
         name: Option<String>,
         now_ms: u64,
     ) -> bool {
+        let holder = identity.holder;
         if !self.make_room(holder, now_ms) {
             return false;
         }
         let known = self.holders.remove(&holder);
         let known = known.unwrap_or_else(|| HolderRecord {
             since_ms: Some(now_ms),
-            ..HolderRecord::of_certificate(role, now_ms)
+            ..HolderRecord::of_certificate(identity, now_ms)
         });
         let record = HolderRecord {
             token: Some(token),
             name: name.or(known.name),
             since_ms: known.since_ms,
-            ..HolderRecord::of_certificate(role, now_ms)
+            ..HolderRecord::of_certificate(identity, now_ms)
         };
         self.holders.insert(holder, record);
         true
@@ -121,7 +125,7 @@ impl Registry {
         if !self.make_room(identity.holder, now_ms) {
             return ((), Effects::NONE);
         }
-        let new = HolderRecord::of_certificate(identity.role, now_ms);
+        let new = HolderRecord::of_certificate(identity, now_ms);
         let record = self.holders.entry(identity.holder).or_insert_with(|| new.clone());
         record.ends_ms = new.ends_ms;
         record.seen_ms = new.seen_ms;
@@ -170,12 +174,14 @@ impl Registry {
     ///
     /// # Errors
     /// `Invalid` for an invalid name, a life of zero, and if the inventory is full.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a token, and the time")]
     pub fn handle_create_bearer(
         &mut self,
         holder: HolderId,
         held: HolderKind,
         life: BearerLife,
         name: Option<String>,
+        user: Option<User>,
         made_by: HolderId,
         now_ms: u64,
     ) -> (Result<Option<u64>, ServerRefusal>, Effects) {
@@ -198,6 +204,7 @@ impl Registry {
         let record = HolderRecord {
             held,
             name,
+            user,
             token: None,
             made_by: Some(made_by),
             since_ms: Some(now_ms),
@@ -218,6 +225,7 @@ impl Registry {
                 id,
                 kind: record.held,
                 name: node.map(|(_, node)| node.name.clone()).or_else(|| record.name.clone()),
+                user: record.user,
                 token: record.token,
                 made_by: record.made_by,
                 since_ms: record.since_ms,

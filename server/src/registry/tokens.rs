@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 
 use dkv_base::id::HolderId;
-use dkv_wire::identity::Role;
+use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{JoinRefusal, ServerRefusal, TokenInfo};
 use dkv_wire::name::check_name;
 use dkv_wire::token::SecretHash;
+use dkv_wire::user::User;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +25,8 @@ use crate::limits::{
 pub(super) struct TokenRecord {
     role: Role,
     name: Option<String>,
+    #[serde(default)]
+    user: Option<User>,
     secret_hash: SecretHash,
     created_ms: u64,
     expires_ms: Option<u64>,
@@ -45,13 +48,13 @@ impl TokenRecord {
 }
 
 impl Registry {
-    /// Returns the role that a token grants now.
+    /// Returns the role that a token grants now, and the user that its bearer is.
     pub fn check_token(
         &self,
         token: Uuid,
         secret: &[u8; 32],
         now_ms: u64,
-    ) -> Result<Role, JoinRefusal> {
+    ) -> Result<(Role, Option<User>), JoinRefusal> {
         let Some(record) = self.tokens.get(&token) else {
             // As much work as for an existing token, so that timing does not tell them apart.
             let _ = SecretHash::of(&[0; 32]).matches(secret);
@@ -60,7 +63,7 @@ impl Registry {
         if !record.secret_hash.matches(secret) {
             return Err(JoinRefusal::Unknown);
         }
-        record.check(now_ms).map(|()| record.role)
+        record.check(now_ms).map(|()| (record.role, record.user))
     }
 
     /// Uses a token once: for a holder with a fresh id, or for one that is admitted again after its
@@ -72,12 +75,17 @@ impl Registry {
         holder: HolderId,
         now_ms: u64,
     ) -> (Result<Role, JoinRefusal>, Effects) {
-        let role = match self.check_token(token, secret, now_ms) {
-            Ok(role) => role,
+        let (role, user) = match self.check_token(token, secret, now_ms) {
+            Ok(granted) => granted,
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
         let name = self.tokens.get(&token).and_then(|record| record.name.clone());
-        if !self.record_holder(holder, role, token, name, now_ms) {
+        if !self.record_holder(
+            Identity { network: self.network, role, holder, user },
+            token,
+            name,
+            now_ms,
+        ) {
             return (Err(JoinRefusal::Full), Effects::NONE);
         }
         if let Some(record) = self.tokens.get_mut(&token) {
@@ -104,11 +112,15 @@ impl Registry {
         life_s: Option<u64>,
         uses: Option<u32>,
         name: Option<String>,
+        user: Option<User>,
         now_ms: u64,
     ) -> (Result<(), ServerRefusal>, Effects) {
         let wrong = |what: String| (Err(ServerRefusal::Invalid(what)), Effects::NONE);
         if let Some(Err(error)) = name.as_deref().map(check_name) {
             return wrong(error.to_string());
+        }
+        if let Some(user) = user.filter(|_| !role.may_name_user()) {
+            return wrong(format!("a node acts for all users, so its token cannot be {user}'s"));
         }
         if life_s == Some(0) || uses == Some(0) {
             return wrong("the life and the uses of a token must be more than zero".into());
@@ -149,6 +161,7 @@ impl Registry {
         let record = TokenRecord {
             role,
             name,
+            user,
             secret_hash,
             created_ms: now_ms,
             expires_ms: life_ms.map(|life_ms| now_ms.saturating_add(life_ms)),
@@ -181,6 +194,7 @@ impl Registry {
         let info = |(&id, record): (&Uuid, &TokenRecord)| TokenInfo {
             id,
             role: record.role,
+            user: record.user,
             name: record.name.clone(),
             expires_ms: record.expires_ms,
             used: record.used,

@@ -12,6 +12,7 @@ use dkv_wire::message::{
     BearerLife, HolderKind, LogChange, LogFilter, RunChoice, ServerAnswer, ServerRefusal,
 };
 use dkv_wire::token::Token;
+use dkv_wire::user::User;
 use tracing::info;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use super::{Service, denied, flatten};
 use crate::clock;
 
 impl Service {
+    #[expect(clippy::too_many_arguments, reason = "the fields of a token, and who asks")]
     pub(super) async fn create_token(
         &self,
         identity: Identity,
@@ -27,14 +29,17 @@ impl Service {
         life_s: Option<u64>,
         uses: Option<u32>,
         name: Option<String>,
+        user: Option<User>,
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         let token = Token::generate(role, self.authority.fingerprint());
-        self.log_action(identity, address, &format!("create token {} ({role})", token.id));
+        let whose = user.map(|user| format!(" of user {user}")).unwrap_or_default();
+        let action = format!("create token {} ({role}{whose})", token.id);
+        self.log_action(identity, address, &action);
         let (id, hash) = (token.id, token.secret_hash());
         let created = self.books.update(move |next| {
             let (name, now_ms) = (name.clone(), clock::now_ms());
-            next.handle_create_token(id, hash, role, life_s, uses, name, now_ms)
+            next.handle_create_token(id, hash, role, life_s, uses, name, user, now_ms)
         });
         flatten(created.await)?;
         Ok(ServerAnswer::Token(token.to_string()))
@@ -88,18 +93,21 @@ impl Service {
         rights: Rights,
         life: BearerLife,
         name: Option<String>,
+        user: Option<User>,
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         let holder = HolderId::random();
-        let action = format!("create bearer token {holder} ({rights:?}, {life:?})");
+        let whose = user.map(|user| format!(", user {user}")).unwrap_or_default();
+        let action = format!("create bearer token {holder} ({rights:?}, {life:?}{whose})");
         self.log_action(identity, address, &action);
         let created = self.books.update(move |next| {
             let (kind, name) = (HolderKind::Bearer(rights), name.clone());
-            next.handle_create_bearer(holder, kind, life, name, identity.holder, clock::now_ms())
+            let (made_by, now_ms) = (identity.holder, clock::now_ms());
+            next.handle_create_bearer(holder, kind, life, name, user, made_by, now_ms)
         });
         let expires_ms = flatten(created.await)?;
         let network = self.authority.network();
-        let bearer = Bearer { network, holder, rights, expires_ms };
+        let bearer = Bearer { network, holder, rights, expires_ms, user };
         match bearer::sign(&self.authority, &bearer) {
             Ok(text) => Ok(ServerAnswer::Bearer(text, holder)),
             Err(error) => Err(ServerRefusal::Invalid(error.to_string())),

@@ -15,6 +15,7 @@ use dkv_wire::message::{
     ServerRefusal,
 };
 use dkv_wire::quic::{Close, proof_material};
+use dkv_wire::user::User;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -138,9 +139,9 @@ impl Service {
     ) -> Result<JoinAnswer, JoinRefusal> {
         let JoinRequest { token, secret, public_key } = request;
         let registry = self.store.snapshot();
-        let role = self.check_token(token, &secret).await?;
+        let (role, user) = self.check_token(token, &secret).await?;
         let holder = HolderId::random();
-        let identity = Identity { network: registry.network(), role, holder };
+        let identity = Identity { network: registry.network(), role, holder, user };
         // Signed before the token is used, so that an unusable key costs no use. Handed out after
         // the use is durable, so that a crash in between costs a use but never exceeds the count.
         let certificate = {
@@ -183,7 +184,9 @@ impl Service {
         drop(turn);
         match token {
             Some((token, secret, place)) => {
-                if self.check_token(token, &secret).await? != identity.role {
+                // The holder stays who it was: the token vouches for that role and that user.
+                let granted = self.check_token(token, &secret).await?;
+                if granted != (identity.role, identity.user) {
                     return Err(JoinRefusal::Unknown);
                 }
                 place.keep()?;
@@ -191,13 +194,17 @@ impl Service {
             }
             None => self.record_certificate(identity).await,
         }
-        let Identity { network, role, holder } = identity;
+        let Identity { network, role, holder, user: _ } = identity;
         Ok(JoinAnswer { network, role, holder, certificate })
     }
 
-    /// Returns the role that a token grants now. A token that this server does not know may have
-    /// been created at another one a moment ago.
-    async fn check_token(&self, token: Uuid, secret: &[u8; 32]) -> Result<Role, JoinRefusal> {
+    /// Returns the role that a token grants now, and the user that its bearer is. A token that this
+    /// server does not know may have been created at another one a moment ago.
+    async fn check_token(
+        &self,
+        token: Uuid,
+        secret: &[u8; 32],
+    ) -> Result<(Role, Option<User>), JoinRefusal> {
         let check = || self.store.snapshot().check_token(token, secret, clock::now_ms());
         match check() {
             Err(JoinRefusal::Unknown) => {}

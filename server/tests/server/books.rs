@@ -34,7 +34,13 @@ async fn join_with(server: &Server, token: &Token) -> Result<(), JoinError> {
 }
 
 fn create_token() -> ServerRequest {
-    ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: None, name: None }
+    ServerRequest::CreateToken {
+        role: Role::Client,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    }
 }
 
 #[tokio::test]
@@ -101,8 +107,13 @@ async fn a_control_group_that_has_lost_entries_is_followed() {
 async fn a_change_that_the_control_group_has_counts_though_the_disk_is_full() {
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
-    let create =
-        ServerRequest::CreateToken { role: Role::Client, life_s: None, uses: Some(1), name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Client,
+        life_s: None,
+        uses: Some(1),
+        name: None,
+        user: None,
+    };
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let token: Token = token.parse().unwrap();
     let books = place.data_dir().join("books.json");
@@ -211,8 +222,13 @@ async fn junk_tokens_keep_nobody_from_a_new_certificate() {
 async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
     let (place, cut_off, new) = (Place::new(), Place::new(), Place::new());
     let (server, node, admin, group) = network(&place).await;
-    let create =
-        ServerRequest::CreateToken { role: Role::Server, life_s: None, uses: Some(1), name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Server,
+        life_s: None,
+        uses: Some(1),
+        name: None,
+        user: None,
+    };
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let file = new.root.path().join("token");
     std::fs::write(&file, token).unwrap();

@@ -28,7 +28,10 @@ async fn refusal(server: std::net::SocketAddr, token: &Token) -> JoinRefusal {
 }
 
 async fn create(admin: &Peer, role: Role, life_s: Option<u64>, uses: Option<u32>) -> Token {
-    match admin.ask(&ServerRequest::CreateToken { role, life_s, uses, name: None }).await {
+    match admin
+        .ask(&ServerRequest::CreateToken { role, life_s, uses, name: None, user: None })
+        .await
+    {
         ServerAnswer::Token(text) => text.parse().unwrap(),
         other => panic!("no token: {other:?}"),
     }
@@ -75,8 +78,12 @@ async fn a_certificate_of_another_network_does_not_open_a_connection() {
     // Not even if the peer trusts our authority and claims to be of our network.
     let forged = Authority::create(server.network(), std::time::SystemTime::now()).unwrap();
     let (key, public_key) = generate_key().unwrap();
-    let identity =
-        Identity { network: server.network(), role: Role::Admin, holder: HolderId::random() };
+    let identity = Identity {
+        network: server.network(),
+        role: Role::Admin,
+        holder: HolderId::random(),
+        user: None,
+    };
     let certificate = forged.sign(identity, &public_key, std::time::SystemTime::now()).unwrap();
     let ours = place.peer(server.address(), Role::Client).await.credentials.authority;
     let credentials = Credentials::new(&certificate, &ours, key).unwrap();
@@ -176,7 +183,8 @@ fn signed_before(
     let authority = file("authority.der");
     let signer = Authority::from_der(server.network(), &authority, &file("authority-key.der"));
     let (key, public_key) = generate_key().unwrap();
-    let identity = Identity { network: server.network(), role, holder: HolderId::random() };
+    let identity =
+        Identity { network: server.network(), role, holder: HolderId::random(), user: None };
     let then = std::time::SystemTime::now() - before;
     let certificate = signer.unwrap().sign(identity, &public_key, then).unwrap();
     Credentials::new(&certificate, &authority, key).unwrap()

@@ -97,8 +97,13 @@ async fn a_full_disk_fails_only_durable_updates() {
     recover(kept);
     // The server recovers by itself once there is room.
     let admin = place.peer(server.address(), Role::Admin).await;
-    let create =
-        ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Node,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
     assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
 
     node.report(1, &[&node], &[]).await;
@@ -199,8 +204,13 @@ async fn joining_waits_for_the_control_group_and_renewing_does_not() {
     let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
     assert!(error.to_string().contains("the control group does not answer"), "{error}");
     assert!(begun.elapsed() < TIMEOUT, "the answer comes in time");
-    let create =
-        ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Node,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
     assert!(matches!(admin.refusal(&create).await, ServerRefusal::Waiting(_)));
     // Nor does anybody else wait meanwhile.
     let public_key = node.credentials.public_key().unwrap();

@@ -14,8 +14,13 @@ async fn roles_decide_who_may_ask_what() {
     let client = place.peer(server.address(), Role::Client).await;
     let admin = place.peer(server.address(), Role::Admin).await;
 
-    let create =
-        ServerRequest::CreateToken { role: Role::Node, life_s: None, uses: None, name: None };
+    let create = ServerRequest::CreateToken {
+        role: Role::Node,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
     let revoke = ServerRequest::RevokeToken(place.token(Role::Client).id);
     let report = ServerRequest::Report(node.report_of(1, &[&node], &[]));
     let all = [register(4401), report, create, ServerRequest::ListTokens, revoke];

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NetworkId, NodeId, Revision};
 use dkv_wire::codec::{self, DecodeError};
-use dkv_wire::message::BooksChange;
+use dkv_wire::message::{BooksChange, PolicyChange};
 use dkv_wire::network::{KeyspaceChange, KeyspaceSettings, Settings};
 use dkv_wire::region::Region;
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,8 @@ pub enum DirectoryCommand {
         /// The change.
         change: Box<BooksChange>,
     },
+    /// Changes a policy.
+    Policy(PolicyChange),
 }
 
 /// What an offline recovery leaves of a network.

@@ -200,6 +200,7 @@ impl Contents {
             reject!("there is no such keyspace");
         }
         self.keyspaces.remove(&id);
+        self.forget_rules_of(id);
         self.groups.retain(|group, plan| !group.is_shard() || plan.keyspace != id);
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dkv_base::id::{LeaseId, Revision, Serial, SessionId, Stamp};
 use dkv_wire::limits;
 use dkv_wire::message::{Attach, Expire, LeaseAction, LeaseCommand, Operation};
+use dkv_wire::user::User;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Attaching, ShardState};
@@ -26,6 +27,8 @@ pub struct FoundLease {
     pub ttl_ms: u64,
     /// The number of its grant, by which the log ends this lease and no later one.
     pub grant: u64,
+    /// The user to whom it was granted, if it was granted to one.
+    pub owner: Option<User>,
     /// Whether it has ended, and keys are left to be deleted.
     pub ending: bool,
     /// The number of its keys.
@@ -133,7 +136,10 @@ impl ShardState {
     pub(super) fn change_lease(&mut self, change: &LeaseCommand, now: Stamp) -> Outcome {
         let LeaseCommand { session, serial, lease, action, .. } = *change;
         match action {
-            LeaseAction::Grant { ttl_ms } => self.grant(session, serial, lease, ttl_ms),
+            LeaseAction::Grant { ttl_ms } => self.grant((session, serial), lease, ttl_ms, None),
+            LeaseAction::GrantTo { ttl_ms, user } => {
+                self.grant((session, serial), lease, ttl_ms, Some(user))
+            }
             LeaseAction::Revoke => match self.end_lease(lease, now) {
                 None => Outcome::NoLease { lease },
                 Some((deleted, left)) => Outcome::Revoked {
@@ -145,7 +151,13 @@ impl ShardState {
         }
     }
 
-    fn grant(&mut self, session: SessionId, serial: Serial, id: LeaseId, ttl_ms: u64) -> Outcome {
+    fn grant(
+        &mut self,
+        (session, serial): (SessionId, Serial),
+        id: LeaseId,
+        ttl_ms: u64,
+        owner: Option<User>,
+    ) -> Outcome {
         let holder = self.sessions.holder(session);
         if self.attachments.lease(id).is_some() {
             return Outcome::LeaseExists { lease: id };
@@ -157,7 +169,7 @@ impl ShardState {
             return Outcome::TooManyLeases { own: true };
         }
         let grant = grant_number(session, serial);
-        let lease = Lease { ttl_ms, grant, holder, ending: false };
+        let lease = Lease { ttl_ms, grant, holder, owner, ending: false };
         self.attachments.grant(id, lease, &mut self.digest);
         Outcome::Granted { revision: self.revision }
     }
@@ -224,6 +236,6 @@ pub(crate) fn grant_number(session: SessionId, serial: Serial) -> u64 {
 }
 
 fn found(id: LeaseId, lease: Lease, keys: usize) -> FoundLease {
-    let Lease { ttl_ms, grant, ending, .. } = lease;
-    FoundLease { id, ttl_ms, grant, ending, keys }
+    let Lease { ttl_ms, grant, owner, ending, .. } = lease;
+    FoundLease { id, ttl_ms, grant, owner, ending, keys }
 }

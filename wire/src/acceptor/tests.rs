@@ -19,7 +19,8 @@ impl Network {
 
     fn credentials(&self, role: Role) -> Credentials {
         let (key, public_key) = generate_key().unwrap();
-        let identity = Identity { network: self.0.network(), role, holder: HolderId::random() };
+        let identity =
+            Identity { network: self.0.network(), role, holder: HolderId::random(), user: None };
         let certificate = self.0.sign(identity, &public_key, SystemTime::now()).unwrap();
         Credentials::new(&certificate, self.0.certificate(), key).unwrap()
     }

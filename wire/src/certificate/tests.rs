@@ -25,7 +25,7 @@ fn authority() -> Authority {
 }
 
 fn somebody(authority: &Authority, role: Role) -> Identity {
-    Identity { network: authority.network(), role, holder: HolderId::random() }
+    Identity { network: authority.network(), role, holder: HolderId::random(), user: None }
 }
 
 fn credentials(authority: &Authority, role: Role) -> Credentials {

@@ -9,7 +9,7 @@ const ROLES: [Role; 4] = [Role::Server, Role::Node, Role::Client, Role::Admin];
 fn an_identity_survives_being_a_name() {
     for role in ROLES {
         let network = NetworkId::random();
-        let identity = Identity { network, role, holder: HolderId::random() };
+        let identity = Identity { network, role, holder: HolderId::random(), user: None };
         assert_eq!(Identity::from_dns_name(&identity.dns_name()), Ok(identity));
     }
 }

@@ -11,6 +11,8 @@
 use dkv_base::id::{LeaseId, Serial, SessionId};
 use serde::{Deserialize, Serialize};
 
+use crate::user::User;
+
 /// What a put attaches its key to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Attach {
@@ -53,6 +55,14 @@ pub enum LeaseAction {
     /// [`EXPIRE_KEYS_MAX`](crate::limits::EXPIRE_KEYS_MAX) keys; to revoke the lease again deletes
     /// more of them.
     Revoke,
+    /// Grants it to a user, as [`Grant`](Self::Grant) does to nobody in particular. A node makes
+    /// this of a grant that is asked for a user.
+    GrantTo {
+        /// The time after which it ends unless it is kept alive, as that of a grant.
+        ttl_ms: u64,
+        /// The user, who alone may use the lease, beside those who may write all keys.
+        user: User,
+    },
 }
 
 /// Deletes keys whose time is over, at most

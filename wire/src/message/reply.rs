@@ -11,6 +11,7 @@ use super::history::{Cut, Version, Versions};
 use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
+use super::policy::PolicyList;
 use super::read::{Level, Reach};
 use super::scan::{Page, RangePage};
 use super::status::NodeStatus;
@@ -227,6 +228,8 @@ pub enum Answer {
     Diagnosis(Box<Diagnosis>),
     /// To [`RequestBody::Books`](super::RequestBody::Books).
     Books(Box<BooksPage>),
+    /// To [`RequestBody::Policies`](super::RequestBody::Policies).
+    Policies(Box<PolicyList>),
 }
 
 impl From<BadTransaction> for Refusal {
@@ -304,7 +307,7 @@ pub enum Refusal {
     /// so; repeating it with the same serial settles it.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// The certificate does not allow this. No effect.
+    /// The certificate does not allow this, or the policies of its user do not. No effect.
     #[error("denied: {0}")]
     Denied(String),
     /// The read must show eventual writes that are lost: the node that accepted them was removed

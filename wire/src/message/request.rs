@@ -12,11 +12,13 @@ use super::diagnosis::LogChange;
 use super::history::Cut;
 use super::keys::KeyRange;
 use super::placement::Measures;
+use super::policy::PolicyChange;
 use super::read::ReadMode;
 use super::scan::Span;
 use super::transaction::RangeOptions;
 use crate::network::{KeyspaceChange, KeyspaceSettings};
 use crate::region::Region;
+use crate::user::User;
 
 /// One request on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Request {
     /// Whether a node that cannot serve the request forwards it to the one that can and returns the
     /// answer. Otherwise it replies which node that is.
     pub forward: bool,
+    /// The user for whom the sender asks: the node serves only what this user may, too. A gateway
+    /// names its bearer's, and a node that forwards a request that of the sender.
+    pub user: Option<User>,
     /// The request itself.
     pub body: RequestBody,
 }
@@ -291,6 +296,10 @@ pub enum RequestBody {
     },
     /// From a registration server: change the books.
     ChangeBooks(Box<BooksChange>),
+    /// The policies: all for an administrator, or else those of the user who asks.
+    Policies,
+    /// From an administrator: change a policy.
+    ChangePolicy(PolicyChange),
 }
 
 impl RequestBody {
@@ -310,6 +319,7 @@ impl RequestBody {
             | Self::MovePrimary { .. }
             | Self::Log(Some(_))
             | Self::Compact { .. }
+            | Self::ChangePolicy(_)
             | Self::CreateKeyspace { .. }
             | Self::SetKeyspace { .. }
             | Self::DropKeyspace(_)
@@ -338,6 +348,7 @@ impl RequestBody {
             | Self::Log(None)
             | Self::Diagnose
             | Self::Books { .. }
+            | Self::Policies
             | Self::Keyspaces => false,
         }
     }

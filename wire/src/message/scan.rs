@@ -15,7 +15,8 @@ pub struct Span {
     pub prefix: Bytes,
     /// The keys after this one, which need not exist; empty for all keys.
     pub after: Bytes,
-    /// Most keys in a page, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX).
+    /// Most keys in a page, capped at [`SCAN_KEYS_MAX`](crate::limits::SCAN_KEYS_MAX). Zero asks
+    /// for the receipt alone; a page at a cut has at least one key.
     pub keys_max: u32,
     /// A page ends once it has this many bytes of keys and values, and holds at least one pair.
     /// Capped at [`SCAN_BYTES_MAX`](crate::limits::SCAN_BYTES_MAX).

@@ -13,6 +13,7 @@ use crate::identity::Role;
 use crate::incarnation::{Incarnation, Ruling, Verdict};
 use crate::network::{NetworkView, NodeState, Settings};
 use crate::region::Region;
+use crate::user::User;
 
 /// A request to the server. A stream carries one or several; answers come in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub enum ServerRequest {
         life: BearerLife,
         /// Its name.
         name: Option<String>,
+        /// The user that its bearer is.
+        user: Option<User>,
     },
     /// From an administrator: creates a join token.
     CreateToken {
@@ -63,6 +66,8 @@ pub enum ServerRequest {
         uses: Option<u32>,
         /// Its name, which the holders that it admits get too.
         name: Option<String>,
+        /// The user that its bearers are, who then may do only what the policies of the user allow.
+        user: Option<User>,
     },
     /// From an administrator: lists all tokens.
     ListTokens,
@@ -164,6 +169,8 @@ pub struct HolderInfo {
     pub kind: HolderKind,
     /// Its name: that of the node, or else that of the token that admitted it.
     pub name: Option<String>,
+    /// The user that it is, if any.
+    pub user: Option<User>,
     /// The join token that admitted it, if known. The token itself may be gone.
     pub token: Option<Uuid>,
     /// The administrator who created it, for a bearer token.
@@ -439,6 +446,8 @@ pub struct TokenInfo {
     pub id: Uuid,
     /// The role that its bearers get.
     pub role: Role,
+    /// The user that they are, if any.
+    pub user: Option<User>,
     /// Its name.
     pub name: Option<String>,
     /// When it expires, in milliseconds since 1970; `None` if never.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::history::Version;
 use super::keys::KeyRange;
 use super::reply::Refusal;
+use crate::user::User;
 
 /// What a watch is to show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct WatchRequest {
     pub after: Option<Revision>,
     /// Whether each change comes with the version before it.
     pub previous: bool,
+    /// The user for whom the sender asks, as in [`Request`](super::Request).
+    pub user: Option<User>,
 }
 
 /// One change of a key.

@@ -28,7 +28,7 @@ async fn counts(face: &Face) -> [u64; 3] {
 }
 
 /// Waits until a face has these watches.
-async fn wait_for(face: &Face, expected: [u64; 3]) {
+pub(super) async fn wait_for(face: &Face, expected: [u64; 3]) {
     eventually("a face has other watches", async || {
         let found = counts(face).await;
         if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }

@@ -82,7 +82,7 @@ pub(crate) async fn ask(
     body: RequestBody,
 ) -> Result<Result<Answer, Refusal>, RpcError> {
     let deadline_ms = ANSWER.as_millis() as u32;
-    let request = Request { id: 7, deadline_ms, forward: false, body };
+    let request = Request { id: 7, deadline_ms, forward: false, user: None, body };
     let opening = Some(&Opening::Requests);
     let reply: Reply = call(connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await?;
     assert_eq!(reply.id, 7);

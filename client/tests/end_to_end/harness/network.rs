@@ -25,7 +25,7 @@ pub(crate) struct Member {
     pub(crate) dir: PathBuf,
     /// Its process while there is one.
     pub(crate) process: Option<Process>,
-    log: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 impl Member {

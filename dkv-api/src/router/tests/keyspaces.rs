@@ -69,7 +69,7 @@ impl Script {
     fn read(&mut self, who: u32, keyspace: KeyspaceId) {
         let (key, bounds) = (Bytes::from("k"), ReadBounds::default());
         let kind = RequestKind::Read { key, level: Level::Strong, bounds, nearest: false };
-        self.router.submit_in(keyspace, Duration::ZERO, kind, MINUTE, Some(who));
+        self.router.submit_in(keyspace, None, Duration::ZERO, kind, MINUTE, Some(who));
         self.drain();
     }
 
@@ -108,7 +108,7 @@ fn a_transaction_of_ranges_alone_goes_to_its_own_keyspace() {
         write_id: None,
         after: Default::default(),
     };
-    let id = script.router.submit_in(OTHER, Duration::ZERO, kind, MINUTE, Some(1));
+    let id = script.router.submit_in(OTHER, None, Duration::ZERO, kind, MINUTE, Some(1));
     assert_eq!(script.router.requests[&id].group, Some(GroupId(2)));
 }
 

@@ -37,7 +37,7 @@ impl Founder {
     pub(crate) fn credentials(&self, role: Role) -> Credentials {
         let (key, public_key) = generate_key().unwrap();
         let network = self.authority.network();
-        let identity = Identity { network, role, holder: HolderId::random() };
+        let identity = Identity { network, role, holder: HolderId::random(), user: None };
         let certificate = self.authority.sign(identity, &public_key, SystemTime::now()).unwrap();
         Credentials::new(&certificate, self.authority.certificate(), key).unwrap()
     }

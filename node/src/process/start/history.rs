@@ -39,7 +39,7 @@ impl Asker {
     }
 
     async fn ask(&self, body: RequestBody) -> Result<Answer, Refusal> {
-        let request = Request { id: 1, deadline_ms: 5000, forward: true, body };
+        let request = Request { id: 1, deadline_ms: 5000, forward: true, user: None, body };
         let opening = Some(&Opening::Requests);
         let reply: Result<Reply, _> =
             call(&self.connection, opening, &request, FRAME_BYTES_MAX, PATIENCE).await;
@@ -141,7 +141,10 @@ impl Asker {
         let mut writer = FrameWriter::new(send);
         writer.push(&Opening::Watch);
         let after = after.map(Revision);
-        writer.send(&WatchRequest { shard, keys, after, previous: true }).await.unwrap();
+        writer
+            .send(&WatchRequest { shard, keys, after, previous: true, user: None })
+            .await
+            .unwrap();
         let reader = FrameReader::new(receive, FRAME_BYTES_MAX);
         Watched { reader, _writer: writer, through: Revision(0) }
     }

@@ -46,7 +46,7 @@ impl Client {
     }
 
     async fn ask_within(&self, deadline_ms: u32, body: RequestBody) -> Result<Answer, Refusal> {
-        let request = Request { id: 1, deadline_ms, forward: false, body };
+        let request = Request { id: 1, deadline_ms, forward: false, user: None, body };
         let opening = Some(&Opening::Requests);
         let reply: Result<Reply, _> =
             call(&self.connection, opening, &request, FRAME_BYTES_MAX, PATIENCE).await;
@@ -348,7 +348,10 @@ async fn many_keys_that_end_together_hold_nobody_up() {
     writer.push(&Opening::Watch);
     let keys = KeyRange::Prefix(Bytes::from("ends "));
     let after = node.group(SHARD).map(|group| group.revision());
-    writer.send(&WatchRequest { shard: SHARD, keys, after, previous: false }).await.unwrap();
+    writer
+        .send(&WatchRequest { shard: SHARD, keys, after, previous: false, user: None })
+        .await
+        .unwrap();
     let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
     let watching = tokio::spawn(async move {
         let mut ended: Vec<(Revision, Bytes)> = Vec::new();

@@ -71,7 +71,8 @@ async fn no_task_outlives_its_node() {
     let connection = client.connect(node.me().address, Expect::AnyNode).await.unwrap();
     let (mut open, _receive) = connection.open_bi().await.unwrap();
     open.write_all(&[0]).await.unwrap();
-    let request = Request { id: 1, deadline_ms: 5000, forward: false, body: RequestBody::View };
+    let request =
+        Request { id: 1, deadline_ms: 5000, forward: false, user: None, body: RequestBody::View };
     let opening = Some(&Opening::Requests);
     let reply: Reply =
         call(&connection, opening, &request, FRAME_BYTES_MAX, PATIENCE).await.unwrap();

@@ -57,7 +57,7 @@ impl Asker {
     }
 
     async fn ask(&self, body: RequestBody) -> Result<Answer, Refusal> {
-        let request = Request { id: 1, deadline_ms: 10_000, forward: true, body };
+        let request = Request { id: 1, deadline_ms: 10_000, forward: true, user: None, body };
         let opening = Some(&Opening::Requests);
         let reply: Result<Reply, _> =
             call(&self.connection, opening, &request, FRAME_BYTES_MAX, PATIENCE).await;

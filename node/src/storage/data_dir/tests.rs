@@ -9,7 +9,8 @@ use super::*;
 fn credentials(role: Role) -> Credentials {
     let authority = Authority::create(NetworkId::random(), SystemTime::now()).unwrap();
     let (key, public_key) = generate_key().unwrap();
-    let identity = Identity { network: authority.network(), role, holder: HolderId::random() };
+    let identity =
+        Identity { network: authority.network(), role, holder: HolderId::random(), user: None };
     let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
     Credentials::new(&certificate, authority.certificate(), key).unwrap()
 }

@@ -37,7 +37,7 @@ fn with_token() -> Registry {
     let hash = SecretHash::of(&SECRET);
     let name = Some("ada".to_owned());
     let (created, _) =
-        registry.handle_create_token(token(), hash, Role::Client, None, Some(1), name, NOW);
+        registry.handle_create_token(token(), hash, Role::Client, None, Some(1), name, None, NOW);
     created.unwrap();
     registry
 }
@@ -58,7 +58,7 @@ fn a_copy_admits_what_the_original_would() {
     let mut copy = registry();
     copy.adopt_books(&copy_of(&original, 3)).0.unwrap();
     assert_eq!(copy.books_version(), Some(version(3)));
-    assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok(Role::Client));
+    assert_eq!(copy.check_token(token(), &SECRET, NOW), Ok((Role::Client, None)));
     assert_eq!(copy.all_records(), original.all_records());
 
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
@@ -120,7 +120,8 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
     let mut original = with_token();
     original.handle_join(token(), &SECRET, holder(5), NOW).0.unwrap();
     let before = original.clone();
-    let identity = Identity { network: network(), role: Role::Client, holder: holder(5) };
+    let identity =
+        Identity { network: network(), role: Role::Client, holder: holder(5), user: None };
     let ((), effects) = original.handle_seen(identity, NOW + 60_000);
     assert!(!effects.save);
     assert_eq!(original.changed_records(&before), []);
@@ -133,8 +134,8 @@ fn a_sighting_is_no_change_and_outlives_newer_books() {
 fn records_of_a_newer_server_and_malformed_ones_change_nothing() {
     let original = with_token();
     for (record, error) in [
-        (Bytes::from_static(&[2, 1, 1]), RecordError::Newer(2)),
-        (Bytes::from_static(&[1, 255]), RecordError::Malformed(BookKey::Token(token()))),
+        (Bytes::from_static(&[3, 1, 1]), RecordError::Newer(3)),
+        (Bytes::from_static(&[2, 255]), RecordError::Malformed(BookKey::Token(token()))),
         (Bytes::new(), RecordError::Malformed(BookKey::Token(token()))),
     ] {
         let mut copy = original.clone();
@@ -152,8 +153,16 @@ fn the_longest_record_fits() {
     let name = Some("n".repeat(dkv_wire::limits::NAME_BYTES_MAX));
     let hash = SecretHash::of(&SECRET);
     let far = Some(u64::MAX);
-    let (created, _) =
-        registry.handle_create_token(token(), hash, Role::Client, far, None, name, u64::MAX / 2);
+    let (created, _) = registry.handle_create_token(
+        token(),
+        hash,
+        Role::Client,
+        far,
+        None,
+        name,
+        None,
+        u64::MAX / 2,
+    );
     created.unwrap();
     for number in 0..40 {
         registry.handle_join(token(), &SECRET, holder(u128::MAX - number), u64::MAX / 2).0.unwrap();
@@ -177,7 +186,7 @@ fn the_tokens_that_make_room_fit_into_one_change() {
     let mut registry = registry();
     let create = |registry: &mut Registry, number: usize, now_ms: u64| {
         let (id, hash) = (Uuid::from_u128(number as u128), SecretHash::of(&SECRET));
-        registry.handle_create_token(id, hash, Role::Client, Some(1), None, None, now_ms).0
+        registry.handle_create_token(id, hash, Role::Client, Some(1), None, None, None, now_ms).0
     };
     for number in 0..TOKENS_MAX {
         create(&mut registry, number, NOW).unwrap();

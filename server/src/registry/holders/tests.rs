@@ -20,7 +20,7 @@ fn registry(roles: &[Role]) -> Registry {
     for role in roles {
         let (token, hash) = (Uuid::from_u128(*role as u128), SecretHash::of(&SECRET));
         let name = Some(format!("of-{role}"));
-        registry.handle_create_token(token, hash, *role, None, None, name, 0).0.unwrap();
+        registry.handle_create_token(token, hash, *role, None, None, name, None, 0).0.unwrap();
     }
     registry
 }
@@ -54,7 +54,8 @@ fn the_inventory_outlives_the_token_that_admitted() {
     let end_ms = 5 + millis(limits::CERTIFICATE_LIFE);
     assert_eq!((holders[0].ends_ms, holders[0].seen_ms), (Some(end_ms), Some(5)));
 
-    let identity = Identity { network: registry.network(), role: Role::Admin, holder: id(1) };
+    let identity =
+        Identity { network: registry.network(), role: Role::Admin, holder: id(1), user: None };
     assert!(!registry.is_sighting_due(id(1), 6) && registry.is_sighting_due(id(1), 20_000));
     assert_eq!(registry.handle_seen(identity, 20_000).1, Effects::NONE);
     assert_eq!(registry.holders()[0].seen_ms, Some(20_000));
@@ -66,7 +67,8 @@ fn the_inventory_outlives_the_token_that_admitted() {
 #[test]
 fn an_unknown_holder_is_recorded_when_it_is_heard_from() {
     let mut registry = registry(&[]);
-    let identity = Identity { network: registry.network(), role: Role::Admin, holder: id(9) };
+    let identity =
+        Identity { network: registry.network(), role: Role::Admin, holder: id(9), user: None };
     registry.handle_seen(identity, 100);
     let holders = registry.holders();
     assert_eq!((holders[0].id, holders[0].token, holders[0].since_ms), (id(9), None, None));
@@ -78,7 +80,7 @@ fn a_bearer_token_expires_by_default_and_its_last_use_is_recorded() {
     let held = HolderKind::Bearer(Rights::Read);
     let mut create = |number, life, name: Option<&str>| {
         let name = name.map(str::to_owned);
-        registry.handle_create_bearer(id(number), held, life, name, id(1), 1000).0
+        registry.handle_create_bearer(id(number), held, life, name, None, id(1), 1000).0
     };
     let usual = 1000 + millis(limits::BEARER_LIFE);
     assert_eq!(create(1, BearerLife::Usual, None), Ok(Some(usual)));
@@ -103,7 +105,8 @@ fn a_flood_of_clients_evicts_only_clients() {
         assert!(join(&mut registry, Role::Client, number, number as u64));
     }
     // The second one is heard from again, so the third is dropped.
-    let identity = Identity { network: registry.network(), role: Role::Client, holder: id(2) };
+    let identity =
+        Identity { network: registry.network(), role: Role::Client, holder: id(2), user: None };
     registry.handle_seen(identity, 50_000);
     assert!(join(&mut registry, Role::Client, 1 << 20, 60_000));
     let knows = |registry: &Registry, number| registry.holders.contains_key(&id(number));

@@ -114,7 +114,10 @@ impl World {
         let mut registry = Registry::new(NetworkId(Uuid::nil()), Settings::default(), 0);
         let hash = SecretHash::of(&[7; 32]);
         let role = dkv_wire::identity::Role::Node;
-        registry.handle_create_token(Uuid::nil(), hash, role, None, Some(USES), None, 0).0.unwrap();
+        registry
+            .handle_create_token(Uuid::nil(), hash, role, None, Some(USES), None, None, 0)
+            .0
+            .unwrap();
         let saved = registry_file::encode(&registry).unwrap();
         Self { registry, saved, told: Told::default(), now_ms: 0 }
     }

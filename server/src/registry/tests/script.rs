@@ -184,6 +184,7 @@ impl Script {
                     option("life").map(|life_s| life_s.parse().unwrap()),
                     option("uses").map(|uses| uses.parse().unwrap()),
                     None,
+                    option("user").map(|user| user.parse().unwrap()),
                     self.now_ms,
                 );
                 self.print(answer.map(|()| "created".to_owned()), effects);

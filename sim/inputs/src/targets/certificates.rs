@@ -37,7 +37,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
 });
 
 fn identity(role: Role) -> Identity {
-    Identity { network: NETWORK, role, holder: HolderId(Uuid::from_u128(2)) }
+    Identity { network: NETWORK, role, holder: HolderId(Uuid::from_u128(2)), user: None }
 }
 
 pub(super) fn read(input: &[u8]) {

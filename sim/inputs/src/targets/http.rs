@@ -186,6 +186,10 @@ impl Store for Memory {
         }
     }
 
+    fn acting_for(&self, _user: dkv_api::User) -> Self {
+        self.clone()
+    }
+
     async fn keyspace(&self, name: &str) -> Result<Self, Error> {
         match name {
             "default" => Ok(self.clone()),

@@ -24,6 +24,7 @@ mod history;
 mod keyspaces;
 mod lease;
 mod placement;
+mod policies;
 
 pub(super) use commands::{commands, conditions, operations};
 use history::{cut, operation_results, version, versions};
@@ -149,11 +150,13 @@ pub(super) fn request_bodies() -> Vec<RequestBody> {
     .chain(keyspaces::requests())
     .chain(diagnosis::requests())
     .chain(books::requests())
+    .chain(policies::requests())
     .collect()
 }
 
 pub(super) fn requests() -> Vec<Request> {
-    let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, forward: true, body };
+    let user = Some("alice".parse().unwrap());
+    let request = |body| Request { id: 1 << 40, deadline_ms: 10_000, forward: true, user, body };
     request_bodies().into_iter().map(request).collect()
 }
 
@@ -302,6 +305,7 @@ pub(super) fn answers() -> Vec<Answer> {
     answers.extend(keyspaces::answers());
     answers.extend(diagnosis::answers());
     answers.extend(books::answers());
+    answers.extend(policies::answers());
     answers.extend(commit::answers(receipt(Level::Strong, Some(0))));
     answers
 }
@@ -352,9 +356,10 @@ fn control() -> ControlGroup {
 pub(super) fn server_requests() -> Vec<ServerRequest> {
     let create = |(role, life_s)| {
         let name = (role == Role::Node).then(|| "name".to_owned());
-        ServerRequest::CreateToken { role, life_s, uses: Some(3), name }
+        ServerRequest::CreateToken { role, life_s, uses: Some(3), name, user: None }
     };
-    let bearer = |rights, life, name| ServerRequest::CreateBearer { rights, life, name };
+    let user = Some("alice".parse().unwrap());
+    let bearer = |rights, life, name| ServerRequest::CreateBearer { rights, life, name, user };
     let mut requests = vec![
         ServerRequest::Lookup,
         ServerRequest::Status,
@@ -479,6 +484,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
     let token = TokenInfo {
         id: uuid('t'),
         role: Role::Node,
+        user: None,
         name: Some("name".into()),
         expires_ms: None,
         used: 2,
@@ -489,6 +495,7 @@ pub(super) fn server_answers() -> Vec<ServerAnswer> {
         id: HolderId(uuid('h')),
         kind,
         name: revoked.then(|| "name".into()),
+        user: None,
         token: (!revoked).then(|| uuid('t')),
         made_by: revoked.then(|| HolderId(uuid('a'))),
         since_ms: Some(1_700_000_000_000),

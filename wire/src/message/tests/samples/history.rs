@@ -109,7 +109,9 @@ fn key_ranges() -> Vec<KeyRange> {
 }
 
 pub(in crate::message::tests) fn watch_requests() -> Vec<WatchRequest> {
-    let request = |(keys, after)| WatchRequest { shard: GroupId(1), keys, after, previous: true };
+    let user = Some("alice".parse().unwrap());
+    let request =
+        |(keys, after)| WatchRequest { shard: GroupId(1), keys, after, previous: true, user };
     key_ranges()
         .into_iter()
         .zip([None, Some(Revision(0)), Some(Revision(9))])

@@ -40,6 +40,7 @@ pub(super) fn commands() -> Vec<Command<'static>> {
         attached(Attach::Lease(LEASE)),
         attached(Attach::Ttl(60_000)),
         change(LeaseAction::Grant { ttl_ms: 10_000 }),
+        change(LeaseAction::GrantTo { ttl_ms: 10_000, user: "alice".parse().unwrap() }),
         change(LeaseAction::Revoke),
         Command::Expire(Expire::Keys),
         Command::Expire(Expire::Lease { lease: LEASE, grant: 1 << 60 }),
