@@ -14,8 +14,10 @@ mod report;
 mod warnings;
 
 pub use build::report;
-pub use report::{Coordinator, Group, ListedServer, Move, Node, Replica, Report, Role, Server};
-pub use warnings::{group_name, tolerated_failures};
+pub use report::{
+    Coordinator, Group, ListedServer, Move, Node, Replica, Report, Role, Server, group_name,
+};
+pub use warnings::tolerated_failures;
 
 /// Formats a report as a JSON document.
 pub fn json(report: &Report) -> String {

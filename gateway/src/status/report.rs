@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use dkv_base::id::NodeId;
+use dkv_base::id::{GroupId, NodeId};
 use dkv_wire::message::MoveStep;
 use dkv_wire::network::NodeState;
 use dkv_wire::region::Region;
@@ -51,8 +51,13 @@ impl Report {
 
     fn names(&self, holds: impl Fn(&Group) -> bool) -> Vec<String> {
         let groups = self.groups.iter().filter(|group| holds(group));
-        groups.map(|group| super::group_name(group.group)).collect()
+        groups.map(|group| group_name(group.group)).collect()
     }
+}
+
+/// Returns the display name of a group.
+pub fn group_name(group: u32) -> String {
+    if group == GroupId::CONTROL.0 { "control group".into() } else { format!("shard {group}") }
 }
 
 /// The registration server.

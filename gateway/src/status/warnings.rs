@@ -7,12 +7,7 @@ use dkv_wire::incarnation::Verdict;
 use dkv_wire::message::RunReport;
 
 use super::answers::Answers;
-use super::report::Report;
-
-/// Returns the display name of a group.
-pub fn group_name(group: u32) -> String {
-    if group == GroupId::CONTROL.0 { "control group".into() } else { format!("shard {group}") }
-}
+use super::report::{Report, group_name};
 
 /// Says how many more nodes may fail: `tolerates 1 more failure`.
 pub fn tolerated_failures(count: u32) -> String {
