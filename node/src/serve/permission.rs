@@ -216,7 +216,7 @@ mod tests {
                 let body = kinds.swap_remove(at.unwrap_or_else(|| panic!("{wanted} is missing")));
                 for role in [Admin, Client, Node, Reader, Server] {
                     let holder = dkv_base::id::HolderId::random();
-                    let peer = Identity { network, role, holder };
+                    let peer = Identity { network, role, holder, user: None };
                     let answer = allowed(peer, &body);
                     assert_eq!(answer.is_ok(), roles.contains(&role), "{role}: {body:?}");
                     assert!(answer.is_ok() || matches!(answer, Err(Refusal::Denied(_))));

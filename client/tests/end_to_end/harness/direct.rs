@@ -48,7 +48,7 @@ impl Direct {
         let (certificate, key) = (read("authority.der"), read("authority-key.der"));
         let authority = Authority::from_der(network, &certificate, &key).unwrap();
         let (key, public_key) = generate_key().unwrap();
-        let identity = Identity { network, role, holder: HolderId::random() };
+        let identity = Identity { network, role, holder: HolderId::random(), user: None };
         let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
         Self::with(Credentials::new(&certificate, authority.certificate(), key).unwrap())
     }

@@ -17,7 +17,7 @@ fn stopped(path: &Path) {
     let authority = Authority::create(NetworkId::random(), SystemTime::now()).unwrap();
     let (key, public_key) = generate_key().unwrap();
     let (network, holder) = (authority.network(), HolderId::random());
-    let identity = Identity { network, role: Role::Node, holder };
+    let identity = Identity { network, role: Role::Node, holder, user: None };
     let certificate = authority.sign(identity, &public_key, SystemTime::now()).unwrap();
     let credentials = Credentials::new(&certificate, authority.certificate(), key).unwrap();
     directory.save_credentials(&credentials).unwrap();
