@@ -187,7 +187,10 @@ mod tests {
     fn each_role_may_ask_for_what_is_written_here_and_for_nothing_else() {
         use Role::{Admin, Client, Node, Reader, Server};
         let table: [(&[Role], &str); 6] = [
-            (&[Admin, Client, Node, Reader, Server], "View Status Placement Diagnose Keyspaces"),
+            (
+                &[Admin, Client, Node, Reader, Server],
+                "View Status Placement Diagnose Keyspaces Policies",
+            ),
             (
                 &[Admin, Client, Node, Reader],
                 "Read Scan ReadAt ScanAt Range History Cut Leases LeaseInfo KeyTtl",
@@ -199,8 +202,8 @@ mod tests {
             ),
             (
                 &[Admin],
-                "RemoveNode Revoke Drain CreateKeyspace SetKeyspace DropKeyspace Rebalance \
-                 MovePrimary Log",
+                "RemoveNode Revoke Drain CreateKeyspace SetKeyspace DropKeyspace ChangePolicy \
+                 Rebalance MovePrimary Log",
             ),
             // The key of a server reads and writes no data, and gives no orders.
             (&[Server], "Books ChangeBooks"),

@@ -60,7 +60,8 @@ pub(crate) async fn made(node: &Node) {
             node.tasks().fail(format!(
                 "another node says that this one was removed from the network, and no registration \
                  server answers that would know; start the server, then this node again, or, if it \
-                 was removed, start it with an empty data directory (this one is {})",
+                 was removed, start it with another, empty data directory (--data-dir) and keep {} \
+                 until nothing is missed: it may have the only copy of some writes",
                 node.store().data_dir().path().display()
             ));
             return std::future::pending().await;
