@@ -2,9 +2,9 @@
 //!
 //! A peer that has not authenticated itself can be told apart by its address only. An address with
 //! its full share of slots loses its own oldest slot to its next connection; when all slots are in
-//! use, the address with the most gives one up to an address with fewer, unless it is busy. So a quick peer gets
-//! through, and many slow ones do not keep others out. An IPv6 network of 64 bits counts as one
-//! address, since that is what a single customer has.
+//! use, the address with the most gives one up to an address with fewer, unless it is busy. So a
+//! quick peer gets through, and many slow ones do not keep others out. An IPv6 network of 64 bits
+//! counts as one address, since that is what a single customer has.
 //!
 //! Deliberately missing: the clock. The owner of a slot decides how long to keep it.
 

@@ -1,7 +1,7 @@
 //! Peers that want more than their certificate allows, or whose certificate was revoked.
 
 use dkv_api::{Condition, GroupId, NodeId, Role};
-use dkv_base::id::SessionId;
+use dkv_base::id::{Serial, SessionId};
 use dkv_node::fuzzing::introduce;
 use dkv_test_support::{output, text};
 use dkv_wire::certificate::Credentials;
@@ -9,13 +9,14 @@ use dkv_wire::codec::encode;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::message::{
-    Answer, Command, ControlGroup, CoordinatorReport, Refusal, RequestBody, ServerAnswer,
-    ServerRefusal, ServerRequest,
+    Answer, Attempt, AttemptId, Command, ControlGroup, CoordinatorReport, Refusal, RequestBody,
+    ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
+use serde_json::json;
 
-use crate::harness::direct::{Direct, ask, ask_server, denied, raft_openings};
+use crate::harness::direct::{Direct, ask, ask_anywhere, ask_server, denied, raft_openings};
 use crate::harness::{Network, eventually};
 
 /// Returns the terms of all groups, which reveal an election.
@@ -251,4 +252,32 @@ async fn a_removed_node_is_refused_and_ends() {
     .await;
     network.kill_node(0);
     client.write("k", "v2").await.unwrap();
+}
+
+/// A client has no say in a node's name, also where a node passes its request on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_nodes_send_is_not_passed_on_for_clients() {
+    let network = Network::with(json!({ "shards": 1 }), 3).await;
+    let client = Direct::join(&network, Role::Client).await;
+    network.client().await.write("k", "v").await.unwrap();
+    let session = SessionId(dkv_api::Uuid::from_u128(1));
+    let id = AttemptId {
+        home: GroupId(1),
+        session,
+        serial: Serial(1),
+        attempt: Attempt { term: dkv_api::Term(1), number: 1 },
+    };
+    let commands = [
+        Command::OpenSessionOf { session, holder: network.nodes[0].id().into() },
+        Command::Resolve { id, abort: true },
+    ];
+    for node in &network.nodes {
+        let connection = client.to_node(node.address()).await.unwrap();
+        for command in &commands {
+            let command = encode(command);
+            let body = RequestBody::Propose { shard: GroupId(1), everywhere: false, command };
+            let answer = ask_anywhere(&connection, body).await;
+            assert!(matches!(&answer, Err(Refusal::Denied(_))), "{answer:?}");
+        }
+    }
 }

@@ -168,8 +168,8 @@ async fn join_with_token(
     resolved: &[SocketAddr],
 ) -> Result<Contact, ConnectError> {
     let endpoint = Endpoint::dial_only(None).map_err(ConnectError::Socket)?;
-    // The first failure that is not a dead server: it tells most, and a later server's word that the
-    // token is used up may be due to it.
+    // The first failure that is not a dead server: it tells most, and a later server's word that
+    // the token is used up may be due to it.
     let mut telling: Option<ConnectError> = None;
     let mut failure = ConnectError::NoAddress;
     for &server in resolved {

@@ -88,7 +88,8 @@ impl<W> Router<W> {
                 self.probe(now, node);
             }
             Refusal::Lost { node, number } => self.deposit_lost(now, id, node, number),
-            // Each attempt keeps the shard from writing for a moment, and may come after a later one.
+            // Each attempt keeps the shard from writing for a moment, and may come after a later
+            // one.
             Refusal::Unknown(why)
                 if matches!(
                     pending.kind,

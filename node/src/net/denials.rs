@@ -82,6 +82,8 @@ impl DenialLog {
         address: SocketAddr,
         why: &str,
     ) {
+        // One that is a user itself takes one place only, however many others it names.
+        let asked = asked.filter(|_| by.user.is_none());
         let untold = lock(&self.users).note((by.holder, asked), Instant::now());
         if let Some(untold) = untold {
             info!(target: AUDIT, %by, %address, why, before = untold, "a user was denied a request");

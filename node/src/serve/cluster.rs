@@ -8,6 +8,7 @@ use dkv_wire::name::check_name;
 use dkv_wire::region::Region;
 
 use super::context::RequestContext;
+use super::rights;
 use crate::cluster::{coordinator, rebalancer, replica_removal};
 use crate::net::reply::ReplyTo;
 use dkv_state::{Announcement, DirectoryCommand};
@@ -22,7 +23,14 @@ pub(super) fn view(context: &RequestContext<'_>, reply: ReplyTo) {
 
 /// Returns the status of this node.
 pub(super) fn status(context: &RequestContext<'_>, reply: ReplyTo) {
-    reply.send(Ok(Answer::Status(Box::new(context.node.status()))));
+    let mut status = context.node.status();
+    if rights::is_limited(context.peer, context.user) {
+        for group in &mut status.groups {
+            // They change with the keys of others.
+            (group.keys, group.bytes, group.state_hash) = (0, 0, 0);
+        }
+    }
+    reply.send(Ok(Answer::Status(Box::new(status))));
 }
 
 /// Takes a node that announces itself into the directory.

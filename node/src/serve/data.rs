@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dkv_base::id::{GroupId, Revision, Stamp, Term};
 use dkv_state::{ShardState, check_key, check_lease};
 use dkv_wire::codec::decode;
-use dkv_wire::identity::Role;
+use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::{
     Answer, Command, KeyRange, Level, Prepare, ReadBounds, ReadMode, Receipt, Refusal, RequestBody,
@@ -325,6 +325,26 @@ fn disk_full() -> Refusal {
     Refusal::Unavailable(why.into())
 }
 
+/// Checks that a command is one that its sender may send, or that names its sender.
+pub(super) fn may_name(peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
+    if peer.role == Role::Node {
+        return Ok(());
+    }
+    match command {
+        Command::OpenSessionOf { holder, .. } if *holder != peer.holder => {
+            Err(Refusal::Denied("a client may open sessions only in its own name".into()))
+        }
+        Command::Prepare(_)
+        | Command::Decide(_)
+        | Command::Finish { .. }
+        | Command::Resolve { .. }
+        | Command::Forget(_) => {
+            Err(Refusal::Denied("only nodes may send the steps of a transaction".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks that a command may go into the log in the name of its sender.
 fn may_propose(
     context: &RequestContext<'_>,
@@ -334,31 +354,14 @@ fn may_propose(
     let peer = context.peer;
     let users = rights::both(peer.user, context.user);
     rights::check_leases_of(context.node, users, replica, command)?;
+    may_name(peer, command)?;
     match command {
-        Command::OpenSession(_) => Ok(()),
-        Command::OpenSessionOf { holder, .. }
-            if peer.role == Role::Node || *holder == peer.holder =>
-        {
-            Ok(())
-        }
-        Command::OpenSessionOf { .. } => {
-            Err(Refusal::Denied("a client may open sessions only in its own name".into()))
-        }
+        Command::OpenSession(_) | Command::OpenSessionOf { .. } | Command::Lease(_) => Ok(()),
         Command::Compact { .. } => {
             Err(Refusal::Denied("only a node may propose a compaction".into()))
         }
         Command::Cut { .. } => Err(Refusal::Denied("only a node may propose a cut".into())),
         Command::Expire(_) => Err(Refusal::Denied("only a node may propose an expiry".into())),
-        Command::Lease(_) => Ok(()),
-        Command::Prepare(_)
-        | Command::Decide(_)
-        | Command::Finish { .. }
-        | Command::Resolve { .. }
-        | Command::Forget(_)
-            if peer.role != Role::Node =>
-        {
-            Err(Refusal::Denied("only nodes may send the steps of a transaction".into()))
-        }
         Command::Decide(_)
         | Command::Finish { .. }
         | Command::Resolve { .. }

@@ -41,6 +41,7 @@ pub(crate) fn has_large_answer(body: &RequestBody) -> bool {
             | RequestBody::Status
             | RequestBody::Placement { .. }
             | RequestBody::Keyspaces
+            | RequestBody::Policies
             | RequestBody::Diagnose
     )
 }
@@ -187,6 +188,7 @@ mod tests {
             RequestBody::Status,
             RequestBody::Placement { forecast: false },
             RequestBody::Keyspaces,
+            RequestBody::Policies,
             RequestBody::Diagnose,
         ] {
             assert!(has_large_answer(&body), "{body:?}");

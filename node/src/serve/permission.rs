@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use dkv_wire::codec::decode;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{Refusal, Request, RequestBody};
 
-use super::data::is_deposited;
+use super::data::{is_deposited, may_name};
 use super::rights;
 use crate::net::incarnations::Incarnations;
 use crate::node::Node;
@@ -31,6 +32,12 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
     if request.forward && is_deposited(&request.body) {
         // It would arrive in this node's name.
         return Err(Refusal::Denied("what is in an outbox is not passed on".into()));
+    }
+    if let RequestBody::Propose { command, .. } = &request.body
+        && request.forward
+    {
+        let command = decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        may_name(peer, &command)?;
     }
     Ok(())
 }

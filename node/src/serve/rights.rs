@@ -253,6 +253,11 @@ fn leases_of(command: &Command<'_>) -> Result<BTreeSet<LeaseId>, Refusal> {
     Ok(leases)
 }
 
+/// Whether a request is for a user whose rights may be to some keys only.
+pub(super) fn is_limited(peer: Identity, asked: Option<User>) -> bool {
+    peer.role != Role::Admin && both(peer.user, asked).next().is_some()
+}
+
 /// The users of a request, each once: that of the peer, and the one that it asks for.
 pub(super) fn both(peer: Option<User>, asked: Option<User>) -> impl Iterator<Item = User> {
     peer.into_iter().chain(asked.filter(|user| Some(*user) != peer))

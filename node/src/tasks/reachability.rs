@@ -53,7 +53,7 @@ pub(crate) async fn made(node: &Node) {
         if !patient || is_made(node) {
             return;
         }
-        // Nobody can tell it the truth, and what it took meanwhile could be lost.
+        // No server can tell it the truth, and what it took meanwhile could be lost.
         if begun.elapsed() >= VOUCHED_FOR
             && refusing.intersection(&others(node.replicas(), node.id())).next().is_some()
         {

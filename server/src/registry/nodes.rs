@@ -32,8 +32,9 @@ impl Registry {
     ///
     /// The grant to bootstrap is permanent. The server repeats it to the same node until that node
     /// says that it has a control group, or a coordinator reports: from then on the network exists,
-    /// and another bootstrap could only create a second one. A server that was restored from before the first registration grants it to
-    /// nobody once it has learned that: the operator has to name a voter ([`Registry::trust`]).
+    /// and another bootstrap could only create a second one. A server that was restored from before
+    /// the first registration grants it to nobody once it has learned that: the operator has to
+    /// name a voter ([`Registry::trust`]).
     ///
     /// # Errors
     /// `Denied` for a removed node, `NameTaken`, and `Invalid` for an invalid name, address or

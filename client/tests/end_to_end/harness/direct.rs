@@ -81,8 +81,24 @@ pub(crate) async fn ask(
     connection: &quinn::Connection,
     body: RequestBody,
 ) -> Result<Result<Answer, Refusal>, RpcError> {
+    send(connection, body, false).await
+}
+
+/// Sends a request to a node that is to pass it on to the node that can answer it.
+pub(crate) async fn ask_anywhere(
+    connection: &quinn::Connection,
+    body: RequestBody,
+) -> Result<Answer, Refusal> {
+    send(connection, body, true).await.unwrap()
+}
+
+async fn send(
+    connection: &quinn::Connection,
+    body: RequestBody,
+    forward: bool,
+) -> Result<Result<Answer, Refusal>, RpcError> {
     let deadline_ms = ANSWER.as_millis() as u32;
-    let request = Request { id: 7, deadline_ms, forward: false, user: None, body };
+    let request = Request { id: 7, deadline_ms, forward, user: None, body };
     let opening = Some(&Opening::Requests);
     let reply: Reply = call(connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await?;
     assert_eq!(reply.id, 7);

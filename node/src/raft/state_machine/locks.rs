@@ -72,6 +72,9 @@ impl StateMachineHandle {
 
 /// Returns whether a transaction may write a key of this page.
 pub(super) fn is_page_locked(shard: &ShardState, span: &Span, listed: &Listed) -> bool {
+    if span.keys_max == 0 {
+        return false;
+    }
     let last = listed.keys.last().filter(|_| listed.more).map(|last| &last.key[..]);
     shard.is_write_locked_between(&span.prefix, &span.after, last)
 }

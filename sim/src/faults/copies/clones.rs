@@ -5,8 +5,8 @@ use crate::backups;
 use crate::cluster::{Cluster, Death};
 use crate::observer::{Observations, Order};
 
-/// Ticks in which somebody must notice that a node runs twice, and looks that the administrator then
-/// gets to see it: of two, the second has begun later.
+/// Ticks in which somebody must notice that a node runs twice, and looks that the administrator
+/// then gets to see it: of two, the second has begun later.
 const NOTICED_WITHIN: u64 = 4500;
 const LOOKS: u64 = 2;
 /// Ticks after which the administrator decides.
