@@ -55,7 +55,7 @@ pub struct Faults {
     strike: Option<Strike>,
     /// A copy of a node's directory.
     copied: Option<Copied>,
-    /// Old copies that were refused, and clones that were noticed.
+    /// Old copies that were refused or held back, and clones that were noticed.
     refused_copies: u64,
     noticed_clones: u64,
     wrong: Vec<String>,
@@ -112,7 +112,7 @@ impl Faults {
         }
     }
 
-    /// Returns how many old copies were refused and ended, and how many clones were noticed.
+    /// Returns how many old copies were refused or held back, and how many clones were noticed.
     pub fn copies_told_apart(&self) -> (u64, u64) {
         (self.refused_copies, self.noticed_clones)
     }
