@@ -235,7 +235,7 @@ impl Faults {
             seen = Some(format!("{name} goes on with an old copy of its directory"));
         }
         if !is_in_touch || now >= ends || seen.is_some() {
-            // It ends only once it is sure not to be one of two that run; until then it is held back.
+            // It ends only once it is sure not to be one of two that run, and is held back before.
             let is_held_back = now >= starts + OLD_FOR.0 && !victim.serves();
             if is_refused || is_held_back {
                 self.refused_copies += 1;
