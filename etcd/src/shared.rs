@@ -7,7 +7,7 @@
 //! Streams that have begun are checked once a second, and end a little later ([`crate::auth`]).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dkv_api::{Bytes, Client, Condition, Error, KeyspaceSettings, Revision};
 use tracing::debug;
@@ -24,6 +24,8 @@ use crate::limits::{
 pub const SETTINGS_SUFFIX: &str = "-settings";
 /// The key of the value.
 const KEY: &str = "settings";
+/// Time between two looks for a keyspace that exists and is not seen yet.
+const SEEN_AGAIN: Duration = Duration::from_millis(100);
 
 impl Etcd {
     /// Returns what all gateways share, as it was a short time ago.
@@ -87,14 +89,21 @@ impl Etcd {
             }
             let asked = Instant::now();
             let was_enabled = known.as_ref().is_some_and(Known::is_enabled);
-            let confirmed = async {
-                let keyspaces = self.client().list_keyspaces().await?;
-                Ok(keyspaces.into_iter().map(|used| used.keyspace.name).collect())
-            };
-            let seen = self.shared_keyspace().await?;
             let name = self.shared_keyspace_name();
-            let Some(keyspace) = found_or_absent(&name, was_enabled, seen, confirmed).await? else {
-                return Ok(store.note(Arc::new(Rules::new(SharedState::default())), None, asked));
+            let keyspace = loop {
+                let confirmed = async {
+                    let keyspaces = self.client().list_keyspaces().await?;
+                    Ok(keyspaces.into_iter().map(|used| used.keyspace.name).collect())
+                };
+                let seen = self.shared_keyspace().await?;
+                match found_or_absent(&name, was_enabled, seen, confirmed).await? {
+                    Found::There(keyspace) => break keyspace,
+                    Found::Absent => {
+                        let rules = Arc::new(Rules::new(SharedState::default()));
+                        return Ok(store.note(rules, None, asked));
+                    }
+                    Found::NotSeenYet => tokio::time::sleep(SEEN_AGAIN).await,
+                }
             };
             let (value, revision) = self.read_value(&keyspace).await?;
             let rules = match known {
@@ -214,26 +223,37 @@ impl Etcd {
     }
 }
 
-/// Returns the keyspace of users and roles as the view shows it, or `None` if it does not exist;
-/// without it authentication is off. The view may be that of a node that lags, so its absence has
-/// to be `confirmed`: by the names of all keyspaces, from the coordinator and a majority.
+/// What is known of the keyspace of users and roles.
+#[derive(Debug, PartialEq)]
+enum Found<K> {
+    There(K),
+    /// It does not exist: without it authentication is off.
+    Absent,
+    /// It exists, and the view is from before.
+    NotSeenYet,
+}
+
+/// Finds the keyspace of users and roles, as the view shows it. The view may be that of a node that
+/// lags, so its absence has to be `confirmed`: by the names of all keyspaces, from the coordinator
+/// and a majority.
 ///
 /// # Errors
-/// It is gone though authentication `was_enabled`; it exists, and is not seen yet; those of
-/// `confirmed`.
+/// It is gone though authentication `was_enabled`; those of `confirmed`.
 async fn found_or_absent<K>(
     name: &str,
     was_enabled: bool,
     seen: Option<K>,
     confirmed: impl Future<Output = Result<Vec<String>, EtcdError>>,
-) -> Result<Option<K>, EtcdError> {
-    let why = match seen {
-        Some(found) => return Ok(Some(found)),
-        None if was_enabled => "is gone",
-        None if confirmed.await?.iter().any(|other| other == name) => "is not seen yet; try again",
-        None => return Ok(None),
-    };
-    Err(EtcdError::new(Code::Unavailable, format!("etcdserver: the keyspace {name} {why}")))
+) -> Result<Found<K>, EtcdError> {
+    match seen {
+        Some(found) => Ok(Found::There(found)),
+        None if was_enabled => {
+            let why = format!("etcdserver: the keyspace {name} is gone");
+            Err(EtcdError::new(Code::Unavailable, why))
+        }
+        None if confirmed.await?.iter().any(|other| other == name) => Ok(Found::NotSeenYet),
+        None => Ok(Found::Absent),
+    }
 }
 
 /// Returns the state of a value; that of no value is empty.
@@ -257,7 +277,7 @@ mod tests {
         seen: Option<()>,
         was_enabled: bool,
         confirmed: Result<&[&str], EtcdError>,
-    ) -> Result<Option<()>, EtcdError> {
+    ) -> Result<Found<()>, EtcdError> {
         let confirmed = confirmed.map(|names| names.iter().map(|&name| name.to_owned()).collect());
         found_or_absent(NAME, was_enabled, seen, async { confirmed }).await
     }
@@ -265,10 +285,9 @@ mod tests {
     #[tokio::test]
     async fn authentication_is_off_only_where_the_keyspace_is_known_not_to_exist() {
         let (others, all) = (["default", "etcd", "other-settings"], ["etcd", NAME]);
-        assert_eq!(found(None, false, Ok(&others)).await, Ok(None));
+        assert_eq!(found(None, false, Ok(&others)).await, Ok(Found::Absent));
         // A node that lags does not see it.
-        let error = found(None, false, Ok(&all)).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unavailable);
+        assert_eq!(found(None, false, Ok(&all)).await, Ok(Found::NotSeenYet));
         let unknown = Err(EtcdError::TIMEOUT);
         assert_eq!(found(None, false, unknown.clone()).await, Err(EtcdError::TIMEOUT));
         for confirmed in [Ok(&others[..]), Ok(&all), unknown.clone()] {
@@ -277,7 +296,7 @@ mod tests {
         }
         // The coordinator is not asked for what is there.
         for was_enabled in [false, true] {
-            assert_eq!(found(Some(()), was_enabled, unknown.clone()).await, Ok(Some(())));
+            assert_eq!(found(Some(()), was_enabled, unknown.clone()).await, Ok(Found::There(())));
         }
     }
 }
