@@ -223,7 +223,7 @@ impl Etcd {
     }
 }
 
-/// What is known of the keyspace of users and roles.
+/// The keyspace of users and roles, as far as it is known.
 #[derive(Debug, PartialEq)]
 enum Found<K> {
     There(K),
