@@ -5,7 +5,7 @@ use dkv_base::id::NetworkId;
 use dkv_check::{Action, Condition, Operation, Outcome};
 use dkv_console::Buffer;
 use dkv_local::error::StartError;
-use dkv_wire::message::{GroupRole, GroupStatus};
+use dkv_wire::message::{GroupRole, GroupStatus, ReplicaStatus};
 use dkv_wire::network::{NetworkView, Settings, ShardInfo};
 
 use super::*;
@@ -219,7 +219,7 @@ fn network(answering: &[u8]) -> NetworkStatus {
         group: GroupId(group),
         role: if number == leader { GroupRole::Leader } else { GroupRole::Follower },
         term: Term(4),
-        leader: Some(id(1)),
+        leader: Some(id(leader)),
         voters: voters.clone(),
         halves: Vec::new(),
         learners: Vec::new(),
@@ -231,7 +231,16 @@ fn network(answering: &[u8]) -> NetworkStatus {
         bytes: 0,
         revision: Revision(10),
         state_hash: 77,
-        replicas: Vec::new(),
+        replicas: voters
+            .iter()
+            .filter(|_| number == leader)
+            .map(|node| ReplicaStatus {
+                node: *node,
+                matched_index: 10,
+                silent_ms: Some(7),
+                is_heard: true,
+            })
+            .collect(),
     };
     let answer = |number: u8| NodeStatus {
         id: id(number),

@@ -83,7 +83,11 @@ pub(super) fn network(answering: &[u8]) -> NetworkStatus {
     let nodes = (1..=3)
         .map(|number| {
             let said = if answering.contains(&number) {
-                Ok(answer(number, &voters, &[0, 1, 2], &leads(number)))
+                let mut said = answer(number, &voters, &[0, 1, 2], &leads(number));
+                for replica in said.groups.iter_mut().flat_map(|group| &mut group.replicas) {
+                    replica.is_heard = answering.iter().any(|it| id(*it) == replica.node);
+                }
+                Ok(said)
             } else {
                 Err(StatusError::Silent("no answer within 1 s".to_owned()))
             };

@@ -46,7 +46,7 @@ impl Founder {
     pub(crate) fn pretend_log(&self) {
         let path = self.directory.path().join("wal");
         std::fs::create_dir_all(&path).unwrap();
-        std::fs::write(path.join("elsewhere"), "").unwrap();
+        std::fs::write(path.join("0000000000000001.wal"), "").unwrap();
     }
 
     /// Returns the arguments of the node. No server answers at the address in them.
