@@ -126,7 +126,9 @@ async fn each_second_comes_back_whoever_dies() {
         let line = ["restore", &dest, "--keyspace", "default", "--as", &name, "--at", &at];
         let restored = run(&network, &line, 0).await;
         let found = contents(&client.keyspace(&name).await.unwrap()).await;
-        assert!(found == *expected, "{restored}");
+        let odd = found.iter().find(|(key, value)| expected.get(*key) != Some(value));
+        let lacking = expected.keys().find(|key| !found.contains_key(*key));
+        assert!(found == *expected, "{restored}unexpected: {odd:?}, missing: {lacking:?}");
     }
     run(&network, &["restore", &dest, "--keyspace", "default", "--as", "end"], 0).await;
     assert_eq!(contents(&client.keyspace("end").await.unwrap()).await, contents(&client).await);
