@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use dkv_api::{Bytes, Client, Error, NetworkView, PolicyInfo, PolicyRule, RightSet};
+use dkv_api::{Bytes, Client, Error, NetworkView, PolicyInfo, PolicyList, PolicyRule, RightSet};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::quote::escaped;
@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 
 use crate::api_problems::request_problem;
 use crate::cli::{CanArgs, PolicyAction, RuleKeys};
+
+/// Where a change is in force once the command has ended.
+const EVERYWHERE: &str = "this is in force at every node that follows the control group";
 
 /// Carries out a subcommand of `policy`.
 pub(crate) async fn run(
@@ -30,46 +33,38 @@ pub(crate) async fn run(
             }
             let rules = rights.map(|rights| rule(rights, keys, client)).into_iter().collect();
             let done = client.create_policy(name, rules).await;
-            (name, "created", done, format!("grant it with policy grant {name} USER"))
+            (name, ["create", "created"], done, format!("grant it with policy grant {name} USER"))
         }
         PolicyAction::Set { name, rights, keys, .. } => {
             let done = client.set_policy(name, rule(*rights, keys, client)).await;
-            (name, "changed", done, "it is in force now".into())
+            (name, ["set", "changed"], done, EVERYWHERE.into())
         }
         PolicyAction::Drop { name, .. } => {
             let done = client.drop_policy(name).await;
-            (name, "dropped", done, "nobody has it any more".into())
+            (name, ["drop", "dropped"], done, format!("its users lose it; {EVERYWHERE}"))
         }
         PolicyAction::Grant { name, user, .. } => {
             let done = client.grant_policy(name, *user).await;
-            (name, "granted", done, format!("{user} has it now"))
+            (name, ["grant", "granted"], done, format!("{user} has it; {EVERYWHERE}"))
         }
         PolicyAction::Revoke { name, user, .. } => {
             let done = client.revoke_policy(name, *user).await;
-            (name, "revoked", done, format!("{user} does not have it any more"))
+            (name, ["revoke", "revoked"], done, format!("{user} loses it; {EVERYWHERE}"))
         }
     };
-    let (name, what, done, then) = changed;
+    let (name, [verb, what], done, then) = changed;
     done.map_err(|error| change_problem(name, what, &error))?;
-    console.changed(&format!("policy {name} was {what}; {then}"), || {
-        let action = match action {
-            PolicyAction::Create { .. } => "create",
-            PolicyAction::Set { .. } => "set",
-            PolicyAction::Drop { .. } => "drop",
-            PolicyAction::Grant { .. } => "grant",
-            PolicyAction::Revoke { .. } => "revoke",
-            PolicyAction::List { .. } | PolicyAction::Show { .. } => "show",
-        };
-        json!({ "command": format!("policy {action}"), "name": name })
-    })?;
+    console.changed(
+        &format!("policy {name} was {what}; {then}"),
+        || json!({ "command": format!("policy {verb}"), "name": name }),
+    )?;
     Ok(())
 }
 
 /// Shows who this client is, and what limits it.
 pub(crate) async fn whoami(client: &Client, console: &mut Console) -> Result<(), Abort> {
     let identity = client.identity();
-    let known = client.policies().await.map_err(|error| request_problem(&error))?;
-    let view = client.view().await.map_err(|error| request_problem(&error))?;
+    let (known, view) = known(client).await?;
     let own: Vec<&PolicyInfo> = match known.user {
         Some(user) => known.policies.iter().filter(|it| it.users.contains(&user)).collect(),
         None => Vec::new(),
@@ -133,21 +128,29 @@ pub(crate) async fn can(
         (true, by) => format!("yes: {user} may, by policy {}", by.join(", ")),
     };
     console.result(&text, || {
-        json!({
-            "command": "can",
-            "user": user.to_string(),
-            "right": right.as_str(),
-            "keyspace": name,
-            "may": may,
-            "policies": by,
-        })
+        let mut asked = Map::new();
+        asked.insert("command".into(), "can".into());
+        asked.insert("user".into(), user.to_string().into());
+        asked.insert("right".into(), right.as_str().into());
+        asked.insert("keyspace".into(), name.into());
+        put(&mut asked, "key", key, Encoding::Text);
+        asked.insert("prefix".into(), (*prefix).into());
+        asked.insert("may".into(), may.into());
+        asked.insert("policies".into(), by.into());
+        Value::Object(asked)
     })?;
     if may { Ok(()) } else { Err(Abort::Reported(Failure::Denied)) }
 }
 
-async fn list(client: &Client, console: &mut Console) -> Result<(), Abort> {
+/// Returns the policies that this client may see, and the view, which names the keyspaces.
+async fn known(client: &Client) -> Result<(PolicyList, NetworkView), Abort> {
     let known = client.policies().await.map_err(|error| request_problem(&error))?;
     let view = client.view().await.map_err(|error| request_problem(&error))?;
+    Ok((known, view))
+}
+
+async fn list(client: &Client, console: &mut Console) -> Result<(), Abort> {
+    let (known, view) = known(client).await?;
     let all: Vec<&PolicyInfo> = known.policies.iter().collect();
     let text = if all.is_empty() {
         "there are no policies: holders without a user have the rights of their roles".into()
@@ -162,8 +165,7 @@ async fn list(client: &Client, console: &mut Console) -> Result<(), Abort> {
 }
 
 async fn show(name: &str, client: &Client, console: &mut Console) -> Result<(), Abort> {
-    let known = client.policies().await.map_err(|error| request_problem(&error))?;
-    let view = client.view().await.map_err(|error| request_problem(&error))?;
+    let (known, view) = known(client).await?;
     let Some(policy) = known.policies.iter().find(|policy| policy.name == name) else {
         let why = format!("there is no policy {}; policy list shows all", name.escape_debug());
         return Err(Problem::new(Failure::NotFound, why).into());

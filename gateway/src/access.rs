@@ -117,6 +117,8 @@ pub(crate) struct AccessGuard {
     pub(crate) access: Access,
     /// Whether a path, beside those that are always public, needs no token.
     pub(crate) is_public: fn(&str) -> bool,
+    /// Whether a path tells of the whole network, and so of keys that a user may not know of.
+    pub(crate) is_of_network: fn(&str) -> bool,
     /// Whether the answer at a path goes on without end.
     pub(crate) is_stream: fn(&str) -> bool,
 }
@@ -134,6 +136,10 @@ pub(crate) async fn check(
         Some(it) if it.rights == Rights::Read && !reads_by_body(&head) && !body.is_end_stream() => {
             let why = "this token is read-only, and this request takes no body";
             Err(Problem::new(StatusCode::FORBIDDEN, "read-only", why))
+        }
+        Some(it) if it.user.is_some() && (guard.is_of_network)(head.uri.path()) => {
+            let why = "this shows the whole network, and this token is for what its user may see";
+            Err(Problem::new(StatusCode::FORBIDDEN, "denied", why))
         }
         other => Ok(other),
     });

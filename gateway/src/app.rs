@@ -63,7 +63,9 @@ impl App {
             page::sample(Arc::clone(&news), store, network, metrics).boxed()
         });
         let is_stream = |path: &str| page::is_stream(path) || v1::is_stream(path);
-        let guard = access::AccessGuard { access, is_public: page::is_file, is_stream };
+        let is_of_network = |path: &str| page::is_stream(path) || path == monitoring::METRICS;
+        let is_public = page::is_file;
+        let guard = access::AccessGuard { access, is_public, is_of_network, is_stream };
         let router = Router::new()
             .merge(v1::routes())
             .merge(kvs::routes())

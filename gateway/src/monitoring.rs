@@ -17,10 +17,13 @@ use crate::store::Store;
 /// The key read to check whether the network serves; it need not exist.
 pub(crate) const READY_KEY: &[u8] = b"readyz";
 
+/// The path of the metrics, among which those of a node tell how many keys each shard has.
+pub(crate) const METRICS: &str = "/metrics";
+
 /// Returns the routes of this module.
 pub(crate) fn routes<S: Store>() -> Router<Shared<S>> {
     Router::new()
-        .route("/metrics", any(expose::<S>))
+        .route(METRICS, any(expose::<S>))
         .route("/v1/traffic", any(traffic::<S>))
         .route("/openapi.json", any(interface))
         .route("/livez", any(live))

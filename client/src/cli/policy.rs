@@ -111,7 +111,7 @@ pub(crate) enum PolicyAction {
         #[command(flatten)]
         connect: Connect,
     },
-    /// Take a policy from a user, at once and everywhere
+    /// Take a policy from a user, on all of its holders
     #[command(override_usage = "dkv [ADDRESS] policy revoke <NAME> <USER> [OPTIONS]")]
     Revoke {
         /// Name of the policy

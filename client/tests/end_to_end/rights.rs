@@ -510,9 +510,14 @@ async fn a_gateway_asks_for_the_user_of_a_token() {
         assert!(status != 403 || !may, "{said}");
         assert_eq!(said.contains("may not read"), !may, "{status} {said}");
     }
-    for path in ["/v1/kv", "/v1/leases"] {
+    for path in ["/v1/kv", "/v1/leases", "/page/events", "/metrics"] {
         assert_eq!(ask("GET", path, "").await.0, 403, "{path}");
     }
+    // How many keys a shard has tells of those of others.
+    let (status, said) = ask("GET", "/v1/status", "").await;
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((status, &report["groups"][1]["keys"]), (200, &json!(0)), "{said}");
+    assert_eq!(report["groups"][1]["data_bytes"], 0, "{said}");
     admin.revoke_policy("p", user("alice")).await.unwrap();
     let revoked = Instant::now();
     while ask("GET", "/v1/kv/a%2Fk", "").await.0 != 403 {

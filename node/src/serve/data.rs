@@ -325,8 +325,17 @@ fn disk_full() -> Refusal {
     Refusal::Unavailable(why.into())
 }
 
+/// Checks that a command may be passed on to another node, where it arrives in this node's name.
+pub(super) fn may_pass_on(peer: Identity, command: &[u8]) -> Result<(), Refusal> {
+    let command = decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    if matches!(command, Command::Deposited(_)) {
+        return Err(Refusal::Denied("what is in an outbox is not passed on".into()));
+    }
+    may_name(peer, &command)
+}
+
 /// Checks that a command is one that its sender may send, or that names its sender.
-pub(super) fn may_name(peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
+fn may_name(peer: Identity, command: &Command<'_>) -> Result<(), Refusal> {
     if peer.role == Role::Node {
         return Ok(());
     }
@@ -387,12 +396,6 @@ fn may_propose(
             Err(Refusal::Denied("only a node may deliver from its outbox".into()))
         }
     }
-}
-
-/// Returns whether this is a write from an outbox.
-pub(super) fn is_deposited(body: &RequestBody) -> bool {
-    let RequestBody::Propose { command, .. } = body else { return false };
-    matches!(decode::<Command<'_>>(command), Ok(Command::Deposited(_)))
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use dkv_wire::codec::decode;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{Refusal, Request, RequestBody};
 
-use super::data::{is_deposited, may_name};
+use super::data::may_pass_on;
 use super::rights;
 use crate::net::incarnations::Incarnations;
 use crate::node::Node;
@@ -29,17 +28,10 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
     if let Some(why) = held_back(node.incarnations(), &request.body) {
         return Err(Refusal::Unavailable(why.to_string()));
     }
-    if request.forward && is_deposited(&request.body) {
-        // It would arrive in this node's name.
-        return Err(Refusal::Denied("what is in an outbox is not passed on".into()));
+    match &request.body {
+        RequestBody::Propose { command, .. } if request.forward => may_pass_on(peer, command),
+        _ => Ok(()),
     }
-    if let RequestBody::Propose { command, .. } = &request.body
-        && request.forward
-    {
-        let command = decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
-        may_name(peer, &command)?;
-    }
-    Ok(())
 }
 
 /// Checks that a peer's role and its user's rights allow a request.

@@ -1,14 +1,14 @@
 //! The rights of users: what a request does with which keys, and whether its user may.
 //!
-//! Every request of a client passes here once, at the first node that it reaches, before it is
-//! served, forwarded or relayed; nodes then ask each other in their own name. The rules are those
+//! Every request of a client is judged by each node that it reaches, before it is served, forwarded
+//! or relayed; the steps of a transaction go between nodes in their own name. The rules are those
 //! of the directory as this node has applied it, so a change is in force here with its entry of the
 //! log; a node that does not hear from the control group any more serves no users after a while. A
 //! holder that is nobody's, as nodes are, is limited by its role alone.
 //!
 //! What a request touches is said here without a wildcard: a new kind of request does not compile
 //! until it has a rule. A refusal depends on the request and the policies only, never on what is
-//! stored, so it tells nothing about keys.
+//! stored, so it tells nothing about keys; only that of a lease depends on its owner.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -255,7 +255,7 @@ fn leases_of(command: &Command<'_>) -> Result<BTreeSet<LeaseId>, Refusal> {
 
 /// Whether a request is for a user whose rights may be to some keys only.
 pub(super) fn is_limited(peer: Identity, asked: Option<User>) -> bool {
-    peer.role != Role::Admin && both(peer.user, asked).next().is_some()
+    asked.is_some() || (peer.role != Role::Admin && peer.user.is_some())
 }
 
 /// The users of a request, each once: that of the peer, and the one that it asks for.
