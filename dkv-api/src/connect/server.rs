@@ -173,13 +173,9 @@ async fn join_with_token(
     let mut telling: Option<ConnectError> = None;
     let mut failure = ConnectError::NoAddress;
     for &server in resolved {
-        let token = match (token_for(options, server), telling.take()) {
-            (Ok(token), before) => {
-                telling = before;
-                token
-            }
-            (Err(_), Some(before)) => return Err(before),
-            (Err(error), None) => return Err(error.into()),
+        let token = match token_for(options, server) {
+            Ok(token) => token,
+            Err(error) => return Err(telling.unwrap_or(error.into())),
         };
         let credentials = match join(&endpoint, server, &token).await {
             Ok(credentials) => credentials,

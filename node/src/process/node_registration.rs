@@ -95,11 +95,14 @@ fn fatal_at_restart(error: &ServerError, directory: &DataDir) -> Option<ProcessE
     }
 }
 
-/// The same for a node that the directory lists, whenever it registers: the directory overrides the
+/// Whether such an error stops a node that the directory lists, too: the directory overrides the
 /// server's books. A server that was restored from an old copy does not know such a node, and may
 /// find its name taken or no room for it.
 fn fatal_if_listed(error: &ServerError) -> bool {
-    !matches!(error, ServerError::Refused(refusal) if !matches!(refusal, ServerRefusal::Denied(_)))
+    match error {
+        ServerError::Refused(refusal) => matches!(refusal, ServerRefusal::Denied(_)),
+        _ => true,
+    }
 }
 
 /// Returns the error that stops a node that is just starting, if the answer makes asking again

@@ -4,8 +4,8 @@
 //! A node is *in contact* once the server has answered it, once another node has connected to it,
 //! or if there is no other node. Until then the node may have been removed while it was away, and
 //! the others may not have said so yet. `ready` waits for contact, but not for ever: with all other
-//! nodes down, a node serves what it can. If those that are left refuse it, and no server can tell
-//! whether they are right, its start ends.
+//! nodes down, a node serves what it can. If one of those that are left refuses it, and no server can
+//! tell whether it is right, the start ends.
 //!
 //! A node learns of its removal from the server or, if that is down, from the other nodes, which
 //! close its connections. One of them may be mistaken, or its key stolen; two that are more than
@@ -36,6 +36,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Time after the server's answer within which the server, or another node, connects to a reachable
 /// node.
 const REACHED_WITHIN: Duration = Duration::from_secs(6);
+/// Longest time that `ready` waits for a server while another node refuses this one.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(10);
 /// Time for which an answer of the server outweighs the word of other nodes: unless it is cut off
 /// from the coordinator, it knows of a removal earlier than that.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
@@ -48,15 +50,13 @@ const REMIND: Duration = Duration::from_secs(600);
 pub(crate) async fn made(node: &Node) {
     let begun = Instant::now();
     loop {
-        let refusing = node.peers().refusing();
+        let refusing = &node.peers().refusing() & &others(node.replicas(), node.id());
         let patient = begun.elapsed() < CONTACT_PATIENCE || !refusing.is_empty();
         if !patient || is_made(node) {
             return;
         }
         // No server can tell it the truth, and what it took meanwhile could be lost.
-        if begun.elapsed() >= VOUCHED_FOR
-            && refusing.intersection(&others(node.replicas(), node.id())).next().is_some()
-        {
+        if begun.elapsed() >= REFUSED_PATIENCE && !refusing.is_empty() {
             node.tasks().fail(format!(
                 "another node says that this one was removed from the network, and no registration \
                  server answers that would know; start the server, then this node again, or, if it \
