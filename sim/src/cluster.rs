@@ -241,7 +241,6 @@ impl Cluster {
         let machine = Machine::new(number, self.network.clone(), random, self.epoch);
         let args = self.args(index, machine.address(), data_dir);
         let mut clone = Node::new(format!("clone of {}", self.nodes[index].name), machine, disk);
-        clone.on_copy = true;
         let place = self.directory.path().to_string_lossy().into_owned();
         clone.start(args, &self.network, &self.trace, place);
         self.clone = Some(clone);
@@ -286,7 +285,6 @@ impl Cluster {
         clone.machine.tick(self.now);
         if let Some(ended) = clone.take_ended() {
             self.trace.line(format!("{} ended: {ended:?}", clone.name));
-            clone.failure = ended.err();
             clone.machine.kill();
         }
     }

@@ -189,7 +189,7 @@ fn conclude(summary: &Summary, seconds: f64) {
     );
     let (refused, noticed) = summary.copies_told_apart;
     println!("faults {:?}", summary.faults);
-    println!("{refused} old copies refused, {noticed} clones noticed");
+    println!("{refused} old copies refused or held back, {noticed} clones noticed");
     println!(
         "healed after (ms) median {}, 99 % {}, longest {}",
         quantile(50),

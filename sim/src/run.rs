@@ -101,7 +101,7 @@ pub struct Outcome {
     pub healed_after_ms: u64,
     /// Nodes that ended for good because they lacked entries that they had acknowledged.
     pub condemned: usize,
-    /// Old copies of directories that were refused, and clones that were noticed.
+    /// Old copies of directories that were refused or held back, and clones that were noticed.
     pub copies_told_apart: (u64, u64),
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,

@@ -4,16 +4,12 @@ use uuid::Uuid;
 
 use super::*;
 
-/// Returns what node 1 says of a group of three voters, and how long it has not heard the others.
-fn group(role: GroupRole, leader: Option<u128>, silent_ms: [Option<u64>; 2]) -> GroupStatus {
+/// Returns what node 1 says of a group of three voters, and whether it hears the others.
+fn group(role: GroupRole, leader: Option<u128>, heard: [bool; 2]) -> GroupStatus {
     let node = |number| NodeId(Uuid::from_u128(number));
-    let replica = |(node, silent_ms): (NodeId, Option<u64>)| ReplicaStatus {
-        node,
-        matched_index: 0,
-        silent_ms,
-        is_heard: silent_ms.is_some_and(|ms| ms < 3000),
-    };
-    let others = [2, 3].map(node).into_iter().zip(silent_ms);
+    let replica =
+        |(node, is_heard)| ReplicaStatus { node, matched_index: 0, silent_ms: Some(20), is_heard };
+    let others = [2, 3].map(node).into_iter().zip(heard);
     GroupStatus {
         group: GroupId(1),
         role,
@@ -36,16 +32,25 @@ fn group(role: GroupRole, leader: Option<u128>, silent_ms: [Option<u64>; 2]) -> 
 
 #[test]
 fn a_leader_that_hears_no_majority_leads_nobody() {
-    let leads = |silent_ms| group(GroupRole::Leader, Some(1), silent_ms).has_leader();
-    assert!(leads([Some(20), Some(30)]));
-    assert!(leads([Some(90_000), Some(30)]));
-    assert!(!leads([Some(90_000), Some(3000)]));
-    assert!(!leads([None, None]));
+    let leads = |heard| group(GroupRole::Leader, Some(1), heard).has_leader();
+    assert!(leads([true, true]) && leads([false, true]));
+    assert!(!leads([false, false]));
+}
+
+#[test]
+fn a_leader_of_a_changing_group_needs_a_majority_of_each_half() {
+    let node = |number| NodeId(Uuid::from_u128(number));
+    let mut changing = group(GroupRole::Leader, Some(1), [true, false]);
+    changing.halves = vec![vec![node(1), node(2), node(3)], vec![node(1), node(3)]];
+    assert!(!changing.has_leader());
+    changing.halves[1] = vec![node(1), node(2)];
+    assert!(changing.has_leader());
+    assert_eq!(changing.spare(|_| true), Some(0));
 }
 
 #[test]
 fn a_follower_says_what_it_knows() {
-    let silence = [None, None];
+    let silence = [false, false];
     assert!(group(GroupRole::Follower, Some(2), silence).has_leader());
     assert!(!group(GroupRole::Follower, None, silence).has_leader());
     assert!(!group(GroupRole::Candidate, None, silence).has_leader());

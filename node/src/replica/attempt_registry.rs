@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driver_that_panics_leaves_nobody_waiting() {
+    async fn what_is_not_driven_any_more_leaves_no_caller_waiting() {
         let registry = AttemptRegistry::default();
         let name = (SessionId(uuid::Uuid::from_u128(7)), Serial(1));
         let (reply, answer) = ReplyTo::here();

@@ -161,13 +161,38 @@ fn replicas(
             node: *node,
             matched_index: index(*matched),
             silent_ms: silent.get(node).copied(),
-            is_heard: silent.get(node).is_some_and(|ms| *ms < unheard_ms),
+            is_heard: is_heard(silent.get(node).copied(), unheard_ms),
         })
         .collect()
+}
+
+/// Returns whether a member that has been silent for so long still counts as heard.
+fn is_heard(silent_ms: Option<u64>, unheard_ms: u64) -> bool {
+    silent_ms.is_some_and(|ms| ms < unheard_ms)
 }
 
 /// Returns whether a member that has `matched_index` has all but the newest entries of a log that
 /// ends at `last_index`.
 pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
     matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_joint_configuration_has_halves() {
+        let [one, other] = [(); 2].map(|()| NodeId::random());
+        assert!(halves(&[BTreeSet::from([one, other])]).is_empty());
+        let joint = [BTreeSet::from([one]), BTreeSet::from([other])];
+        assert_eq!(halves(&joint), [vec![one], vec![other]]);
+    }
+
+    #[test]
+    fn a_member_that_is_silent_for_long_is_not_heard() {
+        assert!(is_heard(Some(2999), 3000));
+        assert!(!is_heard(Some(3000), 3000));
+        assert!(!is_heard(None, 3000));
+    }
 }

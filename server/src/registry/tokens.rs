@@ -120,7 +120,7 @@ impl Registry {
             return wrong(error.to_string());
         }
         if let Some(user) = user.filter(|_| !role.may_name_user()) {
-            return wrong(format!("a node acts for all users, so its token cannot be {user}'s"));
+            return wrong(format!("a {role} acts for all users, so its token cannot be {user}'s"));
         }
         if life_s == Some(0) || uses == Some(0) {
             return wrong("the life and the uses of a token must be more than zero".into());

@@ -13,7 +13,7 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::token::Token;
 
 use crate::group::Group;
-use crate::support::{Peer, Place, register_with};
+use crate::support::{Peer, Place, create_token, register_with};
 
 /// A server, an administrator, and a control group that has the books.
 async fn network(place: &Place) -> (Server, Peer, Peer, Group) {
@@ -31,16 +31,6 @@ async fn network(place: &Place) -> (Server, Peer, Peer, Group) {
 async fn join_with(server: &Server, token: &Token) -> Result<(), JoinError> {
     let joiner = Endpoint::dial_only(None).unwrap();
     join(&joiner, server.address(), token).await.map(drop)
-}
-
-fn create_token() -> ServerRequest {
-    ServerRequest::CreateToken {
-        role: Role::Client,
-        life_s: None,
-        uses: None,
-        name: None,
-        user: None,
-    }
 }
 
 #[tokio::test]
@@ -61,7 +51,10 @@ async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
     unknown.id = uuid::Uuid::from_u128(1);
     let refused = join_with(&server, &unknown).await;
     assert!(matches!(refused, Err(JoinError::Refused(JoinRefusal::Unknown))), "{refused:?}");
-    assert!(matches!(admin.refusal(&create_token()).await, ServerRefusal::Waiting(_)));
+    assert!(matches!(
+        admin.refusal(&create_token(Role::Client, None)).await,
+        ServerRefusal::Waiting(_)
+    ));
     assert!(group.state().asked.len() > 2);
     assert!(lies.state().asked.is_empty(), "{:?}", lies.state().asked);
     assert_eq!(server.registry().books_version(), Some(group.state().version));
@@ -72,7 +65,7 @@ async fn a_stranger_that_has_registered_is_not_asked_about_the_books() {
         info.address = group.address;
     }
     node.ask(&ServerRequest::Report(report)).await;
-    assert!(matches!(admin.ask(&create_token()).await, ServerAnswer::Token(_)));
+    assert!(matches!(admin.ask(&create_token(Role::Client, None)).await, ServerAnswer::Token(_)));
     assert!(!lies.state().asked.is_empty());
 }
 
@@ -82,7 +75,9 @@ async fn a_control_group_that_has_lost_entries_is_followed() {
     let (server, _node, admin, group) = network(&place).await;
     let before = group.state().clone();
     for _ in 0..3 {
-        let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+        let ServerAnswer::Token(_) = admin.ask(&create_token(Role::Client, None)).await else {
+            panic!()
+        };
     }
     let lost = group.state().version;
     // The group is set back, as by an offline recovery that lost the last entries.
@@ -92,8 +87,12 @@ async fn a_control_group_that_has_lost_entries_is_followed() {
     assert_eq!(server.registry().books_version(), Some(group.state().version));
 
     // It is set back again, and another server makes as many changes as were lost.
-    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
-    let ServerAnswer::Token(_) = admin.ask(&create_token()).await else { panic!() };
+    let ServerAnswer::Token(_) = admin.ask(&create_token(Role::Client, None)).await else {
+        panic!()
+    };
+    let ServerAnswer::Token(_) = admin.ask(&create_token(Role::Client, None)).await else {
+        panic!()
+    };
     assert_eq!(group.state().version.number, lost.number);
     let others = uuid::Uuid::from_u128(7);
     *group.state() = before;
@@ -107,13 +106,7 @@ async fn a_control_group_that_has_lost_entries_is_followed() {
 async fn a_change_that_the_control_group_has_counts_though_the_disk_is_full() {
     let place = Place::new();
     let (server, _node, admin, group) = network(&place).await;
-    let create = ServerRequest::CreateToken {
-        role: Role::Client,
-        life_s: None,
-        uses: Some(1),
-        name: None,
-        user: None,
-    };
+    let create = create_token(Role::Client, Some(1));
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let token: Token = token.parse().unwrap();
     let books = place.data_dir().join("books.json");
@@ -139,7 +132,7 @@ async fn a_change_that_the_control_group_refuses_for_good_is_refused_and_not_in_
     let (server, _node, admin, group) = network(&place).await;
     group.state().rejection = Some("the books have 20480 records already".into());
     waits(&server, &place.token(Role::Client)).await;
-    let refusal = admin.refusal(&create_token()).await;
+    let refusal = admin.refusal(&create_token(Role::Client, None)).await;
     let ServerRefusal::Invalid(why) = refusal else { panic!("{refusal:?}") };
     assert!(why.contains("20480 records"), "{why}");
     group.state().rejection = None;
@@ -222,13 +215,7 @@ async fn junk_tokens_keep_nobody_from_a_new_certificate() {
 async fn a_new_server_passes_one_that_is_cut_off_from_the_control_group() {
     let (place, cut_off, new) = (Place::new(), Place::new(), Place::new());
     let (server, node, admin, group) = network(&place).await;
-    let create = ServerRequest::CreateToken {
-        role: Role::Server,
-        life_s: None,
-        uses: Some(1),
-        name: None,
-        user: None,
-    };
+    let create = create_token(Role::Server, Some(1));
     let ServerAnswer::Token(token) = admin.ask(&create).await else { panic!() };
     let file = new.root.path().join("token");
     std::fs::write(&file, token).unwrap();
@@ -414,7 +401,9 @@ async fn many_books_are_handed_over_in_parts() {
     // As many as there may be, with those of the first start; the holders make it more than a part.
     let mut created = Vec::new();
     for _ in 3..BOOKS_CHANGE_RECORDS_MAX {
-        let ServerAnswer::Token(token) = admin.ask(&create_token()).await else { panic!() };
+        let ServerAnswer::Token(token) = admin.ask(&create_token(Role::Client, None)).await else {
+            panic!()
+        };
         created.push(token.parse::<Token>().unwrap());
     }
     let node = place.peer(server.address(), Role::Node).await;

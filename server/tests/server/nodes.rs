@@ -5,7 +5,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::message::{Confirmation, ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::network::NodeState;
 
-use crate::support::{Peer, Place, TIMEOUT, register, register_with};
+use crate::support::{Peer, Place, TIMEOUT, create_token, register, register_with};
 
 #[tokio::test]
 async fn one_of_many_concurrent_nodes_bootstraps() {
@@ -97,13 +97,7 @@ async fn a_full_disk_fails_only_durable_updates() {
     recover(kept);
     // The server recovers by itself once there is room.
     let admin = place.peer(server.address(), Role::Admin).await;
-    let create = ServerRequest::CreateToken {
-        role: Role::Node,
-        life_s: None,
-        uses: None,
-        name: None,
-        user: None,
-    };
+    let create = create_token(Role::Node, None);
     assert!(matches!(admin.ask(&create).await, ServerAnswer::Token(_)));
 
     node.report(1, &[&node], &[]).await;
@@ -204,13 +198,7 @@ async fn joining_waits_for_the_control_group_and_renewing_does_not() {
     let error = dkv_wire::join::join(&joiner, server.address(), &token).await.unwrap_err();
     assert!(error.to_string().contains("the control group does not answer"), "{error}");
     assert!(begun.elapsed() < TIMEOUT, "the answer comes in time");
-    let create = ServerRequest::CreateToken {
-        role: Role::Node,
-        life_s: None,
-        uses: None,
-        name: None,
-        user: None,
-    };
+    let create = create_token(Role::Node, None);
     assert!(matches!(admin.refusal(&create).await, ServerRefusal::Waiting(_)));
     // Nor does anybody else wait meanwhile.
     let public_key = node.credentials.public_key().unwrap();

@@ -4,7 +4,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::message::{ServerAnswer, ServerRefusal, ServerRequest};
 use dkv_wire::quic::Close;
 
-use crate::support::{Peer, Place, TIMEOUT, register};
+use crate::support::{Peer, Place, TIMEOUT, create_token, register};
 
 #[tokio::test]
 async fn roles_decide_who_may_ask_what() {
@@ -14,13 +14,7 @@ async fn roles_decide_who_may_ask_what() {
     let client = place.peer(server.address(), Role::Client).await;
     let admin = place.peer(server.address(), Role::Admin).await;
 
-    let create = ServerRequest::CreateToken {
-        role: Role::Node,
-        life_s: None,
-        uses: None,
-        name: None,
-        user: None,
-    };
+    let create = create_token(Role::Node, None);
     let revoke = ServerRequest::RevokeToken(place.token(Role::Client).id);
     let report = ServerRequest::Report(node.report_of(1, &[&node], &[]));
     let all = [register(4401), report, create, ServerRequest::ListTokens, revoke];

@@ -193,6 +193,11 @@ pub fn register(port: u16) -> ServerRequest {
     }
 }
 
+/// A request for a token of a role.
+pub fn create_token(role: Role, uses: Option<u32>) -> ServerRequest {
+    ServerRequest::CreateToken { role, life_s: None, uses, name: None, user: None }
+}
+
 /// A registration with a claim about the control group.
 pub fn register_with(port: u16, node: &Peer, voters: &[&Peer], index: u64) -> ServerRequest {
     let voters = voters.iter().map(|peer| peer.node()).collect();

@@ -236,7 +236,8 @@ impl Faults {
         }
         if !is_in_touch || now >= ends || seen.is_some() {
             // It ends only once it is sure not to be one of two that run, and is held back before.
-            let is_held_back = now >= starts + OLD_FOR.0 && !victim.serves();
+            let is_running = victim.machine.is_up() && !victim.machine.stands_still();
+            let is_held_back = now >= starts + OLD_FOR.0 && is_running && !victim.serves();
             if is_refused || is_held_back {
                 self.refused_copies += 1;
             }

@@ -75,10 +75,7 @@ pub(super) fn rights_of_users(policies: &Policies) -> UserRights {
     let mut shared: BTreeMap<Vec<&str>, Arc<[PolicyRule]>> = BTreeMap::new();
     let rules = |names: &Vec<&str>| {
         let policies = names.iter().filter_map(|name| policies.get(*name));
-        let mut rules: Vec<PolicyRule> = policies.flat_map(Policy::rules).collect();
-        // Whether a range is covered is decided in this order.
-        rules.sort_by(|one, other| one.prefix.cmp(&other.prefix));
-        rules.into()
+        policies.flat_map(Policy::rules).collect()
     };
     let of_users = policies_of_users(policies).into_iter();
     let rights = of_users.map(|(user, names)| {
