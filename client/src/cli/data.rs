@@ -161,7 +161,8 @@ pub(crate) enum TokenAction {
         #[arg(long, value_name = "NAME", value_parser = dkv_wire::name::parse_name)]
         name: Option<String>,
         /// User that those who join with it are, or that its bearer is: they may do only what the
-        /// policies of the user allow; not for nodes and servers [default: none: what their role may]
+        /// policies of the user allow; not for nodes and servers [default: none: what their role
+        /// may]
         #[arg(long, value_name = "USER", value_hint = ValueHint::Other)]
         user: Option<User>,
         /// How often it can be used [default: no limit]

@@ -4,8 +4,8 @@
 //! A node is *in contact* once the server has answered it, once another node has connected to it,
 //! or if there is no other node. Until then the node may have been removed while it was away, and
 //! the others may not have said so yet. `ready` waits for contact, but not for ever: with all other
-//! nodes down, a node serves what it can. If one of those that are left refuses it, and no server can
-//! tell whether it is right, the start ends.
+//! nodes down, a node serves what it can. If one of those that are left refuses it, and no server
+//! can tell whether it is right, the start ends.
 //!
 //! A node learns of its removal from the server or, if that is down, from the other nodes, which
 //! close its connections. One of them may be mistaken, or its key stolen; two that are more than
