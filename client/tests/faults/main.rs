@@ -22,6 +22,8 @@ mod lab;
 
 mod partitions;
 
+mod courses;
+
 mod packets;
 
 mod processes;

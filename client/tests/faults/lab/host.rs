@@ -34,7 +34,13 @@ impl Hosts {
         let name = hosts.name(CLIENT);
         run("ip", &["netns", "add", &name]);
         run("ip", &["-n", &name, "link", "set", "lo", "up"]);
-        run("ip", &["-n", &name, "link", "add", "br0", "type", "bridge"]);
+        // By default a bridge has the lowest hardware address of its ports. Each host that is added
+        // may change it, and what the others send then is lost until they ask for it again.
+        let fixed = ["address", "02:00:00:00:00:01"];
+        run(
+            "ip",
+            &[&["-n", &name, "link", "add", "br0"], &fixed[..], &["type", "bridge"]].concat(),
+        );
         run(
             "ip",
             &["-n", &name, "address", "add", &format!("{}/24", address(CLIENT)), "dev", "br0"],

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use dkv_api::{Client, NodeId, NodeStatus, Role};
+use dkv_api::{Client, ClientBuilder, NodeId, NodeStatus, Role};
 use dkv_check::{History, Options, check};
 use dkv_drill::workload::{Plan, Workload, longest_wait};
 use dkv_test_support::process::{self, show_log};
@@ -271,13 +271,16 @@ impl Lab {
 
     /// Connects a client with a role.
     pub(crate) async fn client_as(&self, role: Role) -> Client {
-        let client = Client::builder()
+        self.client_builder(role).connect().await.unwrap()
+    }
+
+    /// Returns what connects a client, on whatever host.
+    pub(crate) fn client_builder(&self, role: Role) -> ClientBuilder {
+        Client::builder()
             .server(SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string())
             .role(role)
             .token_file(self.path("server/tokens").join(format!("{role}.token")))
             .home(self.path("home"))
-            .connect();
-        client.await.unwrap()
     }
 
     /// Waits until all running nodes are live and agree on everything.
