@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::api_problems::request_problem;
 use crate::cli::TokenAction;
+use crate::confirm::confirm;
 use crate::holders;
 use crate::json_results;
 
@@ -147,6 +148,34 @@ pub(crate) async fn remove(
     let text = format!(
         "node {} ({}) is leaving: its replicas move to other nodes, then it is refused \
          permanently; see status",
+        found.name, found.id
+    );
+    console.changed(
+        &text,
+        || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
+    )?;
+    Ok(())
+}
+
+/// Denies a node at once, and removes it from the network.
+pub(crate) async fn expel(
+    node: &str,
+    yes: Option<&str>,
+    client: &Client,
+    console: &mut Console,
+) -> Result<(), Abort> {
+    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
+    let found = find(node, &view.nodes)?;
+    let effect = format!(
+        "refuses {} from now on; writes that only this node has, and shards that only this node \
+         holds, are lost",
+        found.name
+    );
+    confirm(&effect, &found.name, yes, console).await?;
+    client.expel_node(found.id).await.map_err(|error| request_problem(&error))?;
+    let text = format!(
+        "node {} ({}) is refused from now on; it is gone once other nodes have taken over its \
+         replicas; see status",
         found.name, found.id
     );
     console.changed(

@@ -137,6 +137,17 @@ fn explained(error: &Error, unchanged: &str, again: &str) -> Problem {
             format!("outcome unknown: {why}; check with status, or repeat the command"),
         ),
         Error::Incomplete { .. } => Problem::new(Failure::Incomplete, error.to_string()),
+        Error::NotEverywhere { missing } => Problem::new(
+            Failure::Incomplete,
+            format!(
+                "this was done, but {} did not confirm in time: {} as before until {} again from \
+                 the control group",
+                missing.join(", "),
+                if missing.len() == 1 { "it may act" } else { "they may act" },
+                if missing.len() == 1 { "it hears" } else { "they hear" },
+            ),
+        )
+        .with("missing", missing.clone()),
         Error::OverQuota { used, limit } => Problem::failed(format!(
             "over quota: the shard has {} of its share of {} of the keyspace's quota{unchanged}; \
              delete something, or raise the quota with keyspace set",

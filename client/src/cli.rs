@@ -479,11 +479,21 @@ pub(crate) enum Subcommand {
         connect: Connect,
     },
     /// Remove a node from the network permanently
-    #[command(override_usage = "dkv [ADDRESS] remove <NODE> [OPTIONS]")]
+    ///
+    /// The node gives up its replicas and delivers what only it has, and then ends. A node that is
+    /// not to be trusted is removed with --at-once: all others refuse it from then on, and what
+    /// only it has is lost.
+    #[command(override_usage = "dkv [ADDRESS] remove <NODE> [--at-once [--yes <NAME>]] [OPTIONS]")]
     Remove {
         /// Name of the node, its id, or the beginning of its id
         #[arg(value_hint = ValueHint::Other)]
         node: String,
+        /// Refuse the node from now on, and wait for nothing that it says or has
+        #[arg(long)]
+        at_once: bool,
+        /// The name of the node once more, as the confirmation; without it, a terminal is asked
+        #[arg(long, value_name = "NAME", requires = "at_once", value_hint = ValueHint::Other)]
+        yes: Option<String>,
         #[command(flatten)]
         connect: Connect,
     },

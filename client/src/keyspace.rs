@@ -1,6 +1,5 @@
 //! Carries out the subcommands of `keyspace`.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use dkv_api::{Client, Error, KeyspaceChange, KeyspaceSettings, KeyspaceUse};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api_problems::request_problem;
 use crate::cli::{HistoryLimit, KeyspaceAction, Quota};
+use crate::confirm::confirm;
 
 /// Carries out a subcommand.
 pub(crate) async fn run(
@@ -76,7 +76,10 @@ pub(crate) async fn run(
         }
         KeyspaceAction::Drop { name, yes, .. } => {
             let shown = find(name, client).await?;
-            confirm(&shown, yes.as_deref(), console).await?;
+            let name = &shown.keyspace.name;
+            let effect =
+                format!("deletes {} of keys and values in {name} permanently", bytes(shown.bytes));
+            confirm(&effect, name, yes.as_deref(), console).await?;
             // The question may have stood for hours. A drop of one that is gone succeeds.
             if find(name, client).await?.keyspace.id != shown.keyspace.id {
                 let why = format!(
@@ -165,45 +168,6 @@ fn change_problem(name: &str, done: &str, error: &Error) -> Problem {
         Error::Invalid(why) => Problem::failed(format!("keyspace {name} was not {done}: {why}")),
         other => request_problem(other),
     }
-}
-
-/// Has the user confirm a drop with the name of the keyspace.
-async fn confirm(
-    shown: &KeyspaceUse,
-    yes: Option<&str>,
-    console: &mut Console,
-) -> Result<(), Problem> {
-    let name = &shown.keyspace.name;
-    let typed = match yes {
-        Some(yes) => yes.to_owned(),
-        None if io::stdin().is_terminal() && !console.json => {
-            console.note(&format!(
-                "this deletes {} of keys and values in {name} permanently; type its name to \
-                 confirm",
-                bytes(shown.bytes)
-            ));
-            let read = tokio::task::spawn_blocking(|| {
-                let mut line = String::new();
-                io::stdin().read_line(&mut line).map(|_| line)
-            });
-            let read = read.await.unwrap_or_else(|_| Ok(String::new()));
-            read.map_err(|error| Problem::failed(format!("cannot read the answer: {error}")))?
-        }
-        None => {
-            let why = format!(
-                "this would delete {} of keys and values permanently; repeat the command with \
-                 --yes {name}",
-                bytes(shown.bytes)
-            );
-            return Err(Problem::usage(why));
-        }
-    };
-    if typed.trim_end_matches(['\r', '\n']) == name {
-        return Ok(());
-    }
-    Err(Problem::usage(format!(
-        "the name was not repeated, so nothing was dropped; {name} was to be confirmed"
-    )))
 }
 
 fn quota_text(settings: &KeyspaceSettings) -> String {

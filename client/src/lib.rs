@@ -42,6 +42,7 @@ mod json_results;
 mod keyspace;
 mod listing;
 mod api_problems;
+mod confirm;
 
 mod pipe;
 mod placement;

@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::api_problems::request_problem;
 use crate::cli::{CanArgs, PolicyAction, RuleKeys};
 
-/// Where a change is in force once the command has ended.
-const EVERYWHERE: &str = "this is in force at every node that follows the control group";
+/// Where a change is in force once the command has succeeded.
+const EVERYWHERE: &str = "this is in force at every node";
 
 /// Carries out a subcommand of `policy`.
 pub(crate) async fn run(
@@ -242,6 +242,15 @@ fn change_problem(name: &str, done: &str, error: &Error) -> Problem {
             Failure::Unknown,
             format!("policy {name} may have been {done}: {why}; see policy show {name}"),
         ),
+        Error::NotEverywhere { missing } => Problem::new(
+            Failure::Incomplete,
+            format!(
+                "policy {name} was {done}, but {} did not confirm it in time: {}",
+                missing.join(", "),
+                "what a user asks there is judged by the old rules for a minute at most"
+            ),
+        )
+        .with("missing", missing.clone()),
         Error::Invalid(why) => Problem::failed(format!("policy {name} was not {done}: {why}")),
         other => request_problem(other),
     }

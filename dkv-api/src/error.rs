@@ -99,6 +99,12 @@ pub enum Error {
         /// The names of the nodes that did not confirm the write.
         missing: Vec<String>,
     },
+    /// The change was made and stands, but these nodes are not known to observe it yet.
+    #[error("done, but {} did not confirm it in time", .missing.join(", "))]
+    NotEverywhere {
+        /// The names of the nodes that did not confirm the change.
+        missing: Vec<String>,
+    },
     /// An operation of a transaction cannot be executed on the value that its key has. No effect.
     #[error("operation {} of the transaction: {why}", .operation + 1)]
     Unfit {
@@ -190,7 +196,7 @@ impl Error {
     /// assert!(!Error::Unavailable("no quorum".into()).may_have_had_effect());
     /// ```
     pub fn may_have_had_effect(&self) -> bool {
-        matches!(self, Self::Unknown(_) | Self::Incomplete { .. })
+        matches!(self, Self::Unknown(_) | Self::Incomplete { .. } | Self::NotEverywhere { .. })
     }
 }
 

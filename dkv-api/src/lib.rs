@@ -103,6 +103,7 @@
 //! | [`Unavailable`](Error::Unavailable) | none | repeat the same request, later |
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
+//! | [`NotEverywhere`](Error::NotEverywhere) | done | wait: the missing nodes follow once they can |
 //! | [`Compacted`](Error::Compacted), [`NotYet`](Error::NotYet) | none | choose a revision that the shard keeps |
 //! | [`NoLease`](Error::NoLease), [`TooManyLeases`](Error::TooManyLeases) | none | grant another lease, or end some |
 //! | [`Invalid`](Error::Invalid), [`TtlOutOfBounds`](Error::TtlOutOfBounds), [`TooLarge`](Error::TooLarge), [`Unfit`](Error::Unfit), [`SeveralShards`](Error::SeveralShards) | none | fix the program |

@@ -505,6 +505,12 @@ impl Replica {
         newest || self.state_machine().has_member(node)
     }
 
+    /// Returns whether a node is a voter in that configuration, or in the last one applied, in
+    /// either half.
+    pub(crate) fn has_voter(&self, node: NodeId) -> bool {
+        self.voters().contains(&node) || self.state_machine().has_voter(node)
+    }
+
     /// The newest membership configuration known here.
     pub(crate) fn configured(&self) -> Configured {
         raft::configured(&self.metrics().borrow())

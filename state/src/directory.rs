@@ -192,6 +192,18 @@ impl Directory {
         &self.contents.groups
     }
 
+    /// Returns whether a node may lead a group, now or next: whether it is a planned voter of it,
+    /// or was one of a shard and may still be needed.
+    ///
+    /// Whom the control group displaced says nothing: all nodes of the network follow it. Which of
+    /// them voted, its log knows.
+    pub fn may_lead(&self, group: GroupId, node: NodeId) -> bool {
+        self.groups().get(&group).is_some_and(|plan| {
+            let was_voter = group.is_shard() && plan.displaced.contains_key(&node);
+            (plan.voters.contains(&node) || was_voter) && !self.denied().contains(&node.into())
+        })
+    }
+
     /// Returns the holders that every process must refuse.
     pub fn denied(&self) -> &BTreeSet<HolderId> {
         &self.contents.denied
@@ -335,6 +347,7 @@ impl Contents {
             },
             DirectoryCommand::Drain { node, on } => self.drain(*node, *on),
             DirectoryCommand::Retire(node) => self.retire(*node),
+            DirectoryCommand::Expel(node) => self.expel(*node),
             DirectoryCommand::Remove(node) => self.remove(*node),
             DirectoryCommand::Settle { group, seen } => self.settle(*group, *seen),
             DirectoryCommand::CreateKeyspace { creation, name, settings, voters } => {
@@ -349,7 +362,11 @@ impl Contents {
             DirectoryCommand::Policy(change) => self.change_policy(change),
             DirectoryCommand::Deny(holder) => {
                 if self.nodes.contains_key(&NodeId(holder.0)) {
-                    reject!("{} is a node; remove the node instead", holder.short());
+                    reject!(
+                        "{} is a node; remove the node instead, with --at-once if it is not to be \
+                         trusted",
+                        holder.short()
+                    );
                 }
                 if self.is_only_server(*holder) {
                     reject!(
@@ -488,8 +505,21 @@ impl Contents {
         Ok(())
     }
 
+    /// Returns whether a node was removed: it is denied, and no node of the network any more.
+    fn was_removed(&self, node: NodeId) -> bool {
+        self.denied.contains(&HolderId::from(node)) && !self.nodes.contains_key(&node)
+    }
+
+    fn expel(&mut self, node: NodeId) -> Result<(), String> {
+        if self.was_removed(node) {
+            return Ok(());
+        }
+        self.retire(node)?;
+        self.deny(node.into())
+    }
+
     fn retire(&mut self, node: NodeId) -> Result<(), String> {
-        if self.denied.contains(&HolderId::from(node)) {
+        if self.was_removed(node) {
             return Ok(());
         }
         let staying = self.nodes.iter().any(|(other, member)| *other != node && !member.retiring);
@@ -504,7 +534,7 @@ impl Contents {
     }
 
     fn remove(&mut self, node: NodeId) -> Result<(), String> {
-        if self.denied.contains(&HolderId::from(node)) {
+        if self.was_removed(node) {
             return Ok(());
         }
         if !self.node_mut(node)?.retiring {

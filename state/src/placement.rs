@@ -211,7 +211,12 @@ impl<'a> Planner<'a> {
         self.is_silent_for(node, down_after_ms(self.settings.election_max_ms))
     }
 
+    /// Returns whether a node has been silent for longer than that. What a denied node says does not
+    /// count.
     fn is_silent_for(&self, node: NodeId, ms: u64) -> bool {
+        if self.directory.denied().contains(&node.into()) {
+            return true;
+        }
         self.measured.nodes.get(&node).is_some_and(|seen| !seen.live && seen.silent_ms > ms)
     }
 

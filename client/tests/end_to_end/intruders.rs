@@ -1,5 +1,7 @@
 //! Peers that want more than their certificate allows, or whose certificate was revoked.
 
+use std::time::{Duration, Instant};
+
 use dkv_api::{Condition, GroupId, NodeId, Role};
 use dkv_base::id::{Serial, SessionId};
 use dkv_node::fuzzing::introduce;
@@ -282,4 +284,28 @@ async fn what_only_nodes_send_is_not_passed_on_for_clients() {
             assert!(matches!(&answer, Err(Refusal::Denied(_))), "{answer:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_names_the_nodes_that_have_not_confirmed_it() {
+    let mut network = Network::start(3).await;
+    let home = network.path("mallory");
+    let mallory = network.client_as(Role::Client, &home).await;
+    let holder = mallory.identity().holder.to_string();
+    let silent = (network.coordinator().await + 1) % 3;
+    let view = mallory.refresh().await.unwrap();
+    let name = view.node(network.nodes[silent].id()).unwrap().name.clone();
+    network.pause_node(silent);
+    for arguments in [&["revoke", &holder][..], &["policy", "create", "p"]] {
+        let told = network.dkv(arguments).await;
+        let said = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(8), "{told:?}");
+        assert!(said.contains(&name) && said.contains("did not confirm"), "{said}");
+    }
+    network.resume_node(silent);
+    // Now they all have, and nobody waits for anybody.
+    let begun = Instant::now();
+    let told = network.dkv(&["policy", "drop", "p"]).await;
+    assert!(told.status.success(), "{told:?}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }

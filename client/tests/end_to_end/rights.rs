@@ -304,7 +304,8 @@ async fn a_node_that_is_behind_denies_nothing_for_good() {
     assert!(is_denied(&ask(&node, read(), false).await));
     network.pause_node(index);
     let begun = Instant::now();
-    admin.grant_policy("p", user("alice")).await.unwrap();
+    let granted = admin.grant_policy("p", user("alice")).await;
+    assert!(matches!(granted, Err(Error::NotEverywhere { .. })), "{granted:?}");
     assert!(begun.elapsed() < SOON);
     network.resume_node(index);
     // It has not applied what was granted, or just has, and knows that it may not have.

@@ -13,7 +13,7 @@ use dkv_wire::incarnation::{BootId, Incarnation};
 use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{
     Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Operation,
-    RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
+    Refusal, RequestBody, ServerAnswer, ServerRefusal, ServerRequest,
 };
 use dkv_wire::network::{NodeInfo, NodeState};
 
@@ -196,6 +196,100 @@ async fn a_stolen_node_token_captures_no_client() {
     network.settled().await;
     network.same_state().await;
     unharmed(&mut network).await;
+}
+
+/// A thief with a token for nodes has the network take it in, and does then what only leaders do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_that_the_network_has_taken_in_leads_nothing_and_can_be_thrown_out() {
+    let mut network = Network::start(5).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    network.settled().await;
+    let before = control_terms(&network).await;
+    let view = client.refresh().await.unwrap();
+    let thief = Direct::join(&network, Role::Node).await;
+    let id = thief.credentials.identity.as_node().unwrap();
+    let coordinator = network.nodes[network.coordinator().await].address();
+    let announce = |name: &str| RequestBody::Announce {
+        name: name.to_owned(),
+        address: thief.endpoint.local_address().unwrap(),
+        region: None,
+    };
+    let connection = thief.to_node(coordinator).await.unwrap();
+    assert_eq!(ask(&connection, announce("thief")).await.unwrap(), Ok(Answer::Done));
+    eventually("it is not listed everywhere", async || {
+        for node in &network.nodes {
+            let connection = thief.to_node(node.address()).await.unwrap();
+            match ask(&connection, RequestBody::View).await.unwrap() {
+                Ok(Answer::View(view)) if view.node(id).is_some() => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        Ok(())
+    })
+    .await;
+
+    // It takes shards over, above all those that the coordinator knows by reports only.
+    let report = |term: u64| {
+        let leads = view.shards.iter().map(|shard| LedGroup {
+            group: shard.group,
+            term: Term(term),
+            voters: vec![id],
+            learners: Vec::new(),
+            is_joint: false,
+            bytes: 0,
+            last_index: 1 << 30,
+            members: Vec::new(),
+            is_changing: false,
+        });
+        let keeps_writes = true;
+        let leads = leads.collect();
+        RequestBody::Measures(Box::new(Measures { leads, keeps_writes, ..Measures::default() }))
+    };
+    let most = terms(&network).await.into_iter().flatten().max().unwrap();
+    for node in &network.nodes {
+        let connection = thief.to_node(node.address()).await.unwrap();
+        for term in [most, most + 1, most + 2] {
+            let answer = ask(&connection, report(term)).await.unwrap();
+            assert!(matches!(answer, Err(Refusal::Invalid(_))), "{answer:?}");
+        }
+        for body in [RequestBody::MayLead { group: GroupId::CONTROL, node: id }] {
+            assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Member(false)));
+        }
+    }
+    let next = view.term.0 + 1;
+    forge(&network, &thief, Incarnation::default(), &[next, most + 1], None).await;
+    unharmed(&mut network).await;
+    assert_eq!(control_terms(&network).await, before, "there was an election");
+    let after = client.refresh().await.unwrap();
+    for shard in &after.shards {
+        assert_ne!(shard.primary, Some(id), "{shard:?}");
+        assert!(!shard.voters.contains(&id), "{shard:?}");
+    }
+
+    // The administrator throws it out, whatever it says.
+    let refused = network.dkv(&["revoke", &id.to_string()]).await;
+    assert!(text_of(&refused).contains("--at-once"), "{refused:?}");
+    let unsure = network.dkv(&["remove", "thief", "--at-once"]).await;
+    assert_eq!(unsure.status.code(), Some(2), "{unsure:?}");
+    let thrown_out = network.dkv(&["remove", "thief", "--at-once", "--yes", "thief"]).await;
+    assert!(thrown_out.status.success(), "{thrown_out:?}");
+    eventually("it is still listed", async || {
+        if let Ok(connection) = thief.to_node(coordinator).await {
+            let _ = ask(&connection, report(most + 1)).await;
+        }
+        let view = client.refresh().await.map_err(|error| error.to_string())?;
+        if view.node(id).is_some() { Err("it is there".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    assert!(client.refresh().await.unwrap().denied.contains(&id.into()));
+    unharmed(&mut network).await;
+    network.settled().await;
+}
+
+/// Returns what a command wrote.
+fn text_of(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use dkv_base::id::{GroupId, HolderId, NodeId};
 use dkv_wire::bearer::{Rights, Verifier};
 use dkv_wire::identity::Role;
 use dkv_wire::message::{
-    BearerLife, HolderInfo, RequestBody, RunChoice, ServerAnswer, ServerRequest, TokenInfo,
+    Answer, BearerLife, HolderInfo, RequestBody, RunChoice, ServerAnswer, ServerRequest, TokenInfo,
 };
 use dkv_wire::user::User;
 use uuid::Uuid;
@@ -36,6 +36,27 @@ impl Client {
     /// ```
     pub async fn remove_node(&self, node: NodeId) -> Result<(), Error> {
         self.control(RequestBody::RemoveNode(node)).await
+    }
+
+    /// Denies a node at once, and removes it from the network for good as soon as no shard counts on
+    /// it, without waiting for it: what only that node has is lost.
+    ///
+    /// This is for nodes that are not to be trusted, as their key or a token for nodes was stolen.
+    /// Requires [`Role::Admin`].
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without that role; [`Error::NotEverywhere`] if not all nodes are known to
+    /// refuse it yet. After [`Error::Unknown`] it is safe to call again.
+    ///
+    /// # Examples
+    /// ```
+    /// # async fn example(client: &dkv_api::Client, thief: dkv_api::NodeId)
+    /// #     -> Result<(), dkv_api::Error> {
+    /// client.expel_node(thief).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn expel_node(&self, node: NodeId) -> Result<(), Error> {
+        self.control(RequestBody::ExpelNode(node)).await
     }
 
     /// Drains a node if `on`, or puts it back to use.
@@ -101,7 +122,8 @@ impl Client {
     /// Requires [`Role::Admin`].
     ///
     /// # Errors
-    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is safe to call again.
+    /// [`Error::Denied`] without that role; [`Error::NotEverywhere`] if not all nodes are known to
+    /// refuse the holder yet. After [`Error::Unknown`] it is safe to call again.
     ///
     /// # Examples
     /// ```
@@ -387,8 +409,13 @@ impl Client {
     }
 
     /// Sends a request without a result to the coordinator.
-    async fn control(&self, body: RequestBody) -> Result<(), Error> {
-        self.request(RequestKind::Control(body), None).await.map(|_| ())
+    pub(super) async fn control(&self, body: RequestBody) -> Result<(), Error> {
+        match self.request(RequestKind::Control(body), None).await? {
+            Answer::NotEverywhere(missing) => {
+                Err(Error::NotEverywhere { missing: self.names(&missing) })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn ask_server(&self, request: ServerRequest) -> Result<ServerAnswer, Error> {

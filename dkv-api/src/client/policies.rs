@@ -61,7 +61,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Invalid`] if there is another policy of that name, or a rule is not allowed;
-    /// [`Error::Denied`] without that role. After [`Error::Unknown`] it is safe to call again.
+    /// [`Error::Denied`] without that role; [`Error::NotEverywhere`] if not all nodes are known to
+    /// apply it yet. After [`Error::Unknown`] it is safe to call again.
     ///
     /// # Examples
     /// ```
@@ -148,7 +149,7 @@ impl Client {
     async fn change_policy(&self, name: &str, act: PolicyAct) -> Result<(), Error> {
         let change = PolicyChange { policy: name.to_owned(), act };
         let body = RequestBody::ChangePolicy(change);
-        self.request(RequestKind::Control(body), None).await.map(|_| ())
+        self.control(body).await
     }
 
     /// Creates a join token and returns its text, which cannot be retrieved again. Requires

@@ -87,6 +87,11 @@ impl<W> Pending<W> {
                 RequestBody::Policies => matches!(answer, Answer::Policies(_)),
                 RequestBody::Read { .. } => matches!(answer, Answer::Value(..)),
                 RequestBody::Scan { .. } => matches!(answer, Answer::Page(..)),
+                RequestBody::ChangePolicy(_)
+                | RequestBody::Revoke(_)
+                | RequestBody::ExpelNode(_) => {
+                    matches!(answer, Answer::Done | Answer::NotEverywhere(_))
+                }
                 _ => matches!(answer, Answer::Done),
             },
             _ => false,
@@ -287,6 +292,7 @@ fn receipt(answer: &Answer) -> Option<Receipt> {
         | Answer::Diagnosis(_)
         | Answer::Books(_)
         | Answer::Policies(_)
+        | Answer::NotEverywhere(_)
         | Answer::Resolved(_) => None,
     }
 }

@@ -228,6 +228,7 @@ impl State {
             }
             RequestBody::Deposit { .. } => Err(Refusal::Unavailable("not here".into())),
             RequestBody::RemoveNode(_)
+            | RequestBody::ExpelNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
             | RequestBody::Rebalance

@@ -7,6 +7,7 @@
 //! it. So a coordinator that was deposed and has not noticed yet cannot change anything, and the
 //! server rejects its reports by their term.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,9 +110,15 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
 
 /// Decides how to admit a node that announces itself: as itself, or in place of a node that is gone
 /// and had its name.
+///
+/// From the machine of the old node, `from`, the new one takes the name over as soon as the old one
+/// is down: its disk was lost, or it is a container that started again. From elsewhere it waits
+/// until the old one would be replaced anyway, or an administrator has removed it: whoever has a
+/// token for nodes could otherwise have a node thrown out that is being rebooted.
 pub(crate) fn welcome(
     node: &Node,
     announcement: Announcement,
+    from: IpAddr,
 ) -> Result<DirectoryCommand, Refusal> {
     if !node.control().leads() {
         return Err(Refusal::NotPrimary { primary: node.control().leader() });
@@ -120,17 +127,29 @@ pub(crate) fn welcome(
     let namesake = node.control().state_machine().with_directory(|directory| {
         let mut nodes = directory.nodes().iter();
         let namesake = nodes.find(|(other, member)| *other != id && member.name == *name);
-        namesake.map(|(other, _)| *other)
+        let replace_after_ms = directory.settings().map(|settings| settings.replace_after_ms);
+        namesake.map(|(other, member)| (*other, member.address.ip(), replace_after_ms))
     });
-    let Some(old) = namesake.flatten() else {
+    let Some((old, home, replace_after_ms)) = namesake.flatten() else {
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only a node that has led for a moment can tell which nodes live; any other assumes it.
-    let state =
-        node.coordination().leader_since().and_then(|since| node.states(since).get(&old).copied());
+    let since = node.coordination().leader_since();
+    let state = since.and_then(|since| node.states(since).get(&old).copied());
+    let silent_ms = since.and_then(|since| node.silence(since).get(&old).copied());
     match state {
         Some(NodeState::Down | NodeState::Left) => {
-            Ok(DirectoryCommand::Supersede { old, new: announcement })
+            let is_same_machine = home.to_canonical() == from.to_canonical();
+            let replace_after_ms = replace_after_ms.unwrap_or(u64::MAX);
+            match left_to_wait(is_same_machine, silent_ms, replace_after_ms) {
+                0 => Ok(DirectoryCommand::Supersede { old, new: announcement }),
+                wait_ms => Err(Refusal::Invalid(format!(
+                    "the name {name} belongs to a node that is down, on another machine; this one \
+                     gets it in {} s, or as soon as an administrator has removed the other: \
+                     `dkv remove {old}`. Or choose another with --name",
+                    wait_ms.div_ceil(1000)
+                ))),
+            }
         }
         Some(NodeState::Live) => Err(Refusal::Invalid(format!(
             "the name {name} belongs to another node that is running; choose another with --name"
@@ -139,6 +158,14 @@ pub(crate) fn welcome(
         _ => Err(Refusal::Unavailable(format!(
             "the name {name} belongs to a node that was heard of a moment ago"
         ))),
+    }
+}
+
+/// Returns how long a node has to wait for the name of one that is down, in milliseconds.
+fn left_to_wait(is_same_machine: bool, silent_ms: Option<u64>, replace_after_ms: u64) -> u64 {
+    match is_same_machine {
+        true => 0,
+        false => replace_after_ms.saturating_sub(silent_ms.unwrap_or_default()),
     }
 }
 
@@ -195,5 +222,18 @@ pub(crate) async fn report(node: Arc<Node>, server: Arc<ServerLink>) {
                 tokio::time::sleep(REPORT_EVERY / 4).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_goes_at_once_to_the_same_machine_and_to_others_once_the_node_would_be_replaced() {
+        assert_eq!(left_to_wait(true, Some(6000), 300_000), 0);
+        assert_eq!(left_to_wait(false, Some(6000), 300_000), 294_000);
+        assert_eq!(left_to_wait(false, None, 300_000), 300_000);
+        assert_eq!(left_to_wait(false, Some(300_000), 300_000), 0);
     }
 }

@@ -1,16 +1,17 @@
-//! Access of peers to a group's replica here: its members, and nodes that members or the server
-//! vouch for.
+//! Access of peers to a group's replica here: its voters, and nodes that voters or the server vouch
+//! for.
 //!
-//! A node's certificate says that the network admitted its holder, and no more. To send messages of
-//! a group, a node has to be a member of it: by the configuration that is applied here, by a later
-//! one in the log, or by the directory. Normally a replica needs no more: the directory named each
-//! leader before it led, and it was a learner first.
+//! A node's certificate says that the network admitted its holder, and no more. In Raft only leaders
+//! and candidates send messages of their own; all others answer. So to send messages of a group, a
+//! node has to be a voter of it: by the configuration that is applied here, by a later one in the
+//! log, or by the directory, which plans each voter before it becomes one. A node that the network
+//! has merely taken in, and which follows the control group as all do, can lead nothing.
 //!
-//! Two kinds of replica may not know who leads them. A new replica has no log yet: for a shard it
-//! trusts any node in the directory; for the control group, the nodes that the server vouches for.
-//! A replica that was away for long may know only former members. It asks the members that it does
-//! know whether the stranger is a member by their logs. A member gains nothing by lying about that,
-//! because it may send messages itself.
+//! Two kinds of replica may not know who leads them. A new replica of the control group has no log
+//! yet: it trusts the nodes that the server vouches for. A replica that was away for long may know
+//! only former voters. It asks those that it does know, and those of the directory, whether the
+//! stranger may lead by what they know. A voter gains nothing by lying about that, because it may
+//! send messages itself.
 //!
 //! All other nodes are refused, and logged with their id (see [`denials`](crate::net::denials)).
 
@@ -29,15 +30,15 @@ use crate::net::rpc;
 use crate::node::Node;
 use crate::replica::Replica;
 
-/// Time for which a member's voucher for another node counts.
+/// Time for which a voter's voucher for another node counts.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 /// Shortest time between two rounds of questions about the same stranger.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Number of members that are asked about one stranger.
+/// Number of voters that are asked about one stranger.
 const ASKED_MAX: usize = 4;
 /// Number of strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
-/// Time that a member has to answer.
+/// Time that a voter has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Nodes that are vouched for, besides those that the logs and the directory name.
@@ -48,9 +49,9 @@ pub(crate) struct Vouchers(Mutex<State>);
 struct State {
     /// Nodes that the server vouches for, for the control group.
     by_server: BTreeSet<NodeId>,
-    /// Nodes that members vouch for, and when they did.
-    by_members: BTreeMap<(GroupId, NodeId), Instant>,
-    /// When the members were last asked about a node.
+    /// Nodes that voters vouch for, and when they did.
+    by_voters: BTreeMap<(GroupId, NodeId), Instant>,
+    /// When the voters were last asked about a node.
     asked: BTreeMap<(GroupId, NodeId), Instant>,
 }
 
@@ -58,14 +59,14 @@ impl State {
     fn vouches(&self, group: GroupId, node: NodeId, now: Instant) -> bool {
         let by_server = group == GroupId::CONTROL && self.by_server.contains(&node);
         let counts = |at: &Instant| now.saturating_duration_since(*at) < VOUCHED_FOR;
-        by_server || self.by_members.get(&(group, node)).is_some_and(counts)
+        by_server || self.by_voters.get(&(group, node)).is_some_and(counts)
     }
 
-    /// Returns whether to ask the members about a stranger now; if so, records that they are asked.
+    /// Returns whether to ask the voters about a stranger now; if so, records that they are asked.
     fn asks(&mut self, group: GroupId, node: NodeId, now: Instant) -> bool {
         let age = |at: &Instant| now.saturating_duration_since(*at);
         self.asked.retain(|_, at| age(at) < ASK_EVERY);
-        self.by_members.retain(|_, at| age(at) < VOUCHED_FOR);
+        self.by_voters.retain(|_, at| age(at) < VOUCHED_FOR);
         if self.asked.len() >= STRANGERS_MAX || self.asked.contains_key(&(group, node)) {
             return false;
         }
@@ -111,15 +112,17 @@ impl Node {
         if named.is_empty() { known } else { named }
     }
 
+    /// Returns whether a node is a member of the control group, as far as this node knows.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.replicas.is_member(self.control(), node)
+            || self.connections.vouchers().lock().vouches(GroupId::CONTROL, node, Instant::now())
+    }
+
     /// Returns whether a node may send messages to the replica of a group here. If the node is not
-    /// known to be a member, asks the known members, so that a later call may return true.
+    /// known to be a voter, asks the known voters, so that a later call may return true.
     pub(crate) fn may_speak(self: &Arc<Self>, id: GroupId, from: NodeId) -> bool {
         let Some(group) = self.group(id) else { return false };
-        if self.replicas.is_member(&group, from) {
-            return true;
-        }
-        let is_new = group.members().is_empty();
-        if is_new && id.is_shard() && self.replicas.is_listed(from) {
+        if self.replicas.may_lead(&group, from) {
             return true;
         }
         let now = Instant::now();
@@ -134,22 +137,23 @@ impl Node {
         false
     }
 
-    /// Asks the known members about a stranger, the voters first.
+    /// Asks the known voters about a stranger, those of the log first.
     async fn ask_about(&self, group: Arc<Replica>, stranger: NodeId) {
         let voters = group.voters();
-        let others = group.members().into_iter().filter(|member| !voters.contains(member));
-        let mut known: Vec<NodeId> = voters.iter().copied().chain(others).collect();
+        let mut known: Vec<NodeId> = voters.iter().copied().collect();
+        let planned = self.replicas.to_lead(group.id());
+        known.extend(planned.into_iter().filter(|node| !voters.contains(node)));
         if group.id() == GroupId::CONTROL {
             known.extend(self.connections.vouchers().lock().by_server.iter());
         }
-        let known = known.into_iter().filter(|member| *member != self.id() && *member != stranger);
-        for member in known.take(ASKED_MAX) {
-            let body = RequestBody::Member { group: group.id(), node: stranger };
-            let asked = rpc::ask(self.peers(), member, Lane::Urgent, body, PATIENCE).await;
+        let known = known.into_iter().filter(|voter| *voter != self.id() && *voter != stranger);
+        for voter in known.take(ASKED_MAX) {
+            let body = RequestBody::MayLead { group: group.id(), node: stranger };
+            let asked = rpc::ask(self.peers(), voter, Lane::Urgent, body, PATIENCE).await;
             if let Ok(Answer::Member(true)) = asked {
-                info!(group = %group.id(), %stranger, by = %member, "a member is vouched for");
+                info!(group = %group.id(), %stranger, by = %voter, "a voter is vouched for");
                 let mut vouchers = self.connections.vouchers().lock();
-                vouchers.by_members.insert((group.id(), stranger), Instant::now());
+                vouchers.by_voters.insert((group.id(), stranger), Instant::now());
                 return;
             }
         }
@@ -161,11 +165,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_of_a_member_counts_for_a_while_and_for_its_group() {
+    fn the_word_of_a_voter_counts_for_a_while_and_for_its_group() {
         let (mut state, start) = (State::default(), Instant::now());
         let (node, shard) = (NodeId::random(), GroupId(1));
         assert!(!state.vouches(shard, node, start));
-        state.by_members.insert((shard, node), start);
+        state.by_voters.insert((shard, node), start);
         assert!(state.vouches(shard, node, start + VOUCHED_FOR / 2));
         assert!(!state.vouches(GroupId(2), node, start));
         assert!(!state.vouches(shard, NodeId::random(), start));

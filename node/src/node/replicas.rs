@@ -111,6 +111,26 @@ impl Replicas {
         is_wanted.unwrap_or(false)
     }
 
+    /// Returns whether a node may lead a group: whether it is a voter of it by the log here, or may
+    /// lead it by the directory. A member that only follows never sends a message of its own.
+    pub(crate) fn may_lead(&self, replica: &Replica, node: NodeId) -> bool {
+        replica.has_voter(node) || self.is_to_lead(replica.id(), node)
+    }
+
+    /// Returns whether a node may lead a group by the directory, held here or not.
+    pub(crate) fn is_to_lead(&self, group: GroupId, node: NodeId) -> bool {
+        self.with_directory(|directory| directory.may_lead(group, node)).unwrap_or_default()
+    }
+
+    /// Returns the nodes that may lead a group by the directory.
+    pub(crate) fn to_lead(&self, group: GroupId) -> Vec<NodeId> {
+        let nodes = self.with_directory(|directory| {
+            let nodes = directory.nodes().keys().copied();
+            nodes.filter(|node| directory.may_lead(group, *node)).collect()
+        });
+        nodes.unwrap_or_default()
+    }
+
     /// Returns the control group according to the log here; `None` while the log names no voters.
     pub(crate) fn control_group(&self) -> Option<ControlGroup> {
         let (index, voters) = self.control.state_machine().voters();

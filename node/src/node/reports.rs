@@ -19,6 +19,9 @@ pub(crate) enum ReportError {
     /// It names a leader of a group that does not exist.
     #[error("it claims to lead group {0}, which does not exist")]
     NoGroup(GroupId),
+    /// It names a leader of a group that it has no vote in, by the directory.
+    #[error("it claims to lead group {0}, which it has no vote in")]
+    NoVoter(GroupId),
     /// A term in it is too far ahead.
     #[error("the term of group {group} leaps to {term}")]
     TermLeap {

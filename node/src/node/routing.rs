@@ -31,6 +31,12 @@ impl Node {
         {
             return Err(ReportError::NoGroup(group));
         }
+        // The directory here is the one that plans who may lead: nobody can lead who is not in it.
+        let unplanned = measures.leads.iter().map(|led| led.group);
+        let unplanned = unplanned.filter(|group| !self.replicas.is_to_lead(*group, node)).next();
+        if let Some(group) = unplanned {
+            return Err(ReportError::NoVoter(group));
+        }
         lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A peer that speaks Raft has presented a node's certificate and named itself in the opening of
 //! its stream; by the time a stream reaches this module, the two have been compared. This module
-//! checks the rest, for each message: that the sender is a member of the group (see
+//! checks the rest, for each message: that the sender is a voter of the group (see
 //! `node/peer_access.rs`); that the vote in the message is the sender's own, so that no node can
 //! lead or stand for election in another's name; and that the message is plausible (see
 //! [`validation`]). A message that cannot be true ends its stream, is reported to the operator with
@@ -70,25 +70,25 @@ const HEARTBEAT_BATCHES_MAX: usize = 16;
 /// Interval at which the sender of a stream of entries is checked for still being a member.
 const MEMBER_CHECK_EVERY: Duration = Duration::from_millis(100);
 
-/// Function that reports whether a peer is a member of a group, as far as this node knows.
-pub(crate) type IsMember = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
+/// Function that reports whether a peer may send messages of a group, as far as this node knows.
+pub(crate) type MaySpeak = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
 
 /// The sender of a message.
 #[derive(Clone)]
 pub(crate) struct RaftPeer {
     pub(crate) id: NodeId,
     pub(crate) liveness: Liveness,
-    pub(crate) is_member: IsMember,
+    pub(crate) may_speak: MaySpeak,
     pub(crate) denials: DenialLog,
 }
 
 impl RaftPeer {
-    /// Refuses a message to a group that the sender is not a member of.
-    fn check_member(&self, group: GroupId) -> Result<(), Refused> {
-        if (self.is_member)(group) {
+    /// Refuses a message to a group that the sender is no voter of.
+    fn check_sender(&self, group: GroupId) -> Result<(), Refused> {
+        if (self.may_speak)(group) {
             return Ok(());
         }
-        let why = NotNow::NoMember { node: self.id, group };
+        let why = NotNow::NoVoter { node: self.id, group };
         self.denials.note(self.id, &why.to_string());
         Err(why.into())
     }
@@ -106,12 +106,12 @@ impl RaftPeer {
     /// Returns a member of every group.
     fn member(id: NodeId) -> Self {
         let (liveness, denials) = Default::default();
-        Self { id, liveness, is_member: Arc::new(|_| true), denials }
+        Self { id, liveness, may_speak: Arc::new(|_| true), denials }
     }
 
     /// Returns a peer that has a node's certificate but is a member of no group.
     fn stranger(id: NodeId) -> Self {
-        Self { is_member: Arc::new(|_| false), ..Self::member(id) }
+        Self { may_speak: Arc::new(|_| false), ..Self::member(id) }
     }
 }
 
@@ -207,7 +207,7 @@ async fn answer(
 ) -> Answered {
     let ReplicaHandle { raft, durability, .. } = member;
     let from = raft_peer.id;
-    raft_peer.check_member(durability.group())?;
+    raft_peer.check_sender(durability.group())?;
     let elects = matches!(call, Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_));
     if elects && !durability.are_known() {
         return Err(NotNow::Filling.into());
@@ -437,7 +437,7 @@ async fn take_request(
 ) -> Option<(AppendEntriesRequest<Types>, Option<Instant>)> {
     let is_due = |at: Instant| now.saturating_duration_since(at) >= MEMBER_CHECK_EVERY;
     let checked = if checked.is_none_or(is_due) {
-        raft_peer.check_member(member.durability.group()).ok()?;
+        raft_peer.check_sender(member.durability.group()).ok()?;
         Some(now)
     } else {
         checked
@@ -499,7 +499,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
 ) -> Result<Vote, NotTaken> {
     let ReplicaHandle { raft, state_machine, durability, .. } = member;
-    raft_peer.check_member(durability.group()).map_err(TransferError::from)?;
+    raft_peer.check_sender(durability.group()).map_err(TransferError::from)?;
     let head: SnapshotHead = next_frame(reader).await?;
     let check = |head: &SnapshotHead| {
         own(&head.vote, raft_peer.id)?;
@@ -514,7 +514,7 @@ async fn take_snapshot<R: AsyncRead + Unpin>(
     }
     let arrived = incoming.complete(&head.meta).await?;
     // Check again: the transfer took time.
-    raft_peer.check_member(durability.group()).map_err(TransferError::from)?;
+    raft_peer.check_sender(durability.group()).map_err(TransferError::from)?;
     check(&head).map_err(refuse)?;
     let snapshot = Snapshot { meta: head.meta, snapshot: SnapshotData::Arrived(arrived) };
     let answer = raft.install_full_snapshot(head.vote, snapshot).await;

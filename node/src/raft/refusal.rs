@@ -31,8 +31,8 @@ pub(crate) enum Refused {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotNow {
     /// The sender is not a member of the group, as far as this node knows.
-    #[error("denied: node {node:?} is no member of group {group}")]
-    NoMember {
+    #[error("denied: node {node:?} is no voter of group {group}")]
+    NoVoter {
         /// The sender.
         node: NodeId,
         /// The group.

@@ -357,6 +357,11 @@ impl StateMachineHandle {
         self.read().position.membership.get_node(&node).is_some()
     }
 
+    /// Returns whether a node is a voter in the last configuration applied, in either half.
+    pub(crate) fn has_voter(&self, node: NodeId) -> bool {
+        self.read().position.membership.voter_ids().any(|voter| voter == node)
+    }
+
     /// Returns the index of the last applied entry.
     pub(crate) fn applied_index(&self) -> u64 {
         self.shared.applied.get()

@@ -66,9 +66,33 @@ pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: Rep
     context.change_directory(DirectoryCommand::Retire(node), reply);
 }
 
+/// Denies a node, and removes it once no group counts on it, whatever it says or has.
+pub(super) fn expel_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
+    change_everywhere(context, DirectoryCommand::Expel(node), reply);
+}
+
 /// Denies the holder of a certificate from now on.
 pub(super) fn revoke(context: &RequestContext<'_>, holder: HolderId, reply: ReplyTo) {
-    context.change_directory(DirectoryCommand::Deny(holder), reply);
+    change_everywhere(context, DirectoryCommand::Deny(holder), reply);
+}
+
+/// Changes what all nodes have to observe. Answers once they do, or names those that have not
+/// confirmed it in time.
+fn change_everywhere(context: &RequestContext<'_>, command: DirectoryCommand, reply: ReplyTo) {
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |node| async move {
+        let done = change_directory(&node, command, until).await?;
+        let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
+        let mut missing = level_all::reach(node.control(), until).await.missing;
+        // Nobody waits for whom the network refuses.
+        missing.retain(|node_id| !node.replicas().was_removed(*node_id));
+        if missing.is_empty() {
+            return Ok(done);
+        }
+        let names: Vec<String> = missing.iter().map(NodeId::short).collect();
+        warn!(nodes = names.join(", "), "a change is not known to be in force there");
+        Ok(Answer::NotEverywhere(missing))
+    });
 }
 
 /// Has a node emptied, or used again.
@@ -144,20 +168,10 @@ pub(super) fn drop_keyspace(context: &RequestContext<'_>, keyspace: KeyspaceId, 
     context.change_directory(DirectoryCommand::DropKeyspace(keyspace), reply);
 }
 
-/// Changes a policy. Answers once all nodes apply it to what they are asked, but for those that are
-/// slower than that; these deny nothing for good until they do.
+/// Changes a policy. Answers once all nodes apply it to what they are asked, or names those that
+/// are slower than that; these deny nothing for good until they do.
 pub(super) fn change_policy(context: &RequestContext<'_>, change: PolicyChange, reply: ReplyTo) {
-    let until = Instant::now() + context.working_time();
-    context.answer(reply, move |node| async move {
-        let done = change_directory(&node, DirectoryCommand::Policy(change), until).await?;
-        let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
-        let missing = level_all::reach(node.control(), until).await.missing;
-        if !missing.is_empty() {
-            let missing: Vec<String> = missing.iter().map(NodeId::short).collect();
-            warn!(nodes = missing.join(", "), "a change of a policy is not in force there yet");
-        }
-        Ok(done)
-    });
+    change_everywhere(context, DirectoryCommand::Policy(change), reply);
 }
 
 /// Lists the policies that the sender may see.

@@ -46,7 +46,7 @@ pub(super) fn announce(
         return reply.refuse(Refusal::Invalid(error.to_string()));
     }
     let announcement = Announcement { id, name, address, region };
-    match coordinator::welcome(context.node, announcement) {
+    match coordinator::welcome(context.node, announcement, context.address.ip()) {
         Ok(command) => context.change_directory(command, reply),
         Err(refusal) => reply.refuse(refusal),
     }
@@ -88,6 +88,21 @@ pub(super) fn member(
     match context.node.group(group) {
         Some(group) => {
             reply.send(Ok(Answer::Member(context.node.replicas().is_member(&group, candidate))))
+        }
+        None => reply.refuse(Refusal::NotPrimary { primary: None }),
+    }
+}
+
+/// Tells whether a node may lead a group, as far as this node knows.
+pub(super) fn may_lead(
+    context: &RequestContext<'_>,
+    group: GroupId,
+    candidate: NodeId,
+    reply: ReplyTo,
+) {
+    match context.node.group(group) {
+        Some(group) => {
+            reply.send(Ok(Answer::Member(context.node.replicas().may_lead(&group, candidate))))
         }
         None => reply.refuse(Refusal::NotPrimary { primary: None }),
     }

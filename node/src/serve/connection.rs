@@ -2,11 +2,11 @@
 //!
 //! By the time a connection gets here its peer has shown a certificate of this network. Each stream
 //! states its purpose in its first frame; this module alone decides who may open which. Raft is for
-//! the members of a group, and each speaks for itself only.
+//! the voters of a group, and each speaks for itself only.
 
 use std::sync::Arc;
 
-use dkv_base::id::{GroupId, NodeId};
+use dkv_base::id::NodeId;
 use dkv_wire::acceptor::Peer;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
@@ -28,7 +28,7 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     let Peer::Certified(identity) = peer else {
         return Close::Denied.close(&connection, "a certificate is needed");
     };
-    if let Some(peer) = identity.as_node().filter(|peer| node.may_speak(GroupId::CONTROL, *peer)) {
+    if let Some(peer) = identity.as_node().filter(|peer| node.knows(*peer)) {
         node.peers().met(peer, &connection);
     }
     if identity.role == Role::Server {
@@ -128,7 +128,7 @@ async fn serve_stream(
     // Not here yet, or no longer: the peer finds its stream ended and tries again.
     let Some(group) = node.group(group) else { return };
     if !node.may_speak(group.id(), from) {
-        let why = format!("denied: no member of group {}", group.id());
+        let why = format!("denied: no voter of group {}", group.id());
         return node.peers().denials().note(from, &why);
     }
     let raft_peer = raft_peer(&node, from);
@@ -177,8 +177,8 @@ fn allow_streams(node: &Node, identity: Identity, connection: &quinn::Connection
 fn raft_peer(node: &Arc<Node>, from: NodeId) -> RaftPeer {
     let (liveness, looking) = (node.peers().liveness(from), Arc::clone(node));
     let denials = node.peers().denials().clone();
-    let is_member = Arc::new(move |group| looking.may_speak(group, from));
-    RaftPeer { id: from, liveness, is_member, denials }
+    let may_speak = Arc::new(move |group| looking.may_speak(group, from));
+    RaftPeer { id: from, liveness, may_speak, denials }
 }
 
 /// Returns whether the holder of a certificate is the node that a message names as its sender.

@@ -241,10 +241,10 @@ pub(super) fn committed(
 }
 
 /// Tells the primary when the replica here has applied an entry.
-pub(super) fn reach(context: &RequestContext<'_>, shard: GroupId, index: u64, reply: ReplyTo) {
-    match shard_here(context.node.replicas(), shard) {
+pub(super) fn reach(context: &RequestContext<'_>, group: GroupId, index: u64, reply: ReplyTo) {
+    match context.node.group(group) {
         Some(replica) => level_all::report(&replica, index, context.deadline_ms, reply),
-        None => reply.refuse(elsewhere(context.node, shard)),
+        None => reply.refuse(elsewhere(context.node, group)),
     }
 }
 

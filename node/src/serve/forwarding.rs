@@ -77,7 +77,11 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
         tried.insert(target);
         match send(node, target, &request, deadline).await {
             Ok(Err(Refusal::NotPrimary { primary })) => {
-                next = primary.filter(|primary| *primary != node.id());
+                // Nobody is believed to be the primary who is not to be one.
+                let is_other = |primary: &NodeId| *primary != node.id();
+                next = primary
+                    .filter(is_other)
+                    .filter(|primary| node.replicas().is_to_lead(shard, *primary));
                 if next.is_none() {
                     tokio::time::sleep(PAUSE).await;
                 }

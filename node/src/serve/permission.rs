@@ -110,10 +110,12 @@ fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
         | RequestBody::Measures(_)
         | RequestBody::Departed(_)
         | RequestBody::Member { .. }
+        | RequestBody::MayLead { .. }
         | RequestBody::HandOver { .. }
         | RequestBody::Remainder { .. } => Role::Node,
         RequestBody::Books { .. } | RequestBody::ChangeBooks(_) => Role::Server,
         RequestBody::RemoveNode(_)
+        | RequestBody::ExpelNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
         | RequestBody::CreateKeyspace { .. }

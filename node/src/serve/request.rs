@@ -189,10 +189,12 @@ fn handle(
         RequestBody::Measures(measures) => cluster::measures(context, *measures, reply),
         RequestBody::Departed(shard) => cluster::departed(context, shard, reply),
         RequestBody::Member { group, node } => cluster::member(context, group, node, reply),
+        RequestBody::MayLead { group, node } => cluster::may_lead(context, group, node, reply),
         RequestBody::HandOver { shard, to } => cluster::hand_over(context, shard, to, reply),
         RequestBody::Remainder { applied } => cluster::remainder(context, applied, reply),
 
         RequestBody::RemoveNode(id) => admin::remove_node(context, id, reply),
+        RequestBody::ExpelNode(id) => admin::expel_node(context, id, reply),
         RequestBody::Revoke(holder) => admin::revoke(context, holder, reply),
         RequestBody::Drain { node, on } => admin::drain(context, node, on, reply),
         RequestBody::Rebalance => admin::rebalance(context, reply),

@@ -102,9 +102,11 @@ impl<'a> Touch<'a> {
             | RequestBody::Measures(_)
             | RequestBody::Departed(_)
             | RequestBody::Member { .. }
+            | RequestBody::MayLead { .. }
             | RequestBody::HandOver { .. }
             | RequestBody::Remainder { .. }
             | RequestBody::RemoveNode(_)
+            | RequestBody::ExpelNode(_)
             | RequestBody::Revoke(_)
             | RequestBody::Drain { .. }
             | RequestBody::Rebalance

@@ -121,17 +121,19 @@ impl Relay {
         }
     }
 
-    /// Picks the node to ask now: the leader as far as this node knows, or else each node in turn.
+    /// Picks the node to ask now: the leader as far as this node knows, or else each node in turn
+    /// that may be.
     fn whom(&mut self) -> Option<NodeId> {
         let shard = self.outbox.shard();
         let known = self.node.group(shard).and_then(|group| group.leader());
         let known = known.or_else(|| self.node.primary_of(shard));
         // Local knowledge may be old: every other attempt goes elsewhere.
         let known = known.filter(|_| self.in_vain.is_multiple_of(2));
-        known.or(self.primary.take()).or_else(|| {
-            let peers = self.node.askable();
+        // A node that has no vote in the shard could make the writes vanish by acknowledging them.
+        let voters = self.node.replicas().to_lead(shard);
+        known.or(self.primary.take()).filter(|primary| voters.contains(primary)).or_else(|| {
             self.asked = self.asked.wrapping_add(1);
-            peers.get(self.asked % peers.len().max(1)).copied()
+            voters.get(self.asked % voters.len().max(1)).copied()
         })
     }
 

@@ -71,6 +71,9 @@ pub enum DirectoryCommand {
     /// Records that an administrator wants a node gone. It stays a member until others have taken
     /// over its replicas.
     Retire(NodeId),
+    /// Records that an administrator wants a node gone whose word counts for nothing: it is denied
+    /// at once, and removed as soon as no group counts on it.
+    Expel(NodeId),
     /// Removes a retired node that has no replicas left from the directory, and denies it for good.
     Remove(NodeId),
     /// Denies the holder of a certificate that is not a node.

@@ -334,6 +334,7 @@ fn directory_script() -> impl FnMut(&str) -> String {
                 seen: Revision(number(&words, "seen", 0)),
             },
             "retire" => DirectoryCommand::Retire(target()),
+            "expel" => DirectoryCommand::Expel(target()),
             "remove" => DirectoryCommand::Remove(target()),
             "deny" => DirectoryCommand::Deny(HolderId(target().0)),
             "drain" => DirectoryCommand::Drain { node: target(), on: !words.contains(&"off") },

@@ -120,7 +120,8 @@ pub enum Answer {
     },
     /// To [`RequestBody::Placement`](super::RequestBody::Placement).
     Placement(Box<Placement>),
-    /// To [`RequestBody::Member`](super::RequestBody::Member).
+    /// To [`RequestBody::Member`](super::RequestBody::Member) and
+    /// [`RequestBody::MayLead`](super::RequestBody::MayLead).
     Member(bool),
     /// To [`RequestBody::Remainder`](super::RequestBody::Remainder).
     Remainder(Remainder),
@@ -230,6 +231,9 @@ pub enum Answer {
     Books(Box<BooksPage>),
     /// To [`RequestBody::Policies`](super::RequestBody::Policies).
     Policies(Box<PolicyList>),
+    /// To a request that changes what all nodes have to observe: it is done, and these nodes have
+    /// not confirmed in time that they know.
+    NotEverywhere(Vec<NodeId>),
 }
 
 impl From<BadTransaction> for Refusal {

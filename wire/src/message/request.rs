@@ -300,6 +300,16 @@ pub enum RequestBody {
     Policies,
     /// From an administrator: change a policy.
     ChangePolicy(PolicyChange),
+    /// From an administrator: deny a node at once, and remove it as soon as no group counts on it,
+    /// without waiting for anything that it says or has.
+    ExpelNode(NodeId),
+    /// From a node: whether a node may lead a group, by the log and the directory of the node asked.
+    MayLead {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl RequestBody {
@@ -312,6 +322,7 @@ impl RequestBody {
             | Self::Announce { .. }
             | Self::Leaving
             | Self::RemoveNode(_)
+            | Self::ExpelNode(_)
             | Self::Revoke(_)
             | Self::HandOver { .. }
             | Self::Drain { .. }
@@ -334,6 +345,7 @@ impl RequestBody {
             | Self::Departed(_)
             | Self::Placement { .. }
             | Self::Member { .. }
+            | Self::MayLead { .. }
             | Self::Remainder { .. }
             | Self::ReadAt { .. }
             | Self::ScanAt { .. }

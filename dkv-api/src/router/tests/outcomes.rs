@@ -74,6 +74,7 @@ fn nobody_is_told_that_nothing_was_changed_by_what_may_have_been_done() {
         RequestBody::Rebalance,
         RequestBody::MovePrimary { shard: GroupId(3), to: NodeId::default() },
         RequestBody::RemoveNode(node),
+        RequestBody::ExpelNode(node),
         RequestBody::Revoke(HolderId::from(node)),
         RequestBody::View,
         RequestBody::Placement { forecast: true },

@@ -292,7 +292,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
     for call in calls(leader.vote, Some(log_id(7, 100))) {
         let answer = answer_call(&member, &RaftPeer::stranger(leader.id), &encode(&call)).await;
         let Err(Refused::Now(why)) = answer else { panic!("not refused") };
-        assert!(why.to_string().contains("no member of group 1"), "{why}");
+        assert!(why.to_string().contains("no voter of group 1"), "{why}");
     }
     let entries = AppendEntriesRequest { entries: batches(7, 0, 3), ..append(leader.vote, None) };
     assert_eq!(answered(&replica, RaftPeer::stranger(leader.id), entries.clone()).await, None);
@@ -301,7 +301,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
     FrameWriter::new(writing).send(&leader.head(&snapshot(20, 40))).await.unwrap();
     let raft_peer = RaftPeer::stranger(leader.id);
     let why = refused(take_snapshot(&member, &raft_peer, &mut reader).await);
-    assert!(why.contains("no member of group 1"), "{why}");
+    assert!(why.contains("no voter of group 1"), "{why}");
     assert_eq!((term(&replica), replica.state_machine.summary().applied_index), (0, 0));
 
     // The same is accepted from a member.
@@ -426,7 +426,7 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
     let is_member = Arc::new(AtomicBool::new(true));
     let looked_up = Arc::clone(&is_member);
     let raft_peer = RaftPeer {
-        is_member: Arc::new(move |_| looked_up.load(std::sync::atomic::Ordering::Relaxed)),
+        may_speak: Arc::new(move |_| looked_up.load(std::sync::atomic::Ordering::Relaxed)),
         ..RaftPeer::member(leader.id)
     };
     let (ours, theirs) = tokio::io::duplex(1024 * 1024);
