@@ -5,11 +5,14 @@
 //! - reports to the server as the coordinator of a later term, with all other nodes denied;
 //! - registers its own address and waits for misled clients.
 //!
+//! Then it has the network take it in, as any node with a token is, and goes on: it claims to lead
+//! the control group and the shards. At the end an administrator throws it out.
+//!
 //! None of this may have an effect: no term rises, no node stops, no client comes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,7 +31,7 @@ use dkv_wire::message::{
     Answer, Command, ControlGroup, CoordinatorReport, Deposited, LedGroup, Measures, Opening,
     Operation, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
-use dkv_wire::network::{NodeInfo, NodeState};
+use dkv_wire::network::{NodeInfo, NodeState, ShardInfo};
 use dkv_wire::quic::Endpoint;
 use dkv_wire::rpc::call;
 use dkv_wire::tls::{Admit, Expect};
@@ -42,6 +45,8 @@ use crate::testbed::Testbed;
 const ANSWER: Duration = Duration::from_secs(2);
 /// Pause between two waves, so as not to overload the machine.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Longest time after which it is gone once an administrator wants it to be.
+const THROWN_OUT_WITHIN: Duration = Duration::from_secs(20);
 /// The key that it tries to write.
 const KEY: &[u8] = b"intruder";
 
@@ -77,7 +82,12 @@ pub(crate) async fn attack(
     testbed.record(&format!("the attack is over: {tried} conversations"), console);
     let found = intruder.judge(&client, testbed).await;
     client.close().await;
-    found
+    found?;
+    let admin = testbed.network()?.connect(Role::Admin).await?;
+    let gone = intruder.throw_out(&admin).await;
+    admin.close().await;
+    testbed.record("an administrator has thrown the intruder out", console);
+    gone
 }
 
 /// The attacker.
@@ -92,6 +102,8 @@ struct Intruder {
     view: NetworkView,
     /// Number of requests from misled clients.
     captured: Arc<AtomicUsize>,
+    /// Whether the network has taken it in.
+    is_listed: AtomicBool,
     _serving: JoinSet<()>,
 }
 
@@ -112,14 +124,28 @@ impl Intruder {
             Arc::clone(&captured)
         }));
         let name = "intruder".to_owned();
-        Ok(Self { id, name, endpoint, address, server, view, captured, _serving: serving })
+        let is_listed = AtomicBool::new(false);
+        Ok(Self {
+            id,
+            name,
+            endpoint,
+            address,
+            server,
+            view,
+            captured,
+            is_listed,
+            _serving: serving,
+        })
     }
 
     /// Attacks until the time is over. Returns the number of conversations.
     async fn run(&self, time: Duration) -> Result<usize, Violation> {
-        let end = Instant::now() + time;
+        let (half, end) = (Instant::now() + time / 2, Instant::now() + time);
         let mut tried = 0;
         while Instant::now() < end {
+            if Instant::now() >= half && !self.is_listed.load(Ordering::Relaxed) {
+                tried += self.announce().await;
+            }
             tried += self.attack_server().await?;
             for node in &self.view.nodes {
                 tried += self.attack_node(node).await;
@@ -168,6 +194,51 @@ impl Intruder {
         Ok(tried)
     }
 
+    /// Has the network take it in. Returns the number of conversations.
+    async fn announce(&self) -> usize {
+        for node in &self.view.nodes {
+            let body = RequestBody::Announce {
+                name: self.name.clone(),
+                address: self.address,
+                region: None,
+            };
+            if let Some(Ok(Answer::Done)) = self.ask(node, body).await {
+                self.is_listed.store(true, Ordering::Relaxed);
+            }
+        }
+        self.view.nodes.len()
+    }
+
+    /// Asks a node. Returns `None` if it does not answer.
+    async fn ask(&self, node: &NodeInfo, body: RequestBody) -> Option<Result<Answer, Refusal>> {
+        let connecting = self.endpoint.connect(node.address, Expect::Node(node.id));
+        let connection = connecting.await.ok()?;
+        let request = Request { id: 1, deadline_ms: 500, forward: false, user: None, body };
+        let opening = Some(&Opening::Requests);
+        let reply: Result<Reply, _> =
+            call(&connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await;
+        Some(reply.ok()?.result)
+    }
+
+    /// Has an administrator remove it, whatever it says.
+    ///
+    /// # Errors
+    /// It stays.
+    async fn throw_out(&self, admin: &dkv_api::Client) -> Result<(), DrillError> {
+        match admin.expel_node(self.id).await {
+            Ok(()) | Err(dkv_api::Error::NotEverywhere { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let until = Instant::now() + THROWN_OUT_WITHIN;
+        while admin.refresh().await?.node(self.id).is_some() {
+            if Instant::now() > until {
+                return Err(Violation::Admitted.into());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// Sends a node every forged message. Returns their number.
     async fn attack_node(&self, node: &NodeInfo) -> usize {
         let mut tried = 0;
@@ -183,16 +254,11 @@ impl Intruder {
                 }
             }
         }
-        let Ok(connection) = self.endpoint.connect(node.address, Expect::Node(node.id)).await
-        else {
-            return tried;
-        };
-        for body in self.requests(&groups) {
-            tried += 1;
-            let request = Request { id: 1, deadline_ms: 500, forward: false, user: None, body };
-            let opening = Some(&Opening::Requests);
-            let _: Result<Reply, _> =
-                call(&connection, opening, &request, FRAME_BYTES_MAX, ANSWER).await;
+        for term in [self.view.term.0 + 1, u64::MAX] {
+            for body in self.requests(&groups, Term(term)) {
+                tried += 1;
+                let _ = self.ask(node, body).await;
+            }
         }
         tried
     }
@@ -215,11 +281,12 @@ impl Intruder {
         Some(())
     }
 
-    /// Returns the requests that only nodes of the network may send.
-    fn requests(&self, groups: &[GroupId]) -> Vec<RequestBody> {
+    /// Returns the requests that only nodes of the network may send. Once the network has taken it
+    /// in, it may write as a client does; that proves nothing.
+    fn requests(&self, groups: &[GroupId], term: Term) -> Vec<RequestBody> {
         let led = groups.iter().map(|group| LedGroup {
             group: *group,
-            term: Term(u64::MAX),
+            term,
             voters: vec![self.id],
             learners: Vec::new(),
             is_joint: false,
@@ -246,9 +313,11 @@ impl Intruder {
             requests.extend([
                 RequestBody::HandOver { shard, to: self.id },
                 RequestBody::Departed(shard),
-                RequestBody::Committed { shard, followed: Some(Term(u64::MAX)) },
-                RequestBody::Propose { shard, everywhere: false, command },
+                RequestBody::Committed { shard, followed: Some(term) },
             ]);
+            if !self.is_listed.load(Ordering::Relaxed) {
+                requests.push(RequestBody::Propose { shard, everywhere: false, command });
+            }
         }
         requests.push(RequestBody::Leaving);
         requests
@@ -268,7 +337,13 @@ impl Intruder {
             return Err(Violation::Stored(value).into());
         }
         let view = client.refresh().await?;
-        if view.node(self.id).is_some() || view.coordinator == Some(self.id) {
+        let is_expected = self.is_listed.load(Ordering::Relaxed);
+        let holds =
+            |shard: &ShardInfo| shard.primary == Some(self.id) || shard.voters.contains(&self.id);
+        if view.node(self.id).is_some() && !is_expected
+            || view.coordinator == Some(self.id)
+            || view.shards.iter().any(holds)
+        {
             return Err(Violation::Admitted.into());
         }
         let before: Vec<NodeId> = self.view.nodes.iter().map(|node| node.id).collect();
