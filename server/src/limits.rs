@@ -54,6 +54,11 @@ pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
 pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;
 pub(crate) const SERVER_TOKEN_LIFE_S_MAX: u64 = 24 * 3600;
 
+/// Records of the inventory of holders that are kept for administrators and servers, and for the
+/// bearer tokens that administrators make.
+pub(crate) const HOLDERS_KEPT: usize = 256;
+/// Live holders that one token has admitted from which on no other live holder makes room for more.
+pub(crate) const TOKEN_HOLDERS_MAX: usize = limits::HOLDERS_MAX / 4;
 /// Join tokens in the registry.
 pub(crate) const TOKENS_MAX: usize = 1024;
 /// Tokens that admit nobody any more, of which so many make room at once: with all else that
