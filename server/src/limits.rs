@@ -15,6 +15,8 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 pub(crate) const JOINERS_MAX: usize = 256;
 /// Joiners from one address; a new one evicts the oldest.
 pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
+/// Senders of refused requests, and addresses of refused joiners, that the log tells apart at a time.
+pub(crate) const LOGGED_SENDERS_MAX: usize = 32;
 /// Joiners whose certificates are verified or signed at the same time.
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time from a joiner's first packet to its last.

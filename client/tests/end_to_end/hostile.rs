@@ -9,15 +9,19 @@ use dkv_test_support::within;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
-use dkv_wire::message::{Answer, Opening, Refusal, Reply, Request, RequestBody};
+use dkv_wire::message::{
+    Answer, JoinAnswer, JoinRefusal, Joining, Opening, RecertifyRequest, Refusal, Reply, Request,
+    RequestBody, ServerAnswer, ServerRequest,
+};
 use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
-use crate::harness::direct::{Direct, ask};
+use crate::harness::direct::{Direct, ask, ask_server};
 use crate::harness::relay::Relay;
 use crate::harness::{Network, PATIENCE, eventually};
 
@@ -382,6 +386,67 @@ async fn unread_answers_that_share_no_value() {
     let [served, refused] = unread.read(400 / 20).await;
     assert!(served >= 30 && refused >= 50, "{served} were served, {refused} refused");
     besieged.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_floods_the_log_of_the_server() {
+    let network = Network::server_only(json!({})).await;
+    let direct = Direct::join(&network, Role::Client).await;
+    let administrator = Direct::join(&network, Role::Admin).await;
+    let log = || std::fs::read_to_string(network.path("server.log")).unwrap();
+    let before = log().lines().count();
+
+    // Expired certificates that are none, as anybody can send them.
+    let token = std::fs::read_to_string(network.token_file(Role::Node)).unwrap();
+    let authority = token.parse::<Token>().unwrap().authority;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    for _ in 0..300 {
+        let connection = joiner.connect_to_join(network.address, authority).await.unwrap();
+        let rubbish =
+            RecertifyRequest { certificate: rubbish(300).into(), proof: rubbish(64).into() };
+        let request = Joining::Recertify(rubbish);
+        let answer: Result<JoinAnswer, JoinRefusal> =
+            call(&connection, None::<&()>, &request, FRAME_BYTES_MAX, PATIENCE).await.unwrap();
+        assert_eq!(answer, Err(JoinRefusal::Certificate));
+        connection.close(0_u32.into(), b"");
+    }
+    // Requests that take another role.
+    let connection = direct.to_server(&network).await.unwrap();
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let (mut writer, mut reader) =
+            (FrameWriter::new(send), FrameReader::new(receive, FRAME_BYTES_MAX));
+        streams.spawn(async move {
+            for _ in 0..1000 {
+                writer.send(&ServerRequest::ListTokens).await.unwrap();
+                assert!(reader.next().await.unwrap().is_some());
+            }
+        });
+    }
+    let create = ServerRequest::CreateToken {
+        role: Role::Client,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
+    let administering = administrator.to_server(&network).await.unwrap();
+    let made = ask_server(&administering, &create).await;
+    let ServerAnswer::Token(made) = made else { panic!("{made:?}") };
+    let act = format!("administrative act: create token {}", made.parse::<Token>().unwrap().id);
+    within(PATIENCE, "the flood", streams.join_all()).await;
+    eventually("the act is not in the log", async || {
+        let text = log();
+        let is_there = text.contains(&act);
+        if is_there { Ok(()) } else { Err(text.lines().count().to_string()) }
+    })
+    .await;
+    let lines = log().lines().count() - before;
+    assert!(lines < 50, "{lines} lines in the log: {}", log());
+    for refused in ["refused to join", "refused identity"] {
+        assert!(log().contains(refused), "nobody learns that something was {refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! Enrolment: admits joiners, and signs and renews certificates.
 
 use std::net::SocketAddr;
+use std::time::Instant as StdInstant;
 
 use dkv_base::id::HolderId;
 use dkv_base::logging::AUDIT;
-use dkv_base::slots::{Busy, BusyFlag};
+use dkv_base::slots::{self, Busy, BusyFlag};
+use dkv_base::sync::lock;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -108,11 +110,18 @@ impl Service {
                 let JoinAnswer { role, holder, .. } = joined;
                 info!(target: AUDIT, %role, %holder, %address, "joined");
             }
-            // Anybody can cause these two, so they must not fill the disk with logs.
+            // Anybody can cause these two without a token, which says nothing.
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
                 debug!(%refusal, %address, "refused to join");
             }
-            Err(refusal) => info!(%refusal, %address, "refused to join"),
+            // Nor can the others: some take no token, and a token that was stolen does for the rest.
+            Err(refusal) => {
+                let sender = slots::group(address.ip());
+                let untold = lock(&self.refused_joiners).note(sender, StdInstant::now());
+                if let Some(before) = untold {
+                    info!(%refusal, %address, before, "refused to join");
+                }
+            }
         }
         let mut writer = FrameWriter::new(send);
         writer.send(&answer).await?;
