@@ -15,6 +15,11 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 pub(crate) const JOINERS_MAX: usize = 256;
 /// Joiners from one address; a new one evicts the oldest.
 pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
+/// Places that joiners with the token of a client or reader leave to others, in all and at their
+/// address, while they may not lose theirs.
+pub(crate) const JOINERS_KEPT: usize = 16;
+/// Time that a joiner has to take its answer before it may lose its place.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Senders of refused requests, and addresses of refused joiners, that the log tells apart at a time.
 pub(crate) const LOGGED_SENDERS_MAX: usize = 32;
 /// Joiners whose certificates are verified or signed at the same time.

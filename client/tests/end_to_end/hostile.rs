@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use dkv_api::{Client, GroupId, KeyspaceId, Role};
 use dkv_test_support::within;
+use dkv_wire::certificate::generate_key;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
 use dkv_wire::message::{
-    Answer, JoinAnswer, JoinRefusal, Joining, Opening, RecertifyRequest, Refusal, Reply, Request,
-    RequestBody, ServerAnswer, ServerRequest,
+    Answer, JoinAnswer, JoinRefusal, JoinRequest, Joining, Opening, RecertifyRequest, Refusal,
+    Reply, Request, RequestBody, ServerAnswer, ServerRequest,
 };
 use dkv_wire::quic::{ConnectError, Endpoint};
 use dkv_wire::rpc::call;
@@ -447,6 +448,46 @@ async fn nobody_floods_the_log_of_the_server() {
     for refused in ["refused to join", "refused identity"] {
         assert!(log().contains(refused), "nobody learns that something was {refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joiners_that_do_not_take_their_answers_keep_nobody_out() {
+    /// As many as one address may be.
+    const JOINERS: usize = 64;
+    let network = Network::server_only(json!({})).await;
+    let administrator = Direct::join(&network, Role::Admin).await;
+    let administering = administrator.to_server(&network).await.unwrap();
+    let token = std::fs::read_to_string(network.token_file(Role::Client)).unwrap();
+    let Token { id, secret, authority, .. } = token.parse().unwrap();
+    let relay = Relay::to(network.address).await;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let mut joining = Vec::new();
+    for _ in 0..JOINERS {
+        joining.push(joiner.connect_to_join(relay.address, authority).await.unwrap());
+    }
+    relay.lose_replies(true);
+    let mut held = Vec::new();
+    for connection in &joining {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let mut writer = FrameWriter::new(send);
+        let (_, public_key) = generate_key().unwrap();
+        let request = JoinRequest { token: id, secret, public_key };
+        writer.send(&Joining::Join(request)).await.unwrap();
+        held.push((writer, receive));
+    }
+    // Others leave some places to an administrator, and are over soon.
+    eventually("no token is used", async || {
+        match ask_server(&administering, &ServerRequest::ListTokens).await {
+            ServerAnswer::Tokens(tokens) if tokens.iter().any(|it| it.id == id && it.used > 10) => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let another = Direct::join(&network, Role::Admin);
+    within(Duration::from_secs(2), "an administrator to join", another).await;
+    drop((held, joining));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::{Service, denied};
 use crate::clock;
-use crate::limits::{JOIN_TIMEOUT, SIGNING_TIMEOUT};
+use crate::limits::{ANSWER_TIMEOUT, JOIN_TIMEOUT, JOINERS_KEPT, SIGNING_TIMEOUT};
 use crate::registry::Registry;
 use crate::registry_store::UpdateError;
 
@@ -55,10 +55,17 @@ impl KeptPlace {
     /// Lets the joiner lose its place to no other from here on: its token may be used up, so it
     /// could not come again.
     ///
+    /// Clients and readers leave some places to others: their tokens are often for many uses, so one
+    /// bearer could keep everybody out.
+    ///
     /// # Errors
-    /// `Busy` if it has lost its place already.
-    fn keep(&mut self) -> Result<(), JoinRefusal> {
-        self.busy = Some(self.flag.begin().ok_or(JoinRefusal::Busy)?);
+    /// `Busy` if it has lost its place already, or if too many keep theirs.
+    fn keep(&mut self, role: Role) -> Result<(), JoinRefusal> {
+        let kept = match role {
+            Role::Client | Role::Reader => self.flag.begin_beside(JOINERS_KEPT),
+            Role::Node | Role::Admin | Role::Server => self.flag.begin(),
+        };
+        self.busy = Some(kept.ok_or(JoinRefusal::Busy)?);
         Ok(())
     }
 }
@@ -101,9 +108,6 @@ impl Service {
                 self.recertify(connection, again, Some((token, secret, &mut place))).await
             }
         };
-        if answer.is_err() {
-            place.busy = None;
-        }
         let address = connection.remote_address();
         match &answer {
             Ok(joined) => {
@@ -125,10 +129,13 @@ impl Service {
         }
         let mut writer = FrameWriter::new(send);
         writer.send(&answer).await?;
-        // The joiner closes the stream once it has the answer; a silent one meets the time limit.
         let mut stream = writer.into_inner();
         let _ = stream.finish();
-        let _ = stream.stopped().await;
+        // From here on it may lose its place to others: one that does not take its answer would hold
+        // it until the time limit.
+        place.busy = None;
+        // The joiner closes the stream once it has the answer. It may be far away.
+        let _ = timeout(ANSWER_TIMEOUT.max(connection.rtt() * 3), stream.stopped()).await;
         Ok(())
     }
 
@@ -158,7 +165,7 @@ impl Service {
             self.authority.sign(identity, &public_key, clock::now())
         };
         let certificate = certificate.map_err(|_| JoinRefusal::Key)?;
-        place.keep()?;
+        place.keep(role)?;
         self.use_token(token, secret, holder).await?;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
@@ -198,7 +205,7 @@ impl Service {
                 if granted != (identity.role, identity.user) {
                     return Err(JoinRefusal::Unknown);
                 }
-                place.keep()?;
+                place.keep(identity.role)?;
                 self.use_token(token, secret, identity.holder).await?;
             }
             None => self.record_certificate(identity).await,
