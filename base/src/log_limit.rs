@@ -1,8 +1,8 @@
 //! A limit of log lines by who causes them.
 //!
-//! Whoever can cause a line of the log can fill the disk with it, and hide other lines. Each sender
-//! gets a line at a time, which says how many there were before, and only so many senders get any:
-//! of a crowd, the log says that there is one.
+//! A peer that can cause a line of the log can fill the disk with it, and hide other lines. Each
+//! sender gets a line at a time, which says how many there were before, and only so many senders
+//! get any.
 //!
 //! Deliberately missing: the clock, and the log itself.
 
@@ -31,8 +31,8 @@ impl<K: Ord> LogLimit<K> {
         Self { by_sender: BTreeMap::new(), most }
     }
 
-    /// Counts an event. Returns `Some` if it should be logged, with the number of unlogged events of
-    /// this sender before it.
+    /// Counts an event. Returns `Some` if it should be logged, with the number of unlogged events
+    /// of this sender before it.
     pub fn note(&mut self, sender: K, now: Instant) -> Option<u64> {
         let is_old = |told: Instant| now.saturating_duration_since(told) >= TELL_EVERY;
         if let Some(known) = self.by_sender.get_mut(&sender) {
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(told.by_sender.len(), 64);
         assert_eq!(told.note((640, None), start + TELL_EVERY * 2), Some(0));
         assert!(told.by_sender.len() <= 64);
-        // What is told apart is the caller's choice.
+        // The caller chooses what makes a sender.
         let later = start + TELL_EVERY * 2;
         assert_eq!(told.note((640, Some("alice")), later), Some(0));
         assert_eq!(told.note((640, Some("alice")), later), None);

@@ -87,8 +87,8 @@ fn write_line(to: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
 
-/// Writes a line to a log that a flood of other lines does not push out: some room is for such lines
-/// alone.
+/// Writes a line to a log that a flood of other lines does not push out: some room is for such
+/// lines alone.
 pub struct KeptLine<'a>(&'a Log);
 
 /// Ends the thread that writes the log once its last clone is dropped.

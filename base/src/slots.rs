@@ -147,8 +147,8 @@ impl BusyFlag {
         self.change(|busy| *busy += 1).then(|| Busy(self.clone()))
     }
 
-    /// The same, as long as `idle` owners that are not busy, or free slots, remain beside it, in the
-    /// pool and in the share of its address. So there is always room for somebody else.
+    /// The same, as long as `idle` owners that are not busy, or free slots, remain beside it, in
+    /// the pool and in the share of its address. So there is always room for somebody else.
     #[must_use = "the owner is busy until this is dropped"]
     pub fn begin_beside(&self, idle: usize) -> Option<Busy> {
         let mut taken = self.slots.lock();

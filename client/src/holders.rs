@@ -179,7 +179,7 @@ fn line(holder: &HolderInfo) -> String {
         Some(at) => line.push_str(&format!(", expires {}", timestamp(*at))),
         None => line.push_str(", never expires"),
     }
-    // The server sees who connects to it. Of bearer tokens it knows what gateways say, and any client
+    // The server sees who connects to it. Gateways report the use of bearer tokens, and any client
     // may say that it is one.
     match (seen_ms, holder.kind) {
         (Some(at), HolderKind::Bearer(_)) => {

@@ -327,7 +327,8 @@ impl Unread {
         self.streams[at].0.send(&request).await.unwrap();
     }
 
-    /// Reads so many answers of each stream. Returns how many had values, and how many were refused.
+    /// Reads so many answers of each stream. Returns how many had values, and how many were
+    /// refused.
     async fn read(self, each: usize) -> [usize; 2] {
         // Together, because one that is not read holds up the others of its connection.
         let mut reading = tokio::task::JoinSet::new();

@@ -313,8 +313,8 @@ impl Registry {
         let of = |token: Option<Uuid>| {
             token.and_then(|token| admitted.get(&token)).copied().unwrap_or_default()
         };
-        // Of a flood its latest goes, not what its token admitted before. Of others the one that was
-        // heard from longest ago.
+        // The latest of a flood goes, not those that its token admitted before. If there is none,
+        // the holder goes that was heard from longest ago.
         let rank = |(leaving, record, id): (Leaving, &HolderRecord, HolderId)| {
             let seen_ms = record.seen_ms.or(record.since_ms).unwrap_or_default();
             let is_flood = leaving == Leaving::Live && of(record.token) > TOKEN_HOLDERS_MAX;

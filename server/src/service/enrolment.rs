@@ -55,8 +55,8 @@ impl KeptPlace {
     /// Lets the joiner lose its place to no other from here on: its token may be used up, so it
     /// could not come again.
     ///
-    /// Clients and readers leave some places to others: their tokens are often for many uses, so one
-    /// bearer could keep everybody out.
+    /// Clients and readers leave some places to others: their tokens are often for many uses, so
+    /// one bearer could keep everybody out.
     ///
     /// # Errors
     /// `Busy` if it has lost its place already, or if too many keep theirs.
@@ -118,7 +118,7 @@ impl Service {
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
                 debug!(%refusal, %address, "refused to join");
             }
-            // Nor can the others: some take no token, and a token that was stolen does for the rest.
+            // Anybody can cause some of the others, too, and a stolen token does for the rest.
             Err(refusal) => {
                 let sender = slots::group(address.ip());
                 let untold = lock(&self.refused_joiners).note(sender, StdInstant::now());
@@ -131,8 +131,8 @@ impl Service {
         writer.send(&answer).await?;
         let mut stream = writer.into_inner();
         let _ = stream.finish();
-        // From here on it may lose its place to others: one that does not take its answer would hold
-        // it until the time limit.
+        // From here on it may lose its place to others: one that does not take its answer would
+        // hold it until the time limit.
         place.busy = None;
         // The joiner closes the stream once it has the answer. It may be far away.
         let _ = timeout(ANSWER_TIMEOUT.max(connection.rtt() * 3), stream.stopped()).await;

@@ -204,8 +204,8 @@ pub enum Answer {
         /// The receipts of the other shards.
         parts: Vec<PartReceipt>,
         /// The results of the operations, in order; `None` if they are too long, if the node had no
-        /// room for them, or if this is the answer to a repetition. The revision of a version that the transaction made is zero
-        /// outside its home, where it is not known yet.
+        /// room for them, or if this is the answer to a repetition. The revision of a version that
+        /// the transaction made is zero outside its home, where it is not known yet.
         results: Option<Vec<OperationResult>>,
     },
     /// To [`Command::Prepare`](super::Command::Prepare).

@@ -283,8 +283,8 @@ impl Lab {
             .home(self.path("home"))
     }
 
-    /// Runs a command on the host of the clients. Returns its exit status and what it wrote, standard
-    /// error first.
+    /// Runs a command on the host of the clients. Returns its exit status and what it wrote,
+    /// standard error first.
     pub(crate) async fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let server = SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string();
         let name = self.hosts.name(CLIENT);
