@@ -26,5 +26,6 @@ pub mod variables;
 pub mod number;
 pub mod output;
 pub mod logging;
+pub mod log_limit;
 pub mod signals;
 pub mod supervise;

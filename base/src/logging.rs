@@ -7,12 +7,15 @@ pub mod level;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
+use tracing::Metadata;
 use tracing_subscriber::filter::Builder;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::EitherWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, fmt, reload};
 
-use crate::output::Log;
+use crate::output::{KeptLine, Log};
 
 /// Environment variable that filters the log, such as `debug` or `dkv_node=debug,info`.
 pub const LOG_VARIABLE: &str = "DKV_LOG";
@@ -133,14 +136,13 @@ pub fn start(default: &str, targets: Targets, format: Format) -> Result<Logging,
     let first = filter(&wanted, default)?;
     let text = if wanted.trim().is_empty() { default } else { wanted.trim() };
     let log = Log::to_stderr().map_err(LoggingError::Thread)?;
-    let writer = log.clone();
     let (first, handle) = reload::Layer::new(first);
     let lines = fmt::layer()
         .with_ansi(format == Format::Text && io::stderr().is_terminal())
         .with_target(targets == Targets::Shown || format == Format::Json)
         // It would be reported with `eprintln!`, which panics where a log cannot be written.
         .log_internal_errors(false)
-        .with_writer(move || writer.clone());
+        .with_writer(Writers(log.clone()));
     let lines = match format {
         Format::Text => lines.boxed(),
         Format::Json => lines.event_format(json::JsonLines).boxed(),
@@ -152,6 +154,21 @@ pub fn start(default: &str, targets: Targets, format: Format) -> Result<Logging,
         level::install(text, Box::new(switch));
     }
     Ok(Logging(is_first.then_some(log)))
+}
+
+/// Chooses the writer of a line: what administrators do has room of its own in the log.
+struct Writers(Log);
+
+impl<'a> MakeWriter<'a> for Writers {
+    type Writer = EitherWriter<Log, KeptLine<'a>>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        EitherWriter::A(self.0.clone())
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Self::Writer {
+        if about.target() == AUDIT { EitherWriter::B(self.0.kept()) } else { self.make_writer() }
+    }
 }
 
 /// Parses the filter. Checks each part first, as the parser would take any misspelt level for the

@@ -9,17 +9,22 @@
 //!   status.
 //! - [`Log`] takes the log of a process. A separate thread writes it, so that no other thread waits
 //!   for a slow reader. Lines that cannot be written are counted, and the count is logged once
-//!   writing works again.
+//!   writing works again. Lines about what administrators do have room of their own.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// Lines of a log that may wait to be written; more are dropped and counted.
 const LOG_LINES_MAX: usize = 4096;
+/// The same for [lines that a flood of others does not push out](Log::kept).
+const KEPT_LINES_MAX: usize = 1024;
 /// Time for writing the last lines when a process ends.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
@@ -80,13 +85,35 @@ fn write_line(to: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
 
 /// A log whose writes neither fail nor block. Clones write to the same log.
 #[derive(Clone)]
-pub struct Log {
-    lines: SyncSender<Line>,
-    lost: Arc<AtomicU64>,
+pub struct Log(Arc<Handle>);
+
+/// Writes a line to a log that a flood of other lines does not push out: some room is for such
+/// lines alone.
+pub struct KeptLine<'a>(&'a Log);
+
+/// Ends the thread that writes the log once its last clone is dropped.
+struct Handle(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<Line>,
+    /// How many of the lines have no room of their own, and how many have.
+    plain: usize,
+    kept: usize,
+    /// Whether no more will come.
+    ended: bool,
 }
 
 enum Line {
-    Text(Vec<u8>),
+    Plain(Vec<u8>),
+    Kept(Vec<u8>),
     /// Asks for a signal once all earlier lines are written or counted as lost.
     Flushed(mpsc::Sender<()>),
 }
@@ -101,33 +128,34 @@ impl Log {
     }
 
     fn to(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, waiting) = mpsc::sync_channel(LOG_LINES_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&lost);
+        let queue = Arc::new(Queue::default());
+        let log = Self(Arc::new(Handle(Arc::clone(&queue))));
         let thread = std::thread::Builder::new().name("log".into());
-        thread.spawn(move || write_lines(output, &waiting, &count))?;
-        Ok(Self { lines, lost })
+        thread.spawn(move || write_lines(output, &queue))?;
+        Ok(log)
+    }
+
+    /// Returns a writer of lines that a flood of other lines does not push out.
+    pub fn kept(&self) -> KeptLine<'_> {
+        KeptLine(self)
     }
 
     /// Number of lines that were lost and that the log has not reported yet.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.0.0.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until all lines so far are written, for 250 ms at most.
     pub fn flush(&self) {
         let (flushed, done) = mpsc::channel();
-        if self.lines.try_send(Line::Flushed(flushed)).is_ok() {
-            let _ = done.recv_timeout(LAST_WORDS);
-        }
+        self.0.0.push(Line::Flushed(flushed));
+        let _ = done.recv_timeout(LAST_WORDS);
     }
 }
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.0.push(Line::Plain(line.to_vec()));
         Ok(line.len())
     }
 
@@ -136,27 +164,85 @@ impl Write for Log {
     }
 }
 
-fn write_lines(mut output: impl Write, lines: &Receiver<Line>, lost: &AtomicU64) {
-    while let Ok(line) = lines.recv() {
+impl Write for KeptLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.0.0.push(Line::Kept(line.to_vec()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        lock(&self.0.waiting).ended = true;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Queue {
+    /// Adds a line, or counts it as lost if there is no room for it.
+    fn push(&self, line: Line) {
+        let mut waiting = lock(&self.waiting);
+        let has_room = match &line {
+            Line::Plain(_) => take_place(&mut waiting.plain, LOG_LINES_MAX),
+            Line::Kept(_) => take_place(&mut waiting.kept, KEPT_LINES_MAX),
+            Line::Flushed(_) => true,
+        };
+        if has_room {
+            waiting.lines.push_back(line);
+            self.arrived.notify_one();
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for the next line. `None` once no more will come.
+    fn next(&self) -> Option<Line> {
+        let waiting = lock(&self.waiting);
+        let none_yet = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.ended;
+        let waited = self.arrived.wait_while(waiting, none_yet);
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
+        let line = waiting.lines.pop_front();
+        match &line {
+            Some(Line::Plain(_)) => waiting.plain -= 1,
+            Some(Line::Kept(_)) => waiting.kept -= 1,
+            Some(Line::Flushed(_)) | None => {}
+        }
+        line
+    }
+}
+
+/// Takes one of so many places, if one is free.
+fn take_place(taken: &mut usize, most: usize) -> bool {
+    let is_free = *taken < most;
+    *taken += usize::from(is_free);
+    is_free
+}
+
+fn write_lines(mut output: impl Write, queue: &Queue) {
+    while let Some(line) = queue.next() {
         let text = match line {
-            Line::Text(text) => text,
+            Line::Plain(text) | Line::Kept(text) => text,
             Line::Flushed(flushed) => {
                 let _ = flushed.send(());
                 continue;
             }
         };
-        let before = lost.load(Ordering::Relaxed);
+        let before = queue.lost.load(Ordering::Relaxed);
         let note = match before {
             0 => String::new(),
             1 => "1 line of the log could not be written\n".to_owned(),
             _ => format!("{before} lines of the log could not be written\n"),
         };
         let written = output.write_all(note.as_bytes()).and_then(|()| {
-            lost.fetch_sub(before, Ordering::Relaxed);
+            queue.lost.fetch_sub(before, Ordering::Relaxed);
             output.write_all(&text).and_then(|()| output.flush())
         });
         if written.is_err() {
-            lost.fetch_add(1, Ordering::Relaxed);
+            queue.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

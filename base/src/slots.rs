@@ -147,6 +147,22 @@ impl BusyFlag {
         self.change(|busy| *busy += 1).then(|| Busy(self.clone()))
     }
 
+    /// The same, as long as `idle` owners that are not busy, or free slots, remain beside it, in
+    /// the pool and in the share of its address. So there is always room for somebody else.
+    #[must_use = "the owner is busy until this is dropped"]
+    pub fn begin_beside(&self, idle: usize) -> Option<Busy> {
+        let mut taken = self.slots.lock();
+        let busy_of = |all: &BTreeMap<u64, Holding>| all.values().filter(|it| it.busy > 0).count();
+        let all_busy: usize = taken.by_address.values().map(busy_of).sum();
+        let all = taken.by_address.get_mut(&self.address)?;
+        let room = self.slots.of_address.saturating_sub(busy_of(all));
+        if room.min(self.slots.most.saturating_sub(all_busy)) <= idle {
+            return None;
+        }
+        all.get_mut(&self.number)?.busy += 1;
+        Some(Busy(self.clone()))
+    }
+
     /// Returns whether the slot is still the owner's.
     fn change(&self, change: impl FnOnce(&mut u32)) -> bool {
         let mut taken = self.slots.lock();
@@ -236,6 +252,26 @@ mod tests {
         drop(second);
         assert!(slots.take(address(1)).is_some());
         assert!(is_lost(&mut busy));
+    }
+
+    #[test]
+    fn some_owners_may_be_busy_only_beside_others_that_are_not() {
+        let slots = Arc::new(Slots::new(6, 3));
+        let crowd: Vec<_> = (0..3).filter_map(|_| slots.take(address(1))).collect();
+        let begin = |slot: &Slot| slot.busy_flag().begin_beside(1);
+        let mut busy: Vec<_> = crowd.iter().filter_map(begin).collect();
+        assert_eq!(busy.len(), 2, "one place of the address is for others");
+        let newcomer = slots.take(address(1)).unwrap();
+        assert!(begin(&newcomer).is_none() && newcomer.busy_flag().begin().is_some());
+        drop(newcomer);
+        // The same in the pool: five of six.
+        let more: Vec<_> = (2..4).flat_map(|last| [last; 2]).collect();
+        let more: Vec<_> = more.iter().filter_map(|last| slots.take(address(*last))).collect();
+        busy.extend(more.iter().filter_map(begin));
+        assert_eq!(busy.len(), 5);
+        drop(busy);
+        assert!(begin(&crowd[2]).is_none(), "it has lost its slot");
+        assert!(begin(&more[0]).is_some());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -293,8 +294,14 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
 
 /// Warns if the token file cannot be read, which stored credentials may make unnecessary.
 fn unreadable_token(connect: &Connect, console: &mut Console) {
+    let tried = |file: &PathBuf| match std::fs::metadata(file) {
+        Ok(kind) if kind.is_file() => std::fs::File::open(file).map(drop),
+        // A pipe would lose its writer.
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
     if let Some(file) = &connect.token_file
-        && let Err(error) = std::fs::File::open(file)
+        && let Err(error) = tried(file)
     {
         console.note(&format!("cannot read the token file {}: {error}", file.display()));
     }

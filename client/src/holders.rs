@@ -179,9 +179,15 @@ fn line(holder: &HolderInfo) -> String {
         Some(at) => line.push_str(&format!(", expires {}", timestamp(*at))),
         None => line.push_str(", never expires"),
     }
-    match seen_ms {
-        Some(at) => line.push_str(&format!(", last seen {}", timestamp(*at))),
-        None => line.push_str(", never seen"),
+    // The server sees who connects to it. Gateways report the use of bearer tokens, and any client
+    // may say that it is one.
+    match (seen_ms, holder.kind) {
+        (Some(at), HolderKind::Bearer(_)) => {
+            line.push_str(&format!(", last used {} as reported", timestamp(*at)));
+        }
+        (None, HolderKind::Bearer(_)) => line.push_str(", no use reported"),
+        (Some(at), _) => line.push_str(&format!(", last seen {}", timestamp(*at))),
+        (None, _) => line.push_str(", never seen"),
     }
     if holder.revoked {
         line.push_str(", revoked");
@@ -259,6 +265,10 @@ mod tests {
             "ab000000-0000-0000-0000-000000000000  reader         ci  admitted 2026-03-01 12:34:56 \
              UTC by token 00000000-0000-0000-0000-000000000007, never expires, never seen, revoked"
         );
+        let bearer = holder(HolderKind::Bearer(Rights::Read));
+        assert!(line(&bearer).contains(", no use reported,"), "{}", line(&bearer));
+        let used = line(&HolderInfo { seen_ms: bearer.since_ms, ..bearer });
+        assert!(used.contains(", last used 2026-03-01 12:34:56 UTC as reported,"), "{used}");
         let json = document(&[holder(HolderKind::Bearer(Rights::Read))]);
         let entry = &json["holders"][0];
         assert_eq!((&entry["kind"], &entry["role"]), (&json!("bearer"), &json!("read")));

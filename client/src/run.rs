@@ -169,7 +169,7 @@ async fn execute(
 }
 
 /// Checks that the network accepts writes and strong reads.
-fn available(report: &status::Report) -> Result<(), Problem> {
+pub(crate) fn available(report: &status::Report) -> Result<(), Problem> {
     if report.available {
         return Ok(());
     }
@@ -177,13 +177,26 @@ fn available(report: &status::Report) -> Result<(), Problem> {
     let why = match (lost.as_slice(), report.nodes.is_empty()) {
         ([], true) => "no node has registered; start one with dkv node".to_owned(),
         ([], false) if unled.is_empty() => "no node answers".to_owned(),
-        ([], false) => format!(
-            "no leader in {}: an election is under way, or the nodes do not reach each other",
-            unled.join(", ")
-        ),
+        ([], false) => without_leader(&unled, &report.nodes),
         (lost @ [_, ..], _) => format!("no majority in {}", lost.join(", ")),
     };
     Err(Problem::new(Failure::Unavailable, format!("the network is unavailable: {why}")))
+}
+
+/// Says why groups may have no leader: also because this machine does not reach it.
+fn without_leader(groups: &[String], nodes: &[status::Node]) -> String {
+    let silent: Vec<_> = nodes.iter().filter(|node| !node.reachable).collect();
+    let here = match silent.as_slice() {
+        [] => String::new(),
+        some => {
+            let names: Vec<_> = some.iter().map(|node| node.name.as_str()).collect();
+            format!(", or this machine does not reach {}", names.join(", "))
+        }
+    };
+    format!(
+        "no leader in {}: an election is under way, or the nodes do not reach each other{here}",
+        groups.join(", ")
+    )
 }
 
 /// Checks that a command can run at the level that it names, or that the user gave for the whole

@@ -8,5 +8,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use dkv_gateway::status::{Group, Report, json, report};
+pub(crate) use dkv_gateway::status::{Group, Node, Report, json, report};
 pub(crate) use render::{render, render_nodes};

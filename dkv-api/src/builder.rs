@@ -1,6 +1,7 @@
 //! Settings of a client, and connecting with them.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use dkv_wire::identity::Role;
@@ -225,7 +226,7 @@ impl ClientBuilder {
         };
         let (servers, nodes) = (parse(&servers)?, parse(&nodes)?);
         let store = CredentialStore::new(home);
-        let options = ContactOptions { role, token_file, store: &store };
+        let options = ContactOptions { role, token_file, token: OnceLock::new(), store: &store };
         let contact = connect::contact(&options, &servers, &nodes);
         let contact = tokio::time::timeout(timeout, contact).await.unwrap_or_else(|_| {
             let why = format!("no answer within {} ms", timeout.as_millis());

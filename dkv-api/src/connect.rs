@@ -20,6 +20,7 @@ mod view_vote;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use dkv_base::id::NodeId;
@@ -28,6 +29,7 @@ use dkv_wire::identity::Role;
 use dkv_wire::network::NetworkView;
 use dkv_wire::quic::Endpoint;
 use dkv_wire::race::answering_first;
+use dkv_wire::token::Token;
 use tracing::warn;
 
 use crate::address::HostPort;
@@ -42,6 +44,8 @@ pub(crate) struct ContactOptions<'a> {
     pub(crate) role: Role,
     /// The file of the join token; see [`ClientBuilder::token_file`](crate::ClientBuilder).
     pub(crate) token_file: Option<PathBuf>,
+    /// The token that was named, once it was read: a pipe can be read only once.
+    pub(crate) token: OnceLock<Token>,
     pub(crate) store: &'a CredentialStore,
 }
 

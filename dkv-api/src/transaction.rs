@@ -187,10 +187,10 @@ pub struct Transacted {
     /// Whether it changed anything.
     pub changed: bool,
     /// The results of the operations, in order, those of a nested transaction after its own; `None`
-    /// if it was executed so long ago that the
-    /// shard has forgotten them, or if it has several shards and its answer was lost on the way or
-    /// is too long. The revision of a version that it made is zero outside the shard of `receipt`,
-    /// where it is not known yet.
+    /// if it was executed so long ago that the shard has forgotten them, or if it has several
+    /// shards and its answer was lost on the way or is too long, or finds too many answers in
+    /// memory that this client has not read. The revision of a version that it made is zero outside
+    /// the shard of `receipt`, where it is not known yet.
     pub results: Option<Vec<OperationResult>>,
     /// The receipt of the shard that decided it: that of its first key. Its revision is that of the
     /// transaction's writes there, or the shard's latest if it changed nothing there.

@@ -15,6 +15,14 @@ pub(crate) const HOLDER_CONNECTIONS_MAX: usize = 64;
 pub(crate) const JOINERS_MAX: usize = 256;
 /// Joiners from one address; a new one evicts the oldest.
 pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
+/// Places that joiners with the token of a client or reader leave to others, in all and at their
+/// address, while they may not lose theirs.
+pub(crate) const JOINERS_KEPT: usize = 16;
+/// Time that a joiner has to take its answer before it may lose its place.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Senders of refused requests, and addresses of refused joiners, that the log tells apart at a
+/// time.
+pub(crate) const LOGGED_SENDERS_MAX: usize = 32;
 /// Joiners whose certificates are verified or signed at the same time.
 pub(crate) const SIGNING_MAX: usize = 8;
 /// Time from a joiner's first packet to its last.
@@ -54,6 +62,11 @@ pub(crate) const BOOKS_CONFLICTS_MAX: u32 = 32;
 pub(crate) const SERVER_TOKEN_LIFE_S: u64 = 3600;
 pub(crate) const SERVER_TOKEN_LIFE_S_MAX: u64 = 24 * 3600;
 
+/// Records of the inventory of holders that are kept for administrators and servers, and for the
+/// bearer tokens that administrators make.
+pub(crate) const HOLDERS_KEPT: usize = 256;
+/// Live holders that one token has admitted from which on no other live holder makes room for more.
+pub(crate) const TOKEN_HOLDERS_MAX: usize = limits::HOLDERS_MAX / 4;
 /// Join tokens in the registry.
 pub(crate) const TOKENS_MAX: usize = 1024;
 /// Tokens that admit nobody any more, of which so many make room at once: with all else that

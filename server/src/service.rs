@@ -10,11 +10,15 @@ mod connections;
 mod enrolment;
 mod nodes;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Instant as StdInstant;
 
+use dkv_base::id::HolderId;
+use dkv_base::log_limit::LogLimit;
 use dkv_base::platform;
 use dkv_base::slots::Slots;
+use dkv_base::sync::lock;
 use dkv_wire::acceptor::{Acceptor, Peer};
 use dkv_wire::certificate::Authority;
 use dkv_wire::codec::decode;
@@ -32,7 +36,8 @@ use self::nodes::LoggedVerdicts;
 use crate::books::Books;
 use crate::clock;
 use crate::limits::{
-    ADDRESS_JOINERS_MAX, JOINERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX, STREAMS_MAX,
+    ADDRESS_JOINERS_MAX, JOINERS_MAX, LOGGED_SENDERS_MAX, REQUEST_BYTES_MAX, SIGNING_MAX,
+    STREAMS_MAX,
 };
 use crate::local_tokens::LocalTokens;
 use crate::reachability::ReachabilityProbe;
@@ -53,6 +58,9 @@ pub(crate) struct Service {
     signing: Semaphore,
     connections: HolderConnections,
     logged_verdicts: LoggedVerdicts,
+    /// Limits what those who are refused can write to the log.
+    refused_holders: Mutex<LogLimit<HolderId>>,
+    refused_joiners: Mutex<LogLimit<IpAddr>>,
 }
 
 impl Service {
@@ -77,6 +85,8 @@ impl Service {
             signing: Semaphore::new(SIGNING_MAX),
             connections: HolderConnections::default(),
             logged_verdicts: LoggedVerdicts::default(),
+            refused_holders: Mutex::new(LogLimit::new(LOGGED_SENDERS_MAX)),
+            refused_joiners: Mutex::new(LogLimit::new(LOGGED_SENDERS_MAX)),
         }
     }
 
@@ -150,7 +160,10 @@ impl Service {
     ) -> ServerAnswer {
         let answer = self.dispatch(identity, address, request).await;
         answer.unwrap_or_else(|refusal| {
-            info!(%identity, %refusal, "refused");
+            let untold = lock(&self.refused_holders).note(identity.holder, StdInstant::now());
+            if let Some(before) = untold {
+                info!(%identity, %refusal, before, "refused");
+            }
             ServerAnswer::Refused(refusal)
         })
     }

@@ -127,7 +127,7 @@ pub const WATCH_REQUEST_BYTES_MAX: usize = 64 * KIB;
 pub const WATCH_BYTES_TARGET: usize = 64 * KIB;
 /// Frames of one holder's watches that a node has in memory at once, in bytes.
 pub const HOLDER_WATCH_BYTES_MAX: usize = 128 * MIB;
-/// Results in the answers to one holder's transactions that a node has in memory at once, in bytes.
+/// Values in the answers to one holder that a node has in memory at once, in bytes.
 pub const HOLDER_RESULT_BYTES_MAX: usize = 128 * MIB;
 /// Streams that an unauthenticated peer may have open at once.
 pub const JOIN_STREAMS_MAX: u32 = 1;

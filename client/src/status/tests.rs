@@ -104,6 +104,11 @@ fn the_coordinator_has_failed_without_a_successor_yet() {
     let status = network(&[2, 3]);
     let report = report(&status, "127.0.0.1:4400");
     assert_eq!((report.may_fail, report.available), (Some(0), false));
+    assert_eq!(
+        crate::run::available(&report).unwrap_err().message,
+        "the network is unavailable: no leader in control group, shard 1: an election is under \
+         way, or the nodes do not reach each other, or this machine does not reach n1"
+    );
     assert_eq!((report.groups[1].primary.as_ref(), report.groups[1].spare), (None, Some(0)));
     expect![[r#"
         network     abcdef01
@@ -135,6 +140,8 @@ fn a_leader_that_hears_nobody_leads_nobody() {
         (replica.silent_ms, replica.is_heard) = (Some(12_000), false);
     }
     let cut_off = report(&status, "a");
+    let why = crate::run::available(&cut_off).unwrap_err().message;
+    assert!(why.ends_with("the nodes do not reach each other"), "{why}");
     assert_eq!((cut_off.may_fail, cut_off.available), (Some(0), false));
     let primaries: Vec<_> = cut_off.groups.iter().map(|group| group.primary.as_deref()).collect();
     assert_eq!(primaries, [None, None, Some("n2")]);

@@ -6,8 +6,12 @@
 //! ellipsis matches anything within a line and, alone on a line, any lines.
 //! `<!-- run: varies A | B -->` lists texts that differ between runs. A `sh` block only has to
 //! succeed. `<!-- run: ID from COMMAND -->` puts what a command prints in the place of the word
-//! `ID`. A mark may take several lines.
+//! `ID`. `<!-- run: in terminals -->` starts each line of a `sh` block, which has to get ready and
+//! goes on. `<!-- run: to COMMAND -->` gives a block as standard input to a command that has to
+//! succeed. `; beside COMMAND` at the end keeps a server running meanwhile. A mark may take several
+//! lines.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,12 +32,27 @@ struct Block {
     line: usize,
     language: String,
     varies: Vec<String>,
+    /// The command that reads it.
+    to: Option<String>,
+    in_terminals: bool,
+    /// The command that runs meanwhile.
+    beside: Option<String>,
     text: String,
 }
 
 /// Marked blocks of each document: one that loses its marks must not go unnoticed.
-const MARKED: [(&str, usize); 5] =
-    [("README.md", 1), ("cli.md", 4), ("consistency.md", 2), ("http.md", 1), ("operations.md", 10)];
+const MARKED: [(&str, usize); 6] = [
+    ("README.md", 2),
+    ("cli.md", 4),
+    ("consistency.md", 2),
+    ("etcd.md", 3),
+    ("http.md", 4),
+    ("operations.md", 10),
+];
+
+/// Starts a command in the background and waits until it says that it is ready.
+const START: &str = "start() { to=started$((started += 1)); \"$@\" > $to 2>&1 & \
+    for i in $(seq 400); do grep -q ^ready $to && return; sleep 0.1; done; cat $to; exit 1; }\n";
 
 /// Returns the marked blocks of a document.
 fn blocks(document: &str) -> Vec<Block> {
@@ -48,6 +67,12 @@ fn blocks(document: &str) -> Vec<Block> {
         }
         let mark = mark.trim_end_matches("-->");
         let mark = mark.trim().strip_prefix(": ").unwrap_or_default();
+        let (mark, beside) = match mark.split_once("; beside ") {
+            Some((mark, beside)) => (mark, Some(beside.to_owned())),
+            None => (mark, None),
+        };
+        let to = mark.strip_prefix("to ").map(str::to_owned);
+        let in_terminals = mark == "in terminals";
         let varies = mark.strip_prefix("varies ").unwrap_or_default();
         let varies = varies.split(" | ").filter(|it| !it.is_empty()).map(str::to_owned).collect();
         let given = mark.strip_prefix("ID from ");
@@ -58,7 +83,8 @@ fn blocks(document: &str) -> Vec<Block> {
         if let Some(command) = given {
             text = text.replace(" ID\n", &format!(" \"$({command})\"\n"));
         }
-        blocks.push(Block { line: number + 1, language, varies, text });
+        let line = number + 1;
+        blocks.push(Block { line, language, varies, to, in_terminals, beside, text });
     }
     blocks
 }
@@ -122,14 +148,28 @@ impl<'a> Desk<'a> {
         std::fs::create_dir_all(&work).unwrap();
         std::fs::create_dir_all(&programs).unwrap();
         std::os::unix::fs::symlink(program(), programs.join("dkv")).unwrap();
+        // The same as the programs of these names.
+        for part in ["server", "node"] {
+            let script = format!("#!/bin/sh\nexec dkv {part} \"$@\"\n");
+            let path = programs.join(format!("dkv-{part}"));
+            std::fs::write(&path, script).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        // The file of the repository, but for the port.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let config = std::fs::read_to_string(root.join("config.json")).unwrap();
+        let config = config.replace("127.0.0.1:4400", &format!("127.0.0.1:{}", free_port()));
+        std::fs::write(work.join("config.json"), config).unwrap();
         // curl must not print its progress.
         std::fs::write(network.path(".curlrc"), "silent\n").unwrap();
         let server = network.address.to_string();
         let http = format!("127.0.0.1:{}", free_port());
         let here = vec![
             ("127.0.0.1:4400".to_owned(), server.clone()),
+            (" SERVER ".to_owned(), format!(" {server} ")),
             ("10.0.0.1:4400".to_owned(), server),
             ("127.0.0.1:8080".to_owned(), http),
+            ("127.0.0.1:2379".to_owned(), format!("127.0.0.1:{}", free_port())),
             ("/mnt/backup".to_owned(), text(&network.path("backup")).to_owned()),
             ("client.token".to_owned(), text(&network.token_file(Role::Client)).to_owned()),
         ];
@@ -166,12 +206,24 @@ impl<'a> Desk<'a> {
 
     /// Runs a block and returns the differences from the document.
     fn check(&self, block: &Block) -> Result<(), String> {
-        if block.language == "sh" {
-            let (printed, succeeded) = self.bash(&format!("set -e\n{}", self.here(&block.text)));
+        let mut begin = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{START}");
+        if let Some(beside) = &block.beside {
+            begin.push_str(&format!("start {}\n", self.here(beside)));
+        }
+        if block.language != "console" {
+            let text = self.here(&block.text);
+            let work = match &block.to {
+                Some(to) => format!("{} << 'END'\n{text}END\n", self.here(to)),
+                None if block.in_terminals => {
+                    text.lines().map(|line| format!("start {line}\n")).collect()
+                }
+                None => text,
+            };
+            let (printed, succeeded) = self.bash(&format!("set -e\n{begin}{work}"));
             return if succeeded { Ok(()) } else { Err(printed) };
         }
         let commands = commands(block);
-        let mut script = String::from("exec 2>&1\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n");
+        let mut script = format!("exec 2>&1\n{begin}");
         for (number, (command, expected)) in commands.iter().enumerate() {
             let command = self.here(command);
             match command.strip_suffix('&') {

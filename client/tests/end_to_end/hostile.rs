@@ -4,19 +4,25 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, KeyspaceId, Role};
+use dkv_api::{Client, GroupId, KeyspaceId, Role};
 use dkv_test_support::within;
-use dkv_wire::frame::FrameWriter;
+use dkv_wire::certificate::generate_key;
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
-use dkv_wire::message::{Opening, Request, RequestBody};
+use dkv_wire::message::{
+    Answer, JoinAnswer, JoinRefusal, JoinRequest, Joining, Opening, RecertifyRequest, Refusal,
+    Reply, Request, RequestBody, ServerAnswer, ServerRequest,
+};
 use dkv_wire::quic::{ConnectError, Endpoint};
+use dkv_wire::rpc::call;
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use rand::RngExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
-use crate::harness::direct::{Direct, ask};
+use crate::harness::direct::{Direct, ask, ask_server};
 use crate::harness::relay::Relay;
 use crate::harness::{Network, PATIENCE, eventually};
 
@@ -24,6 +30,10 @@ use crate::harness::{Network, PATIENCE, eventually};
 const GROWTH_BYTES_MAX: u64 = 160 * 1024 * 1024;
 /// Time in which well-behaved clients must be served.
 const SERVICE: Duration = Duration::from_secs(5);
+
+const MIB: usize = 1024 * 1024;
+/// Number of keys with large values.
+const LARGE: usize = 30;
 
 /// A network under attack, and its state before.
 struct Besieged {
@@ -34,15 +44,26 @@ struct Besieged {
 
 impl Besieged {
     async fn start() -> Self {
-        // Timeouts long enough for a busy machine: the attacks do not target timing.
-        let settings = json!({
-            "shards": 2, "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500
-        });
-        let mut network = Network::alone(settings, 3).await;
+        let network = Network::alone(settings(2), 3).await;
         let client = network.client().await;
-        client.write("k", "v").await.unwrap();
-        let before = memory(&mut network);
-        Self { network, client, before }
+        Self { network, client, before: Vec::new() }.prepared().await
+    }
+
+    /// Starts a network with large values, and with as much history as it keeps.
+    async fn with_large_values() -> Self {
+        let network = Network::alone(settings(1), 3).await;
+        let client = network.client().await;
+        for number in 0..4 * LARGE {
+            client.write(large(number), vec![7; MIB]).await.unwrap();
+        }
+        Self { network, client, before: Vec::new() }.prepared().await
+    }
+
+    /// Notes the state before the attack.
+    async fn prepared(mut self) -> Self {
+        self.client.write("k", "v").await.unwrap();
+        self.before = memory(&mut self.network);
+        self
     }
 
     /// Returns the addresses of all ports.
@@ -68,14 +89,22 @@ impl Besieged {
         };
         within(SERVICE, "a newcomer", newcomer).await;
         self.network.assert_alive();
+        self.has_grown_by_less_than(GROWTH_BYTES_MAX);
+    }
+
+    fn has_grown_by_less_than(&mut self, most: u64) {
         let now = memory(&mut self.network);
         for (now, before) in now.iter().zip(&self.before) {
-            assert!(
-                *now < before + GROWTH_BYTES_MAX,
-                "a process grew from {before} to {now} bytes"
-            );
+            assert!(*now < before + most, "a process grew from {before} to {now} bytes");
         }
     }
+}
+
+/// Timeouts long enough for a busy machine: the attacks do not target timing.
+fn settings(shards: usize) -> Value {
+    json!({
+        "shards": shards, "heartbeat_ms": 100, "election_min_ms": 1000, "election_max_ms": 1500
+    })
 }
 
 fn memory(network: &mut Network) -> Vec<u64> {
@@ -223,8 +252,7 @@ async fn frames_that_are_announced_and_never_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_its_answers() {
     let mut besieged = Besieged::start().await;
-    let large = vec![7; 1024 * 1024];
-    besieged.client.write("large", large).await.unwrap();
+    besieged.client.write("large", vec![7; MIB]).await.unwrap();
     let view = besieged.client.view().await.unwrap();
     let shard = view.shard_of(KeyspaceId::DEFAULT, b"large").unwrap();
     let primary = besieged.network.index_of(shard.primary.unwrap());
@@ -255,6 +283,212 @@ async fn a_client_that_does_not_read_its_answers() {
     besieged.check().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     besieged.check().await;
+}
+
+fn large(number: usize) -> String {
+    format!("large-{}", number % LARGE)
+}
+
+/// Streams of requests for large values whose answers nobody reads yet.
+struct Unread {
+    connection: quinn::Connection,
+    shard: GroupId,
+    forward: bool,
+    streams: Vec<(FrameWriter<quinn::SendStream>, FrameReader<quinn::RecvStream>)>,
+}
+
+impl Unread {
+    async fn open(besieged: &Besieged, node: usize, forward: bool) -> Self {
+        let direct = Direct::join(&besieged.network, Role::Client).await;
+        let address = besieged.network.nodes[node].address();
+        let connection = direct.to_node(address).await.unwrap();
+        let view = besieged.client.view().await.unwrap();
+        let shard = view.shard_of(KeyspaceId::DEFAULT, b"k").unwrap().group;
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let (send, receive) = connection.open_bi().await.unwrap();
+            let mut writer = FrameWriter::new(send);
+            writer.push(&Opening::Requests);
+            streams.push((writer, FrameReader::new(receive, FRAME_BYTES_MAX)));
+        }
+        Self { connection, shard, forward, streams }
+    }
+
+    fn request(&self, number: usize) -> Request {
+        let mode = dkv_wire::message::ReadMode::Primary;
+        let body = RequestBody::Read { shard: self.shard, key: large(number).into(), mode };
+        let (id, forward) = (number as u64, self.forward);
+        Request { id, deadline_ms: 60_000, forward, user: None, body }
+    }
+
+    async fn ask(&mut self, number: usize) {
+        let request = self.request(number);
+        let at = number % self.streams.len();
+        self.streams[at].0.send(&request).await.unwrap();
+    }
+
+    /// Reads so many answers of each stream. Returns how many had values, and how many were
+    /// refused.
+    async fn read(self, each: usize) -> [usize; 2] {
+        // Together, because one that is not read holds up the others of its connection.
+        let mut reading = tokio::task::JoinSet::new();
+        for (writer, mut reader) in self.streams {
+            let forward = self.forward;
+            reading.spawn(async move {
+                let mut answered = [0, 0];
+                for _ in 0..each {
+                    let reply = within(PATIENCE, "an answer", reader.next()).await;
+                    match decode::<Reply>(&reply.unwrap().unwrap()).unwrap().result {
+                        Ok(Answer::Value(_, Some(it))) if it.value.len() == MIB => answered[0] += 1,
+                        Err(Refusal::Overloaded { .. }) => answered[1] += 1,
+                        // The primary may have changed meanwhile, on a busy machine.
+                        Err(Refusal::Unavailable(_)) if forward => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                drop(writer);
+                answered
+            });
+        }
+        let answered = reading.join_all().await;
+        [0, 1].map(|kind| answered.iter().map(|it| it[kind]).sum())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_that_share_no_value() {
+    let mut besieged = Besieged::with_large_values().await;
+    let view = besieged.client.view().await.unwrap();
+    let primary = view.shard_of(KeyspaceId::DEFAULT, b"k").unwrap().primary.unwrap();
+    let primary = besieged.network.index_of(primary);
+
+    // Each value is overwritten once it was asked for.
+    let mut unread = Unread::open(&besieged, primary, false).await;
+    for number in 0..400 {
+        unread.ask(number).await;
+        besieged.client.write(large(number), vec![number as u8; MIB]).await.unwrap();
+    }
+    besieged.check().await;
+    let connection = unread.connection.clone();
+    let again = unread.request(0).body;
+    let [served, refused] = unread.read(400 / 20).await;
+    assert!(served >= 30 && refused >= 200, "{served} were served, {refused} refused");
+    assert!(matches!(ask(&connection, again).await.unwrap(), Ok(Answer::Value(..))));
+
+    // Another node gets a copy of its own for each answer.
+    let mut unread = Unread::open(&besieged, (primary + 1) % 3, true).await;
+    for number in 0..400 {
+        unread.ask(number).await;
+    }
+    for _ in 0..30 {
+        // Beside the answers that wait there are those under way between the nodes.
+        besieged.has_grown_by_less_than(2 * GROWTH_BYTES_MAX);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let [served, refused] = unread.read(400 / 20).await;
+    assert!(served >= 30 && refused >= 50, "{served} were served, {refused} refused");
+    besieged.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_floods_the_log_of_the_server() {
+    let network = Network::server_only(json!({})).await;
+    let direct = Direct::join(&network, Role::Client).await;
+    let administrator = Direct::join(&network, Role::Admin).await;
+    let log = || std::fs::read_to_string(network.path("server.log")).unwrap();
+    let before = log().lines().count();
+
+    // Expired certificates that are none, as anybody can send them.
+    let token = std::fs::read_to_string(network.token_file(Role::Node)).unwrap();
+    let authority = token.parse::<Token>().unwrap().authority;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    for _ in 0..300 {
+        let connection = joiner.connect_to_join(network.address, authority).await.unwrap();
+        let rubbish =
+            RecertifyRequest { certificate: rubbish(300).into(), proof: rubbish(64).into() };
+        let request = Joining::Recertify(rubbish);
+        let answer: Result<JoinAnswer, JoinRefusal> =
+            call(&connection, None::<&()>, &request, FRAME_BYTES_MAX, PATIENCE).await.unwrap();
+        assert_eq!(answer, Err(JoinRefusal::Certificate));
+        connection.close(0_u32.into(), b"");
+    }
+    // Requests that take another role.
+    let connection = direct.to_server(&network).await.unwrap();
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let (mut writer, mut reader) =
+            (FrameWriter::new(send), FrameReader::new(receive, FRAME_BYTES_MAX));
+        streams.spawn(async move {
+            for _ in 0..1000 {
+                writer.send(&ServerRequest::ListTokens).await.unwrap();
+                assert!(reader.next().await.unwrap().is_some());
+            }
+        });
+    }
+    let create = ServerRequest::CreateToken {
+        role: Role::Client,
+        life_s: None,
+        uses: None,
+        name: None,
+        user: None,
+    };
+    let administering = administrator.to_server(&network).await.unwrap();
+    let made = ask_server(&administering, &create).await;
+    let ServerAnswer::Token(made) = made else { panic!("{made:?}") };
+    let act = format!("administrative act: create token {}", made.parse::<Token>().unwrap().id);
+    within(PATIENCE, "the flood", streams.join_all()).await;
+    eventually("the act is not in the log", async || {
+        let text = log();
+        let is_there = text.contains(&act);
+        if is_there { Ok(()) } else { Err(text.lines().count().to_string()) }
+    })
+    .await;
+    let lines = log().lines().count() - before;
+    assert!(lines < 50, "{lines} lines in the log: {}", log());
+    for refused in ["refused to join", "refused identity"] {
+        assert!(log().contains(refused), "nobody learns that something was {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joiners_that_do_not_take_their_answers_keep_nobody_out() {
+    /// As many as one address may be.
+    const JOINERS: usize = 64;
+    let network = Network::server_only(json!({})).await;
+    let administrator = Direct::join(&network, Role::Admin).await;
+    let administering = administrator.to_server(&network).await.unwrap();
+    let token = std::fs::read_to_string(network.token_file(Role::Client)).unwrap();
+    let Token { id, secret, authority, .. } = token.parse().unwrap();
+    let relay = Relay::to(network.address).await;
+    let joiner = Endpoint::dial_only(None).unwrap();
+    let mut joining = Vec::new();
+    for _ in 0..JOINERS {
+        joining.push(joiner.connect_to_join(relay.address, authority).await.unwrap());
+    }
+    relay.lose_replies(true);
+    let mut held = Vec::new();
+    for connection in &joining {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let mut writer = FrameWriter::new(send);
+        let (_, public_key) = generate_key().unwrap();
+        let request = JoinRequest { token: id, secret, public_key };
+        writer.send(&Joining::Join(request)).await.unwrap();
+        held.push((writer, receive));
+    }
+    // Others leave some places to an administrator, and are over soon.
+    eventually("no token is used", async || {
+        match ask_server(&administering, &ServerRequest::ListTokens).await {
+            ServerAnswer::Tokens(tokens) if tokens.iter().any(|it| it.id == id && it.used > 10) => {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let another = Direct::join(&network, Role::Admin);
+    within(Duration::from_secs(2), "an administrator to join", another).await;
+    drop((held, joining));
 }
 
 #[tokio::test(flavor = "multi_thread")]

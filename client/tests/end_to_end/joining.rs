@@ -133,3 +133,20 @@ async fn invalid_tokens_admit_no_one() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_comes_through_a_pipe() {
+    let network = Network::start(1).await;
+    let pipe = network.path("token.pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let (to, token) = (pipe.clone(), std::fs::read(network.token_file(Role::Client)).unwrap());
+    // It waits for a reader, and nobody writes for a second one.
+    let writing = std::thread::spawn(move || std::fs::write(to, token).unwrap());
+    // Where the name has an address of IPv6 too, joining there fails first.
+    let address = format!("localhost:{}", network.address.port());
+    let arguments = [&address, "W,k,v", "--token-file", text(&pipe)];
+    let joined = network.dkv_as(&arguments, &network.path("friend")).await;
+    assert!(joined.status.success(), "{joined:?}");
+    writing.join().unwrap();
+}

@@ -91,8 +91,16 @@ fn nodes_that_reach_only_clients_are_not_called_available() {
             (false, _) => Ok(()),
         })
         .await;
+        // The same by the command: its exit status, and why.
+        let (status, text) = lab.command(&["status"]).await;
+        assert_eq!(status, Some(5), "{text}");
+        let why = "error: the network is unavailable: no leader in ";
+        let reasons = "an election is under way, or the nodes do not reach each other\n";
+        assert!(text.contains(why) && text.contains(reasons), "{text}");
         lab.hosts.heal();
         lab.settled().await;
+        let (status, text) = lab.command(&["status"]).await;
+        assert_eq!(status, Some(0), "{text}");
     });
 }
 

@@ -198,10 +198,14 @@ async fn join_with_token(
 
 /// Does what [`find_token`] does, with the client's home directory instead of the user's.
 fn token_for(options: &ContactOptions<'_>, server: SocketAddr) -> Result<Token, TokenError> {
-    let ContactOptions { role, store, ref token_file } = *options;
+    let ContactOptions { role, store, ref token_file, ref token } = *options;
+    if let Some(token) = token.get() {
+        return Ok(token.clone());
+    }
     let named = dkv_base::environment::value(TOKEN_VARIABLE).is_some();
     if token_file.is_some() || named {
-        return find_token(server, role, token_file.as_deref());
+        let read = find_token(server, role, token_file.as_deref())?;
+        return Ok(token.get_or_init(|| read).clone());
     }
     let left = store.home().map(|home| local::find_token(home, server, role)).transpose();
     left.map_err(TokenError::File)?.flatten().ok_or(TokenError::Missing { server, role })

@@ -150,6 +150,7 @@ impl Peers {
 
     /// Sets a node's address. A connection to another address is given up.
     pub(crate) fn learn(&self, node: NodeId, address: SocketAddr) {
+        self.shared.denials.know(node);
         let known = lock(&self.shared.addresses).insert(node, address);
         if known != Some(address) {
             self.redial(node);

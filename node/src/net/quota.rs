@@ -8,7 +8,8 @@
 //!
 //! The length of an answer to a transaction is known once its results have been looked up. It takes
 //! room then, before long values are read, from a share of its own: a request that holds room never
-//! waits for more of the same.
+//! waits for more of the same. A value that was read, or came from another node, takes its room
+//! there as well. It does not wait for it: while it waits, it would be in memory.
 //!
 //! Watches last, so their number is limited, and so is the memory of their frames: a watcher that
 //! does not read holds the frame that it was sent last.
@@ -31,12 +32,16 @@ pub(crate) const CONNECTION_PARTS: usize = 4 * limits::CONNECTION_REQUESTS_MAX;
 pub(crate) const HOLDER_PARTS: usize = 2 * CONNECTION_PARTS;
 /// Parts that the frames of one holder's watches may hold.
 const WATCH_PARTS: usize = limits::HOLDER_WATCH_BYTES_MAX / BYTES_A_PART;
-/// Parts that the results in the answers to one holder's transactions may hold.
+/// Parts that the values in the answers to one holder may hold.
 const RESULT_PARTS: usize = limits::HOLDER_RESULT_BYTES_MAX / BYTES_A_PART;
+/// Parts that the values in the answers on one connection may hold, apart from those for which a
+/// transaction waits.
+const CONNECTION_RESULT_PARTS: usize = RESULT_PARTS / 2;
 
 const _: () = {
     assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_PARTS);
     assert!(CONNECTION_PARTS <= HOLDER_PARTS);
+    assert!(limits::FRAME_BYTES_MAX / BYTES_A_PART < CONNECTION_RESULT_PARTS);
 };
 
 /// The quotas of all connected holders.
@@ -48,6 +53,7 @@ pub(crate) struct Quotas(Mutex<HashMap<HolderId, Weak<HolderQuota>>>);
 pub(crate) struct Quota {
     connection: Arc<Semaphore>,
     connection_watches: Arc<Semaphore>,
+    connection_results: Arc<Semaphore>,
     holder: Arc<HolderQuota>,
 }
 
@@ -65,9 +71,18 @@ struct HolderQuota {
 pub(crate) struct QuotaPermit {
     connection: OwnedSemaphorePermit,
     holder: OwnedSemaphorePermit,
+    connection_results: Arc<Semaphore>,
     of: Arc<HolderQuota>,
-    /// Parts for the results in its answer.
-    results: Option<OwnedSemaphorePermit>,
+    /// Parts for the values in its answer.
+    results: Option<ResultPermit>,
+}
+
+/// The parts that the values in an answer hold.
+#[derive(Debug)]
+struct ResultPermit {
+    /// `None` if they waited for room at the holder alone.
+    _connection: Option<OwnedSemaphorePermit>,
+    _holder: OwnedSemaphorePermit,
 }
 
 /// The place of one watch among those of its connection and its holder.
@@ -102,6 +117,7 @@ impl Quotas {
         Quota {
             connection: Arc::new(Semaphore::new(CONNECTION_PARTS)),
             connection_watches: Arc::new(Semaphore::new(limits::CONNECTION_WATCHES_MAX)),
+            connection_results: Arc::new(Semaphore::new(CONNECTION_RESULT_PARTS)),
             holder,
         }
     }
@@ -123,7 +139,9 @@ impl Quota {
     async fn take_parts(&self, parts: u32) -> Option<QuotaPermit> {
         let connection = Arc::clone(&self.connection).acquire_many_owned(parts).await.ok()?;
         let holder = Arc::clone(&self.holder.requests).acquire_many_owned(parts).await.ok()?;
-        Some(QuotaPermit { connection, holder, of: Arc::clone(&self.holder), results: None })
+        let connection_results = Arc::clone(&self.connection_results);
+        let of = Arc::clone(&self.holder);
+        Some(QuotaPermit { connection, holder, connection_results, of, results: None })
     }
 
     /// Takes the place of a watch, if there is one.
@@ -164,7 +182,24 @@ impl QuotaPermit {
             return;
         }
         // It is never closed.
-        self.results = Arc::clone(&self.of.results).acquire_many_owned(parts).await.ok();
+        let holder = Arc::clone(&self.of.results).acquire_many_owned(parts).await.ok();
+        self.results = holder.map(|_holder| ResultPermit { _connection: None, _holder });
+    }
+
+    /// Takes room for values of `bytes` bytes, which lasts as long as the permit. Short ones need
+    /// none, nor those for which room was taken before.
+    ///
+    /// Returns false, without a wait, if the connection or the holder has no room.
+    pub(crate) fn try_results(&mut self, bytes: usize) -> bool {
+        let parts = (bytes / BYTES_A_PART).min(CONNECTION_RESULT_PARTS) as u32;
+        if parts == 0 || self.results.is_some() {
+            return true;
+        }
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_many_owned(parts).ok();
+        let Some(_connection) = take(&self.connection_results).map(Some) else { return false };
+        let Some(_holder) = take(&self.of.results) else { return false };
+        self.results = Some(ResultPermit { _connection, _holder });
+        true
     }
 }
 
@@ -230,6 +265,28 @@ mod tests {
         assert!(fits(&mut requests[7], longest));
         let mut other = request(&quotas.of(HolderId::random()));
         assert!(fits(&mut other, longest));
+    }
+
+    #[test]
+    fn values_take_room_of_their_connection_and_of_their_holder() {
+        let (quotas, holder) = (Quotas::default(), HolderId::random());
+        let request = |quota: &Quota| quota.take(100).now_or_never().flatten().unwrap();
+        let connections = [quotas.of(holder), quotas.of(holder), quotas.of(holder)];
+        let value = 1024 * 1024;
+        let fill = |quota: &Quota| -> Vec<_> {
+            let requests = std::iter::repeat_with(|| request(quota));
+            let with_room = |mut it: QuotaPermit| it.try_results(value).then_some(it);
+            requests.map_while(with_room).collect()
+        };
+        let mut taken: Vec<_> = connections.iter().map(fill).collect();
+        let half = limits::HOLDER_RESULT_BYTES_MAX / value / 2;
+        assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), [half, half, 0]);
+        assert!(request(&connections[2]).try_results(BYTES_A_PART - 1), "short ones need none");
+        assert!(taken[0][0].try_results(value), "it has room already");
+        taken[0].pop();
+        assert!(!request(&connections[1]).try_results(value), "over the connection's share");
+        assert!(request(&connections[2]).try_results(value));
+        assert!(request(&quotas.of(HolderId::random())).try_results(value));
     }
 
     #[test]

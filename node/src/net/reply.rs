@@ -2,13 +2,16 @@
 //!
 //! The [`ReplyTo`] of a request holds the request's share of its connection's quota, and returns it
 //! when the answer has been written to the stream. A node therefore soon stops reading from a
-//! client that does not read its answers, and no queue grows without bound.
+//! client that does not read its answers, and no queue grows without bound. Long values take room
+//! of their own; without room, the answer is that the sender is to try again.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::identity::Identity;
-use dkv_wire::message::{Answer, Refusal, Reply};
+use dkv_wire::limits::SCAN_BYTES_MAX;
+use dkv_wire::message::{Answer, OperationResult, Refusal, Reply, Stored, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +23,8 @@ use crate::net::quota::QuotaPermit;
 const FLUSH_BYTES: usize = 256 * 1024;
 /// Largest number of answers that are taken from the queue together.
 const TAKE_MAX: usize = 1024;
+/// Time after which to read again if there is no room for the value, in milliseconds.
+const ROOM_RETRY_MS: u32 = 50;
 
 pub(crate) type Queued = (Reply, QuotaPermit, Begun);
 
@@ -160,8 +165,9 @@ impl ReplyTo {
         self.rejoin();
         // The requester may be gone.
         match self.to.take() {
-            Some(Destination::Stream { id, sender, permit, mut begun }) => {
+            Some(Destination::Stream { id, sender, mut permit, mut begun }) => {
                 begun.timeline.enter(Stage::Reply, Instant::now());
+                let result = with_room(result, &mut permit);
                 let _ = sender.send((Reply { id, result }, permit, begun));
             }
             Some(Destination::Here(sender)) => {
@@ -181,6 +187,62 @@ impl ReplyTo {
 impl Drop for ReplyTo {
     fn drop(&mut self) {
         self.answer(Err(Refusal::Unknown("the node is stopping".into())));
+    }
+}
+
+/// Takes room for the values in an answer. Without room they are dropped: a read is refused, and
+/// what was executed is answered without its results.
+fn with_room(
+    mut result: Result<Answer, Refusal>,
+    permit: &mut QuotaPermit,
+) -> Result<Answer, Refusal> {
+    match &mut result {
+        Ok(
+            Answer::Value(_, Some(Stored { value, .. }))
+            | Answer::ValueEverywhere(_, Some(Stored { value, .. }), _)
+            | Answer::VersionAt(_, Some(Version { value: Some(value), .. })),
+        ) if !permit.try_results(value.len()) => {
+            Err(Refusal::Overloaded { retry_after_ms: ROOM_RETRY_MS })
+        }
+        // The request took room for a page, but one pair may be longer.
+        Ok(answer @ (Answer::Page(..) | Answer::Versions(..) | Answer::Ranged(..)))
+            if !permit.try_results(page_bytes(answer).saturating_sub(SCAN_BYTES_MAX)) =>
+        {
+            Err(Refusal::Overloaded { retry_after_ms: ROOM_RETRY_MS })
+        }
+        Ok(Answer::Transacted { results, .. } | Answer::TransactedOver { results, .. }) => {
+            results.take_if(|some| !permit.try_results(some.iter().map(result_bytes).sum()));
+            result
+        }
+        _ => result,
+    }
+}
+
+/// The bytes of the values in a page.
+fn page_bytes(answer: &Answer) -> usize {
+    let of = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+    match answer {
+        Answer::Page(_, page) => page.pairs.iter().map(|pair| of(&pair.value)).sum(),
+        Answer::Versions(_, some) => some.versions.iter().map(|it| of(&it.value)).sum(),
+        Answer::Ranged(_, page) => page.keys.iter().map(|(_, it)| of(&it.value)).sum(),
+        _ => 0,
+    }
+}
+
+/// The bytes of the values in the result of an operation.
+fn result_bytes(result: &OperationResult) -> usize {
+    let of = |version: &Version| version.value.as_ref().map_or(0, Bytes::len);
+    match result {
+        OperationResult::Got(version) | OperationResult::Replaced { previous: version } => {
+            version.as_ref().map_or(0, of)
+        }
+        OperationResult::Changed(version) => of(version),
+        OperationResult::Listed { keys, .. }
+        | OperationResult::Ranged { keys, .. }
+        | OperationResult::Removed { previous: keys, .. } => {
+            keys.iter().map(|(key, version)| key.len() + of(version)).sum()
+        }
+        _ => 0,
     }
 }
 

@@ -14,7 +14,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
 use dkv_wire::message::Opening;
 use dkv_wire::quic::Close;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::net::incarnations::{self, Caller};
 use crate::net::quota::Quota;
@@ -97,7 +97,7 @@ async fn serve_stream(
         Opening::RaftHeartbeats { from } | Opening::Run { from } => (None, from),
     };
     if !speaks_for(identity, from) {
-        warn!(%identity, claimed = ?from, "refused to speak Raft");
+        node.peers().denials().note_impostor(identity, from);
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
     if matches!(opening, Opening::Run { .. }) {

@@ -4,7 +4,7 @@
 //! another node has to answer there, and passes the answer back. A write keeps its stamp on the
 //! way, so it is executed once however often it is forwarded. The forwarding node follows what the
 //! other node says about the leader; if that node cannot say, it tries again until the client's
-//! deadline.
+//! deadline, but for a minute at most.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use crate::node::{Node, Replicas};
 
 /// Time before a retry when no node could be asked.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Longest time for which a request is tried, whatever its sender has time for: as long as it is,
+/// this node asks others again and again.
+const FORWARD_MAX: Duration = Duration::from_secs(60);
 
 /// The shard whose primary has to answer a request, if that is another node.
 pub(crate) fn destination(replicas: &Replicas, body: &RequestBody) -> Option<GroupId> {
@@ -62,7 +65,7 @@ pub(crate) fn forward(node: &Arc<Node>, shard: GroupId, request: Request, mut re
 }
 
 async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer, Refusal> {
-    let deadline = Instant::now() + Duration::from_millis(u64::from(request.deadline_ms));
+    let deadline = Instant::now() + patience(request.deadline_ms);
     let is_write = matches!(request.body, RequestBody::Propose { .. });
     let (mut doubt, mut why) = (false, "no leader of the shard is known".to_owned());
     let mut next = node.primary_of(shard);
@@ -111,6 +114,11 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
     Err(if doubt && is_write { Refusal::Unknown(why) } else { Refusal::Unavailable(why) })
 }
 
+/// Returns the time for which a request is tried.
+fn patience(deadline_ms: u32) -> Duration {
+    Duration::from_millis(deadline_ms.into()).min(FORWARD_MAX)
+}
+
 /// The reason for a missing answer.
 enum NotSent {
     /// The request was not sent.
@@ -148,5 +156,16 @@ async fn send(
             node.peers().failed(target, Lane::Bulk, asked);
             Err(NotSent::Lost(error.to_string()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_a_request_tried_for_days() {
+        assert_eq!(patience(500), Duration::from_millis(500));
+        assert_eq!(patience(u32::MAX), FORWARD_MAX);
     }
 }

@@ -2,24 +2,31 @@
 //!
 //! A record outlives the token that admitted its holder: the operator must be able to find whom to
 //! revoke long after the token was thrown away. Revoked holders stay in the inventory and are shown
-//! as such. It is bounded: when it is full, it drops a client whose certificate has expired, or
-//! else the client that was heard from longest ago. It never drops nodes, administrators, or bearer
-//! tokens that are still valid.
+//! as such, until their room is needed.
+//!
+//! It is bounded. When it is full, records make room in the order of [`Leaving`]: those of no use
+//! any more first, live clients and readers last, and live nodes, administrators, servers and
+//! bearer tokens never. No live record is dropped for a token that has admitted a quarter of all
+//! already: who floods the inventory would hide those that it admitted before. Some room is kept
+//! for administrators and servers.
 //!
 //! Deliberately missing: authority. Certificates, tokens and the deny list decide who is admitted.
 //! A holder missing here, because the inventory was introduced later, is added when it is heard
 //! from.
 
+use std::collections::HashMap;
+
 use dkv_base::id::HolderId;
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits;
-use dkv_wire::message::{BearerLife, HolderInfo, HolderKind, ServerRefusal};
+use dkv_wire::message::{BearerLife, HolderInfo, HolderKind, JoinRefusal, ServerRefusal};
 use dkv_wire::name::check_name;
 use dkv_wire::user::User;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Effects, Registry};
+use crate::limits::{HOLDERS_KEPT, TOKEN_HOLDERS_MAX};
 
 /// Least time between two recorded sightings of a holder, in milliseconds.
 const SIGHTING_INTERVAL_MS: u64 = 10_000;
@@ -80,31 +87,56 @@ impl HolderRecord {
         }
     }
 
-    /// Ranks the record for eviction, the least first. `None` if it must stay.
-    fn eviction_rank(&self, now_ms: u64) -> Option<(bool, u64)> {
-        let lives = self.ends_ms.is_none_or(|end_ms| end_ms > now_ms);
-        let may_go = match self.held {
-            HolderKind::Certificate(Role::Client | Role::Reader) => true,
-            HolderKind::Certificate(_) => false,
-            HolderKind::Bearer(_) => !lives,
-        };
-        may_go.then(|| (lives, self.seen_ms.or(self.since_ms).unwrap_or_default()))
+    /// When the record makes room; `None` if it must stay.
+    fn leaving(&self, is_revoked: bool, now_ms: u64) -> Option<Leaving> {
+        let is_after = |time_ms: Option<u64>| time_ms.is_some_and(|time_ms| time_ms <= now_ms);
+        let has_ended = is_after(self.ends_ms);
+        let within_ms = millis(limits::RECERTIFY_WITHIN);
+        let has_lapsed = is_after(self.ends_ms.map(|end_ms| end_ms.saturating_add(within_ms)));
+        match self.held {
+            _ if is_revoked && has_ended => Some(Leaving::RevokedAndEnded),
+            HolderKind::Bearer(_) if has_ended => Some(Leaving::Ended),
+            HolderKind::Certificate(_) if is_revoked => Some(Leaving::Revoked),
+            HolderKind::Certificate(Role::Client | Role::Reader) if has_ended => {
+                Some(Leaving::Ended)
+            }
+            HolderKind::Certificate(_) if has_lapsed => Some(Leaving::Lapsed),
+            HolderKind::Certificate(Role::Client | Role::Reader) => Some(Leaving::Live),
+            HolderKind::Bearer(_) if is_revoked => Some(Leaving::Revoked),
+            HolderKind::Certificate(_) | HolderKind::Bearer(_) => None,
+        }
     }
 }
 
+/// The records that may be dropped, in the order in which they make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leaving {
+    /// Revoked, and of no use anyhow.
+    RevokedAndEnded,
+    /// A bearer token, or the certificate of a client or reader, that has ended.
+    Ended,
+    /// A certificate that ended so long ago that it takes a token to be renewed.
+    Lapsed,
+    /// Revoked before its end. The deny list goes on refusing it.
+    Revoked,
+    /// A client or reader.
+    Live,
+}
+
 impl Registry {
-    /// Records a holder that a token has admitted. False if the inventory is full.
+    /// Records a holder that a token has admitted.
+    ///
+    /// # Errors
+    /// `Full` if the inventory has no room, `Crowded` if it has none for more of this token.
     pub(super) fn record_holder(
         &mut self,
         identity: Identity,
         token: Uuid,
         name: Option<String>,
         now_ms: u64,
-    ) -> bool {
+    ) -> Result<(), JoinRefusal> {
         let holder = identity.holder;
-        if !self.make_room(holder, now_ms) {
-            return false;
-        }
+        self.make_room(holder, identity.role, Some(token), now_ms)?;
         let known = self.holders.remove(&holder);
         let known = known.unwrap_or_else(|| HolderRecord {
             since_ms: Some(now_ms),
@@ -117,12 +149,12 @@ impl Registry {
             ..HolderRecord::of_certificate(identity, now_ms)
         };
         self.holders.insert(holder, record);
-        true
+        Ok(())
     }
 
     /// Records that the certificate of a holder was renewed.
     pub fn handle_certified(&mut self, identity: Identity, now_ms: u64) -> ((), Effects) {
-        if !self.make_room(identity.holder, now_ms) {
+        if self.make_room(identity.holder, identity.role, None, now_ms).is_err() {
             return ((), Effects::NONE);
         }
         let new = HolderRecord::of_certificate(identity, now_ms);
@@ -197,7 +229,8 @@ impl Registry {
             BearerLife::Seconds(life_s) => Some(life_s.saturating_mul(1000)),
             BearerLife::Endless => None,
         };
-        if !self.make_room(holder, now_ms) {
+        // It is an administrator's, whose room is kept.
+        if self.make_room(holder, Role::Admin, None, now_ms).is_err() {
             return wrong("there are too many holders; revoke some that are gone".into());
         }
         let ends_ms = life_ms.map(|life_ms| now_ms.saturating_add(life_ms));
@@ -251,16 +284,58 @@ impl Registry {
         self.holders.get(&holder)?.name.as_deref()
     }
 
-    /// Makes room for a holder. False if the inventory is full and no record may be dropped.
-    fn make_room(&mut self, holder: HolderId, now_ms: u64) -> bool {
-        if self.holders.len() < limits::HOLDERS_MAX || self.holders.contains_key(&holder) {
-            return true;
+    /// Makes room for a holder that a token admits, or that is found to have been admitted before.
+    fn make_room(
+        &mut self,
+        holder: HolderId,
+        role: Role,
+        token: Option<Uuid>,
+        now_ms: u64,
+    ) -> Result<(), JoinRefusal> {
+        let room = match role {
+            Role::Admin | Role::Server => limits::HOLDERS_MAX,
+            Role::Node | Role::Client | Role::Reader => limits::HOLDERS_MAX - HOLDERS_KEPT,
+        };
+        if self.holders.len() < room || self.holders.contains_key(&holder) {
+            return Ok(());
         }
-        let ranked =
-            self.holders.iter().filter_map(|(id, it)| Some((it.eviction_rank(now_ms)?, *id)));
-        let Some((_, least)) = ranked.min() else { return false };
-        self.holders.remove(&least);
-        true
+        // What live holders the tokens have admitted.
+        let mut admitted: HashMap<Uuid, usize> = HashMap::new();
+        let mut ranked = Vec::new();
+        for (id, record) in &self.holders {
+            let leaving = record.leaving(self.denied.contains(id), now_ms);
+            let lives = leaving.is_none_or(|leaving| leaving == Leaving::Live);
+            if let Some(token) = record.token.filter(|_| lives) {
+                *admitted.entry(token).or_default() += 1;
+            }
+            ranked.extend(leaving.map(|leaving| (leaving, record, *id)));
+        }
+        let of = |token: Option<Uuid>| {
+            token.and_then(|token| admitted.get(&token)).copied().unwrap_or_default()
+        };
+        // The latest of a flood goes, not those that its token admitted before. If there is none,
+        // the holder goes that was heard from longest ago.
+        let rank = |(leaving, record, id): (Leaving, &HolderRecord, HolderId)| {
+            let seen_ms = record.seen_ms.or(record.since_ms).unwrap_or_default();
+            let is_flood = leaving == Leaving::Live && of(record.token) > TOKEN_HOLDERS_MAX;
+            let at_ms = match is_flood {
+                true => u64::MAX - record.since_ms.unwrap_or_default(),
+                false => seen_ms,
+            };
+            (leaving, !is_flood, at_ms, id)
+        };
+        let least = ranked.into_iter().map(rank).min();
+        let count = of(token);
+        match least {
+            Some((Leaving::Live, ..)) | None if count > TOKEN_HOLDERS_MAX => {
+                Err(JoinRefusal::Crowded(count as u32))
+            }
+            Some((.., least)) => {
+                self.holders.remove(&least);
+                Ok(())
+            }
+            None => Err(JoinRefusal::Full),
+        }
     }
 }
 

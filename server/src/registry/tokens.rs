@@ -80,13 +80,9 @@ impl Registry {
             Err(refusal) => return (Err(refusal), Effects::NONE),
         };
         let name = self.tokens.get(&token).and_then(|record| record.name.clone());
-        if !self.record_holder(
-            Identity { network: self.network, role, holder, user },
-            token,
-            name,
-            now_ms,
-        ) {
-            return (Err(JoinRefusal::Full), Effects::NONE);
+        let identity = Identity { network: self.network, role, holder, user };
+        if let Err(refusal) = self.record_holder(identity, token, name, now_ms) {
+            return (Err(refusal), Effects::NONE);
         }
         if let Some(record) = self.tokens.get_mut(&token) {
             record.used = record.used.saturating_add(1);

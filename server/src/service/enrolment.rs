@@ -1,10 +1,12 @@
 //! Enrolment: admits joiners, and signs and renews certificates.
 
 use std::net::SocketAddr;
+use std::time::Instant as StdInstant;
 
 use dkv_base::id::HolderId;
 use dkv_base::logging::AUDIT;
-use dkv_base::slots::{Busy, BusyFlag};
+use dkv_base::slots::{self, Busy, BusyFlag};
+use dkv_base::sync::lock;
 use dkv_wire::certificate::end_of;
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
@@ -23,7 +25,7 @@ use uuid::Uuid;
 
 use super::{Service, denied};
 use crate::clock;
-use crate::limits::{JOIN_TIMEOUT, SIGNING_TIMEOUT};
+use crate::limits::{ANSWER_TIMEOUT, JOIN_TIMEOUT, JOINERS_KEPT, SIGNING_TIMEOUT};
 use crate::registry::Registry;
 use crate::registry_store::UpdateError;
 
@@ -53,10 +55,17 @@ impl KeptPlace {
     /// Lets the joiner lose its place to no other from here on: its token may be used up, so it
     /// could not come again.
     ///
+    /// Clients and readers leave some places to others: their tokens are often for many uses, so
+    /// one bearer could keep everybody out.
+    ///
     /// # Errors
-    /// `Busy` if it has lost its place already.
-    fn keep(&mut self) -> Result<(), JoinRefusal> {
-        self.busy = Some(self.flag.begin().ok_or(JoinRefusal::Busy)?);
+    /// `Busy` if it has lost its place already, or if too many keep theirs.
+    fn keep(&mut self, role: Role) -> Result<(), JoinRefusal> {
+        let kept = match role {
+            Role::Client | Role::Reader => self.flag.begin_beside(JOINERS_KEPT),
+            Role::Node | Role::Admin | Role::Server => self.flag.begin(),
+        };
+        self.busy = Some(kept.ok_or(JoinRefusal::Busy)?);
         Ok(())
     }
 }
@@ -99,27 +108,34 @@ impl Service {
                 self.recertify(connection, again, Some((token, secret, &mut place))).await
             }
         };
-        if answer.is_err() {
-            place.busy = None;
-        }
         let address = connection.remote_address();
         match &answer {
             Ok(joined) => {
                 let JoinAnswer { role, holder, .. } = joined;
                 info!(target: AUDIT, %role, %holder, %address, "joined");
             }
-            // Anybody can cause these two, so they must not fill the disk with logs.
+            // Anybody can cause these two without a token, which says nothing.
             Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
                 debug!(%refusal, %address, "refused to join");
             }
-            Err(refusal) => info!(%refusal, %address, "refused to join"),
+            // Anybody can cause some of the others, too, and a stolen token does for the rest.
+            Err(refusal) => {
+                let sender = slots::group(address.ip());
+                let untold = lock(&self.refused_joiners).note(sender, StdInstant::now());
+                if let Some(before) = untold {
+                    info!(%refusal, %address, before, "refused to join");
+                }
+            }
         }
         let mut writer = FrameWriter::new(send);
         writer.send(&answer).await?;
-        // The joiner closes the stream once it has the answer; a silent one meets the time limit.
         let mut stream = writer.into_inner();
         let _ = stream.finish();
-        let _ = stream.stopped().await;
+        // From here on it may lose its place to others: one that does not take its answer would
+        // hold it until the time limit.
+        place.busy = None;
+        // The joiner closes the stream once it has the answer. It may be far away.
+        let _ = timeout(ANSWER_TIMEOUT.max(connection.rtt() * 3), stream.stopped()).await;
         Ok(())
     }
 
@@ -149,7 +165,7 @@ impl Service {
             self.authority.sign(identity, &public_key, clock::now())
         };
         let certificate = certificate.map_err(|_| JoinRefusal::Key)?;
-        place.keep()?;
+        place.keep(role)?;
         self.use_token(token, secret, holder).await?;
         Ok(JoinAnswer { network: identity.network, role, holder, certificate })
     }
@@ -189,7 +205,7 @@ impl Service {
                 if granted != (identity.role, identity.user) {
                     return Err(JoinRefusal::Unknown);
                 }
-                place.keep()?;
+                place.keep(identity.role)?;
                 self.use_token(token, secret, identity.holder).await?;
             }
             None => self.record_certificate(identity).await,

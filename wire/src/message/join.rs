@@ -122,10 +122,20 @@ pub enum JoinRefusal {
     )]
     Lapsed,
     /// The server's inventory of holders is full.
-    #[error("the network has too many holders of certificates; revoke those that are gone")]
+    #[error(
+        "the network has too many holders of certificates; an administrator must revoke those that \
+         are gone (dkv holders lists them)"
+    )]
     Full,
     /// The control group, which counts the uses of tokens, did not answer; the token was probably
     /// not used.
     #[error("{0}")]
     Waiting(String),
+    /// The server's inventory of holders is full, and this token has admitted so many that live
+    /// that no other holder makes room for more of them.
+    #[error(
+        "this join token has admitted {0} holders, and there is no room for more; an administrator \
+         must revoke those that are gone, or revoke the token with its holders"
+    )]
+    Crowded(u32),
 }

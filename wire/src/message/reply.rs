@@ -139,7 +139,7 @@ pub enum Answer {
         /// Whether it changed anything.
         changed: bool,
         /// The results of the operations, in order; `None` if it was executed so long ago that the
-        /// shard has forgotten them.
+        /// shard has forgotten them, or if the node that forwarded it had no room for them.
         results: Option<Vec<OperationResult>>,
         /// Which of the transactions within it succeeded, in the order in which they were executed:
         /// one bit for each, from the lowest on.
@@ -203,9 +203,9 @@ pub enum Answer {
         changed: bool,
         /// The receipts of the other shards.
         parts: Vec<PartReceipt>,
-        /// The results of the operations, in order; `None` if they are too long, or if this is the
-        /// answer to a repetition. The revision of a version that the transaction made is zero
-        /// outside its home, where it is not known yet.
+        /// The results of the operations, in order; `None` if they are too long, if the node had no
+        /// room for them, or if this is the answer to a repetition. The revision of a version that
+        /// the transaction made is zero outside its home, where it is not known yet.
         results: Option<Vec<OperationResult>>,
     },
     /// To [`Command::Prepare`](super::Command::Prepare).

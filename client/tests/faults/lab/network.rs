@@ -283,6 +283,21 @@ impl Lab {
             .home(self.path("home"))
     }
 
+    /// Runs a command on the host of the clients. Returns its exit status and what it wrote,
+    /// standard error first.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let server = SocketAddr::from((host::address(SERVER), SERVER_PORT)).to_string();
+        let name = self.hosts.name(CLIENT);
+        let wrapper = ["ip", "netns", "exec", &name];
+        let program = process::program(env!("CARGO_BIN_EXE_dkv"), env!("CARGO_TARGET_TMPDIR"));
+        let arguments = [&[server.as_str()], arguments].concat();
+        let mut command = process::command(&wrapper, program, &arguments, &self.path("home"));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stderr) + &text(&output.stdout))
+    }
+
     /// Waits until all running nodes are live and agree on everything.
     pub(crate) async fn settled(&self) {
         let client = self.client().await;

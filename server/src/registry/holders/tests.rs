@@ -30,7 +30,7 @@ fn join(registry: &mut Registry, role: Role, number: usize, at_ms: u64) -> bool 
     match registry.handle_join(token, &SECRET, id(number), at_ms).0 {
         Ok(joined) => joined == role,
         Err(refusal) => {
-            assert_eq!(refusal, JoinRefusal::Full);
+            assert!(matches!(refusal, JoinRefusal::Full | JoinRefusal::Crowded(_)));
             false
         }
     }
@@ -95,36 +95,115 @@ fn a_bearer_token_expires_by_default_and_its_last_use_is_recorded() {
     assert_eq!(seen, [None, Some(1500), Some(2000)]);
 }
 
+const WITHOUT_KEPT: usize = limits::HOLDERS_MAX - HOLDERS_KEPT;
+
+fn knows(registry: &Registry, number: usize) -> bool {
+    registry.holders.contains_key(&id(number))
+}
+
+/// Creates another token of a role.
+fn add_token(registry: &mut Registry, token: u128, role: Role) {
+    let (token, hash) = (Uuid::from_u128(token), SecretHash::of(&SECRET));
+    registry.handle_create_token(token, hash, role, None, None, None, None, 0).0.unwrap();
+}
+
+fn join_with(
+    registry: &mut Registry,
+    token: u128,
+    number: usize,
+    at_ms: u64,
+) -> Result<Role, JoinRefusal> {
+    registry.handle_join(Uuid::from_u128(token), &SECRET, id(number), at_ms).0
+}
+
 #[test]
-fn a_flood_of_clients_evicts_only_clients() {
+fn a_flood_of_clients_evicts_only_the_latest_of_its_own() {
     let roles = [Role::Admin, Role::Client, Role::Node];
     let mut registry = registry(&roles);
-    let life_ms = millis(limits::CERTIFICATE_LIFE);
+    add_token(&mut registry, 100, Role::Client);
     assert!(join(&mut registry, Role::Admin, 0, 0) && join(&mut registry, Role::Node, 1, 0));
-    for number in 2..limits::HOLDERS_MAX {
+    // An honest one, and the first of the flood.
+    join_with(&mut registry, 100, 2, 1).unwrap();
+    for number in 3..WITHOUT_KEPT {
         assert!(join(&mut registry, Role::Client, number, number as u64));
     }
-    // The second one is heard from again, so the third is dropped.
-    let identity =
-        Identity { network: registry.network(), role: Role::Client, holder: id(2), user: None };
-    registry.handle_seen(identity, 50_000);
-    assert!(join(&mut registry, Role::Client, 1 << 20, 60_000));
-    let knows = |registry: &Registry, number| registry.holders.contains_key(&id(number));
-    assert_eq!(registry.holders.len(), limits::HOLDERS_MAX);
-    assert!(knows(&registry, 0) && knows(&registry, 1) && knows(&registry, 2));
-    assert!(!knows(&registry, 3) && knows(&registry, 1 << 20));
+    let count = WITHOUT_KEPT as u32 - 3;
+    for number in 0..10 {
+        let refused = join_with(&mut registry, Role::Client as u128, 20_000 + number, 60_000);
+        assert_eq!(refused, Err(JoinRefusal::Crowded(count)), "it evicted a live holder");
+    }
+    assert!((0..WITHOUT_KEPT).all(|number| knows(&registry, number)));
+    // Others are admitted, and the latest of the flood makes room.
+    join_with(&mut registry, 100, 30_000, 70_000).unwrap();
+    assert!(!knows(&registry, WITHOUT_KEPT - 1) && knows(&registry, 3) && knows(&registry, 2));
+    assert!(join(&mut registry, Role::Node, 30_001, 70_000));
+    assert!(!knows(&registry, WITHOUT_KEPT - 2));
+    // Whom the flood has not outnumbered goes by when it was heard from: there is no flood now.
+    registry.deny(&(4..WITHOUT_KEPT - 2).map(id).collect::<Vec<_>>());
+    assert!(join(&mut registry, Role::Client, 30_002, 80_000), "the revoked make room");
+    assert!((0..4).all(|number| knows(&registry, number)) && !knows(&registry, 4));
     // Administrators and nodes stay, long after their certificates expired.
+    let life_ms = millis(limits::CERTIFICATE_LIFE);
     assert!(join(&mut registry, Role::Client, 1 << 21, 3 * life_ms));
     assert!(knows(&registry, 0) && knows(&registry, 1));
 }
 
 #[test]
-fn a_holder_that_cannot_be_recorded_is_not_admitted() {
-    let mut registry = registry(&[Role::Admin]);
-    for number in 0..limits::HOLDERS_MAX {
-        assert!(join(&mut registry, Role::Admin, number, 0));
+fn live_clients_of_many_tokens_make_room_by_when_they_were_heard_from() {
+    let mut registry = registry(&[]);
+    for token in 0..8 {
+        add_token(&mut registry, token, Role::Client);
     }
-    assert!(!join(&mut registry, Role::Admin, 1 << 20, 0));
+    for number in 0..WITHOUT_KEPT {
+        join_with(&mut registry, number as u128 % 8, number, number as u64).unwrap();
+    }
+    let identity =
+        Identity { network: registry.network(), role: Role::Client, holder: id(0), user: None };
+    registry.handle_seen(identity, 50_000);
+    join_with(&mut registry, 1, 1 << 20, 60_000).unwrap();
+    assert!(knows(&registry, 0) && !knows(&registry, 1) && knows(&registry, 1 << 20));
+}
+
+#[test]
+fn nodes_of_a_stolen_token_make_room_once_they_are_revoked() {
+    let mut registry = registry(&[Role::Admin, Role::Node, Role::Client]);
+    for number in 0..WITHOUT_KEPT {
+        assert!(join(&mut registry, Role::Node, number, 5));
+    }
+    assert!(!join(&mut registry, Role::Client, 1 << 20, 6));
+    let crowded = join_with(&mut registry, Role::Node as u128, 1 << 20, 6);
+    assert_eq!(crowded, Err(JoinRefusal::Crowded(WITHOUT_KEPT as u32)));
+    // There is room for administrators, and nobody makes it.
+    assert!(join(&mut registry, Role::Admin, 1 << 20, 6));
+    assert_eq!(registry.holders.len(), WITHOUT_KEPT + 1);
+    // What the refusal advises helps.
+    registry.deny(&(0..WITHOUT_KEPT).map(id).collect::<Vec<_>>());
+    assert!(join(&mut registry, Role::Client, 1 << 21, 7));
+    assert!(join(&mut registry, Role::Node, 1 << 22, 7));
+    assert!(knows(&registry, 1 << 20) && knows(&registry, 1 << 21));
+}
+
+#[test]
+fn certificates_that_lapsed_long_ago_make_room_whatever_their_role() {
+    let mut registry = registry(&[Role::Node]);
+    for number in 0..WITHOUT_KEPT {
+        assert!(join(&mut registry, Role::Node, number, 5));
+    }
+    let end_ms = 5 + millis(limits::CERTIFICATE_LIFE) + millis(limits::RECERTIFY_WITHIN);
+    assert!(!join(&mut registry, Role::Node, 1 << 20, end_ms - 1));
+    assert!(join(&mut registry, Role::Node, 1 << 20, end_ms));
+}
+
+#[test]
+fn a_holder_that_cannot_be_recorded_is_not_admitted() {
+    let mut registry = registry(&[]);
+    for token in 0..8 {
+        add_token(&mut registry, token, Role::Admin);
+    }
+    for number in 0..limits::HOLDERS_MAX {
+        join_with(&mut registry, number as u128 % 8, number, 0).unwrap();
+    }
+    assert_eq!(join_with(&mut registry, 0, 1 << 20, 0), Err(JoinRefusal::Full));
     let used = registry.tokens()[0].used;
-    assert_eq!(used as usize, limits::HOLDERS_MAX, "a token was used up for nothing");
+    assert_eq!(used as usize, limits::HOLDERS_MAX / 8, "a token was used up for nothing");
 }

@@ -578,6 +578,7 @@ pub(super) fn join_refusals() -> Vec<JoinRefusal> {
         JoinRefusal::Lapsed,
         JoinRefusal::Full,
         JoinRefusal::Waiting("no majority".into()),
+        JoinRefusal::Crowded(4097),
     ]
 }
 
