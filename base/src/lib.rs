@@ -25,6 +25,8 @@ pub mod environment;
 pub mod variables;
 pub mod number;
 pub mod output;
+mod json_object;
 pub mod logging;
+pub mod audit;
 pub mod signals;
 pub mod supervise;

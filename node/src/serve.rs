@@ -5,6 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod request;
 mod context;
 mod permission;
+mod acts;
 mod rights;
 mod data;
 mod cluster;

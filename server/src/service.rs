@@ -13,6 +13,7 @@ mod nodes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use dkv_base::audit;
 use dkv_base::platform;
 use dkv_base::slots::Slots;
 use dkv_wire::acceptor::{Acceptor, Peer};
@@ -148,9 +149,13 @@ impl Service {
         address: SocketAddr,
         request: ServerRequest,
     ) -> ServerAnswer {
+        let what = admin::asked(&request);
         let answer = self.dispatch(identity, address, request).await;
         answer.unwrap_or_else(|refusal| {
             info!(%identity, %refusal, "refused");
+            if let ServerRefusal::Denied(why) = &refusal {
+                audit::denied(self.audited(identity, address), what, why);
+            }
             ServerAnswer::Refused(refusal)
         })
     }

@@ -275,6 +275,8 @@ impl Cluster {
             // Every other node keeps no values in memory, and reads them from its checkpoints.
             value_memory: (index % 2 == 1).then_some(0),
             slow_request_ms: 0,
+            audit: dkv_base::audit::AuditArgs::default(),
+            audit_writes: false,
             log_format: dkv_base::logging::Format::Text,
         }
     }

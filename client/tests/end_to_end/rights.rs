@@ -180,7 +180,7 @@ async fn each_request_is_refused_at_each_node_to_those_who_may_not() {
     // Each node has told the operator.
     for node in &network.nodes {
         let log = std::fs::read_to_string(&node.log).unwrap();
-        let line = log.lines().find(|line| line.contains("a user was denied a request"));
+        let line = log.lines().find(|line| line.contains("denied: "));
         assert!(line.is_some_and(|line| line.contains("(alice)") && line.contains("a/k")), "{log}");
     }
     // The role bounds the user, and what nodes ask is for nodes.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use dkv_base::audit::{Act, Outcome};
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal, Reply};
@@ -44,6 +45,8 @@ pub(crate) struct ReplyTo {
     to: Option<Destination>,
     /// The timeline of a part that is answered in this node, once it is.
     part: Option<Returned>,
+    /// What the audit log tells of it.
+    act: Act,
 }
 
 enum Destination {
@@ -90,7 +93,7 @@ impl Replies {
     pub(crate) fn to(&self, id: u64, permit: QuotaPermit, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
         let to = Some(Destination::Stream { id, sender, permit, begun });
-        ReplyTo { to, part: None }
+        ReplyTo { to, part: None, act: Act::default() }
     }
 }
 
@@ -98,7 +101,8 @@ impl ReplyTo {
     /// Returns a handle for an answer that stays in this node, which builds its own answer from it.
     pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { to: Some(Destination::Here(sender)), part: None }, receiver)
+        let to = Some(Destination::Here(sender));
+        (Self { to, part: None, act: Act::default() }, receiver)
     }
 
     /// Returns a handle as [`here`](Self::here) does, for a part of this request: where its time
@@ -110,7 +114,13 @@ impl ReplyTo {
         self.part = Some(Arc::clone(&returned));
         let (sender, receiver) = oneshot::channel();
         let to = Some(Destination::Part(sender, timeline, returned));
-        (Self { to, part: None }, receiver)
+        (Self { to, part: None, act: Act::default() }, receiver)
+    }
+
+    /// Has the outcome of an act told with the answer.
+    pub(crate) fn for_act(mut self, act: Act) -> Self {
+        self.act = act;
+        self
     }
 
     /// Notes that the request enters a stage at `at`.
@@ -157,6 +167,9 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
+        if self.to.is_some() {
+            std::mem::take(&mut self.act).ended_with(|| outcome(&result));
+        }
         self.rejoin();
         // The requester may be gone.
         match self.to.take() {
@@ -175,6 +188,18 @@ impl ReplyTo {
             }
             None => {}
         }
+    }
+}
+
+/// What an answer says of the outcome of an act.
+fn outcome(result: &Result<Answer, Refusal>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(Refusal::Denied(why)) => Outcome::Denied(why.clone()),
+        Err(refusal @ (Refusal::Unknown(_) | Refusal::SessionExpired)) => {
+            Outcome::Unknown(refusal.to_string())
+        }
+        Err(refusal) => Outcome::Failed(refusal.to_string()),
     }
 }
 

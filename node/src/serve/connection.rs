@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use dkv_base::audit::{self, What};
 use dkv_base::id::NodeId;
 use dkv_wire::acceptor::Peer;
 use dkv_wire::codec::decode;
@@ -98,6 +99,9 @@ async fn serve_stream(
     };
     if !speaks_for(identity, from) {
         warn!(%identity, claimed = ?from, "refused to speak Raft");
+        let who = identity.audited(None, connection.remote_address());
+        let what = What::new("speak Raft as node", from.to_string());
+        audit::denied(who, what, "only a node speaks Raft, and for itself");
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
     if matches!(opening, Opening::Run { .. }) {

@@ -9,19 +9,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::logging::AUDIT;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Request, RequestBody};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
 use super::{
-    admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission, rights,
+    acts, admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission, rights,
 };
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
@@ -62,11 +61,6 @@ pub(crate) async fn serve(
             at = Instant::now();
         }
         name_sender(peer, &mut request);
-        if let Some(act) = admin::act(&request.body)
-            && permission::may_ask(&node, peer, &request).is_ok()
-        {
-            info!(target: AUDIT, by = %peer, %address, "administrative act: {act}");
-        }
         let timeline = Timeline::new(Subject::of(&request.body), announced, at);
         let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };
         let reply = replies.to(request.id, part, begun);
@@ -124,9 +118,11 @@ fn handle(
     reply: ReplyTo,
 ) {
     if let Err(refusal) = permission::check(node, peer, &request) {
-        rights::note_denied(node, peer, request.user, address, &refusal);
+        let what = || acts::of(node.replicas(), &request.body);
+        acts::note_denied(peer, request.user, address, &refusal, what);
         return reply.refuse(refusal);
     }
+    let reply = reply.for_act(acts::begin(node.replicas(), peer, address, &request));
     request.deadline_ms = rights::deadline_ms(peer, &request);
     if let Some(answer) = eventual_reads::without_replica(node, &request.body) {
         return reply.send(Ok(answer));

@@ -11,7 +11,6 @@
 //! stored, so it tells nothing about keys; only that of a lease depends on its owner.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -427,23 +426,8 @@ fn is_below(age: Option<Duration>, most: Duration) -> bool {
     age.is_some_and(|age| age < most)
 }
 
-/// Tells the operator that a request of a user was denied.
-pub(super) fn note_denied(
-    node: &Node,
-    peer: Identity,
-    asked: Option<User>,
-    address: SocketAddr,
-    refusal: &Refusal,
-) {
-    if let Refusal::Denied(why) = refusal
-        && (peer.user.is_some() || asked.is_some())
-    {
-        node.peers().denials().note_user(peer, asked, address, why);
-    }
-}
-
 /// Returns a range with borrowed bounds.
-fn borrowed(keys: &KeyRange) -> Keys<'_> {
+pub(super) fn borrowed(keys: &KeyRange) -> Keys<'_> {
     match keys {
         KeyRange::Key(key) => Keys::Key(key),
         KeyRange::Prefix(prefix) => Keys::Prefix(prefix),
@@ -451,8 +435,8 @@ fn borrowed(keys: &KeyRange) -> Keys<'_> {
     }
 }
 
-/// Describes keys in a refusal.
-fn shown(keys: Keys<'_>) -> String {
+/// Describes keys in a refusal, and in the audit log.
+pub(super) fn shown(keys: Keys<'_>) -> String {
     let quoted = |bytes: &[u8]| {
         let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes).escape_ascii();
         let more = if bytes.len() > SHOWN_BYTES { "..." } else { "" };

@@ -30,7 +30,7 @@ use crate::raft::{FifoReceiver, WatchPage};
 use crate::replica::Replica;
 use crate::replica::watch_hub::News;
 use crate::serve::data::{elsewhere, shard_here};
-use crate::serve::rights;
+use crate::serve::{acts, rights};
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
@@ -119,7 +119,10 @@ fn admit(
     check_held(node)?;
     check(&request.keys)?;
     if let Err(refusal) = rights::check_watch(node, peer, &request) {
-        rights::note_denied(node, peer, request.user, address, &refusal);
+        acts::note_denied(peer, request.user, address, &refusal, || {
+            let keys = rights::borrowed(&request.keys);
+            acts::on_keys(node.replicas(), "watch", request.shard, Some(keys))
+        });
         return Err(refusal);
     }
     let Some(group) = shard_here(node.replicas(), request.shard) else {
