@@ -6,6 +6,7 @@ pub(crate) mod request;
 mod context;
 mod permission;
 mod acts;
+mod limits;
 mod rights;
 mod data;
 mod cluster;

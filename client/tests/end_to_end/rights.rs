@@ -1,6 +1,7 @@
 //! Users and policies: each request is served to those who may, and to nobody else, at every node,
 //! through every face, and a change is in force at once.
 
+mod limits;
 mod requests;
 
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::common::counters::Counters;
 use crate::common::timeline::{Returned, Stage, Timeline};
 use crate::net::quota::QuotaPermit;
+use crate::net::user_limits::Charged;
 
 /// Largest number of bytes of answers that are written together.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -29,6 +30,8 @@ pub(crate) struct Begun {
     pub(crate) kind: usize,
     pub(crate) at: Instant,
     pub(crate) timeline: Timeline,
+    /// Who pays for the bytes of the answer.
+    pub(crate) charged: Charged,
 }
 
 /// The answers of one stream.
@@ -67,7 +70,8 @@ impl Begun {
     pub(crate) fn now() -> Self {
         use crate::common::timeline::Subject;
         let at = Instant::now();
-        Self { kind: 0, at, timeline: Timeline::new(Subject::Other, at, at) }
+        let timeline = Timeline::new(Subject::Other, at, at);
+        Self { kind: 0, at, timeline, charged: Charged::new() }
     }
 }
 
@@ -120,6 +124,14 @@ impl ReplyTo {
     /// Has the outcome of an act told with the answer.
     pub(crate) fn for_act(mut self, act: Act) -> Self {
         self.act = act;
+        self
+    }
+
+    /// Has users pay for the bytes of the answer.
+    pub(crate) fn charged(mut self, charged: Charged) -> Self {
+        if let Some(Destination::Stream { begun, .. }) = &mut self.to {
+            begun.charged = charged;
+        }
         self
     }
 
@@ -227,7 +239,11 @@ async fn write(
                 begun.timeline.enter(Stage::Other, now);
                 counters.slow().note(peer, &begun.timeline, result, time, now);
             }
+            let before = writer.pending();
             writer.push(&reply);
+            for share in &begun.charged {
+                share.pay(writer.pending().saturating_sub(before));
+            }
             permits.push(permit);
             if writer.pending() >= FLUSH_BYTES {
                 counters.sent(writer.pending());

@@ -171,6 +171,7 @@ fn of_policy(replicas: &Replicas, change: &PolicyChange) -> What {
         }
         PolicyAct::Drop => What::new("drop policy", policy),
         PolicyAct::Grant(user) => What::new("grant policy", format!("{policy} to {user}")),
+        PolicyAct::Limit(limits) => What::new("limit policy", format!("{policy}: {limits}")),
         PolicyAct::Revoke(user) => What::new("revoke policy", format!("{policy} from {user}")),
     }
 }

@@ -21,6 +21,7 @@ use crate::net::incarnations::{self, Caller};
 use crate::net::quota::Quota;
 use crate::node::Node;
 use crate::raft::{self, RaftPeer};
+use crate::serve::limits as user_limits;
 use crate::serve::request;
 use crate::serve::watches;
 
@@ -35,6 +36,10 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if identity.role == Role::Server {
         node.connections().set_called_back();
     }
+    let Some(_place) = user_limits::connect(&node, identity) else {
+        let why = "this user has as many connections to this node as its policies allow";
+        return Close::Busy.close(&connection, why);
+    };
     let quota = node.connections().quotas().of(identity.holder);
     let caller = Arc::new(Caller::default());
     loop {
