@@ -2,6 +2,7 @@
 //! through every face, and a change is in force at once.
 
 mod limits;
+mod nothing;
 mod requests;
 
 use std::time::{Duration, Instant};

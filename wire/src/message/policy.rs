@@ -252,6 +252,10 @@ pub fn allows(rules: &[PolicyRule], right: Right, keyspace: KeyspaceId, keys: Ke
             applying.into_iter().any(|rule| prefix.starts_with(&rule.prefix))
         }
         Keys::Prefix(_) => covers(applying, &[], &[]),
+        // A range without keys: who may nothing learns nothing by it either.
+        Keys::Range(from, to) if !to.is_empty() && from >= to => {
+            applying.into_iter().next().is_some()
+        }
         Keys::Range(from, to) => covers(applying, from, to),
     }
 }
