@@ -192,6 +192,7 @@ impl Cluster {
             advertise: None,
             join: None,
             token_file: None,
+            audit: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {
