@@ -96,9 +96,11 @@ pub(super) fn of(replicas: &Replicas, body: &RequestBody) -> What {
         | RequestBody::Measures(_)
         | RequestBody::Departed(_)
         | RequestBody::Member { .. }
+        | RequestBody::MayLead { .. }
         | RequestBody::HandOver { .. }
         | RequestBody::Remainder { .. } => What::new("speak as a node", ""),
         RequestBody::RemoveNode(_)
+        | RequestBody::ExpelNode(_)
         | RequestBody::Revoke(_)
         | RequestBody::Drain { .. }
         | RequestBody::Rebalance
@@ -120,6 +122,7 @@ fn administrative(replicas: &Replicas, body: &RequestBody) -> Option<What> {
     };
     match body {
         RequestBody::RemoveNode(node) => Some(What::new("remove node", node.to_string())),
+        RequestBody::ExpelNode(node) => Some(What::new("expel node", node.to_string())),
         RequestBody::Revoke(holder) => Some(What::new("revoke", holder.to_string())),
         RequestBody::Drain { node, on: true } => Some(What::new("drain node", node.to_string())),
         RequestBody::Drain { node, on: false } => {
