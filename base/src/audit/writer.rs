@@ -34,7 +34,7 @@ pub struct AuditFigures {
 }
 
 enum Item {
-    Event(AuditEvent),
+    Event(Box<AuditEvent>),
     /// Asks for a signal once all earlier events are written or lost.
     Flushed(SyncSender<()>),
 }
@@ -80,7 +80,7 @@ impl AuditQueue {
 
     /// Hands an event over, or counts it as lost.
     pub(super) fn send(&self, event: AuditEvent) {
-        if self.items.try_send(Item::Event(event)).is_err() {
+        if self.items.try_send(Item::Event(Box::new(event))).is_err() {
             self.counts.lose(1);
         }
     }
