@@ -1,9 +1,9 @@
 //! The signals that a process of a network handles.
 //!
-//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP is ignored: a closing terminal, or a
-//! tool that means "reload your configuration", must not end a process that others depend on, and
-//! there is no log file to reopen, as logs go to standard error. SIGUSR1, SIGUSR2, SIGALRM and
-//! SIGIO are ignored for the same reason: see [`ignore_strays`].
+//! SIGTERM and SIGINT (Ctrl-C) stop it in good order. SIGHUP does not: a closing terminal, or a
+//! tool that means "reload your configuration", must not end a process that others depend on. It
+//! opens the [audit log](crate::audit) anew, if there is one, and is ignored otherwise.
+//! SIGUSR1, SIGUSR2, SIGALRM and SIGIO are ignored for the same reason: see [`ignore_strays`].
 //!
 //! Signals are handled from the beginning of the start-up on, even while it blocks on a file that
 //! never ends, such as a pipe without a writer: see [`Starting`].
@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::info;
+
+use crate::audit;
 
 /// Time for a start-up to end by itself after a signal to stop.
 const START_ENDS_WITHIN: Duration = Duration::from_millis(500);
@@ -64,6 +66,7 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 received = self.hangup.recv() => match received {
+                    Some(()) if audit::reopen() => info!("the audit log is opened anew"),
                     Some(()) => info!("SIGHUP is ignored: SIGTERM and Ctrl-C stop this process"),
                     None => std::future::pending().await,
                 },

@@ -132,6 +132,9 @@ fn explained(error: &Error, unchanged: &str, again: &str) -> Problem {
         Error::Unavailable(why) => {
             Problem::new(Failure::Unavailable, format!("{why}{unchanged}{again}"))
         }
+        Error::Limited { why, .. } => {
+            Problem::new(Failure::Unavailable, format!("{why}{unchanged}{again}"))
+        }
         Error::Unknown(why) => Problem::new(
             Failure::Unknown,
             format!("outcome unknown: {why}; check with status, or repeat the command"),

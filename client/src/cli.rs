@@ -513,7 +513,7 @@ pub(crate) enum Subcommand {
         #[arg(value_hint = ValueHint::Other)]
         node: String,
         /// Address of the process to keep, or the number of its start, as status shows them
-        #[arg(value_name = "IP:PORT|START", value_parser = run_choice, value_hint = ValueHint::Other)]
+        #[arg(value_name = "IP:PORT|START", value_parser = choices::run_choice, value_hint = ValueHint::Other)]
         run: RunChoice,
         #[command(flatten)]
         connect: Connect,
@@ -586,23 +586,16 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
 
+    /// The audit log.
+    #[command(flatten)]
+    pub(crate) audit: dkv_base::audit::AuditArgs,
+
     /// Form of the log's lines: text, or json for one object per line
     #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
     pub(crate) log_format: dkv_base::logging::Format,
 
     #[command(flatten)]
     pub(crate) connect: Connect,
-}
-
-/// A text names no start of a node's process. The user writes another one.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("use an address such as 10.0.0.2:4401, or the number of a start")]
-struct RunChoiceError;
-
-fn run_choice(text: &str) -> Result<RunChoice, RunChoiceError> {
-    let address = text.parse().map(RunChoice::Address);
-    let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
-    choice.map_err(|_| RunChoiceError)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use dkv_api::Role;
+use dkv_api::{Client, Role};
 use dkv_base::durable::keep_files_private;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
@@ -268,8 +268,12 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     let mut stdin = Stdin::Free;
     steps::read_values(&mut steps, &mut stdin).await?;
     unreadable_token(&connect, console);
+    let token_file = connect.token_file.clone();
     let session = Session::connect(&Connection::new(servers, connect, role)).await;
     let session = session.map_err(|error| connect_problem(&error))?;
+    if let Some(file) = &token_file {
+        unused_token(file, &session.client, console);
+    }
     let session = match &keyspace {
         Some(name) => session.in_keyspace(name).await.map_err(|error| request_problem(&error))?,
         None => session,
@@ -290,6 +294,23 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     };
     session.close().await;
     Ok(finished(console, result))
+}
+
+/// Says that a token is not used because there are credentials already, which no user limits: the
+/// one in the token may.
+fn unused_token(file: &Path, client: &Client, console: &mut Console) {
+    let identity = client.identity();
+    if client.has_joined() || identity.user.is_some() {
+        return;
+    }
+    console.note(&format!(
+        "the token in {} is not used: this user has credentials of a {} already, without a user; to \
+         use it, delete credentials/{}/{} in its state directory, or set DKV_HOME to another one",
+        file.display(),
+        identity.role,
+        identity.network,
+        identity.role,
+    ));
 }
 
 /// Warns if the token file cannot be read, which stored credentials may make unnecessary.

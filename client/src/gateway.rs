@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dkv_api::{Client, ClientBuilder, Role};
-use dkv_base::durable;
 use dkv_base::logging::{self, Targets};
 use dkv_base::signals::ignore_strays;
+use dkv_base::{audit, durable};
 use dkv_gateway::{Access, App, ListenError, Listener, Options};
 
 use self::instance::Instance;
@@ -60,6 +60,9 @@ async fn serve(
     let log = logging::start("warn", Targets::Shown, args.log_format);
     let _log = log.map_err(|error| Problem::failed(error.to_string()))?;
     durable::keep_files_private();
+    let options = args.audit.over(None).map_err(|error| Problem::usage(error.to_string()))?;
+    let audit = audit::start(options.as_ref(), "gateway");
+    let _audit = audit.map_err(|error| Problem::failed(error.to_string()))?;
     let deaf = |error| Problem::failed(format!("cannot listen for signals: {error}"));
     let mut signals = Signals::take().map_err(deaf)?;
     ignore_strays().map_err(deaf)?;

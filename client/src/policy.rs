@@ -2,7 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use dkv_api::{Bytes, Client, Error, NetworkView, PolicyInfo, PolicyList, PolicyRule, RightSet};
+use dkv_api::{
+    Bytes, Client, Error, NetworkView, PolicyInfo, PolicyLimits, PolicyList, PolicyRule, RightSet,
+};
 use dkv_console::Console;
 use dkv_console::problem::{Abort, Failure, Problem};
 use dkv_console::quote::escaped;
@@ -43,6 +45,12 @@ pub(crate) async fn run(
             let done = client.drop_policy(name).await;
             (name, ["drop", "dropped"], done, format!("its users lose it; {EVERYWHERE}"))
         }
+        PolicyAction::Limit { name, requests, bytes, connections, .. } => {
+            let (requests, bytes, connections) = (*requests, *bytes, *connections);
+            let limits = PolicyLimits { requests, bytes, connections };
+            let done = client.limit_policy(name, limits).await;
+            (name, ["limit", "limited"], done, format!("limits of each user: {limits}"))
+        }
         PolicyAction::Grant { name, user, .. } => {
             let done = client.grant_policy(name, *user).await;
             (name, ["grant", "granted"], done, format!("{user} has it; {EVERYWHERE}"))
@@ -82,6 +90,7 @@ pub(crate) async fn whoami(client: &Client, console: &mut Console) -> Result<(),
                 lines.push("policies none: it may not read, write or watch any key".into());
             } else {
                 lines.push(table(&own, &view));
+                lines.extend(limits_line(&own));
             }
         }
     }
@@ -93,6 +102,7 @@ pub(crate) async fn whoami(client: &Client, console: &mut Console) -> Result<(),
             "network": identity.network.to_string(),
             "user": known.user.map(|user| user.to_string()),
             "policies": own.iter().map(|policy| object(policy, &view)).collect::<Vec<_>>(),
+            "limits": limits_object(least(&own)),
         })
     })?;
     Ok(())
@@ -172,7 +182,10 @@ async fn show(name: &str, client: &Client, console: &mut Console) -> Result<(), 
     };
     let users: Vec<String> = policy.users.iter().map(ToString::to_string).collect();
     let users = if users.is_empty() { "nobody".to_owned() } else { users.join(", ") };
-    let text = format!("{}\ngranted to {users}", table(&[policy], &view));
+    let mut text = format!("{}\ngranted to {users}", table(&[policy], &view));
+    if let Some(limits) = limits_line(&[policy]) {
+        text = format!("{text}\n{limits}");
+    }
     console.result(&text, || {
         let mut shown = object(policy, &view);
         shown["command"] = "policy show".into();
@@ -224,7 +237,24 @@ fn object(policy: &PolicyInfo, view: &NetworkView) -> Value {
         "name": policy.name,
         "rules": rules.collect::<Vec<_>>(),
         "users": policy.users.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "limits": limits_object(policy.limits),
     })
+}
+
+/// The limits that follow from several policies.
+fn least(policies: &[&PolicyInfo]) -> PolicyLimits {
+    policies.iter().fold(PolicyLimits::default(), |least, policy| least.least(policy.limits))
+}
+
+/// What policies limit a user to at each node, if they do.
+fn limits_line(policies: &[&PolicyInfo]) -> Option<String> {
+    let limits = least(policies);
+    (!limits.is_none()).then(|| format!("limits   {limits}, at each node"))
+}
+
+fn limits_object(limits: PolicyLimits) -> Value {
+    let PolicyLimits { requests, bytes, connections } = limits;
+    json!({ "requests_per_s": requests, "bytes_per_s": bytes, "connections": connections })
 }
 
 /// The name of a rule's keyspace; `None` for all of them.

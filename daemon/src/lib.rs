@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_api::{Client, ConnectError};
+use dkv_base::audit::UnusedAuditOption;
 use dkv_base::supervise::{Panicked, caught};
 use dkv_base::variables;
 use dkv_gateway::{App, ListenError, Listener, NoAuthority, Options};
@@ -98,7 +99,15 @@ pub fn main(args: Args) -> ExitCode {
         dkv_base::complain!("error: {why}");
         return ExitCode::from(USAGE);
     }
-    dkv_node::process(args.node.threads, args.node.log_format, run(args))
+    let audit = match args.node.audit_options() {
+        Ok(audit) => audit,
+        Err(unused) => {
+            let name = variables::name_of::<NodeCommandLine>(&unused.0);
+            dkv_base::complain!("error: {}", UnusedAuditOption(name));
+            return ExitCode::from(USAGE);
+        }
+    };
+    dkv_node::process(args.node.threads, args.node.log_format, audit.as_ref(), run(args))
 }
 
 /// Why HTTP is not served. The process logs it and tries again.

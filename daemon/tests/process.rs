@@ -37,6 +37,7 @@ impl Place {
             advertise: None,
             join: None,
             token_file: None,
+            audit: None,
             listen,
             data_dir: root.path().join("server"),
             settings: Settings { shards: 1, ..Settings::default() },

@@ -76,6 +76,7 @@ struct Inner {
     timeout: Duration,
     identity: Identity,
     has_server: bool,
+    has_joined: bool,
 }
 
 impl Drop for Inner {
@@ -107,7 +108,7 @@ impl Client {
         region: Option<Region>,
         timeout: Duration,
     ) -> Self {
-        let Contact { endpoint, credentials, connection, view } = contact;
+        let Contact { endpoint, credentials, connection, view, has_joined } = contact;
         let has_server = !servers.is_empty();
         let known = connect::known_nodes(&store, &credentials);
         let server = RegistrationServer::new(servers, connection);
@@ -133,7 +134,7 @@ impl Client {
         }
         let permits = Semaphore::new(PERMITS);
         let identity = credentials.identity;
-        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server });
+        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server, has_joined });
         Self { inner, keyspace: Arc::default(), user: None }
     }
 
@@ -148,6 +149,21 @@ impl Client {
     /// ```
     pub fn identity(&self) -> Identity {
         self.inner.identity
+    }
+
+    /// Returns whether this client joined with a token when it connected. Otherwise it has the
+    /// credentials that were there, and no token was looked at.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn example(client: &dkv_api::Client) {
+    /// if !client.has_joined() {
+    ///     println!("still {}, whatever the token says", client.identity());
+    /// }
+    /// # }
+    /// ```
+    pub fn has_joined(&self) -> bool {
+        self.inner.has_joined
     }
 
     /// Reads a key linearizably: the result is not older than any write or strong read that

@@ -57,6 +57,8 @@ pub(crate) struct Contact {
     pub(crate) connection: Option<quinn::Connection>,
     /// `None` if the network has not been bootstrapped yet.
     pub(crate) view: Option<NetworkView>,
+    /// Whether a token was used; otherwise the credentials were there.
+    pub(crate) has_joined: bool,
 }
 
 /// Makes first contact by the first address that leads to the network.

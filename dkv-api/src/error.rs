@@ -168,6 +168,15 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The user asks for more than its policies let it, and would have to wait for longer than the
+    /// request may take. No effect.
+    #[error("limited: {why}")]
+    Limited {
+        /// Which limit, at which node.
+        why: String,
+        /// Time after which the same request may be repeated.
+        retry_after: Duration,
+    },
     /// The certificate of this client does not allow the request. No effect.
     #[error("denied: {0}")]
     Denied(String),
@@ -184,7 +193,7 @@ impl Error {
     /// assert!(!Error::Unknown("no answer".into()).is_retryable());
     /// ```
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Limited { .. })
     }
 
     /// Returns whether the request may have had an effect.

@@ -101,6 +101,7 @@
 //! | [`NotFound`](Error::NotFound) | none | an answer like any other: the key does not exist |
 //! | [`Conflict`](Error::Conflict) | none | read again and decide anew |
 //! | [`Unavailable`](Error::Unavailable) | none | repeat the same request, later |
+//! | [`Limited`](Error::Limited) | none | repeat the same request after the told time |
 //! | [`Unknown`](Error::Unknown) | perhaps | read the key to find out, or repeat the write if it may be executed twice |
 //! | [`Incomplete`](Error::Incomplete) | done | nothing, or wait: the missing replicas catch up |
 //! | [`NotEverywhere`](Error::NotEverywhere) | done | wait: the missing nodes follow once they can |
@@ -267,7 +268,9 @@ pub use dkv_wire::message::{
 pub use dkv_wire::message::{
     ChangeReason, Diagnosis, DiskFacts, LeaderChange, LogChange, LogFilter,
 };
-pub use dkv_wire::message::{InvalidRights, PolicyInfo, PolicyList, PolicyRule, Right, RightSet};
+pub use dkv_wire::message::{
+    InvalidRights, PolicyInfo, PolicyLimits, PolicyList, PolicyRule, Right, RightSet,
+};
 pub use dkv_wire::message::{Move, MoveStep, NodePlaces, Placement, PlannedMove};
 pub use dkv_wire::network::UnknownRegion;
 pub use dkv_wire::network::{DEFAULT_KEYSPACE, KeyspaceChange, KeyspaceInfo, KeyspaceSettings};

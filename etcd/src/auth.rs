@@ -9,8 +9,8 @@ mod needs;
 mod standing;
 
 use data_encoding::BASE64;
-use dkv_base::logging::{AUDIT, brief};
-use tracing::info;
+use dkv_base::audit::{self, Act, CallerAddress, What, Who};
+use dkv_base::logging::brief;
 
 pub(crate) use self::guard::{Asker, token};
 pub(crate) use self::needs::Guarded;
@@ -254,25 +254,28 @@ impl Etcd {
         Ok(AuthRoleRevokePermissionResponse { header: self.known_header().await.ok() })
     }
 
-    /// Logs an act of a caller who was permitted to do it, and then changes the users and roles.
+    /// Tells an act of a caller who was permitted to do it, and changes the users and roles.
     async fn change(
         &self,
         context: &Context,
         what: &str,
         mut change: impl FnMut(&mut AuthState) -> Change,
     ) -> Result<(), EtcdError> {
-        self.log_act(context, what);
-        self.change_shared(|shared| change(&mut shared.auth)).await
+        let act = self.act(context, what);
+        act.settled(self.change_shared(|shared| change(&mut shared.auth)).await)
     }
 
-    /// Logs an act that only administrators may do, with its author. Names in it are
-    /// [`brief`].
-    pub(crate) fn log_act(&self, context: &Context, what: &str) {
+    /// Tells that an act begins which only administrators may do. Names in it are [`brief`].
+    pub(crate) fn act(&self, context: &Context, what: &str) -> Act {
+        audit::act(self.caller(context), What { act: what.to_owned().into(), ..What::default() })
+    }
+
+    /// Returns the caller for the audit log.
+    pub(super) fn caller(&self, context: &Context) -> Who {
         let rules = self.shared().known().filter(|known| known.is_enabled());
         let user = rules.and_then(|known| self.user_of(&known.rules, context).ok()).flatten();
-        let by = user.or_else(|| context.certificate_name.clone());
-        let (by, address) = (brief(by.as_deref().unwrap_or("anybody")), address_of(context));
-        info!(target: AUDIT, %by, address, "administrative act: {what}");
+        let user = user.or_else(|| context.certificate_name.clone());
+        audited(context, user.as_deref())
     }
 
     /// Returns the hash of a password, or the one that the caller has made. An empty password has
@@ -289,13 +292,14 @@ impl Etcd {
     }
 }
 
-/// Logs that somebody showed no password of a user. Nothing has bounded the name.
+/// Tells that somebody showed no password of a user. Nothing has bounded the name.
 fn log_failed_login(context: &Context, name: &str) {
-    let (name, address) = (brief(name), address_of(context));
-    info!(target: AUDIT, user = %format_args!("\"{name}\""), address, "a login failed");
+    let what = What::new("log in", "");
+    audit::denied(audited(context, Some(name)), what, "a login failed");
 }
 
-/// Returns the address of a caller for the log.
-fn address_of(context: &Context) -> String {
-    context.address().map_or("-".to_owned(), |address| address.to_string())
+/// Returns a caller for the audit log.
+fn audited(context: &Context, user: Option<&str>) -> Who {
+    let address = context.address().map(CallerAddress::Ip);
+    Who { at: Some("etcd"), user: user.map(brief), address, ..Who::default() }
 }

@@ -231,6 +231,7 @@ impl From<Error> for EtcdError {
             Error::TooManyLeases { .. } => Self::REQUEST_TOO_MANY_REQUESTS,
             Error::NotFound { .. } => Self::KEY_NOT_FOUND,
             Error::Denied(_) => Self::PERMISSION_DENIED,
+            Error::Limited { .. } => Self::REQUEST_TOO_MANY_REQUESTS,
             // It had no effect, so a client may go to another endpoint.
             Error::Unavailable(_) => Self::NO_LEADER,
             Error::Unknown(_) | Error::Incomplete { .. } => Self::TIMEOUT,

@@ -99,18 +99,21 @@ impl Etcd {
             // As etcd: nothing is raised or disarmed, and that is no error.
             (_, None) => Vec::new(),
             (AlarmAction::Activate, Some(alarm)) => {
-                self.log_act(context, &format!("raise the alarm {alarm:?} of member {member:x}"));
-                self.change_shared(|shared| shared.alarms.raise(member, alarm)).await?;
+                let what = format!("raise the alarm {alarm:?} of member {member:x}");
+                let act = self.act(context, &what);
+                let raised = self.change_shared(|shared| shared.alarms.raise(member, alarm));
+                act.settled(raised.await)?;
                 vec![(member, alarm)]
             }
             (AlarmAction::Deactivate, Some(alarm)) => {
-                self.log_act(context, &format!("disarm the alarm {alarm:?} of member {member:x}"));
+                let what = format!("disarm the alarm {alarm:?} of member {member:x}");
+                let act = self.act(context, &what);
                 let mut stood = false;
-                self.change_shared(|shared| {
+                let disarmed = self.change_shared(|shared| {
                     stood = shared.alarms.disarm(member, alarm);
                     Ok(stood)
-                })
-                .await?;
+                });
+                act.settled(disarmed.await)?;
                 if stood { vec![(member, alarm)] } else { Vec::new() }
             }
         };
@@ -214,10 +217,10 @@ impl Etcd {
         if !shards.iter().all(|shard| shard.voters.contains(&to)) {
             return Err(EtcdError::BAD_LEADER_TRANSFEREE);
         }
-        self.log_act(context, &format!("make {to} the leader"));
+        let act = self.act(context, &format!("make {to} the leader"));
         let moving =
             |client: Client| async move { client.move_primary(leader.shard, to).await }.boxed();
-        let moved = self.as_administrator(moving).await;
+        let moved = act.settled(self.as_administrator(moving).await);
         moved.map_err(|error| match error {
             dkv_api::Error::Unknown(_) => EtcdError::TIMEOUT_LEADER_TRANSFER,
             why => {

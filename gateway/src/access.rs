@@ -29,6 +29,7 @@ use dkv_wire::limits::BEARERS_SEEN_MAX;
 use hyper::body::Body as _;
 
 use crate::body::CallerQuotas;
+use crate::denials;
 use crate::limits::TOKENS_KNOWN_MAX;
 use crate::problem::Problem;
 
@@ -75,15 +76,14 @@ impl Tokens {
         }
     }
 
+    /// Returns the bearer of a token of the network, whether or not the token is valid now.
+    fn bearer_of(&self, headers: &HeaderMap) -> Option<Bearer> {
+        self.verifier.verify(token_in(headers)?, 0).ok()
+    }
+
     /// Returns the bearer of a valid token.
     fn authenticate(&self, headers: &HeaderMap) -> Option<Bearer> {
-        let mut fields = headers.get_all(AUTHORIZATION).iter();
-        let (Some(field), None) = (fields.next(), fields.next()) else { return None };
-        let (scheme, text) = field.to_str().ok()?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let (text, now_ms) = (text.trim(), now_ms());
+        let (text, now_ms) = (token_in(headers)?, now_ms());
         let known = lock(&self.known).get(text).copied();
         let bearer = match known {
             Some(bearer) if bearer.expires_ms.is_none_or(|end| end > now_ms) => bearer,
@@ -167,6 +167,12 @@ pub(crate) async fn check(
             }
         }
         Err(problem) => {
+            let bearer = match &guard.access {
+                Access::Tokens(tokens) => tokens.bearer_of(&head.headers),
+                Access::Anybody => None,
+            };
+            let asked = (&head.method, &head.uri);
+            denials::note(asked, &head.extensions, bearer.as_ref(), &problem.detail);
             let is_unauthorized = problem.status == StatusCode::UNAUTHORIZED;
             let mut response = problem.into_response();
             if is_unauthorized {
@@ -219,6 +225,14 @@ impl AccessGuard {
             }
         }
     }
+}
+
+/// Returns the text of the token that a request shows.
+fn token_in(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, text) = field.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
 }
 
 /// Whether a path reveals nothing of the store, and needs no token.

@@ -84,6 +84,7 @@ mod body;
 mod args;
 mod same_origin;
 mod access;
+mod denials;
 mod request_headers;
 mod response;
 mod v1;

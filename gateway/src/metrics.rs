@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::middleware::Next;
+use dkv_base::audit::{self, AuditFigures};
 use dkv_base::histogram::{BOUNDS_US, Histogram};
 
 pub use self::exposition::{CONTENT_TYPE, Exposition, Family, MetricValue};
@@ -209,6 +210,9 @@ impl Metrics {
 
     /// Writes all metrics to a text.
     pub(crate) fn expose(&self, text: &mut Exposition) {
+        if let Some(figures) = audit::figures() {
+            expose_audit(&figures, text);
+        }
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut family =
             text.counter("dkv_http_requests_total", "Answered requests, by kind and status.");
@@ -294,6 +298,22 @@ pub(crate) fn answer(text: Exposition) -> Response<Body> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Writes what became of the events of the process's audit log.
+fn expose_audit(figures: &AuditFigures, text: &mut Exposition) {
+    let AuditFigures { written, lost, suppressed } = *figures;
+    for (name, help, value) in [
+        ("dkv_audit_lines_total", "Lines written to the audit log.", written),
+        ("dkv_audit_lost_total", "Events that the audit log had no room for.", lost),
+        (
+            "dkv_audit_suppressed_total",
+            "Denials above the rate of their senders, which are only counted.",
+            suppressed,
+        ),
+    ] {
+        text.counter(name, help).put(&[], value);
+    }
 }
 
 #[cfg(test)]

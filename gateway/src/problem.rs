@@ -5,6 +5,8 @@
 //! request may have had an effect, or may yet; or `done` where a write was done but another part of
 //! the request was not.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
@@ -34,8 +36,8 @@ pub struct Problem {
     fact: Option<Fact>,
     /// Value of `Allow`.
     allowed: Option<&'static str>,
-    /// Whether to send `Retry-After`.
-    retry: bool,
+    /// Seconds of `Retry-After`, if it is sent.
+    retry: Option<u32>,
 }
 
 /// A number for programs, of some kinds of problems.
@@ -83,7 +85,7 @@ impl Problem {
             current: None,
             fact: None,
             allowed: None,
-            retry: false,
+            retry: None,
         }
     }
 
@@ -119,7 +121,16 @@ impl Problem {
     /// 503: nothing has changed, and a retry may succeed.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        problem.retry = true;
+        problem.retry = Some(RETRY_AFTER_S);
+        problem
+    }
+
+    /// 429: the user asks for more than its policies let it.
+    pub fn limited(detail: impl Into<String>, retry_after: Duration) -> Self {
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "limited", detail);
+        // Rounded up, so that a caller who waits is not refused again.
+        problem.retry =
+            Some(u32::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(1).max(1));
         problem
     }
 
@@ -172,6 +183,7 @@ impl Problem {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value-too-large", text)
             }
             Error::Unavailable(why) => Self::unavailable(why),
+            Error::Limited { why, retry_after } => Self::limited(why, retry_after),
             Error::Unknown(why) => {
                 let detail = format!(
                     "the write may or may not have taken effect, or may yet: {why}; read the key to find out"
@@ -272,8 +284,8 @@ impl IntoResponse for Problem {
         if let Some(allowed) = self.allowed {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
-        if self.retry {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        if let Some(seconds) = self.retry {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

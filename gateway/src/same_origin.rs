@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use dkv_listener::same_origin::{AcceptedNames, ForeignRequest, Head, add_protection};
 
 use crate::args::Args;
+use crate::denials;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
@@ -50,6 +51,8 @@ pub(crate) async fn check(
         Ok(()) => next.run(request).await,
         Err(foreign) => {
             let problem = problem(&foreign, guard.names.address);
+            let asked = (request.method(), request.uri());
+            denials::note(asked, request.extensions(), None, &problem.detail);
             guard.metrics.count(request.method(), request.uri().path(), problem.status, begun);
             problem.into_response()
         }

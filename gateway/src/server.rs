@@ -32,6 +32,7 @@ use self::activity::Activity;
 use self::byte_counter::CountedStream;
 use crate::app::App;
 use crate::args::Args;
+use crate::denials::CameFrom;
 use crate::limits::{
     ANSWER_PIECE_BYTES, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, IDLE_TIMEOUT,
     PING_EVERY, PING_TIMEOUT, STOP_TIMEOUT, STREAMS_MAX,
@@ -141,12 +142,13 @@ struct Serving {
 impl Serving {
     /// Serves an accepted stream, after the TLS handshake if there is one.
     async fn serve_stream(&self, stream: TcpStream, slot: BusyFlag, stop: watch::Receiver<()>) {
+        let came_from = stream.peer_addr().ok();
         let stream = CountedStream::new(stream, Arc::clone(&self.app.metrics));
         let Some(tls) = &self.tls else {
-            return self.serve_connection(stream, Some(slot), stop).await;
+            return self.serve_connection(stream, came_from, Some(slot), stop).await;
         };
         if let Some(stream) = tls::handshake(tls, stream).await {
-            self.serve_connection(stream, Some(slot), stop).await;
+            self.serve_connection(stream, came_from, Some(slot), stop).await;
         }
     }
 
@@ -155,12 +157,16 @@ impl Serving {
     async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        came_from: Option<SocketAddr>,
         slot: Option<BusyFlag>,
         mut stop: watch::Receiver<()>,
     ) {
         let router = TowerToHyperService::new(self.app.router.clone());
         let activity = Activity::new(slot);
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if let Some(address) = came_from {
+                request.extensions_mut().insert(CameFrom(address));
+            }
             let running = activity.begin_request();
             let answer = router.call(request.map(|body| running.body(body)));
             async move { answer.await.map(|answer| answer.map(|body| running.body(body))) }

@@ -6,6 +6,7 @@ pub(crate) mod liveness;
 pub(crate) mod rpc;
 pub(crate) mod reply;
 pub(crate) mod quota;
+pub(crate) mod user_limits;
 pub(crate) mod server_link;
 pub(crate) mod denials;
 pub(crate) mod incarnations;

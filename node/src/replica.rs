@@ -404,6 +404,15 @@ impl Replica {
         self.metrics().borrow().state == ServerState::Leader
     }
 
+    /// Returns whether this replica leads, and has applied all that was committed before its term:
+    /// an entry of its own comes after that.
+    pub(crate) fn knows_all(&self) -> bool {
+        let metrics = self.metrics();
+        let metrics = metrics.borrow();
+        let applied = metrics.last_applied.map(|last| *last.leader_id);
+        metrics.state == ServerState::Leader && applied == Some(metrics.current_term)
+    }
+
     /// The term in which this replica leads, if it does.
     pub(crate) fn leading_term(&self) -> Option<Term> {
         let metrics = self.metrics();

@@ -5,6 +5,8 @@ pub(crate) mod connection;
 pub(crate) mod request;
 mod context;
 mod permission;
+mod acts;
+mod limits;
 mod rights;
 mod data;
 mod cluster;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use dkv_base::audit::{self, AuditArgs};
 use dkv_base::id::NodeId;
 use dkv_base::logging::{self, Format, Targets};
 use dkv_base::signals::{Signals, Starting};
@@ -54,6 +55,10 @@ pub struct Args {
     #[arg(long, value_name = "NODE")]
     pub trust_voter: Option<NodeId>,
 
+    /// The audit log, instead of the file's.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+
     /// Form of the log's lines: text, or json for one object per line
     #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
     pub log_format: Format,
@@ -82,6 +87,7 @@ impl Args {
         config.trust_voter = self.trust_voter;
         config.join = self.join;
         config.token_file = self.token_file;
+        config.audit = self.audit.over(config.audit)?;
         Ok(config)
     }
 }
@@ -99,6 +105,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     let _log = logging::start("info", Targets::Shown, args.log_format)?;
     durable::keep_files_private();
     let config = args.into_config()?;
+    let _audit = audit::start(config.audit.as_ref(), "server")?;
     let server = Server::start(config).await?;
     drop(starting);
     if let Err(error) = greet(&server, &mut io::stdout().lock()) {

@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use dkv_base::audit::{AuditOptions, KEEP_DEFAULT, KEEP_MAX, SIZE_MIB_DEFAULT, SIZE_MIB_MAX};
 use dkv_base::id::NodeId;
 use dkv_wire::network::Delays;
 use dkv_wire::network::{Settings, SettingsError};
@@ -38,6 +39,8 @@ pub struct Config {
     pub join: Option<String>,
     /// File with the token to join with. Not in the file either.
     pub token_file: Option<PathBuf>,
+    /// The audit log of the server, if it has one.
+    pub audit: Option<AuditOptions>,
 }
 
 impl Default for Config {
@@ -51,6 +54,7 @@ impl Default for Config {
             advertise: None,
             join: None,
             token_file: None,
+            audit: None,
         }
     }
 }
@@ -107,6 +111,9 @@ struct File {
     delays_between: Vec<String>,
     delays_ms: Vec<Vec<u32>>,
     delays_vary: bool,
+    audit: Option<PathBuf>,
+    audit_size_mib: u32,
+    audit_keep: u32,
 }
 
 impl Default for File {
@@ -138,6 +145,9 @@ impl Default for File {
             delays_between: delays.between,
             delays_ms: delays.average_ms,
             delays_vary: delays.vary,
+            audit: None,
+            audit_size_mib: SIZE_MIB_DEFAULT,
+            audit_keep: KEEP_DEFAULT,
         }
     }
 }
@@ -192,12 +202,47 @@ impl Config {
             None => wrong(1, format!("{error} (the file leaves it at its default)")),
         })?;
         let beside = path.parent().unwrap_or(Path::new(""));
+        let audit =
+            Audit { file: file.audit, size_mib: file.audit_size_mib, keep: file.audit_keep };
+        let audit_options = audit.options(beside).map_err(|(field, why)| {
+            wrong(line_of(text, field).unwrap_or(1), format!("{field}: {why}"))
+        })?;
         Ok(Self {
             listen: file.listen,
             data_dir: beside.join(file.data_dir),
+            audit: audit_options,
             settings,
             ..Self::default()
         })
+    }
+}
+
+/// The fields of the audit log.
+struct Audit {
+    file: Option<PathBuf>,
+    size_mib: u32,
+    keep: u32,
+}
+
+impl Audit {
+    /// Returns the options, with a path that is relative to a directory; or the field that is wrong
+    /// and why.
+    fn options(self, beside: &Path) -> Result<Option<AuditOptions>, (&'static str, String)> {
+        let Self { file, size_mib, keep } = self;
+        for (field, value, most) in
+            [("audit_size_mib", size_mib, SIZE_MIB_MAX), ("audit_keep", keep, KEEP_MAX)]
+        {
+            if !(1..=most).contains(&value) {
+                return Err((field, format!("must be from 1 to {most}")));
+            }
+        }
+        let Some(file) = file else { return Ok(None) };
+        if file.as_os_str().is_empty() {
+            return Err(("audit", "must name a file, as in \"audit.jsonl\"".into()));
+        }
+        let mut options = AuditOptions { keep, ..AuditOptions::new(beside.join(file)) };
+        options.set_size_mib(size_mib);
+        Ok(Some(options))
     }
 }
 

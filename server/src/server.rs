@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::audit::{AuditError, UnusedAuditOption};
 use dkv_base::id::{HolderId, NetworkId};
 use dkv_base::logging::LoggingError;
 use dkv_base::supervise::Failure;
@@ -74,6 +75,12 @@ pub enum StartError {
     /// The log filter is invalid.
     #[error("{0}")]
     Logging(#[from] LoggingError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// An option configures an audit log that is not there.
+    #[error(transparent)]
+    UnusedAudit(#[from] UnusedAuditOption),
     /// The server was removed from the network.
     #[error(
         "this server was removed from the network, and its identity cannot come back; to run one \

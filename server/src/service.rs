@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Instant as StdInstant;
 
+use dkv_base::audit;
 use dkv_base::id::HolderId;
 use dkv_base::log_limit::LogLimit;
 use dkv_base::platform;
@@ -158,11 +159,15 @@ impl Service {
         address: SocketAddr,
         request: ServerRequest,
     ) -> ServerAnswer {
+        let what = admin::asked(&request);
         let answer = self.dispatch(identity, address, request).await;
         answer.unwrap_or_else(|refusal| {
             let untold = lock(&self.refused_holders).note(identity.holder, StdInstant::now());
             if let Some(before) = untold {
                 info!(%identity, %refusal, before, "refused");
+            }
+            if let ServerRefusal::Denied(why) = &refusal {
+                audit::denied(self.audited(identity, address), what, why);
             }
             ServerAnswer::Refused(refusal)
         })

@@ -192,6 +192,7 @@ impl Cluster {
             advertise: None,
             join: None,
             token_file: None,
+            audit: None,
         };
         let trace = self.trace.clone();
         self.server.start(async move {
@@ -275,6 +276,8 @@ impl Cluster {
             // Every other node keeps no values in memory, and reads them from its checkpoints.
             value_memory: (index % 2 == 1).then_some(0),
             slow_request_ms: 0,
+            audit: dkv_base::audit::AuditArgs::default(),
+            audit_writes: false,
             log_format: dkv_base::logging::Format::Text,
         }
     }

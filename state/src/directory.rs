@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::books::SharedBooks;
-use self::policies::{Policies, UserRights, rights_of_users};
+use self::policies::{Policies, UserLimits, UserRights, limits_of_users, rights_of_users};
 use super::rows::{Changes, Counts, Generation, MalformedRow, Meta, RowSink, Table};
 use DirectoryResult::{Done, Rejected};
 
@@ -124,6 +124,8 @@ pub struct Directory {
     contents: Contents,
     /// What the policies allow each user; computed from the contents.
     rights: UserRights,
+    /// What they limit users to; computed from the contents.
+    limits: UserLimits,
     changed: bool,
     loaded: bool,
     generation: Generation,
@@ -158,6 +160,7 @@ impl Directory {
             Done if self.contents != before => {
                 if self.contents.policies != before.policies {
                     self.rights = rights_of_users(&self.contents.policies);
+                    self.limits = limits_of_users(&self.contents.policies);
                 }
                 self.contents.revision.0 += 1;
             }
@@ -293,6 +296,7 @@ impl RowSink for Directory {
         self.contents =
             codec::decode(value).map_err(|_| MalformedRow("the directory is malformed"))?;
         self.rights = rights_of_users(&self.contents.policies);
+        self.limits = limits_of_users(&self.contents.policies);
         self.loaded = true;
         Ok(())
     }

@@ -9,9 +9,11 @@
 //! reserved for nodes and for administrators, so that an order to revoke always gets through.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use dkv_base::audit::{self, What, Who};
 use dkv_base::id::HolderId;
 use dkv_base::slots::Slots;
 use dkv_base::supervise::caught;
@@ -173,7 +175,8 @@ impl Acceptor {
         while let Some(incoming) = endpoint.quinn().accept().await {
             // Reaps finished tasks, so that the set does not grow beyond the open connections.
             while tasks.try_join_next().is_some() {}
-            let address = incoming.remote_address().ip();
+            let remote = incoming.remote_address();
+            let address = remote.ip();
             // First the sender must prove its address with a Retry. With a forged address it could
             // direct more than three times the bytes it sent at a victim: a server that has sent
             // less than that may go on with a whole packet (RFC 9000, section 8.1). The Retry costs
@@ -200,7 +203,10 @@ impl Acceptor {
                 };
                 let connection = match accepted {
                     Ok(Ok(connection)) => connection,
-                    Ok(Err(error)) => return debug!(%error, "handshake failed"),
+                    Ok(Err(error)) => {
+                        note_failed_handshake(remote, &error);
+                        return debug!(%error, "handshake failed");
+                    }
                     Err(_) => return debug!("handshake was not finished in time"),
                 };
                 drop(handshake);
@@ -262,7 +268,12 @@ impl Acceptor {
     {
         let peer = match peer_identity(&connection) {
             None if is_joining(&connection) => Peer::Joining,
-            None => return Close::Denied.close(&connection, "a certificate is needed"),
+            None => {
+                let address = Some(connection.remote_address().into());
+                let who = Who { address, ..Who::default() };
+                audit::denied(who, What::new("connect", ""), "a certificate is needed");
+                return Close::Denied.close(&connection, "a certificate is needed");
+            }
             // A joiner that shows a certificate is confused, but authenticated all the same.
             Some(identity) => Peer::Certified(identity),
         };
@@ -281,6 +292,8 @@ impl Acceptor {
             self.watch(&connection);
             // `watch` has closed it, but requests that the peer sent along could still be served.
             if self.is_denied(identity.holder) {
+                let who = identity.audited(None, connection.remote_address());
+                audit::denied(who, What::new("connect", ""), "removed from the network");
                 return debug!(%identity, "refused");
             }
             widen(&connection, admitted.count);
@@ -295,6 +308,25 @@ impl Acceptor {
     ) -> std::sync::MutexGuard<'_, BTreeMap<u64, (HolderId, quinn::Connection)>> {
         sync::lock(&self.open)
     }
+}
+
+/// Tells of a handshake that failed because of the peer's certificate: one that has expired, or is
+/// none of the network. The peer has not proved who it is.
+fn note_failed_handshake(remote: SocketAddr, error: &quinn::ConnectionError) {
+    let quinn::ConnectionError::TransportError(error) = error else { return };
+    if !is_of_certificate(u64::from(error.code)) {
+        return;
+    }
+    let who = Who { address: Some(remote.into()), ..Who::default() };
+    audit::denied(who, What::new("connect", ""), &error.reason);
+}
+
+/// Whether an error of QUIC is an alert of TLS about a certificate (RFC 9001, section 4.8, and RFC
+/// 8446, section 6).
+fn is_of_certificate(code: u64) -> bool {
+    let alert = code.checked_sub(0x100);
+    // From bad_certificate to certificate_unknown, unknown_ca, and certificate_required.
+    alert.is_some_and(|alert| matches!(alert, 42..=46 | 48 | 116))
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::user::User;
+use dkv_base::audit::Who;
 use dkv_base::id::{HolderId, NetworkId, NodeId};
 
 /// Last label of every DNS name.
@@ -104,6 +106,18 @@ impl Identity {
     /// The id of the node, if the holder is one.
     pub fn as_node(&self) -> Option<NodeId> {
         (self.role == Role::Node).then_some(NodeId(self.holder.0))
+    }
+
+    /// The holder as somebody who asks from an address, and perhaps for a user, in the audit log.
+    pub fn audited(&self, asked: Option<User>, address: SocketAddr) -> Who {
+        Who {
+            role: Some(self.role.as_str()),
+            // One that is a user itself appears as that one, whomever it asks for.
+            user: self.user.or(asked).map(|user| user.to_string()),
+            holder: Some(self.holder.0),
+            address: Some(address.into()),
+            ..Who::default()
+        }
     }
 
     /// The DNS name in the holder's certificate.

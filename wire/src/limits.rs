@@ -38,6 +38,15 @@ pub const POLICIES_MAX: usize = 1024;
 pub const POLICY_RULES_MAX: usize = 64;
 /// Users that one policy is granted to.
 pub const POLICY_USERS_MAX: usize = 4096;
+/// Most requests a second to which a policy may limit its users.
+pub const USER_REQUESTS_RATE_MAX: u32 = 10_000_000;
+/// Fewest bytes a second to which a policy may limit its users: what keeps a client alive takes
+/// some.
+pub const USER_BYTES_RATE_MIN: u64 = 1024;
+/// Most bytes a second to which a policy may limit its users.
+pub const USER_BYTES_RATE_MAX: u64 = 1 << 40;
+/// Most connections to which a policy may limit its users.
+pub const USER_CONNECTIONS_MAX: u32 = 1_000_000;
 /// Rules of one user, in all policies that are granted to it.
 pub const USER_RULES_MAX: usize = 512;
 /// Rules of all users together, those of users with the same policies counted once.

@@ -43,8 +43,8 @@ pub use placement::{
     Remainder,
 };
 pub use policy::{
-    BadRules, InvalidRights, PolicyAct, PolicyChange, PolicyInfo, PolicyList, PolicyRule, Right,
-    RightSet, allows, allows_some, check_rules,
+    BadLimit, BadRules, InvalidRights, LimitKind, PolicyAct, PolicyChange, PolicyInfo,
+    PolicyLimits, PolicyList, PolicyRule, Right, RightSet, allows, allows_some, check_rules,
 };
 pub use read::{Level, Reach, ReadBounds, ReadMode};
 pub use reply::{Answer, Receipt, Refusal, Reply, Stored};

@@ -1,7 +1,7 @@
 //! Log lines as JSON: one object per line, with the time, the level, the module, the message and
 //! the fields of the event.
 
-use std::fmt::{self, Debug, Write};
+use std::fmt::{self, Debug};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -9,6 +9,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::json_object::Object;
 
 /// The format.
 pub(super) struct JsonLines;
@@ -33,52 +35,6 @@ where
         line.text("target", metadata.target());
         event.record(&mut line);
         writeln!(writer, "{}", line.end())
-    }
-}
-
-/// A JSON object that grows field by field.
-#[derive(Default)]
-struct Object(String);
-
-impl Object {
-    fn name(&mut self, name: &str) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        self.string(name);
-        self.0.push(':');
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.string(value);
-    }
-
-    /// Writes a value whose text is its JSON form.
-    fn plain(&mut self, name: &str, value: impl fmt::Display) {
-        self.name(name);
-        // Writing to a string never fails.
-        let _ = write!(self.0, "{value}");
-    }
-
-    fn string(&mut self, text: &str) {
-        self.0.push('"');
-        for character in text.chars() {
-            match character {
-                '"' => self.0.push_str("\\\""),
-                '\\' => self.0.push_str("\\\\"),
-                '\n' => self.0.push_str("\\n"),
-                '\t' => self.0.push_str("\\t"),
-                control if control < ' ' || control == '\u{7f}' => {
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(control));
-                }
-                other => self.0.push(other),
-            }
-        }
-        self.0.push('"');
-    }
-
-    fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
     }
 }
 
@@ -109,19 +65,5 @@ impl Visit for Object {
         } else {
             self.text(field.name(), &value.to_string());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_escaped() {
-        let mut object = Object::default();
-        object.text("a \"key\"", "line\nbreak \\ \u{1b}[31m ü");
-        object.plain("ms", 12);
-        let line = object.end();
-        assert_eq!(line, r#"{"a \"key\"":"line\nbreak \\ \u001b[31m ü","ms":12}"#);
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
-use dkv_api::{Level, Role};
+use dkv_api::{Level, Role, RunChoice};
 
 /// A word is not one of those that are allowed. The user writes one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,4 +145,15 @@ fn token_role(text: &OsStr) -> Result<Role, NotAmong> {
 /// Accepts everything; the grammar reports what is wrong.
 fn anything(text: &OsStr) -> Result<OsString, NotAmong> {
     Ok(text.to_owned())
+}
+
+/// A text names no start of a node's process. The user writes another one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("use an address such as 10.0.0.2:4401, or the number of a start")]
+pub(super) struct RunChoiceError;
+
+pub(super) fn run_choice(text: &str) -> Result<RunChoice, RunChoiceError> {
+    let address = text.parse().map(RunChoice::Address);
+    let choice = address.or_else(|_| text.parse().map(RunChoice::Start));
+    choice.map_err(|_| RunChoiceError)
 }

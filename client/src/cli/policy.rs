@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand, ValueHint};
 use dkv_api::{Right, RightSet, User};
+use dkv_console::units::parse_bytes;
 use dkv_wire::name::parse_name;
 
 use super::Connect;
@@ -99,6 +100,40 @@ pub(crate) enum PolicyAction {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Limit how much each user of a policy asks of each node; replaces the limits before
+    #[command(
+        override_usage = "dkv [ADDRESS] policy limit <NAME> <--requests <N>|--bytes <SIZE>|\
+            --connections <N>|--none> [OPTIONS]",
+        group = clap::ArgGroup::new("limits").required(true).multiple(true),
+        after_help = "A user has these limits at each node, whichever of its credentials ask, and \
+            the least of several policies. A node refuses a request over a limit with the time \
+            after which it may come again, and clients wait for that.\n\nExamples:\n  \
+            dkv policy limit billing --requests 200 --bytes 4MiB\n  \
+            dkv policy limit billing --none"
+    )]
+    Limit {
+        /// Its name
+        #[arg(value_hint = ValueHint::Other)]
+        name: String,
+        /// Requests a second
+        #[arg(long, value_name = "N", group = "limits")]
+        requests: Option<u32>,
+        /// Bytes a second, of requests, answers and watches, as in 512KiB or 4MiB
+        #[arg(long, value_name = "SIZE", group = "limits", value_parser = parse_bytes)]
+        bytes: Option<u64>,
+        /// Connections of its certificates
+        #[arg(long, value_name = "N", group = "limits")]
+        connections: Option<u32>,
+        /// No limits
+        #[arg(
+            long,
+            group = "limits",
+            conflicts_with_all = ["requests", "bytes", "connections"]
+        )]
+        none: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
     /// Grant a policy to a user, whose credentials may come later
     #[command(override_usage = "dkv [ADDRESS] policy grant <NAME> <USER> [OPTIONS]")]
     Grant {
@@ -134,6 +169,7 @@ impl PolicyAction {
             | Self::List { connect }
             | Self::Show { connect, .. }
             | Self::Drop { connect, .. }
+            | Self::Limit { connect, .. }
             | Self::Grant { connect, .. }
             | Self::Revoke { connect, .. } => connect,
         }

@@ -111,6 +111,7 @@ async fn documents_have_the_members_that_the_page_lists() {
         ("policy create", &["policy", "create", "p", "--rights", "read"]),
         ("policy set", &["policy", "set", "p", "--rights", "read,write"]),
         ("policy grant", &["policy", "grant", "p", "alice"]),
+        ("policy limit", &["policy", "limit", "p", "--requests", "1000000"]),
         ("policy list", &["policy", "list"]),
         ("policy show", &["policy", "show", "p"]),
         ("whoami", &["whoami"]),

@@ -33,6 +33,7 @@ mod placement;
 
 mod intruders;
 
+mod audit;
 mod rights;
 mod thieves;
 mod credentials;

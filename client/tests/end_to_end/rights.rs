@@ -1,6 +1,8 @@
 //! Users and policies: each request is served to those who may, and to nobody else, at every node,
 //! through every face, and a change is in force at once.
 
+mod limits;
+mod nothing;
 mod requests;
 
 use std::time::{Duration, Instant};
@@ -180,7 +182,7 @@ async fn each_request_is_refused_at_each_node_to_those_who_may_not() {
     // Each node has told the operator.
     for node in &network.nodes {
         let log = std::fs::read_to_string(&node.log).unwrap();
-        let line = log.lines().find(|line| line.contains("a user was denied a request"));
+        let line = log.lines().find(|line| line.contains("denied: "));
         assert!(line.is_some_and(|line| line.contains("(alice)") && line.contains("a/k")), "{log}");
     }
     // The role bounds the user, and what nodes ask is for nodes.

@@ -232,6 +232,78 @@ fn a_followers_disk_is_full() {
 }
 
 #[test]
+fn the_disk_of_an_audit_log_is_full() {
+    if !tools::has("the_disk_of_an_audit_log_is_full", &["namespaces"]) {
+        return;
+    }
+    on_network(json!({ "shards": 1 }), 0, async |lab| {
+        let disk = lab.path("audit");
+        std::fs::create_dir(&disk).unwrap();
+        tools::run("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs", text(&disk)]);
+        let file = disk.join("log");
+        let arguments = ["--audit", text(&file), "--audit-writes"].map(str::to_owned).to_vec();
+        for _ in 0..3 {
+            lab.add_node(Under::default()).await;
+        }
+        lab.settled().await;
+        let leader = lab.coordinator().await;
+        lab.stop_node(leader).await;
+        lab.start_node_under(leader, Under { arguments, ..Under::default() }).await;
+        lab.settled().await;
+        let admin = lab.client_as(Role::Admin).await;
+        let id = lab.nodes[leader].id();
+        let lines = || std::fs::read_to_string(&file).unwrap_or_default();
+        let is_whole = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        // Each is an act that goes to this very node.
+        let act = async || admin.node_log(id, None).await.map(drop).unwrap();
+        let log = |for_ms| dkv_api::LogChange { filter: "info".into(), for_ms };
+        admin.node_log(id, Some(log(Some(60_000)))).await.unwrap();
+        eventually("the first act is missing", async || match lines().lines().count() {
+            0 => Err("no line".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        let filling = disk.join("filling");
+        let mut filler = File::create(&filling).unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() {}
+        while filler.write_all(&[1]).is_ok() {}
+        // More than the last page of the file takes.
+        for _ in 0..100 {
+            admin.node_log(id, Some(log(Some(60_000)))).await.unwrap();
+        }
+        act().await;
+        drop(filler);
+        std::fs::remove_file(&filling).unwrap();
+        eventually("the count of lost events is missing", async || {
+            let told = lines();
+            assert!(told.lines().all(is_whole), "{told}");
+            match told.lines().any(|line| line.contains("\"act\":\"lost events\"")) {
+                true => Ok(()),
+                false => Err(told),
+            }
+        })
+        .await;
+        admin.node_log(id, Some(log(Some(60_000)))).await.unwrap();
+        let told = |text: &str| {
+            let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+            let all: Vec<serde_json::Value> = text.lines().map(parse).collect();
+            let lost = all.iter().filter(|line| line["act"] == "lost events");
+            let lost: u64 =
+                lost.map(|line| line["target"].as_str().unwrap().parse::<u64>().unwrap()).sum();
+            (all.iter().filter(|line| line["act"] == "log").count() as u64, lost)
+        };
+        // The file has each act or counts it.
+        eventually("an act is missing", async || match told(&lines()) {
+            (acts, lost) if acts + lost == 102 && lost > 0 => Ok(()),
+            found => Err(format!("{found:?}")),
+        })
+        .await;
+        admin.close().await;
+        lab.assert_alive();
+    });
+}
+
+#[test]
 fn a_replica_moves_off_a_node_whose_disk_is_full() {
     if !tools::has("a_replica_moves_off_a_node_whose_disk_is_full", &["namespaces"]) {
         return;

@@ -1,7 +1,9 @@
 //! Users and policies: whose rights limit a client, and their administration.
 
 use dkv_wire::identity::Role;
-use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, PolicyRule, RequestBody};
+use dkv_wire::message::{
+    Answer, PolicyAct, PolicyChange, PolicyLimits, PolicyList, PolicyRule, RequestBody,
+};
 use dkv_wire::message::{ServerAnswer, ServerRequest};
 use dkv_wire::user::User;
 
@@ -144,6 +146,25 @@ impl Client {
     /// ```
     pub async fn revoke_policy(&self, name: &str, user: User) -> Result<(), Error> {
         self.change_policy(name, PolicyAct::Revoke(user)).await
+    }
+
+    /// Sets what a policy limits its users to at each node, in the place of what it did before.
+    /// Requires [`Role::Admin`].
+    ///
+    /// # Errors
+    /// As for [`set_policy`](Self::set_policy); [`Error::Invalid`] for a limit out of its bounds.
+    ///
+    /// # Examples
+    /// ```
+    /// use dkv_api::PolicyLimits;
+    ///
+    /// # async fn example(client: &dkv_api::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let limits = PolicyLimits { requests: Some(100), ..PolicyLimits::default() };
+    /// client.limit_policy("billing-readers", limits).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn limit_policy(&self, name: &str, limits: PolicyLimits) -> Result<(), Error> {
+        self.change_policy(name, PolicyAct::Limit(limits)).await
     }
 
     async fn change_policy(&self, name: &str, act: PolicyAct) -> Result<(), Error> {

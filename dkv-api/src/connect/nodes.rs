@@ -67,7 +67,8 @@ pub(super) async fn contact(
                 for node in nodes {
                     store.save_network_at(node, network);
                 }
-                return Ok(Contact { endpoint, credentials, connection: None, view: Some(view) });
+                let (connection, view, has_joined) = (None, Some(view), false);
+                return Ok(Contact { endpoint, credentials, connection, view, has_joined });
             }
             Err(NodesError { denied: true, why }) => return Err(ConnectError::Denied(why)),
             Err(NodesError { why, .. }) => failures.push(why),

@@ -118,7 +118,8 @@ async fn introduce(
     let (connection, view) = ask_server(&endpoint, &[server])
         .await
         .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    Ok(Contact { endpoint, credentials, connection: Some(connection), view })
+    let connection = Some(connection);
+    Ok(Contact { endpoint, credentials, connection, view, has_joined: false })
 }
 
 /// Presents a stored certificate to the server and, if that takes long, to the nodes.
@@ -142,6 +143,7 @@ async fn present_stored(
         credentials: credentials.clone(),
         connection,
         view,
+        has_joined: false,
     };
     tokio::select! {
         biased;
@@ -191,7 +193,8 @@ async fn join_with_token(
         };
         options.store.save(&credentials);
         options.store.save_network_at(address, credentials.identity.network);
-        return introduce(endpoint, credentials, server).await;
+        let contact = introduce(endpoint, credentials, server).await?;
+        return Ok(Contact { has_joined: true, ..contact });
     }
     Err(telling.unwrap_or(failure))
 }

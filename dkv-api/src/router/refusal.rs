@@ -68,6 +68,17 @@ impl<W> Router<W> {
                 let pause = timing::jittered(told, self.jitter ^ id, pending.retries);
                 self.back_off(now, id, node, refusal.to_string(), Some(pause));
             }
+            Refusal::Limited { retry_after_ms, .. } => {
+                let told = Duration::from_millis(retry_after_ms.into());
+                // A gateway tells its caller, who knows better whether to wait. There is no use in
+                // waiting for longer than the caller does.
+                if pending.user.is_some() || now + told >= pending.deadline {
+                    let why = refusal.to_string();
+                    return self.finish_refused(now, id, Error::Limited { why, retry_after: told });
+                }
+                let pause = timing::jittered(told, self.jitter ^ id, pending.retries);
+                self.back_off(now, id, node, refusal.to_string(), Some(pause.max(told)));
+            }
             Refusal::Clock { now: stamp }
                 if matches!(pending.kind, RequestKind::Deposit { .. }) =>
             {

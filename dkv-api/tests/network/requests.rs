@@ -8,7 +8,7 @@ use crate::fake::{Act, Fake};
 use dkv_api::{
     Client, Condition, Error, Level, ReadOptions, Revision, Role, ScanOptions, WriteOptions,
 };
-use dkv_wire::message::{Refusal, RequestBody};
+use dkv_wire::message::{LimitKind, Refusal, RequestBody};
 
 fn is_propose(body: &RequestBody) -> bool {
     matches!(body, RequestBody::Propose { .. })
@@ -151,6 +151,7 @@ async fn a_refusal_that_asks_to_come_again_is_followed() {
     for refusal in [
         Refusal::Unavailable("not now".into()),
         Refusal::Overloaded { retry_after_ms: 5 },
+        Refusal::Limited { limit: LimitKind::Requests, retry_after_ms: 5 },
         Refusal::Unknown("perhaps".into()),
         Refusal::NotPrimary { primary: None },
     ] {
@@ -159,6 +160,24 @@ async fn a_refusal_that_asks_to_come_again_is_followed() {
         client.write("k", "v").await.unwrap_or_else(|error| panic!("{refusal:?}: {error}"));
         assert_eq!(fake.state().executed.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_limit_that_outlasts_the_request_is_reported_at_once() {
+    let (fake, client) = connected(1).await;
+    let limited = Refusal::Limited { limit: LimitKind::Bytes, retry_after_ms: 60_000 };
+    fake.nodes[0].script(move |body| match body {
+        RequestBody::Read { .. } => Act::Refuse(limited.clone()),
+        _ => Act::Serve,
+    });
+    let begun = Instant::now();
+    let error = client.read("k").await.unwrap_err();
+    let wait = Duration::from_secs(60);
+    assert!(
+        matches!(&error, Error::Limited { retry_after, .. } if *retry_after == wait),
+        "{error}"
+    );
+    assert!(error.is_retryable() && begun.elapsed() < Duration::from_secs(1), "{error}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dkv_base::audit::{self, What};
+use dkv_base::logging::brief;
 use futures::StreamExt;
 use futures::stream;
 use hyper::HeaderMap;
@@ -16,6 +18,9 @@ use crate::error::{Code, EtcdError};
 use crate::etcd::{Answers, Etcd, Requests};
 use crate::lease::lease_id;
 use crate::limits::{LEASE_KEYS_CHECKED_MAX, TXN_OPS_MAX};
+
+/// Most bytes of a key that the audit log shows.
+const KEY_SHOWN_BYTES: usize = 64;
 
 /// Who asks, as far as it is known at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,11 @@ pub(crate) enum Asker {
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     let fields = ["token", "authorization", "grpc-metadata-token", "grpc-metadata-authorization"];
     fields.into_iter().find_map(|field| headers.get(field)?.to_str().ok())
+}
+
+/// Returns the beginning of a key for the audit log.
+fn shown(key: &[u8]) -> String {
+    brief(&key.get(..KEY_SHOWN_BYTES).unwrap_or(key).escape_ascii().to_string())
 }
 
 /// Returns the leases whose keys have to be looked up, each once, and what for.
@@ -82,7 +92,32 @@ impl Etcd {
         let Err(_) = self.check(&rules, context, request).await else { return Ok(()) };
         // It may have been granted meanwhile, at another face.
         let rules = self.rules_again().await?;
-        self.check(&rules, context, request).await
+        let checked = self.check(&rules, context, request).await;
+        if let Err(error) = &checked {
+            self.note_denied(context, request, error);
+        }
+        checked
+    }
+
+    /// Tells that a request was denied, if it was.
+    fn note_denied<Q: Guarded>(&self, context: &Context, request: &Q, error: &EtcdError) {
+        let is_denial = [
+            EtcdError::PERMISSION_DENIED,
+            EtcdError::USER_EMPTY,
+            EtcdError::INVALID_AUTH_TOKEN,
+            EtcdError::AUTH_OLD_REVISION,
+        ];
+        if !is_denial.contains(error) {
+            return;
+        }
+        let name = std::any::type_name::<Q>().rsplit("::").next().unwrap_or_default();
+        let needs = request.needs();
+        let keys = needs.keys.first().map(|(_, key, end)| match end.is_empty() {
+            true => format!("key \"{}\"", shown(key)),
+            false => format!("the keys from \"{}\" to \"{}\"", shown(key), shown(end)),
+        });
+        let what = What { keys, ..What::new("etcd request", name) };
+        audit::denied(self.caller(context), what, error.message());
     }
 
     /// Returns a stream of answers, if the caller may make the request, and as long as it may.

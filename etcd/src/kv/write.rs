@@ -117,9 +117,9 @@ impl Etcd {
             return Err(EtcdError::COMPACTED);
         }
         let floor = own_revision(request.revision).unwrap_or_default();
-        self.log_act(context, &format!("compact to revision {}", request.revision));
+        let act = self.act(context, &format!("compact to revision {}", request.revision));
         let store = self.store().await?;
-        let done = match store.compact(floor).await {
+        let done = match act.settled(store.compact(floor).await) {
             Ok(done) => done,
             Err(Error::NotYet { .. }) => return Err(EtcdError::FUTURE_REV),
             Err(error) => return Err(self.failed(error)),

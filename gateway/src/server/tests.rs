@@ -28,7 +28,7 @@ fn connected() -> (DuplexStream, JoinHandle<()>) {
     let serving = Serving { builder: builder(), app: app(), tls: None };
     let (never, stop) = watch::channel(());
     let served = async move {
-        serving.serve_connection(stream, None, stop).await;
+        serving.serve_connection(stream, None, None, stop).await;
         drop(never);
     };
     (client, tokio::spawn(served))

@@ -16,7 +16,7 @@ pub(crate) const KINDS: [&str; 8] =
     ["read_strong", "read_eventual", "scan", "write", "view", "status", "replica", "directory"];
 
 /// Outcomes of requests.
-pub(crate) const RESULTS: [&str; 10] = [
+pub(crate) const RESULTS: [&str; 11] = [
     "ok",
     "conflict",
     "not_primary",
@@ -27,6 +27,7 @@ pub(crate) const RESULTS: [&str; 10] = [
     "denied",
     "behind",
     "over_quota",
+    "limited",
 ];
 
 /// Returns the kind of a request, as an index into [`KINDS`].
@@ -70,6 +71,7 @@ fn result(result: &Result<Answer, Refusal>) -> usize {
             | Refusal::Dropped { .. },
         ) => 6,
         Err(Refusal::OverQuota { .. }) => 9,
+        Err(Refusal::Limited { .. }) => 10,
         Err(Refusal::Denied(_)) => 7,
         // Neither is an error: another replica, or another stamp, will do.
         Err(Refusal::Behind { .. } | Refusal::Clock { .. }) => 8,

@@ -1,17 +1,15 @@
-//! A rate-limited log of refused messages and requests and their senders, for the operator.
+//! A rate-limited log of refused messages of nodes and their senders, for the operator. Denied
+//! requests are in the [audit log](dkv_base::audit).
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dkv_base::id::{HolderId, NodeId};
 use dkv_base::log_limit::LogLimit;
-use dkv_base::logging::AUDIT;
 use dkv_base::sync::lock;
 use dkv_wire::identity::Identity;
-use dkv_wire::user::User;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Senders that are tracked at a time; refusals of further senders are not logged.
 const SENDERS_MAX: usize = 64;
@@ -25,18 +23,12 @@ pub(crate) struct DenialLog {
     /// Other nodes and holders. Apart, because a token makes as many as its bearer likes: they hide
     /// no node of the directory.
     others: Arc<Mutex<LogLimit<HolderId>>>,
-    /// Apart, for the same reason.
-    users: Arc<Mutex<LogLimit<SenderName>>>,
 }
-
-/// A holder, and the user for whom it asked.
-type SenderName = (HolderId, Option<User>);
 
 impl Default for DenialLog {
     fn default() -> Self {
         let limit = || Arc::new(Mutex::new(LogLimit::new(SENDERS_MAX)));
-        let users = Arc::new(Mutex::new(LogLimit::new(SENDERS_MAX)));
-        Self { known: Arc::default(), nodes: limit(), others: limit(), users }
+        Self { known: Arc::default(), nodes: limit(), others: limit() }
     }
 }
 
@@ -63,22 +55,6 @@ impl DenialLog {
     pub(crate) fn note_impostor(&self, by: Identity, claimed: NodeId) {
         if let Some(untold) = lock(&self.others).note(by.holder, now()) {
             warn!(identity = %by, ?claimed, before = untold, "refused to speak Raft");
-        }
-    }
-
-    /// Notes that a user was denied a request.
-    pub(crate) fn note_user(
-        &self,
-        by: Identity,
-        asked: Option<User>,
-        address: SocketAddr,
-        why: &str,
-    ) {
-        // One that is a user itself takes one place only, however many others it names.
-        let asked = asked.filter(|_| by.user.is_none());
-        let untold = lock(&self.users).note((by.holder, asked), now());
-        if let Some(untold) = untold {
-            info!(target: AUDIT, %by, %address, why, before = untold, "a user was denied a request");
         }
     }
 }

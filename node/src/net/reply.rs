@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dkv_base::audit::{Act, Outcome};
 use dkv_wire::frame::FrameWriter;
 use dkv_wire::identity::Identity;
 use dkv_wire::limits::SCAN_BYTES_MAX;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::common::counters::Counters;
 use crate::common::timeline::{Returned, Stage, Timeline};
 use crate::net::quota::QuotaPermit;
+use crate::net::user_limits::Charged;
 
 /// Largest number of bytes of answers that are written together.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -33,6 +35,8 @@ pub(crate) struct Begun {
     pub(crate) kind: usize,
     pub(crate) at: Instant,
     pub(crate) timeline: Timeline,
+    /// Who pays for the bytes of the answer.
+    pub(crate) charged: Charged,
 }
 
 /// The answers of one stream.
@@ -49,6 +53,8 @@ pub(crate) struct ReplyTo {
     to: Option<Destination>,
     /// The timeline of a part that is answered in this node, once it is.
     part: Option<Returned>,
+    /// What the audit log tells of it.
+    act: Act,
 }
 
 enum Destination {
@@ -69,7 +75,8 @@ impl Begun {
     pub(crate) fn now() -> Self {
         use crate::common::timeline::Subject;
         let at = Instant::now();
-        Self { kind: 0, at, timeline: Timeline::new(Subject::Other, at, at) }
+        let timeline = Timeline::new(Subject::Other, at, at);
+        Self { kind: 0, at, timeline, charged: Charged::new() }
     }
 }
 
@@ -95,7 +102,7 @@ impl Replies {
     pub(crate) fn to(&self, id: u64, permit: QuotaPermit, begun: Begun) -> ReplyTo {
         let sender = self.sender.clone();
         let to = Some(Destination::Stream { id, sender, permit, begun });
-        ReplyTo { to, part: None }
+        ReplyTo { to, part: None, act: Act::default() }
     }
 }
 
@@ -103,7 +110,8 @@ impl ReplyTo {
     /// Returns a handle for an answer that stays in this node, which builds its own answer from it.
     pub(crate) fn here() -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { to: Some(Destination::Here(sender)), part: None }, receiver)
+        let to = Some(Destination::Here(sender));
+        (Self { to, part: None, act: Act::default() }, receiver)
     }
 
     /// Returns a handle as [`here`](Self::here) does, for a part of this request: where its time
@@ -115,7 +123,21 @@ impl ReplyTo {
         self.part = Some(Arc::clone(&returned));
         let (sender, receiver) = oneshot::channel();
         let to = Some(Destination::Part(sender, timeline, returned));
-        (Self { to, part: None }, receiver)
+        (Self { to, part: None, act: Act::default() }, receiver)
+    }
+
+    /// Has the outcome of an act told with the answer.
+    pub(crate) fn for_act(mut self, act: Act) -> Self {
+        self.act = act;
+        self
+    }
+
+    /// Has users pay for the bytes of the answer.
+    pub(crate) fn charged(mut self, charged: Charged) -> Self {
+        if let Some(Destination::Stream { begun, .. }) = &mut self.to {
+            begun.charged = charged;
+        }
+        self
     }
 
     /// Notes that the request enters a stage at `at`.
@@ -162,6 +184,9 @@ impl ReplyTo {
     }
 
     fn answer(&mut self, result: Result<Answer, Refusal>) {
+        if self.to.is_some() {
+            std::mem::take(&mut self.act).ended_with(|| outcome(&result));
+        }
         self.rejoin();
         // The requester may be gone.
         match self.to.take() {
@@ -181,6 +206,18 @@ impl ReplyTo {
             }
             None => {}
         }
+    }
+}
+
+/// What an answer says of the outcome of an act.
+fn outcome(result: &Result<Answer, Refusal>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(Refusal::Denied(why)) => Outcome::Denied(why.clone()),
+        Err(refusal @ (Refusal::Unknown(_) | Refusal::SessionExpired)) => {
+            Outcome::Unknown(refusal.to_string())
+        }
+        Err(refusal) => Outcome::Failed(refusal.to_string()),
     }
 }
 
@@ -264,7 +301,11 @@ async fn write(
                 begun.timeline.enter(Stage::Other, now);
                 counters.slow().note(peer, &begun.timeline, result, time, now);
             }
+            let before = writer.pending();
             writer.push(&reply);
+            for share in &begun.charged {
+                share.pay(writer.pending().saturating_sub(before));
+            }
             permits.push(permit);
             if writer.pending() >= FLUSH_BYTES {
                 counters.sent(writer.pending());

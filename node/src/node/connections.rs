@@ -15,6 +15,7 @@ use crate::net::incarnations::Incarnations;
 use crate::net::peers::Peers;
 use crate::net::quota::Quotas;
 use crate::net::server_link::ServerLink;
+use crate::net::user_limits::UserLimits;
 use crate::raft::HeartbeatCoalescer;
 
 /// The connections of a node.
@@ -28,6 +29,7 @@ pub(crate) struct Connections {
     /// Nodes that the server or members vouch for.
     vouchers: Vouchers,
     quotas: Quotas,
+    user_limits: UserLimits,
     /// Whether the server has called this node back at its address.
     called_back: AtomicBool,
 }
@@ -42,7 +44,7 @@ impl Connections {
     ) -> Self {
         let peers = Peers::greeting(endpoint.clone(), Arc::clone(&acceptor), incarnations.clone());
         let heartbeats = HeartbeatCoalescer::new(me.id, peers.clone());
-        let (vouchers, quotas, called_back) = Default::default();
+        let (vouchers, quotas, user_limits, called_back) = Default::default();
         Self {
             endpoint,
             acceptor,
@@ -52,6 +54,7 @@ impl Connections {
             incarnations,
             vouchers,
             quotas,
+            user_limits,
             called_back,
         }
     }
@@ -84,6 +87,11 @@ impl Connections {
     /// Returns the quotas of the peers.
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// Returns what users have used up of their limits.
+    pub(crate) fn user_limits(&self) -> &UserLimits {
+        &self.user_limits
     }
 
     /// Announces that heartbeats for this many groups are being sent now.

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use clap::builder::FalseyValueParser;
+use dkv_base::audit::{AuditArgs, AuditOptions, UnusedAuditOption};
 use dkv_base::logging::Format;
 use dkv_wire::name::parse_name;
 use dkv_wire::region::Region;
@@ -64,7 +66,29 @@ pub struct Args {
     #[arg(long, value_name = "MS", env = "DKV_SLOW_REQUEST_MS", default_value_t = SLOW_REQUEST_MS)]
     pub slow_request_ms: u32,
 
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+
+    /// Have the audit log tell of writes too: who, which keys, and whether they were done
+    #[arg(long, env = "DKV_AUDIT_WRITES", value_parser = FalseyValueParser::new())]
+    pub audit_writes: bool,
+
     /// Form of the log's lines: text, or json for one object per line
     #[arg(long, value_name = "FORM", env = "DKV_LOG_FORMAT", default_value = "text")]
     pub log_format: Format,
+}
+
+impl Args {
+    /// Returns the options of the audit log, if there is to be one.
+    ///
+    /// # Errors
+    /// If an option would have no effect.
+    pub fn audit_options(&self) -> Result<Option<AuditOptions>, UnusedAuditOption> {
+        match self.audit.over(None)? {
+            Some(options) => Ok(Some(AuditOptions { writes: self.audit_writes, ..options })),
+            None if self.audit_writes => Err(UnusedAuditOption("--audit-writes".into())),
+            None => Ok(None),
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dkv_base::audit::{self, AuditOptions};
 use dkv_base::logging::{self, Format, Targets};
 use dkv_base::signals::Signals;
 use dkv_base::{durable, output};
@@ -16,11 +17,13 @@ const LOG_DEFAULT: &str = "info,openraft=error,quinn=error,fjall=error,lsm_tree=
 /// Time that tasks have to end before the process does.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs `work` as the process of a node: sets up log output and the given number of threads, and
-/// returns an exit status that reflects the result. An error is printed as the last line.
+/// Runs `work` as the process of a node: sets up log output, the audit log and the given number of
+/// threads, and returns an exit status that reflects the result. An error is printed as the last
+/// line.
 pub fn process<E: Display>(
     threads: Option<NonZeroUsize>,
     format: Format,
+    audit: Option<&AuditOptions>,
     work: impl Future<Output = Result<(), E>>,
 ) -> ExitCode {
     let log = match logging::start(LOG_DEFAULT, Targets::Hidden, format) {
@@ -28,6 +31,10 @@ pub fn process<E: Display>(
         Err(error) => return complain(&error.to_string()),
     };
     durable::keep_files_private();
+    let audit = match audit::start(audit, "node") {
+        Ok(audit) => audit,
+        Err(error) => return complain(&error.to_string()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.unwrap_or_else(default_threads).into())
         .enable_all()
@@ -39,6 +46,7 @@ pub fn process<E: Display>(
     let ended = runtime.block_on(work);
     // All output stops first: the last line says why the process ends.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    drop(audit);
     drop(log);
     match ended {
         Ok(()) => ExitCode::SUCCESS,

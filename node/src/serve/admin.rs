@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
-use dkv_base::logging::brief;
-use dkv_wire::message::{Answer, PolicyAct, PolicyChange, PolicyList, Refusal, RequestBody};
+use dkv_wire::message::{Answer, PolicyChange, PolicyList, Refusal};
 use dkv_wire::network::KeyspaceChange;
 use tokio::time::Instant;
 use tracing::warn;
@@ -19,47 +18,6 @@ use dkv_state::DirectoryCommand;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
-
-/// Describes an administrator's request for the log; `None` for any other request.
-pub(super) fn act(body: &RequestBody) -> Option<String> {
-    match body {
-        RequestBody::RemoveNode(node) => Some(format!("remove node {node}")),
-        RequestBody::Revoke(holder) => Some(format!("revoke {holder}")),
-        RequestBody::Drain { node, on: true } => Some(format!("drain node {node}")),
-        RequestBody::Drain { node, on: false } => Some(format!("use node {node} again")),
-        RequestBody::Compact { shard, floor } => {
-            Some(format!("compact shard {shard} to revision {floor}"))
-        }
-        RequestBody::Rebalance => Some("rebalance".into()),
-        RequestBody::MovePrimary { shard, to } => {
-            Some(format!("make {to} the primary of shard {shard}"))
-        }
-        RequestBody::CreateKeyspace { name, .. } => {
-            Some(format!("create keyspace {}", brief(name)))
-        }
-        RequestBody::SetKeyspace { keyspace, change } => {
-            Some(format!("change keyspace {keyspace}: {change:?}"))
-        }
-        RequestBody::DropKeyspace(keyspace) => Some(format!("drop keyspace {keyspace}")),
-        RequestBody::Log(Some(change)) => Some(format!("log \"{}\"", brief(&change.filter))),
-        RequestBody::ChangePolicy(PolicyChange { policy, act }) => {
-            let policy = brief(policy);
-            Some(match act {
-                PolicyAct::Create(_) => format!("create policy {policy}"),
-                PolicyAct::Set(rule) => format!(
-                    "set policy {policy}: {} with prefix \"{}\" in {}",
-                    rule.rights,
-                    rule.prefix.escape_ascii(),
-                    rule.keyspace.map_or("all keyspaces".into(), |id| format!("keyspace {id}")),
-                ),
-                PolicyAct::Drop => format!("drop policy {policy}"),
-                PolicyAct::Grant(user) => format!("grant policy {policy} to {user}"),
-                PolicyAct::Revoke(user) => format!("revoke policy {policy} from {user}"),
-            })
-        }
-        _ => None,
-    }
-}
 
 /// Removes a node from the network, once its replicas are on others.
 pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
@@ -200,19 +158,4 @@ pub(super) fn keyspaces(context: &RequestContext<'_>, reply: ReplyTo) {
     context.answer(reply, move |node| async move {
         Ok(Answer::Keyspaces(keyspaces::list(&node, until).await?))
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use dkv_wire::message::LogChange;
-
-    use super::*;
-
-    #[test]
-    fn a_long_text_is_cut_before_it_is_logged() {
-        let log = |filter: String| act(&RequestBody::Log(Some(LogChange { filter, for_ms: None })));
-        assert_eq!(log("debug".into()).unwrap(), "log \"debug\"");
-        let told = log("ä\n".repeat(1 << 20)).unwrap();
-        assert!(told.len() < 1000 && told.ends_with("...\"") && !told.contains('\n'), "{told}");
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use dkv_base::audit::{self, What};
 use dkv_base::id::NodeId;
 use dkv_wire::acceptor::Peer;
 use dkv_wire::codec::decode;
@@ -20,6 +21,7 @@ use crate::net::incarnations::{self, Caller};
 use crate::net::quota::Quota;
 use crate::node::Node;
 use crate::raft::{self, RaftPeer};
+use crate::serve::limits as user_limits;
 use crate::serve::request;
 use crate::serve::watches;
 
@@ -34,6 +36,10 @@ pub(crate) async fn serve(node: Arc<Node>, connection: quinn::Connection, peer: 
     if identity.role == Role::Server {
         node.connections().set_called_back();
     }
+    let Some(_place) = user_limits::connect(&node, identity) else {
+        let why = "this user has as many connections to this node as its policies allow";
+        return Close::Busy.close(&connection, why);
+    };
     let quota = node.connections().quotas().of(identity.holder);
     let caller = Arc::new(Caller::default());
     loop {
@@ -98,6 +104,9 @@ async fn serve_stream(
     };
     if !speaks_for(identity, from) {
         node.peers().denials().note_impostor(identity, from);
+        let who = identity.audited(None, connection.remote_address());
+        let what = What::new("speak Raft as node", from.to_string());
+        audit::denied(who, what, "only a node speaks Raft, and for itself");
         return Close::Denied.close(&connection, "only a node speaks Raft, and for itself");
     }
     if matches!(opening, Opening::Run { .. }) {

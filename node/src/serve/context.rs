@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dkv_base::audit::What;
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Answer, Refusal};
 use dkv_wire::user::User;
 use tokio::time::{Instant, timeout_at};
 
-use super::rights;
+use super::acts;
 use crate::net::reply::ReplyTo;
-use crate::node::Node;
+use crate::node::{Node, Replicas};
 use dkv_state::{DirectoryCommand, DirectoryResult};
 
 /// The node that serves a request, the request's sender, and the time that it has.
@@ -27,9 +28,15 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Refuses the request, and tells the operator if its user was denied it.
-    pub(super) fn refuse(&self, refusal: Refusal, reply: ReplyTo) {
-        rights::note_denied(self.node, self.peer, self.user, self.address, &refusal);
+    /// Refuses the request, which is described by `what`, and tells the operator if it is denied.
+    pub(super) fn refuse(
+        &self,
+        refusal: Refusal,
+        reply: ReplyTo,
+        what: impl FnOnce(&Replicas) -> What,
+    ) {
+        let what = || what(self.node.replicas());
+        acts::note_denied(self.peer, self.user, self.address, &refusal, what);
         reply.refuse(refusal);
     }
 

@@ -15,6 +15,7 @@ use dkv_wire::message::{
 };
 use tokio::time::Instant;
 
+use super::acts;
 use super::context::RequestContext;
 use super::eventual_reads;
 use super::eventual_writes::{self, Deposit};
@@ -62,7 +63,8 @@ pub(super) fn propose(
         Ok(Command::TransactOver(_)) => {
             return match may_write(context, &replica, &command) {
                 Ok(()) => transactions::drive(context, &replica, &command, at_level(reply)),
-                Err(refusal) => context.refuse(refusal, reply),
+                Err(refusal) => context
+                    .refuse(refusal, reply, |replicas| acts::of_command(replicas, shard, &command)),
             };
         }
         _ => at_level(reply),
@@ -222,7 +224,9 @@ pub(super) fn about_leases(
         Ok(()) => {
             replica.read(PendingRead { query: ReadQuery::Lease(query), anywhere: false, reply });
         }
-        Err(refusal) => context.refuse(refusal, reply),
+        Err(refusal) => context.refuse(refusal, reply, |replicas| {
+            acts::on_keys(replicas, "keep a lease", shard, None)
+        }),
     }
 }
 
@@ -294,7 +298,8 @@ fn at_all(replica: &Arc<Replica>, deadline_ms: u32, mut reply: ReplyTo) -> Reply
 
 fn write(context: &RequestContext<'_>, replica: &Replica, command: Bytes, reply: ReplyTo) {
     if let Err(refusal) = may_write(context, replica, &command) {
-        return context.refuse(refusal, reply);
+        return context
+            .refuse(refusal, reply, |replicas| acts::of_command(replicas, replica.id(), &command));
     }
     let expires = Instant::now() + context.patience();
     let (holder, place) = (context.peer.holder, Place::default());

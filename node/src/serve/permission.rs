@@ -35,7 +35,7 @@ pub(super) fn check(node: &Node, peer: Identity, request: &Request) -> Result<()
 }
 
 /// Checks that a peer's role and its user's rights allow a request.
-pub(super) fn may_ask(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
+fn may_ask(node: &Node, peer: Identity, request: &Request) -> Result<(), Refusal> {
     allowed(peer, &request.body)?;
     rights::check(node, peer, request)
 }

@@ -9,25 +9,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dkv_base::logging::AUDIT;
 use dkv_wire::codec::{decode, encode};
 use dkv_wire::frame::{FrameReader, FrameWriter};
 use dkv_wire::identity::Identity;
 use dkv_wire::message::{Command, Request, RequestBody};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::context::RequestContext;
 use super::eventual_writes::Deposit;
 use super::{
-    admin, books, cluster, data, diagnosis, eventual_reads, forwarding, permission, rights,
+    acts, admin, books, cluster, data, diagnosis, eventual_reads, forwarding, limits, permission,
+    rights,
 };
 use crate::cluster::keyspaces::NewKeyspace;
 use crate::common::counters;
 use crate::common::timeline::{Subject, Timeline};
 use crate::net::quota::{Quota, QuotaPermit};
 use crate::net::reply::{Begun, Replies, ReplyTo};
+use crate::net::user_limits::Charged;
 use crate::node::Node;
 use crate::raft::{LeaseQuery, RangeQuery};
 
@@ -62,15 +63,12 @@ pub(crate) async fn serve(
             at = Instant::now();
         }
         name_sender(peer, &mut request);
-        if let Some(act) = admin::act(&request.body)
-            && permission::may_ask(&node, peer, &request).is_ok()
-        {
-            info!(target: AUDIT, by = %peer, %address, "administrative act: {act}");
-        }
+        let bytes = frame.len();
         let timeline = Timeline::new(Subject::of(&request.body), announced, at);
-        let begun = Begun { kind: counters::kind(&request.body), at: announced, timeline };
+        let (kind, charged) = (counters::kind(&request.body), Charged::new());
+        let begun = Begun { kind, at: announced, timeline, charged };
         let reply = replies.to(request.id, part, begun);
-        handle(&node, (peer, address), request, reply);
+        handle(&node, (peer, address), request, bytes, reply);
     }
     drop(replies);
     let _ = writer.join_next().await;
@@ -115,18 +113,25 @@ fn name_sender(peer: Identity, request: &mut Request) {
     *command = named;
 }
 
-/// Checks a request, and answers it or hands it on: to the data plane, the cluster plane or the
-/// admin plane, or to the node that can answer it.
+/// Checks a request with a frame of `bytes` bytes, and answers it or hands it on: to the data
+/// plane, the cluster plane or the admin plane, or to the node that can answer it.
 fn handle(
     node: &Arc<Node>,
     (peer, address): (Identity, SocketAddr),
     mut request: Request,
+    bytes: usize,
     reply: ReplyTo,
 ) {
     if let Err(refusal) = permission::check(node, peer, &request) {
-        rights::note_denied(node, peer, request.user, address, &refusal);
+        let what = || acts::of(node.replicas(), &request.body);
+        acts::note_denied(peer, request.user, address, &refusal, what);
         return reply.refuse(refusal);
     }
+    let reply = match limits::take(node, peer, request.user, &request.body, bytes) {
+        Ok(charged) => reply.charged(charged),
+        Err(refusal) => return reply.refuse(refusal),
+    };
+    let reply = reply.for_act(acts::begin(node.replicas(), peer, address, &request));
     request.deadline_ms = rights::deadline_ms(peer, &request);
     if let Some(answer) = eventual_reads::without_replica(node, &request.body) {
         return reply.send(Ok(answer));

@@ -11,7 +11,6 @@
 //! stored, so it tells nothing about keys; only that of a lease depends on its owner.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,9 +201,17 @@ pub(super) fn check_leases(
     replica: &Replica,
     leases: &BTreeSet<LeaseId>,
 ) -> Result<(), Refusal> {
-    // Another node may not know all leases, and serves none of this.
-    if leases.is_empty() || !replica.leads() {
+    if leases.is_empty() {
         return Ok(());
+    }
+    // Another node may not know all leases. Neither does a primary before it has applied all that
+    // was committed before its term: the lease of another user that it lacks would pass.
+    if !replica.leads() {
+        return Err(Refusal::NotPrimary { primary: replica.leader() });
+    }
+    if !replica.knows_all() {
+        let why = "this primary was just elected, and does not know all leases yet";
+        return Err(Refusal::Unavailable(why.into()));
     }
     for user in users {
         let granted = Granted::of(node.replicas(), user, replica.id())?;
@@ -270,12 +277,7 @@ fn check_body(replicas: &Replicas, user: User, body: &RequestBody) -> Result<(),
         Touch::Nothing | Touch::ByRole => Ok(()),
         Touch::Keys(shard, right, keys) => Granted::of(replicas, user, shard)?.check(right, keys),
         Touch::Some(shard, right) => Granted::of(replicas, user, shard)?.check_some(right),
-        Touch::Receipt(shard) => {
-            let granted = Granted::of(replicas, user, shard)?;
-            let any = Right::ALL.into_iter();
-            let mut any = any.filter(|right| allows_some(&granted.rules, *right, granted.keyspace));
-            any.next().map(|_| ()).ok_or_else(|| granted.denied(Right::Watch, "any keys"))
-        }
+        Touch::Receipt(shard) => Granted::of(replicas, user, shard)?.check_any(),
         Touch::Command(shard, command) => {
             check_command(&Granted::of(replicas, user, shard)?, command)
         }
@@ -286,8 +288,8 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
     let command: Command<'_> =
         decode(command).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match command {
-        // It writes nothing, and a client may open it for all of its users.
-        Command::OpenSession(_) | Command::OpenSessionOf { .. } => Ok(()),
+        // It writes no key, but takes room in the log.
+        Command::OpenSession(_) | Command::OpenSessionOf { .. } => granted.check_any(),
         Command::Write(Write { key, .. })
         | Command::WriteAttached(WriteAttached { write: Write { key, .. }, .. }) => {
             granted.check(Right::Write, Keys::Key(key))
@@ -319,6 +321,8 @@ fn check_command(granted: &Granted, command: &[u8]) -> Result<(), Refusal> {
 
 /// Checks every compare and every operation, whether or not it will be executed.
 fn check_transaction(granted: &Granted, body: &[u8]) -> Result<(), Refusal> {
+    // One without compares and operations takes room in the log, too.
+    granted.check_any()?;
     Transaction::decode(body)?.visit(
         |compare| granted.check(Right::Read, compare.keys),
         |operation| check_operation(granted, operation),
@@ -406,6 +410,15 @@ impl Granted {
         Err(self.denied(right, "any keys"))
     }
 
+    /// Checks that the user has some right in the keyspace.
+    fn check_any(&self) -> Result<(), Refusal> {
+        let mut all = Right::ALL.into_iter();
+        match all.any(|right| allows_some(&self.rules, right, self.keyspace)) {
+            true => Ok(()),
+            false => Err(self.denied(Right::Watch, "any keys")),
+        }
+    }
+
     fn denied(&self, right: Right, keys: &str) -> Refusal {
         let Self { user, name, is_current, .. } = self;
         if !is_current {
@@ -427,23 +440,8 @@ fn is_below(age: Option<Duration>, most: Duration) -> bool {
     age.is_some_and(|age| age < most)
 }
 
-/// Tells the operator that a request of a user was denied.
-pub(super) fn note_denied(
-    node: &Node,
-    peer: Identity,
-    asked: Option<User>,
-    address: SocketAddr,
-    refusal: &Refusal,
-) {
-    if let Refusal::Denied(why) = refusal
-        && (peer.user.is_some() || asked.is_some())
-    {
-        node.peers().denials().note_user(peer, asked, address, why);
-    }
-}
-
 /// Returns a range with borrowed bounds.
-fn borrowed(keys: &KeyRange) -> Keys<'_> {
+pub(super) fn borrowed(keys: &KeyRange) -> Keys<'_> {
     match keys {
         KeyRange::Key(key) => Keys::Key(key),
         KeyRange::Prefix(prefix) => Keys::Prefix(prefix),
@@ -451,8 +449,8 @@ fn borrowed(keys: &KeyRange) -> Keys<'_> {
     }
 }
 
-/// Describes keys in a refusal.
-fn shown(keys: Keys<'_>) -> String {
+/// Describes keys in a refusal, and in the audit log.
+pub(super) fn shown(keys: Keys<'_>) -> String {
     let quoted = |bytes: &[u8]| {
         let shown = bytes.get(..SHOWN_BYTES).unwrap_or(bytes).escape_ascii();
         let more = if bytes.len() > SHOWN_BYTES { "..." } else { "" };
@@ -481,6 +479,11 @@ pub(super) fn asks_about(
         (_, None) if is_admin => Ok(None),
         (Some(own), Some(other)) if own != other && !is_admin => {
             Err(Refusal::Denied(format!("user {own} may see its own policies only")))
+        }
+        // A gateway asks for the users of its bearers, and is a client.
+        (None, Some(user)) if !matches!(peer.role, Role::Client | Role::Admin) => {
+            let role = peer.role;
+            Err(Refusal::Denied(format!("a {role} may not see the policies of user {user}")))
         }
         (own, asked) => Ok(Some(asked.or(own))),
     }

@@ -19,23 +19,27 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{self, KEY_BYTES_MAX, WATCH_KEEP_ALIVE, WATCH_PROGRESS};
-use dkv_wire::message::{KeyRange, Refusal, WatchFrame, WatchRequest};
+use dkv_wire::message::{KeyRange, PolicyLimits, Refusal, WatchFrame, WatchRequest};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::common::timeline::{Stage, Subject, Timeline};
 use crate::net::quota::{Quota, WatchPermit};
+use crate::net::user_limits::Charged;
 use crate::node::Node;
 use crate::raft::{FifoReceiver, WatchPage};
 use crate::replica::Replica;
 use crate::replica::watch_hub::News;
 use crate::serve::data::{elsewhere, shard_here};
-use crate::serve::rights;
+use crate::serve::{acts, limits as limits_of_users, rights};
 
 /// Priority of the streams of watches, below that of requests.
 const PRIORITY: i32 = -1;
 /// Age of the state here from which on its watchers are sent away.
 const OUT_OF_TOUCH: Duration = Duration::from_secs(15);
+/// Longest pause of a watch that has used up the bytes of its user, before it looks at its rights
+/// again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Time after which to try again if there are too many watches, in milliseconds.
 const RETRY_AFTER_MS: u32 = 1000;
 
@@ -66,12 +70,13 @@ pub(crate) async fn serve(
     let stopped = stream.stopped();
     let mut writer = FrameWriter::new(stream);
     match frame.and_then(|frame| admit(node, (peer, address), quota, &frame)) {
-        Ok((group, request, permit)) => {
+        Ok((group, request, permit, charged)) => {
             begun();
             node.counters().received(frame_bytes(&request));
             let (node, quota) = (Arc::clone(node), quota.clone());
             let serving = Arc::clone(&group);
-            let watch = Watch { node, peer, group: serving, request, quota, _permit: permit };
+            let watch =
+                Watch { node, peer, group: serving, request, quota, charged, _permit: permit };
             // The receiving half stays open: a client may close its side after the request.
             group.spawn(async move {
                 let _reader = reader;
@@ -99,7 +104,7 @@ fn admit(
     (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     frame: &[u8],
-) -> Result<(Arc<Replica>, WatchRequest, WatchPermit), Refusal> {
+) -> Result<(Arc<Replica>, WatchRequest, WatchPermit, Charged), Refusal> {
     let request: WatchRequest =
         decode(frame).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match peer.role {
@@ -119,16 +124,20 @@ fn admit(
     check_held(node)?;
     check(&request.keys)?;
     if let Err(refusal) = rights::check_watch(node, peer, &request) {
-        rights::note_denied(node, peer, request.user, address, &refusal);
+        acts::note_denied(peer, request.user, address, &refusal, || {
+            let keys = rights::borrowed(&request.keys);
+            acts::on_keys(node.replicas(), "watch", request.shard, Some(keys))
+        });
         return Err(refusal);
     }
     let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };
+    let charged = limits_of_users::take_any(node, peer, request.user, frame.len())?;
     let Some(permit) = quota.take_watch() else {
         return Err(Refusal::Overloaded { retry_after_ms: RETRY_AFTER_MS });
     };
-    Ok((group, request, permit))
+    Ok((group, request, permit, charged))
 }
 
 fn check(keys: &KeyRange) -> Result<(), Refusal> {
@@ -170,6 +179,8 @@ struct Watch {
     group: Arc<Replica>,
     request: WatchRequest,
     quota: Quota,
+    /// The shares of its users, if they have limits.
+    charged: Charged,
     _permit: WatchPermit,
 }
 
@@ -349,9 +360,33 @@ impl Watch {
         let _room = self.quota.take_watch_frame(page.bytes()).await.ok_or(Ended::Lost)?;
         let WatchPage { changes, through, .. } = page;
         writer.push(&WatchFrame::Changes { changes, through });
-        self.node.counters().sent(writer.pending());
+        let bytes = writer.pending();
+        self.node.counters().sent(bytes);
         writer.flush().await.map_err(|_| Ended::Lost)?;
+        self.pay(bytes).await?;
         Ok(Instant::now())
+    }
+
+    /// Pays for a frame, and waits for as long as a user of the watch has used up its bytes.
+    async fn pay(&self, bytes: usize) -> Result<(), Refusal> {
+        for share in &self.charged {
+            share.pay(bytes);
+        }
+        while let Some(wait) = self.debt() {
+            tokio::time::sleep(wait.min(PAUSE_MAX)).await;
+            // The rights or the limits may have changed.
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    fn debt(&self) -> Option<Duration> {
+        let users = rights::both(self.peer.user, self.request.user);
+        let limits = users.map(|user| limits_of_users::of(self.node.replicas(), user));
+        // The least of both will do: two users are rare, and no debt is lost.
+        let limits = limits.reduce(PolicyLimits::least)?;
+        let now = Instant::now();
+        self.charged.iter().filter_map(|share| share.debt(limits, now)).max()
     }
 }
 

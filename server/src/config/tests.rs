@@ -28,6 +28,22 @@ fn an_absolute_data_directory_is_kept() {
 }
 
 #[test]
+fn an_audit_log_has_a_file_beside_the_configuration_and_bounds() {
+    assert_eq!(parse("{\"audit_keep\": 3}").unwrap().audit, None);
+    let audit = parse(r#"{"audit": "audit.jsonl", "audit_size_mib": 2}"#).unwrap().audit.unwrap();
+    assert_eq!(audit.path, Path::new("/etc/dkv/audit.jsonl"));
+    assert_eq!((audit.bytes_max, audit.keep, audit.writes), (2 << 20, KEEP_DEFAULT, false));
+    for (text, expected) in [
+        ("{\n\"audit\": \"\"}", "line 2: audit: must name a file"),
+        ("{\n\"audit_size_mib\": 0}", "line 2: audit_size_mib: must be from 1 to 1048576"),
+        ("{\n\"audit_keep\": 1001}", "line 2: audit_keep: must be from 1 to 1000"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_file_line_and_field() {
     for (text, expected) in [
         (

@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use dkv_base::audit::{self, Act, What, Who};
 use dkv_base::id::{HolderId, NodeId};
+use dkv_base::logging::brief;
 use dkv_base::logging::level::{self, LevelError};
-use dkv_base::logging::{AUDIT, brief};
 use dkv_wire::bearer::{self, Bearer, Rights};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{
     BearerLife, HolderKind, LogChange, LogFilter, RunChoice, ServerAnswer, ServerRefusal,
+    ServerRequest,
 };
 use dkv_wire::token::Token;
 use dkv_wire::user::User;
-use tracing::info;
 use uuid::Uuid;
 
 use super::{Service, denied, flatten};
@@ -34,14 +35,14 @@ impl Service {
         require_admin(identity)?;
         let token = Token::generate(role, self.authority.fingerprint());
         let whose = user.map(|user| format!(" of user {user}")).unwrap_or_default();
-        let action = format!("create token {} ({role}{whose})", token.id);
-        self.log_action(identity, address, &action);
+        let what = What::new("create token", format!("{} ({role}{whose})", token.id));
+        let act = self.begin(identity, address, what);
         let (id, hash) = (token.id, token.secret_hash());
         let created = self.books.update(move |next| {
             let (name, now_ms) = (name.clone(), clock::now_ms());
             next.handle_create_token(id, hash, role, life_s, uses, name, user, now_ms)
         });
-        flatten(created.await)?;
+        act.settled(flatten(created.await))?;
         Ok(ServerAnswer::Token(token.to_string()))
     }
 
@@ -54,9 +55,11 @@ impl Service {
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         if let Some(LogChange { filter, for_ms }) = change {
-            self.log_action(identity, address, &format!("log \"{}\"", brief(&filter)));
+            let what = What::new("log", format!("\"{}\"", brief(&filter)));
+            let act = self.begin(identity, address, what);
             let life = for_ms.map(Duration::from_millis);
-            if let Some(passing) = level::change(&filter, life).map_err(not_logged)? {
+            let changed = act.settled(level::change(&filter, life).map_err(not_logged));
+            if let Some(passing) = changed? {
                 tokio::spawn(passing.end());
             }
         }
@@ -77,8 +80,10 @@ impl Service {
         token: Uuid,
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
-        self.log_action(identity, address, &format!("revoke token {token}"));
-        flatten(self.books.update(move |next| next.handle_revoke_token(token)).await)?;
+        let what = What::new("revoke token", token.to_string());
+        let act = self.begin(identity, address, what);
+        let revoked = self.books.update(move |next| next.handle_revoke_token(token)).await;
+        act.settled(flatten(revoked))?;
         // Tidiness only: the token admits nobody from here on.
         self.local_tokens.remove(token);
         Ok(ServerAnswer::Done)
@@ -98,14 +103,14 @@ impl Service {
         require_admin(identity)?;
         let holder = HolderId::random();
         let whose = user.map(|user| format!(", user {user}")).unwrap_or_default();
-        let action = format!("create bearer token {holder} ({rights:?}, {life:?}{whose})");
-        self.log_action(identity, address, &action);
+        let target = format!("{holder} ({rights:?}, {life:?}{whose})");
+        let act = self.begin(identity, address, What::new("create bearer token", target));
         let created = self.books.update(move |next| {
             let (kind, name) = (HolderKind::Bearer(rights), name.clone());
             let (made_by, now_ms) = (identity.holder, clock::now_ms());
             next.handle_create_bearer(holder, kind, life, name, user, made_by, now_ms)
         });
-        let expires_ms = flatten(created.await)?;
+        let expires_ms = act.settled(flatten(created.await))?;
         let network = self.authority.network();
         let bearer = Bearer { network, holder, rights, expires_ms, user };
         match bearer::sign(&self.authority, &bearer) {
@@ -145,20 +150,47 @@ impl Service {
     ) -> Result<ServerAnswer, ServerRefusal> {
         require_admin(identity)?;
         let kept = match run {
-            RunChoice::Address(address) => format!("keep the run of node {node} at {address}"),
-            RunChoice::Start(start) => format!("keep the run {start} of node {node}"),
+            RunChoice::Address(address) => format!("of node {node} at {address}"),
+            RunChoice::Start(start) => format!("{start} of node {node}"),
         };
-        self.log_action(identity, address, &kept);
+        let act = self.begin(identity, address, What::new("keep the run", kept));
         let kept = self.store.update(move |next| next.handle_keep_run(node, run, clock::now_ms()));
-        flatten(kept.await)?;
+        act.settled(flatten(kept.await))?;
         Ok(ServerAnswer::Done)
     }
 
-    /// Logs who does what, with the holder's name from the inventory.
-    fn log_action(&self, identity: Identity, address: SocketAddr, action: &str) {
-        let registry = self.store.snapshot();
-        let name = registry.name_of(identity.holder).unwrap_or("-");
-        info!(target: AUDIT, by = %identity, name, %address, "administrative act: {action}");
+    /// Tells that an administrator begins an act.
+    fn begin(&self, identity: Identity, address: SocketAddr, what: What) -> Act {
+        audit::act(self.audited(identity, address), what)
+    }
+
+    /// The holder of a certificate in the audit log, with its name from the inventory.
+    pub(super) fn audited(&self, identity: Identity, address: SocketAddr) -> Who {
+        let name = self.store.snapshot().name_of(identity.holder).map(str::to_owned);
+        Who { name, ..identity.audited(None, address) }
+    }
+}
+
+/// What a request asks for, in the audit log.
+pub(super) fn asked(request: &ServerRequest) -> What {
+    match request {
+        ServerRequest::Lookup => What::new("look up the nodes", ""),
+        ServerRequest::Status => What::new("show the server's status", ""),
+        ServerRequest::Register { name, .. } => {
+            What::new("register a node", brief(name.as_deref().unwrap_or_default()))
+        }
+        ServerRequest::Report(_) => What::new("report as the coordinator", ""),
+        ServerRequest::Stand(_) => What::new("ask which run of a node goes on", ""),
+        ServerRequest::Renew { .. } => What::new("renew a certificate", ""),
+        ServerRequest::BearersSeen(_) => What::new("report the use of bearer tokens", ""),
+        ServerRequest::CreateToken { role, .. } => What::new("create token", role.to_string()),
+        ServerRequest::CreateBearer { .. } => What::new("create bearer token", ""),
+        ServerRequest::ListHolders => What::new("list holders", ""),
+        ServerRequest::ListTokens => What::new("list tokens", ""),
+        ServerRequest::RevokeToken(token) => What::new("revoke token", token.to_string()),
+        ServerRequest::Keep { node, .. } => What::new("keep a run", format!("of node {node}")),
+        ServerRequest::Log(_) => What::new("show or change the log's filter", ""),
+        ServerRequest::Enlist => What::new("enlist as a server", ""),
     }
 }
 

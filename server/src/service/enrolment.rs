@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Instant as StdInstant;
 
+use dkv_base::audit::{self, Outcome, What, Who};
 use dkv_base::id::HolderId;
-use dkv_base::logging::AUDIT;
 use dkv_base::slots::{self, Busy, BusyFlag};
 use dkv_base::sync::lock;
-use dkv_wire::certificate::end_of;
+use dkv_wire::certificate::{end_of, identity_of};
 use dkv_wire::codec::{DecodeError, decode};
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::identity::{Identity, Role};
@@ -43,6 +43,17 @@ enum ConversationError {
     Write(#[from] std::io::Error),
     #[error("ended the conversation without a request")]
     NoRequest,
+}
+
+/// What a joiner asks for, in the audit log.
+fn asked(request: &Joining) -> What {
+    match request {
+        Joining::Join(JoinRequest { token, .. }) => What::new("join by token", token.to_string()),
+        Joining::Recertify(_) => What::new("join again", ""),
+        Joining::Readmit(ReadmitRequest { token, .. }) => {
+            What::new("join again by token", token.to_string())
+        }
+    }
 }
 
 /// The place of a joiner among the others of its address.
@@ -101,7 +112,9 @@ impl Service {
         let (send, receive) = connection.accept_bi().await?;
         let mut reader = FrameReader::new(receive, JOIN_FRAME_BYTES_MAX);
         let frame = reader.next().await?.ok_or(ConversationError::NoRequest)?;
-        let answer = match decode(&frame)? {
+        let request = decode(&frame)?;
+        let what = asked(&request);
+        let answer = match request {
             Joining::Join(request) => self.join(request, &mut place).await,
             Joining::Recertify(request) => self.recertify(connection, request, None).await,
             Joining::Readmit(ReadmitRequest { again, token, secret }) => {
@@ -111,12 +124,26 @@ impl Service {
         let address = connection.remote_address();
         match &answer {
             Ok(joined) => {
-                let JoinAnswer { role, holder, .. } = joined;
-                info!(target: AUDIT, %role, %holder, %address, "joined");
+                let JoinAnswer { network, role, holder, certificate } = joined;
+                let user =
+                    identity_of(&certificate[..].into()).ok().and_then(|identity| identity.user);
+                let (network, role, holder) = (*network, *role, *holder);
+                let joined = Identity { network, role, holder, user };
+                audit::act(joined.audited(None, address), what).ended(Outcome::Done);
             }
-            // Anybody can cause these two without a token, which says nothing.
-            Err(refusal @ (JoinRefusal::Unknown | JoinRefusal::Busy)) => {
-                debug!(%refusal, %address, "refused to join");
+            // Anybody can cause this, so it must not fill the disk with logs.
+            Err(refusal @ JoinRefusal::Busy) => debug!(%refusal, %address, "refused to join"),
+            Err(
+                refusal @ (JoinRefusal::Unknown
+                | JoinRefusal::Denied
+                | JoinRefusal::Lapsed
+                | JoinRefusal::Certificate
+                | JoinRefusal::Expired
+                | JoinRefusal::UsedUp),
+            ) => {
+                // As this: the audit log has some of them and counts the others.
+                let who = Who { address: Some(address.into()), ..Who::default() };
+                audit::denied(who, what, &refusal.to_string());
             }
             // Anybody can cause some of the others, too, and a stolen token does for the rest.
             Err(refusal) => {
@@ -310,7 +337,8 @@ impl Service {
             ServerRefusal::Invalid("the control group does not have the books yet".into())
         })?;
         let server = identity.holder;
-        info!(target: AUDIT, %server, %address, "a new server gets the authority's key");
+        let what = What::new("get the authority's key as a new server", server.to_string());
+        audit::act(self.audited(identity, address), what).ended(Outcome::Done);
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

@@ -51,6 +51,7 @@ impl Place {
             advertise: None,
             join: None,
             token_file: None,
+            audit: None,
         }
     }
 

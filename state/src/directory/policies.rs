@@ -12,7 +12,9 @@ use dkv_wire::limits::{
     POLICIES_BYTES_MAX, POLICIES_MAX, POLICY_OVERHEAD_BYTES, POLICY_USERS_MAX, USER_RULES_MAX,
     USERS_RULES_MAX,
 };
-use dkv_wire::message::{PolicyAct, PolicyChange, PolicyInfo, PolicyRule, RightSet, check_rules};
+use dkv_wire::message::{
+    PolicyAct, PolicyChange, PolicyInfo, PolicyLimits, PolicyRule, RightSet, check_rules,
+};
 use dkv_wire::name::check_name;
 use dkv_wire::user::User;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,8 @@ pub(super) struct Policy {
     rules: BTreeMap<(Option<KeyspaceId>, Bytes), RightSet>,
     /// The users that it is granted to.
     users: BTreeSet<User>,
+    /// What it limits them to.
+    limits: PolicyLimits,
 }
 
 impl Policy {
@@ -45,7 +49,8 @@ impl Policy {
     }
 
     fn info(&self, name: &str, users: Vec<User>) -> PolicyInfo {
-        PolicyInfo { name: name.to_owned(), rules: self.rules().collect(), users }
+        let (name, rules, limits) = (name.to_owned(), self.rules().collect(), self.limits);
+        PolicyInfo { name, rules, users, limits }
     }
 
     /// What it counts for among all policies, in bytes.
@@ -58,6 +63,8 @@ impl Policy {
 /// The policies of the network, and the rights that follow from them.
 pub(super) type Policies = BTreeMap<String, Policy>;
 pub(super) type UserRights = BTreeMap<User, Arc<[PolicyRule]>>;
+/// The limits of the users that have some.
+pub(super) type UserLimits = BTreeMap<User, PolicyLimits>;
 
 /// Returns the names of the policies of each user that has one.
 fn policies_of_users(policies: &Policies) -> BTreeMap<User, Vec<&str>> {
@@ -83,6 +90,18 @@ pub(super) fn rights_of_users(policies: &Policies) -> UserRights {
         (user, Arc::clone(rules))
     });
     rights.collect()
+}
+
+/// Returns the limits of each user that has some: the least of each in its policies.
+pub(super) fn limits_of_users(policies: &Policies) -> UserLimits {
+    let mut of_users = UserLimits::new();
+    for policy in policies.values().filter(|policy| !policy.limits.is_none()) {
+        for user in &policy.users {
+            let limits = of_users.entry(*user).or_default();
+            *limits = limits.least(policy.limits);
+        }
+    }
+    of_users
 }
 
 /// Checks that no user has too many rules, and all of them together do not: each request of a user
@@ -119,6 +138,11 @@ impl Directory {
         let own = self.contents.policies.iter();
         let own = own.filter(move |(_, policy)| policy.users.contains(&user));
         own.map(move |(name, policy)| policy.info(name, vec![user]))
+    }
+
+    /// Returns what the policies of a user limit it to, at each node.
+    pub fn limits_of(&self, user: User) -> PolicyLimits {
+        self.limits.get(&user).copied().unwrap_or_default()
     }
 
     /// Returns the rules of all policies that are granted to a user: none for a user without one.
@@ -159,6 +183,10 @@ impl Contents {
             PolicyAct::Revoke(user) => {
                 self.policy_mut(name)?.users.remove(user);
             }
+            PolicyAct::Limit(limits) => {
+                limits.check().map_err(|error| error.to_string())?;
+                self.policy_mut(name)?.limits = *limits;
+            }
         }
         let names: usize =
             self.policies.keys().map(|name| name.len() + POLICY_OVERHEAD_BYTES).sum();
@@ -168,7 +196,9 @@ impl Contents {
         }
         match act {
             PolicyAct::Set(_) | PolicyAct::Grant(_) => check_rights(&self.policies),
-            PolicyAct::Create(_) | PolicyAct::Drop | PolicyAct::Revoke(_) => Ok(()),
+            PolicyAct::Create(_) | PolicyAct::Drop | PolicyAct::Revoke(_) | PolicyAct::Limit(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -182,7 +212,7 @@ impl Contents {
         }
         let rules = rules.iter().filter(|rule| !rule.rights.is_empty());
         let rules = rules.map(|rule| ((rule.keyspace, rule.prefix.clone()), rule.rights));
-        let new = Policy { rules: rules.collect(), users: BTreeSet::new() };
+        let new = Policy { rules: rules.collect(), ..Policy::default() };
         match self.policies.get(name) {
             // The request may come again if its answer was lost.
             Some(existing) if *existing == new => return Ok(()),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dkv_base::id::{KeyspaceId, NetworkId, NodeId};
 use dkv_wire::limits::{KEY_BYTES_MAX, POLICIES_MAX, POLICY_RULES_MAX, USER_RULES_MAX};
-use dkv_wire::message::{PolicyAct, PolicyChange, PolicyRule};
+use dkv_wire::message::{PolicyAct, PolicyChange, PolicyLimits, PolicyRule};
 use dkv_wire::network::Settings;
 use dkv_wire::user::User;
 use uuid::Uuid;
@@ -150,4 +150,34 @@ fn the_rules_of_a_user_and_those_of_all_users_are_bounded() {
     assert!(why.contains("grant the same policies"), "{why}");
     grant(&mut directory, 0, "one-more").unwrap();
     assert_eq!(directory.rights_of(user("one-more")), directory.rights_of(user("u1")));
+}
+
+#[test]
+fn a_user_has_the_least_of_the_limits_of_its_policies() {
+    let mut directory = network();
+    let limits = |requests, connections| PolicyLimits { requests, connections, bytes: None };
+    for policy in ["p", "q", "r"] {
+        change(&mut directory, policy, PolicyAct::Create(Vec::new())).unwrap();
+        change(&mut directory, policy, PolicyAct::Grant(user("alice"))).unwrap();
+    }
+    assert!(directory.limits_of(user("alice")).is_none());
+    change(&mut directory, "p", PolicyAct::Limit(limits(Some(10), None))).unwrap();
+    change(&mut directory, "q", PolicyAct::Limit(limits(Some(20), Some(3)))).unwrap();
+    assert_eq!(directory.limits_of(user("alice")), limits(Some(10), Some(3)));
+    assert!(directory.limits_of(user("bob")).is_none());
+    let row = directory.take_changes(Bytes::new()).directory.unwrap();
+    let mut loaded = Directory::new();
+    loaded.row(Table::Directory, &[], &row).unwrap();
+    assert_eq!(loaded.limits_of(user("alice")), limits(Some(10), Some(3)));
+    let shown: Vec<_> = directory.policies_of(user("alice")).map(|it| it.limits).collect();
+    assert_eq!(shown[1], limits(Some(20), Some(3)));
+    // A limit that is out of its bounds, and one of a policy that is not there, change nothing.
+    let hash = directory.hash();
+    assert!(change(&mut directory, "p", PolicyAct::Limit(limits(Some(0), None))).is_err());
+    assert!(change(&mut directory, "s", PolicyAct::Limit(limits(Some(1), None))).is_err());
+    assert_eq!(directory.hash(), hash);
+    change(&mut directory, "p", PolicyAct::Limit(PolicyLimits::default())).unwrap();
+    assert_eq!(directory.limits_of(user("alice")).requests, Some(20));
+    change(&mut directory, "q", PolicyAct::Revoke(user("alice"))).unwrap();
+    assert!(directory.limits_of(user("alice")).is_none());
 }

@@ -3,7 +3,10 @@
 //! A policy is a named list of rules, granted to users. The rights of a user are the union of the
 //! rules of all policies that are granted to it; a user without a policy has none. A range of keys
 //! is allowed if each of its keys is, whichever rule allows it. The role of a holder bounds what
-//! its user may do: a reader does not write whatever its policies say.
+//! its user may do: a reader does not write whatever its policies say. A policy may also limit how
+//! much its users ask of each node.
+
+mod limits;
 
 use bytes::Bytes;
 use dkv_base::id::KeyspaceId;
@@ -12,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::keys::Keys;
 use crate::limits::{KEY_BYTES_MAX, POLICY_RULES_MAX};
 use crate::user::User;
+
+pub use self::limits::{BadLimit, LimitKind, PolicyLimits};
 
 /// What a rule may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,6 +162,8 @@ pub struct PolicyInfo {
     pub rules: Vec<PolicyRule>,
     /// The users that it is granted to.
     pub users: Vec<User>,
+    /// What it limits its users to.
+    pub limits: PolicyLimits,
 }
 
 /// The policies that somebody asked for.
@@ -192,6 +199,8 @@ pub enum PolicyAct {
     Grant(User),
     /// Takes it from a user.
     Revoke(User),
+    /// Sets what it limits its users to, in the place of what it did before.
+    Limit(PolicyLimits),
 }
 
 /// Why rules are not accepted.
@@ -243,6 +252,10 @@ pub fn allows(rules: &[PolicyRule], right: Right, keyspace: KeyspaceId, keys: Ke
             applying.into_iter().any(|rule| prefix.starts_with(&rule.prefix))
         }
         Keys::Prefix(_) => covers(applying, &[], &[]),
+        // A range without keys: who may nothing learns nothing by it either.
+        Keys::Range(from, to) if !to.is_empty() && from >= to => {
+            applying.into_iter().next().is_some()
+        }
         Keys::Range(from, to) => covers(applying, from, to),
     }
 }

@@ -11,7 +11,7 @@ use super::history::{Cut, Version, Versions};
 use super::keyspace::KeyspaceUse;
 use super::lease::{KeyExpiry, LeaseStatus};
 use super::placement::{Placement, Remainder};
-use super::policy::PolicyList;
+use super::policy::{LimitKind, PolicyList};
 use super::read::{Level, Reach};
 use super::scan::{Page, RangePage};
 use super::status::NodeStatus;
@@ -385,5 +385,15 @@ pub enum Refusal {
     Dropped {
         /// The shard.
         shard: GroupId,
+    },
+    /// The user has used up what its policies let it ask of this node in a second. No effect.
+    #[error(
+        "over the user's limit of {limit} a second at this node, retry after {retry_after_ms} ms"
+    )]
+    Limited {
+        /// The limit that is used up.
+        limit: LimitKind,
+        /// Time after which to try again, in milliseconds.
+        retry_after_ms: u32,
     },
 }

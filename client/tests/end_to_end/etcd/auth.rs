@@ -379,12 +379,12 @@ async fn the_log_tells_who_was_refused_and_what_administrators_did_in_lines_of_b
         found.unwrap_or_else(|| panic!("{parts:?}: {}", &log[..log.len().min(5000)]))
     };
     let name = r#"venus\n\" address=\"xxx"#;
-    let refused = format!("user=\"{name}");
+    let refused = format!("by={name}");
     let added = format!("administrative act: add the user {name}");
     for parts in [
-        &["a login failed", refused.as_str(), "xxx...\"", "address=\"127.0.0.1\""][..],
-        &["a login failed", "user=\"by-certificate\"", "address=\"127.0.0.1\""],
-        &[added.as_str(), "xxx...", "by=root", "address=\"127.0.0.1\""],
+        &["denied: log in", refused.as_str(), "xxx...", "address=127.0.0.1"][..],
+        &["denied: log in", "by=by-certificate", "address=127.0.0.1"],
+        &[added.as_str(), "xxx...", "by=root", "address=127.0.0.1"],
         &["administrative act: grant the role reader to the user mars", "by=anybody"],
         &["administrative act: turn authentication on"],
     ] {

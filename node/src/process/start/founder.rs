@@ -62,6 +62,8 @@ impl Founder {
             threads: None,
             value_memory: None,
             slow_request_ms: 0,
+            audit: dkv_base::audit::AuditArgs::default(),
+            audit_writes: false,
             log_format: dkv_base::logging::Format::Text,
         }
     }

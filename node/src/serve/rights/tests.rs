@@ -119,7 +119,15 @@ fn each_command_needs_what_it_does() {
         assert!(is_denied(&check_command(&reads, &command)));
     }
     let open = encode(&Command::OpenSession(session));
-    assert_eq!(check_command(&granted(&[]), &open), Ok(()));
+    assert_eq!(check_command(&granted(&[("a/", &[Right::Read])]), &open), Ok(()));
+    // A user who may do nothing takes no room in a log.
+    let empty = encode(&Transaction::default());
+    let empty = Transact { session, serial, settled, after, body: &empty };
+    let empty = encode(&Command::Transact(empty));
+    assert_eq!(check_command(&reads, &empty), Ok(()));
+    for command in [&open, &empty] {
+        assert!(is_denied(&check_command(&granted(&[]), command)));
+    }
     let of_nodes = [
         Command::Compact { floor: Revision(1) },
         Command::Cut { moment: Stamp::default() },
@@ -299,8 +307,12 @@ fn administrators_see_all_policies_and_others_their_own() {
     assert_eq!(asks(Role::Admin, Some(alice), Some(bob)), Some(Some(bob)));
     assert_eq!(asks(Role::Client, Some(alice), None), Some(Some(alice)));
     assert_eq!(asks(Role::Client, Some(alice), Some(alice)), Some(Some(alice)));
-    // A gateway asks for its bearer's user.
-    assert_eq!(asks(Role::Reader, None, Some(bob)), Some(Some(bob)));
+    // A gateway may ask for its bearer's user, and is a client.
+    assert_eq!(asks(Role::Client, None, Some(bob)), Some(Some(bob)));
+    for role in [Role::Reader, Role::Server, Role::Node] {
+        let others = asks_about(identity(role, None), Some(bob));
+        assert!(matches!(others, Err(Refusal::Denied(_))), "{role}");
+    }
     assert_eq!(asks(Role::Reader, None, None), Some(None));
     let other = asks_about(identity(Role::Client, Some(alice)), Some(bob));
     assert!(matches!(other, Err(Refusal::Denied(_))));

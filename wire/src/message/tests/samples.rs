@@ -338,6 +338,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
     .into_iter()
     .chain(lease::refusals())
     .chain(keyspaces::refusals())
+    .chain(policies::refusals())
     .collect()
 }
 
