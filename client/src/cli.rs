@@ -15,6 +15,7 @@ mod import_etcd;
 mod keyspace;
 mod lease;
 mod local;
+mod nodes;
 mod policy;
 mod recover;
 mod seeing;
@@ -50,6 +51,7 @@ pub(crate) use data::{Format, LoadArgs, PutArgs, TokenAction, TokenArgs, Transfe
 pub(crate) use keyspace::{HistoryLimit, KeyspaceAction, KeyspaceArgs, Quota};
 pub(crate) use lease::{LeaseAction, LeaseArgs, LockArgs};
 pub(crate) use local::{DrillArgs, LocalArgs, RehearseArgs};
+pub(crate) use nodes::RemoveArgs;
 pub(crate) use policy::{CanArgs, PolicyAction, PolicyArgs, RuleKeys};
 pub(crate) use recover::{RecoverAction, RecoverArgs, RecoverGroupArgs};
 pub(crate) use seeing::{DebugAction, DebugArgs, DoctorArgs, ExplainArgs, LogArgs};
@@ -480,20 +482,12 @@ pub(crate) enum Subcommand {
     },
     /// Remove a node from the network permanently
     ///
-    /// The node gives up its replicas and delivers what only it has, and then ends. A node that is
-    /// not to be trusted is removed with --at-once: all others refuse it from then on, and what
-    /// only it has is lost.
+    /// It gives up its replicas, delivers what only it has, and ends. With --at-once, for a node
+    /// that is not to be trusted, all others refuse it from then on, and what only it has is lost.
     #[command(override_usage = "dkv [ADDRESS] remove <NODE> [--at-once [--yes <NAME>]] [OPTIONS]")]
     Remove {
-        /// Name of the node, its id, or the beginning of its id
-        #[arg(value_hint = ValueHint::Other)]
-        node: String,
-        /// Refuse the node from now on, and wait for nothing that it says or has
-        #[arg(long)]
-        at_once: bool,
-        /// The name of the node once more, as the confirmation; without it, a terminal is asked
-        #[arg(long, value_name = "NAME", requires = "at_once", value_hint = ValueHint::Other)]
-        yes: Option<String>,
+        #[command(flatten)]
+        which: RemoveArgs,
         #[command(flatten)]
         connect: Connect,
     },

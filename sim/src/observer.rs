@@ -26,7 +26,7 @@ const KEEP_TRIES: u32 = 60;
 const EVERY: Duration = Duration::from_millis(300);
 
 /// An order to the network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// Remove the node of that name.
     Remove(String),
@@ -66,9 +66,23 @@ struct Seen {
 }
 
 impl Observations {
-    /// Gives an order to the administrator.
+    /// Gives an order to the administrator, who decides first which process of a node goes on: all
+    /// else may have to wait for that.
     pub fn order(&self, order: Order) {
-        self.lock().orders.push_back(order);
+        let mut state = self.lock();
+        let is_decision = matches!(order, Order::Keep(..));
+        state.orders.push_back(order);
+        if is_decision {
+            state.orders.make_contiguous().sort_by_key(|order| !matches!(order, Order::Keep(..)));
+        }
+    }
+
+    /// Takes an order off the list: the one that was carried out, and no decision that came since.
+    fn finish(&self, order: &Order) {
+        let orders = &mut self.lock().orders;
+        if let Some(place) = orders.iter().position(|other| other == order) {
+            orders.remove(place);
+        }
     }
 
     /// Returns what was seen and must not be.
@@ -399,12 +413,12 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         match done {
             Ok(()) => {
                 trace.line(format!("{order:?} was obeyed"));
-                observations.lock().orders.pop_front();
+                observations.finish(&order);
             }
             Err(Error::Unavailable(_) | Error::Unknown(_)) => {}
             Err(error) => {
                 trace.line(format!("{order:?} was refused: {error}"));
-                observations.lock().orders.pop_front();
+                observations.finish(&order);
             }
         }
     }

@@ -211,8 +211,8 @@ impl<'a> Planner<'a> {
         self.is_silent_for(node, down_after_ms(self.settings.election_max_ms))
     }
 
-    /// Returns whether a node has been silent for longer than that. What a denied node says does not
-    /// count.
+    /// Returns whether a node has been silent for longer than that. What a denied node says does
+    /// not count.
     fn is_silent_for(&self, node: NodeId, ms: u64) -> bool {
         if self.directory.denied().contains(&node.into()) {
             return true;

@@ -38,8 +38,8 @@ impl Client {
         self.control(RequestBody::RemoveNode(node)).await
     }
 
-    /// Denies a node at once, and removes it from the network for good as soon as no shard counts on
-    /// it, without waiting for it: what only that node has is lost.
+    /// Denies a node at once, and removes it from the network for good as soon as no shard counts
+    /// on it, without waiting for it: what only that node has is lost.
     ///
     /// This is for nodes that are not to be trusted, as their key or a token for nodes was stolen.
     /// Requires [`Role::Admin`].

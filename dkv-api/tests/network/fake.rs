@@ -1,7 +1,6 @@
 // A whole network in this process: a registration server and nodes that speak the real protocol
-// over real sockets, share one state as if they replicated it, and misbehave on request.
-//
-// It is included by the tests and by the example in the crate's documentation.
+// over real sockets, share one state as if they replicated it, and misbehave on request. The tests
+// include it, and the example in the crate's documentation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

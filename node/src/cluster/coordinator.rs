@@ -113,7 +113,7 @@ async fn propose(node: &Arc<Node>, command: DirectoryCommand) -> bool {
 ///
 /// From the machine of the old node, `from`, the new one takes the name over as soon as the old one
 /// is down: its disk was lost, or it is a container that started again. From elsewhere it waits
-/// until the old one would be replaced anyway, or an administrator has removed it: whoever has a
+/// until the old one would be replaced anyway, or an administrator has removed it: a thief with a
 /// token for nodes could otherwise have a node thrown out that is being rebooted.
 pub(crate) fn welcome(
     node: &Node,
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_goes_at_once_to_the_same_machine_and_to_others_once_the_node_would_be_replaced() {
+    fn a_name_goes_to_the_same_machine_at_once_and_to_others_late() {
         assert_eq!(left_to_wait(true, Some(6000), 300_000), 0);
         assert_eq!(left_to_wait(false, Some(6000), 300_000), 294_000);
         assert_eq!(left_to_wait(false, None, 300_000), 300_000);

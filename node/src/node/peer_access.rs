@@ -1,9 +1,9 @@
 //! Access of peers to a group's replica here: its voters, and nodes that voters or the server vouch
 //! for.
 //!
-//! A node's certificate says that the network admitted its holder, and no more. In Raft only leaders
-//! and candidates send messages of their own; all others answer. So to send messages of a group, a
-//! node has to be a voter of it: by the configuration that is applied here, by a later one in the
+//! A node's certificate says that the network admitted its holder, and no more. In Raft, leaders
+//! and candidates alone send messages of their own; the others answer. So to send messages of a
+//! group, a node has to be a voter of it: by the configuration that is applied here, by a later one in the
 //! log, or by the directory, which plans each voter before it becomes one. A node that the network
 //! has merely taken in, and which follows the control group as all do, can lead nothing.
 //!

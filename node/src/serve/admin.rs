@@ -42,7 +42,7 @@ fn change_everywhere(context: &RequestContext<'_>, command: DirectoryCommand, re
         let done = change_directory(&node, command, until).await?;
         let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
         let mut missing = level_all::reach(node.control(), until).await.missing;
-        // Nobody waits for whom the network refuses.
+        // A node that the network refuses is not waited for.
         missing.retain(|node_id| !node.replicas().was_removed(*node_id));
         if missing.is_empty() {
             return Ok(done);

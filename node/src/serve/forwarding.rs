@@ -80,7 +80,7 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
         tried.insert(target);
         match send(node, target, &request, deadline).await {
             Ok(Err(Refusal::NotPrimary { primary })) => {
-                // Nobody is believed to be the primary who is not to be one.
+                // Only a node that may lead is believed to be the primary.
                 let is_other = |primary: &NodeId| *primary != node.id();
                 next = primary
                     .filter(is_other)

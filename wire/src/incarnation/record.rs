@@ -3,7 +3,7 @@
 use dkv_base::mutants::{Mutant, planted};
 use serde::{Deserialize, Serialize};
 
-use super::{BootId, Incarnation, Verdict};
+use super::{BootId, Incarnation, PAST_MAX, PastIncarnation, Verdict};
 
 /// Incarnations that a record remembers as refused.
 const REFUSED_MAX: usize = 64;
@@ -20,6 +20,21 @@ pub struct Ruling {
     pub kept: Incarnation,
     /// The incarnations that must stop.
     pub dismissed: Vec<BootId>,
+}
+
+impl Ruling {
+    /// Whether an incarnation with this past must stop: it was named, or it neither continues the
+    /// one that goes on nor came before it. So a process of which nobody knew when the
+    /// administrator decided needs no second decision.
+    pub(super) fn is_against(&self, boot: BootId, start: u64, past: &[PastIncarnation]) -> bool {
+        if self.dismissed.contains(&boot) {
+            return true;
+        }
+        let continues = boot == self.kept.boot || past.iter().any(|it| it.boot == self.kept.boot);
+        // Later ones need not name it any more.
+        let names_it = start <= self.kept.start.saturating_add(PAST_MAX as u64);
+        names_it && !continues && !self.kept.descends_from(boot)
+    }
 }
 
 /// The durable knowledge about the incarnations of one node.
@@ -40,9 +55,13 @@ impl IncarnationRecord {
     /// Judges an incarnation by what is known without it.
     fn judge(&self, said: &Incarnation) -> Verdict {
         let known_start = self.run.as_ref().map_or(0, |run| run.start);
-        let dismissed = self.ruling.iter().flat_map(|ruling| &ruling.dismissed);
-        if dismissed.copied().any(|boot| boot == said.boot) {
+        if self.ruling.as_ref().is_some_and(|ruling| ruling.dismissed.contains(&said.boot)) {
             return Verdict::Dismissed { start: known_start };
+        }
+        let is_against = |ruling: &Ruling| ruling.is_against(said.boot, said.start, &said.past);
+        if self.ruling.as_ref().is_some_and(is_against) {
+            let mark = self.run.as_ref().map_or(0, |run| run.mark);
+            return Verdict::Older { start: known_start, mark };
         }
         if self.twice {
             return Verdict::Twice { start: known_start };

@@ -386,3 +386,32 @@ fn a_run_that_names_as_many_as_it_may_fits_into_a_frame() {
     // The rest of the message, between nodes and to the server, is small.
     assert!(crate::codec::encode(&run).len() + 512 < crate::limits::JOIN_FRAME_BYTES_MAX);
 }
+
+#[test]
+fn a_decision_is_also_against_processes_of_which_nobody_knew() {
+    let mut server = Witness::new();
+    let before = Directory::new(1, 10);
+    assert_eq!(server.ask(&before), Verdict::Sound);
+    let (original, unheard) = (before.restarted(2, 20), before.restarted(3, 30));
+    assert_eq!(server.ask(&original), Verdict::Sound);
+    server.0.rule(1, original.run.clone(), 1);
+    // It did not reach the server then, and is alive beside the one that was kept.
+    for _ in 0..3 {
+        assert!(is_older(server.ask(&unheard)));
+        assert_eq!(server.ask(&original), Verdict::Sound);
+    }
+    assert!(is_older(server.ask(&unheard.restarted(4, 40))));
+    // What goes on from the one that was kept does, and may be cloned again.
+    let next = original.restarted(5, 50);
+    assert_eq!(server.ask(&next), Verdict::Sound);
+    let clone = original.restarted(6, 50);
+    server.ask(&clone);
+    assert!(is_twice(server.ask(&next)));
+    // Long afterwards none names it any more.
+    server.0.rule(1, next.run.clone(), 2);
+    let mut directory = next;
+    for boot in 100..300 {
+        directory = directory.restarted(boot, boot);
+        assert_eq!(server.ask(&directory), Verdict::Sound, "{boot}");
+    }
+}

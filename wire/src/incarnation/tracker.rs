@@ -133,12 +133,13 @@ impl<K: Ord + Copy> IncarnationTracker<K> {
             _ => own.marked = self.questions,
         }
         let own = own.clone();
-        let dismissed = |boot: BootId| {
-            record.ruling.as_ref().is_some_and(|ruling| ruling.dismissed.contains(&boot))
+        let dismissed = |run: &Sighting| {
+            let is_against = |ruling: &Ruling| ruling.is_against(run.boot, run.start, &run.past);
+            record.ruling.as_ref().is_some_and(is_against)
         };
-        let mut others = watched.iter().filter(|run| run.boot != own.boot && !dismissed(run.boot));
+        let mut others = watched.iter().filter(|run| run.boot != own.boot && !dismissed(run));
         let ask_again = others.clone().any(|other| !own.outlived_news_of(other));
-        let beside = others.find(|other| own.ran_beside(other) && !dismissed(own.boot));
+        let beside = others.find(|other| own.ran_beside(other) && !dismissed(&own));
         let Some(other) = beside.filter(|_| !planted(Mutant::BelieveClones)) else {
             return Observation { verdict, is_news, ask_again };
         };

@@ -303,7 +303,8 @@ pub enum RequestBody {
     /// From an administrator: deny a node at once, and remove it as soon as no group counts on it,
     /// without waiting for anything that it says or has.
     ExpelNode(NodeId),
-    /// From a node: whether a node may lead a group, by the log and the directory of the node asked.
+    /// From a node: whether a node may lead a group, by the log and the directory of the node that
+    /// is asked.
     MayLead {
         /// The group.
         group: GroupId,

@@ -39,9 +39,9 @@ impl PacketFaults {
 /// Faults of both directions.
 #[derive(Clone, Debug, Default)]
 struct LinkFaults {
-    /// Of what is sent to the address behind the relay.
+    /// The faults of what is sent to the address behind the relay.
     there: PacketFaults,
-    /// Of what it answers.
+    /// The faults of what it answers.
     back: PacketFaults,
 }
 
