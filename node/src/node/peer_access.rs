@@ -3,9 +3,9 @@
 //!
 //! A node's certificate says that the network admitted its holder, and no more. In Raft, leaders
 //! and candidates alone send messages of their own; the others answer. So to send messages of a
-//! group, a node has to be a voter of it: by the configuration that is applied here, by a later one in the
-//! log, or by the directory, which plans each voter before it becomes one. A node that the network
-//! has merely taken in, and which follows the control group as all do, can lead nothing.
+//! group, a node has to be a voter of it: by the configuration that is applied here, by a later one
+//! in the log, or by the directory, which plans each voter before it becomes one. A node that the
+//! network has merely taken in, and which follows the control group as all do, can lead nothing.
 //!
 //! Two kinds of replica may not know who leads them. A new replica of the control group has no log
 //! yet: it trusts the nodes that the server vouches for. A replica that was away for long may know
