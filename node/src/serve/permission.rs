@@ -199,12 +199,13 @@ mod tests {
             (&[Admin, Client, Node], "Propose Deposit KeepAlive Compact"),
             (
                 &[Node],
-                "Announce Leaving Committed Reach Measures Departed Member MayLead HandOver Remainder",
+                "Announce Leaving Committed Reach Measures Departed Member MayLead HandOver \
+                 Remainder",
             ),
             (
                 &[Admin],
-                "RemoveNode ExpelNode Revoke Drain CreateKeyspace SetKeyspace DropKeyspace ChangePolicy \
-                 Rebalance MovePrimary Log",
+                "RemoveNode ExpelNode Revoke Drain CreateKeyspace SetKeyspace DropKeyspace \
+                 ChangePolicy Rebalance MovePrimary Log",
             ),
             // The key of a server reads and writes no data, and gives no orders.
             (&[Server], "Books ChangeBooks"),
