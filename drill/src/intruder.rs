@@ -142,10 +142,13 @@ impl Intruder {
     async fn run(&self, time: Duration) -> Result<usize, Violation> {
         let (half, end) = (Instant::now() + time / 2, Instant::now() + time);
         let mut tried = 0;
-        while Instant::now() < end {
-            if Instant::now() >= half && !self.is_listed.load(Ordering::Relaxed) {
+        // However long a wave takes, there is one as a stranger and one as a node.
+        let mut waves = 0;
+        while Instant::now() < end || waves < 2 {
+            if waves > 0 && Instant::now() >= half && !self.is_listed.load(Ordering::Relaxed) {
                 tried += self.announce().await;
             }
+            waves += 1;
             tried += self.attack_server().await?;
             for node in &self.view.nodes {
                 tried += self.attack_node(node).await;
@@ -225,6 +228,9 @@ impl Intruder {
     /// # Errors
     /// It stays.
     async fn throw_out(&self, admin: &dkv_api::Client) -> Result<(), DrillError> {
+        if !self.is_listed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         match admin.expel_node(self.id).await {
             Ok(()) | Err(dkv_api::Error::NotEverywhere { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -1,9 +1,10 @@
 //! Views: the state of the network, and which node leads each group.
 //!
 //! A holder of a node's certificate can send any view, and views decide where values go. So the
-//! router applies only views of the server and of nodes that the previous view names. A node's view
-//! must name that node itself, and its term must not leap, because an applied term rules out all
-//! earlier ones. A node that an applied view names as removed never becomes a member again.
+//! router applies only views of the server and of nodes that, by the previous view, coordinate or
+//! vote in a shard: a thief with a token for nodes is soon named as a node, and no more. A node's
+//! view must name that node itself, and its term must not leap, because an applied term rules out
+//! all earlier ones. A node that an applied view names as removed never becomes a member again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,9 +45,11 @@ impl<W> Router<W> {
         self.no_view_reason = Some(why);
     }
 
-    /// Handles a node's view, which counts only if the node is a member.
+    /// Handles a node's view, which counts only if the node is a member that has a part in the
+    /// network.
     pub(crate) fn handle_node_view(&mut self, now: Duration, node: NodeId, view: NetworkView) {
-        let is_member = self.peers.get(&node).is_some_and(|peer| peer.is_member);
+        let is_member = self.peers.get(&node).is_some_and(|peer| peer.is_member)
+            && self.view.as_ref().is_none_or(|current| has_a_part(current, node));
         let known = self.view.as_ref().map(|current| current.term);
         let counts = is_member
             && !self.denied.contains(&node.into())
@@ -253,6 +256,14 @@ impl<W> Router<W> {
             self.dial(now, node);
         }
     }
+}
+
+/// Returns whether a node coordinates or votes in a shard. Without shards, any node may.
+fn has_a_part(view: &NetworkView, node: NodeId) -> bool {
+    let mut shards = view.shards.iter();
+    view.shards.is_empty()
+        || view.coordinator == Some(node)
+        || shards.any(|shard| shard.primary == Some(node) || shard.voters.contains(&node))
 }
 
 fn current_has_shards(view: Option<&NetworkView>) -> bool {
