@@ -59,12 +59,16 @@ fn view(words: &[&str]) -> NetworkView {
     };
     let [term, primary, nodes] = words else { panic!("view TERM PRIMARY NODES") };
     let primary = (*primary != "nobody").then(|| node(primary));
-    let nodes = nodes.split(',').map(|text| {
+    // One that has no vote in the shard ends with a question mark.
+    let without_vote = nodes.split(',').filter_map(|text| text.strip_suffix('?'));
+    let without_vote: Vec<NodeId> = without_vote.map(node).collect();
+    let nodes = nodes.split(',').map(|text| text.trim_end_matches('?')).map(|text| {
         let (who, region) = text.split_once('@').unzip();
         (node(who.unwrap_or(text)), region.map(|region| region.parse().unwrap()))
     });
     let nodes: Vec<(NodeId, Option<Region>)> = nodes.collect();
-    let ids: Vec<NodeId> = nodes.iter().map(|(id, _)| *id).collect();
+    let voters = |(id, _): &(NodeId, Option<Region>)| !without_vote.contains(id);
+    let ids: Vec<NodeId> = nodes.iter().filter(|it| voters(it)).map(|(id, _)| *id).collect();
     let info = |(id, region): (NodeId, Option<Region>)| NodeInfo {
         id,
         name: name(id),
@@ -512,3 +516,16 @@ impl<W> Router<W> {
 mod random;
 mod keyspaces;
 mod outcomes;
+
+#[test]
+fn a_view_of_a_node_that_has_no_part_in_the_network_does_not_count() {
+    let now = Duration::ZERO;
+    let mut router: Router<u32> = Router::new(SessionId(Uuid::from_u128(9)), None);
+    router.handle_view(now, view(&["1", "n1", "n1,n2,n9?"]));
+    let forged = view(&["2", "n9", "n1,n2,n9"]);
+    router.handle_node_view(now, node("n9"), forged.clone());
+    assert_eq!(router.view().unwrap().term, Term(1), "it sends clients to itself");
+    // The same from a node that votes in a shard counts.
+    router.handle_node_view(now, node("n2"), forged);
+    assert_eq!(router.view().unwrap().term, Term(2));
+}
