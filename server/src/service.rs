@@ -162,12 +162,12 @@ impl Service {
         let what = admin::asked(&request);
         let answer = self.dispatch(identity, address, request).await;
         answer.unwrap_or_else(|refusal| {
-            let untold = lock(&self.refused_holders).note(identity.holder, StdInstant::now());
-            if let Some(before) = untold {
-                info!(%identity, %refusal, before, "refused");
-            }
             if let ServerRefusal::Denied(why) = &refusal {
                 audit::denied(self.audited(identity, address), what, why);
+            } else if let Some(before) =
+                lock(&self.refused_holders).note(identity.holder, StdInstant::now())
+            {
+                info!(%identity, %refusal, before, "refused");
             }
             ServerAnswer::Refused(refusal)
         })
