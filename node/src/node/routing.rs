@@ -6,7 +6,7 @@ use std::io;
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
 use dkv_base::sync::lock;
-use dkv_wire::message::{Measures, Remainder};
+use dkv_wire::message::{LedGroup, Measures, Remainder};
 use tokio::time::Instant;
 
 use super::Node;
@@ -32,10 +32,9 @@ impl Node {
             return Err(ReportError::NoGroup(group));
         }
         // The directory here is the one that plans who may lead: nobody can lead who is not in it.
-        let unplanned = measures.leads.iter().map(|led| led.group);
-        let unplanned = unplanned.filter(|group| !self.replicas.is_to_lead(*group, node)).next();
-        if let Some(group) = unplanned {
-            return Err(ReportError::NoVoter(group));
+        let is_unplanned = |led: &&LedGroup| !self.replicas.is_to_lead(led.group, node);
+        if let Some(led) = measures.leads.iter().find(is_unplanned) {
+            return Err(ReportError::NoVoter(led.group));
         }
         lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }
