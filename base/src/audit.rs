@@ -1,14 +1,14 @@
 //! The audit log: who did what as an administrator, who was denied what, and, if that is wanted,
 //! who wrote what.
 //!
-//! An act enters the log in one place: [`act`], [`write`] or [`denied`]. Acts and denials go to the
+//! An act enters the log in one place: [`act`], [`write()`] or [`denied`]. Acts and denials go to the
 //! log of the process under the target [`AUDIT`], which no filter hides. If the process has an
 //! audit file ([`start`]), they go there too, as one JSON object a line, with their outcome.
 //!
-//! No request waits for the file. Events go through a bounded queue to a [thread](writer) that
+//! No request waits for the file. Events go through a bounded queue to a thread that
 //! writes and rotates it. Events that find no room in the queue or on the disk are counted, and the
 //! count is a line of the file once there is room again. A sender that is denied over and over has
-//! a [rate](denials), and denials above it are counted as well.
+//! a rate, and denials above it are counted as well.
 //!
 //! The file is a process's, as its log is: a node and its faces share one.
 //!
@@ -132,7 +132,7 @@ pub fn figures() -> Option<AuditFigures> {
     })
 }
 
-/// Whether writes of data are to be told to [`write`].
+/// Whether writes of data are to be told to [`write()`].
 pub fn wants_writes() -> bool {
     INSTALLED.get().is_some_and(|installed| installed.writes)
 }

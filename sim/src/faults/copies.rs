@@ -158,7 +158,7 @@ impl Faults {
         match stage {
             Stage::Taken { .. } => self.forget_copy(cluster),
             Stage::Old { right, .. } => self.put_right(node, right, cluster),
-            Stage::Beside(beside) => self.end_clone(node, &beside, cluster, observations),
+            Stage::Beside(_) => self.end_clone(node, cluster, observations),
         }
     }
 

@@ -101,13 +101,13 @@ impl Faults {
         if witness == Witness::Server && clone.serves() && (is_in_touch || beside.noticed.is_some())
         {
             self.wrong.push(format!("a clone of {name} serves"));
-            self.end_clone(node, &beside, cluster, observations);
+            self.end_clone(node, cluster, observations);
             return None;
         }
         let Some(noticed) = beside.noticed else {
             // The original must be there to be told from a node that has moved.
             if !is_in_touch || !is_well(original) || now >= beside.ends {
-                self.end_clone(node, &beside, cluster, observations);
+                self.end_clone(node, cluster, observations);
                 return None;
             }
             if observations.runs_twice(&name) {
@@ -125,7 +125,7 @@ impl Faults {
                 beside.looks = observations.looks();
             } else if observations.looks() >= beside.looks + LOOKS {
                 self.wrong.push(format!("nobody noticed a clone of {name}"));
-                self.end_clone(node, &beside, cluster, observations);
+                self.end_clone(node, cluster, observations);
                 return None;
             }
             return Some(Stage::Beside(beside));
@@ -137,7 +137,7 @@ impl Faults {
             || !is_up
             || now > noticed + CLONE_ENDS_AFTER
         {
-            self.end_clone(node, &beside, cluster, observations);
+            self.end_clone(node, cluster, observations);
             return None;
         }
         if !std::mem::replace(&mut beside.ordered, true) {
@@ -150,7 +150,7 @@ impl Faults {
         }
         if beside.dismissed >= DISMISSED_WITHIN {
             self.wrong.push(format!("a clone of {name} goes on although it was decided against"));
-            self.end_clone(node, &beside, cluster, observations);
+            self.end_clone(node, cluster, observations);
             return None;
         }
         Some(Stage::Beside(beside))
@@ -159,16 +159,15 @@ impl Faults {
     pub(super) fn end_clone(
         &mut self,
         node: usize,
-        beside: &Beside,
         cluster: &mut Cluster,
         observations: &Observations,
     ) {
         cluster.kill_clone();
         self.forget_copy(cluster);
-        if !beside.ordered {
-            let original = &cluster.nodes[node];
-            observations.order(Order::Keep(original.name.clone(), original.listens_at()));
-        }
+        // Once more, if the administrator has decided already: a clone of which the server had not
+        // heard then, and which began while the kept process ran, may have stopped it again.
+        let original = &cluster.nodes[node];
+        observations.order(Order::Keep(original.name.clone(), original.listens_at()));
     }
 }
 
