@@ -1,8 +1,8 @@
 //! The audit log: who did what as an administrator, who was denied what, and, if that is wanted,
 //! who wrote what.
 //!
-//! An act enters the log in one place: [`act`], [`write()`] or [`denied`]. Acts and denials go to the
-//! log of the process under the target [`AUDIT`], which no filter hides. If the process has an
+//! An act enters the log in one place: [`act`], [`write()`] or [`denied`]. Acts and denials go to
+//! the log of the process under the target [`AUDIT`], which no filter hides. If the process has an
 //! audit file ([`start`]), they go there too, as one JSON object a line, with their outcome.
 //!
 //! No request waits for the file. Events go through a bounded queue to a thread that
