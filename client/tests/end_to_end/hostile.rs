@@ -444,7 +444,7 @@ async fn nobody_floods_the_log_of_the_server() {
         if is_there { Ok(()) } else { Err(text.lines().count().to_string()) }
     })
     .await;
-    // Of the denials of one sender the log has 30 at once, and then one every ten seconds.
+    // The log has 30 denials of one sender at once, and then one every ten seconds.
     let lines = log().lines().count() - before;
     assert!(lines < 80, "{lines} lines in the log: {}", log());
     for denied in ["denied: join again", "denied: list tokens"] {
