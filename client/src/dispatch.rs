@@ -304,7 +304,7 @@ fn unused_token(file: &Path, client: &Client, console: &mut Console) {
         return;
     }
     console.note(&format!(
-        "the token in {} is not used: this user has credentials of a {} already, without a user; to \
+        "the token in {} is not used: there are credentials of the role {} already, for no user; to \
          use it, delete credentials/{}/{} in its state directory, or set DKV_HOME to another one",
         file.display(),
         identity.role,
