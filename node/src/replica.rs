@@ -14,17 +14,18 @@ pub(crate) mod tombstone;
 pub(crate) mod watch_hub;
 
 mod leader_transfer;
+mod pace;
 mod quota;
 mod proposer;
 mod status;
 
 pub(crate) use proposer::Proposer;
 pub use status::GroupFigures;
-pub(crate) use status::{is_caught_up, leading};
+pub(crate) use status::leading;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId, Revision, Stamp, Term};
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 
 use self::attempt_registry::AttemptRegistry;
 use self::backlog::Backlog;
+use self::pace::Pace;
 use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
@@ -79,6 +81,7 @@ pub(crate) struct Replica {
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
     leaders_seen: AtomicU64,
+    pace: Mutex<Pace>,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
     quota: ShardQuota,
@@ -172,6 +175,7 @@ impl Replica {
             backlog,
             reads,
             leaders_seen: AtomicU64::default(),
+            pace: Mutex::default(),
             holds,
             watch_hub,
             quota: ShardQuota::default(),

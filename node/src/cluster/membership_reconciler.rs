@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::node::Node;
 use crate::raft::Configured;
-use crate::replica::{Replica, is_caught_up};
+use crate::replica::Replica;
 use dkv_state::reconciler::{Desired, Membership, Progress, Step, next_step};
 
 /// Interval between checks of a leader.
@@ -75,8 +75,7 @@ fn facts(group: &Replica) -> (Membership, BTreeMap<NodeId, Progress>) {
     let progress = led.members.iter().map(|member| {
         let live =
             silence.get(&member.node).is_some_and(|silent| *silent <= group.live_within_ms());
-        let caught_up = is_caught_up(member.matched_index, led.last_index);
-        (member.node, Progress { live, caught_up })
+        (member.node, Progress { live, caught_up: member.is_ready })
     });
     (membership, progress.collect())
 }

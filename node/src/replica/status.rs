@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use dkv_base::id::{GroupId, NodeId, Term};
+use dkv_base::sync::lock;
 use dkv_wire::message::{GroupRole, GroupStatus, LedGroup, MemberProgress, ReplicaStatus};
 use tokio::time::Instant;
 
 use super::Replica;
 use crate::common::unix_time::unix_ms;
 use crate::raft::{self, Metrics, ServerState};
-
-/// Most entries that a member may lack and still count as caught up: about as many as are in
-/// flight anyway.
-const CAUGHT_UP_ENTRIES: u64 = 16;
 
 /// Figures of one group on this node.
 #[derive(Clone, Debug)]
@@ -50,13 +47,16 @@ impl Replica {
     }
 
     /// Records the current leader, for [`figures`](Self::figures) and
-    /// [`turnovers`](Self::turnovers). Call it periodically.
+    /// [`turnovers`](Self::turnovers), and how far the log is, for [`measure`](Self::measure). Call
+    /// it periodically.
     pub(crate) fn note_leader(&self) {
-        let seen = {
+        let (seen, last_index) = {
             let metrics = self.metrics();
             let metrics = metrics.borrow();
-            metrics.current_leader.map(|leader| (Term(metrics.current_term), leader))
+            let seen = metrics.current_leader.map(|leader| (Term(metrics.current_term), leader));
+            (seen, metrics.last_log_index.unwrap_or_default())
         };
+        lock(&self.pace).note(last_index, Instant::now());
         if let Some(seen) = seen {
             let now = (Instant::now(), unix_ms());
             if self.turnovers().note(self.id, seen, self.me, now) {
@@ -78,10 +78,11 @@ impl Replica {
         let configured = raft::configured(&metrics);
         let last_index = metrics.last_log_index.unwrap_or_default();
         let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
+        let (pace, now) = (lock(&self.pace), Instant::now());
         let members = others.map(|(node, matched)| {
             let matched_index = index(*matched);
             let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms());
-            let is_ready = live && is_caught_up(matched_index, last_index);
+            let is_ready = live && pace.is_caught_up(matched_index, last_index, now);
             MemberProgress { node: *node, matched_index, is_ready }
         });
         Some(LedGroup {
@@ -169,12 +170,6 @@ fn replicas(
 /// Returns whether a member that has been silent for so long still counts as heard.
 fn is_heard(silent_ms: Option<u64>, unheard_ms: u64) -> bool {
     silent_ms.is_some_and(|ms| ms < unheard_ms)
-}
-
-/// Returns whether a member that has `matched_index` has all but the newest entries of a log that
-/// ends at `last_index`.
-pub(crate) fn is_caught_up(matched_index: u64, last_index: u64) -> bool {
-    matched_index > 0 && last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES
 }
 
 #[cfg(test)]
