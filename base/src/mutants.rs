@@ -120,8 +120,12 @@ impl Mutant {
 #[cfg(feature = "mutants")]
 mod chosen {
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     use super::Mutant;
+
+    /// The variable that names a bug to plant in a whole process.
+    const VARIABLE: &str = "PLANTED";
 
     thread_local! {
         static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
@@ -132,9 +136,14 @@ mod chosen {
         PLANTED.set(mutant);
     }
 
-    /// Whether this bug is planted in this thread.
+    /// Whether this bug is planted in this thread, or in this process by the variable `PLANTED`.
     pub fn planted(mutant: Mutant) -> bool {
-        PLANTED.get() == Some(mutant)
+        static OF_PROCESS: OnceLock<Option<Mutant>> = OnceLock::new();
+        let of_process = OF_PROCESS.get_or_init(|| {
+            let named = std::env::var(VARIABLE).ok()?;
+            Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == named)
+        });
+        PLANTED.get().or(*of_process) == Some(mutant)
     }
 }
 
