@@ -15,7 +15,7 @@ use dkv_wire::token::Token;
 use serde_json::json;
 
 use crate::api_problems::request_problem;
-use crate::cli::TokenAction;
+use crate::cli::{RemoveArgs, TokenAction};
 use crate::confirm::confirm;
 use crate::holders;
 use crate::json_results;
@@ -136,50 +136,32 @@ fn lost(error: io::Error, what: &str, id: &impl Display, revoked: Result<(), Err
     problem.with("id", id.to_string()).into()
 }
 
-/// Removes a node from the network.
+/// Removes a node from the network: in good order or, for one that is not to be trusted, at once.
 pub(crate) async fn remove(
-    node: &str,
+    which: &RemoveArgs,
     client: &Client,
     console: &mut Console,
 ) -> Result<(), Abort> {
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    let found = find(node, &view.nodes)?;
-    client.remove_node(found.id).await.map_err(|error| request_problem(&error))?;
-    let text = format!(
-        "node {} ({}) is leaving: its replicas move to other nodes, then it is refused \
-         permanently; see status",
-        found.name, found.id
-    );
+    let found = find(&which.node, &view.nodes)?;
+    let (done, then) = if which.at_once {
+        let effect = format!(
+            "refuses {} from now on; writes that only this node has, and shards that only this \
+             node holds, are lost",
+            found.name
+        );
+        confirm(&effect, &found.name, which.yes.as_deref(), console).await?;
+        let then = "is refused from now on; it is gone once other nodes have taken over its \
+                    replicas; see status";
+        (client.expel_node(found.id).await, then)
+    } else {
+        let then = "is leaving: its replicas move to other nodes, then it is refused permanently; \
+                    see status";
+        (client.remove_node(found.id).await, then)
+    };
+    done.map_err(|error| request_problem(&error))?;
     console.changed(
-        &text,
-        || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
-    )?;
-    Ok(())
-}
-
-/// Denies a node at once, and removes it from the network.
-pub(crate) async fn expel(
-    node: &str,
-    yes: Option<&str>,
-    client: &Client,
-    console: &mut Console,
-) -> Result<(), Abort> {
-    let view = client.refresh().await.map_err(|error| request_problem(&error))?;
-    let found = find(node, &view.nodes)?;
-    let effect = format!(
-        "refuses {} from now on; writes that only this node has, and shards that only this node \
-         holds, are lost",
-        found.name
-    );
-    confirm(&effect, &found.name, yes, console).await?;
-    client.expel_node(found.id).await.map_err(|error| request_problem(&error))?;
-    let text = format!(
-        "node {} ({}) is refused from now on; it is gone once other nodes have taken over its \
-         replicas; see status",
-        found.name, found.id
-    );
-    console.changed(
-        &text,
+        &format!("node {} ({}) {then}", found.name, found.id),
         || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
     )?;
     Ok(())

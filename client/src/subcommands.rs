@@ -62,10 +62,7 @@ pub(crate) async fn run(
         }
         Subcommand::Rebalance { dry_run: true, .. } => placement::show_plan(&client, console).await,
         Subcommand::Rebalance { .. } => placement::rebalance(&client, console).await,
-        Subcommand::Remove { which, .. } if which.at_once => {
-            admin::expel(&which.node, which.yes.as_deref(), &client, console).await
-        }
-        Subcommand::Remove { which, .. } => admin::remove(&which.node, &client, console).await,
+        Subcommand::Remove { which, .. } => admin::remove(which, &client, console).await,
         Subcommand::Compact { revision, shard, yes, .. } => {
             history::compact(Revision(*revision), *shard, *yes, &client, console).await
         }

@@ -90,6 +90,21 @@ fn last_run(network: &Network, id: NodeId) -> Incarnation {
     serde_json::from_value(envelope["content"].take()).unwrap()
 }
 
+/// Returns the claim to lead a group alone.
+fn led(id: NodeId, group: GroupId, term: u64) -> LedGroup {
+    LedGroup {
+        group,
+        term: Term(term),
+        voters: vec![id],
+        learners: Vec::new(),
+        is_joint: false,
+        bytes: 0,
+        last_index: u64::MAX,
+        members: Vec::new(),
+        is_changing: false,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stolen_node_token_captures_no_client() {
     let mut network = Network::start(3).await;
@@ -104,18 +119,8 @@ async fn a_stolen_node_token_captures_no_client() {
     let next = view.term.0 + 1;
     forge(&network, &thief, Incarnation::default(), &[next, next + 1_000_000, u64::MAX], None)
         .await;
-    let led = |group| LedGroup {
-        group: GroupId(group),
-        term: Term(u64::MAX),
-        voters: vec![id],
-        learners: Vec::new(),
-        is_joint: false,
-        bytes: 0,
-        last_index: u64::MAX,
-        members: Vec::new(),
-        is_changing: false,
-    };
-    let measures = Measures { leads: (0..=4).map(led).collect(), ..Measures::default() };
+    let led = (0..=4).map(|group| led(id, GroupId(group), u64::MAX));
+    let measures = Measures { leads: led.collect(), ..Measures::default() };
     let write = Command::Deposited(Deposited {
         node: id,
         number: Number(1),
@@ -231,17 +236,7 @@ async fn a_thief_that_the_network_has_taken_in_leads_nothing_and_can_be_thrown_o
 
     // It takes shards over, above all those that the coordinator knows by reports only.
     let report = |term: u64| {
-        let leads = view.shards.iter().map(|shard| LedGroup {
-            group: shard.group,
-            term: Term(term),
-            voters: vec![id],
-            learners: Vec::new(),
-            is_joint: false,
-            bytes: 0,
-            last_index: 1 << 30,
-            members: Vec::new(),
-            is_changing: false,
-        });
+        let leads = view.shards.iter().map(|shard| led(id, shard.group, term));
         let keeps_writes = true;
         let leads = leads.collect();
         RequestBody::Measures(Box::new(Measures { leads, keeps_writes, ..Measures::default() }))
@@ -253,9 +248,8 @@ async fn a_thief_that_the_network_has_taken_in_leads_nothing_and_can_be_thrown_o
             let answer = ask(&connection, report(term)).await.unwrap();
             assert!(matches!(answer, Err(Refusal::Invalid(_))), "{answer:?}");
         }
-        for body in [RequestBody::MayLead { group: GroupId::CONTROL, node: id }] {
-            assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Member(false)));
-        }
+        let body = RequestBody::MayLead { group: GroupId::CONTROL, node: id };
+        assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Member(false)));
     }
     let next = view.term.0 + 1;
     forge(&network, &thief, Incarnation::default(), &[next, most + 1], None).await;

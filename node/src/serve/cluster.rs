@@ -11,6 +11,8 @@ use super::context::RequestContext;
 use super::rights;
 use crate::cluster::{coordinator, rebalancer, replica_removal};
 use crate::net::reply::ReplyTo;
+use crate::node::Replicas;
+use crate::replica::Replica;
 use dkv_state::{Announcement, DirectoryCommand};
 
 /// Returns the view of the network.
@@ -85,12 +87,7 @@ pub(super) fn member(
     candidate: NodeId,
     reply: ReplyTo,
 ) {
-    match context.node.group(group) {
-        Some(group) => {
-            reply.send(Ok(Answer::Member(context.node.replicas().is_member(&group, candidate))))
-        }
-        None => reply.refuse(Refusal::NotPrimary { primary: None }),
-    }
+    about_replica(context, group, reply, |replicas, group| replicas.is_member(group, candidate));
 }
 
 /// Tells whether a node may lead a group, as far as this node knows.
@@ -100,10 +97,18 @@ pub(super) fn may_lead(
     candidate: NodeId,
     reply: ReplyTo,
 ) {
+    about_replica(context, group, reply, |replicas, group| replicas.may_lead(group, candidate));
+}
+
+/// Answers a question about the members of a group, if the group is here.
+fn about_replica(
+    context: &RequestContext<'_>,
+    group: GroupId,
+    reply: ReplyTo,
+    is_so: impl FnOnce(&Replicas, &Replica) -> bool,
+) {
     match context.node.group(group) {
-        Some(group) => {
-            reply.send(Ok(Answer::Member(context.node.replicas().may_lead(&group, candidate))))
-        }
+        Some(group) => reply.send(Ok(Answer::Member(is_so(context.node.replicas(), &group)))),
         None => reply.refuse(Refusal::NotPrimary { primary: None }),
     }
 }
