@@ -161,8 +161,9 @@ impl Registry {
         if index <= self.voters_index || voters == self.trusted_reporters() {
             return effects;
         }
-        let by_majority = self.is_claimed_by_majority(index, &voters, now_ms);
-        if !by_majority && !self.is_claimed_by_all_survivors(index, &voters, now_ms) {
+        let agreed = self.claimants(&voters, now_ms);
+        let by_majority = is_majority(&agreed.nodes, &self.trusted_reporters());
+        if !by_majority && !self.is_claimed_by_all_survivors(&agreed, &voters, now_ms) {
             return effects;
         }
         if by_majority {
@@ -177,7 +178,7 @@ impl Registry {
             );
         }
         self.voters = voters;
-        self.voters_index = index;
+        self.voters_index = agreed.index;
         Effects::SAVE
     }
 
@@ -188,43 +189,56 @@ impl Registry {
         !denied && (listed || self.trusted_reporters().contains(&node))
     }
 
-    /// Returns the nodes whose valid claims name this configuration.
-    fn claimants(&self, index: u64, voters: &BTreeSet<NodeId>, now_ms: u64) -> BTreeSet<NodeId> {
-        let valid = self.claims.iter().filter(|(_, claim)| is_valid(claim, now_ms));
-        let agree = valid.filter(|(_, claim)| claim.index == index && claim.voters == *voters);
-        agree.map(|(node, _)| *node).filter(|node| self.may_claim(*node)).collect()
+    /// Returns the nodes whose valid claims name these voters, in entries later than the known one.
+    ///
+    /// The entries may differ: a change of learners makes another one with the same voters, of which
+    /// a node that was removed never hears.
+    fn claimants(&self, voters: &BTreeSet<NodeId>, now_ms: u64) -> Claimants {
+        let mut found = Claimants { nodes: BTreeSet::new(), index: u64::MAX };
+        for (node, claim) in &self.claims {
+            let is_later = claim.index > self.voters_index && claim.voters == *voters;
+            if is_later && is_valid(claim, now_ms) && self.may_claim(*node) {
+                found.nodes.insert(*node);
+                found.index = found.index.min(claim.index);
+            }
+        }
+        found
     }
 
-    /// Whether a majority of the voters that the server knows claims this configuration.
-    fn is_claimed_by_majority(&self, index: u64, voters: &BTreeSet<NodeId>, now_ms: u64) -> bool {
-        is_majority(&self.claimants(index, voters, now_ms), &self.trusted_reporters())
-    }
-
-    /// Whether the known majority is silent, and all nodes that do register claim this
-    /// configuration.
+    /// Whether the known majority is silent, and all nodes that do register claim these voters. A
+    /// node that does not vote any more, by its own claim, is not silent as a voter, and what it
+    /// says of earlier entries is no objection: it may have been removed, and hears no later ones.
     fn is_claimed_by_all_survivors(
         &self,
-        index: u64,
+        agreed: &Claimants,
         voters: &BTreeSet<NodeId>,
         now_ms: u64,
     ) -> bool {
+        let still_votes = |(node, claim): &(&NodeId, &ConfigClaim)| claim.voters.contains(*node);
         let silent_ms = now_ms.saturating_sub(self.reported_ms.unwrap_or(self.started_ms));
-        let heard: BTreeSet<NodeId> = self.claims.keys().copied().collect();
+        let heard = self.claims.iter().filter(still_votes).map(|(node, _)| *node).collect();
         if silent_ms < VOTERS_SILENT_MS || is_majority(&heard, &self.trusted_reporters()) {
             return false;
         }
-        let agree = self.claimants(index, voters, now_ms);
-        let mut valid = self.claims.iter().filter(|(_, claim)| is_valid(claim, now_ms));
-        let all_agree = valid.all(|(node, _)| agree.contains(node));
+        let valid = self.claims.iter().filter(|(_, claim)| is_valid(claim, now_ms));
+        let mut counting = valid.filter(|it| still_votes(it) || it.1.index >= agreed.index);
+        let all_agree = counting.all(|(node, _)| agreed.nodes.contains(node));
         // One node may lie, so two must agree, unless the server knew no more than one voter.
-        let enough = agree.len() >= 2 || self.trusted_reporters().len() == 1;
-        let is_plausible = index <= self.voters_index.saturating_add(SURVIVORS_AHEAD_MAX);
+        let enough = agreed.nodes.len() >= 2 || self.trusted_reporters().len() == 1;
+        let is_plausible = agreed.index <= self.voters_index.saturating_add(SURVIVORS_AHEAD_MAX);
         enough
             && is_plausible
             && all_agree
-            && is_majority(&agree, voters)
-            && !agree.is_disjoint(&self.trusted_reporters())
+            && is_majority(&agreed.nodes, voters)
+            && !agreed.nodes.is_disjoint(&self.trusted_reporters())
     }
+}
+
+/// Nodes that claim the same voters.
+struct Claimants {
+    nodes: BTreeSet<NodeId>,
+    /// The least index of their entries: a later one is the word of one node.
+    index: u64,
 }
 
 fn is_valid(claim: &ConfigClaim, now_ms: u64) -> bool {

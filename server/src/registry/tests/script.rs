@@ -86,6 +86,21 @@ fn runs() {
 }
 
 #[test]
+fn learners() {
+    check("learners");
+}
+
+#[test]
+fn departed() {
+    check("departed");
+}
+
+#[test]
+fn veto() {
+    check("veto");
+}
+
+#[test]
 fn tokens() {
     check("tokens");
 }
