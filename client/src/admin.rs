@@ -145,11 +145,8 @@ pub(crate) async fn remove(
     let view = client.refresh().await.map_err(|error| request_problem(&error))?;
     let found = find(&which.node, &view.nodes)?;
     let (done, then) = if which.at_once {
-        let effect = format!(
-            "refuses {} from now on; writes that only this node has, and shards that only this \
-             node holds, are lost",
-            found.name
-        );
+        let effect =
+            format!("refuses {} from now on; writes that only this node has are lost", found.name);
         confirm(&effect, &found.name, which.yes.as_deref(), console).await?;
         let then = "is refused from now on; it is gone once other nodes have taken over its \
                     replicas; see status";
@@ -160,10 +157,14 @@ pub(crate) async fn remove(
         (client.remove_node(found.id).await, then)
     };
     done.map_err(|error| request_problem(&error))?;
-    console.changed(
-        &format!("node {} ({}) {then}", found.name, found.id),
-        || json!({ "command": "remove", "node": found.id.to_string(), "name": found.name }),
-    )?;
+    console.changed(&format!("node {} ({}) {then}", found.name, found.id), || {
+        json!({
+            "command": "remove",
+            "node": found.id.to_string(),
+            "name": found.name,
+            "at_once": which.at_once,
+        })
+    })?;
     Ok(())
 }
 

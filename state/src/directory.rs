@@ -518,6 +518,20 @@ impl Contents {
         if self.was_removed(node) {
             return Ok(());
         }
+        let is_other =
+            |voter: &&NodeId| **voter != node && !self.denied.contains(&HolderId::from(**voter));
+        let stuck = self.groups.iter().find(|(_, plan)| {
+            let others = plan.voters.iter().filter(is_other).count();
+            plan.voters.contains(&node) && others <= plan.voters.len() / 2
+        });
+        if let Some((group, plan)) = stuck {
+            reject!(
+                "without node {} group {group} would have no majority of its {} voters, for good; add \
+                 nodes until it has others, or have the node leave in good order",
+                node.short(),
+                plan.voters.len()
+            );
+        }
         self.retire(node)?;
         self.deny(node.into())
     }

@@ -529,3 +529,23 @@ fn a_view_of_a_node_that_has_no_part_in_the_network_does_not_count() {
     router.handle_node_view(now, node("n2"), forged);
     assert_eq!(router.view().unwrap().term, Term(2));
 }
+
+#[test]
+fn a_view_that_names_an_expelled_node_counts_without_it() {
+    let now = Duration::ZERO;
+    // Also as the first one that a client sees.
+    for earlier in [None, Some(view(&["1", "n1", "n1,n2,n3"]))] {
+        let mut router: Router<u32> = Router::new(SessionId(Uuid::from_u128(9)), None);
+        if let Some(earlier) = earlier {
+            router.handle_view(now, earlier);
+        }
+        router.handle_view(now, view(&["2", "n1", "n1,n2,n3", "without=n3"]));
+        let seen = router.view().unwrap();
+        assert_eq!(seen.term, Term(2));
+        assert!(seen.node(node("n2")).is_some() && seen.node(node("n3")).is_none());
+        assert_eq!(seen.shards[0].voters, [node("n1"), node("n2")]);
+        // It is not believed either.
+        router.handle_node_view(now, node("n3"), view(&["3", "n3", "n1,n2,n3"]));
+        assert_eq!(router.view().unwrap().term, Term(2));
+    }
+}

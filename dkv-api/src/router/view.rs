@@ -69,10 +69,10 @@ impl<W> Router<W> {
         let current = self.view.as_ref();
         if current
             .is_some_and(|current| view.term < current.term || view.network != current.network)
-            || view.nodes.iter().any(|info| view.denied.contains(&info.id.into()))
         {
             return;
         }
+        without_denied(&mut view);
         self.keep_newer_keyspaces(&mut view);
         self.remove_denied(now, &view.denied);
         self.update_delays(&view);
@@ -255,6 +255,20 @@ impl<W> Router<W> {
         for node in cold {
             self.dial(now, node);
         }
+    }
+}
+
+/// Removes the nodes that the view denies. One that an administrator has expelled is named until no
+/// group counts on it.
+fn without_denied(view: &mut NetworkView) {
+    let NetworkView { nodes, shards, coordinator, denied, .. } = view;
+    let is_denied = |node: NodeId| denied.contains(&node.into());
+    nodes.retain(|info| !is_denied(info.id));
+    *coordinator = coordinator.filter(|node| !is_denied(*node));
+    for shard in shards {
+        shard.primary = shard.primary.filter(|node| !is_denied(*node));
+        shard.voters.retain(|node| !is_denied(*node));
+        shard.learners.retain(|node| !is_denied(*node));
     }
 }
 

@@ -87,7 +87,8 @@ pub struct NetworkView {
     pub term: Term,
     /// Leader of the control group in that term.
     pub coordinator: Option<NodeId>,
-    /// All nodes that were not removed.
+    /// All nodes that were not removed. One that was expelled is denied, and is here until no group
+    /// counts on it.
     pub nodes: Vec<NodeInfo>,
     /// The revision of the directory that this view shows; views of a later one have newer
     /// keyspaces.
