@@ -309,7 +309,10 @@ impl Faults {
             Fault::Remove => {
                 if self.may_lose_one(cluster) && !cluster.nodes[victim].leaving {
                     cluster.nodes[victim].leaving = true;
-                    observations.order(Order::Remove(name));
+                    // Drawn from nothing, so that the courses of the seeds stay as they are.
+                    let at_once = cluster.now.is_multiple_of(3);
+                    let order = if at_once { Order::Expel(name) } else { Order::Remove(name) };
+                    observations.order(order);
                 }
             }
             Fault::Join => {}

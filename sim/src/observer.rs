@@ -30,6 +30,8 @@ const EVERY: Duration = Duration::from_millis(300);
 pub enum Order {
     /// Remove the node of that name.
     Remove(String),
+    /// Deny the node of that name at once, and remove it.
+    Expel(String),
     /// Drain the node of that name, or use it again.
     Drain(String, bool),
     /// Drain the node of that name, and report when it may be switched off for good.
@@ -62,6 +64,8 @@ struct Seen {
     /// Nodes that ran twice at the last look.
     twice: BTreeSet<String>,
     looks: u64,
+    /// Clients that began after a node was denied, and have yet to find the network.
+    newcomers: u32,
     wrong: Vec<String>,
 }
 
@@ -83,6 +87,11 @@ impl Observations {
         if let Some(place) = orders.iter().position(|other| other == order) {
             orders.remove(place);
         }
+    }
+
+    /// Returns whether clients that began after a node was denied have yet to find the network.
+    pub fn awaits_newcomers(&self) -> bool {
+        self.lock().newcomers > 0
     }
 
     /// Returns what was seen and must not be.
@@ -344,22 +353,59 @@ pub async fn run(
     observations: Observations,
     trace: Trace,
 ) {
-    let client = loop {
-        let builder = Client::builder().role(Role::Admin).server(&server).home(&home);
-        let builder = builder.token_file(&token_file).timeout(Duration::from_secs(5));
-        match builder.connect().await {
-            Ok(client) => break client,
-            Err(_) => tokio::time::sleep(EVERY).await,
-        }
-    };
-    tokio::spawn(obey(client.clone(), observations.clone(), trace));
+    let access = Access { server, token_file, home };
+    let client = access.connect().await;
+    tokio::spawn(obey(access, client.clone(), observations.clone(), trace));
     loop {
         tokio::time::sleep(EVERY).await;
         observations.take(&client.status().await);
     }
 }
 
-async fn obey(client: Client, observations: Observations, trace: Trace) {
+/// What the administrator connects with.
+#[derive(Clone)]
+struct Access {
+    server: String,
+    token_file: PathBuf,
+    home: PathBuf,
+}
+
+impl Access {
+    async fn connect(&self) -> Client {
+        loop {
+            let builder = Client::builder().role(Role::Admin).server(&self.server);
+            let builder = builder.home(&self.home).token_file(&self.token_file);
+            match builder.timeout(Duration::from_secs(5)).connect().await {
+                Ok(client) => return client,
+                Err(_) => tokio::time::sleep(EVERY).await,
+            }
+        }
+    }
+
+    /// Has another client of the same home find the network.
+    fn welcome(&self, observations: &Observations) {
+        observations.lock().newcomers += 1;
+        let (access, observations) = (self.clone(), observations.clone());
+        tokio::spawn(async move {
+            let client = access.connect().await;
+            while client.refresh().await.is_err() {
+                tokio::time::sleep(EVERY).await;
+            }
+            observations.lock().newcomers -= 1;
+        });
+    }
+}
+
+/// Denies a node, or has it removed in good order if its groups need it.
+async fn expel(client: &Client, node: NodeId) -> Result<(), Error> {
+    match client.expel_node(node).await {
+        Err(Error::NotEverywhere { .. }) => Ok(()),
+        Err(Error::Invalid(_)) => client.remove_node(node).await,
+        done => done,
+    }
+}
+
+async fn obey(access: Access, client: Client, observations: Observations, trace: Trace) {
     let mut known = BTreeMap::new();
     let mut tries = 0;
     loop {
@@ -367,6 +413,7 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         let Some(order) = observations.lock().orders.front().cloned() else { continue };
         let name = match &order {
             Order::Remove(name)
+            | Order::Expel(name)
             | Order::Drain(name, _)
             | Order::Empty(name)
             | Order::Keep(name, _) => name.as_str(),
@@ -381,6 +428,10 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
                 // The order may be heard even if no answer comes.
                 observations.lock().replicas.removed.insert(node);
                 client.remove_node(node).await
+            }
+            (Order::Expel(_), Some(node)) => {
+                observations.lock().replicas.removed.insert(node);
+                expel(&client, node).await
             }
             (Order::Drain(_, on), Some(node)) => client.drain_node(node, *on).await,
             (Order::Empty(name), Some(node)) => {
@@ -413,6 +464,9 @@ async fn obey(client: Client, observations: Observations, trace: Trace) {
         match done {
             Ok(()) => {
                 trace.line(format!("{order:?} was obeyed"));
+                if matches!(order, Order::Expel(_)) {
+                    access.welcome(&observations);
+                }
                 observations.finish(&order);
             }
             Err(Error::Unavailable(_) | Error::Unknown(_)) => {}

@@ -213,6 +213,9 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Outcome> {
                         "{probed} of {callers} callers could read and write everything"
                     ));
                 }
+                if observations.awaits_newcomers() {
+                    return Some("a client that began late has no view".to_owned());
+                }
                 last = observations.not_whole(names, groups, replication);
                 last.clone()
             });

@@ -56,6 +56,9 @@ struct Touch {
 
 impl Touch {
     fn tick(&mut self, in_touch: bool, syncs: u64) {
+        if self.ticks == 0 {
+            self.syncs = syncs;
+        }
         let has_not_grown = self.ticks == GROWN_WITHIN && syncs == self.syncs;
         if !in_touch || has_not_grown {
             *self = Self { ticks: 0, syncs };
@@ -260,5 +263,22 @@ impl Faults {
         if victim.wanted {
             cluster.start_node(node);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_knows_of_what_was_written_while_it_was_in_touch() {
+        let after = |synced: fn(u64) -> u64| {
+            let mut touch = Touch::default();
+            (0..=KNOWN_AFTER).for_each(|tick| touch.tick(true, synced(tick)));
+            touch.knows()
+        };
+        assert!(!after(|_| 7));
+        assert!(after(|tick| 7 + tick / 1000));
+        assert!(!after(|tick| if tick < GROWN_WITHIN + 100 { 7 } else { 8 }));
     }
 }
