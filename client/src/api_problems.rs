@@ -142,13 +142,7 @@ fn explained(error: &Error, unchanged: &str, again: &str) -> Problem {
         Error::Incomplete { .. } => Problem::new(Failure::Incomplete, error.to_string()),
         Error::NotEverywhere { missing } => Problem::new(
             Failure::Incomplete,
-            format!(
-                "this was done, but {} did not confirm in time: {} as before until {} again from \
-                 the control group",
-                missing.join(", "),
-                if missing.len() == 1 { "it may act" } else { "they may act" },
-                if missing.len() == 1 { "it hears" } else { "they hear" },
-            ),
+            format!("{error}: they may act as before until they hear from the control group again"),
         )
         .with("missing", missing.clone()),
         Error::OverQuota { used, limit } => Problem::failed(format!(

@@ -275,8 +275,7 @@ fn change_problem(name: &str, done: &str, error: &Error) -> Problem {
         Error::NotEverywhere { missing } => Problem::new(
             Failure::Incomplete,
             format!(
-                "policy {name} was {done}, but {} did not confirm it in time: {}",
-                missing.join(", "),
+                "policy {name}: {error} (it was {done}): {}",
                 "what a user asks there is judged by the old rules for a minute at most"
             ),
         )

@@ -91,7 +91,7 @@ pub enum Error {
     /// [`Level::All`](dkv_wire::message::Level::All) asks. The missing ones get it once they can.
     #[error(
         "written at revision {}, but {} did not confirm it in time",
-        .written.receipt.revision, .missing.join(", ")
+        .written.receipt.revision, some_names(missing)
     )]
     Incomplete {
         /// The result of the write.
@@ -100,7 +100,7 @@ pub enum Error {
         missing: Vec<String>,
     },
     /// The change was made and stands, but these nodes are not known to observe it yet.
-    #[error("done, but {} did not confirm it in time", .missing.join(", "))]
+    #[error("done, but {} did not confirm it in time", some_names(missing))]
     NotEverywhere {
         /// The names of the nodes that did not confirm the change.
         missing: Vec<String>,
@@ -206,6 +206,17 @@ impl Error {
     /// ```
     pub fn may_have_had_effect(&self) -> bool {
         matches!(self, Self::Unknown(_) | Self::Incomplete { .. } | Self::NotEverywhere { .. })
+    }
+}
+
+/// Names of nodes that a line has room for.
+const NAMES_MAX: usize = 8;
+
+/// Lists names, and counts those that a line has no room for.
+fn some_names(names: &[String]) -> String {
+    match names.get(NAMES_MAX..) {
+        None | Some([]) => names.join(", "),
+        Some(more) => format!("{} and {} more", names[..NAMES_MAX].join(", "), more.len()),
     }
 }
 

@@ -9,19 +9,22 @@
 //!
 //! Two kinds of replica may not know who leads them. A new replica of the control group has no log
 //! yet: it trusts the nodes that the server vouches for. A replica that was away for long may know
-//! only former voters. It asks those that it does know, and those of the directory, whether the
-//! stranger may lead by what they know. A voter gains nothing by lying about that, because it may
+//! only former voters. It asks those of the directory and of its log whether the stranger may lead by
+//! what they know, the former first. A voter gains nothing by lying about that, because it may
 //! send messages itself.
 //!
 //! All other nodes are refused, and logged with their id (see [`denials`](crate::net::denials)).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::sync::lock;
 use dkv_wire::message::{Answer, RequestBody};
+use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -34,8 +37,11 @@ use crate::replica::Replica;
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
 /// Shortest time between two rounds of questions about the same stranger.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Number of voters that are asked about one stranger.
-const ASKED_MAX: usize = 4;
+/// Number of voters that are asked about one stranger: more than a group has, and than it had in
+/// the configurations that one log names.
+const ASKED_MAX: usize = 32;
+/// Number of these that are asked at a time.
+const ASKED_AT_ONCE: usize = 4;
 /// Number of strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
 /// Time that a voter has to answer.
@@ -96,6 +102,7 @@ impl Node {
         };
         let mut members = self.control().state_machine().with_directory(listed).unwrap_or_default();
         members.extend(&self.connections.vouchers().lock().by_server);
+        members.retain(|node| !self.replicas.is_denied(*node));
         self.incarnations().know(members);
     }
 
@@ -104,11 +111,11 @@ impl Node {
     /// known.
     pub(crate) fn askable(&self) -> Vec<NodeId> {
         let known: Vec<NodeId> = self.peers().known().into_iter().map(|(node, _)| node).collect();
-        let may_lead = |node: &NodeId| {
+        let is_named = |node: &NodeId| {
             self.replicas.is_listed(*node)
                 || self.connections.vouchers().lock().by_server.contains(node)
         };
-        let named: Vec<NodeId> = known.iter().copied().filter(may_lead).collect();
+        let named: Vec<NodeId> = known.iter().copied().filter(is_named).collect();
         if named.is_empty() { known } else { named }
     }
 
@@ -137,27 +144,32 @@ impl Node {
         false
     }
 
-    /// Asks the known voters about a stranger, those of the log first.
+    /// Asks the known voters about a stranger, until one vouches for it.
     async fn ask_about(&self, group: Arc<Replica>, stranger: NodeId) {
-        let voters = group.voters();
-        let mut known: Vec<NodeId> = voters.iter().copied().collect();
-        let planned = self.replicas.to_lead(group.id());
-        known.extend(planned.into_iter().filter(|node| !voters.contains(node)));
+        let mut known = self.replicas.to_lead(group.id());
         if group.id() == GroupId::CONTROL {
             known.extend(self.connections.vouchers().lock().by_server.iter());
         }
-        let known = known.into_iter().filter(|voter| *voter != self.id() && *voter != stranger);
-        for voter in known.take(ASKED_MAX) {
-            let body = RequestBody::MayLead { group: group.id(), node: stranger };
-            let asked = rpc::ask(self.peers(), voter, Lane::Urgent, body, PATIENCE).await;
-            if let Ok(Answer::Member(true)) = asked {
-                info!(group = %group.id(), %stranger, by = %voter, "a voter is vouched for");
-                let mut vouchers = self.connections.vouchers().lock();
-                vouchers.by_voters.insert((group.id(), stranger), Instant::now());
-                return;
-            }
+        known.extend(group.voters());
+        let known = in_turn(known, [self.id(), stranger]);
+        let body = RequestBody::MayLead { group: group.id(), node: stranger };
+        let ask = |voter| {
+            let asked = rpc::ask(self.peers(), voter, Lane::Urgent, body.clone(), PATIENCE);
+            async move { matches!(asked.await, Ok(Answer::Member(true))).then_some(voter) }
+        };
+        let asked = stream::iter(known.into_iter().map(ask)).buffer_unordered(ASKED_AT_ONCE);
+        if let Some(voter) = pin!(asked.filter_map(ready)).next().await {
+            info!(group = %group.id(), %stranger, by = %voter, "a voter is vouched for");
+            let mut vouchers = self.connections.vouchers().lock();
+            vouchers.by_voters.insert((group.id(), stranger), Instant::now());
         }
     }
+}
+
+/// The nodes to ask, each once: the first named knows most.
+fn in_turn(named: Vec<NodeId>, without: [NodeId; 2]) -> Vec<NodeId> {
+    let mut seen = BTreeSet::from(without);
+    named.into_iter().filter(|node| seen.insert(*node)).take(ASKED_MAX).collect()
 }
 
 #[cfg(test)]
@@ -174,6 +186,17 @@ mod tests {
         assert!(!state.vouches(GroupId(2), node, start));
         assert!(!state.vouches(shard, NodeId::random(), start));
         assert!(!state.vouches(shard, node, start + VOUCHED_FOR));
+    }
+
+    #[test]
+    fn each_known_voter_is_asked_once_and_nobody_is_left_out_for_former_ones() {
+        let nodes: Vec<NodeId> = (0..7).map(|_| NodeId::random()).collect();
+        let (planned, logged) = ([nodes[0], nodes[1]], [nodes[2], nodes[1], nodes[3], nodes[4]]);
+        let named = [&planned[..], &logged[..], &[nodes[5], nodes[6]]].concat();
+        let asked = in_turn(named, [nodes[5], nodes[6]]);
+        assert_eq!(asked, nodes[..5]);
+        let many = (0..2 * ASKED_MAX).map(|_| NodeId::random()).collect();
+        assert_eq!(in_turn(many, [nodes[5], nodes[6]]).len(), ASKED_MAX);
     }
 
     #[test]

@@ -92,8 +92,9 @@ impl Replicas {
         self.with_directory(|directory| directory.nodes().contains_key(&node)).unwrap_or(false)
     }
 
-    /// Returns whether a node was removed from the network for good, as far as this one knows.
-    pub(crate) fn was_removed(&self, node: NodeId) -> bool {
+    /// Returns whether a node is denied for good, as far as this one knows: it was removed, or is
+    /// to be and may still be a member of groups.
+    pub(crate) fn is_denied(&self, node: NodeId) -> bool {
         let removed = self.with_directory(|directory| directory.denied().contains(&node.into()));
         removed.unwrap_or_default()
     }
@@ -122,6 +123,15 @@ impl Replicas {
         self.with_directory(|directory| directory.may_lead(group, node)).unwrap_or_default()
     }
 
+    /// Returns the nodes that may lead a group: by the directory, and by the log if a replica is
+    /// here, which may be ahead of the directory.
+    pub(crate) fn candidates(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let mut candidates: BTreeSet<NodeId> = self.to_lead(group).into_iter().collect();
+        candidates.extend(self.get(group).iter().flat_map(|replica| replica.voters()));
+        candidates.retain(|node| !self.is_denied(*node));
+        candidates
+    }
+
     /// Returns the nodes that may lead a group by the directory.
     pub(crate) fn to_lead(&self, group: GroupId) -> Vec<NodeId> {
         let nodes = self.with_directory(|directory| {
@@ -129,6 +139,14 @@ impl Replicas {
             nodes.filter(|node| directory.may_lead(group, *node)).collect()
         });
         nodes.unwrap_or_default()
+    }
+
+    /// Returns whether a node may lead any group by the directory.
+    pub(crate) fn is_to_lead_any(&self, node: NodeId) -> bool {
+        let any = self.with_directory(|directory| {
+            directory.groups().keys().any(|group| directory.may_lead(*group, node))
+        });
+        any.unwrap_or_default()
     }
 
     /// Returns the control group according to the log here; `None` while the log names no voters.

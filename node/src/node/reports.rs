@@ -16,11 +16,11 @@ const OLD_AFTER: Duration = Duration::from_secs(5);
 /// Reason why a report cannot be true. The coordinator refuses all of it, and logs its sender.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
-    /// It names a leader of a group that does not exist.
+    /// It claims to lead a group that does not exist.
     #[error("it claims to lead group {0}, which does not exist")]
     NoGroup(GroupId),
-    /// It names a leader of a group that it has no vote in, by the directory.
-    #[error("it claims to lead group {0}, which it has no vote in")]
+    /// It claims to lead groups, and has a vote in none by the directory.
+    #[error("it claims to lead group {0}, and has no vote in any")]
     NoVoter(GroupId),
     /// A term in it is too far ahead.
     #[error("the term of group {group} leaps to {term}")]

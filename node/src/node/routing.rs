@@ -6,7 +6,7 @@ use std::io;
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
 use dkv_base::sync::lock;
-use dkv_wire::message::{LedGroup, Measures, Remainder};
+use dkv_wire::message::{Measures, Remainder};
 use tokio::time::Instant;
 
 use super::Node;
@@ -31,11 +31,14 @@ impl Node {
         {
             return Err(ReportError::NoGroup(group));
         }
-        // The directory here is the one that plans who may lead: nobody can lead who is not in it.
-        let is_unplanned = |led: &&LedGroup| !self.replicas.is_to_lead(led.group, node);
-        if let Some(led) = measures.leads.iter().find(is_unplanned) {
+        // A primary that was replaced may not know it yet, and a directory that is just being
+        // caught up with may not plan it yet. A node that votes nowhere has never led.
+        if let Some(led) = measures.leads.first()
+            && !self.replicas.is_to_lead_any(node)
+        {
             return Err(ReportError::NoVoter(led.group));
         }
+        measures.leads.retain(|led| self.replicas.is_to_lead(led.group, node));
         lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
 use dkv_wire::message::{Answer, PolicyChange, PolicyList, Refusal};
-use dkv_wire::network::KeyspaceChange;
+use dkv_wire::network::{KeyspaceChange, NodeState};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -41,9 +41,15 @@ fn change_everywhere(context: &RequestContext<'_>, command: DirectoryCommand, re
     context.answer(reply, move |node| async move {
         let done = change_directory(&node, command, until).await?;
         let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
-        let mut missing = level_all::reach(node.control(), until).await.missing;
-        // A node that the network refuses is not waited for.
-        missing.retain(|node_id| !node.replicas().was_removed(*node_id));
+        let since = node.coordination().leader_since().unwrap_or_else(Instant::now);
+        let states = node.states(since);
+        let down = |id: &NodeId| states.get(id) == Some(&NodeState::Down);
+        let others = node.control().members().into_iter();
+        let others = others.filter(|id| *id != node.id() && !node.replicas().is_denied(*id));
+        // Nodes that are down are named, and not waited for.
+        let (mut missing, awaited): (Vec<_>, Vec<_>) = others.partition(down);
+        let awaited = awaited.into_iter();
+        missing.extend(level_all::reach_of(node.control(), awaited, until).await.missing);
         if missing.is_empty() {
             return Ok(done);
         }

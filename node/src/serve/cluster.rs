@@ -11,8 +11,6 @@ use super::context::RequestContext;
 use super::rights;
 use crate::cluster::{coordinator, rebalancer, replica_removal};
 use crate::net::reply::ReplyTo;
-use crate::node::Replicas;
-use crate::replica::Replica;
 use dkv_state::{Announcement, DirectoryCommand};
 
 /// Returns the view of the network.
@@ -87,7 +85,13 @@ pub(super) fn member(
     candidate: NodeId,
     reply: ReplyTo,
 ) {
-    about_replica(context, group, reply, |replicas, group| replicas.is_member(group, candidate));
+    match context.node.group(group) {
+        Some(group) => {
+            let is_member = context.node.replicas().is_member(&group, candidate);
+            reply.send(Ok(Answer::Member(is_member)));
+        }
+        None => reply.refuse(Refusal::NotPrimary { primary: None }),
+    }
 }
 
 /// Tells whether a node may lead a group, as far as this node knows.
@@ -97,20 +101,13 @@ pub(super) fn may_lead(
     candidate: NodeId,
     reply: ReplyTo,
 ) {
-    about_replica(context, group, reply, |replicas, group| replicas.may_lead(group, candidate));
-}
-
-/// Answers a question about the members of a group, if the group is here.
-fn about_replica(
-    context: &RequestContext<'_>,
-    group: GroupId,
-    reply: ReplyTo,
-    is_so: impl FnOnce(&Replicas, &Replica) -> bool,
-) {
-    match context.node.group(group) {
-        Some(group) => reply.send(Ok(Answer::Member(is_so(context.node.replicas(), &group)))),
-        None => reply.refuse(Refusal::NotPrimary { primary: None }),
-    }
+    let replicas = context.node.replicas();
+    // The directory knows of groups that are elsewhere.
+    let may_lead = match context.node.group(group) {
+        Some(group) => replicas.may_lead(&group, candidate),
+        None => replicas.is_to_lead(group, candidate),
+    };
+    reply.send(Ok(Answer::Member(may_lead)));
 }
 
 /// Hands a shard that this node leads over to another node, on the coordinator's word.

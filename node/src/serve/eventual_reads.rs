@@ -57,7 +57,7 @@ pub(crate) fn read(
     let empty = bounds.is_empty();
     let outbox = if empty { outboxes.busy(group.id()) } else { outboxes.get(group.id()) };
     let removed = bounds.deposits.iter().map(|(other, _)| *other);
-    let removed = removed.filter(|other| node.replicas().was_removed(*other)).collect();
+    let removed = removed.filter(|other| node.replicas().is_denied(*other)).collect();
     let part = Part { group: Arc::clone(group), outbox, removed };
     if empty || part.keeps_within(&bounds) && !part.is_locked(&query, &bounds) {
         return part.answer(query, reply);

@@ -68,7 +68,11 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
     let deadline = Instant::now() + patience(request.deadline_ms);
     let is_write = matches!(request.body, RequestBody::Propose { .. });
     let (mut doubt, mut why) = (false, "no leader of the shard is known".to_owned());
-    let mut next = node.primary_of(shard);
+    // Only a node that may lead is believed to be the primary.
+    let believed = |primary: Option<NodeId>| {
+        primary.filter(|primary| node.replicas().candidates(shard).contains(primary))
+    };
+    let mut next = believed(node.primary_of(shard));
     let mut tried = BTreeSet::new();
     while Instant::now() < deadline {
         let target = next.take().or_else(|| node.holder_of(shard, &tried));
@@ -80,11 +84,7 @@ async fn pass_on(node: &Node, shard: GroupId, request: Request) -> Result<Answer
         tried.insert(target);
         match send(node, target, &request, deadline).await {
             Ok(Err(Refusal::NotPrimary { primary })) => {
-                // Only a node that may lead is believed to be the primary.
-                let is_other = |primary: &NodeId| *primary != node.id();
-                next = primary
-                    .filter(is_other)
-                    .filter(|primary| node.replicas().is_to_lead(shard, *primary));
+                next = believed(primary.filter(|primary| *primary != node.id()));
                 if next.is_none() {
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -88,9 +88,18 @@ fn left(until: Instant, now: Instant) -> Duration {
 
 /// Waits until every member has applied what this replica has.
 pub(super) async fn reach(group: &Replica, until: Instant) -> Reach {
+    let others = group.members().into_iter().filter(|node| *node != group.who().node);
+    reach_of(group, others, until).await
+}
+
+/// Waits until these nodes have applied what this replica has.
+pub(super) async fn reach_of(
+    group: &Replica,
+    others: impl Iterator<Item = NodeId>,
+    until: Instant,
+) -> Reach {
     let patience = left(until, Instant::now());
     let index = group.state_machine().applied_index();
-    let others = group.members().into_iter().filter(|node| *node != group.who().node);
     let asked = join_all(others.map(|node| has(group, node, index, patience))).await;
     let mut reach = Reach::default();
     for (node, has) in asked {

@@ -130,10 +130,11 @@ impl Relay {
         // Local knowledge may be old: every other attempt goes elsewhere.
         let known = known.filter(|_| self.in_vain.is_multiple_of(2));
         // A node that has no vote in the shard could make the writes vanish by acknowledging them.
-        let voters = self.node.replicas().to_lead(shard);
-        known.or(self.primary.take()).filter(|primary| voters.contains(primary)).or_else(|| {
+        let voters = self.node.replicas().candidates(shard);
+        let named = known.or_else(|| self.primary.take());
+        named.filter(|primary| voters.contains(primary)).or_else(|| {
             self.asked = self.asked.wrapping_add(1);
-            voters.get(self.asked % voters.len().max(1)).copied()
+            voters.iter().nth(self.asked % voters.len().max(1)).copied()
         })
     }
 
