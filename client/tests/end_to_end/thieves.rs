@@ -284,6 +284,55 @@ async fn a_thief_that_the_network_has_taken_in_leads_nothing_and_can_be_thrown_o
     network.settled().await;
 }
 
+/// Nodes that hold data, and one that leads the network, are thrown out while clients come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_replicas_is_thrown_out_and_nobody_misses_it() {
+    let mut network = Network::start(5).await;
+    let client = network.client().await;
+    for number in 0..50 {
+        client.write(format!("k{number}"), vec![7; 10_000]).await.unwrap();
+    }
+    network.settled().await;
+    let coordinator = network.coordinator().await;
+    let view = client.refresh().await.unwrap();
+    let holds = |index: &usize| {
+        let id = network.nodes[*index].id();
+        *index != coordinator && view.shards.iter().any(|shard| shard.voters.contains(&id))
+    };
+    let follower = (0..5).find(holds).unwrap();
+    for victim in [follower, coordinator] {
+        let id = network.nodes[victim].id();
+        let name = view.node(id).unwrap().name.clone();
+        let thrown_out = network.dkv(&["remove", &name, "--at-once", "--yes", &name]).await;
+        // The coordinator may not live to tell.
+        let may_be = if victim == coordinator { &[0, 6, 8][..] } else { &[0] };
+        assert!(may_be.contains(&thrown_out.status.code().unwrap()), "{thrown_out:?}");
+        // A client that comes now finds the network, and nobody goes by what that node says.
+        let late = network.client_as(Role::Client, &network.path(&format!("late-{name}"))).await;
+        late.write("late", name.clone()).await.unwrap();
+        for reader in [&late, &client] {
+            let value = reader.read("late").await.unwrap().value;
+            assert_eq!(value.as_ref(), name.as_bytes());
+            assert!(reader.read("k7").await.is_ok());
+        }
+        let status = network.nodes[victim].running().ended().await;
+        assert_eq!(status.code(), Some(1), "a node that was thrown out ends");
+        network.kill_node(victim);
+        let admin = network.admin().await;
+        eventually("it is still listed", async || {
+            let placement = admin.placement(false).await.map_err(|error| error.to_string())?;
+            let is_there = placement.nodes.iter().any(|places| places.node == id);
+            if is_there { Err("it is there".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        network.settled().await;
+    }
+    for number in 0..50 {
+        assert!(client.read(format!("k{number}")).await.is_ok(), "k{number}");
+    }
+    network.same_state().await;
+}
+
 /// Returns what a command wrote.
 fn text_of(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()

@@ -127,10 +127,13 @@ pub(crate) fn welcome(
     let namesake = node.control().state_machine().with_directory(|directory| {
         let mut nodes = directory.nodes().iter();
         let namesake = nodes.find(|(other, member)| *other != id && member.name == *name);
-        let replace_after_ms = directory.settings().map(|settings| settings.replace_after_ms);
-        namesake.map(|(other, member)| (*other, member.address.ip(), replace_after_ms))
+        let (old, member) = namesake?;
+        // Without settings there is no network, and nobody who could have the name.
+        let replace_after_ms = directory.settings()?.replace_after_ms;
+        let waits_ms = if directory.is_denied((*old).into()) { 0 } else { replace_after_ms };
+        Some((*old, member.address.ip(), waits_ms))
     });
-    let Some((old, home, replace_after_ms)) = namesake.flatten() else {
+    let Some((old, home, waits_ms)) = namesake.flatten() else {
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only a node that has led for a moment can tell which nodes live; any other assumes it.
@@ -138,14 +141,14 @@ pub(crate) fn welcome(
     let state = since.and_then(|since| node.states(since).get(&old).copied());
     let silent_ms = since.and_then(|since| node.silence(since).get(&old).copied());
     match state {
-        Some(NodeState::Down | NodeState::Left) => {
+        Some(NodeState::Down) => {
             let is_same_machine = home.to_canonical() == from.to_canonical();
-            let replace_after_ms = replace_after_ms.unwrap_or(u64::MAX);
-            match left_to_wait(is_same_machine, silent_ms, replace_after_ms) {
+            let waits_ms = if is_same_machine { 0 } else { waits_ms };
+            match waits_ms.saturating_sub(silent_ms.unwrap_or_default()) {
                 0 => Ok(DirectoryCommand::Supersede { old, new: announcement }),
                 wait_ms => Err(Refusal::Invalid(format!(
                     "the name {name} belongs to a node that is down, on another machine; this one \
-                     gets it in {} s, or as soon as an administrator has removed the other: \
+                     gets it in about {} s, or as soon as an administrator has removed the other: \
                      `dkv remove {old}`. Or choose another with --name",
                     wait_ms.div_ceil(1000)
                 ))),
@@ -158,14 +161,6 @@ pub(crate) fn welcome(
         _ => Err(Refusal::Unavailable(format!(
             "the name {name} belongs to a node that was heard of a moment ago"
         ))),
-    }
-}
-
-/// Returns how long a node has to wait for the name of one that is down, in milliseconds.
-fn left_to_wait(is_same_machine: bool, silent_ms: Option<u64>, replace_after_ms: u64) -> u64 {
-    match is_same_machine {
-        true => 0,
-        false => replace_after_ms.saturating_sub(silent_ms.unwrap_or_default()),
     }
 }
 
@@ -222,18 +217,5 @@ pub(crate) async fn report(node: Arc<Node>, server: Arc<ServerLink>) {
                 tokio::time::sleep(REPORT_EVERY / 4).await;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_goes_to_the_same_machine_at_once_and_to_others_late() {
-        assert_eq!(left_to_wait(true, Some(6000), 300_000), 0);
-        assert_eq!(left_to_wait(false, Some(6000), 300_000), 294_000);
-        assert_eq!(left_to_wait(false, None, 300_000), 300_000);
-        assert_eq!(left_to_wait(false, Some(300_000), 300_000), 0);
     }
 }

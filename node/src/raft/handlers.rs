@@ -67,8 +67,8 @@ const LATE_MAX: usize = 16;
 /// Most batches of heartbeats that wait for their answers at once; further ones stay in the stream.
 const HEARTBEAT_BATCHES_MAX: usize = 16;
 
-/// Interval at which the sender of a stream of entries is checked for still being a member.
-const MEMBER_CHECK_EVERY: Duration = Duration::from_millis(100);
+/// Interval at which the sender of a stream of entries is checked for still being a voter.
+const VOTER_CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// Function that reports whether a peer may send messages of a group, as far as this node knows.
 pub(crate) type MaySpeak = Arc<dyn Fn(GroupId) -> bool + Send + Sync>;
@@ -103,15 +103,15 @@ impl RaftPeer {
 
 #[cfg(test)]
 impl RaftPeer {
-    /// Returns a member of every group.
-    fn member(id: NodeId) -> Self {
+    /// Returns a voter of every group.
+    fn voter(id: NodeId) -> Self {
         let (liveness, denials) = Default::default();
         Self { id, liveness, may_speak: Arc::new(|_| true), denials }
     }
 
-    /// Returns a peer that has a node's certificate but is a member of no group.
+    /// Returns a peer that has a node's certificate but a vote in no group.
     fn stranger(id: NodeId) -> Self {
-        Self { may_speak: Arc::new(|_| false), ..Self::member(id) }
+        Self { may_speak: Arc::new(|_| false), ..Self::voter(id) }
     }
 }
 
@@ -435,7 +435,7 @@ async fn take_request(
     checked: Option<Instant>,
     now: Instant,
 ) -> Option<(AppendEntriesRequest<Types>, Option<Instant>)> {
-    let is_due = |at: Instant| now.saturating_duration_since(at) >= MEMBER_CHECK_EVERY;
+    let is_due = |at: Instant| now.saturating_duration_since(at) >= VOTER_CHECK_EVERY;
     let checked = if checked.is_none_or(is_due) {
         raft_peer.check_sender(member.durability.group()).ok()?;
         Some(now)

@@ -30,7 +30,7 @@ pub(crate) enum Refused {
 /// Reason why a message cannot be answered now. Its sender may try again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotNow {
-    /// The sender is not a member of the group, as far as this node knows.
+    /// The sender has no vote in the group, as far as this node knows.
     #[error("denied: node {node:?} is no voter of group {group}")]
     NoVoter {
         /// The sender.

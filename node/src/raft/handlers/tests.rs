@@ -45,7 +45,7 @@ impl Leader {
     ) -> Result<Vote, NotTaken> {
         let (writing, reading) = tokio::io::duplex(PIPE_BYTES);
         let mut reader = FrameReader::new(reading, FRAME_BYTES_MAX);
-        let (member, raft_peer) = (to.member(), RaftPeer::member(self.id));
+        let (member, raft_peer) = (to.member(), RaftPeer::voter(self.id));
         let taking = take_snapshot(&member, &raft_peer, &mut reader);
         let sending = async {
             let mut writer = FrameWriter::new(writing);
@@ -220,7 +220,7 @@ async fn nobody_leads_or_stands_in_anothers_name() {
     let (sender, other) = (NodeId::random(), Leader::new(7));
     for vote in [other.vote, Vote::new(7, other.id)] {
         for call in calls(vote, Some(log_id(7, 100))) {
-            let raft_peer = RaftPeer::member(sender);
+            let raft_peer = RaftPeer::voter(sender);
             let answer = answer_call(&replica.member(), &raft_peer, &encode(&call)).await;
             let why = for_good(answer);
             assert!(why.contains("denied: a vote for"), "{why}");
@@ -230,13 +230,13 @@ async fn nobody_leads_or_stands_in_anothers_name() {
     let (writing, reading) = tokio::io::duplex(1024 * 1024);
     let mut reader = FrameReader::new(reading, FRAME_BYTES_MAX);
     FrameWriter::new(writing).send(&other.head(&sent)).await.unwrap();
-    let raft_peer = RaftPeer::member(sender);
+    let raft_peer = RaftPeer::voter(sender);
     let taken = take_snapshot(&replica.member(), &raft_peer, &mut reader).await;
     assert!(refused(taken).contains("denied: a vote for"));
 
     // Entries get no answer at all: the stream ends.
     let answered =
-        async |from| answered(&replica, RaftPeer::member(from), append(other.vote, None)).await;
+        async |from| answered(&replica, RaftPeer::voter(from), append(other.vote, None)).await;
     assert_eq!(answered(sender).await, None);
     assert_eq!(term(&replica), 0);
     assert_eq!(replica.state_machine.summary().applied_index, 0);
@@ -264,7 +264,7 @@ async fn a_node_that_is_no_member_and_asks_for_votes_disturbs_nobody() {
             [Call::PreVote(VoteRequest::new(vote, last)), Call::Vote(VoteRequest::new(vote, last))]
         {
             let call = encode(&call);
-            let raft_peer = RaftPeer::member(outsider);
+            let raft_peer = RaftPeer::voter(outsider);
             let answer = answer_call(&replica.member(), &raft_peer, &call).await;
             let Ok(CallAnswer::Vote(answer)) = answer else { panic!("no answer") };
             assert!(!answer.vote_granted);
@@ -305,7 +305,7 @@ async fn a_stranger_is_refused_whatever_it_says() {
     assert_eq!((term(&replica), replica.state_machine.summary().applied_index), (0, 0));
 
     // The same is accepted from a member.
-    assert!(answered(&replica, RaftPeer::member(leader.id), entries).await.is_some());
+    assert!(answered(&replica, RaftPeer::voter(leader.id), entries).await.is_some());
     assert_eq!(term(&replica), 7);
     replica.assert_runs();
 }
@@ -320,7 +320,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         entries: batches(7, 0, 5),
         ..append(leader.vote, Some(log_id(7, 4)))
     };
-    assert!(answered(&replica, RaftPeer::member(leader.id), entries).await.is_some());
+    assert!(answered(&replica, RaftPeer::voter(leader.id), entries).await.is_some());
     let mut applied = replica.state_machine.applied();
     tokio::time::timeout(PATIENCE, applied.wait_for(|at| *at == 4)).await.unwrap().unwrap();
     let before = replica.state_machine.summary().hash;
@@ -328,7 +328,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
     let member = replica.member();
     let far = Leader { id: leader.id, vote: Vote::new_committed(u64::MAX, leader.id) };
     let call =
-        async |call: Call| answer_call(&member, &RaftPeer::member(leader.id), &encode(&call)).await;
+        async |call: Call| answer_call(&member, &RaftPeer::voter(leader.id), &encode(&call)).await;
     let lies =
         calls(far.vote, None).into_iter().filter(|call| !matches!(call, Call::Follow { .. }));
     for lie in lies {
@@ -357,7 +357,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
     ] {
         for_good(call(lie).await);
     }
-    for_good(answer_call(&member, &RaftPeer::member(leader.id), &Bytes::from_static(&[255])).await);
+    for_good(answer_call(&member, &RaftPeer::voter(leader.id), &Bytes::from_static(&[255])).await);
 
     // Entries at impossible positions, of impossible terms, and entries that no replica can apply.
     let next = Some(log_id(7, 4));
@@ -380,7 +380,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
     ] {
         let request =
             AppendEntriesRequest { vote, prev_log_id: prev, leader_commit: None, entries };
-        assert_eq!(answered(&replica, RaftPeer::member(leader.id), request).await, None);
+        assert_eq!(answered(&replica, RaftPeer::voter(leader.id), request).await, None);
     }
 
     // Snapshots of other terms, at other positions, or without committed entries.
@@ -400,7 +400,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         let (writing, reading) = tokio::io::duplex(1024 * 1024);
         let mut reader = FrameReader::new(reading, FRAME_BYTES_MAX);
         FrameWriter::new(writing).send(&head).await.unwrap();
-        let raft_peer = RaftPeer::member(leader.id);
+        let raft_peer = RaftPeer::voter(leader.id);
         refused(take_snapshot(&member, &raft_peer, &mut reader).await);
     }
 
@@ -413,7 +413,7 @@ async fn what_cannot_be_is_refused_from_members_too() {
         entries: batches(7, 5, 3),
         ..append(leader.vote, Some(log_id(7, 7)))
     };
-    assert!(answered(&replica, RaftPeer::member(leader.id), entries).await.is_some());
+    assert!(answered(&replica, RaftPeer::voter(leader.id), entries).await.is_some());
     tokio::time::timeout(PATIENCE, applied.wait_for(|at| *at == 7)).await.unwrap().unwrap();
     replica.assert_runs();
 }
@@ -427,7 +427,7 @@ async fn a_member_that_is_none_any_more_is_cut_off() {
     let looked_up = Arc::clone(&is_member);
     let raft_peer = RaftPeer {
         may_speak: Arc::new(move |_| looked_up.load(std::sync::atomic::Ordering::Relaxed)),
-        ..RaftPeer::member(leader.id)
+        ..RaftPeer::voter(leader.id)
     };
     let (ours, theirs) = tokio::io::duplex(1024 * 1024);
     let (reading, writing) = tokio::io::split(theirs);
@@ -466,14 +466,14 @@ async fn a_leader_that_was_forgotten_and_is_heard_again_is_kept_to() {
         let append = Bytes::from(encode_append(&append(leader.vote, None)).concat());
         let call =
             Call::Heartbeat { append, confirmed: None, acknowledged: None, is_quiescent: false };
-        let answer = answer_call(&member, &RaftPeer::member(leader.id), &encode(&call)).await;
+        let answer = answer_call(&member, &RaftPeer::voter(leader.id), &encode(&call)).await;
         assert!(matches!(answer, Ok(CallAnswer::Heartbeat(AppendEntriesResponse::Success))));
     };
     let votes = async |transfers: bool| {
         let mut request = VoteRequest::new(Vote::new(8, other), Some(log_id(7, 100)));
         request.leadership_transfer = transfers;
         let call = if transfers { Call::Vote(request) } else { Call::PreVote(request) };
-        match answer_call(&member, &RaftPeer::member(other), &encode(&call)).await {
+        match answer_call(&member, &RaftPeer::voter(other), &encode(&call)).await {
             Ok(CallAnswer::Vote(answer)) => answer.vote_granted,
             _ => panic!("no answer"),
         }
