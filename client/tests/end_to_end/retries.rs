@@ -4,12 +4,15 @@
 //! hear each other.
 
 use std::net::UdpSocket;
+use std::process::Stdio;
 use std::time::Duration;
 
 use dkv_api::{Client, Condition, Error, GroupId, KeyspaceId, Role, WriteOptions};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::harness::direct::{Direct, read};
+use crate::harness::process::command;
 use crate::harness::relay::Relay;
 use crate::harness::{Network, eventually, for_a_while};
 
@@ -92,6 +95,35 @@ async fn a_write_whose_reply_is_lost_is_executed_once() {
         assert_eq!((read.value, read.receipt.revision), (count.to_string().into(), revision));
     }
     network.same_state().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_reply_does_not_come_says_that_nobody_knows() {
+    let relayed = Relayed::start().await;
+    let network = &relayed.network;
+    let client = network.client().await;
+    let direct = Direct::join(network, Role::Client).await;
+    let shard = shard_of(&client, "k").await;
+    client.write("k", "1").await.unwrap();
+    let address = network.address.to_string();
+    let token = network.token_file(Role::Client);
+    let line = ["--timeout", "3s", "--token-file", token.to_str().unwrap(), &address];
+    std::fs::create_dir_all(network.home()).unwrap();
+    let mut command = tokio::process::Command::from(command(&line, &network.home()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.kill_on_drop(true).spawn().unwrap();
+    let mut lines = running.stdin.take().unwrap();
+    let mut said = BufReader::new(running.stdout.take().unwrap()).lines();
+    lines.write_all(b"get k\n").await.unwrap();
+    assert_eq!(said.next_line().await.unwrap().as_deref(), Some("1"));
+    relayed.lose_replies(true);
+    lines.write_all(b"put k 2\n").await.unwrap();
+    drop(lines);
+    relayed.wait_for(&direct, shard, "k", "2").await;
+    let ended = running.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(6), "{ended:?}");
+    assert!(said.contains("unknown"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
