@@ -52,19 +52,39 @@ pub(crate) type Charged = Vec<Arc<UserShare>>;
 struct TokenBucket {
     tokens: f64,
     filled: Instant,
+    /// The limit at that time, a second.
+    rate: Option<f64>,
 }
 
 impl TokenBucket {
-    /// Adds what a rate a second gives since the last time. The first time it is full.
-    fn fill(&mut self, rate: f64, now: Instant) {
+    /// A bucket that nothing limits: it has more than any limit leaves it, and whatever is taken
+    /// from it, it stays so.
+    fn unlimited(now: Instant) -> Self {
+        Self { tokens: f64::MAX, filled: now, rate: None }
+    }
+
+    /// Adds what a limit gives since the last time. Without a limit nothing is owed, so that one
+    /// that is set later begins with a full bucket.
+    fn fill(&mut self, rate: Option<f64>, now: Instant) {
+        *self = match rate {
+            None => Self::unlimited(now),
+            Some(rate) => Self { tokens: self.tokens_at(rate, now), filled: now, rate: Some(rate) },
+        };
+    }
+
+    fn tokens_at(&self, rate: f64, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * rate).min(rate.max(1.0));
-        self.filled = now;
+        (self.tokens + passed * rate).min(rate.max(1.0))
+    }
+
+    /// Whether it is full by the limit of the last time.
+    fn is_full(&self, now: Instant) -> bool {
+        self.rate.is_none_or(|rate| self.tokens_at(rate, now) >= rate.max(1.0))
     }
 
     /// Returns the time after which there will be this many tokens, if there are fewer.
-    fn lacks(&self, tokens: f64, rate: f64) -> Option<Duration> {
-        let missing = tokens - self.tokens;
+    fn lacks(&self, tokens: f64) -> Option<Duration> {
+        let (rate, missing) = (self.rate?, tokens - self.tokens);
         let wait = Duration::try_from_secs_f64(missing / rate).unwrap_or(WAIT_MAX).min(WAIT_MAX);
         (missing > 0.0).then(|| wait.max(Duration::from_millis(1)))
     }
@@ -72,9 +92,8 @@ impl TokenBucket {
 
 impl UserShare {
     fn new(now: Instant) -> Self {
-        // More than any limit: the first use cuts it to what a second gives.
-        let full = TokenBucket { tokens: f64::MAX, filled: now };
-        let buckets = Mutex::new(Buckets { requests: full, bytes: full });
+        let bucket = TokenBucket::unlimited(now);
+        let buckets = Mutex::new(Buckets { requests: bucket, bytes: bucket });
         Self { buckets, connections: AtomicU32::new(0) }
     }
 
@@ -85,18 +104,14 @@ impl UserShare {
             let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
             Refusal::Limited { limit, retry_after_ms }
         };
-        if let Some(rate) = limits.requests.map(f64::from) {
-            buckets.requests.fill(rate, now);
-            if let Some(wait) = buckets.requests.lacks(1.0, rate) {
-                return Err(limited(LimitKind::Requests, wait));
-            }
+        buckets.requests.fill(limits.requests.map(f64::from), now);
+        buckets.bytes.fill(limits.bytes.map(|rate| rate as f64), now);
+        if let Some(wait) = buckets.requests.lacks(1.0) {
+            return Err(limited(LimitKind::Requests, wait));
         }
-        if let Some(rate) = limits.bytes.map(|rate| rate as f64) {
-            buckets.bytes.fill(rate, now);
-            // Any number will do: a request that is longer than the limit must be possible.
-            if let Some(wait) = buckets.bytes.lacks(1.0, rate) {
-                return Err(limited(LimitKind::Bytes, wait));
-            }
+        // Any number will do: a request that is longer than the limit must be possible.
+        if let Some(wait) = buckets.bytes.lacks(1.0) {
+            return Err(limited(LimitKind::Bytes, wait));
         }
         buckets.requests.tokens -= 1.0;
         buckets.bytes.tokens -= bytes as f64;
@@ -111,16 +126,15 @@ impl UserShare {
     /// Returns how long a sender that nobody asks again, as a watch is, has to wait before it goes
     /// on.
     pub(crate) fn debt(&self, limits: PolicyLimits, now: Instant) -> Option<Duration> {
-        let rate = limits.bytes? as f64;
         let bytes = &mut lock(&self.buckets).bytes;
-        bytes.fill(rate, now);
-        bytes.lacks(0.0, rate)
+        bytes.fill(limits.bytes.map(|rate| rate as f64), now);
+        bytes.lacks(0.0)
     }
 
     /// Whether nothing would be lost if it were forgotten.
     fn is_whole(self: &Arc<Self>, now: Instant) -> bool {
-        let filled = lock(&self.buckets).bytes.filled;
-        Arc::strong_count(self) == 1 && now.saturating_duration_since(filled) > WAIT_MAX
+        let buckets = lock(&self.buckets);
+        Arc::strong_count(self) == 1 && buckets.requests.is_full(now) && buckets.bytes.is_full(now)
     }
 }
 
@@ -224,6 +238,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_without_a_limit_is_not_owed_once_there_is_one_again() {
+        let (all, start) = (UserLimits::default(), Instant::now());
+        let both =
+            PolicyLimits { requests: Some(10), bytes: Some(1000), ..PolicyLimits::default() };
+        let requests = PolicyLimits { bytes: None, ..both };
+        let bytes = PolicyLimits { requests: None, ..both };
+        let ask = |limits, bytes, now| all.take(user("alice"), limits, bytes, now);
+        ask(both, 500, start).unwrap();
+        for step in 1..1000 {
+            let now = start + Duration::from_secs(1) * step;
+            ask(requests, 1_000_000, now).unwrap().unwrap().pay(1_000_000);
+        }
+        let then = start + Duration::from_secs(1000);
+        assert!(ask(both, 500, then).is_ok() && ask(both, 500, then).is_ok());
+        assert!(wait_of(&ask(both, 1, then).unwrap_err()) <= Duration::from_secs(1));
+        let then = then + Duration::from_secs(10);
+        for _ in 0..1000 {
+            ask(bytes, 0, then).unwrap();
+        }
+        assert_eq!((0..100).filter(|_| ask(both, 0, then).is_ok()).count(), 10);
+        // A watch goes on sending while there is no limit at all.
+        let share = all.of(user("bob"), then);
+        assert_eq!(share.debt(both, then), None);
+        share.pay(1_000_000);
+        assert!(share.debt(both, then).is_some());
+        for _ in 0..2 {
+            assert_eq!(share.debt(PolicyLimits::default(), then), None);
+            share.pay(1_000_000);
+        }
+        assert_eq!(share.debt(both, then), None);
+    }
+
+    #[test]
     fn connections_are_counted_while_they_last() {
         let all = UserLimits::default();
         let limits = PolicyLimits { connections: Some(2), ..PolicyLimits::default() };
@@ -244,5 +291,18 @@ mod tests {
             drop(all.of(user(&format!("u{number}")), now));
         }
         assert!(lock(&all.0).len() <= IDLE_MAX);
+    }
+
+    #[test]
+    fn a_debt_is_not_forgotten_before_it_is_paid() {
+        let (all, start) = (UserLimits::default(), Instant::now());
+        let limits = PolicyLimits { bytes: Some(1000), ..PolicyLimits::default() };
+        all.take(user("alice"), limits, 1_000_000, start).unwrap();
+        let later = start + WAIT_MAX * 2;
+        for number in 0..2 * IDLE_MAX {
+            drop(all.of(user(&format!("u{number}")), later));
+        }
+        assert!(all.take(user("alice"), limits, 1, later).is_err());
+        assert!(all.take(user("alice"), limits, 1, start + WAIT_MAX * 20).is_ok());
     }
 }
