@@ -105,9 +105,14 @@ pub fn start(
     Ok(AuditLog(is_first))
 }
 
-/// Returns the denials that were not told, of senders that have stopped.
+/// Returns the denials that were not told, of senders that have stopped, and tells the log of the
+/// process how many they are.
 fn untold() -> Vec<AuditEvent> {
     let quiet = lock(&DENIALS).take_quiet(Instant::now());
+    let (senders, counted) = (quiet.len(), quiet.iter().map(|(_, counted)| counted).sum::<u64>());
+    if counted > 0 {
+        info!(target: AUDIT, senders, counted, "further requests were denied, as those before");
+    }
     let event = |(who, suppressed)| {
         let what = What { act: "further requests".into(), ..What::default() };
         let outcome = Outcome::Denied("as in the lines before".into());
@@ -151,6 +156,10 @@ pub fn write(who: Who, what: What) -> Act {
 
 /// Tells that somebody was denied something.
 pub fn denied(who: Who, what: What, why: &str) {
+    if INSTALLED.get().is_none() {
+        // Nobody else asks for them, without a file.
+        drop(untold());
+    }
     let Verdict::Told { suppressed } = lock(&DENIALS).note(&who, Instant::now()) else { return };
     let address = who.address.map(display);
     info!(target: AUDIT, by = %who, address, why, before = suppressed, "denied: {what}");

@@ -18,6 +18,8 @@ use super::event::Who;
 const BURST: u32 = 30;
 /// Time after which it has one more.
 const EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks for senders that have stopped.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Senders that have buckets of their own.
 const SENDERS_MAX: usize = 1024;
 /// Buckets of one credential, which may ask for many users.
@@ -87,11 +89,13 @@ pub(super) struct DenialLimiter {
     buckets: BTreeMap<SenderKey, Bucket>,
     /// Denials that were ever counted only.
     suppressed: u64,
+    /// When the senders that have stopped were looked for.
+    looked: Option<Instant>,
 }
 
 impl DenialLimiter {
     pub(super) const fn new() -> Self {
-        Self { buckets: BTreeMap::new(), suppressed: 0 }
+        Self { buckets: BTreeMap::new(), suppressed: 0, looked: None }
     }
 
     /// Denials that were counted and not told.
@@ -125,8 +129,13 @@ impl DenialLimiter {
         }
     }
 
-    /// Returns the senders that have stopped, each with what was counted of it and not told.
+    /// Returns the senders that have stopped, each with what was counted of it and not told. Looks
+    /// for them once a second at most: it takes a walk through all.
     pub(super) fn take_quiet(&mut self, now: Instant) -> Vec<(Who, u64)> {
+        if self.looked.is_some_and(|last| now.saturating_duration_since(last) < LOOK_EVERY) {
+            return Vec::new();
+        }
+        self.looked = Some(now);
         let is_quiet = |bucket: &&mut Bucket| {
             bucket.suppressed > 0 && now.saturating_duration_since(bucket.last) >= EVERY
         };
@@ -151,13 +160,33 @@ impl DenialLimiter {
             }
         }
         if self.buckets.len() >= SENDERS_MAX {
-            // A full bucket is as good as none.
-            self.buckets.retain(|_, bucket| {
-                bucket.fill(now);
-                bucket.tokens < BURST || bucket.suppressed > 0
-            });
+            self.make_room(now);
         }
         if self.buckets.len() >= SENDERS_MAX { SenderKey::Others } else { key }
+    }
+
+    /// Forgets the senders whose buckets are full, which are as good as none. What was counted of
+    /// them and not told falls to all others.
+    fn make_room(&mut self, now: Instant) {
+        let mut untold = 0;
+        self.buckets.retain(|_, bucket| {
+            bucket.fill(now);
+            let stays = bucket.tokens < BURST;
+            if !stays {
+                untold += bucket.suppressed;
+            }
+            stays
+        });
+        if untold > 0 {
+            let fresh = || Bucket {
+                tokens: BURST,
+                filled: now,
+                last: now,
+                suppressed: 0,
+                who: Who::default(),
+            };
+            self.buckets.entry(SenderKey::Others).or_insert_with(fresh).suppressed += untold;
+        }
     }
 }
 
@@ -217,6 +246,23 @@ mod tests {
         let later = start + EVERY * BURST;
         assert_eq!(told(&mut limiter, &holder(20_000), later, BURST), BURST);
         assert!(limiter.buckets.len() <= 4, "{}", limiter.buckets.len());
+    }
+
+    #[test]
+    fn senders_that_were_denied_often_and_went_away_make_room_although_nobody_asks_for_them() {
+        let (mut limiter, start) = (DenialLimiter::new(), Instant::now());
+        let crowd = u128::try_from(SENDERS_MAX).unwrap();
+        for sender in 0..crowd {
+            told(&mut limiter, &holder(sender), start, BURST + 1);
+        }
+        let later = start + EVERY * BURST;
+        for sender in crowd..2 * crowd - 1 {
+            assert_eq!(told(&mut limiter, &holder(sender), later, BURST), BURST, "{sender}");
+        }
+        // What was counted is not lost.
+        let untold: u64 = limiter.buckets.values().map(|bucket| bucket.suppressed).sum();
+        assert_eq!(untold, u64::try_from(SENDERS_MAX).unwrap());
+        assert_eq!(limiter.take_quiet(later + EVERY), [(Who::default(), untold)]);
     }
 
     #[test]
