@@ -27,6 +27,8 @@ use crate::router::timing;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest pause of a watch whose user has used up its limits. No node tells a longer one.
+pub(super) const LIMITED_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(super) enum Received {
     Nothing,
     /// The node does not continue the watch; another may.
     Elsewhere(String),
+    /// The user has used up its limits: to go on after this time.
+    Later(Duration, String),
     /// The watch ends.
     End(Error),
 }
@@ -182,6 +186,10 @@ fn ended(refusal: Refusal) -> Received {
             Received::End(Error::TooLarge { what, bytes, limit })
         }
         Refusal::Denied(why) => Received::End(Error::Denied(why)),
+        Refusal::Limited { retry_after_ms, .. } => {
+            let told = Duration::from_millis(retry_after_ms.into());
+            Received::Later(told.min(LIMITED_PAUSE_MAX), refusal.to_string())
+        }
         other => Received::Elsewhere(other.to_string()),
     }
 }

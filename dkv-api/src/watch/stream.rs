@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::event_queue::Shown;
-use super::position::{Located, Received, ShardPosition, begin_at};
+use super::position::{LIMITED_PAUSE_MAX, Located, Received, ShardPosition, begin_at};
 use crate::client::Client;
 use crate::error::Error;
 use crate::router::RequestKind;
@@ -75,6 +75,8 @@ impl Shared {
 enum StreamEnd {
     /// The node failed or refused.
     Failed(String),
+    /// The user has used up its limits, and is to wait for so long.
+    Limited(Duration, String),
     /// The consumer does not read; the frame that came needs so many permits.
     NoRoom(u32),
     /// The watch is over.
@@ -91,6 +93,7 @@ pub(super) async fn run(
         let (node, end) = match locate(&shared.client, &position).await {
             Ok(node) => (Some(node), follow(&shared, &mut position, &started, node).await),
             Err(Search::Elsewhere(node, why)) => (node, StreamEnd::Failed(why)),
+            Err(Search::Later(pause, why)) => (None, StreamEnd::Limited(pause, why)),
             Err(Search::Over(error)) => (None, StreamEnd::Over(error)),
         };
         match end {
@@ -103,6 +106,11 @@ pub(super) async fn run(
                 if room.await.is_err() {
                     return;
                 }
+            }
+            StreamEnd::Limited(pause, why) => {
+                // No failure of the node: elsewhere it would be limited, too.
+                *lock(&shared.last_failure) = Some(why);
+                sleep(pause).await;
             }
             StreamEnd::Failed(why) => {
                 let (shard, through) = (position.shard(), position.through());
@@ -118,6 +126,8 @@ pub(super) async fn run(
 enum Search {
     /// Another attempt may find one; the node, if one is to be avoided.
     Elsewhere(Option<NodeId>, String),
+    /// The user has used up its limits, and is to wait for so long.
+    Later(Duration, String),
     Over(Error),
 }
 
@@ -131,6 +141,9 @@ async fn locate(client: &Client, position: &ShardPosition) -> Result<NodeId, Sea
         Err(error) if client.is_closed() => return Err(Search::Over(error)),
         Err(error @ (Error::Denied(_) | Error::Invalid(_) | Error::NoKeyspace { .. })) => {
             return Err(Search::Over(error));
+        }
+        Err(Error::Limited { why, retry_after }) => {
+            return Err(Search::Later(retry_after.min(LIMITED_PAUSE_MAX), why));
         }
         Err(error) => return Err(Search::Elsewhere(None, error.to_string())),
     };
@@ -221,6 +234,7 @@ async fn follow(
                 started.send_if_modified(|known| begin_at(known, position.through()));
             }
             Received::Elsewhere(why) => return StreamEnd::Failed(why),
+            Received::Later(pause, why) => return StreamEnd::Limited(pause, why),
             Received::End(error) => return StreamEnd::Over(error),
         }
     }

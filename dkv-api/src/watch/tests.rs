@@ -133,7 +133,7 @@ impl World {
                 self.shown.push_back(Shown { shard, changes, through, permit: () });
             }
             Received::Nothing => {}
-            Received::Elsewhere(_) => {
+            Received::Elsewhere(_) | Received::Later(..) => {
                 let node = self.watched[shard].take().map(node);
                 self.positions[shard].failed(node);
             }
@@ -281,6 +281,22 @@ proptest! {
         let token: WatchToken = revisions.into_iter().map(position).collect();
         prop_assert_eq!(token.to_string().parse(), Ok(token));
     }
+}
+
+#[test]
+fn a_watch_of_a_user_without_a_share_left_waits_as_it_is_told_and_not_for_ever() {
+    let mut position = position(0, &"1:7".parse().unwrap());
+    let mut pause = |retry_after_ms| {
+        let limit = dkv_wire::message::LimitKind::Bytes;
+        let ended = WatchFrame::Ended(Refusal::Limited { limit, retry_after_ms });
+        match position.handle_frame(ended) {
+            Received::Later(pause, why) if why.contains("bytes") => pause,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(pause(2500), Duration::from_millis(2500));
+    assert_eq!(pause(u32::MAX), Duration::from_secs(60));
+    assert_eq!((position.through(), position.avoid()), (Some(Revision(7)), vec![]));
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub(crate) struct ConnectionPlace(Arc<UserShare>);
 /// The shares from which a request that was taken pays for its answer.
 pub(crate) type Charged = Vec<Arc<UserShare>>;
 
+/// The shares of some users.
+pub(crate) type SharesOfUsers = Vec<(User, Arc<UserShare>)>;
+
 #[derive(Clone, Copy, Debug)]
 struct TokenBucket {
     tokens: f64,
@@ -116,6 +119,13 @@ impl UserShare {
         buckets.requests.tokens -= 1.0;
         buckets.bytes.tokens -= bytes as f64;
         Ok(())
+    }
+
+    /// Takes back what a request of `bytes` bytes took, which another user's limits refuse.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        let buckets = &mut *lock(&self.buckets);
+        buckets.requests.tokens += 1.0;
+        buckets.bytes.tokens += bytes as f64;
     }
 
     /// Pays for bytes that were sent.
@@ -268,6 +278,18 @@ mod tests {
             share.pay(1_000_000);
         }
         assert_eq!(share.debt(both, then), None);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let (all, now) = (UserLimits::default(), Instant::now());
+        let limits =
+            PolicyLimits { requests: Some(2), bytes: Some(1000), ..PolicyLimits::default() };
+        let ask = |bytes| all.take(user("alice"), limits, bytes, now);
+        for _ in 0..10 {
+            ask(5000).unwrap().unwrap().give_back(5000);
+        }
+        assert!(ask(1).is_ok() && ask(1).is_ok() && ask(1).is_err());
     }
 
     #[test]

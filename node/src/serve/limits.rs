@@ -10,7 +10,7 @@ use dkv_wire::user::User;
 use tokio::time::Instant;
 
 use super::rights::both;
-use crate::net::user_limits::{Charged, ConnectionPlace};
+use crate::net::user_limits::{Charged, ConnectionPlace, SharesOfUsers};
 use crate::node::{Node, Replicas};
 
 /// Takes a request with a frame of `bytes` bytes, and returns the shares that pay for its answer.
@@ -42,15 +42,30 @@ pub(super) fn take_any(
     bytes: usize,
 ) -> Result<Charged, Refusal> {
     let mut charged = Charged::new();
-    if peer.role == Role::Node {
-        return Ok(charged);
-    }
-    for user in both(peer.user, asked) {
+    for user in charged_users(peer, asked) {
         let limits = of(node.replicas(), user);
         let shares = node.connections().user_limits();
-        charged.extend(shares.take(user, limits, bytes, Instant::now())?);
+        match shares.take(user, limits, bytes, Instant::now()) {
+            Ok(share) => charged.extend(share),
+            Err(refusal) => {
+                // What is refused costs nobody anything.
+                charged.iter().for_each(|share| share.give_back(bytes));
+                return Err(refusal);
+            }
+        }
     }
     Ok(charged)
+}
+
+/// Returns the shares of the users of a watch. It lasts, and pays by the limits of each moment.
+pub(super) fn shares(node: &Node, peer: Identity, asked: Option<User>) -> SharesOfUsers {
+    let (limits, now) = (node.connections().user_limits(), Instant::now());
+    charged_users(peer, asked).map(|user| (user, limits.of(user, now))).collect()
+}
+
+/// Who pays for what a peer asks: for what another node passes on, nobody here.
+fn charged_users(peer: Identity, asked: Option<User>) -> impl Iterator<Item = User> {
+    both(peer.user, asked).filter(move |_| peer.role != Role::Node)
 }
 
 /// Counts a connection, if its user may have one more; `None` if it may not.

@@ -19,13 +19,14 @@ use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameError, FrameReader, FrameWriter};
 use dkv_wire::identity::{Identity, Role};
 use dkv_wire::limits::{self, KEY_BYTES_MAX, WATCH_KEEP_ALIVE, WATCH_PROGRESS};
-use dkv_wire::message::{KeyRange, PolicyLimits, Refusal, WatchFrame, WatchRequest};
+use dkv_wire::message::{KeyRange, Refusal, WatchFrame, WatchRequest};
+use dkv_wire::user::User;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::common::timeline::{Stage, Subject, Timeline};
 use crate::net::quota::{Quota, WatchPermit};
-use crate::net::user_limits::Charged;
+use crate::net::user_limits::SharesOfUsers;
 use crate::node::Node;
 use crate::raft::{FifoReceiver, WatchPage};
 use crate::replica::Replica;
@@ -70,13 +71,14 @@ pub(crate) async fn serve(
     let stopped = stream.stopped();
     let mut writer = FrameWriter::new(stream);
     match frame.and_then(|frame| admit(node, (peer, address), quota, &frame)) {
-        Ok((group, request, permit, charged)) => {
+        Ok((group, request, permit)) => {
             begun();
             node.counters().received(frame_bytes(&request));
             let (node, quota) = (Arc::clone(node), quota.clone());
-            let serving = Arc::clone(&group);
+            let (serving, shares) =
+                (Arc::clone(&group), limits_of_users::shares(&node, peer, request.user));
             let watch =
-                Watch { node, peer, group: serving, request, quota, charged, _permit: permit };
+                Watch { node, peer, group: serving, request, quota, shares, _permit: permit };
             // The receiving half stays open: a client may close its side after the request.
             group.spawn(async move {
                 let _reader = reader;
@@ -104,7 +106,7 @@ fn admit(
     (peer, address): (Identity, SocketAddr),
     quota: &Quota,
     frame: &[u8],
-) -> Result<(Arc<Replica>, WatchRequest, WatchPermit, Charged), Refusal> {
+) -> Result<(Arc<Replica>, WatchRequest, WatchPermit), Refusal> {
     let request: WatchRequest =
         decode(frame).map_err(|error| Refusal::Invalid(error.to_string()))?;
     match peer.role {
@@ -133,11 +135,11 @@ fn admit(
     let Some(group) = shard_here(node.replicas(), request.shard) else {
         return Err(elsewhere(node, request.shard));
     };
-    let charged = limits_of_users::take_any(node, peer, request.user, frame.len())?;
+    limits_of_users::take_any(node, peer, request.user, frame.len())?;
     let Some(permit) = quota.take_watch() else {
         return Err(Refusal::Overloaded { retry_after_ms: RETRY_AFTER_MS });
     };
-    Ok((group, request, permit, charged))
+    Ok((group, request, permit))
 }
 
 fn check(keys: &KeyRange) -> Result<(), Refusal> {
@@ -179,8 +181,8 @@ struct Watch {
     group: Arc<Replica>,
     request: WatchRequest,
     quota: Quota,
-    /// The shares of its users, if they have limits.
-    charged: Charged,
+    /// The shares of its users, whether they have limits now or not.
+    shares: SharesOfUsers,
     _permit: WatchPermit,
 }
 
@@ -352,42 +354,59 @@ impl Watch {
 
     /// Sends a progress mark, and returns when.
     async fn mark(&self, writer: &mut Writer, through: Revision) -> Result<Instant, Ended> {
-        self.send(writer, WatchPage { changes: Vec::new(), through, more: false }).await
+        self.send(writer, nothing(through)).await
     }
 
-    /// Sends a frame, and returns when that was done.
+    /// Sends a frame, and returns when the last one was sent.
     async fn send(&self, writer: &mut Writer, page: WatchPage) -> Result<Instant, Ended> {
+        let through = page.through;
+        let bytes = self.write(writer, page).await?;
+        for (_, share) in &self.shares {
+            share.pay(bytes);
+        }
+        self.pause(writer, through).await
+    }
+
+    /// Writes a frame, and returns its bytes.
+    async fn write(&self, writer: &mut Writer, page: WatchPage) -> Result<usize, Ended> {
+        // Until the frame is written and no longer: the watches of other users may wait for it.
         let _room = self.quota.take_watch_frame(page.bytes()).await.ok_or(Ended::Lost)?;
         let WatchPage { changes, through, .. } = page;
         writer.push(&WatchFrame::Changes { changes, through });
         let bytes = writer.pending();
         self.node.counters().sent(bytes);
         writer.flush().await.map_err(|_| Ended::Lost)?;
-        self.pay(bytes).await?;
-        Ok(Instant::now())
+        Ok(bytes)
     }
 
-    /// Pays for a frame, and waits for as long as a user of the watch has used up its bytes.
-    async fn pay(&self, bytes: usize) -> Result<(), Refusal> {
-        for share in &self.charged {
-            share.pay(bytes);
-        }
+    /// Waits for as long as a user of the watch has used up its bytes, and returns when the last
+    /// frame was sent.
+    async fn pause(&self, writer: &mut Writer, through: Revision) -> Result<Instant, Ended> {
+        let mut sent = Instant::now();
         while let Some(wait) = self.debt() {
             tokio::time::sleep(wait.min(PAUSE_MAX)).await;
             // The rights or the limits may have changed.
             self.check()?;
+            if sent.elapsed() >= WATCH_KEEP_ALIVE {
+                // The client would take the silence for a failure. Nobody pays for it: at a low
+                // limit the pause would never end.
+                self.write(writer, nothing(through)).await?;
+                sent = Instant::now();
+            }
         }
-        Ok(())
+        Ok(sent)
     }
 
     fn debt(&self) -> Option<Duration> {
-        let users = rights::both(self.peer.user, self.request.user);
-        let limits = users.map(|user| limits_of_users::of(self.node.replicas(), user));
-        // The least of both will do: two users are rare, and no debt is lost.
-        let limits = limits.reduce(PolicyLimits::least)?;
-        let now = Instant::now();
-        self.charged.iter().filter_map(|share| share.debt(limits, now)).max()
+        let (replicas, now) = (self.node.replicas(), Instant::now());
+        let of = |user: User| limits_of_users::of(replicas, user);
+        self.shares.iter().filter_map(|(user, share)| share.debt(of(*user), now)).max()
     }
+}
+
+/// A page with which a watch shows that nothing has changed through a revision.
+fn nothing(through: Revision) -> WatchPage {
+    WatchPage { changes: Vec::new(), through, more: false }
 }
 
 #[cfg(test)]

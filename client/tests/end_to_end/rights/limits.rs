@@ -8,13 +8,19 @@ use dkv_api::{
     Error, KeyRange, PolicyLimits, ReadOptions, Role, WatchEvent, WatchOptions, WriteOptions,
 };
 use dkv_test_support::{eventually, output, within};
-use dkv_wire::message::{Answer, RequestBody};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{
+    Answer, LimitKind, Opening, Refusal, RequestBody, WatchFrame, WatchRequest,
+};
 use serde_json::json;
 
-use super::{SOON, ask, client, direct, rule, user};
+use super::{SHARD, SOON, ask, client, direct, rule, user};
 use crate::gateway::Gateway;
 use crate::gateway::http::Http;
 use crate::harness::Network;
+use crate::harness::direct::Direct;
 
 fn requests(most: u32) -> PolicyLimits {
     PolicyLimits { requests: Some(most), ..PolicyLimits::default() }
@@ -202,4 +208,104 @@ async fn bytes_and_connections_are_limited_by_user_and_http_says_when_to_come_ag
     }
     assert!(statuses.contains(&200) && statuses.contains(&429), "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+}
+
+/// A watch of a key on one stream, without the client library.
+struct Stream {
+    reader: FrameReader<quinn::RecvStream>,
+    _writer: FrameWriter<quinn::SendStream>,
+}
+
+impl Stream {
+    async fn open(connection: &quinn::Connection, key: &str, of: &str) -> Self {
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let mut writer = FrameWriter::new(send);
+        writer.push(&Opening::Watch);
+        let keys = KeyRange::Key(key.as_bytes().to_vec().into());
+        let user = Some(user(of));
+        let request = WatchRequest { shard: SHARD, keys, after: None, previous: false, user };
+        writer.send(&request).await.unwrap();
+        Self { reader: FrameReader::new(receive, FRAME_BYTES_MAX), _writer: writer }
+    }
+
+    /// Returns the number of changes in the next frame, or why there is none.
+    async fn frame(&mut self) -> Result<usize, Refusal> {
+        let frame = within(SOON, "a frame", self.reader.next()).await.unwrap().unwrap();
+        match decode(&frame).unwrap() {
+            WatchFrame::Changes { changes, .. } => Ok(changes.len()),
+            WatchFrame::Ended(refusal) => Err(refusal),
+        }
+    }
+
+    /// Waits for a change, and returns the longest time without a frame.
+    async fn change(&mut self) -> Duration {
+        let mut longest = Duration::ZERO;
+        loop {
+            let begun = Instant::now();
+            let changes = self.frame().await.unwrap();
+            longest = longest.max(begun.elapsed());
+            if changes > 0 {
+                return longest;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_of_a_user_pay_for_their_bytes_and_hold_up_no_other_user_of_their_holder() {
+    /// Frames of as many bytes as the holder may have in memory, and some more.
+    const WATCHES: usize = 130;
+    const BYTES: u64 = 32 * 1024;
+    let network = network_of(&["alice", "bob"]).await;
+    let admin = network.admin().await;
+    let address = network.nodes[0].address();
+    let gateway = Direct::join(&network, Role::Client).await;
+    let connection = gateway.to_node(address).await.unwrap();
+
+    // It begins before there is a limit, and keeps to it all the same.
+    let mut first = Stream::open(&connection, "first", "alice").await;
+    first.frame().await.unwrap();
+    let bytes = PolicyLimits { bytes: Some(BYTES), ..PolicyLimits::default() };
+    admin.limit_policy("alice", bytes).await.unwrap();
+    // The first frame under the limit finds a full bucket.
+    for number in 0..2 {
+        admin.write("first", vec![number; 320 * 1024]).await.unwrap();
+        first.change().await;
+    }
+    let begun = Instant::now();
+    admin.write("first", "last").await.unwrap();
+    let silence = first.change().await;
+    // One second's worth and the time since are less than a tenth.
+    assert!(begun.elapsed() > Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(silence < Duration::from_secs(8), "the client gave it up after {silence:?}");
+
+    let (mut many, mut of_bob) = (Vec::new(), Stream::open(&connection, "bob", "bob").await);
+    of_bob.frame().await.unwrap();
+    admin.limit_policy("alice", PolicyLimits::default()).await.unwrap();
+    for _ in 0..WATCHES {
+        let mut watch = Stream::open(&connection, "many", "alice").await;
+        watch.frame().await.unwrap();
+        many.push(watch);
+    }
+    admin.limit_policy("alice", bytes).await.unwrap();
+    for number in 0..2 {
+        admin.write("many", vec![number; 1024 * 1024]).await.unwrap();
+    }
+    // Each has sent one frame at least, and pauses.
+    for watch in &mut many {
+        watch.change().await;
+    }
+    admin.write("bob", vec![0; 64 * 1024]).await.unwrap();
+    of_bob.change().await;
+
+    // The beginning of a watch is a request.
+    admin.limit_policy("bob", requests(1)).await.unwrap();
+    let mut refused = None;
+    for _ in 0..20 {
+        let mut watch = Stream::open(&connection, "bob", "bob").await;
+        refused = refused.or(watch.frame().await.err());
+    }
+    let is_limited =
+        |it: &Refusal| matches!(it, Refusal::Limited { limit: LimitKind::Requests, .. });
+    assert!(refused.as_ref().is_some_and(is_limited), "{refused:?}");
 }
