@@ -89,8 +89,15 @@ pub(super) async fn run(
     mut position: ShardPosition,
     started: watch::Sender<Option<Revision>>,
 ) {
+    // The node at which the user has used up its limits.
+    let mut limited = None;
     loop {
-        let (node, end) = match locate(&shared.client, &position).await {
+        let located = match limited.take() {
+            // To locate one takes a request, too: at a low limit no watch would ever begin.
+            Some(node) => Ok(node),
+            None => locate(&shared.client, &position).await,
+        };
+        let (node, end) = match located {
             Ok(node) => (Some(node), follow(&shared, &mut position, &started, node).await),
             Err(Search::Elsewhere(node, why)) => (node, StreamEnd::Failed(why)),
             Err(Search::Later(pause, why)) => (None, StreamEnd::Limited(pause, why)),
@@ -108,9 +115,9 @@ pub(super) async fn run(
                 }
             }
             StreamEnd::Limited(pause, why) => {
-                // No failure of the node: elsewhere it would be limited, too.
                 *lock(&shared.last_failure) = Some(why);
                 sleep(pause).await;
+                limited = node;
             }
             StreamEnd::Failed(why) => {
                 let (shard, through) = (position.shard(), position.through());

@@ -14,6 +14,7 @@ use dkv_wire::limits::FRAME_BYTES_MAX;
 use dkv_wire::message::{
     Answer, LimitKind, Opening, Refusal, RequestBody, WatchFrame, WatchRequest,
 };
+use dkv_wire::tls::Expect;
 use serde_json::json;
 
 use super::{SHARD, SOON, ask, client, direct, rule, user};
@@ -260,7 +261,7 @@ async fn watches_of_a_user_pay_for_their_bytes_and_hold_up_no_other_user_of_thei
     let admin = network.admin().await;
     let address = network.nodes[0].address();
     let gateway = Direct::join(&network, Role::Client).await;
-    let connection = gateway.to_node(address).await.unwrap();
+    let connection = gateway.endpoint.connect_to_watch(address, Expect::AnyNode).await.unwrap();
 
     // It begins before there is a limit, and keeps to it all the same.
     let mut first = Stream::open(&connection, "first", "alice").await;
@@ -291,10 +292,9 @@ async fn watches_of_a_user_pay_for_their_bytes_and_hold_up_no_other_user_of_thei
     for number in 0..2 {
         admin.write("many", vec![number; 1024 * 1024]).await.unwrap();
     }
-    // Each has sent one frame at least, and pauses.
-    for watch in &mut many {
-        watch.change().await;
-    }
+    // Each has sent one frame at least, and pauses. Together, because one that is not read holds up
+    // the others of its connection.
+    futures::future::join_all(many.iter_mut().map(Stream::change)).await;
     admin.write("bob", vec![0; 64 * 1024]).await.unwrap();
     of_bob.change().await;
 
