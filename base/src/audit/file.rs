@@ -4,7 +4,7 @@
 //! A line is in the file as a whole or not at all, as far as the file can be truncated after a
 //! failed write; after a crash, a line that was cut off ends where the next start begins.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,8 @@ impl AuditFile {
     /// Opens a file, which may exist.
     ///
     /// # Errors
-    /// The error of the system, or the file is no regular one.
+    /// The error of the system, or the file is no regular one; of the kind `WouldBlock` if another
+    /// process has it.
     pub(super) fn open(path: &Path, bytes_max: u64, keep: u32) -> io::Result<Self> {
         let mut file = Self { path: path.to_owned(), bytes_max, keep: keep.max(1), current: None };
         file.current = Some(file.open_current()?);
@@ -56,9 +57,7 @@ impl AuditFile {
     /// None of the lines is in the file then, unless the file could not be truncated either.
     pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let added = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        if self.was_moved() {
-            self.current = None;
-        }
+        self.follow_name();
         let is_full = |current: &Current| {
             current.bytes > 0 && current.bytes.saturating_add(added) > current.full_at
         };
@@ -88,10 +87,14 @@ impl AuditFile {
         self.current = None;
     }
 
-    /// Whether the name leads to another file, or to none.
-    fn was_moved(&self) -> bool {
-        let Some(current) = &self.current else { return false };
-        fs::metadata(&self.path).map_or(true, |found| id_of(&found) != current.id)
+    /// Lets the file go if its name leads to another one, or to none. If it was truncated, as by
+    /// logrotate's `copytruncate`, notes what is left.
+    fn follow_name(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        match fs::metadata(&self.path) {
+            Ok(found) if id_of(&found) == current.id => current.bytes = found.len(),
+            _ => self.current = None,
+        }
     }
 
     /// Moves the file away, and each of the older ones one further. A file that cannot be moved
@@ -129,6 +132,14 @@ impl AuditFile {
         }
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(MODE).open(&self.path)?;
+        // Another one would truncate and rotate what this one writes.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
         let found = file.metadata()?;
         if found.permissions().mode() & 0o777 != MODE {
             file.set_permissions(Permissions::from_mode(MODE))?;

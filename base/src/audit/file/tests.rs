@@ -42,6 +42,7 @@ fn a_restart_goes_on_behind_what_is_there_and_takes_the_file_from_others() {
     file.append(b"{}\n").unwrap();
     assert_eq!(text(&path), "{\"cut\n{}\n");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+    drop(file);
     let mut again = AuditFile::open(&path, 100, 1).unwrap();
     again.append(b"{}\n").unwrap();
     assert_eq!(text(&path), "{\"cut\n{}\n{}\n");
@@ -66,6 +67,39 @@ fn a_file_that_was_moved_or_removed_is_made_anew() {
     File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     file.append(b"5\n").unwrap();
     assert_eq!(text(&path), "5\n");
+}
+
+#[test]
+fn a_truncated_file_counts_from_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let mut file = AuditFile::open(&path, 10, 1).unwrap();
+    file.append(b"1234567\n").unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    file.append(b"1234\n").unwrap();
+    assert!(!file.rotated(1).exists());
+    // To this length a write that fails would cut it.
+    assert_eq!(file.current.as_ref().unwrap().bytes, 5);
+    file.append(b"123456\n").unwrap();
+    assert_eq!((text(&path).as_str(), text(&file.rotated(1)).as_str()), ("123456\n", "1234\n"));
+}
+
+#[test]
+fn a_file_is_of_one_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let mut file = AuditFile::open(&path, 10, 1).unwrap();
+    let is_refused = || {
+        let refused = AuditFile::open(&path, 10, 1).map(drop).unwrap_err();
+        refused.kind() == io::ErrorKind::WouldBlock
+    };
+    assert!(is_refused());
+    for _ in 0..3 {
+        file.append(b"123456\n").unwrap();
+        assert!(is_refused(), "also once it is rotated");
+    }
+    drop(file);
+    assert!(AuditFile::open(&path, 10, 1).is_ok());
 }
 
 #[test]
