@@ -43,6 +43,8 @@ enum ConversationError {
     Write(#[from] std::io::Error),
     #[error("ended the conversation without a request")]
     NoRequest,
+    #[error("did not take its answer")]
+    NotTaken,
 }
 
 /// What a joiner asks for, in the audit log.
@@ -155,14 +157,18 @@ impl Service {
             }
         }
         let mut writer = FrameWriter::new(send);
-        writer.send(&answer).await?;
+        // The joiner may be far away.
+        let patience = ANSWER_TIMEOUT.max(connection.rtt() * 3);
+        // At once, unless the joiner grants the stream no bytes.
+        let sent = timeout(patience, writer.send(&answer)).await;
+        sent.map_err(|_| ConversationError::NotTaken)??;
         let mut stream = writer.into_inner();
         let _ = stream.finish();
         // From here on it may lose its place to others: one that does not take its answer would
         // hold it until the time limit.
         place.busy = None;
-        // The joiner closes the stream once it has the answer. It may be far away.
-        let _ = timeout(ANSWER_TIMEOUT.max(connection.rtt() * 3), stream.stopped()).await;
+        // The joiner closes the stream once it has the answer.
+        let _ = timeout(patience, stream.stopped()).await;
         Ok(())
     }
 
