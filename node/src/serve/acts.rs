@@ -149,7 +149,39 @@ fn administrative(replicas: &Replicas, body: &RequestBody) -> Option<What> {
         }
         RequestBody::Log(Some(change)) => Some(of_log(change)),
         RequestBody::ChangePolicy(change) => Some(of_policy(replicas, change)),
-        _ => None,
+        // Written out, so that a new kind of request is judged here.
+        RequestBody::View
+        | RequestBody::Status
+        | RequestBody::Placement { .. }
+        | RequestBody::Keyspaces
+        | RequestBody::Policies
+        | RequestBody::Diagnose
+        | RequestBody::Log(None)
+        | RequestBody::Read { .. }
+        | RequestBody::ReadAt { .. }
+        | RequestBody::Scan { .. }
+        | RequestBody::ScanAt { .. }
+        | RequestBody::Range { .. }
+        | RequestBody::History { .. }
+        | RequestBody::Cut { .. }
+        | RequestBody::Leases { .. }
+        | RequestBody::LeaseInfo { .. }
+        | RequestBody::KeyTtl { .. }
+        | RequestBody::KeepAlive { .. }
+        | RequestBody::Propose { .. }
+        | RequestBody::Deposit { .. }
+        | RequestBody::Announce { .. }
+        | RequestBody::Leaving
+        | RequestBody::Committed { .. }
+        | RequestBody::Reach { .. }
+        | RequestBody::Measures(_)
+        | RequestBody::Departed(_)
+        | RequestBody::Member { .. }
+        | RequestBody::MayLead { .. }
+        | RequestBody::HandOver { .. }
+        | RequestBody::Remainder { .. }
+        | RequestBody::Books { .. }
+        | RequestBody::ChangeBooks(_) => None,
     }
 }
 
