@@ -1,7 +1,8 @@
-//! The rates of denials: a sender that is refused over and over must not fill the disk, nor push
-//! what others did out of the file.
+//! The rates of events that anybody can cause: of denials, and of acts of those who are no
+//! administrators. A sender that causes them over and over must not fill the disk, nor push what
+//! others did out of the file.
 //!
-//! Each sender has a bucket of tokens, and a denial that finds none is only counted. A sender is a
+//! Each sender has a bucket of tokens, and an event that finds none is only counted. A sender is a
 //! credential and the user for whom it asks, or an address if it has shown no credential. What does
 //! not fit into the table, of one credential or of all, shares a bucket.
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::event::Who;
 
-/// Denials of a sender that the log has at once.
+/// Events of a sender that the log has at once.
 const BURST: u32 = 30;
 /// Time after which it has one more.
 const EVERY: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ struct Bucket {
     tokens: u32,
     /// When the last token was added.
     filled: Instant,
-    /// When the last denial came.
+    /// When the last event came.
     last: Instant,
     suppressed: u64,
     who: Who,
@@ -74,7 +75,7 @@ impl Bucket {
     }
 }
 
-/// What becomes of a denial.
+/// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The log has it, and it stands for this many before it.
@@ -85,25 +86,25 @@ pub(super) enum Verdict {
 
 /// The rates of all senders.
 #[derive(Debug)]
-pub(super) struct DenialLimiter {
+pub(super) struct SenderRates {
     buckets: BTreeMap<SenderKey, Bucket>,
-    /// Denials that were ever counted only.
+    /// Events that were ever counted only.
     suppressed: u64,
     /// When the senders that have stopped were looked for.
     looked: Option<Instant>,
 }
 
-impl DenialLimiter {
+impl SenderRates {
     pub(super) const fn new() -> Self {
         Self { buckets: BTreeMap::new(), suppressed: 0, looked: None }
     }
 
-    /// Denials that were counted and not told.
+    /// Events that were counted and not told.
     pub(super) fn suppressed(&self) -> u64 {
         self.suppressed
     }
 
-    /// Notes a denial.
+    /// Notes an event.
     pub(super) fn note(&mut self, who: &Who, now: Instant) -> Verdict {
         let key = self.key_for(who, now);
         let fresh = || Bucket {
@@ -136,9 +137,16 @@ impl DenialLimiter {
             return Vec::new();
         }
         self.looked = Some(now);
-        let is_quiet = |bucket: &&mut Bucket| {
-            bucket.suppressed > 0 && now.saturating_duration_since(bucket.last) >= EVERY
-        };
+        self.take(|bucket| now.saturating_duration_since(bucket.last) >= EVERY)
+    }
+
+    /// Returns all senders of which something was counted and not told.
+    pub(super) fn take_all(&mut self) -> Vec<(Who, u64)> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, of: impl Fn(&Bucket) -> bool) -> Vec<(Who, u64)> {
+        let is_quiet = |bucket: &&mut Bucket| bucket.suppressed > 0 && of(bucket);
         let quiet = self.buckets.values_mut().filter(is_quiet);
         quiet.map(|bucket| (bucket.who.clone(), std::mem::take(&mut bucket.suppressed))).collect()
     }
@@ -198,84 +206,84 @@ mod tests {
         Who { holder: Some(Uuid::from_u128(number)), ..Who::default() }
     }
 
-    fn told(limiter: &mut DenialLimiter, who: &Who, now: Instant, times: u32) -> u32 {
-        let is_told = |_: &u32| limiter.note(who, now) != Verdict::Counted;
+    fn told(rates: &mut SenderRates, who: &Who, now: Instant, times: u32) -> u32 {
+        let is_told = |_: &u32| rates.note(who, now) != Verdict::Counted;
         u32::try_from((0..times).filter(is_told).count()).unwrap()
     }
 
     #[test]
     fn a_sender_has_a_burst_and_a_rate_and_hides_no_other() {
-        let (mut limiter, start) = (DenialLimiter::new(), Instant::now());
-        assert_eq!(told(&mut limiter, &holder(1), start, 1000), BURST);
-        assert_eq!(told(&mut limiter, &holder(2), start, 1), 1);
-        let next = limiter.note(&holder(1), start + EVERY);
+        let (mut rates, start) = (SenderRates::new(), Instant::now());
+        assert_eq!(told(&mut rates, &holder(1), start, 1000), BURST);
+        assert_eq!(told(&mut rates, &holder(2), start, 1), 1);
+        let next = rates.note(&holder(1), start + EVERY);
         assert_eq!(next, Verdict::Told { suppressed: 1000 - u64::from(BURST) });
-        assert_eq!(limiter.note(&holder(1), start + EVERY), Verdict::Counted);
+        assert_eq!(rates.note(&holder(1), start + EVERY), Verdict::Counted);
         // However often it comes, tokens are added at their pace.
         let mut more = 0;
         for step in 0..1000 {
-            more += told(&mut limiter, &holder(1), start + EVERY + EVERY * step / 100, 1);
+            more += told(&mut rates, &holder(1), start + EVERY + EVERY * step / 100, 1);
         }
         assert_eq!(more, 9);
-        assert_eq!(limiter.suppressed(), 1000 - u64::from(BURST) + 1 + 991);
+        assert_eq!(rates.suppressed(), 1000 - u64::from(BURST) + 1 + 991);
     }
 
     #[test]
     fn what_was_counted_of_a_sender_that_stops_is_told_once() {
-        let (mut limiter, start) = (DenialLimiter::new(), Instant::now());
-        told(&mut limiter, &holder(1), start, BURST + 5);
-        assert_eq!(limiter.take_quiet(start + EVERY / 2), []);
-        assert_eq!(limiter.take_quiet(start + EVERY), [(holder(1), 5)]);
-        assert_eq!(limiter.take_quiet(start + EVERY * 2), []);
+        let (mut rates, start) = (SenderRates::new(), Instant::now());
+        told(&mut rates, &holder(1), start, BURST + 5);
+        assert_eq!(rates.take_quiet(start + EVERY / 2), []);
+        assert_eq!(rates.take_quiet(start + EVERY), [(holder(1), 5)]);
+        assert_eq!(rates.take_quiet(start + EVERY * 2), []);
     }
 
     #[test]
     fn a_crowd_shares_a_bucket_and_users_of_one_holder_do() {
-        let (mut limiter, start) = (DenialLimiter::new(), Instant::now());
+        let (mut rates, start) = (SenderRates::new(), Instant::now());
         let named = |user: u32| Who { user: Some(user.to_string()), ..holder(7) };
         for user in 0..10_000 {
-            limiter.note(&named(user), start);
+            rates.note(&named(user), start);
         }
-        assert_eq!(limiter.buckets.len(), USERS_MAX + 1);
+        assert_eq!(rates.buckets.len(), USERS_MAX + 1);
         for sender in 8..10_000 {
-            limiter.note(&holder(sender), start);
+            rates.note(&holder(sender), start);
         }
-        assert_eq!(limiter.buckets.len(), SENDERS_MAX + 1);
-        assert_eq!(told(&mut limiter, &holder(20_000), start, 1), 0);
+        assert_eq!(rates.buckets.len(), SENDERS_MAX + 1);
+        assert_eq!(told(&mut rates, &holder(20_000), start, 1), 0);
         // Full buckets make room.
         let later = start + EVERY * BURST;
-        assert_eq!(told(&mut limiter, &holder(20_000), later, BURST), BURST);
-        assert!(limiter.buckets.len() <= 4, "{}", limiter.buckets.len());
+        assert_eq!(told(&mut rates, &holder(20_000), later, BURST), BURST);
+        assert!(rates.buckets.len() <= 4, "{}", rates.buckets.len());
     }
 
     #[test]
     fn senders_that_were_denied_often_and_went_away_make_room_although_nobody_asks_for_them() {
-        let (mut limiter, start) = (DenialLimiter::new(), Instant::now());
+        let (mut rates, start) = (SenderRates::new(), Instant::now());
         let crowd = u128::try_from(SENDERS_MAX).unwrap();
         for sender in 0..crowd {
-            told(&mut limiter, &holder(sender), start, BURST + 1);
+            told(&mut rates, &holder(sender), start, BURST + 1);
         }
         let later = start + EVERY * BURST;
         for sender in crowd..2 * crowd - 1 {
-            assert_eq!(told(&mut limiter, &holder(sender), later, BURST), BURST, "{sender}");
+            assert_eq!(told(&mut rates, &holder(sender), later, BURST), BURST, "{sender}");
         }
         // What was counted is not lost.
-        let untold: u64 = limiter.buckets.values().map(|bucket| bucket.suppressed).sum();
+        let untold: u64 = rates.buckets.values().map(|bucket| bucket.suppressed).sum();
         assert_eq!(untold, u64::try_from(SENDERS_MAX).unwrap());
-        assert_eq!(limiter.take_quiet(later + EVERY), [(Who::default(), untold)]);
+        assert_eq!(rates.take_quiet(later + EVERY), [(Who::default(), untold)]);
     }
 
     #[test]
     fn an_address_of_ipv6_counts_by_its_network() {
-        let (mut limiter, now) = (DenialLimiter::new(), Instant::now());
+        let (mut rates, now) = (SenderRates::new(), Instant::now());
         let from = |ip: &str| {
             let address = super::super::CallerAddress::Ip(ip.parse().unwrap());
             Who { address: Some(address), ..Who::default() }
         };
-        assert_eq!(told(&mut limiter, &from("2001:db8::1"), now, BURST), BURST);
-        assert_eq!(told(&mut limiter, &from("2001:db8::2:1"), now, 1), 0);
-        assert_eq!(told(&mut limiter, &from("2001:db8:0:1::1"), now, 1), 1);
-        assert_eq!(told(&mut limiter, &from("10.0.0.1"), now, BURST), BURST);
-        assert_eq!(told(&mut limiter, &from("::ffff:10.0.0.1"), now, 1), 0);
+        assert_eq!(told(&mut rates, &from("2001:db8::1"), now, BURST), BURST);
+        assert_eq!(told(&mut rates, &from("2001:db8::2:1"), now, 1), 0);
+        assert_eq!(told(&mut rates, &from("2001:db8:0:1::1"), now, 1), 1);
+        assert_eq!(told(&mut rates, &from("10.0.0.1"), now, BURST), BURST);
+        assert_eq!(told(&mut rates, &from("::ffff:10.0.0.1"), now, 1), 0);
     }
 }

@@ -7,20 +7,23 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::Untold;
 use super::event::{AuditEvent, Kind, Outcome, What, Who};
 use super::file::AuditFile;
 
-/// Events that may wait to be written; more are lost. About 8 MiB.
+/// Events that may wait to be written; more are lost. Usually some 8 MiB.
 const EVENTS_MAX: usize = 16 * 1024;
 /// Bytes of lines that are written together.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Time after which the thread looks after what was lost or suppressed, without an event.
 const TICK: Duration = Duration::from_secs(1);
+/// Time after which the end of the process tries again to find room in the queue.
+const FLUSH_RETRY: Duration = Duration::from_millis(2);
 
 /// What became of the events of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct AuditFigures {
     pub written: u64,
     /// Events that found no room in the queue or on the disk.
     pub lost: u64,
-    /// Denials above the rate of their senders.
+    /// Denials and acts above the rate of their senders.
     pub suppressed: u64,
 }
 
@@ -62,26 +65,28 @@ pub(super) struct AuditQueue {
 }
 
 impl AuditQueue {
-    /// Starts the thread. `quiet` returns events that are due without any cause; the lines that it
+    /// Starts the thread. `untold` returns events that are due without any cause; the lines that it
     /// writes by itself say that they come from `process`.
     pub(super) fn start(
         file: AuditFile,
         process: &'static str,
-        quiet: fn() -> Vec<AuditEvent>,
+        untold: fn(Untold) -> Vec<AuditEvent>,
     ) -> io::Result<Self> {
         let (items, waiting) = mpsc::sync_channel(EVENTS_MAX);
         let counts = Arc::new(Counts::default());
         let shared = Arc::clone(&counts);
         let writer = Writer { file, process, counts: shared, is_failing: false };
         let thread = std::thread::Builder::new().name("audit".into());
-        thread.spawn(move || writer.run(&waiting, quiet))?;
+        thread.spawn(move || writer.run(&waiting, untold))?;
         Ok(Self { items, counts })
     }
 
     /// Hands an event over, or counts it as lost.
     pub(super) fn send(&self, event: AuditEvent) {
+        // Those for which it stands are lost with it.
+        let events = 1 + event.suppressed;
         if self.items.try_send(Item::Event(Box::new(event))).is_err() {
-            self.counts.lose(1);
+            self.counts.lose(events);
         }
     }
 
@@ -89,12 +94,20 @@ impl AuditQueue {
         self.counts.reopen.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until all events so far are written or lost, for at most `time`.
+    /// Waits until all events so far are written or lost, those that were counted only among them,
+    /// for at most `time`.
     pub(super) fn flush(&self, time: Duration) {
+        let until = Instant::now() + time;
         let (flushed, done) = mpsc::sync_channel(1);
-        if self.items.try_send(Item::Flushed(flushed)).is_ok() {
-            let _ = done.recv_timeout(time);
+        let mut item = Item::Flushed(flushed);
+        while let Err(TrySendError::Full(back)) = self.items.try_send(item) {
+            if Instant::now() >= until {
+                return;
+            }
+            item = back;
+            std::thread::sleep(FLUSH_RETRY);
         }
+        let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     /// Counts of written and lost events.
@@ -119,6 +132,8 @@ struct Writer {
 struct Batch {
     lines: String,
     events: u64,
+    /// Events for which those stand.
+    suppressed: u64,
 }
 
 impl Batch {
@@ -126,11 +141,12 @@ impl Batch {
         self.lines.push_str(&event.line());
         self.lines.push('\n');
         self.events += 1;
+        self.suppressed += event.suppressed;
     }
 }
 
 impl Writer {
-    fn run(mut self, waiting: &Receiver<Item>, quiet: fn() -> Vec<AuditEvent>) {
+    fn run(mut self, waiting: &Receiver<Item>, untold: fn(Untold) -> Vec<AuditEvent>) {
         loop {
             let (mut batch, mut flushed) = (Batch::default(), None);
             let first = match waiting.recv_timeout(TICK) {
@@ -138,10 +154,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            for mut event in quiet() {
-                event.who.at.get_or_insert(self.process);
-                batch.push(&event);
-            }
+            self.push_untold(&mut batch, untold(Untold::Quiet));
             for item in first.into_iter().chain(waiting.try_iter()) {
                 match item {
                     Item::Event(event) => batch.push(&event),
@@ -151,10 +164,20 @@ impl Writer {
                     break;
                 }
             }
+            if flushed.is_some() {
+                self.push_untold(&mut batch, untold(Untold::All));
+            }
             self.write(batch);
             if let Some(to) = flushed {
                 let _ = to.send(());
             }
+        }
+    }
+
+    fn push_untold(&self, batch: &mut Batch, untold: Vec<AuditEvent>) {
+        for mut event in untold {
+            event.who.at.get_or_insert(self.process);
+            batch.push(&event);
         }
     }
 
@@ -191,7 +214,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                self.counts.lose(batch.events);
+                self.counts.lose(batch.events + batch.suppressed);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     warn!(file = path, %error, "the audit log cannot be written: events are lost");
                 }

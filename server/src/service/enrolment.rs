@@ -131,7 +131,8 @@ impl Service {
                     identity_of(&certificate[..].into()).ok().and_then(|identity| identity.user);
                 let (network, role, holder) = (*network, *role, *holder);
                 let joined = Identity { network, role, holder, user };
-                audit::act(joined.audited(None, address), what).ended(Outcome::Done);
+                // With a certificate that it has, anybody may join again, over and over.
+                audit::rated("joined", joined.audited(None, address), what).ended(Outcome::Done);
             }
             // Anybody can cause this, so it must not fill the disk with logs.
             Err(refusal @ JoinRefusal::Busy) => debug!(%refusal, %address, "refused to join"),
@@ -344,7 +345,7 @@ impl Service {
         })?;
         let server = identity.holder;
         let what = What::new("get the authority's key as a new server", server.to_string());
-        audit::act(self.audited(identity, address), what).ended(Outcome::Done);
+        audit::rated("act", self.audited(identity, address), what).ended(Outcome::Done);
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }

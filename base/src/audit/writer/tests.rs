@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn event(number: usize) -> AuditEvent {
 
 fn queue(path: &Path) -> AuditQueue {
     let file = AuditFile::open(path, 1 << 20, 2).unwrap();
-    AuditQueue::start(file, "node", Vec::new).unwrap()
+    AuditQueue::start(file, "node", |_| Vec::new()).unwrap()
 }
 
 /// Waits until the lines of a file are as wanted.
@@ -84,4 +84,62 @@ fn a_full_queue_holds_nobody_up() {
     }
     assert_eq!(queue.figures().lost, 3);
     assert_eq!(waiting.try_iter().count(), 2);
+}
+
+#[test]
+fn what_was_counted_only_is_told_by_itself_and_at_the_end() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let untold = |which| {
+        let first = ASKED.fetch_add(1, Ordering::Relaxed) == 0;
+        let suppressed = match which {
+            Untold::Quiet if first => 7,
+            Untold::Quiet => return Vec::new(),
+            Untold::All => 8,
+        };
+        vec![AuditEvent { suppressed, ..event(0) }]
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let file = AuditFile::open(&path, 1 << 20, 2).unwrap();
+    let queue = AuditQueue::start(file, "node", untold).unwrap();
+    // Nobody sends anything.
+    let text = until(&path, |lines| lines.len() == 1);
+    assert!(text.contains(r#""at":"node""#) && text.contains(r#""suppressed":7"#), "{text}");
+    queue.flush(PATIENCE);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.lines().count() == 2 && text.contains(r#""suppressed":8"#), "{text}");
+}
+
+#[test]
+fn an_event_that_is_lost_takes_those_with_it_for_which_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let on_disk = queue(&inner.join("audit.jsonl"));
+    fs::rename(&inner, dir.path().join("away")).unwrap();
+    on_disk.send(AuditEvent { suppressed: 5, ..event(0) });
+    on_disk.flush(PATIENCE);
+    assert_eq!(on_disk.figures().lost, 6);
+    let (items, _waiting) = mpsc::sync_channel(0);
+    let full = AuditQueue { items, counts: Arc::default() };
+    full.send(AuditEvent { suppressed: 5, ..event(0) });
+    assert_eq!(full.figures().lost, 6);
+}
+
+#[test]
+fn the_end_waits_for_a_full_queue() {
+    let (items, waiting) = mpsc::sync_channel(1);
+    let queue = AuditQueue { items, counts: Arc::default() };
+    queue.send(event(0));
+    let (begun, time) = (Instant::now(), Duration::from_millis(20));
+    queue.flush(time);
+    assert!(begun.elapsed() >= time);
+    std::thread::scope(|scope| {
+        scope.spawn(|| queue.flush(PATIENCE));
+        let flushed = waiting.iter().find_map(|item| match item {
+            Item::Event(_) => None,
+            Item::Flushed(to) => Some(to),
+        });
+        flushed.unwrap().send(()).unwrap();
+    });
 }
