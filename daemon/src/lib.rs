@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_api::{Client, ConnectError};
-use dkv_base::audit::UnusedAuditOption;
 use dkv_base::supervise::{Panicked, caught};
 use dkv_base::variables;
 use dkv_gateway::{App, ListenError, Listener, NoAuthority, Options};
@@ -102,8 +101,7 @@ pub fn main(args: Args) -> ExitCode {
     let audit = match args.node.audit_options() {
         Ok(audit) => audit,
         Err(unused) => {
-            let name = variables::name_of::<NodeCommandLine>(&unused.0);
-            dkv_base::complain!("error: {}", UnusedAuditOption(name));
+            dkv_base::complain!("error: {unused}");
             return ExitCode::from(USAGE);
         }
     };

@@ -49,6 +49,7 @@ mod command_line {
 
     use super::{AuditOptions, KEEP_MAX, PathBuf, SIZE_MIB_MAX};
     use crate::number::whole_number;
+    use crate::variables::name_of;
 
     /// The audit log: who did what as an administrator, and who was denied what.
     #[derive(clap::Args, Clone, Debug, Default)]
@@ -80,7 +81,22 @@ mod command_line {
     /// An option of the audit log is given, and there is none.
     #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
     #[error("{0} configures the audit log, but there is none: add --audit FILE, or leave it out")]
-    pub struct UnusedAuditOption(pub String);
+    pub struct UnusedAuditOption(String);
+
+    impl UnusedAuditOption {
+        /// Names an option of a command line, such as `--audit-size`, or the variable from which
+        /// its value comes.
+        pub fn of<P: clap::CommandFactory>(option: &str) -> Self {
+            Self(name_of::<P>(option))
+        }
+    }
+
+    /// From which the names of the variables are looked up.
+    #[derive(clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        _args: AuditArgs,
+    }
 
     impl AuditArgs {
         /// Returns the options, on top of those of a configuration file.
@@ -98,7 +114,8 @@ mod command_line {
                 (None, None) => {
                     let size = self.audit_size.map(|_| "--audit-size");
                     let unused = size.or(self.audit_keep.map(|_| "--audit-keep"));
-                    return unused.map_or(Ok(None), |unused| Err(UnusedAuditOption(unused.into())));
+                    let fail = |unused| Err(UnusedAuditOption::of::<CommandLine>(unused));
+                    return unused.map_or(Ok(None), fail);
                 }
             };
             if let Some(size) = self.audit_size {

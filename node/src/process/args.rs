@@ -79,6 +79,13 @@ pub struct Args {
     pub log_format: Format,
 }
 
+/// From which the names of variables are looked up.
+#[derive(clap::Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    _args: Args,
+}
+
 impl Args {
     /// Returns the options of the audit log, if there is to be one.
     ///
@@ -87,7 +94,9 @@ impl Args {
     pub fn audit_options(&self) -> Result<Option<AuditOptions>, UnusedAuditOption> {
         match self.audit.over(None)? {
             Some(options) => Ok(Some(AuditOptions { writes: self.audit_writes, ..options })),
-            None if self.audit_writes => Err(UnusedAuditOption("--audit-writes".into())),
+            None if self.audit_writes => {
+                Err(UnusedAuditOption::of::<CommandLine>("--audit-writes"))
+            }
             None => Ok(None),
         }
     }
