@@ -12,6 +12,7 @@ use dkv_base::durable::keep_files_private;
 use dkv_console::Console;
 use dkv_console::problem::{Failure, Problem};
 use dkv_console::signals::{Signals, StopSignal};
+use dkv_wire::token::Token;
 
 use crate::api_problems::{connect_problem, request_problem};
 use crate::cli::{
@@ -296,16 +297,22 @@ async fn on_network(asked: Request, console: &mut Console) -> Result<ExitCode, P
     Ok(finished(console, result))
 }
 
-/// Says that a token is not used because there are credentials already, which no user limits: the
-/// one in the token may.
+/// Says that a token is not used because there are credentials already, from another one, which may
+/// be another user's.
 fn unused_token(file: &Path, client: &Client, console: &mut Console) {
-    let identity = client.identity();
-    if client.has_joined() || identity.user.is_some() {
+    let Some(used) = client.token_id() else { return };
+    // A pipe could take for ever, and would lose its writer.
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    let text = is_file.then(|| std::fs::read_to_string(file).ok()).flatten();
+    let Some(named) = text.and_then(|text| text.parse::<Token>().ok()) else { return };
+    if named.id == used {
         return;
     }
+    let identity = client.identity();
     console.note(&format!(
-        "the token in {} is not used: there are credentials of the role {} already, for no user; to \
-         use it, delete credentials/{}/{} in its state directory, or set DKV_HOME to another one",
+        "the token in {} is not used: there are credentials of the role {} already, from token \
+         {used}; to use it, delete credentials/{}/{} in its state directory, or set DKV_HOME to \
+         another one",
         file.display(),
         identity.role,
         identity.network,

@@ -20,6 +20,7 @@ use dkv_wire::region::Region;
 use dkv_wire::user::User;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use self::keyspaces::OwnKeyspace;
 use crate::address::HostPort;
@@ -76,7 +77,7 @@ struct Inner {
     timeout: Duration,
     identity: Identity,
     has_server: bool,
-    has_joined: bool,
+    token: Option<Uuid>,
 }
 
 impl Drop for Inner {
@@ -108,7 +109,7 @@ impl Client {
         region: Option<Region>,
         timeout: Duration,
     ) -> Self {
-        let Contact { endpoint, credentials, connection, view, has_joined } = contact;
+        let Contact { endpoint, credentials, connection, view, token } = contact;
         let has_server = !servers.is_empty();
         let known = connect::known_nodes(&store, &credentials);
         let server = RegistrationServer::new(servers, connection);
@@ -134,7 +135,7 @@ impl Client {
         }
         let permits = Semaphore::new(PERMITS);
         let identity = credentials.identity;
-        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server, has_joined });
+        let inner = Arc::new(Inner { driver, permits, timeout, identity, has_server, token });
         Self { inner, keyspace: Arc::default(), user: None }
     }
 
@@ -151,19 +152,19 @@ impl Client {
         self.inner.identity
     }
 
-    /// Returns whether this client joined with a token when it connected. Otherwise it has the
-    /// credentials that were there, and no token was looked at.
+    /// Returns the id of the token with which this client joined, now or before; `None` if its home
+    /// directory does not say. No other token is looked at while the credentials last.
     ///
     /// # Examples
     /// ```
     /// # fn example(client: &dkv_api::Client) {
-    /// if !client.has_joined() {
-    ///     println!("still {}, whatever the token says", client.identity());
+    /// if let Some(token) = client.token_id() {
+    ///     println!("joined with token {token}");
     /// }
     /// # }
     /// ```
-    pub fn has_joined(&self) -> bool {
-        self.inner.has_joined
+    pub fn token_id(&self) -> Option<Uuid> {
+        self.inner.token
     }
 
     /// Reads a key linearizably: the result is not older than any write or strong read that

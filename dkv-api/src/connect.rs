@@ -31,6 +31,7 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::race::answering_first;
 use dkv_wire::token::Token;
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::address::HostPort;
 use crate::credential_store::CredentialStore;
@@ -57,8 +58,8 @@ pub(crate) struct Contact {
     pub(crate) connection: Option<quinn::Connection>,
     /// `None` if the network has not been bootstrapped yet.
     pub(crate) view: Option<NetworkView>,
-    /// Whether a token was used; otherwise the credentials were there.
-    pub(crate) has_joined: bool,
+    /// The id of the token with which the credentials were got, if it is known.
+    pub(crate) token: Option<Uuid>,
 }
 
 /// Makes first contact by the first address that leads to the network.
@@ -128,14 +129,14 @@ pub(crate) fn install_renewed(
 ) -> Option<Credentials> {
     let renewed = credentials.renewed(certificate).ok()?;
     endpoint.set_credentials(renewed.clone(), None).ok()?;
-    store.save(&renewed);
+    store.save(&renewed, None);
     Some(renewed)
 }
 
 /// Installs and stores new credentials.
 pub(crate) fn install(endpoint: &Endpoint, credentials: &Credentials, store: &CredentialStore) {
     match endpoint.set_credentials(credentials.clone(), None) {
-        Ok(()) => store.save(credentials),
+        Ok(()) => store.save(credentials, None),
         Err(error) => warn!(%error, "the new certificate is not usable"),
     }
 }

@@ -4,8 +4,9 @@
 //! Below the home directory (see [`dkv_wire::local`]):
 //!
 //! - `credentials/<network>/<role>/`: the key and certificate; and in `nodes` the addresses at
-//!   which the nodes of the network were last seen, one line each: id, space, address; and in
-//!   `servers` those of its registration servers, one line each.
+//!   which the nodes of the network were last seen, one line each: id, space, address; in
+//!   `servers` those of its registration servers, one line each; and in `token` the id of the token
+//!   with which the client joined.
 //! - `known/<host>_<port>`: the id of the network last met at an address. It selects the
 //!   certificate to present before anything is sent. It is a guess: if the server there now belongs
 //!   to another network, the client joins that network and rewrites the file. A stale file costs
@@ -28,12 +29,14 @@ use dkv_wire::certificate::{CERTIFICATE_FILE, CertificateError, Credentials};
 use dkv_wire::identity::Role;
 use dkv_wire::{limits, local};
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use crate::address::HostPort;
 use crate::error::ConnectError;
 
 const NODES_FILE: &str = "nodes";
 const SERVERS_FILE: &str = "servers";
+const TOKEN_FILE: &str = "token";
 /// Networks whose credentials are tried at a node of an unknown network.
 const NETWORKS_TRIED_MAX: usize = 64;
 /// Serializes writes: the temporary name of a file is the same for the whole process.
@@ -130,8 +133,8 @@ impl CredentialStore {
         joined.into_iter().map(|(_, network)| network).take(NETWORKS_TRIED_MAX).collect()
     }
 
-    /// Stores credentials.
-    pub(crate) fn save(&self, credentials: &Credentials) {
+    /// Stores credentials, and the id of the token with which they were got, if they are new.
+    pub(crate) fn save(&self, credentials: &Credentials, token: Option<Uuid>) {
         let identity = credentials.identity;
         let Some(home) = self.home() else { return };
         let directory = local::credentials_dir(home, identity.network, identity.role);
@@ -142,16 +145,24 @@ impl CredentialStore {
                 // Unreadable credentials may still be of use to their owner, so they are not
                 // overwritten.
                 let existing = load_once(&directory, identity.network, identity.role);
-                if let Err(error) = existing.and_then(|_| credentials.save(&directory)) {
-                    warn!(
+                match existing.and_then(|_| credentials.save(&directory)) {
+                    Ok(()) => note_token(&directory, token),
+                    Err(error) => warn!(
                         %error,
                         "cannot store credentials in {}; the next start needs a token",
                         directory.display()
-                    );
+                    ),
                 }
             }
             Err(error) => warn!(%error, "cannot store credentials; the next start needs a token"),
         }
+    }
+
+    /// Returns the id of the token with which the credentials of a role were got, if it is known.
+    pub(crate) fn token(&self, network: NetworkId, role: Role) -> Option<Uuid> {
+        let path = local::credentials_dir(self.home()?, network, role).join(TOKEN_FILE);
+        let content = durable::read(&path).ok()??;
+        String::from_utf8(content).ok()?.trim().parse().ok()
     }
 
     /// Stores which network is at an address.
@@ -251,6 +262,15 @@ fn load_once(
             })
         }
         _ => Ok(found),
+    }
+}
+
+/// Stores the id of a token in a directory that is locked.
+fn note_token(directory: &Path, token: Option<Uuid>) {
+    let Some(token) = token else { return };
+    let path = directory.join(TOKEN_FILE);
+    if let Err(error) = durable::write(&path, format!("{token}\n").as_bytes()) {
+        debug!(path = %path.display(), %error, "cannot be stored");
     }
 }
 

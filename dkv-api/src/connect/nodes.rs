@@ -67,8 +67,9 @@ pub(super) async fn contact(
                 for node in nodes {
                     store.save_network_at(node, network);
                 }
-                let (connection, view, has_joined) = (None, Some(view), false);
-                return Ok(Contact { endpoint, credentials, connection, view, has_joined });
+                let (connection, view) = (None, Some(view));
+                let token = store.token(network, credentials.identity.role);
+                return Ok(Contact { endpoint, credentials, connection, view, token });
             }
             Err(NodesError { denied: true, why }) => return Err(ConnectError::Denied(why)),
             Err(NodesError { why, .. }) => failures.push(why),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dkv_base::platform;
 use dkv_wire::certificate::Credentials;
+use dkv_wire::identity::Identity;
 use dkv_wire::join::{JoinError, TOKEN_VARIABLE, TokenError, find_token, join, recertify};
 use dkv_wire::limits::CERTIFICATE_RENEW;
 use dkv_wire::local;
@@ -14,6 +15,7 @@ use dkv_wire::quic::Endpoint;
 use dkv_wire::tls::Expect;
 use dkv_wire::token::Token;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::nodes::ask_nodes;
 use super::{ANSWER_TIMEOUT, Contact, ContactOptions, install_renewed};
@@ -69,8 +71,10 @@ async fn replace_expired(
     for &server in resolved {
         match recertify(&endpoint, server, expired).await {
             Ok(credentials) => {
-                store.save(&credentials);
-                return introduce(endpoint, credentials, server).await.map(Some);
+                store.save(&credentials, None);
+                let Identity { network, role, .. } = credentials.identity;
+                let token = store.token(network, role);
+                return introduce(endpoint, credentials, server, token).await.map(Some);
             }
             Err(JoinError::OtherNetwork(_) | JoinError::Refused(JoinRefusal::Certificate)) => {
                 debug!(%server, "the expired certificate is not of this network; joining again");
@@ -113,13 +117,14 @@ async fn introduce(
     endpoint: Endpoint,
     credentials: Credentials,
     server: SocketAddr,
+    token: Option<Uuid>,
 ) -> Result<Contact, ConnectError> {
     endpoint.set_credentials(credentials.clone(), None).map_err(ConnectError::Socket)?;
     let (connection, view) = ask_server(&endpoint, &[server])
         .await
         .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
     let connection = Some(connection);
-    Ok(Contact { endpoint, credentials, connection, view, has_joined: false })
+    Ok(Contact { endpoint, credentials, connection, view, token })
 }
 
 /// Presents a stored certificate to the server and, if that takes long, to the nodes.
@@ -143,7 +148,7 @@ async fn present_stored(
         credentials: credentials.clone(),
         connection,
         view,
-        has_joined: false,
+        token: store.token(identity.network, identity.role),
     };
     tokio::select! {
         biased;
@@ -191,10 +196,9 @@ async fn join_with_token(
             }
             Err(error) => return Err(telling.unwrap_or(error.into())),
         };
-        options.store.save(&credentials);
+        options.store.save(&credentials, Some(token.id));
         options.store.save_network_at(address, credentials.identity.network);
-        let contact = introduce(endpoint, credentials, server).await?;
-        return Ok(Contact { has_joined: true, ..contact });
+        return introduce(endpoint, credentials, server, Some(token.id)).await;
     }
     Err(telling.unwrap_or(failure))
 }

@@ -70,4 +70,19 @@ async fn a_token_that_names_a_user_and_is_not_used_is_said_to_be() {
         assert!(!output(&used.stderr).contains("is not used"), "{used:?}");
         assert!(output(&used.stdout).contains("user     alice"), "{used:?}");
     }
+    // Another token of another user, or of the same: whose it is cannot be seen.
+    let other = network.path("bob.token");
+    std::fs::write(&other, token(&network, Role::Client, "bob").await).unwrap();
+    let unused = ["--token-file", text(&other), &address, "whoami"];
+    let unused = network.dkv_as(&unused, &network.path("alice")).await;
+    assert!(output(&unused.stderr).contains("is not used"), "{unused:?}");
+    assert!(output(&unused.stdout).contains("user     alice"), "{unused:?}");
+    // A token of no user that was used says nothing.
+    let plain = network.token_file(Role::Client);
+    let plain = ["--token-file", text(&plain), &address, "whoami"];
+    for _ in 0..2 {
+        let used = network.dkv_as(&plain, &network.path("nobody")).await;
+        assert!(used.status.success(), "{used:?}");
+        assert!(!output(&used.stderr).contains("is not used"), "{used:?}");
+    }
 }
