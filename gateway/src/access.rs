@@ -76,20 +76,19 @@ impl Tokens {
         }
     }
 
-    /// Returns the bearer of a token of the network, whether or not the token is valid now.
-    fn bearer_of(&self, headers: &HeaderMap) -> Option<Bearer> {
-        self.verifier.verify(token_in(headers)?, 0).ok()
-    }
-
     /// Returns the bearer of a valid token.
-    fn authenticate(&self, headers: &HeaderMap) -> Option<Bearer> {
-        let (text, now_ms) = (token_in(headers)?, now_ms());
+    ///
+    /// # Errors
+    /// The bearer of a token of the network that has expired or was revoked; `None` without any.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Bearer, Option<Bearer>> {
+        let text = token_in(headers).ok_or(None)?;
         let known = lock(&self.known).get(text).copied();
         let bearer = match known {
-            Some(bearer) if bearer.expires_ms.is_none_or(|end| end > now_ms) => bearer,
-            _ => {
-                // Checking a signature takes some 50 µs, and every request carries a token.
-                let bearer = self.verifier.verify(text, now_ms).ok()?;
+            Some(bearer) => bearer,
+            None => {
+                // Checking a signature takes some 50 µs, and every request carries a token. One
+                // that has expired is known, too: it may come over and over.
+                let bearer = self.verifier.verify(text, 0).map_err(|_| None)?;
                 let mut known = lock(&self.known);
                 if known.len() >= TOKENS_KNOWN_MAX {
                     known.clear();
@@ -98,7 +97,8 @@ impl Tokens {
                 bearer
             }
         };
-        (!(self.is_denied)(bearer.holder)).then_some(bearer)
+        let has_expired = bearer.expires_ms.is_some_and(|end| end <= now_ms());
+        if has_expired || (self.is_denied)(bearer.holder) { Err(Some(bearer)) } else { Ok(bearer) }
     }
 }
 
@@ -135,11 +135,13 @@ pub(crate) async fn check(
         // A useless body would take memory.
         Some(it) if it.rights == Rights::Read && !reads_by_body(&head) && !body.is_end_stream() => {
             let why = "this token is read-only, and this request takes no body";
-            Err(Problem::new(StatusCode::FORBIDDEN, "read-only", why))
+            let problem = Problem::new(StatusCode::FORBIDDEN, "read-only", why);
+            Err(Refused { problem, bearer: Some(it) })
         }
         Some(it) if it.user.is_some() && (guard.is_of_network)(head.uri.path()) => {
             let why = "this shows the whole network, and this token is for what its user may see";
-            Err(Problem::new(StatusCode::FORBIDDEN, "denied", why))
+            let problem = Problem::new(StatusCode::FORBIDDEN, "denied", why);
+            Err(Refused { problem, bearer: Some(it) })
         }
         other => Ok(other),
     });
@@ -166,11 +168,7 @@ pub(crate) async fn check(
                 None => answering.await,
             }
         }
-        Err(problem) => {
-            let bearer = match &guard.access {
-                Access::Tokens(tokens) => tokens.bearer_of(&head.headers),
-                Access::Anybody => None,
-            };
+        Err(Refused { problem, bearer }) => {
             let asked = (&head.method, &head.uri);
             denials::note(asked, &head.extensions, bearer.as_ref(), &problem.detail);
             let is_unauthorized = problem.status == StatusCode::UNAUTHORIZED;
@@ -199,29 +197,37 @@ impl Recheck {
     }
 }
 
+/// Why a request is refused, and to whom, as far as its token says.
+#[derive(Debug)]
+struct Refused {
+    problem: Problem,
+    bearer: Option<Bearer>,
+}
+
 impl AccessGuard {
     /// Checks whether a request may be answered, and returns the bearer of its token.
-    fn authorize(&self, head: &Parts) -> Result<Option<Bearer>, Problem> {
+    fn authorize(&self, head: &Parts) -> Result<Option<Bearer>, Refused> {
         let Access::Tokens(tokens) = &self.access else { return Ok(None) };
         let path = head.uri.path();
         if is_always_public(path) || (self.is_public)(path) {
             return Ok(None);
         }
-        let Some(bearer) = tokens.authenticate(&head.headers) else {
+        let bearer = tokens.authenticate(&head.headers).map_err(|bearer| {
             let why = if head.headers.contains_key(AUTHORIZATION) {
                 "the token is not accepted: it is not one of this network, has expired, or was \
                  revoked"
             } else {
                 "a token is missing: send Authorization: Bearer TOKEN"
             };
-            return Err(Problem::new(StatusCode::UNAUTHORIZED, "token", why));
-        };
+            Refused { problem: Problem::new(StatusCode::UNAUTHORIZED, "token", why), bearer }
+        })?;
         match bearer.rights {
             Rights::Write => Ok(Some(bearer)),
             Rights::Read if is_reading(head) => Ok(Some(bearer)),
             Rights::Read => {
                 let why = "this token is read-only";
-                Err(Problem::new(StatusCode::FORBIDDEN, "read-only", why))
+                let problem = Problem::new(StatusCode::FORBIDDEN, "read-only", why);
+                Err(Refused { problem, bearer: Some(bearer) })
             }
         }
     }

@@ -14,12 +14,21 @@ fn head(method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
     request.body(Body::empty()).unwrap().into_parts().0
 }
 
-fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+fn authorize(
+    access: &Access,
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+) -> Result<Option<Bearer>, Refused> {
     let no = |_: &str| false;
     let (is_public, is_of_network, is_stream) = (no, no, no);
     let guard = AccessGuard { access: access.clone(), is_public, is_of_network, is_stream };
-    let authorized = guard.authorize(&head(method, target, fields));
-    authorized.map_or_else(|problem| problem.status.as_u16(), |_| 200)
+    guard.authorize(&head(method, target, fields))
+}
+
+fn status(access: &Access, method: &str, target: &str, fields: &[(&str, &str)]) -> u16 {
+    let authorized = authorize(access, method, target, fields);
+    authorized.map_or_else(|refused| refused.problem.status.as_u16(), |_| 200)
 }
 
 #[test]
@@ -46,6 +55,17 @@ fn a_token_grants_its_rights_and_no_more() {
     for bad in [denied.as_str(), &ended, "", "Bearer", "Bearer x", "Basic YTpi", &writer[7..]] {
         assert_eq!(get(bad), 401, "{bad}");
     }
+    // Who is refused is known, as far as the token says, without a second look at its signature.
+    let refused = |field: &str| {
+        let refused = authorize(&access, "PUT", "/v1/kv/k", &[("authorization", field)]);
+        refused.unwrap_err().bearer.map(|bearer| bearer.holder.0.as_u128())
+    };
+    for _ in 0..2 {
+        let all = [&reader, &denied, &ended].map(|field| refused(field));
+        assert_eq!((all, refused("Bearer x")), ([Some(2), Some(3), Some(1)], None));
+    }
+    let Access::Tokens(tokens) = &access else { unreachable!() };
+    assert!(lock(&tokens.known).contains_key(&ended[7..]));
     assert_eq!(status(&access, "GET", "/metrics", &[]), 401);
     assert_eq!(status(&access, "GET", "/livez", &[]), 200);
     let both = [("authorization", writer.as_str()), ("authorization", &reader)];
