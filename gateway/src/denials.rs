@@ -30,7 +30,7 @@ pub(crate) fn note(
         address: extensions.get::<CameFrom>().map(|CameFrom(address)| (*address).into()),
         name: None,
     };
-    // Without the query, which may have anything in it.
-    let what = What::new("HTTP request", format!("{method} {}", brief(uri.path())));
+    // Without the query, which may have anything in it. Nothing has bounded the method, either.
+    let what = What::new("HTTP request", brief(&format!("{method} {}", uri.path())));
     audit::denied(who, what, why);
 }
