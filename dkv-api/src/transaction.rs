@@ -299,7 +299,8 @@ impl Client {
     async fn change(&self, operation: TransactionOperation) -> Result<Bytes, Error> {
         let done = self.transact(Transaction::new().then(operation)).await?;
         let Some(results) = done.results else {
-            let why = "it was executed, but its result is no longer in the shard's history";
+            let why = "it was executed, but not told its result: too many answers were unread, or \
+                       the shard has forgotten it";
             return Err(Error::Unknown(why.into()));
         };
         match results.into_iter().next() {

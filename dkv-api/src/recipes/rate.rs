@@ -88,7 +88,8 @@ impl RateCounter {
         let result = match done.results {
             Some(results) => results.into_iter().next(),
             None => {
-                let why = "it was counted, but the sum is no longer in the shard's history";
+                let why = "it was counted, but the sum was not told: too many answers were unread, \
+                           or the shard has forgotten it";
                 return Err(Error::Unknown(why.into()));
             }
         };
