@@ -322,3 +322,6 @@ async fn write(
     }
     let _ = writer.into_inner().finish();
 }
+
+#[cfg(test)]
+mod tests;
