@@ -3,19 +3,26 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use bytes::Bytes;
 use dkv_api::{
-    Client, Error, KeyspaceId, PolicyRule, Rights, Role, TokenOptions, User, WriteOptions,
+    Client, Error, GroupId, KeyspaceId, PolicyRule, Revision, Rights, Role, TokenOptions, User,
+    WriteOptions,
 };
-use dkv_test_support::{eventually, text};
+use dkv_test_support::{eventually, text, within};
+use dkv_wire::codec::decode;
+use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::limits::FRAME_BYTES_MAX;
+use dkv_wire::message::{Opening, Refusal, Reply, Request, RequestBody};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::gateway::http::Http;
-use crate::harness::Network;
+use crate::harness::direct::{Direct, ask};
+use crate::harness::{Network, PATIENCE};
 
 /// Returns the lines of an audit file, each of which must be an object with a time and an outcome.
 fn lines(file: &Path) -> Vec<Value> {
@@ -213,4 +220,81 @@ async fn a_process_without_its_file_does_not_start() {
     network.spawn_node_with(&["--listen", "127.0.0.1:0", "--audit-writes"]);
     let said = network.nodes[1].running().ready().await.unwrap_err();
     assert!(said.contains("--audit-writes configures the audit log, but there is none"), "{said}");
+    // Two would destroy each other's lines.
+    let shared = network.path("shared");
+    for _ in 0..2 {
+        network.spawn_node_with(&["--listen", "127.0.0.1:0", "--audit", text(&shared)]);
+        if network.nodes.len() == 3 {
+            network.nodes[2].running().ready().await.unwrap();
+        }
+    }
+    let said = network.nodes[3].running().ready().await.unwrap_err();
+    assert!(said.contains("another process writes the audit log"), "{said}");
+}
+
+/// Has a shard compacted to its first revision over and over.
+async fn compact(connection: &quinn::Connection, times: u64) {
+    let (send, receive) = connection.open_bi().await.unwrap();
+    let mut writer = FrameWriter::new(send);
+    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
+    writer.push(&Opening::Requests);
+    for id in 0..times {
+        let body = RequestBody::Compact { shard: GroupId(1), floor: Revision(1) };
+        writer.push(&Request { id, deadline_ms: 60_000, forward: false, user: None, body });
+    }
+    writer.flush().await.unwrap();
+    for _ in 0..times {
+        let reply = within(PATIENCE, "an answer", reader.next()).await.unwrap().unwrap();
+        decode::<Reply>(&reply).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_administrator_has_a_rate_and_the_end_of_a_process_loses_nothing() {
+    const ACTS: u64 = 2000;
+    const DENIALS: u64 = 40;
+    let mut network = Network::server_only(json!({"shards": 1, "replication": 1})).await;
+    let file = network.path("audit");
+    network.spawn_node_with(&["--listen", "127.0.0.1:0", "--audit", text(&file)]);
+    network.nodes[0].running().ready().await.unwrap();
+    network.settled().await;
+    let (admin, begun) = (network.admin().await, Instant::now());
+    let client = Direct::join(&network, Role::Client).await;
+    let holder = client.credentials.identity.holder;
+    let connection = client.to_node(network.nodes[0].address()).await.unwrap();
+    compact(&connection, ACTS).await;
+    for _ in 0..DENIALS {
+        let denied = ask(&connection, RequestBody::Revoke(holder)).await.unwrap();
+        assert!(matches!(denied, Err(Refusal::Denied(_))), "{denied:?}");
+    }
+    admin.create_policy("last", Vec::new()).await.unwrap();
+    network.stop_node(0).await;
+
+    let lines = lines(&file);
+    let of = |fields: Value| {
+        let wanted = fields.as_object().unwrap().clone();
+        let is_wanted =
+            move |line: &&Value| wanted.iter().all(|(name, value)| line[name] == *value);
+        lines.iter().filter(is_wanted).collect::<Vec<_>>()
+    };
+    assert_eq!(of(json!({"act": "create policy", "target": "last"})).len(), 1);
+    let holder = holder.to_string();
+    let suppressed = |lines: &[&Value]| -> u64 {
+        lines.iter().filter_map(|line| line["suppressed"].as_u64()).sum()
+    };
+    let later = begun.elapsed().as_secs() / 10 + 1;
+    for (kind, act, rest, all) in [
+        ("act", "compact shard", "further acts", ACTS),
+        ("denial", "revoke", "further requests", DENIALS),
+    ] {
+        let told = of(json!({"kind": kind, "act": act, "holder": holder}));
+        let rest = of(json!({"kind": kind, "act": rest, "holder": holder}));
+        let count = told.len() as u64;
+        assert!((30..=30 + later).contains(&count), "{count} lines about {act}");
+        assert_eq!(count + suppressed(&told) + suppressed(&rest), all, "{act}: {rest:?}");
+    }
+    let log = network.nodes[0].log.clone();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!((30..=30 + later).contains(&(log.matches("act: compact shard").count() as u64)));
+    assert!(!log.contains("administrative act: compact"));
 }
