@@ -9,6 +9,7 @@ use dkv_test_support::within;
 use dkv_wire::certificate::generate_key;
 use dkv_wire::codec::decode;
 use dkv_wire::frame::{FrameReader, FrameWriter};
+use dkv_wire::join::{JoinError, join};
 use dkv_wire::limits::{CONNECTION_STREAMS_MAX, FRAME_BYTES_MAX};
 use dkv_wire::message::{
     Answer, JoinAnswer, JoinRefusal, JoinRequest, Joining, Opening, RecertifyRequest, Refusal,
@@ -489,6 +490,15 @@ async fn joiners_that_do_not_take_their_answers_keep_nobody_out() {
     .await;
     let another = Direct::join(&network, Role::Admin);
     within(Duration::from_secs(2), "an administrator to join", another).await;
+    // Nor do they keep their places from other clients for as long as one may join.
+    let others = async {
+        let joiner = Endpoint::dial_only(None).unwrap();
+        let token = token.parse().unwrap();
+        while let Err(error) = join(&joiner, network.address, &token).await {
+            assert!(matches!(error, JoinError::Refused(JoinRefusal::Busy)), "{error}");
+        }
+    };
+    within(Duration::from_secs(3), "a client to join", others).await;
     drop((held, joining));
 }
 

@@ -349,3 +349,38 @@ impl Service {
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dkv_base::slots::Slots;
+
+    use super::*;
+    use crate::limits::{ADDRESS_JOINERS_MAX, JOINERS_MAX};
+
+    #[test]
+    fn joiners_with_the_token_of_a_client_leave_places_to_others() {
+        let slots = Arc::new(Slots::new(JOINERS_MAX, ADDRESS_JOINERS_MAX));
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let taken: Vec<_> = (0..ADDRESS_JOINERS_MAX).map(|_| slots.take(address)).collect();
+        let mut places: Vec<_> = taken
+            .iter()
+            .map(|slot| KeptPlace { flag: slot.as_ref().unwrap().busy_flag(), busy: None })
+            .collect();
+        let mut kept = |role| {
+            places
+                .iter_mut()
+                .filter(|it| it.busy.is_none())
+                .map(move |it| it.keep(role))
+                .filter(Result::is_ok)
+                .count()
+        };
+        assert_eq!(kept(Role::Client), ADDRESS_JOINERS_MAX - JOINERS_KEPT);
+        assert_eq!(kept(Role::Reader), 0);
+        assert_eq!(kept(Role::Admin), JOINERS_KEPT);
+        // One that has its answer leaves its place.
+        places[0].busy = None;
+        assert!(slots.take(address).is_some());
+    }
+}
