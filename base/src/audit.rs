@@ -1,9 +1,10 @@
 //! The audit log: who did what as an administrator, who was denied what, and, if that is wanted,
 //! who wrote what.
 //!
-//! An act enters the log in one place: [`act`], [`rated`], [`write()`] or [`denied`]. Acts and denials go to
-//! the log of the process under the target [`AUDIT`], which no filter hides. If the process has an
-//! audit file ([`start`]), they go there too, as one JSON object a line, with their outcome.
+//! An act enters the log in one place: [`act`], [`rated`], [`write()`] or [`denied`]. Acts and
+//! denials go to the log of the process under the target [`AUDIT`], which no filter hides. If the
+//! process has an audit file ([`start`]), they go there too, as one JSON object a line, with their
+//! outcome.
 //!
 //! No request waits for the file. Events go through a bounded queue to a thread that
 //! writes and rotates it. Events that find no room in the queue or on the disk are counted, and the
@@ -167,7 +168,7 @@ fn untold(which: Untold) -> Vec<AuditEvent> {
 /// one; `None` if it does not have this one, either.
 fn note(rates: &Mutex<SenderRates>, who: &Who) -> Option<u64> {
     if INSTALLED.get().is_none() {
-        // Nobody else asks for them, without a file.
+        // Without a file, no thread asks for them.
         drop(untold(Untold::Quiet));
     }
     match lock(rates).note(who, Instant::now()) {

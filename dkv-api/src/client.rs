@@ -153,7 +153,7 @@ impl Client {
     }
 
     /// Returns the id of the token with which this client joined, now or before; `None` if its home
-    /// directory does not say. No other token is looked at while the credentials last.
+    /// directory does not say. No client reads another token while it has credentials.
     ///
     /// # Examples
     /// ```

@@ -136,12 +136,12 @@ pub(crate) async fn check(
         Some(it) if it.rights == Rights::Read && !reads_by_body(&head) && !body.is_end_stream() => {
             let why = "this token is read-only, and this request takes no body";
             let problem = Problem::new(StatusCode::FORBIDDEN, "read-only", why);
-            Err(Refused { problem, bearer: Some(it) })
+            Err(Refused::of(problem, Some(it)))
         }
         Some(it) if it.user.is_some() && (guard.is_of_network)(head.uri.path()) => {
             let why = "this shows the whole network, and this token is for what its user may see";
             let problem = Problem::new(StatusCode::FORBIDDEN, "denied", why);
-            Err(Refused { problem, bearer: Some(it) })
+            Err(Refused::of(problem, Some(it)))
         }
         other => Ok(other),
     });
@@ -200,8 +200,14 @@ impl Recheck {
 /// Why a request is refused, and to whom, as far as its token says.
 #[derive(Debug)]
 struct Refused {
-    problem: Problem,
+    problem: Box<Problem>,
     bearer: Option<Bearer>,
+}
+
+impl Refused {
+    fn of(problem: Problem, bearer: Option<Bearer>) -> Self {
+        Self { problem: Box::new(problem), bearer }
+    }
 }
 
 impl AccessGuard {
@@ -219,7 +225,7 @@ impl AccessGuard {
             } else {
                 "a token is missing: send Authorization: Bearer TOKEN"
             };
-            Refused { problem: Problem::new(StatusCode::UNAUTHORIZED, "token", why), bearer }
+            Refused::of(Problem::new(StatusCode::UNAUTHORIZED, "token", why), bearer)
         })?;
         match bearer.rights {
             Rights::Write => Ok(Some(bearer)),
@@ -227,7 +233,7 @@ impl AccessGuard {
             Rights::Read => {
                 let why = "this token is read-only";
                 let problem = Problem::new(StatusCode::FORBIDDEN, "read-only", why);
-                Err(Refused { problem, bearer: Some(bearer) })
+                Err(Refused::of(problem, Some(bearer)))
             }
         }
     }

@@ -173,8 +173,8 @@ impl SenderRates {
         if self.buckets.len() >= SENDERS_MAX { SenderKey::Others } else { key }
     }
 
-    /// Forgets the senders whose buckets are full, which are as good as none. What was counted of
-    /// them and not told falls to all others.
+    /// Forgets the senders whose buckets are full, which are as good as none. Their counts that the
+    /// log does not have fall to all others.
     fn make_room(&mut self, now: Instant) {
         let mut untold = 0;
         self.buckets.retain(|_, bucket| {
@@ -267,7 +267,7 @@ mod tests {
         for sender in crowd..2 * crowd - 1 {
             assert_eq!(told(&mut rates, &holder(sender), later, BURST), BURST, "{sender}");
         }
-        // What was counted is not lost.
+        // Their counts are not lost.
         let untold: u64 = rates.buckets.values().map(|bucket| bucket.suppressed).sum();
         assert_eq!(untold, u64::try_from(SENDERS_MAX).unwrap());
         assert_eq!(rates.take_quiet(later + EVERY), [(Who::default(), untold)]);

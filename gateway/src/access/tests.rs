@@ -55,7 +55,7 @@ fn a_token_grants_its_rights_and_no_more() {
     for bad in [denied.as_str(), &ended, "", "Bearer", "Bearer x", "Basic YTpi", &writer[7..]] {
         assert_eq!(get(bad), 401, "{bad}");
     }
-    // Who is refused is known, as far as the token says, without a second look at its signature.
+    // The caller is known, as far as its token says, without a second look at the signature.
     let refused = |field: &str| {
         let refused = authorize(&access, "PUT", "/v1/kv/k", &[("authorization", field)]);
         refused.unwrap_err().bearer.map(|bearer| bearer.holder.0.as_u128())

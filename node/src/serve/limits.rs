@@ -48,7 +48,7 @@ pub(super) fn take_any(
         match shares.take(user, limits, bytes, Instant::now()) {
             Ok(share) => charged.extend(share),
             Err(refusal) => {
-                // What is refused costs nobody anything.
+                // A request that is refused costs nothing.
                 charged.iter().for_each(|share| share.give_back(bytes));
                 return Err(refusal);
             }

@@ -388,8 +388,8 @@ impl Watch {
             // The rights or the limits may have changed.
             self.check()?;
             if sent.elapsed() >= WATCH_KEEP_ALIVE {
-                // The client would take the silence for a failure. Nobody pays for it: at a low
-                // limit the pause would never end.
+                // The client would take the silence for a failure. The mark is free: at a low limit
+                // the pause would never end.
                 self.write(writer, nothing(through)).await?;
                 sent = Instant::now();
             }

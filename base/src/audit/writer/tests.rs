@@ -102,7 +102,7 @@ fn what_was_counted_only_is_told_by_itself_and_at_the_end() {
     let path = dir.path().join("audit.jsonl");
     let file = AuditFile::open(&path, 1 << 20, 2).unwrap();
     let queue = AuditQueue::start(file, "node", untold).unwrap();
-    // Nobody sends anything.
+    // Without any event.
     let text = until(&path, |lines| lines.len() == 1);
     assert!(text.contains(r#""at":"node""#) && text.contains(r#""suppressed":7"#), "{text}");
     queue.flush(PATIENCE);
