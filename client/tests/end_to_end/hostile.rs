@@ -30,14 +30,18 @@ use crate::harness::{Network, PATIENCE, eventually};
 
 /// Number of bytes by which the memory of a process may grow.
 const GROWTH_BYTES_MAX: u64 = 160 * 1024 * 1024;
-/// Time without growth after which a process is at rest.
+/// Time without growth or much work after which a process is at rest.
 const REST: Duration = Duration::from_secs(3);
+/// Time of processors that is much within that, in ticks of 10 ms.
+const REST_TICKS: u64 = 30;
 /// Time in which well-behaved clients must be served.
 const SERVICE: Duration = Duration::from_secs(5);
 
 const MIB: usize = 1024 * 1024;
 /// Number of keys with large values.
 const LARGE: usize = 30;
+/// Number of large values that are written over others.
+const OVERWRITTEN: usize = 400;
 
 /// A network under attack, and its state before.
 struct Besieged {
@@ -61,7 +65,8 @@ impl Besieged {
         });
         let network = Network::alone(patient, 3).await;
         let client = network.client().await;
-        for number in 0..4 * LARGE {
+        // As many as the attack writes, which by themselves make a node grow.
+        for number in 0..OVERWRITTEN {
             client.write(large(number), vec![7; MIB]).await.unwrap();
         }
         let mut besieged = Self { network, client, before: Vec::new() }.prepared().await;
@@ -74,18 +79,24 @@ impl Besieged {
         self.before = self.memory_at_rest(None).await;
     }
 
-    /// Waits until no process grows any more, and returns the memory of each then. None may grow by
-    /// more than `most` meanwhile.
+    /// Waits until all processes are at rest: none has grown for a while, nor computed much.
+    /// Returns the highest memory of each. None may grow by more than `most` meanwhile.
     async fn memory_at_rest(&mut self, most: Option<u64>) -> Vec<u64> {
-        let (mut highest, mut grew) = (memory(&mut self.network), Instant::now());
-        let begun = grew;
-        while grew.elapsed() < REST && begun.elapsed() < PATIENCE {
+        let mut highest = memory(&mut self.network);
+        let begun = Instant::now();
+        let (mut since, mut computed) = (begun, cpu_ticks(&mut self.network));
+        while since.elapsed() < REST && begun.elapsed() < 3 * PATIENCE {
             tokio::time::sleep(REST / 20).await;
             most.inspect(|most| self.has_grown_by_less_than(*most));
+            let mut is_at_rest = true;
             for (now, highest) in memory(&mut self.network).into_iter().zip(&mut highest) {
-                if now > *highest + MIB as u64 {
-                    (*highest, grew) = (now, Instant::now());
-                }
+                is_at_rest &= now < *highest + MIB as u64;
+                *highest = now.max(*highest);
+            }
+            let now = cpu_ticks(&mut self.network);
+            is_at_rest &= now.iter().zip(&computed).all(|(now, before)| now - before < REST_TICKS);
+            if !is_at_rest {
+                (since, computed) = (Instant::now(), now);
             }
         }
         highest
@@ -143,6 +154,19 @@ fn memory(network: &mut Network) -> Vec<u64> {
     let server = network.server.as_ref().unwrap().memory_bytes();
     let nodes = network.nodes.iter_mut().map(|node| node.running().memory_bytes());
     [server].into_iter().chain(nodes).collect()
+}
+
+/// Returns the time of processors that each process has used, in ticks of 10 ms.
+fn cpu_ticks(network: &mut Network) -> Vec<u64> {
+    let server = network.server.as_ref().unwrap().id();
+    let nodes = network.nodes.iter_mut().map(|node| node.running().id());
+    let ticks = |process: u32| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        // The state is the first field behind the name, which may have anything in it.
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    };
+    [server].into_iter().chain(nodes).map(ticks).collect()
 }
 
 fn rubbish(length_max: usize) -> Vec<u8> {
