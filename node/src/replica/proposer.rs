@@ -105,10 +105,14 @@ impl Proposer {
     /// Unless this replica leads and has applied everything before its term, that is the time of
     /// the last entry: its own reading may be ahead of the clock of the last primary.
     pub(crate) fn clock_ms(&self) -> u64 {
-        match status::leading(&MetricsWatch::of(&self.raft).borrow()) {
-            Some(_) => self.state_machine.clock_ms(),
-            None => self.state_machine.applied_clock_ms(),
-        }
+        let (term, has_caught_up) = {
+            let metrics = MetricsWatch::of(&self.raft);
+            let metrics = metrics.borrow();
+            let leads = metrics.state == ServerState::Leader;
+            let term = leads.then_some(Term(metrics.current_term));
+            (term, status::leading(&metrics).is_some())
+        };
+        self.state_machine.stamp_ms(term, has_caught_up)
     }
 
     /// The handle of the state machine.
