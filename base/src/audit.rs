@@ -200,8 +200,14 @@ pub fn wants_writes() -> bool {
 
 /// Tells that an administrator begins an act.
 pub fn act(who: Who, what: What) -> Act {
+    told("administrative act", who, what)
+}
+
+/// Tells that an act begins that the log always has, whoever begins it. `word` says in the log of
+/// the process what it is.
+pub fn told(word: &'static str, who: Who, what: What) -> Act {
     let (name, address) = (who.name.as_deref(), who.address.map(display));
-    info!(target: AUDIT, by = %who, name, address, "administrative act: {what}");
+    info!(target: AUDIT, by = %who, name, address, "{word}: {what}");
     Act::begun(Kind::Act, who, what)
 }
 

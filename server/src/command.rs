@@ -69,7 +69,8 @@ impl Args {
     pub fn into_config(self) -> Result<Config, StartError> {
         let named = self.config.or_else(|| {
             let default = Path::new(DEFAULT_FILE);
-            default.exists().then(|| default.to_owned())
+            // One that cannot be looked at may be there: reading it says what is wrong.
+            default.try_exists().unwrap_or(true).then(|| default.to_owned())
         });
         let mut config = match named {
             Some(file) => Config::load(&file)?,

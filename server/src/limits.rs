@@ -20,6 +20,8 @@ pub(crate) const ADDRESS_JOINERS_MAX: usize = JOINERS_MAX / 4;
 pub(crate) const JOINERS_KEPT: usize = 16;
 /// Time that a joiner has to take its answer before it may lose its place.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same for one that is far away, or says so by answering late.
+pub(crate) const FAR_ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Senders of refused requests, and addresses of refused joiners, that the log tells apart at a
 /// time.
 pub(crate) const LOGGED_SENDERS_MAX: usize = 32;

@@ -520,14 +520,22 @@ impl Contents {
         }
         let is_other =
             |voter: &&NodeId| **voter != node && !self.denied.contains(&HolderId::from(**voter));
-        let stuck = self.groups.iter().find(|(_, plan)| {
+        let stuck = self.groups.iter().find(|(id, plan)| {
             let others = plan.voters.iter().filter(is_other).count();
-            plan.voters.contains(&node) && others <= plan.voters.len() / 2
+            let is_lost = plan.voters.contains(&node) && others <= plan.voters.len() / 2;
+            // While members change, the group may still be that of the plan before. One of three
+            // and more can do without any one.
+            let is_moving = id.is_shard() && !plan.displaced.is_empty();
+            let all_moving = plan.voters.iter().chain(plan.displaced.keys());
+            let without = all_moving.filter(|voter| !is_other(voter)).count();
+            let may_need = is_moving && plan.may_count_on(node);
+            is_lost || may_need && (plan.voters.len() < 3 || without > 1)
         });
         if let Some((group, plan)) = stuck {
             reject!(
                 "without node {} group {group} would have no majority of its {} voters, for good; add \
-                 nodes until it has others, or have the node leave in good order",
+                 nodes until it has others, wait until its move is over, or have the node leave in \
+                 good order",
                 node.short(),
                 plan.voters.len()
             );

@@ -136,8 +136,7 @@ impl AuditFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            // Some network file systems have no locks.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let found = file.metadata()?;
@@ -155,6 +154,14 @@ impl AuditFile {
 
 fn id_of(found: &fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
+}
+
+/// Whether a file system has no locks, as some network file systems do not.
+fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let without = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS];
+    let found = Errno::from_io_error(error);
+    error.kind() == io::ErrorKind::Unsupported || found.is_some_and(|it| without.contains(&it))
 }
 
 fn ends_a_line(file: &mut File) -> io::Result<bool> {

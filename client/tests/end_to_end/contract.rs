@@ -140,7 +140,9 @@ async fn documents_have_the_members_that_the_page_lists() {
     assert_eq!((&said[0]["node"], &said[0]["name"]), (&json!(kept), &json!("n2")), "{said:?}");
     let removed = network.nodes[3].id().to_string();
     let said = check(&network, "remove", &["remove", "n4"]).await;
-    let expected = json!({ "command": "remove", "node": removed, "name": "n4" });
+    let expected = json!({
+        "command": "remove", "node": removed, "name": "n4", "at_once": false
+    });
     assert_eq!(said[0], expected);
     let status = network.nodes[3].running().ended().await;
     assert_eq!(status.code(), Some(1), "a removed node ends");

@@ -27,6 +27,8 @@ use crate::router::timing;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Shortest pause of a watch whose user has used up its limits, whatever a node tells.
+pub(super) const LIMITED_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause of a watch whose user has used up its limits. No node tells a longer one.
 pub(super) const LIMITED_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -188,7 +190,7 @@ fn ended(refusal: Refusal) -> Received {
         Refusal::Denied(why) => Received::End(Error::Denied(why)),
         Refusal::Limited { retry_after_ms, .. } => {
             let told = Duration::from_millis(retry_after_ms.into());
-            Received::Later(told.min(LIMITED_PAUSE_MAX), refusal.to_string())
+            Received::Later(told.clamp(LIMITED_PAUSE_MIN, LIMITED_PAUSE_MAX), refusal.to_string())
         }
         other => Received::Elsewhere(other.to_string()),
     }

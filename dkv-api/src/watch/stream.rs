@@ -71,6 +71,10 @@ impl Shared {
     }
 }
 
+/// How often in a row a node may say that the user has used up its limits, before another is
+/// asked.
+const LIMITED_MAX: u32 = 3;
+
 /// Why a stream ended.
 enum StreamEnd {
     /// The node failed or refused.
@@ -89,8 +93,8 @@ pub(super) async fn run(
     mut position: ShardPosition,
     started: watch::Sender<Option<Revision>>,
 ) {
-    // The node at which the user has used up its limits.
-    let mut limited = None;
+    // The node at which the user has used up its limits, and how often in a row it has said so.
+    let (mut limited, mut in_a_row) = (None, 0);
     loop {
         let located = match limited.take() {
             // To locate one takes a request, too: at a low limit no watch would ever begin.
@@ -103,6 +107,9 @@ pub(super) async fn run(
             Err(Search::Later(pause, why)) => (None, StreamEnd::Limited(pause, why)),
             Err(Search::Over(error)) => (None, StreamEnd::Over(error)),
         };
+        if !matches!(end, StreamEnd::Limited(..)) {
+            in_a_row = 0;
+        }
         match end {
             StreamEnd::Over(error) => {
                 shared.end(error);
@@ -117,7 +124,13 @@ pub(super) async fn run(
             StreamEnd::Limited(pause, why) => {
                 *lock(&shared.last_failure) = Some(why);
                 sleep(pause).await;
-                limited = node;
+                in_a_row += 1;
+                limited = node.filter(|_| in_a_row < LIMITED_MAX);
+                if limited.is_none() {
+                    // Another may say otherwise, and no node is to silence a watch.
+                    in_a_row = 0;
+                    sleep(position.failed(node)).await;
+                }
             }
             StreamEnd::Failed(why) => {
                 let (shard, through) = (position.shard(), position.through());

@@ -130,10 +130,10 @@ pub(crate) fn welcome(
         let (old, member) = namesake?;
         // Without settings there is no network, and nobody who could have the name.
         let replace_after_ms = directory.settings()?.replace_after_ms;
-        let waits_ms = if directory.is_denied((*old).into()) { 0 } else { replace_after_ms };
-        Some((*old, member.address.ip(), waits_ms))
+        let is_denied = directory.is_denied((*old).into());
+        Some((*old, member.address.ip(), replace_after_ms, is_denied))
     });
-    let Some((old, home, waits_ms)) = namesake.flatten() else {
+    let Some((old, home, replace_after_ms, is_denied)) = namesake.flatten() else {
         return Ok(DirectoryCommand::Announce(announcement));
     };
     // Only a node that has led for a moment can tell which nodes live; any other assumes it.
@@ -143,8 +143,8 @@ pub(crate) fn welcome(
     match state {
         Some(NodeState::Down) => {
             let is_same_machine = home.to_canonical() == from.to_canonical();
-            let waits_ms = if is_same_machine { 0 } else { waits_ms };
-            match waits_ms.saturating_sub(silent_ms.unwrap_or_default()) {
+            let waits = !is_same_machine && !is_denied;
+            match left_to_wait(waits, silent_ms, replace_after_ms) {
                 0 => Ok(DirectoryCommand::Supersede { old, new: announcement }),
                 wait_ms => Err(Refusal::Invalid(format!(
                     "the name {name} belongs to a node that is down, on another machine; this one \
@@ -162,6 +162,11 @@ pub(crate) fn welcome(
             "the name {name} belongs to a node that was heard of a moment ago"
         ))),
     }
+}
+
+/// Returns for how long a node still `waits` for the name of one that is down, in milliseconds.
+fn left_to_wait(waits: bool, silent_ms: Option<u64>, replace_after_ms: u64) -> u64 {
+    if waits { replace_after_ms.saturating_sub(silent_ms.unwrap_or_default()) } else { 0 }
 }
 
 /// Reports to a server, at once when something has changed and now and then when nothing has.
@@ -217,5 +222,18 @@ pub(crate) async fn report(node: Arc<Node>, server: Arc<ServerLink>) {
                 tokio::time::sleep(REPORT_EVERY / 4).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_goes_to_the_same_machine_at_once_and_to_others_late() {
+        assert_eq!(left_to_wait(false, Some(6000), 300_000), 0);
+        assert_eq!(left_to_wait(true, Some(6000), 300_000), 294_000);
+        assert_eq!(left_to_wait(true, None, 300_000), 300_000);
+        assert_eq!(left_to_wait(true, Some(300_000), 300_000), 0);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use dkv_base::id::{GroupId, NodeId};
 use dkv_base::platform::run_blocking;
 use dkv_base::sync::lock;
-use dkv_wire::message::{Measures, Remainder};
+use dkv_wire::message::{LedGroup, Measures, Remainder};
 use tokio::time::Instant;
 
 use super::Node;
@@ -38,7 +38,7 @@ impl Node {
         {
             return Err(ReportError::NoVoter(led.group));
         }
-        measures.leads.retain(|led| self.replicas.is_to_lead(led.group, node));
+        measures.leads = believed(measures.leads, |group| self.replicas.is_to_lead(group, node));
         lock(&self.coordination.heard).hear(node, measures, Instant::now())
     }
 
@@ -149,5 +149,33 @@ impl Node {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Returns what counts of the groups that a node says it leads.
+fn believed(mut leads: Vec<LedGroup>, may_lead: impl Fn(GroupId) -> bool) -> Vec<LedGroup> {
+    leads.retain(|led| may_lead(led.group));
+    leads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_leads_only_where_it_may_whatever_it_says() {
+        let led = |group| LedGroup {
+            group: GroupId(group),
+            term: dkv_base::id::Term(9),
+            voters: Vec::new(),
+            learners: Vec::new(),
+            members: Default::default(),
+            is_joint: false,
+            bytes: 0,
+            last_index: 1,
+            is_changing: false,
+        };
+        let kept = believed(vec![led(1), led(2), led(3)], |group| group == GroupId(2));
+        assert_eq!(kept.iter().map(|led| led.group).collect::<Vec<_>>(), [GroupId(2)]);
     }
 }

@@ -40,8 +40,10 @@ impl Pace {
     /// which ends at `last_index`.
     pub(super) fn is_caught_up(&self, matched_index: u64, last_index: u64, now: Instant) -> bool {
         let is_near = last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES;
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= CAUGHT_UP_WITHIN;
-        let old = self.samples.iter().rev().find(|(at, _)| is_old(*at));
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let old = self.samples.iter().rev().find(|(at, _)| age(*at) >= CAUGHT_UP_WITHIN);
+        // After a pause of whoever notes samples, an old one says nothing.
+        let old = old.filter(|(at, _)| age(*at) < 2 * CAUGHT_UP_WITHIN);
         matched_index > 0 && (is_near || old.is_some_and(|(_, index)| matched_index >= *index))
     }
 }
@@ -62,6 +64,15 @@ mod tests {
         assert!(pace.is_caught_up(4700, 5000, at(5000)), "300 ms behind");
         assert!(!pace.is_caught_up(3800, 5000, at(5000)), "1.2 s behind");
         assert!(!pace.is_caught_up(0, 5, at(5000)), "it has nothing");
+    }
+
+    #[test]
+    fn what_there_was_long_ago_says_nothing() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        pace.note(0, start);
+        pace.note(1_000_000, start + Duration::from_secs(10));
+        assert!(!pace.is_caught_up(1, 1_000_000, start + Duration::from_millis(10_500)));
+        assert!(pace.is_caught_up(1_000_000, 1_100_000, start + Duration::from_millis(11_500)));
     }
 
     #[test]

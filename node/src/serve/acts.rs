@@ -32,7 +32,9 @@ pub(super) fn begin(
     request: &Request,
 ) -> Act {
     let who = || peer.audited(request.user, address);
-    if peer.role == Role::Node {
+    // What a node passes on was told where it came from. Compaction is for good, and a node may ask
+    // for it of its own accord.
+    if peer.role == Role::Node && !matches!(request.body, RequestBody::Compact { .. }) {
         return Act::default();
     }
     if let Some(what) = administrative(replicas, &request.body) {

@@ -26,7 +26,29 @@ pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: Rep
 
 /// Denies a node, and removes it once no group counts on it, whatever it says or has.
 pub(super) fn expel_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
+    if let Some(why) = needed_by(context.node, node) {
+        return reply.refuse(Refusal::Invalid(why));
+    }
     change_everywhere(context, DirectoryCommand::Expel(node), reply);
+}
+
+/// Returns why a group cannot do without a node now, by the voters that it has and that are live:
+/// the plan in the directory may be ahead of these, and knows of nobody who is down.
+fn needed_by(node: &Node, expelled: NodeId) -> Option<String> {
+    let since = node.coordination().leader_since()?;
+    let measured = node.measured(since);
+    let is_live = |id: &NodeId| measured.nodes.get(id).is_some_and(|found| found.live);
+    let (group, voters) = measured.groups.iter().find_map(|(group, found)| {
+        let others = found.voters.iter().filter(|id| **id != expelled && is_live(id)).count();
+        let is_needed = found.voters.contains(&expelled) && others <= found.voters.len() / 2;
+        is_needed.then_some((group, &found.voters))
+    })?;
+    Some(format!(
+        "without node {} group {group} would have no majority of its {} voters now; start those that \
+         are down, add nodes until it has others, or have the node leave in good order",
+        expelled.short(),
+        voters.len()
+    ))
 }
 
 /// Denies the holder of a certificate from now on.

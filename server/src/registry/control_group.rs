@@ -221,7 +221,11 @@ impl Registry {
             return false;
         }
         let valid = self.claims.iter().filter(|(_, claim)| is_valid(claim, now_ms));
-        let mut counting = valid.filter(|it| still_votes(it) || it.1.index >= agreed.index);
+        // A configuration follows another by the will of most of its voters.
+        let followed = |claim: &ConfigClaim| {
+            claim.index < agreed.index && is_majority(&agreed.nodes, &claim.voters)
+        };
+        let mut counting = valid.filter(|it| still_votes(it) || !followed(it.1));
         let all_agree = counting.all(|(node, _)| agreed.nodes.contains(node));
         // One node may lie, so two must agree, unless the server knew no more than one voter.
         let enough = agreed.nodes.len() >= 2 || self.trusted_reporters().len() == 1;

@@ -25,7 +25,9 @@ use uuid::Uuid;
 
 use super::{Service, denied};
 use crate::clock;
-use crate::limits::{ANSWER_TIMEOUT, JOIN_TIMEOUT, JOINERS_KEPT, SIGNING_TIMEOUT};
+use crate::limits::{
+    ANSWER_TIMEOUT, FAR_ANSWER_TIMEOUT, JOIN_TIMEOUT, JOINERS_KEPT, SIGNING_TIMEOUT,
+};
 use crate::registry::Registry;
 use crate::registry_store::UpdateError;
 
@@ -131,8 +133,13 @@ impl Service {
                     identity_of(&certificate[..].into()).ok().and_then(|identity| identity.user);
                 let (network, role, holder) = (*network, *role, *holder);
                 let joined = Identity { network, role, holder, user };
-                // With a certificate that it has, anybody may join again, over and over.
-                audit::rated("joined", joined.audited(None, address), what).ended(Outcome::Done);
+                let who = joined.audited(None, address);
+                let act = match role {
+                    // With a certificate that it has, anybody may join again, over and over.
+                    Role::Client | Role::Reader => audit::rated("joined", who, what),
+                    Role::Admin | Role::Node | Role::Server => audit::told("joined", who, what),
+                };
+                act.ended(Outcome::Done);
             }
             // Anybody can cause this, so it must not fill the disk with logs.
             Err(refusal @ JoinRefusal::Busy) => debug!(%refusal, %address, "refused to join"),
@@ -159,7 +166,7 @@ impl Service {
         }
         let mut writer = FrameWriter::new(send);
         // The joiner may be far away.
-        let patience = ANSWER_TIMEOUT.max(connection.rtt() * 3);
+        let patience = ANSWER_TIMEOUT.max((connection.rtt() * 3).min(FAR_ANSWER_TIMEOUT));
         // At once, unless the joiner grants the stream no bytes.
         let sent = timeout(patience, writer.send(&answer)).await;
         sent.map_err(|_| ConversationError::NotTaken)??;
@@ -345,7 +352,7 @@ impl Service {
         })?;
         let server = identity.holder;
         let what = What::new("get the authority's key as a new server", server.to_string());
-        audit::rated("act", self.audited(identity, address), what).ended(Outcome::Done);
+        audit::told("act", self.audited(identity, address), what).ended(Outcome::Done);
         Ok(ServerAnswer::Enlisted(Box::new(enlistment)))
     }
 }
