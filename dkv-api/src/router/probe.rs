@@ -200,6 +200,13 @@ impl<W> Router<W> {
         }
     }
 
+    /// Asks who has a group, unless that was asked a moment ago.
+    pub(super) fn probe_group_now_and_then(&mut self, now: Duration, id: GroupId) {
+        if self.groups.get(&id).is_some_and(|group| group.probe_at <= now) {
+            self.probe_group(now, id);
+        }
+    }
+
     /// Asks the other replicas, and after a while the server, which node leads a group.
     fn probe_group(&mut self, now: Duration, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -212,7 +219,7 @@ impl<W> Router<W> {
             group.ask_server_at = now + timing::ASK_SERVER_EVERY;
             self.effects.push_back(Effect::AskServer);
         }
-        if others.is_empty() {
+        if !others.iter().any(|&node| self.is_usable(now, node)) {
             others = self.members().filter(|&node| Some(node) != primary).collect();
         }
         others.truncate(timing::PROBES_MAX);

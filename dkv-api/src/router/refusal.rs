@@ -209,10 +209,17 @@ impl<W> Router<W> {
         for replica in left {
             self.dial(now, replica);
         }
+        let mut group = None;
         if let Some(pending) = self.requests.get_mut(&id) {
             pending.declined.clear();
+            group = pending.group;
         }
         self.back_off(now, id, node, why, None);
+        // They may be replicas no more, and nothing else would tell: a group whose primary nobody
+        // waits for is never suspected.
+        if let Some(group) = group {
+            self.probe_group_now_and_then(now, group);
+        }
     }
 
     /// Sends a request again after a pause; `pause` overrides the usual back-off.
