@@ -27,28 +27,48 @@ pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: Rep
 /// Denies a node, and removes it once no group counts on it, whatever it says or has.
 pub(super) fn expel_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
     if let Some(why) = needed_by(context.node, node) {
-        return reply.refuse(Refusal::Invalid(why));
+        return reply.refuse(why);
     }
     change_everywhere(context, DirectoryCommand::Expel(node), reply);
 }
 
 /// Returns why a group cannot do without a node now, by the voters that it has and that are live:
 /// the plan in the directory may be ahead of these, and knows of nobody who is down.
-fn needed_by(node: &Node, expelled: NodeId) -> Option<String> {
+fn needed_by(node: &Node, expelled: NodeId) -> Option<Refusal> {
     let since = node.coordination().leader_since()?;
+    if node.replicas().is_denied(expelled) {
+        return None;
+    }
     let measured = node.measured(since);
+    let counting = node.replicas().with_directory(|directory| {
+        let plans = directory.groups().iter();
+        let counting = plans.filter(|(_, plan)| plan.started && plan.may_count_on(expelled));
+        counting.map(|(group, _)| *group).collect::<Vec<_>>()
+    });
+    let unheard = |group: &GroupId| !measured.groups.contains_key(group);
+    if let Some(group) = counting.unwrap_or_default().into_iter().find(unheard) {
+        let why = format!("nobody reports on group {group}, which may need the node");
+        return Some(Refusal::Unavailable(why));
+    }
     let is_live = |id: &NodeId| measured.nodes.get(id).is_some_and(|found| found.live);
-    let (group, voters) = measured.groups.iter().find_map(|(group, found)| {
+    measured.groups.iter().find_map(|(group, found)| {
+        let short = expelled.short();
+        // The older half of a changing group may be smaller, and is not known here.
+        if (found.is_joint || found.is_changing) && found.has(expelled) {
+            let why = format!("group {group}, which node {short} is in, is changing its members");
+            return Some(Refusal::Unavailable(why));
+        }
         let others = found.voters.iter().filter(|id| **id != expelled && is_live(id)).count();
         let is_needed = found.voters.contains(&expelled) && others <= found.voters.len() / 2;
-        is_needed.then_some((group, &found.voters))
-    })?;
-    Some(format!(
-        "without node {} group {group} would have no majority of its {} voters now; start those that \
-         are down, add nodes until it has others, or have the node leave in good order",
-        expelled.short(),
-        voters.len()
-    ))
+        is_needed.then(|| {
+            Refusal::Invalid(format!(
+                "without node {short} group {group} would have no majority of its {} voters now; \
+                 start those that are down, add nodes until it has others, or have the node leave \
+                 in good order",
+                found.voters.len()
+            ))
+        })
+    })
 }
 
 /// Denies the holder of a certificate from now on.
