@@ -240,7 +240,7 @@ async fn a_command_that_a_signal_ends_has_the_status_of_the_signal() {
         let ended = child.wait_with_output().unwrap();
         // As a shell shows it: before the command takes signals over, the signal itself ends it.
         let shown = ended.status.signal().map(|signal| 128 + signal);
-        assert_eq!(ended.status.code().or(shown), Some(status));
+        assert_eq!(ended.status.code().or(shown), Some(status), "{ended:?}");
         assert!(ended.stdout.is_empty());
     }
 }
