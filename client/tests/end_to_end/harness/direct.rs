@@ -10,7 +10,7 @@ use dkv_base::id::{HolderId, NetworkId};
 use dkv_test_support::within;
 use dkv_wire::certificate::{Authority, Credentials, generate_key};
 use dkv_wire::identity::Identity;
-use dkv_wire::join::join;
+use dkv_wire::join::{JoinError, join};
 use dkv_wire::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use dkv_wire::message::{
     Answer, Opening, ReadMode, Refusal, Reply, Request, RequestBody, ServerAnswer, ServerRequest,
@@ -36,10 +36,15 @@ pub(crate) struct Direct {
 impl Direct {
     /// Joins a network under a fresh identity.
     pub(crate) async fn join(network: &Network, role: Role) -> Self {
+        Self::try_to_join(network, role).await.unwrap()
+    }
+
+    /// Tries once to join a network under a fresh identity.
+    pub(crate) async fn try_to_join(network: &Network, role: Role) -> Result<Self, JoinError> {
         let text = std::fs::read_to_string(network.token_file(role)).unwrap();
         let token: Token = text.parse().unwrap();
         let joiner = Endpoint::dial_only(None).unwrap();
-        Self::with(join(&joiner, network.address, &token).await.unwrap())
+        join(&joiner, network.address, &token).await.map(Self::with)
     }
 
     /// Signs an identity of any role with the authority's key in the directory of a server.
