@@ -203,7 +203,7 @@ pub fn act(who: Who, what: What) -> Act {
     told("administrative act", who, what)
 }
 
-/// Tells that an act begins that the log always has, whoever begins it. `word` says in the log of
+/// Tells that an act begins that the log always has, of any sender. `word` says in the log of
 /// the process what it is.
 pub fn told(word: &'static str, who: Who, what: What) -> Act {
     let (name, address) = (who.name.as_deref(), who.address.map(display));

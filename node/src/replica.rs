@@ -14,7 +14,7 @@ pub(crate) mod tombstone;
 pub(crate) mod watch_hub;
 
 mod leader_transfer;
-mod pace;
+mod log_samples;
 mod quota;
 mod proposer;
 mod status;
@@ -38,7 +38,7 @@ use tokio::time::Instant;
 
 use self::attempt_registry::AttemptRegistry;
 use self::backlog::Backlog;
-use self::pace::Pace;
+use self::log_samples::LogSamples;
 use self::quota::ShardQuota;
 use self::strong_reads::{PendingRead, ReadQuery, ReplicaName};
 use self::watch_hub::{WatchHub, Watcher};
@@ -81,7 +81,7 @@ pub(crate) struct Replica {
     backlog: Backlog,
     reads: mpsc::Sender<PendingRead>,
     leaders_seen: AtomicU64,
-    pace: Mutex<Pace>,
+    log_samples: Mutex<LogSamples>,
     holds: mpsc::Sender<Hold>,
     watch_hub: WatchHub,
     quota: ShardQuota,
@@ -175,7 +175,7 @@ impl Replica {
             backlog,
             reads,
             leaders_seen: AtomicU64::default(),
-            pace: Mutex::default(),
+            log_samples: Mutex::default(),
             holds,
             watch_hub,
             quota: ShardQuota::default(),

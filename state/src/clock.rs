@@ -48,9 +48,9 @@ impl LogClock {
         }
     }
 
-    /// Returns the stamp for a batch that this replica, as the leader of a term, makes now. A leader
-    /// that has yet to apply what came before its term gives what was `applied`: its reading may be
-    /// ahead of the clock of the last primary.
+    /// Returns the stamp for a batch that this replica, as the leader of a term, makes now. A
+    /// leader that has yet to apply what came before its term gives what was `applied`: its reading
+    /// may be ahead of the clock of the last primary.
     ///
     /// The first stamp of a term decides for all that follow, whenever they are applied: if a later
     /// one of the same leader were taken from another reading, the time between the two would be

@@ -9,8 +9,8 @@
 //!
 //! Two kinds of replica may not know who leads them. A new replica of the control group has no log
 //! yet: it trusts the nodes that the server vouches for. A replica that was away for long may know
-//! only former voters. It asks those of the directory and of its log whether the stranger may lead by
-//! what they know, the former first. A voter gains nothing by lying about that, because it may
+//! only former voters. It asks those of the directory and of its log whether the stranger may lead
+//! by what they know, the former first. A voter gains nothing by lying about that, because it may
 //! send messages itself.
 //!
 //! All other nodes are refused, and logged with their id (see [`denials`](crate::net::denials)).

@@ -56,7 +56,7 @@ impl Replica {
             let seen = metrics.current_leader.map(|leader| (Term(metrics.current_term), leader));
             (seen, metrics.last_log_index.unwrap_or_default())
         };
-        lock(&self.pace).note(last_index, Instant::now());
+        lock(&self.log_samples).note(last_index, Instant::now());
         if let Some(seen) = seen {
             let now = (Instant::now(), unix_ms());
             if self.turnovers().note(self.id, seen, self.me, now) {
@@ -78,11 +78,11 @@ impl Replica {
         let configured = raft::configured(&metrics);
         let last_index = metrics.last_log_index.unwrap_or_default();
         let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.me);
-        let (pace, now) = (lock(&self.pace), Instant::now());
+        let (samples, now) = (lock(&self.log_samples), Instant::now());
         let members = others.map(|(node, matched)| {
             let matched_index = index(*matched);
             let live = silence.get(node).is_some_and(|silent| *silent <= self.live_within_ms());
-            let is_ready = live && pace.is_caught_up(matched_index, last_index, now);
+            let is_ready = live && samples.is_caught_up(matched_index, last_index, now);
             MemberProgress { node: *node, matched_index, is_ready }
         });
         Some(LedGroup {

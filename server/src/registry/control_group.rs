@@ -191,8 +191,8 @@ impl Registry {
 
     /// Returns the nodes whose valid claims name these voters, in entries later than the known one.
     ///
-    /// The entries may differ: a change of learners makes another one with the same voters, of which
-    /// a node that was removed never hears.
+    /// The entries may differ: a change of learners makes another one with the same voters, of
+    /// which a node that was removed never hears.
     fn claimants(&self, voters: &BTreeSet<NodeId>, now_ms: u64) -> Claimants {
         let mut found = Claimants { nodes: BTreeSet::new(), index: u64::MAX };
         for (node, claim) in &self.claims {

@@ -18,11 +18,11 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
 /// Samples of the last index of a log, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct LogSamples {
     samples: VecDeque<(Instant, u64)>,
 }
 
-impl Pace {
+impl LogSamples {
     /// Notes the last index of the log.
     pub(super) fn note(&mut self, last_index: u64, now: Instant) {
         let age = |at: Instant| now.saturating_duration_since(at);
@@ -42,7 +42,7 @@ impl Pace {
         let is_near = last_index.saturating_sub(matched_index) <= CAUGHT_UP_ENTRIES;
         let age = |at: Instant| now.saturating_duration_since(at);
         let old = self.samples.iter().rev().find(|(at, _)| age(*at) >= CAUGHT_UP_WITHIN);
-        // After a pause of whoever notes samples, an old one says nothing.
+        // After a pause in which no samples were noted, an old one says nothing.
         let old = old.filter(|(at, _)| age(*at) < 2 * CAUGHT_UP_WITHIN);
         matched_index > 0 && (is_near || old.is_some_and(|(_, index)| matched_index >= *index))
     }
@@ -54,31 +54,35 @@ mod tests {
 
     #[test]
     fn a_member_keeps_up_if_it_has_what_there_was_a_second_ago() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
+        let (mut log_samples, start) = (LogSamples::default(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         // A thousand entries a second.
         for ms in (0..=5000).step_by(10) {
-            pace.note(ms, at(ms));
+            log_samples.note(ms, at(ms));
         }
-        assert!(pace.samples.len() <= 13, "{}", pace.samples.len());
-        assert!(pace.is_caught_up(4700, 5000, at(5000)), "300 ms behind");
-        assert!(!pace.is_caught_up(3800, 5000, at(5000)), "1.2 s behind");
-        assert!(!pace.is_caught_up(0, 5, at(5000)), "it has nothing");
+        assert!(log_samples.samples.len() <= 13, "{}", log_samples.samples.len());
+        assert!(log_samples.is_caught_up(4700, 5000, at(5000)), "300 ms behind");
+        assert!(!log_samples.is_caught_up(3800, 5000, at(5000)), "1.2 s behind");
+        assert!(!log_samples.is_caught_up(0, 5, at(5000)), "it has nothing");
     }
 
     #[test]
     fn what_there_was_long_ago_says_nothing() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        pace.note(0, start);
-        pace.note(1_000_000, start + Duration::from_secs(10));
-        assert!(!pace.is_caught_up(1, 1_000_000, start + Duration::from_millis(10_500)));
-        assert!(pace.is_caught_up(1_000_000, 1_100_000, start + Duration::from_millis(11_500)));
+        let (mut log_samples, start) = (LogSamples::default(), Instant::now());
+        log_samples.note(0, start);
+        log_samples.note(1_000_000, start + Duration::from_secs(10));
+        assert!(!log_samples.is_caught_up(1, 1_000_000, start + Duration::from_millis(10_500)));
+        assert!(log_samples.is_caught_up(
+            1_000_000,
+            1_100_000,
+            start + Duration::from_millis(11_500)
+        ));
     }
 
     #[test]
     fn without_samples_few_entries_may_lack() {
-        let (pace, now) = (Pace::default(), Instant::now());
-        assert!(pace.is_caught_up(84, 100, now));
-        assert!(!pace.is_caught_up(83, 100, now));
+        let (log_samples, now) = (LogSamples::default(), Instant::now());
+        assert!(log_samples.is_caught_up(84, 100, now));
+        assert!(!log_samples.is_caught_up(83, 100, now));
     }
 }
