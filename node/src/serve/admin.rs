@@ -1,5 +1,6 @@
 //! The admin plane: requests of administrators.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, HolderId, KeyspaceId, NodeId};
@@ -15,6 +16,7 @@ use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use dkv_state::DirectoryCommand;
+use dkv_state::placement::Measured;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
@@ -26,49 +28,59 @@ pub(super) fn remove_node(context: &RequestContext<'_>, node: NodeId, reply: Rep
 
 /// Denies a node, and removes it once no group counts on it, whatever it says or has.
 pub(super) fn expel_node(context: &RequestContext<'_>, node: NodeId, reply: ReplyTo) {
-    if let Some(why) = needed_by(context.node, node) {
-        return reply.refuse(why);
-    }
-    change_everywhere(context, DirectoryCommand::Expel(node), reply);
+    let until = Instant::now() + context.working_time();
+    context.answer(reply, move |here| async move {
+        // What a deposed coordinator has heard is old.
+        let since = confirm_coordinator(&here, until).await?;
+        if !here.replicas().is_denied(node) {
+            let (plan, measured) = (here.replicas(), here.measured(since));
+            let counting = plan.with_directory(|directory| {
+                let plans = directory.groups().iter();
+                let counting = plans.filter(|(_, plan)| plan.started && plan.may_count_on(node));
+                counting.map(|(group, _)| *group).collect::<Vec<_>>()
+            });
+            let is_denied = |id: NodeId| plan.is_denied(id);
+            needed_by(&counting.unwrap_or_default(), &measured, is_denied, node)?;
+        }
+        everywhere(&here, DirectoryCommand::Expel(node), until).await
+    });
 }
 
-/// Returns why a group cannot do without a node now, by the voters that it has and that are live:
-/// the plan in the directory may be ahead of these, and knows of nobody who is down.
-fn needed_by(node: &Node, expelled: NodeId) -> Option<Refusal> {
-    let since = node.coordination().leader_since()?;
-    if node.replicas().is_denied(expelled) {
-        return None;
-    }
-    let measured = node.measured(since);
-    let counting = node.replicas().with_directory(|directory| {
-        let plans = directory.groups().iter();
-        let counting = plans.filter(|(_, plan)| plan.started && plan.may_count_on(expelled));
-        counting.map(|(group, _)| *group).collect::<Vec<_>>()
-    });
-    let unheard = |group: &GroupId| !measured.groups.contains_key(group);
-    if let Some(group) = counting.unwrap_or_default().into_iter().find(unheard) {
+/// Checks that each group can do without a node now, by the voters that it has and that are live:
+/// the plan in the directory may be ahead of these, and knows of nobody who is down. By the plan,
+/// the groups in `counting` may count on the node.
+fn needed_by(
+    counting: &[GroupId],
+    measured: &Measured,
+    is_denied: impl Fn(NodeId) -> bool,
+    expelled: NodeId,
+) -> Result<(), Refusal> {
+    if let Some(group) = counting.iter().find(|group| !measured.groups.contains_key(group)) {
         let why = format!("nobody reports on group {group}, which may need the node");
-        return Some(Refusal::Unavailable(why));
+        return Err(Refusal::Unavailable(why));
     }
-    let is_live = |id: &NodeId| measured.nodes.get(id).is_some_and(|found| found.live);
-    measured.groups.iter().find_map(|(group, found)| {
-        let short = expelled.short();
+    let short = expelled.short();
+    let stays = |id: &NodeId| {
+        let is_live = measured.nodes.get(id).is_some_and(|found| found.live);
+        *id != expelled && is_live && !is_denied(*id)
+    };
+    for (group, found) in &measured.groups {
         // The older half of a changing group may be smaller, and is not known here.
         if (found.is_joint || found.is_changing) && found.has(expelled) {
             let why = format!("group {group}, which node {short} is in, is changing its members");
-            return Some(Refusal::Unavailable(why));
+            return Err(Refusal::Unavailable(why));
         }
-        let others = found.voters.iter().filter(|id| **id != expelled && is_live(id)).count();
-        let is_needed = found.voters.contains(&expelled) && others <= found.voters.len() / 2;
-        is_needed.then(|| {
-            Refusal::Invalid(format!(
+        let (others, all) = (found.voters.iter().filter(|id| stays(id)).count(), &found.voters);
+        if all.contains(&expelled) && others <= all.len() / 2 {
+            return Err(Refusal::Invalid(format!(
                 "without node {short} group {group} would have no majority of its {} voters now; \
                  start those that are down, add nodes until it has others, or have the node leave \
                  in good order",
-                found.voters.len()
-            ))
-        })
-    })
+                all.len()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Denies the holder of a certificate from now on.
@@ -80,25 +92,31 @@ pub(super) fn revoke(context: &RequestContext<'_>, holder: HolderId, reply: Repl
 /// confirmed it in time.
 fn change_everywhere(context: &RequestContext<'_>, command: DirectoryCommand, reply: ReplyTo) {
     let until = Instant::now() + context.working_time();
-    context.answer(reply, move |node| async move {
-        let done = change_directory(&node, command, until).await?;
-        let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
-        let since = node.coordination().leader_since().unwrap_or_else(Instant::now);
-        let states = node.states(since);
-        let down = |id: &NodeId| states.get(id) == Some(&NodeState::Down);
-        let others = node.control().members().into_iter();
-        let others = others.filter(|id| *id != node.id() && !node.replicas().is_denied(*id));
-        // Nodes that are down are named, and not waited for.
-        let (mut missing, awaited): (Vec<_>, Vec<_>) = others.partition(down);
-        let awaited = awaited.into_iter();
-        missing.extend(level_all::reach_of(node.control(), awaited, until).await.missing);
-        if missing.is_empty() {
-            return Ok(done);
-        }
-        let names: Vec<String> = missing.iter().map(NodeId::short).collect();
-        warn!(nodes = names.join(", "), "a change is not known to be in force there");
-        Ok(Answer::NotEverywhere(missing))
-    });
+    context.answer(reply, move |node| async move { everywhere(&node, command, until).await });
+}
+
+async fn everywhere(
+    node: &Arc<Node>,
+    command: DirectoryCommand,
+    until: Instant,
+) -> Result<Answer, Refusal> {
+    let done = change_directory(node, command, until).await?;
+    let until = until.min(Instant::now() + rights::DENIALS_AGE_MAX);
+    let since = node.coordination().leader_since().unwrap_or_else(Instant::now);
+    let states = node.states(since);
+    let down = |id: &NodeId| states.get(id) == Some(&NodeState::Down);
+    let others = node.control().members().into_iter();
+    let others = others.filter(|id| *id != node.id() && !node.replicas().is_denied(*id));
+    // Nodes that are down are named, and not waited for.
+    let (mut missing, awaited): (Vec<_>, Vec<_>) = others.partition(down);
+    let awaited = awaited.into_iter();
+    missing.extend(level_all::reach_of(node.control(), awaited, until).await.missing);
+    if missing.is_empty() {
+        return Ok(done);
+    }
+    let names: Vec<String> = missing.iter().map(NodeId::short).collect();
+    warn!(nodes = names.join(", "), "a change is not known to be in force there");
+    Ok(Answer::NotEverywhere(missing))
 }
 
 /// Has a node emptied, or used again.
@@ -206,4 +224,52 @@ pub(super) fn keyspaces(context: &RequestContext<'_>, reply: ReplyTo) {
     context.answer(reply, move |node| async move {
         Ok(Answer::Keyspaces(keyspaces::list(&node, until).await?))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use dkv_base::id::Term;
+    use dkv_state::placement::{GroupMeasure, NodeMeasure};
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_thrown_out_of_a_group_that_may_need_it() {
+        let [a, b, c] = [(); 3].map(|()| NodeId::random());
+        let shard = GroupId(1);
+        let group = |voters: &[NodeId]| GroupMeasure {
+            leader: voters[0],
+            term: Term(1),
+            voters: voters.iter().copied().collect(),
+            learners: BTreeSet::new(),
+            is_joint: false,
+            is_changing: false,
+            ready: BTreeSet::new(),
+            bytes: 0,
+        };
+        let with = |group: Option<GroupMeasure>, down: &[NodeId]| Measured {
+            nodes: [a, b, c]
+                .map(|id| (id, NodeMeasure { live: !down.contains(&id), ..NodeMeasure::default() }))
+                .into(),
+            groups: group.map_or_else(BTreeMap::new, |group| BTreeMap::from([(shard, group)])),
+        };
+        let judged = |measured: &Measured| needed_by(&[shard], measured, |_| false, a);
+        assert_eq!(judged(&with(Some(group(&[a, b, c])), &[])), Ok(()));
+        assert_eq!(judged(&with(Some(group(&[b, c])), &[])), Ok(()));
+        // It has two voters, whatever the plan says; or one of three is down, or denied.
+        for measured in [with(Some(group(&[a, b])), &[]), with(Some(group(&[a, b, c])), &[c])] {
+            assert!(matches!(judged(&measured), Err(Refusal::Invalid(_))), "{measured:?}");
+        }
+        let whole = with(Some(group(&[a, b, c])), &[]);
+        let denied = needed_by(&[shard], &whole, |id| id == c, a);
+        assert!(matches!(denied, Err(Refusal::Invalid(_))), "{denied:?}");
+        // What it is about to be is not known, or nobody says what it is.
+        let changing = GroupMeasure { is_changing: true, ..group(&[a, b, c]) };
+        let joint = GroupMeasure { is_joint: true, ..group(&[a, b, c]) };
+        for measured in [with(Some(changing), &[]), with(Some(joint), &[]), with(None, &[])] {
+            assert!(matches!(judged(&measured), Err(Refusal::Unavailable(_))), "{measured:?}");
+        }
+    }
 }
