@@ -1,5 +1,6 @@
 //! Failure detection: what to do when a node is silent, refuses, or loses its connection.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dkv_base::id::{GroupId, NodeId};
@@ -59,6 +60,7 @@ impl<W> Router<W> {
             return;
         }
         let parked: Vec<u64> = self.parked.iter().copied().collect();
+        let mut unreached = BTreeSet::new();
         for id in parked {
             let Some(pending) = self.requests.get_mut(&id) else { continue };
             let group = pending.group.and_then(|group| self.groups.get(&group));
@@ -69,11 +71,22 @@ impl<W> Router<W> {
                 Target::Primary if group.and_then(|group| group.primary) == Some(node) => {
                     pending.last_error = Some(why.to_owned());
                 }
+                Target::Replica => {
+                    pending.last_error.get_or_insert_with(|| why.to_owned());
+                    unreached.extend(pending.group);
+                }
                 _ => {}
             }
         }
         self.suspect_primary(node);
         self.check_health(now);
+        // A group that only replicas are asked for is never suspected.
+        for group in unreached {
+            let replicas = self.groups.get(&group).map_or(&[][..], |group| &group.replicas);
+            if !replicas.iter().any(|&replica| self.is_usable(now, replica)) {
+                self.probe_group_now_and_then(now, group);
+            }
+        }
     }
 
     /// An established connection is lost; `denied` if the node closed it because of our

@@ -189,7 +189,9 @@ impl<W> Router<W> {
     fn try_next_replica(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
         let replicas = self.requests.get(&id).and_then(|pending| {
             let group = self.groups.get(&pending.group?)?;
-            Some(group.replicas.clone())
+            // The primary may be known by a redirect only.
+            let new = group.primary.filter(|primary| !group.replicas.contains(primary));
+            Some(group.replicas.iter().copied().chain(new).collect::<Vec<_>>())
         });
         let described = format!("{}: {why}", self.describe(node));
         let Some(pending) = self.requests.get_mut(&id) else { return };
