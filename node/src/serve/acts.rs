@@ -18,6 +18,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::user::User;
 
+use super::permission::Needs;
 use super::rights::{borrowed, shown};
 use crate::node::Replicas;
 
@@ -93,34 +94,17 @@ pub(super) fn of(replicas: &Replicas, body: &RequestBody) -> What {
         RequestBody::Log(None) => What::new("show the log's filter", ""),
         RequestBody::Books { .. } => What::new("read the books", ""),
         RequestBody::ChangeBooks(_) => What::new("change the books", ""),
-        RequestBody::View
-        | RequestBody::Status
-        | RequestBody::Placement { .. }
-        | RequestBody::Keyspaces
-        | RequestBody::Diagnose => What::new("look at the network", ""),
-        RequestBody::Announce { .. }
-        | RequestBody::Leaving
-        | RequestBody::Committed { .. }
-        | RequestBody::Reach { .. }
-        | RequestBody::Measures(_)
-        | RequestBody::Departed(_)
-        | RequestBody::Member { .. }
-        | RequestBody::MayLead { .. }
-        | RequestBody::HandOver { .. }
-        | RequestBody::Remainder { .. } => What::new("speak as a node", ""),
-        RequestBody::RemoveNode(_)
-        | RequestBody::ExpelNode(_)
-        | RequestBody::Revoke(_)
-        | RequestBody::Drain { .. }
-        | RequestBody::Rebalance
-        | RequestBody::MovePrimary { .. }
-        | RequestBody::CreateKeyspace { .. }
-        | RequestBody::SetKeyspace { .. }
-        | RequestBody::DropKeyspace(_)
-        | RequestBody::ChangePolicy(_)
-        | RequestBody::Compact { .. }
-        | RequestBody::Log(Some(_)) => administrative(replicas, body).unwrap_or_default(),
+        _ => administrative(replicas, body).unwrap_or_else(|| match Needs::of(body) {
+            Needs::Nothing => What::new("look at the network", ""),
+            Needs::Role(Role::Node) => What::new("speak as a node", ""),
+            Needs::Read | Needs::Write | Needs::Role(_) => What::new("ask", kind_of(body)),
+        }),
     }
+}
+
+/// The name of a request's kind, for one that has no words of its own.
+fn kind_of(body: &RequestBody) -> String {
+    format!("{body:?}").split([' ', '(', '{']).next().unwrap_or_default().to_owned()
 }
 
 /// Describes a request that changes the network or forgets its history; `None` for any other one.
@@ -158,39 +142,10 @@ fn administrative(replicas: &Replicas, body: &RequestBody) -> Option<What> {
         }
         RequestBody::Log(Some(change)) => Some(of_log(change)),
         RequestBody::ChangePolicy(change) => Some(of_policy(replicas, change)),
-        // Written out, so that a new kind of request is judged here.
-        RequestBody::View
-        | RequestBody::Status
-        | RequestBody::Placement { .. }
-        | RequestBody::Keyspaces
-        | RequestBody::Policies
-        | RequestBody::Diagnose
-        | RequestBody::Log(None)
-        | RequestBody::Read { .. }
-        | RequestBody::ReadAt { .. }
-        | RequestBody::Scan { .. }
-        | RequestBody::ScanAt { .. }
-        | RequestBody::Range { .. }
-        | RequestBody::History { .. }
-        | RequestBody::Cut { .. }
-        | RequestBody::Leases { .. }
-        | RequestBody::LeaseInfo { .. }
-        | RequestBody::KeyTtl { .. }
-        | RequestBody::KeepAlive { .. }
-        | RequestBody::Propose { .. }
-        | RequestBody::Deposit { .. }
-        | RequestBody::Announce { .. }
-        | RequestBody::Leaving
-        | RequestBody::Committed { .. }
-        | RequestBody::Reach { .. }
-        | RequestBody::Measures(_)
-        | RequestBody::Departed(_)
-        | RequestBody::Member { .. }
-        | RequestBody::MayLead { .. }
-        | RequestBody::HandOver { .. }
-        | RequestBody::Remainder { .. }
-        | RequestBody::Books { .. }
-        | RequestBody::ChangeBooks(_) => None,
+        RequestBody::Log(None) => None,
+        // One that is forgotten above is told all the same.
+        _ if Needs::of(body) == Needs::Role(Role::Admin) => Some(What::new("ask", kind_of(body))),
+        _ => None,
     }
 }
 

@@ -65,74 +65,84 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
     }
 }
 
+/// Whose certificate a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Any.
+    Nothing,
+    /// One that may read data.
+    Read,
+    /// One that may write data.
+    Write,
+    /// One of this role: it is between processes, or an order.
+    Role(Role),
+}
+
+impl Needs {
+    /// Returns what a request takes. This is the only place that judges each kind.
+    pub(super) fn of(body: &RequestBody) -> Self {
+        match body {
+            RequestBody::View
+            | RequestBody::Status
+            | RequestBody::Placement { .. }
+            | RequestBody::Diagnose
+            | RequestBody::Policies
+            | RequestBody::Keyspaces => Self::Nothing,
+            RequestBody::Read { .. }
+            | RequestBody::Scan { .. }
+            | RequestBody::ReadAt { .. }
+            | RequestBody::ScanAt { .. }
+            | RequestBody::Range { .. }
+            | RequestBody::History { .. }
+            | RequestBody::Cut { .. }
+            | RequestBody::Leases { .. }
+            | RequestBody::LeaseInfo { .. }
+            | RequestBody::KeyTtl { .. } => Self::Read,
+            RequestBody::KeepAlive { .. }
+            | RequestBody::Propose { .. }
+            | RequestBody::Deposit { .. }
+            // Who may delete what is there may forget what was.
+            | RequestBody::Compact { .. } => Self::Write,
+            RequestBody::Announce { .. }
+            | RequestBody::Leaving
+            | RequestBody::Committed { .. }
+            | RequestBody::Reach { .. }
+            | RequestBody::Measures(_)
+            | RequestBody::Departed(_)
+            | RequestBody::Member { .. }
+            | RequestBody::MayLead { .. }
+            | RequestBody::HandOver { .. }
+            | RequestBody::Remainder { .. } => Self::Role(Role::Node),
+            RequestBody::Books { .. } | RequestBody::ChangeBooks(_) => Self::Role(Role::Server),
+            RequestBody::RemoveNode(_)
+            | RequestBody::ExpelNode(_)
+            | RequestBody::Revoke(_)
+            | RequestBody::Drain { .. }
+            | RequestBody::CreateKeyspace { .. }
+            | RequestBody::SetKeyspace { .. }
+            | RequestBody::DropKeyspace(_)
+            | RequestBody::ChangePolicy(_)
+            | RequestBody::Rebalance
+            | RequestBody::MovePrimary { .. }
+            | RequestBody::Log(_) => Self::Role(Role::Admin),
+        }
+    }
+}
+
 /// Checks that a peer's role allows a request.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
-    let needed = match body {
-        RequestBody::View
-        | RequestBody::Status
-        | RequestBody::Placement { .. }
-        | RequestBody::Diagnose
-        | RequestBody::Policies
-        | RequestBody::Keyspaces => return Ok(()),
-        RequestBody::Read { .. }
-        | RequestBody::Scan { .. }
-        | RequestBody::ReadAt { .. }
-        | RequestBody::ScanAt { .. }
-        | RequestBody::Range { .. }
-        | RequestBody::History { .. }
-        | RequestBody::Compact { .. }
-        | RequestBody::Cut { .. }
-        | RequestBody::Leases { .. }
-        | RequestBody::LeaseInfo { .. }
-        | RequestBody::KeyTtl { .. }
-        | RequestBody::KeepAlive { .. }
-        | RequestBody::Propose { .. }
-        | RequestBody::Deposit { .. } => {
-            let writes = matches!(
-                body,
-                RequestBody::Propose { .. }
-                    | RequestBody::Deposit { .. }
-                    | RequestBody::KeepAlive { .. }
-                    // Who may delete what is there may forget what was.
-                    | RequestBody::Compact { .. }
-            );
-            match role {
-                Role::Client | Role::Admin | Role::Node => return Ok(()),
-                Role::Reader if !writes => return Ok(()),
-                Role::Reader | Role::Server => Role::Client,
-            }
-        }
-        RequestBody::Announce { .. }
-        | RequestBody::Leaving
-        | RequestBody::Committed { .. }
-        | RequestBody::Reach { .. }
-        | RequestBody::Measures(_)
-        | RequestBody::Departed(_)
-        | RequestBody::Member { .. }
-        | RequestBody::MayLead { .. }
-        | RequestBody::HandOver { .. }
-        | RequestBody::Remainder { .. } => Role::Node,
-        RequestBody::Books { .. } | RequestBody::ChangeBooks(_) => Role::Server,
-        RequestBody::RemoveNode(_)
-        | RequestBody::ExpelNode(_)
-        | RequestBody::Revoke(_)
-        | RequestBody::Drain { .. }
-        | RequestBody::CreateKeyspace { .. }
-        | RequestBody::SetKeyspace { .. }
-        | RequestBody::DropKeyspace(_)
-        | RequestBody::ChangePolicy(_)
-        | RequestBody::Rebalance
-        | RequestBody::MovePrimary { .. }
-        | RequestBody::Log(_) => Role::Admin,
+    let needed = match (Needs::of(body), role) {
+        (Needs::Nothing, _)
+        | (Needs::Read | Needs::Write, Role::Client | Role::Admin | Role::Node)
+        | (Needs::Read, Role::Reader) => return Ok(()),
+        (Needs::Role(needed), _) if needed == role => return Ok(()),
+        (Needs::Read | Needs::Write, _) => Role::Client,
+        (Needs::Role(needed), _) => needed,
     };
-    if role == needed {
-        Ok(())
-    } else {
-        Err(Refusal::Denied(format!(
-            "this needs the certificate of a {needed}, and yours is a {role}'s"
-        )))
-    }
+    Err(Refusal::Denied(format!(
+        "this needs the certificate of a {needed}, and yours is a {role}'s"
+    )))
 }
 
 /// Returns whether a node must be in the directory to send this request. The certificate of a node
@@ -150,7 +160,7 @@ fn needs_listing(body: &RequestBody) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use dkv_wire::codec::decode;
 
     use super::*;
@@ -162,7 +172,7 @@ mod tests {
     }
 
     /// Returns a request of each kind: every field is zero, empty or absent.
-    fn of_each_kind() -> Vec<RequestBody> {
+    pub(in crate::serve) fn of_each_kind() -> Vec<RequestBody> {
         // An id is its length and its bytes. At most two begin after as many zeros as these.
         let id = [&[16][..], &[0; 16]].concat();
         let mut begins = vec![Vec::new()];

@@ -24,6 +24,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::user::User;
 
+use super::permission::Needs;
 use crate::node::{Node, Replicas};
 use crate::replica::Replica;
 
@@ -64,12 +65,6 @@ const ALL: Keys<'static> = Keys::Prefix(&[]);
 impl<'a> Touch<'a> {
     fn of(body: &'a RequestBody) -> Self {
         match body {
-            RequestBody::View
-            | RequestBody::Status
-            | RequestBody::Placement { .. }
-            | RequestBody::Keyspaces
-            | RequestBody::Diagnose
-            | RequestBody::Policies => Self::Nothing,
             RequestBody::Read { shard, key, .. }
             | RequestBody::ReadAt { shard, key, .. }
             | RequestBody::History { shard, key, .. }
@@ -94,29 +89,11 @@ impl<'a> Touch<'a> {
             RequestBody::Leases { shard, .. } | RequestBody::LeaseInfo { shard, .. } => {
                 Self::Keys(*shard, Right::Read, ALL)
             }
-            RequestBody::Announce { .. }
-            | RequestBody::Leaving
-            | RequestBody::Committed { .. }
-            | RequestBody::Reach { .. }
-            | RequestBody::Measures(_)
-            | RequestBody::Departed(_)
-            | RequestBody::Member { .. }
-            | RequestBody::MayLead { .. }
-            | RequestBody::HandOver { .. }
-            | RequestBody::Remainder { .. }
-            | RequestBody::RemoveNode(_)
-            | RequestBody::ExpelNode(_)
-            | RequestBody::Revoke(_)
-            | RequestBody::Drain { .. }
-            | RequestBody::Rebalance
-            | RequestBody::MovePrimary { .. }
-            | RequestBody::CreateKeyspace { .. }
-            | RequestBody::SetKeyspace { .. }
-            | RequestBody::DropKeyspace(_)
-            | RequestBody::Log(_)
-            | RequestBody::Books { .. }
-            | RequestBody::ChangeBooks(_)
-            | RequestBody::ChangePolicy(_) => Self::ByRole,
+            // A kind that reads or writes keys and is forgotten above is refused to users.
+            _ => match Needs::of(body) {
+                Needs::Nothing => Self::Nothing,
+                Needs::Read | Needs::Write | Needs::Role(_) => Self::ByRole,
+            },
         }
     }
 }

@@ -7,6 +7,7 @@ use dkv_wire::message::{
 use uuid::Uuid;
 
 use super::*;
+use crate::serve::permission::tests::of_each_kind;
 
 const SHARD: GroupId = GroupId(1);
 
@@ -316,4 +317,16 @@ fn administrators_see_all_policies_and_others_their_own() {
     assert_eq!(asks(Role::Reader, None, None), Some(None));
     let other = asks_about(identity(Role::Client, Some(alice)), Some(bob));
     assert!(matches!(other, Err(Refusal::Denied(_))));
+}
+
+#[test]
+fn users_are_judged_by_key_for_each_kind_of_request_that_touches_data() {
+    for body in of_each_kind() {
+        let is_data = matches!(Needs::of(&body), Needs::Read | Needs::Write);
+        assert_eq!(
+            is_data,
+            !matches!(Touch::of(&body), Touch::Nothing | Touch::ByRole),
+            "{body:?}"
+        );
+    }
 }
