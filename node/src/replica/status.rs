@@ -98,6 +98,13 @@ impl Replica {
         })
     }
 
+    /// Returns whether this replica has heard the leader that it follows lately. openraft goes on
+    /// naming one that died, as long as no other is elected.
+    fn hears_leader(&self) -> bool {
+        let heard = self.state_machine().followed_at();
+        heard.is_some_and(|at| is_heard(Some(at.elapsed().as_millis() as u64), self.unheard_ms()))
+    }
+
     /// The status of this replica.
     pub(crate) fn status(&self) -> GroupStatus {
         // As above.
@@ -110,7 +117,9 @@ impl Replica {
             group: self.id,
             role: role(metrics.state),
             term: Term(metrics.current_term),
-            leader: metrics.current_leader,
+            leader: metrics
+                .current_leader
+                .filter(|leader| *leader == self.me || self.hears_leader()),
             voters: membership.voter_ids().collect(),
             halves: halves(membership.get_joint_config()),
             learners: membership.learner_ids().collect(),

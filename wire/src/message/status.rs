@@ -41,7 +41,7 @@ pub struct GroupStatus {
     pub role: GroupRole,
     /// Its term.
     pub term: Term,
-    /// The leader, as far as it knows.
+    /// The leader: the replica itself, or the one that it has heard lately.
     pub leader: Option<NodeId>,
     /// Voters of the newest configuration that it knows; during a change of members, those of both
     /// halves.

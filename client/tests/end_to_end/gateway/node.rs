@@ -57,4 +57,27 @@ async fn a_node_serves_http_and_its_metrics() {
         let url = format!("{}/v1/kv/k{number}", urls[1 + number % 2]);
         assert_eq!(http.send("GET", &url, &[], "").await.body, b"v");
     }
+
+    // The last one knows that nobody leads, although it followed the other to its end.
+    let leads = |text: &str| figure(text, "dkv_raft_is_leader{group=\"1\"}") == Some(1.0);
+    let last = eventually("nobody leads", async || {
+        for index in [1, 2] {
+            let told = http.send("GET", &format!("{}/metrics", urls[index]), &[], "").await;
+            if leads(&String::from_utf8_lossy(&told.body)) {
+                return Ok(3 - index);
+            }
+        }
+        Err("neither does".to_owned())
+    })
+    .await;
+    network.kill_node(3 - last);
+    eventually("it still names a leader", async || {
+        let told = http.send("GET", &format!("{}/metrics", urls[last]), &[], "").await;
+        let text = String::from_utf8_lossy(&told.body).into_owned();
+        let lacks = |group| {
+            figure(&text, &format!("dkv_raft_has_leader{{group=\"{group}\"}}")) == Some(0.0)
+        };
+        if (0..=2).all(lacks) { Ok(()) } else { Err(text) }
+    })
+    .await;
 }
