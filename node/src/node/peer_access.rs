@@ -35,6 +35,9 @@ use crate::replica::Replica;
 
 /// Time for which a voter's voucher for another node counts.
 const VOUCHED_FOR: Duration = Duration::from_secs(10);
+/// Longest time that a round of questions about a stranger takes.
+const ROUND_MAX: Duration =
+    PATIENCE.saturating_mul(ASKED_MAX.div_ceil(ASKED_AT_ONCE) as u32).saturating_add(ASK_EVERY);
 /// Shortest time between two rounds of questions about the same stranger.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Number of voters that are asked about one stranger: more than a group has, and than it had in
@@ -57,7 +60,7 @@ struct State {
     by_server: BTreeSet<NodeId>,
     /// Nodes that voters vouch for, and when they did.
     by_voters: BTreeMap<(GroupId, NodeId), Instant>,
-    /// When the voters were last asked about a node.
+    /// The nodes that the voters are or were asked about, and until when they are not asked again.
     asked: BTreeMap<(GroupId, NodeId), Instant>,
 }
 
@@ -71,13 +74,21 @@ impl State {
     /// Returns whether to ask the voters about a stranger now; if so, records that they are asked.
     fn asks(&mut self, group: GroupId, node: NodeId, now: Instant) -> bool {
         let age = |at: &Instant| now.saturating_duration_since(*at);
-        self.asked.retain(|_, at| age(at) < ASK_EVERY);
+        self.asked.retain(|_, until| *until > now);
         self.by_voters.retain(|_, at| age(at) < VOUCHED_FOR);
         if self.asked.len() >= STRANGERS_MAX || self.asked.contains_key(&(group, node)) {
             return false;
         }
-        self.asked.insert((group, node), now);
+        self.asked.insert((group, node), now + ROUND_MAX);
         true
+    }
+
+    /// Takes note of the end of a round of questions about a stranger, and of who vouches for it.
+    fn answered(&mut self, group: GroupId, node: NodeId, is_vouched_for: bool, now: Instant) {
+        self.asked.insert((group, node), now + ASK_EVERY);
+        if is_vouched_for {
+            self.by_voters.insert((group, node), now);
+        }
     }
 }
 
@@ -158,11 +169,12 @@ impl Node {
             async move { matches!(asked.await, Ok(Answer::Member(true))).then_some(voter) }
         };
         let asked = stream::iter(known.into_iter().map(ask)).buffer_unordered(ASKED_AT_ONCE);
-        if let Some(voter) = pin!(asked.filter_map(ready)).next().await {
+        let voucher = pin!(asked.filter_map(ready)).next().await;
+        if let Some(voter) = voucher {
             info!(group = %group.id(), %stranger, by = %voter, "a voter is vouched for");
-            let mut vouchers = self.connections.vouchers().lock();
-            vouchers.by_voters.insert((group.id(), stranger), Instant::now());
         }
+        let mut vouchers = self.connections.vouchers().lock();
+        vouchers.answered(group.id(), stranger, voucher.is_some(), Instant::now());
     }
 }
 
@@ -210,11 +222,17 @@ mod tests {
     #[test]
     fn a_stranger_that_insists_costs_a_question_now_and_then() {
         let (mut state, start, node) = (State::default(), Instant::now(), NodeId::random());
-        let mut asks = |node, ms| state.asks(GroupId(1), node, start + Duration::from_millis(ms));
-        assert!(asks(node, 0));
-        assert!(!asks(node, 10) && !asks(node, 499));
-        assert!(asks(node, 500));
-        let many = (0..10 * STRANGERS_MAX).filter(|_| asks(NodeId::random(), 500)).count();
+        let (group, at) = (GroupId(1), |ms| start + Duration::from_millis(ms));
+        assert!(state.asks(group, node, at(0)));
+        // A round is under way, and then over.
+        assert!(!state.asks(group, node, at(3000)));
+        state.answered(group, node, false, at(3000));
+        assert!(!state.asks(group, node, at(3499)) && !state.vouches(group, node, at(3499)));
+        assert!(state.asks(group, node, at(3500)));
+        state.answered(group, node, true, at(3510));
+        assert!(state.vouches(group, node, at(3510)));
+        let mut asks = |node| state.asks(group, node, at(3510));
+        let many = (0..10 * STRANGERS_MAX).filter(|_| asks(NodeId::random())).count();
         assert!(many < STRANGERS_MAX, "{many}");
     }
 }

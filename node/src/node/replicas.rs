@@ -124,10 +124,18 @@ impl Replicas {
     }
 
     /// Returns the nodes that may lead a group: by the directory, and by the log if a replica is
-    /// here, which may be ahead of the directory.
+    /// here that belongs here, which may be ahead of the directory. One that waits for its removal
+    /// may know only voters of long ago.
     pub(crate) fn candidates(&self, group: GroupId) -> BTreeSet<NodeId> {
         let mut candidates: BTreeSet<NodeId> = self.to_lead(group).into_iter().collect();
-        candidates.extend(self.get(group).iter().flat_map(|replica| replica.voters()));
+        let belongs_here = |replica: &Arc<Replica>| {
+            let plans_it = self.with_directory(|directory| {
+                directory.groups().get(&group).is_none_or(|plan| plan.has(replica.who().node))
+            });
+            plans_it.unwrap_or(true)
+        };
+        let replica = self.get(group).filter(belongs_here);
+        candidates.extend(replica.iter().flat_map(|replica| replica.voters()));
         candidates.retain(|node| !self.is_denied(*node));
         candidates
     }
