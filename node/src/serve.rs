@@ -4,6 +4,7 @@
 pub(crate) mod connection;
 pub(crate) mod request;
 mod context;
+mod needs;
 mod permission;
 mod acts;
 mod limits;

@@ -18,7 +18,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::user::User;
 
-use super::permission::Needs;
+use super::needs::Needs;
 use super::rights::{borrowed, shown};
 use crate::node::Replicas;
 
@@ -143,7 +143,7 @@ fn administrative(replicas: &Replicas, body: &RequestBody) -> Option<What> {
         RequestBody::Log(Some(change)) => Some(of_log(change)),
         RequestBody::ChangePolicy(change) => Some(of_policy(replicas, change)),
         RequestBody::Log(None) => None,
-        // One that is forgotten above is told all the same.
+        // The log has one that is forgotten above all the same.
         _ if Needs::of(body) == Needs::Role(Role::Admin) => Some(What::new("ask", kind_of(body))),
         _ => None,
     }

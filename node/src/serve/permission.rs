@@ -6,6 +6,7 @@ use dkv_wire::identity::{Identity, Role};
 use dkv_wire::message::{Refusal, Request, RequestBody};
 
 use super::data::may_pass_on;
+use super::needs::Needs;
 use super::rights;
 use crate::net::incarnations::Incarnations;
 use crate::node::Node;
@@ -65,70 +66,6 @@ fn held_back(incarnations: &Incarnations, body: &RequestBody) -> Option<Arc<str>
     }
 }
 
-/// Whose certificate a request takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    /// Any.
-    Nothing,
-    /// One that may read data.
-    Read,
-    /// One that may write data.
-    Write,
-    /// One of this role: it is between processes, or an order.
-    Role(Role),
-}
-
-impl Needs {
-    /// Returns what a request takes. This is the only place that judges each kind.
-    pub(super) fn of(body: &RequestBody) -> Self {
-        match body {
-            RequestBody::View
-            | RequestBody::Status
-            | RequestBody::Placement { .. }
-            | RequestBody::Diagnose
-            | RequestBody::Policies
-            | RequestBody::Keyspaces => Self::Nothing,
-            RequestBody::Read { .. }
-            | RequestBody::Scan { .. }
-            | RequestBody::ReadAt { .. }
-            | RequestBody::ScanAt { .. }
-            | RequestBody::Range { .. }
-            | RequestBody::History { .. }
-            | RequestBody::Cut { .. }
-            | RequestBody::Leases { .. }
-            | RequestBody::LeaseInfo { .. }
-            | RequestBody::KeyTtl { .. } => Self::Read,
-            RequestBody::KeepAlive { .. }
-            | RequestBody::Propose { .. }
-            | RequestBody::Deposit { .. }
-            // Who may delete what is there may forget what was.
-            | RequestBody::Compact { .. } => Self::Write,
-            RequestBody::Announce { .. }
-            | RequestBody::Leaving
-            | RequestBody::Committed { .. }
-            | RequestBody::Reach { .. }
-            | RequestBody::Measures(_)
-            | RequestBody::Departed(_)
-            | RequestBody::Member { .. }
-            | RequestBody::MayLead { .. }
-            | RequestBody::HandOver { .. }
-            | RequestBody::Remainder { .. } => Self::Role(Role::Node),
-            RequestBody::Books { .. } | RequestBody::ChangeBooks(_) => Self::Role(Role::Server),
-            RequestBody::RemoveNode(_)
-            | RequestBody::ExpelNode(_)
-            | RequestBody::Revoke(_)
-            | RequestBody::Drain { .. }
-            | RequestBody::CreateKeyspace { .. }
-            | RequestBody::SetKeyspace { .. }
-            | RequestBody::DropKeyspace(_)
-            | RequestBody::ChangePolicy(_)
-            | RequestBody::Rebalance
-            | RequestBody::MovePrimary { .. }
-            | RequestBody::Log(_) => Self::Role(Role::Admin),
-        }
-    }
-}
-
 /// Checks that a peer's role allows a request.
 fn allowed(peer: Identity, body: &RequestBody) -> Result<(), Refusal> {
     let role = peer.role;
@@ -160,34 +97,14 @@ fn needs_listing(body: &RequestBody) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use dkv_wire::codec::decode;
-
+mod tests {
     use super::*;
+    use crate::serve::needs::of_each_kind;
 
     #[test]
     fn a_node_that_is_not_listed_learns_no_circumstances() {
         assert!(needs_listing(&RequestBody::Diagnose));
         assert!(!needs_listing(&RequestBody::View) && !needs_listing(&RequestBody::Status));
-    }
-
-    /// Returns a request of each kind: every field is zero, empty or absent.
-    pub(in crate::serve) fn of_each_kind() -> Vec<RequestBody> {
-        // An id is its length and its bytes. At most two begin after as many zeros as these.
-        let id = [&[16][..], &[0; 16]].concat();
-        let mut begins = vec![Vec::new()];
-        for first in 0..4 {
-            let one = [&vec![0; first], &id[..]].concat();
-            begins.extend((0..4).map(|next| [&one[..], &vec![0; next], &id].concat()));
-            begins.push(one);
-        }
-        let of_kind = |kind: u8| {
-            let mut all = begins.iter().flat_map(|begin| (0..64).map(move |rest| (begin, rest)));
-            all.find_map(|(begin, rest)| {
-                decode(&[&[kind][..], begin, &vec![0; rest]].concat()).ok()
-            })
-        };
-        (0..128).filter_map(of_kind).collect()
     }
 
     fn name(body: &RequestBody) -> String {

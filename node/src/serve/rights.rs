@@ -24,7 +24,7 @@ use dkv_wire::message::{
 };
 use dkv_wire::user::User;
 
-use super::permission::Needs;
+use super::needs::Needs;
 use crate::node::{Node, Replicas};
 use crate::replica::Replica;
 

@@ -7,7 +7,7 @@ use dkv_wire::message::{
 use uuid::Uuid;
 
 use super::*;
-use crate::serve::permission::tests::of_each_kind;
+use crate::serve::needs::of_each_kind;
 
 const SHARD: GroupId = GroupId(1);
 
