@@ -302,3 +302,16 @@ pub enum ConnectError {
     #[error("cannot open a socket: {0}")]
     Socket(std::io::Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_some_nodes_and_counts_the_others() {
+        let names = |count: usize| (1..=count).map(|n| format!("n{n}")).collect::<Vec<_>>();
+        assert_eq!(some_names(&names(1)), "n1");
+        assert_eq!(some_names(&names(8)), "n1, n2, n3, n4, n5, n6, n7, n8");
+        assert_eq!(some_names(&names(1024)), "n1, n2, n3, n4, n5, n6, n7, n8 and 1016 more");
+    }
+}

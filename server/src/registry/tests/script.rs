@@ -96,6 +96,11 @@ fn departed() {
 }
 
 #[test]
+fn objection() {
+    check("objection");
+}
+
+#[test]
 fn veto() {
     check("veto");
 }
