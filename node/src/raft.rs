@@ -39,7 +39,8 @@ mod metrics_watch;
 pub(crate) mod offline;
 
 pub(crate) use adapter::{
-    OperationError, initialize, propose, propose_at, start, take_step, voters,
+    Leader, OperationError, initialize, next_leader, propose, propose_at, start, take_step,
+    turnover_wait, voters,
 };
 pub(crate) use entry_times::BatchTimes;
 pub(crate) use fifo_watch::Receiver as FifoReceiver;

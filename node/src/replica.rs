@@ -19,7 +19,7 @@ mod quota;
 mod proposer;
 mod status;
 
-pub(crate) use proposer::Proposer;
+pub(crate) use proposer::{Proposer, UNSTAMPED};
 pub use status::GroupFigures;
 pub(crate) use status::leading;
 
@@ -333,7 +333,7 @@ impl Replica {
         floor: Revision,
     ) -> Result<Option<(Revision, Revision)>, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(UNSTAMPED, state_machine.stamp());
         batch.push(&encode(&Command::Compact { floor }));
         let (_, results) = self.proposer.propose_batch(batch.finish()).await?;
         Ok(match results.first() {
@@ -354,7 +354,7 @@ impl Replica {
         let state_machine = self.state_machine();
         let mut released = state_machine.released();
         loop {
-            let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
+            let mut batch = BatchBuilder::new(UNSTAMPED, state_machine.stamp());
             batch.push(&encode(&Command::Cut { moment }));
             let (term, results) = self.proposer.propose_batch(batch.finish()).await?;
             match results.first() {
@@ -372,7 +372,7 @@ impl Replica {
     /// were deleted, or nothing is left to be deleted. Only the leader can.
     pub(crate) async fn expire(&self, ends: &[Expire]) -> Result<bool, ProposeError> {
         let state_machine = self.state_machine();
-        let mut batch = BatchBuilder::new(self.proposer.clock_ms(), state_machine.stamp());
+        let mut batch = BatchBuilder::new(UNSTAMPED, state_machine.stamp());
         for expire in ends {
             batch.push(&encode(&Command::Expire(*expire)));
         }

@@ -16,6 +16,10 @@
 //! primary would count time that the clock of this one has left out, and what has a deadline by it
 //! would end early.
 //!
+//! A primary stamps nothing before it has applied an entry of its own term: its reading may be ahead
+//! of the clock of its predecessor, whose entries it has yet to apply, and an older reading would
+//! take the time in between from all that it stamps next.
+//!
 //! Deliberately missing: time during which no node ran, and a clock. The caller passes readings in.
 
 use std::time::Duration;
@@ -48,29 +52,7 @@ impl LogClock {
         }
     }
 
-    /// Returns the stamp for a batch that this replica, as the leader of a term, makes now. A
-    /// leader that has yet to apply what came before its term gives what was `applied`: its reading
-    /// may be ahead of the clock of the last primary.
-    ///
-    /// The first stamp of a term decides for all that follow, whenever they are applied: if a later
-    /// one of the same leader were taken from another reading, the time between the two would be
-    /// missing from each deadline.
-    pub fn stamp(&mut self, term: Term, applied: Option<u64>, now: Duration) -> u64 {
-        if term > self.term {
-            let known_ms = applied.unwrap_or_else(|| self.now_ms(now));
-            *self = Self { term, known_ms, known_at: now };
-        }
-        self.now_ms(now)
-    }
-
-    /// Returns the stamp for a batch of a replica that is not known to lead, and so may begin to
-    /// lead just now with this batch: what was `applied`. Its later stamps go on from there.
-    pub fn stamp_unled(&mut self, applied_ms: u64, now: Duration) -> u64 {
-        (self.known_ms, self.known_at) = (applied_ms, now);
-        applied_ms
-    }
-
-    /// Returns the current time in milliseconds.
+    /// Returns the current time in milliseconds, which is the stamp for a batch made now.
     pub fn now_ms(&self, now: Duration) -> u64 {
         let since = now.saturating_sub(self.known_at);
         self.known_ms.saturating_add(since.as_millis() as u64)

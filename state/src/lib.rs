@@ -62,7 +62,7 @@ mod group;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, BatchBuilder, CorruptBatch};
+pub use batch::{Batch, BatchBuilder, CorruptBatch, stamp_batch};
 pub use clock::LogClock;
 pub use command::{AtLock, CommandResult, Foreseen, check_key, check_lease, check_value, validate};
 pub use directory::{

@@ -12,7 +12,9 @@ use dkv_base::id::{NodeId, Term};
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
-use openraft::raft::TransferLeaderRequest;
+use openraft::impls::ProgressResponder;
+use openraft::raft::{ClientWriteResponse, TransferLeaderRequest};
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{ChangeMembers, EmptyNode, StorageHelper};
 
 use super::{
@@ -25,12 +27,15 @@ use crate::raft::entry_times::EntryTimes;
 use dkv_state::reconciler::Step;
 use dkv_wal::GroupLog;
 
+type Written = ClientWriteResponse<Types>;
+type WriteError = RaftError<Types, ClientWriteError<Types>>;
+
 /// Longest time that a request waits for a change of leader between nearby members.
 const TURNOVER_WAIT: Duration = Duration::from_millis(300);
 
 /// Returns the longest time that a request waits for a change of leader: at least a vote and the
 /// first round of the new leader.
-fn turnover_wait(time_scale: &TimeScale) -> Duration {
+pub(crate) fn turnover_wait(time_scale: &TimeScale) -> Duration {
     TURNOVER_WAIT.max(time_scale.round_trip() * 3)
 }
 
@@ -102,19 +107,25 @@ pub(crate) async fn propose(
     time_scale: &TimeScale,
     entry: Bytes,
 ) -> Result<(Term, Outcome), ProposeError> {
-    propose_at(raft, time_scale, entry).await.map(|(term, _, outcome)| (term, outcome))
+    propose_at(raft, time_scale, None, entry).await.map(|(term, _, outcome)| (term, outcome))
 }
 
-/// Proposes an entry and waits until it is applied. Returns its index too.
+/// Proposes an entry and waits until it is applied. Returns its index too. If a term is given, the
+/// entry is of that term or of none.
 pub(crate) async fn propose_at(
     raft: &Raft,
     time_scale: &TimeScale,
+    term: Option<Term>,
     entry: Bytes,
 ) -> Result<(Term, u64, Outcome), ProposeError> {
     let patience = tokio::time::Instant::now() + turnover_wait(time_scale);
     let mut has_waited = false;
     loop {
-        match raft.client_write(Proposal(entry.clone())).await {
+        let written = match term {
+            Some(term) => write_in(raft, term, entry.clone()).await,
+            None => raft.client_write(Proposal(entry.clone())).await,
+        };
+        match written {
             Ok(response) => {
                 let log_id = response.log_id;
                 return Ok((Term(*log_id.leader_id), log_id.index, response.data));
@@ -131,7 +142,7 @@ pub(crate) async fn propose_at(
                     continue;
                 }
                 match leader_of(raft, time_scale, forward).await {
-                    Leader::Me if !has_waited => has_waited = true,
+                    Leader::Me if !has_waited && term.is_none() => has_waited = true,
                     leader => return Err(leader.into()),
                 }
             }
@@ -146,6 +157,18 @@ pub(crate) async fn propose_at(
             }
             Err(RaftError::Fatal(error)) => return Err(ProposeError::Unknown(error.to_string())),
         }
+    }
+}
+
+/// Proposes an entry if this replica leads in that term.
+async fn write_in(raft: &Raft, term: Term, entry: Bytes) -> Result<Written, WriteError> {
+    let (responder, completed) = ProgressResponder::complete_only();
+    let write = raft.write(Proposal(entry)).with_leader(CommittedLeaderId::new(term.0));
+    write.responder(responder).await.map_err(RaftError::Fatal)?;
+    match completed.await {
+        Ok(result) => result.map_err(RaftError::APIError),
+        // The core is gone, and with it what it knew of the entry.
+        Err(_) => Err(RaftError::Fatal(Fatal::Stopped)),
     }
 }
 
@@ -164,7 +187,7 @@ async fn quorum_answers(raft: &Raft, time_scale: &TimeScale) {
 }
 
 /// The leader, as far as a replica knows that could not act as leader when it was asked.
-pub(super) enum Leader {
+pub(crate) enum Leader {
     /// This replica, which has become the leader in the meantime.
     Me,
     /// Another replica, or none that is known.
@@ -200,7 +223,7 @@ pub(super) async fn leader_of(
 
 /// Returns the leader, for a replica that does not lead or that `hands_over`, and that knows of
 /// `known`.
-pub(super) async fn next_leader(
+pub(crate) async fn next_leader(
     raft: &Raft,
     time_scale: &TimeScale,
     known: Option<NodeId>,

@@ -9,10 +9,36 @@ use super::status;
 use crate::common::suspend;
 use crate::net::peers::Peers;
 use crate::raft::{
-    self, BatchTimes, DurabilityCheck, MetricsWatch, Network, Outcome, ProposeError, Raft,
-    ServerState, StateMachineHandle, TimeScale,
+    self, BatchTimes, DurabilityCheck, Leader, Metrics, MetricsWatch, Network, Outcome,
+    ProposeError, Raft, ServerState, StateMachineHandle, TimeScale,
 };
 use dkv_state::CommandResult;
+
+/// Times that a change of leadership may take for which a new leader has to apply an entry of its
+/// own, before the caller is sent on.
+const CATCH_UP_FACTOR: u32 = 4;
+
+/// The time of a batch that is to get its time when it is proposed.
+pub(crate) const UNSTAMPED: u64 = 0;
+
+/// Whether a replica may stamp batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It leads in this term, and has applied everything before it.
+    Leads(Term),
+    /// It leads, and has yet to apply an entry of its own.
+    CatchesUp,
+    /// It follows this leader, if it knows one.
+    Follows(Option<NodeId>),
+}
+
+fn standing(metrics: &Metrics) -> Standing {
+    match (status::leading(metrics), metrics.state) {
+        (Some(term), _) => Standing::Leads(term),
+        (None, ServerState::Leader) => Standing::CatchesUp,
+        (None, _) => Standing::Follows(metrics.current_leader),
+    }
+}
 
 /// The path by which the tasks of a group propose entries and confirm leadership.
 pub(crate) struct Proposer {
@@ -25,7 +51,7 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    /// Proposes a batch to a shard and waits until it is applied.
+    /// Proposes a batch to a shard, with the time of now, and waits until it is applied.
     pub(crate) async fn propose_batch(
         &self,
         batch: Bytes,
@@ -33,17 +59,71 @@ impl Proposer {
         self.propose_timed(batch).await.map(|(term, results, _)| (term, results))
     }
 
-    /// Proposes a batch to a shard and waits until it is applied. Returns its times too.
+    /// Proposes a batch to a shard, with the time of now, and waits until it is applied. Returns its
+    /// times too.
+    ///
+    /// The time is that of a leader which has applied everything before its term, and the batch is
+    /// of that term or of none: in another, it would not be the time of the shard's clock.
     pub(crate) async fn propose_timed(
         &self,
-        batch: Bytes,
+        mut batch: Bytes,
     ) -> Result<(Term, Vec<CommandResult>, BatchTimes), ProposeError> {
         self.time_scale.wake();
-        match raft::propose_at(&self.raft, &self.time_scale, batch).await? {
-            (term, index, Outcome::Shard(results)) => {
-                Ok((term, results, self.state_machine.entry_times().of(index)))
+        let mut has_led_before = false;
+        loop {
+            let term = self.caught_up().await?;
+            batch = dkv_state::stamp_batch(batch, self.state_machine.clock_ms());
+            let entry = batch.clone();
+            match raft::propose_at(&self.raft, &self.time_scale, Some(term), entry).await {
+                Ok((term, index, Outcome::Shard(results))) => {
+                    return Ok((term, results, self.state_machine.entry_times().of(index)));
+                }
+                Ok((_, _, other)) => {
+                    return Err(ProposeError::Unknown(format!("a shard answered {other}")));
+                }
+                // It leads again, in a later term.
+                Err(ProposeError::NotLeader(_)) if !has_led_before && self.leads() => {
+                    has_led_before = true;
+                }
+                Err(error) => return Err(error),
             }
-            (_, _, other) => Err(ProposeError::Unknown(format!("a shard answered {other}"))),
+        }
+    }
+
+    fn leads(&self) -> bool {
+        !matches!(standing(&MetricsWatch::of(&self.raft).borrow()), Standing::Follows(_))
+    }
+
+    /// Returns the term in which this replica leads, once it has applied an entry of it, which is
+    /// within a round trip of its election.
+    async fn caught_up(&self) -> Result<Term, ProposeError> {
+        let mut metrics = MetricsWatch::of(&self.raft);
+        let mut has_waited = false;
+        loop {
+            let found = standing(&metrics.borrow());
+            match found {
+                Standing::Leads(term) => return Ok(term),
+                Standing::CatchesUp => {
+                    let caught_up = metrics
+                        .wait_for(|metrics| !matches!(standing(metrics), Standing::CatchesUp));
+                    let patience = raft::turnover_wait(&self.time_scale) * CATCH_UP_FACTOR;
+                    match tokio::time::timeout(patience, caught_up).await {
+                        Ok(Ok(_)) => {}
+                        Ok(Err(_)) => return Err(ProposeError::NotLeader(None)),
+                        Err(_) => {
+                            return Err(ProposeError::Unavailable("no quorum answers".into()));
+                        }
+                    }
+                }
+                Standing::Follows(known) => {
+                    let leader =
+                        raft::next_leader(&self.raft, &self.time_scale, known, false).await;
+                    if !matches!(leader, Leader::Me) || has_waited {
+                        return Err(leader.into());
+                    }
+                    has_waited = true;
+                }
+            }
         }
     }
 
@@ -100,21 +180,6 @@ impl Proposer {
         }
     }
 
-    /// Returns the time by the shard's clock for a batch made now.
-    ///
-    /// Unless this replica leads and has applied everything before its term, that is the time of
-    /// the last entry: its own reading may be ahead of the clock of the last primary.
-    pub(crate) fn clock_ms(&self) -> u64 {
-        let (term, has_caught_up) = {
-            let metrics = MetricsWatch::of(&self.raft);
-            let metrics = metrics.borrow();
-            let leads = metrics.state == ServerState::Leader;
-            let term = leads.then_some(Term(metrics.current_term));
-            (term, status::leading(&metrics).is_some())
-        };
-        self.state_machine.stamp_ms(term, has_caught_up)
-    }
-
     /// The handle of the state machine.
     pub(crate) fn state_machine(&self) -> &StateMachineHandle {
         &self.state_machine
@@ -123,5 +188,30 @@ impl Proposer {
     /// The other nodes.
     pub(crate) fn peers(&self) -> &Peers {
         &self.peers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::leader_id_std::CommittedLeaderId;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_stamps_once_it_has_applied_an_entry_of_its_own() {
+        let [me, other] = [(); 2].map(|()| NodeId::random());
+        let mut metrics = Metrics::new_initial(me);
+        assert_eq!(standing(&metrics), Standing::Follows(None));
+
+        metrics.current_term = 7;
+        metrics.current_leader = Some(other);
+        assert_eq!(standing(&metrics), Standing::Follows(Some(other)));
+
+        metrics.state = ServerState::Leader;
+        metrics.current_leader = Some(me);
+        metrics.last_applied = Some(openraft::LogId::new(CommittedLeaderId::new(6), 40));
+        assert_eq!(standing(&metrics), Standing::CatchesUp);
+        metrics.last_applied = Some(openraft::LogId::new(CommittedLeaderId::new(7), 41));
+        assert_eq!(standing(&metrics), Standing::Leads(Term(7)));
     }
 }

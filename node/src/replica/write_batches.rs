@@ -33,11 +33,11 @@ use tokio::time::Instant;
 use crate::common::timeline::Stage;
 use crate::net::quota::HOLDER_PARTS;
 use crate::raft::{BatchTimes, ProposeError};
-use crate::replica::Proposer;
 use crate::replica::backlog::{Backlog, IN_FLIGHT_MAX, Place};
 use crate::replica::blocked_writes::Blocked;
 use crate::replica::in_flight::{InFlightWindow, NextStart, UNDER_WAY_MAX, until};
 pub(crate) use crate::replica::pending_write::PendingWrite;
+use crate::replica::{Proposer, UNSTAMPED};
 use dkv_state::{AtLock, BatchBuilder, CommandResult, Foreseen};
 use dkv_wal::GroupLog;
 
@@ -130,8 +130,8 @@ pub(crate) async fn run(
                 break;
             }
             let state_machine = proposer.state_machine();
-            let (time_ms, stamp) = (proposer.clock_ms(), state_machine.stamp());
-            let batch = BatchBuilder::with_limit(time_ms, stamp, brakes.value_bytes_max);
+            let stamp = state_machine.stamp();
+            let batch = BatchBuilder::with_limit(UNSTAMPED, stamp, brakes.value_bytes_max);
             let Some((batch, writes)) = next_batch(&mut waiting, batch) else { break };
             let proposer = Arc::clone(&proposer);
             let begun = Instant::now();

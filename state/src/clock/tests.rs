@@ -54,29 +54,6 @@ fn the_next_primary_does_not_count_what_this_one_has_left_out() {
     assert_eq!(follower.now_ms(ms(1720)), 1110);
 }
 
-/// A leader may make several batches before the first is applied.
-#[test]
-fn all_stamps_of_a_leader_go_on_from_its_first() {
-    let mut clock = LogClock::new(0, ms(0));
-    clock.observe(Term(1), 1000, ms(1000));
-    // Two seconds without a leader have passed when it begins, and it has yet to catch up.
-    assert_eq!(clock.stamp(Term(2), Some(1010), ms(3000)), 1010);
-    // Now it has, and nothing that it has stamped is applied.
-    assert_eq!(clock.stamp(Term(2), None, ms(3004)), 1014);
-    assert_eq!(clock.now_ms(ms(3005)), 1015);
-    clock.observe(Term(2), 1010, ms(3006));
-    assert_eq!(clock.stamp(Term(2), None, ms(3007)), 1017);
-    // An entry from before its term moves it ahead, and all that follows.
-    clock.observe(Term(1), 1100, ms(3008));
-    assert_eq!(clock.stamp(Term(2), Some(1100), ms(3009)), 1101);
-    // One that has caught up when it begins goes by its own reading.
-    assert_eq!(clock.stamp(Term(3), None, ms(3019)), 1111);
-    // One that stamps before it knows that it leads.
-    clock.observe(Term(4), 1200, ms(3020));
-    assert_eq!(clock.stamp_unled(1200, ms(5000)), 1200);
-    assert_eq!(clock.stamp(Term(5), None, ms(5002)), 1202);
-}
-
 const SESSION_LIFE: Duration = Duration::from_millis(SESSION_LIFE_MS);
 
 const TERM: Term = Term(7);

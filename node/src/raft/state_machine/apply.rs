@@ -30,11 +30,6 @@ impl StateMachineHandle {
         Ok(needed.or_from(&self.shared.store))
     }
 
-    /// Returns the reading of the shard's clock at the last entry that was applied.
-    pub(crate) fn applied_clock_ms(&self) -> u64 {
-        self.read().state.clock_ms()
-    }
-
     /// Takes note of the shard's clock after an entry.
     pub(super) fn note_clock(&self, entry: Option<LogId>, clock_ms: u64) {
         let term = entry.map_or(Term(0), |entry| Term(*entry.leader_id));

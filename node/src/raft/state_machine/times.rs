@@ -1,7 +1,7 @@
 //! The times that a state machine keeps: the shard's clock, the network's, and those of entries;
 //! and how far its checkpoint reaches.
 
-use dkv_base::id::{Stamp, Term};
+use dkv_base::id::Stamp;
 use dkv_base::sync::lock;
 
 use super::StateMachineHandle;
@@ -9,22 +9,9 @@ use crate::raft::checkpointed::Checkpointed;
 use crate::raft::entry_times::EntryTimes;
 
 impl StateMachineHandle {
-    /// Returns the reading of the shard's clock, in milliseconds.
+    /// Returns the reading of the shard's clock, in milliseconds: the stamp of a batch made now.
     pub(crate) fn clock_ms(&self) -> u64 {
         lock(&self.shared.clock).now_ms(self.shared.began.elapsed())
-    }
-
-    /// Returns the stamp for a batch that this replica makes now as the leader of a term: by the
-    /// shard's clock if it has applied all that came before the term, else by what it has applied.
-    /// `None` for the term if it is not known to lead.
-    pub(crate) fn stamp_ms(&self, term: Option<Term>, has_caught_up: bool) -> u64 {
-        let applied_ms = (!has_caught_up).then(|| self.applied_clock_ms());
-        let mut clock = lock(&self.shared.clock);
-        let now = self.shared.began.elapsed();
-        match term {
-            Some(term) => clock.stamp(term, applied_ms, now),
-            None => clock.stamp_unled(applied_ms.unwrap_or_default(), now),
-        }
     }
 
     /// Returns a fresh stamp of the network's clock.
