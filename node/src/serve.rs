@@ -12,6 +12,7 @@ mod rights;
 mod data;
 mod cluster;
 mod admin;
+mod expulsion;
 mod books;
 mod diagnosis;
 pub(crate) mod forwarding;

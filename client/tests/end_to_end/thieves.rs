@@ -334,6 +334,49 @@ async fn a_node_with_replicas_is_thrown_out_and_nobody_misses_it() {
     network.same_state().await;
 }
 
+/// A thief with the key of a voter reports lies about its groups, which would keep it in or have
+/// the network believe that they cannot do without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thief_with_a_vote_does_not_keep_itself_in_by_lies() {
+    let mut network = Network::start(4).await;
+    let client = network.client().await;
+    client.write("k", "v").await.unwrap();
+    network.settled().await;
+    let coordinator = network.coordinator().await;
+    let view = client.refresh().await.unwrap();
+    let votes = |index: &usize| {
+        let id = network.nodes[*index].id();
+        *index != coordinator && view.shards.iter().any(|shard| shard.voters.contains(&id))
+    };
+    let stolen = (0..4).find(votes).unwrap();
+    let id = network.nodes[stolen].id();
+    let credentials = Credentials::load(&network.nodes[stolen].dir.join("credentials"));
+    let thief = Direct::with(credentials.unwrap().unwrap());
+    network.kill_node(stolen);
+    client.write("k", "by another").await.unwrap();
+
+    let most = terms(&network).await.into_iter().flatten().max().unwrap();
+    let accomplice = network.nodes[(stolen + 1) % 4].id();
+    let voted = view.shards.iter().filter(|shard| shard.voters.contains(&id));
+    let lies = voted.map(|shard| LedGroup {
+        is_changing: true,
+        voters: vec![id, accomplice],
+        ..led(id, shard.group, most + 1)
+    });
+    let leads: Vec<LedGroup> = lies.collect();
+    let measures = Measures { leads, keeps_writes: true, ..Measures::default() };
+    let connection = thief.to_node(network.nodes[coordinator].address()).await.unwrap();
+    let body = RequestBody::Measures(Box::new(measures));
+    assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Done));
+    let name = &view.node(id).unwrap().name;
+    let thrown_out = network.dkv(&["remove", name, "--at-once", "--yes", name]).await;
+    assert!(thrown_out.status.success(), "{thrown_out:?}");
+    network.nodes.remove(stolen);
+    network.settled().await;
+    assert_eq!(client.read("k").await.unwrap().value.as_ref(), b"by another");
+    network.same_state().await;
+}
+
 /// Returns what a command wrote.
 fn text_of(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()

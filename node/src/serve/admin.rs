@@ -10,13 +10,12 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::context::{RequestContext, change_directory};
-use super::{level_all, rights};
+use super::{expulsion, level_all, rights};
 use crate::cluster::keyspaces::{self, NewKeyspace};
 use crate::cluster::rebalancer;
 use crate::net::reply::ReplyTo;
 use crate::node::Node;
 use dkv_state::DirectoryCommand;
-use dkv_state::placement::Measured;
 
 /// Longest time that nodes being emptied have to report whether they are empty.
 const EMPTIED_PATIENCE: Duration = Duration::from_secs(4);
@@ -33,54 +32,10 @@ pub(super) fn expel_node(context: &RequestContext<'_>, node: NodeId, reply: Repl
         // What a deposed coordinator has heard is old.
         let since = confirm_coordinator(&here, until).await?;
         if !here.replicas().is_denied(node) {
-            let (plan, measured) = (here.replicas(), here.measured(since));
-            let counting = plan.with_directory(|directory| {
-                let plans = directory.groups().iter();
-                let counting = plans.filter(|(_, plan)| plan.started && plan.may_count_on(node));
-                counting.map(|(group, _)| *group).collect::<Vec<_>>()
-            });
-            let is_denied = |id: NodeId| plan.is_denied(id);
-            needed_by(&counting.unwrap_or_default(), &measured, is_denied, node)?;
+            expulsion::check(&here, since, node).await?;
         }
         everywhere(&here, DirectoryCommand::Expel(node), until).await
     });
-}
-
-/// Checks that each group can do without a node now, by the voters that it has and that are live:
-/// the plan in the directory may be ahead of these, and knows of nobody who is down. By the plan,
-/// the groups in `counting` may count on the node.
-fn needed_by(
-    counting: &[GroupId],
-    measured: &Measured,
-    is_denied: impl Fn(NodeId) -> bool,
-    expelled: NodeId,
-) -> Result<(), Refusal> {
-    if let Some(group) = counting.iter().find(|group| !measured.groups.contains_key(group)) {
-        let why = format!("nobody reports on group {group}, which may need the node");
-        return Err(Refusal::Unavailable(why));
-    }
-    let short = expelled.short();
-    let stays = |id: &NodeId| {
-        let is_live = measured.nodes.get(id).is_some_and(|found| found.live);
-        *id != expelled && is_live && !is_denied(*id)
-    };
-    for (group, found) in &measured.groups {
-        // The older half of a changing group may be smaller, and is not known here.
-        if (found.is_joint || found.is_changing) && found.has(expelled) {
-            let why = format!("group {group}, which node {short} is in, is changing its members");
-            return Err(Refusal::Unavailable(why));
-        }
-        let (others, all) = (found.voters.iter().filter(|id| stays(id)).count(), &found.voters);
-        if all.contains(&expelled) && others <= all.len() / 2 {
-            return Err(Refusal::Invalid(format!(
-                "without node {short} group {group} would have no majority of its {} voters now; \
-                 start those that are down, add nodes until it has others, or have the node leave \
-                 in good order",
-                all.len()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Denies the holder of a certificate from now on.
@@ -224,52 +179,4 @@ pub(super) fn keyspaces(context: &RequestContext<'_>, reply: ReplyTo) {
     context.answer(reply, move |node| async move {
         Ok(Answer::Keyspaces(keyspaces::list(&node, until).await?))
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use dkv_base::id::Term;
-    use dkv_state::placement::{GroupMeasure, NodeMeasure};
-
-    use super::*;
-
-    #[test]
-    fn nobody_is_thrown_out_of_a_group_that_may_need_it() {
-        let [a, b, c] = [(); 3].map(|()| NodeId::random());
-        let shard = GroupId(1);
-        let group = |voters: &[NodeId]| GroupMeasure {
-            leader: voters[0],
-            term: Term(1),
-            voters: voters.iter().copied().collect(),
-            learners: BTreeSet::new(),
-            is_joint: false,
-            is_changing: false,
-            ready: BTreeSet::new(),
-            bytes: 0,
-        };
-        let with = |group: Option<GroupMeasure>, down: &[NodeId]| Measured {
-            nodes: [a, b, c]
-                .map(|id| (id, NodeMeasure { live: !down.contains(&id), ..NodeMeasure::default() }))
-                .into(),
-            groups: group.map_or_else(BTreeMap::new, |group| BTreeMap::from([(shard, group)])),
-        };
-        let judged = |measured: &Measured| needed_by(&[shard], measured, |_| false, a);
-        assert_eq!(judged(&with(Some(group(&[a, b, c])), &[])), Ok(()));
-        assert_eq!(judged(&with(Some(group(&[b, c])), &[])), Ok(()));
-        // It has two voters, whatever the plan says; or one of three is down, or denied.
-        for measured in [with(Some(group(&[a, b])), &[]), with(Some(group(&[a, b, c])), &[c])] {
-            assert!(matches!(judged(&measured), Err(Refusal::Invalid(_))), "{measured:?}");
-        }
-        let whole = with(Some(group(&[a, b, c])), &[]);
-        let denied = needed_by(&[shard], &whole, |id| id == c, a);
-        assert!(matches!(denied, Err(Refusal::Invalid(_))), "{denied:?}");
-        // What it is about to be is not known, or nobody says what it is.
-        let changing = GroupMeasure { is_changing: true, ..group(&[a, b, c]) };
-        let joint = GroupMeasure { is_joint: true, ..group(&[a, b, c]) };
-        for measured in [with(Some(changing), &[]), with(Some(joint), &[]), with(None, &[])] {
-            assert!(matches!(judged(&measured), Err(Refusal::Unavailable(_))), "{measured:?}");
-        }
-    }
 }
