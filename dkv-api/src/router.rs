@@ -124,6 +124,8 @@ pub(crate) struct Router<W> {
     /// What the server said when it had no view.
     no_view_reason: Option<String>,
     ask_server_at: Duration,
+    /// When it may be asked again who has a group whose replicas do not serve it.
+    seek_at: Duration,
     peers: BTreeMap<NodeId, Peer>,
     groups: BTreeMap<GroupId, Group>,
     requests: BTreeMap<u64, Pending<W>>,
@@ -151,6 +153,7 @@ impl<W> Router<W> {
             denied: BTreeSet::new(),
             no_view_reason: None,
             ask_server_at: Duration::ZERO,
+            seek_at: Duration::ZERO,
             peers: BTreeMap::new(),
             groups: BTreeMap::new(),
             requests: BTreeMap::new(),

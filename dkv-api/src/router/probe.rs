@@ -84,7 +84,7 @@ impl<W> Router<W> {
         for group in unreached {
             let replicas = self.groups.get(&group).map_or(&[][..], |group| &group.replicas);
             if !replicas.iter().any(|&replica| self.is_usable(now, replica)) {
-                self.probe_group_now_and_then(now, group);
+                self.seek_group(now, group);
             }
         }
     }
@@ -213,9 +213,11 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks who has a group, unless that was asked a moment ago.
-    pub(super) fn probe_group_now_and_then(&mut self, now: Duration, id: GroupId) {
-        if self.groups.get(&id).is_some_and(|group| group.probe_at <= now) {
+    /// Asks who has a group, unless that was asked of any group a moment ago: an answer is a view of
+    /// all groups.
+    pub(super) fn seek_group(&mut self, now: Duration, id: GroupId) {
+        if self.seek_at <= now {
+            self.seek_at = now + timing::ASK_SERVER_EVERY;
             self.probe_group(now, id);
         }
     }

@@ -115,7 +115,10 @@ impl<W> Router<W> {
             | Refusal::Unavailable(_)
                 if target == Target::Replica =>
             {
-                self.try_next_replica(now, id, node, refusal.to_string());
+                // One that is only behind is a replica, whatever the view says.
+                let is_misplaced =
+                    matches!(refusal, Refusal::NotPrimary { .. } | Refusal::Unavailable(_));
+                self.try_next_replica(now, id, node, refusal.to_string(), is_misplaced);
             }
             other => {
                 if matches!(other, Refusal::Unknown(_)) {
@@ -185,8 +188,16 @@ impl<W> Router<W> {
     }
 
     /// Sends a request that a replica cannot serve to the next one. Once all reachable replicas
-    /// have declined, backs off and starts over.
-    fn try_next_replica(&mut self, now: Duration, id: u64, node: NodeId, why: String) {
+    /// have declined, backs off and starts over; if the last of them may be no replica any more, it
+    /// asks who is.
+    fn try_next_replica(
+        &mut self,
+        now: Duration,
+        id: u64,
+        node: NodeId,
+        why: String,
+        is_misplaced: bool,
+    ) {
         let replicas = self.requests.get(&id).and_then(|pending| {
             let group = self.groups.get(&pending.group?)?;
             // The primary may be known by a redirect only.
@@ -219,8 +230,8 @@ impl<W> Router<W> {
         self.back_off(now, id, node, why, None);
         // They may be replicas no more, and nothing else would tell: a group whose primary nobody
         // waits for is never suspected.
-        if let Some(group) = group {
-            self.probe_group_now_and_then(now, group);
+        if let Some(group) = group.filter(|_| is_misplaced) {
+            self.seek_group(now, group);
         }
     }
 
@@ -289,7 +300,8 @@ impl<W> Router<W> {
         self.clock.set(now - now.saturating_sub(pending.sent) / 2, stamp);
         pending.retries += 1;
         if pending.may_have_effect() || pending.retries > timing::REDIRECTS_MAX {
-            return self.try_next_replica(now, id, node, "the clocks are too far apart".into());
+            let why = "the clocks are too far apart".into();
+            return self.try_next_replica(now, id, node, why, false);
         }
         // No node accepts an attempt without a stamp, so the outcomes of those do not matter.
         pending.in_doubt = false;

@@ -93,10 +93,11 @@ pub(super) async fn run(
     mut position: ShardPosition,
     started: watch::Sender<Option<Revision>>,
 ) {
-    // The node at which the user has used up its limits, and how often in a row it has said so.
-    let (mut limited, mut in_a_row) = (None, 0);
+    // The node that was found last, whether the user has used up its limits there, and how often in
+    // a row it has said so.
+    let (mut found, mut is_limited, mut in_a_row) = (None, false, 0);
     loop {
-        let located = match limited.take() {
+        let located = match found.filter(|_| is_limited) {
             // To locate one takes a request, too: at a low limit no watch would ever begin.
             Some(node) => Ok(node),
             None => locate(&shared.client, &position).await,
@@ -107,7 +108,9 @@ pub(super) async fn run(
             Err(Search::Later(pause, why)) => (None, StreamEnd::Limited(pause, why)),
             Err(Search::Over(error)) => (None, StreamEnd::Over(error)),
         };
-        if !matches!(end, StreamEnd::Limited(..)) {
+        found = node.or(found);
+        is_limited = matches!(end, StreamEnd::Limited(..));
+        if !is_limited {
             in_a_row = 0;
         }
         match end {
@@ -125,11 +128,13 @@ pub(super) async fn run(
                 *lock(&shared.last_failure) = Some(why);
                 sleep(pause).await;
                 in_a_row += 1;
-                limited = node.filter(|_| in_a_row < LIMITED_MAX);
-                if limited.is_none() {
-                    // Another may say otherwise, and no node is to silence a watch.
-                    in_a_row = 0;
-                    sleep(position.failed(node)).await;
+                if in_a_row >= LIMITED_MAX {
+                    // Another may say otherwise, and no node is to silence a watch. If the search for
+                    // one meets the limit, the last is asked again.
+                    (is_limited, in_a_row) = (false, 0);
+                    if node.is_some() {
+                        sleep(position.failed(node)).await;
+                    }
                 }
             }
             StreamEnd::Failed(why) => {
