@@ -97,7 +97,9 @@ impl Answers<'_> {
             let replicas = self.replicas(GroupId::CONTROL);
             // One that leads by its own word only leads nobody.
             let following = replicas.filter(|(_, it)| it.role != GroupRole::Leader);
-            following.max_by_key(|(_, it)| it.term).and_then(|(_, it)| Some((it.leader?, it.term)))
+            // Of two in one term, one may hear the leader and the other not.
+            let leaders = following.filter_map(|(_, it)| Some((it.leader?, it.term)));
+            leaders.max_by_key(|(_, term)| *term)
         };
         let in_view = || {
             let view = self.status.view.as_ref()?;

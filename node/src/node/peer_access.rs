@@ -47,6 +47,8 @@ const ASKED_MAX: usize = 32;
 const ASKED_AT_ONCE: usize = 4;
 /// Number of strangers that are asked about at a time.
 const STRANGERS_MAX: usize = 64;
+/// Number of these that one node may be: a thief is not to keep others from being asked about.
+const OF_ONE_NODE_MAX: usize = 16;
 /// Time that a voter has to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -76,7 +78,9 @@ impl State {
         let age = |at: &Instant| now.saturating_duration_since(*at);
         self.asked.retain(|_, until| *until > now);
         self.by_voters.retain(|_, at| age(at) < VOUCHED_FOR);
-        if self.asked.len() >= STRANGERS_MAX || self.asked.contains_key(&(group, node)) {
+        let of_node = self.asked.keys().filter(|(_, asked)| *asked == node).count();
+        let is_full = self.asked.len() >= STRANGERS_MAX || of_node >= OF_ONE_NODE_MAX;
+        if is_full || self.asked.contains_key(&(group, node)) {
             return false;
         }
         self.asked.insert((group, node), now + ROUND_MAX);
@@ -231,7 +235,12 @@ mod tests {
         assert!(state.asks(group, node, at(3500)));
         state.answered(group, node, true, at(3510));
         assert!(state.vouches(group, node, at(3510)));
+        // One node with many groups leaves room for others.
+        let of_one = (10..).map(GroupId).take(STRANGERS_MAX);
+        let of_one = of_one.filter(|group| state.asks(*group, node, at(3510))).count();
+        assert!(of_one < OF_ONE_NODE_MAX, "{of_one}");
         let mut asks = |node| state.asks(group, node, at(3510));
+        assert!(asks(NodeId::random()));
         let many = (0..10 * STRANGERS_MAX).filter(|_| asks(NodeId::random())).count();
         assert!(many < STRANGERS_MAX, "{many}");
     }
