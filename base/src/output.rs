@@ -19,6 +19,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::supervise::caught_call;
 use crate::sync::lock;
 
 /// Lines of a log that may wait to be written; more are dropped and counted.
@@ -237,11 +238,13 @@ fn write_lines(mut output: impl Write, queue: &Queue) {
             1 => "1 line of the log could not be written\n".to_owned(),
             _ => format!("{before} lines of the log could not be written\n"),
         };
-        let written = output.write_all(note.as_bytes()).and_then(|()| {
+        // A panic is one more line that was lost: the thread goes on for as long as the process does.
+        let written = caught_call(|| {
+            output.write_all(note.as_bytes())?;
             queue.lost.fetch_sub(before, Ordering::Relaxed);
             output.write_all(&text).and_then(|()| output.flush())
         });
-        if written.is_err() {
+        if !matches!(written, Ok(Ok(()))) {
             queue.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -59,6 +59,14 @@ pub async fn caught<F: Future>(task: F) -> Result<F::Output, Panicked> {
     .await
 }
 
+/// Calls a function that may panic, and that leaves what it borrows usable then.
+///
+/// # Errors
+/// If it panicked.
+pub fn caught_call<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Panicked::new(&*payload))
+}
+
 /// Calls a function that may panic, without the usual message on standard error: the caller reports
 /// what the panic means.
 ///

@@ -5,16 +5,18 @@
 //! something can be written again.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Untold;
 use super::event::{AuditEvent, Kind, Outcome, What, Who};
 use super::file::AuditFile;
+use crate::supervise::caught_call;
 
 /// Events that may wait to be written; more are lost. Usually some 8 MiB.
 const EVENTS_MAX: usize = 16 * 1024;
@@ -146,32 +148,53 @@ impl Batch {
 }
 
 impl Writer {
+    /// Writes until nobody can send any more. After a panic it goes on with the next events: acts that
+    /// are only counted would not be missed for long.
     fn run(mut self, waiting: &Receiver<Item>, untold: fn(Untold) -> Vec<AuditEvent>) {
         loop {
-            let (mut batch, mut flushed) = (Batch::default(), None);
-            let first = match waiting.recv_timeout(TICK) {
-                Ok(item) => Some(item),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            self.push_untold(&mut batch, untold(Untold::Quiet));
-            for item in first.into_iter().chain(waiting.try_iter()) {
-                match item {
-                    Item::Event(event) => batch.push(&event),
-                    Item::Flushed(to) => flushed = Some(to),
+            let mut batch = Batch::default();
+            match caught_call(|| self.turn(&mut batch, waiting, untold)) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
+                Err(panicked) => {
+                    self.counts.lose((batch.events + batch.suppressed).max(1));
+                    error!(
+                        "the writer of the audit log {panicked}; it goes on; this is a bug in dkv"
+                    );
                 }
-                if batch.lines.len() >= BATCH_BYTES || flushed.is_some() {
-                    break;
-                }
-            }
-            if flushed.is_some() {
-                self.push_untold(&mut batch, untold(Untold::All));
-            }
-            self.write(batch);
-            if let Some(to) = flushed {
-                let _ = to.send(());
             }
         }
+    }
+
+    /// Waits for events and writes them.
+    fn turn(
+        &mut self,
+        batch: &mut Batch,
+        waiting: &Receiver<Item>,
+        untold: fn(Untold) -> Vec<AuditEvent>,
+    ) -> ControlFlow<()> {
+        let mut flushed = None;
+        let first = match waiting.recv_timeout(TICK) {
+            Ok(item) => Some(item),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+        };
+        for item in first.into_iter().chain(waiting.try_iter()) {
+            match item {
+                Item::Event(event) => batch.push(&event),
+                Item::Flushed(to) => flushed = Some(to),
+            }
+            if batch.lines.len() >= BATCH_BYTES || flushed.is_some() {
+                break;
+            }
+        }
+        let due = if flushed.is_some() { Untold::All } else { Untold::Quiet };
+        self.push_untold(batch, untold(due));
+        self.write(batch);
+        if let Some(to) = flushed {
+            let _ = to.send(());
+        }
+        ControlFlow::Continue(())
     }
 
     fn push_untold(&self, batch: &mut Batch, untold: Vec<AuditEvent>) {
@@ -182,7 +205,7 @@ impl Writer {
     }
 
     /// Writes lines, behind a word on what was lost before them.
-    fn write(&mut self, batch: Batch) {
+    fn write(&mut self, batch: &Batch) {
         if self.counts.reopen.swap(false, Ordering::Relaxed) {
             self.file.reopen();
         }

@@ -104,3 +104,30 @@ fn nobody_waits_for_a_reader_that_does_not_read() {
     log.flush();
     assert!(log.lost() >= LOG_LINES_MAX as u64 - 1, "{} are lost", log.lost());
 }
+
+/// An output that panics at the first line.
+struct Trap(Device, bool);
+
+impl Write for Trap {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        assert!(self.1 || text.is_empty() || std::mem::replace(&mut self.1, true), "planned");
+        self.0.write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_log_goes_on_after_a_panic() {
+    let device = Device::default();
+    let mut log = Log::to(Trap(device.clone(), false)).unwrap();
+    log.write_all(b"one\n").unwrap();
+    log.flush();
+    log.write_all(b"two\n").unwrap();
+    log.flush();
+    let written = device.written.lock().unwrap();
+    let expected = "1 line of the log could not be written\ntwo\n";
+    assert_eq!(std::str::from_utf8(&written).unwrap(), expected);
+}

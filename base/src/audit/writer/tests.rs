@@ -143,3 +143,24 @@ fn the_end_waits_for_a_full_queue() {
         flushed.unwrap().send(()).unwrap();
     });
 }
+
+#[test]
+fn the_writer_goes_on_after_a_panic() {
+    static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let file = AuditFile::open(&path, 1 << 20, 2).unwrap();
+    let untold = |_| {
+        assert!(HAS_PANICKED.swap(true, Ordering::SeqCst), "planned");
+        Vec::new()
+    };
+    let queue = AuditQueue::start(file, "node", untold).unwrap();
+    let begun = Instant::now();
+    while queue.figures().lost == 0 {
+        assert!(begun.elapsed() < PATIENCE, "it did not panic");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    queue.send(event(7));
+    let text = until(&path, |lines| lines.len() >= 2);
+    assert!(text.contains("lost events") && text.contains("\"target\":\"7\""), "{text}");
+}
