@@ -117,7 +117,9 @@ impl NetworkDir {
 
     /// Number of nodes that this directory already has.
     pub(crate) fn nodes_before(&self) -> u16 {
-        (1..).take_while(|number| self.data(&node_name(*number)).is_dir()).last().unwrap_or(0)
+        // One that cannot be looked at is there.
+        let is_there = |number: &u16| self.data(&node_name(*number)).try_exists().unwrap_or(true);
+        (1..u16::MAX).take_while(is_there).last().unwrap_or(0)
     }
 }
 
@@ -155,10 +157,13 @@ fn read_config(path: &Path, config: &Path) -> Result<Option<Map<String, Value>>,
             .map(Some)
             .map_err(|source| OpenError::Config { path: config.to_owned(), source }),
         // A new directory contains only its lock.
-        None if fs::read_dir(path).is_ok_and(|entries| entries.count() > 1) => {
-            Err(OpenError::NotANetwork(path.to_owned()))
+        None => {
+            let listed = fs::read_dir(path).map(|entries| entries.count());
+            match listed.map_err(OpenError::system(format!("list {}", path.display())))? {
+                0..=1 => Ok(None),
+                _ => Err(OpenError::NotANetwork(path.to_owned())),
+            }
         }
-        None => Ok(None),
     }
 }
 
