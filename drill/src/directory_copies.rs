@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dkv_api::{Client, Role, RunChoice, RunReport, Verdict};
+use dkv_api::{Client, NetworkStatus, Role, RunChoice, RunReport, Verdict};
 use dkv_base::durable;
 use dkv_console::Console;
 use dkv_local::child::Child;
@@ -38,18 +38,27 @@ pub(crate) async fn old_copy(
     testbed
         .record(&format!("killed {name} and replaced its directory with the older copy"), console);
     let mut child = testbed.network()?.spawn_in(&name, &directory)?;
-    let runs = wait_for_runs(testbed, "the older copy", |runs| {
-        runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. }))
+    let noticed = wait_for(testbed, "the older copy", |status| {
+        let mut nodes = status.nodes.iter().filter(|(node, _)| node.name == name);
+        let is_refused = nodes.any(|(_, status)| {
+            let notes = status.as_ref().map(|status| &status.notes[..]).unwrap_or_default();
+            notes.iter().any(|note| note.contains("is an older copy"))
+        });
+        is_refused || has_older(runs(status))
     });
-    let noticed = runs.await;
-    let has_ended = exits(&mut child).await;
+    let noticed = noticed.await;
+    // A server that had not heard how far the log was knows of no newer one, so the node stays, and
+    // takes no part.
+    let is_to_exit = noticed.as_ref().is_ok_and(|runs| has_older(runs));
+    let has_ended = is_to_exit && exits(&mut child).await;
     // It must not go on, whatever it did.
     let _ = child.kill().await;
     noticed?;
-    if !has_ended {
+    if is_to_exit && !has_ended {
         return Err(Violation::NotExited("the node with the older copy").into());
     }
-    testbed.record(&format!("the older copy was detected, and {name} exited"), console);
+    let what = if has_ended { "exited" } else { "took no part" };
+    testbed.record(&format!("the older copy was detected, and {name} {what}"), console);
     testbed.work_for(time / 3, console).await;
     let restored =
         std::fs::remove_dir_all(&directory).and_then(|()| std::fs::rename(&right, &directory));
@@ -71,11 +80,11 @@ pub(crate) async fn clone(
     copy_of(testbed, &name, &directory, &copied).await?;
     let mut child = testbed.network()?.spawn_in(&name, &copied)?;
     testbed.record(&format!("started a copy of {name}, the coordinator, beside it"), console);
-    let both = |runs: &[RunReport]| {
-        let twice = runs.iter().filter(|run| matches!(run.verdict, Verdict::Twice { .. }));
-        twice.count() >= 2
+    let both = |status: &NetworkStatus| {
+        let is_twice = |run: &&RunReport| matches!(run.verdict, Verdict::Twice { .. });
+        runs(status).iter().filter(is_twice).count() >= 2
     };
-    let runs = match wait_for_runs(testbed, "the clone", both).await {
+    let runs = match wait_for(testbed, "the clone", both).await {
         Ok(runs) => runs,
         Err(error) => {
             let _ = child.kill().await;
@@ -127,17 +136,27 @@ async fn copy_of(testbed: &Testbed, name: &str, from: &Path, to: &Path) -> Resul
     Ok(copied.map_err(|_| Obstacle::Task)?.map_err(refused)?)
 }
 
-/// Waits until the runs that the server knows are as expected, and returns them.
-async fn wait_for_runs(
+/// The runs that the server knows of.
+fn runs(status: &NetworkStatus) -> &[RunReport] {
+    status.server.as_ref().map(|server| &server.runs[..]).unwrap_or_default()
+}
+
+fn has_older(runs: &[RunReport]) -> bool {
+    runs.iter().any(|run| matches!(run.verdict, Verdict::Older { .. }))
+}
+
+/// Waits until the status is as expected, and returns the runs that the server knows of.
+async fn wait_for(
     testbed: &Testbed,
     copy: &'static str,
-    expected: impl Fn(&[RunReport]) -> bool,
+    expected: impl Fn(&NetworkStatus) -> bool,
 ) -> Result<Vec<RunReport>, DrillError> {
     let client: Client = testbed.network()?.connect(Role::Client).await?;
     let begun = Instant::now();
     let found = loop {
-        let runs = client.status().await.server.map(|server| server.runs).unwrap_or_default();
-        if expected(&runs) {
+        let status = client.status().await;
+        let runs = runs(&status).to_vec();
+        if expected(&status) {
             break Ok(runs);
         }
         if begun.elapsed() > DETECTION_TIMEOUT {

@@ -5,7 +5,7 @@ use sim::faults::Course;
 use sim::run::{Options, run};
 
 /// Seeds that every change must survive.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 
 #[test]
 fn every_promise_holds_under_every_seed() {
