@@ -238,7 +238,7 @@ fn write_lines(mut output: impl Write, queue: &Queue) {
             1 => "1 line of the log could not be written\n".to_owned(),
             _ => format!("{before} lines of the log could not be written\n"),
         };
-        // A panic is one more line that was lost: the thread goes on for as long as the process does.
+        // A panic is one more line that was lost: the thread lives as long as the process.
         let written = caught_call(|| {
             output.write_all(note.as_bytes())?;
             queue.lost.fetch_sub(before, Ordering::Relaxed);

@@ -42,6 +42,8 @@ pub(crate) use adapter::{
     Leader, OperationError, initialize, next_leader, propose, propose_at, start, take_step,
     turnover_wait, voters,
 };
+#[cfg(test)]
+pub(crate) use codec::log_id;
 pub(crate) use entry_times::BatchTimes;
 pub(crate) use fifo_watch::Receiver as FifoReceiver;
 pub(crate) use heartbeat::quiescence::QUIESCENT_SLOWDOWN;

@@ -46,8 +46,8 @@ pub struct CorruptBatch {
 /// Where the time is in an encoded batch.
 const TIME: std::ops::Range<usize> = 1..9;
 
-/// Sets the reading of the shard's clock in an encoded batch, just before it is proposed. What is
-/// no batch stays as it is.
+/// Sets the reading of the shard's clock in an encoded batch, just before it is proposed. Bytes
+/// that are no batch stay as they are.
 pub fn stamp_batch(batch: Bytes, time_ms: u64) -> Bytes {
     // As a rule nobody else has it, and nothing is copied.
     let mut batch = batch.try_into_mut().unwrap_or_else(|shared| shared.as_ref().into());

@@ -16,9 +16,9 @@
 //! primary would count time that the clock of this one has left out, and what has a deadline by it
 //! would end early.
 //!
-//! A primary stamps nothing before it has applied an entry of its own term: its reading may be ahead
-//! of the clock of its predecessor, whose entries it has yet to apply, and an older reading would
-//! take the time in between from all that it stamps next.
+//! A primary stamps nothing before it has applied an entry of its own term: its reading may be
+//! ahead of the clock of its predecessor, whose entries it has yet to apply, and an older reading
+//! would take the time in between from all that it stamps next.
 //!
 //! Deliberately missing: time during which no node ran, and a clock. The caller passes readings in.
 

@@ -148,8 +148,8 @@ impl Batch {
 }
 
 impl Writer {
-    /// Writes until nobody can send any more. After a panic it goes on with the next events: acts that
-    /// are only counted would not be missed for long.
+    /// Writes until nobody can send any more. After a panic it goes on with the next events: acts
+    /// that are only counted would not be missed for long.
     fn run(mut self, waiting: &Receiver<Item>, untold: fn(Untold) -> Vec<AuditEvent>) {
         loop {
             let mut batch = Batch::default();

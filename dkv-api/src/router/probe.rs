@@ -213,8 +213,8 @@ impl<W> Router<W> {
         }
     }
 
-    /// Asks who has a group, unless that was asked of any group a moment ago: an answer is a view of
-    /// all groups.
+    /// Asks who has a group, unless that was asked of any group a moment ago: an answer is a view
+    /// of all groups.
     pub(super) fn seek_group(&mut self, now: Duration, id: GroupId) {
         if self.seek_at <= now {
             self.seek_at = now + timing::ASK_SERVER_EVERY;

@@ -129,8 +129,8 @@ pub(super) async fn run(
                 sleep(pause).await;
                 in_a_row += 1;
                 if in_a_row >= LIMITED_MAX {
-                    // Another may say otherwise, and no node is to silence a watch. If the search for
-                    // one meets the limit, the last is asked again.
+                    // Another may say otherwise, and no node is to silence a watch. If the search
+                    // for one meets the limit, the last is asked again.
                     (is_limited, in_a_row) = (false, 0);
                     if node.is_some() {
                         sleep(position.failed(node)).await;

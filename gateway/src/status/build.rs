@@ -97,7 +97,7 @@ impl Answers<'_> {
             let replicas = self.replicas(GroupId::CONTROL);
             // One that leads by its own word only leads nobody.
             let following = replicas.filter(|(_, it)| it.role != GroupRole::Leader);
-            // Of two in one term, one may hear the leader and the other not.
+            // One may hear the leader of a term while another does not.
             let leaders = following.filter_map(|(_, it)| Some((it.leader?, it.term)));
             leaders.max_by_key(|(_, term)| *term)
         };

@@ -73,7 +73,7 @@ pub(super) fn decode_entry(bytes: &Bytes) -> Result<Entry, DecodeError> {
     Ok(Entry { log_id: log_id(head.term, head.index), payload })
 }
 
-pub(super) fn log_id(term: u64, index: u64) -> LogId {
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId { leader_id: CommittedLeaderId::new(term), index }
 }
 

@@ -59,8 +59,8 @@ impl Proposer {
         self.propose_timed(batch).await.map(|(term, results, _)| (term, results))
     }
 
-    /// Proposes a batch to a shard, with the time of now, and waits until it is applied. Returns its
-    /// times too.
+    /// Proposes a batch to a shard, with the time of now, and waits until it is applied. Returns
+    /// its times too.
     ///
     /// The time is that of a leader which has applied everything before its term, and the batch is
     /// of that term or of none: in another, it would not be the time of the shard's clock.
@@ -193,9 +193,8 @@ impl Proposer {
 
 #[cfg(test)]
 mod tests {
-    use openraft::vote::leader_id_std::CommittedLeaderId;
-
     use super::*;
+    use crate::raft::log_id;
 
     #[test]
     fn a_leader_stamps_once_it_has_applied_an_entry_of_its_own() {
@@ -209,9 +208,9 @@ mod tests {
 
         metrics.state = ServerState::Leader;
         metrics.current_leader = Some(me);
-        metrics.last_applied = Some(openraft::LogId::new(CommittedLeaderId::new(6), 40));
+        metrics.last_applied = Some(log_id(6, 40));
         assert_eq!(standing(&metrics), Standing::CatchesUp);
-        metrics.last_applied = Some(openraft::LogId::new(CommittedLeaderId::new(7), 41));
+        metrics.last_applied = Some(log_id(7, 41));
         assert_eq!(standing(&metrics), Standing::Leads(Term(7)));
     }
 }

@@ -155,8 +155,8 @@ mod tests {
         assert_eq!(judged(&[a, b], &[(a, says(&[&[a, b]]))]), Ok(()), "it has no vote");
         // It is alone, as the directory judges.
         assert_eq!(judged(&[], &[]), Ok(()));
-        // One of three is down, or a voter has yet to get the group, or the log has two voters, whatever
-        // the plan.
+        // One of three is down, or a voter has yet to get the group, or the log has two voters,
+        // whatever the plan.
         for answers in [
             vec![(a, whole.clone())],
             vec![(a, whole.clone()), (b, Vec::new())],
@@ -171,7 +171,7 @@ mod tests {
         assert!(matches!(judged(&[a, b, c], &answers), Err(Refusal::Invalid(_))));
         let joint = says(&[&[x, a, b], &[x, b, c]]);
         assert_eq!(judged(&[a, b, c], &[a, b, c].map(|id| (id, joint.clone()))), Ok(()));
-        // Nobody knows.
+        // None of them answers.
         assert!(matches!(judged(&[a, b], &[]), Err(Refusal::Unavailable(_))));
         // What the node says of itself, or one that was not asked, is not heard.
         let lie = [(x, says(&[&[x, a]])), (c, says(&[&[x]])), (a, whole.clone()), (b, whole)];
