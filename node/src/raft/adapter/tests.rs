@@ -27,6 +27,22 @@ async fn who_waits_for_a_leader_is_served_by_the_one_who_becomes_it() {
     assert_eq!(term, Term(1));
 }
 
+/// The time in an entry is that of its term.
+#[tokio::test]
+async fn an_entry_for_one_term_is_of_no_other() {
+    let replica = TestReplica::start().await;
+    let (raft, time_scale) = (&replica.raft, &replica.time_scale);
+    initialize(raft, &[replica.id].into()).await.unwrap();
+    let (_, first, _) = propose_at(raft, time_scale, None, puts(1)).await.unwrap();
+    for term in [Term(0), Term(2)] {
+        let proposed = propose_at(raft, time_scale, Some(term), puts(1)).await;
+        assert!(matches!(proposed, Err(ProposeError::NotLeader(_))), "{term:?}: {proposed:?}");
+    }
+    let (term, index, _) = propose_at(raft, time_scale, Some(Term(1)), puts(1)).await.unwrap();
+    assert_eq!(term, Term(1));
+    assert_eq!(index, first + 1, "what was refused is not in the log");
+}
+
 /// A replica that was started anew must not stand for election before it knows what its predecessor
 /// knew, although its log may name it as the only member, as a founder's does.
 #[tokio::test]
