@@ -367,9 +367,20 @@ async fn a_thief_with_a_vote_does_not_keep_itself_in_by_lies() {
     let measures = Measures { leads, keeps_writes: true, ..Measures::default() };
     let connection = thief.to_node(network.nodes[coordinator].address()).await.unwrap();
     let body = RequestBody::Measures(Box::new(measures));
-    assert_eq!(ask(&connection, body).await.unwrap(), Ok(Answer::Done));
+    assert_eq!(ask(&connection, body.clone()).await.unwrap(), Ok(Answer::Done));
+    // It insists for as long as anybody hears it: the command tries again while it is refused.
+    let lies = async {
+        while ask(&connection, body.clone()).await.is_ok() {
+            tokio::time::sleep(HEARD).await;
+        }
+        std::future::pending::<()>().await;
+    };
     let name = &view.node(id).unwrap().name;
-    let thrown_out = network.dkv(&["remove", name, "--at-once", "--yes", name]).await;
+    let remove = ["remove", name, "--at-once", "--yes", name];
+    let thrown_out = tokio::select! {
+        thrown_out = network.dkv(&remove) => thrown_out,
+        () = lies => unreachable!(),
+    };
     assert!(thrown_out.status.success(), "{thrown_out:?}");
     network.nodes.remove(stolen);
     network.settled().await;
